@@ -1,0 +1,81 @@
+import { centred, crop } from "./crop.ts";
+import type { ProcessorSettings, ResizeTarget, Size } from "./processor-config.ts";
+import { resize } from "./resize.ts";
+import { checkPixelCount, DEFAULT_MAX_PIXELS, type RgbImage } from "./rgb.ts";
+
+/** A picture as a vision tower takes it: float32, planes of red, green and blue, row by row. */
+export interface PixelValues {
+  readonly data: Float32Array<ArrayBuffer>;
+  readonly shape: readonly [channels: 3, height: number, width: number];
+}
+
+/**
+ * Turns a picture into the `pixel_values` that transformers' PIL image processors compute from it: `modelView`, then
+ * rescaled and normalised in float32. Throws ImageError where `modelView` does.
+ */
+export function preprocess(image: RgbImage, settings: ProcessorSettings): PixelValues {
+  const view = modelView(image, settings);
+  const plane = view.width * view.height;
+  const data = new Float32Array(3 * plane);
+  for (let c = 0; c < 3; c++) {
+    const values = channelValues(settings, c);
+    for (let i = 0; i < plane; i++) data[c * plane + i] = values[view.data[i * 3 + c]!]!;
+  }
+  return { data, shape: [3, view.height, view.width] };
+}
+
+/**
+ * The 8-bit picture that the model gets to see: padded, resized and cropped as the settings say, not yet normalised.
+ * Patches of the vision tower lie over this picture, so it is what attention is drawn on.
+ *
+ * A crop computes only the pixels that it keeps, so that very long pictures cost no more than others. Throws ImageError
+ * when an uncropped result would have more than DEFAULT_MAX_PIXELS.
+ */
+export function modelView(image: RgbImage, settings: ProcessorSettings): RgbImage {
+  const square = settings.padColour ? padToSquare(image, settings.padColour) : image;
+  const full = settings.resize ? resizedSize(square, settings.resize.to) : square;
+  const area = settings.crop ? centred(full, settings.crop.width, settings.crop.height) : wholeOf(full);
+  checkPixelCount(area.width, area.height, DEFAULT_MAX_PIXELS);
+  if (!settings.resize) return crop(square, area);
+
+  const left = Math.max(area.left, 0);
+  const top = Math.max(area.top, 0);
+  const width = Math.min(area.left + area.width, full.width) - left;
+  const height = Math.min(area.top + area.height, full.height) - top;
+  const visible = resize(square, full.width, full.height, settings.resize.filter, { left, top, width, height });
+  return crop(visible, { ...area, left: area.left - left, top: area.top - top });
+}
+
+function wholeOf(size: Size) {
+  return { left: 0, top: 0, width: size.width, height: size.height };
+}
+
+function resizedSize(image: RgbImage, to: ResizeTarget): Size {
+  if (!("shortestEdge" in to)) return to;
+  const { width, height } = image;
+  const short = to.shortestEdge;
+  return width <= height
+    ? { width: short, height: Math.trunc((short * height) / width) }
+    : { width: Math.trunc((short * width) / height), height: short };
+}
+
+/** The picture in the middle of a square as wide as its longer edge; an odd pixel goes to the right or below (LLaVA). */
+function padToSquare(image: RgbImage, colour: readonly number[]): RgbImage {
+  const side = Math.max(image.width, image.height);
+  if (image.width === image.height) return image;
+  checkPixelCount(side, side, DEFAULT_MAX_PIXELS);
+  const left = -Math.floor((side - image.width) / 2);
+  const top = -Math.floor((side - image.height) / 2);
+  return crop(image, { left, top, width: side, height: side }, colour);
+}
+
+/** What each of the 256 values of a channel becomes; every step rounds to float32, as numpy does there. */
+function channelValues(settings: ProcessorSettings, channel: number): Float32Array {
+  const { scale, normalize } = settings;
+  return Float32Array.from({ length: 256 }, (_, value) => {
+    const scaled = Math.fround(value * scale);
+    if (!normalize) return scaled;
+    const centredOnZero = Math.fround(scaled - Math.fround(normalize.mean[channel]!));
+    return centredOnZero / Math.fround(normalize.std[channel]!);
+  });
+}

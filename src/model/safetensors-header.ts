@@ -1,0 +1,113 @@
+import type { ByteSource } from "../platform/platform.ts";
+import { CheckpointError } from "../tensor/errors.ts";
+import { type Shape, showShape } from "../tensor/shape.ts";
+import { JsonReader } from "./json-reader.ts";
+import { STORED_DTYPES } from "./stored-dtype.ts";
+
+/** The reference implementation's limit. */
+const MAX_HEADER_BYTES = 100_000_000;
+
+export interface StoredTensor {
+  readonly name: string;
+  /** A key of STORED_DTYPES. */
+  readonly stored: string;
+  readonly shape: Shape;
+  /** Where its bytes are, counted from the start of the file. */
+  readonly begin: number;
+  readonly end: number;
+}
+
+export interface SafetensorsHeader {
+  readonly metadata: ReadonlyMap<string, string>;
+  /** In the order of their bytes. */
+  readonly tensors: readonly StoredTensor[];
+}
+
+/**
+ * Reads and checks the header of a safetensors file (https://huggingface.co/docs/safetensors): eight bytes of length, a
+ * JSON object, then the tensors' bytes without gaps, overlaps or a rest. As strict as the Rust reference, and stricter
+ * in two points: duplicate keys and unknown fields are refused. Throws CheckpointError.
+ */
+export async function readSafetensorsHeader(source: ByteSource): Promise<SafetensorsHeader> {
+  const { name: file, size } = source;
+  const fail = (what: string) => new CheckpointError(`${file}: not a valid safetensors file: ${what}`);
+  if (size < 8) throw fail(`${size} bytes are too few for a header`);
+  const prefix = await source.read(0, 8);
+  const headerBytes = new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true);
+  if (headerBytes > MAX_HEADER_BYTES) {
+    throw fail(`header of ${headerBytes} bytes, over the limit of ${MAX_HEADER_BYTES}`);
+  }
+  const dataStart = 8 + Number(headerBytes);
+  if (dataStart > size) throw fail(`header of ${headerBytes} bytes in a file of ${size}`);
+  const header = await source.read(8, dataStart - 8);
+  if (header[0] !== 0x7b) throw fail("the header does not begin with {");
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(header);
+  } catch {
+    throw fail("the header is not UTF-8");
+  }
+
+  const metadata = new Map<string, string>();
+  const tensors: StoredTensor[] = [];
+  const json = new JsonReader(text, `${file}: safetensors header`);
+  json.object((name) => {
+    if (name === "__metadata__") json.object((key) => metadata.set(key, json.string()));
+    else tensors.push(readStoredTensor(json, name, dataStart, file, fail));
+  });
+  json.end();
+
+  tensors.sort((a, b) => a.begin - b.begin || a.end - b.end);
+  let at = dataStart;
+  for (const { name, begin, end } of tensors) {
+    if (begin !== at) {
+      const problem = begin < at ? "overlaps the tensor before it" : "leaves a gap before it";
+      throw fail(`${name} at [${begin}, ${end}) ${problem}, which ends at ${at}`);
+    }
+    at = end;
+  }
+  if (at !== size) throw fail(`its tensors end at byte ${at}, the file at ${size}`);
+  return { metadata, tensors };
+}
+
+function readStoredTensor(
+  json: JsonReader,
+  name: string,
+  dataStart: number,
+  file: string,
+  fail: (what: string) => CheckpointError,
+): StoredTensor {
+  let stored: string | undefined;
+  let shape: number[] | undefined;
+  let offsets: number[] | undefined;
+  const integers = () => {
+    const out: number[] = [];
+    json.array(() => out.push(json.integer()));
+    return out;
+  };
+  json.object((field) => {
+    if (field === "dtype") stored = json.string();
+    else if (field === "shape") shape = integers();
+    else if (field === "data_offsets") offsets = integers();
+    else throw fail(`${name} has an unknown field ${JSON.stringify(field)}`);
+  });
+  if (stored === undefined || shape === undefined || offsets === undefined) {
+    throw fail(`${name} lacks dtype, shape or data_offsets`);
+  }
+  const type = STORED_DTYPES.get(stored);
+  if (!type) {
+    const known = [...STORED_DTYPES.keys()].join(", ");
+    throw new CheckpointError(`${file}: ${name} has dtype ${stored}; supported are ${known}`);
+  }
+  const [begin, end] = offsets;
+  if (offsets.length !== 2 || begin! > end!) throw fail(`${name} has data_offsets ${showShape(offsets)}`);
+  let bytes = type.bytes;
+  for (const n of shape) {
+    bytes *= n;
+    if (!Number.isSafeInteger(bytes)) throw fail(`${name} has an impossible shape ${showShape(shape)}`);
+  }
+  if (bytes !== end! - begin!) {
+    throw fail(`${name} is ${stored} ${showShape(shape)}, ${bytes} bytes, but has ${end! - begin!}`);
+  }
+  return { name, stored, shape, begin: dataStart + begin!, end: dataStart + end! };
+}

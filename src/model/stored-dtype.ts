@@ -1,0 +1,93 @@
+import { type DType, f16Bits } from "../tensor/dtype.ts";
+import { CheckpointError } from "../tensor/errors.ts";
+
+type Bytes = Uint8Array<ArrayBuffer>;
+
+/** How one dtype of the safetensors format reaches the GPU. */
+export interface StoredDType {
+  /** Bytes per element in the file. */
+  readonly bytes: number;
+  /** The dtype it has on the GPU. */
+  readonly dtype: DType;
+  /** Turns stored bytes into those of `dtype`; absent where they are the same. `where` names the tensor in errors. */
+  readonly convert?: (raw: Bytes, where: string) => Bytes;
+}
+
+/**
+ * Every dtype that can be read. Five go to the GPU as stored. The rest are widened, all exactly, but for F64, which is
+ * rounded to the nearest f32, and I64 and U64, whose values have to fit 32 bits (CheckpointError otherwise).
+ * BOOL becomes 0 or 1; F8_E4M3 is the finite form (no infinity, one NaN).
+ */
+export const STORED_DTYPES: ReadonlyMap<string, StoredDType> = new Map<string, StoredDType>([
+  ["F32", { bytes: 4, dtype: "f32" }],
+  ["F16", { bytes: 2, dtype: "f16" }],
+  ["BF16", { bytes: 2, dtype: "bf16" }],
+  ["I32", { bytes: 4, dtype: "i32" }],
+  ["U32", { bytes: 4, dtype: "u32" }],
+  ["F64", { bytes: 8, dtype: "f32", convert: (raw) => bytesOf(Float32Array.from(f64(raw))) }],
+  ["I64", { bytes: 8, dtype: "i32", convert: (raw, where) => narrow(raw, where, (low) => low >> 31) }],
+  ["U64", { bytes: 8, dtype: "u32", convert: (raw, where) => narrow(raw, where, () => 0) }],
+  [
+    "I16",
+    {
+      bytes: 2,
+      dtype: "i32",
+      convert: (raw) => bytesOf(Int32Array.from(new Int16Array(raw.buffer, raw.byteOffset, raw.length / 2))),
+    },
+  ],
+  [
+    "U16",
+    {
+      bytes: 2,
+      dtype: "u32",
+      convert: (raw) =>
+        bytesOf(Uint32Array.from(new Uint16Array(raw.buffer, raw.byteOffset, raw.length / 2))),
+    },
+  ],
+  [
+    "I8",
+    {
+      bytes: 1,
+      dtype: "i32",
+      convert: (raw) => bytesOf(Int32Array.from(new Int8Array(raw.buffer, raw.byteOffset, raw.length))),
+    },
+  ],
+  ["U8", { bytes: 1, dtype: "u32", convert: (raw) => bytesOf(Uint32Array.from(raw)) }],
+  ["BOOL", { bytes: 1, dtype: "u32", convert: (raw) => bytesOf(Uint32Array.from(raw, (b) => (b ? 1 : 0))) }],
+  [
+    "F8_E4M3",
+    { bytes: 1, dtype: "f16", convert: (raw) => bytesOf(Uint16Array.from(raw, (b) => E4M3_AS_F16[b]!)) },
+  ],
+  // An E5M2 number is the upper byte of the same number in f16.
+  ["F8_E5M2", { bytes: 1, dtype: "f16", convert: (raw) => bytesOf(Uint16Array.from(raw, (b) => b << 8)) }],
+]);
+
+const E4M3_AS_F16 = Uint16Array.from({ length: 256 }, (_, bits) => {
+  const exponent = (bits >> 3) & 15;
+  const fraction = bits & 7;
+  const sign = bits & 0x80 ? -1 : 1;
+  if (exponent === 15 && fraction === 7) return f16Bits(Number.NaN);
+  return f16Bits(sign * (exponent === 0 ? fraction / 8 : 1 + fraction / 8) * 2 ** ((exponent || 1) - 7));
+});
+
+function f64(raw: Bytes): Float64Array {
+  return new Float64Array(raw.buffer, raw.byteOffset, raw.length / 8);
+}
+
+function bytesOf(array: { buffer: ArrayBuffer }): Bytes {
+  return new Uint8Array(array.buffer);
+}
+
+/** Keeps the low half of 64-bit integers whose high half is what `highOf` expects of a value that fits. */
+function narrow(raw: Bytes, where: string, highOf: (low: number) => number): Bytes {
+  const halves = new Int32Array(raw.buffer, raw.byteOffset, raw.length / 4);
+  const out = new Int32Array(raw.length / 8);
+  for (let i = 0; i < out.length; i++) {
+    const low = halves[2 * i]!;
+    if (halves[2 * i + 1] !== highOf(low)) {
+      throw new CheckpointError(`${where}: a 64-bit integer does not fit 32 bits, which is what the GPU has`);
+    }
+    out[i] = low;
+  }
+  return bytesOf(out);
+}

@@ -1,0 +1,37 @@
+import type { DType } from "../tensor/dtype.ts";
+import type { Shape } from "../tensor/shape.ts";
+
+/** Most bytes that a tensor's stream hands over at once, unless told otherwise. */
+export const DEFAULT_CHUNK_BYTES = 8 * 2 ** 20;
+
+/** One tensor of a file: what it is, and its bytes on demand. */
+export interface TensorEntry {
+  readonly name: string;
+  readonly shape: Shape;
+  /** The file's own word for the element type: `BF16`, `I64`, `Q4_1`… */
+  readonly stored: string;
+  /** Bytes in the file. */
+  readonly storedBytes: number;
+  /** What {@link stream} yields. */
+  readonly dtype: DType;
+  /** Bytes of all that {@link stream} yields: elements × size of `dtype`. */
+  readonly byteLength: number;
+  /**
+   * The elements in row-major order as little-endian bytes of `dtype`, in chunks of at most `chunkBytes` (or the
+   * smallest piece that the format allows). Every chunk but the last is a multiple of four bytes long, the last holds
+   * whole elements, and each starts four-byte aligned and is the caller's to keep. An empty tensor yields nothing. Throws CheckpointError when the file cannot be read or a value
+   * cannot be converted.
+   */
+  stream(chunkBytes?: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined>;
+}
+
+/** All bytes of a tensor that is known to be small. */
+export async function readTensor(entry: TensorEntry): Promise<Uint8Array<ArrayBuffer>> {
+  const out = new Uint8Array(entry.byteLength);
+  let at = 0;
+  for await (const chunk of entry.stream()) {
+    out.set(chunk, at);
+    at += chunk.length;
+  }
+  return out;
+}

@@ -1,0 +1,33 @@
+import { CheckpointError, DeviceError } from "../tensor/errors.ts";
+import type { AdapterRequest, ByteSource, Platform } from "./platform.ts";
+
+/**
+ * The browser's adapter. It cannot be told which driver to take: "gpu" throws where it only has a software driver,
+ * the other choices take what there is.
+ *
+ * @throws DeviceError when the browser has no WebGPU or no adapter.
+ */
+export async function requestAdapter(request: AdapterRequest = {}): Promise<GPUAdapter> {
+  if (!globalThis.navigator?.gpu) {
+    throw new DeviceError(
+      "this browser has no WebGPU, or the page is not a secure context (https or localhost); " +
+        "in Chromium on Linux it may need --enable-unsafe-webgpu",
+    );
+  }
+  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter)
+    throw new DeviceError("this browser has WebGPU but found no adapter; see chrome://gpu for the reason");
+  if (request.adapter === "gpu" && adapter.info.isFallbackAdapter) {
+    throw new DeviceError(`expected a GPU, found only the software driver "${adapter.info.description}"`);
+  }
+  return adapter;
+}
+
+export function openFile(path: string): Promise<ByteSource> {
+  return Promise.reject(
+    new CheckpointError(`cannot open ${path}: a browser has no local files; pass a URL or bytes`),
+  );
+}
+
+/** The platform in a browser, or any runtime that has `navigator.gpu`. */
+export const platform: Platform = { name: "browser", requestAdapter, openFile };

@@ -1,0 +1,165 @@
+import { create, globals } from "webgpu";
+import { DeviceError } from "../tensor/errors.ts";
+import {
+  type DriverName,
+  hasSystemDriver,
+  installedDriver,
+  preload,
+  unlistedDriver,
+} from "./node-drivers.ts";
+import type { AdapterChoice, AdapterRequest } from "./platform.ts";
+
+const CHOICES: readonly AdapterChoice[] = ["auto", "gpu", "lavapipe", "swiftshader"];
+
+// Dawn hides subgroup matrices, and f16 on NVIDIA cards, unless asked.
+const DEFAULT_TOGGLES = ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"];
+
+/** What this process holds of Dawn. On globalThis: Dawn crashes when its instance is collected before its devices. */
+interface Held {
+  instances: Map<string, GPU>;
+  devices: Set<GPUDevice>;
+}
+
+/**
+ * The adapter that `request.adapter` names, else the environment variable XPATCH_ADAPTER, else "auto": a real GPU if
+ * Dawn finds one, else lavapipe, else SwiftShader, else whatever software driver the system has.
+ *
+ * Never downloads anything: software drivers come from the cache folder, where `npm run setup` puts them.
+ *
+ * @throws DeviceError when the choice is unknown or the adapter is not to be had, saying what to install.
+ */
+export async function requestAdapter(request: AdapterRequest = {}): Promise<GPUAdapter> {
+  const choice = request.adapter ?? ((process.env.XPATCH_ADAPTER || "auto") as AdapterChoice);
+  const toggles = [...DEFAULT_TOGGLES, ...(request.toggles ?? [])];
+  switch (choice) {
+    case "lavapipe":
+    case "swiftshader": {
+      const adapter = await softwareAdapter(choice, toggles);
+      if (!adapter) throw missingDriver(choice);
+      return adapter;
+    }
+    case "gpu": {
+      const adapter = await systemAdapter(toggles);
+      if (adapter && !adapter.info.isFallbackAdapter) return adapter;
+      const found = adapter ? `only the software driver "${adapter.info.description}"` : "none";
+      throw new DeviceError(`expected a GPU with a Vulkan, Metal or Direct3D 12 driver, found ${found}`);
+    }
+    case "auto": {
+      const system = await systemAdapter(toggles);
+      // Whoever sets these variables has chosen a driver already.
+      const chosen = process.env.VK_DRIVER_FILES || process.env.VK_ICD_FILENAMES;
+      if (system && (chosen || !system.info.isFallbackAdapter)) return system;
+      const adapter =
+        (await softwareAdapter("lavapipe", toggles)) ??
+        (await softwareAdapter("swiftshader", toggles)) ??
+        system;
+      if (!adapter) throw missingDriver("auto");
+      return adapter;
+    }
+    default:
+      throw new DeviceError(`adapter: expected one of ${CHOICES.join(", ")}, found "${choice}"`);
+  }
+}
+
+function missingDriver(choice: DriverName | "auto"): DeviceError {
+  const wanted = choice === "auto" ? "WebGPU adapter" : `${choice} driver that works`;
+  return new DeviceError(
+    `no ${wanted} on this machine. In a checkout of xpatch, "npm run setup${choice === "auto" ? "" : ` -- ${choice}`}" ` +
+      "installs a software driver without root; for a GPU, install its vendor's Vulkan driver and the Vulkan loader " +
+      "(Debian, Ubuntu: libvulkan1)",
+  );
+}
+
+/** What the system's own drivers offer. */
+async function systemAdapter(toggles: readonly string[]): Promise<GPUAdapter | null> {
+  if (process.platform !== "linux") return adapterOf(instance("system", toggles));
+  // Dawn and the loader complain on stderr when there is nothing to find, so look first.
+  if (!hasSystemDriver()) return null;
+  if (preload("libvulkan.so.1")) {
+    // No loader on the system: one that came with a software driver finds the system's drivers as well.
+    const driver = installedDriver("lavapipe") ?? installedDriver("swiftshader");
+    if (!driver || preload(driver.loader)) return null;
+  }
+  return withEnvironment(unlistedDriver(), () => adapterOf(instance("system", toggles)));
+}
+
+/** The adapter of a driver in the cache folder; null where it is not installed or does not work. */
+async function softwareAdapter(name: DriverName, toggles: readonly string[]): Promise<GPUAdapter | null> {
+  const driver = installedDriver(name);
+  if (!driver) return null;
+  if (preload("libvulkan.so.1")) preload(driver.loader);
+  for (const library of driver.libraries) preload(library);
+  // The older of the two names is for loaders before 1.3.207.
+  const only = { VK_DRIVER_FILES: driver.icd, VK_ICD_FILENAMES: driver.icd };
+  return withEnvironment(only, () => adapterOf(instance(name, toggles)));
+}
+
+/**
+ * Runs `fn` with environment variables set. The Vulkan loader reads its own when Dawn looks for adapters; putting
+ * them back keeps one choice from other instances and from child processes.
+ */
+async function withEnvironment<T>(variables: Record<string, string>, fn: () => Promise<T>): Promise<T> {
+  const before = Object.keys(variables).map((name) => [name, process.env[name]] as const);
+  Object.assign(process.env, variables);
+  try {
+    return await fn();
+  } finally {
+    for (const [name, value] of before) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+  }
+}
+
+/** One Dawn instance per driver and set of toggles; a toggle with a minus sign is disabled. */
+function instance(driver: string, toggles: readonly string[]): GPU {
+  const enabled = toggles.filter((toggle) => !toggle.startsWith("-"));
+  const disabled = toggles.filter((toggle) => toggle.startsWith("-")).map((toggle) => toggle.slice(1));
+  const options = [
+    `enable-dawn-features=${enabled.filter((toggle) => !disabled.includes(toggle)).join(",")}`,
+  ];
+  if (disabled.length > 0) options.push(`disable-dawn-features=${disabled.join(",")}`);
+
+  const { instances } = held();
+  const key = [driver, ...options].join(" ");
+  let gpu = instances.get(key);
+  if (!gpu) {
+    gpu = create(options);
+    instances.set(key, gpu);
+  }
+  return gpu;
+}
+
+async function adapterOf(gpu: GPU): Promise<GPUAdapter | null> {
+  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) return null;
+  const requestDevice = adapter.requestDevice.bind(adapter);
+  adapter.requestDevice = async (descriptor) => {
+    const device = await requestDevice(descriptor);
+    const { devices } = held();
+    devices.add(device);
+    device.lost.then(() => devices.delete(device));
+    return device;
+  };
+  return adapter;
+}
+
+function held(): Held {
+  const holder = globalThis as { [key: symbol]: Held | undefined };
+  const key = Symbol.for("xpatch.dawn");
+  let state = holder[key];
+  if (!state) {
+    state = { instances: new Map(), devices: new Set() };
+    holder[key] = state;
+    for (const [name, value] of Object.entries(globals)) {
+      if (!(name in globalThis))
+        Object.defineProperty(globalThis, name, { value, writable: true, configurable: true });
+    }
+    const { devices } = state;
+    // SwiftShader crashes when the process ends with work in flight; destroying a device waits for its work.
+    process.once("exit", () => {
+      for (const device of devices) device.destroy();
+    });
+  }
+  return state;
+}

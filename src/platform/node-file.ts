@@ -1,0 +1,45 @@
+import { open } from "node:fs/promises";
+import { CheckpointError } from "../tensor/errors.ts";
+import type { ByteSource } from "./platform.ts";
+
+/**
+ * A file of a local folder, for random access.
+ *
+ * @throws CheckpointError when it does not exist, is not a regular file or cannot be read.
+ */
+export async function openFile(path: string): Promise<ByteSource> {
+  const file = await open(path, "r").catch((error: Error) => {
+    throw new CheckpointError(`cannot open ${path}: ${error.message}`);
+  });
+  const status = await file.stat();
+  if (!status.isFile()) {
+    await file.close();
+    throw new CheckpointError(
+      `cannot read ${path}: expected a file, found ${status.isDirectory() ? "a folder" : "something else"}`,
+    );
+  }
+  return {
+    name: path,
+    size: status.size,
+    async read(offset, length) {
+      if (!(offset >= 0 && length >= 0 && offset + length <= status.size)) {
+        throw new CheckpointError(
+          `${path}: expected ${length} bytes at offset ${offset}, but the file has ${status.size} bytes`,
+        );
+      }
+      const bytes = new Uint8Array(length);
+      let done = 0;
+      while (done < length) {
+        const { bytesRead } = await file.read(bytes, done, length - done, offset + done);
+        if (bytesRead === 0) {
+          throw new CheckpointError(
+            `${path}: the file became shorter while it was read (was ${status.size} bytes)`,
+          );
+        }
+        done += bytesRead;
+      }
+      return bytes;
+    },
+    close: () => file.close(),
+  };
+}

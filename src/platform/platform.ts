@@ -1,0 +1,32 @@
+/**
+ * What the library needs from the machine it runs on. `#platform` resolves to node.ts or browser.ts (package.json
+ * "imports"); nothing else in src/ may import a Node module, src/cli apart.
+ */
+
+/** Random access to bytes: a local file, a URL that answers range requests, or memory. */
+export interface ByteSource {
+  /** What to call it in messages: a path or a URL. */
+  readonly name: string;
+  /** Total length in bytes. */
+  readonly size: number;
+  /** Exactly `length` bytes from `offset`. Throws CheckpointError when they are not there. */
+  read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
+  close(): Promise<void>;
+}
+
+/** Which driver to take: a real GPU if there is one, else lavapipe, else SwiftShader (`auto`); or one of them by name. */
+export type AdapterChoice = "auto" | "gpu" | "lavapipe" | "swiftshader";
+
+export interface AdapterRequest {
+  adapter?: AdapterChoice;
+  /** Dawn toggles to enable (Node only), for example `vulkan_enable_f16_on_nvidia`. */
+  toggles?: readonly string[];
+}
+
+export interface Platform {
+  readonly name: "node" | "browser";
+  /** Throws DeviceError saying what to install when no adapter can be had. */
+  requestAdapter(request: AdapterRequest): Promise<GPUAdapter>;
+  /** Opens a file of a local folder. Throws CheckpointError in a browser. */
+  openFile(path: string): Promise<ByteSource>;
+}

@@ -1,0 +1,311 @@
+import { requestAdapter } from "#platform";
+import type { AdapterChoice } from "../platform/platform.ts";
+import { BufferPool, type PoolStatistics, type Storage } from "./buffer-pool.ts";
+import { DTYPE_BYTES, type DType, encode, type HostArray } from "./dtype.ts";
+import { DeviceError, DeviceLostError, LifetimeError, OutOfMemoryError, ShapeError } from "./errors.ts";
+import type { OperationRecord } from "./operation.ts";
+import { PipelineCache } from "./pipelines.ts";
+import { readTensors } from "./read.ts";
+import { Recorder, type RecorderCounters } from "./recorder.ts";
+import { Scope } from "./scope.ts";
+import { checkShape, type Shape, showShape, sizeOf } from "./shape.ts";
+import { Tensor } from "./tensor.ts";
+
+/** Optional WebGPU features that kernels have variants for. */
+export type Feature = "shader-f16" | "subgroups" | "timestamp-query" | "chromium-experimental-subgroup-matrix";
+
+const WANTED_FEATURES: readonly Feature[] = [
+  "shader-f16",
+  "subgroups",
+  "timestamp-query",
+  "chromium-experimental-subgroup-matrix",
+];
+
+/**
+ * Which family of kernel variants to take: register tiles without barriers (software drivers on CPU cores) or tiles
+ * in workgroup memory (GPUs).
+ */
+export type KernelStyle = "register" | "workgroup";
+
+export interface DeviceOptions {
+  /** Which driver (Node only): a real GPU if there is one, else lavapipe, else SwiftShader. Default "auto". */
+  adapter?: AdapterChoice;
+  /** Features to do without although the adapter has them. */
+  without?: readonly Feature[];
+  /** Kernel variants to prefer. Default: "register" on software adapters, "workgroup" on GPUs. */
+  kernels?: KernelStyle;
+  /** Caps the bytes of one binding below the adapter's limit; larger tensors are bound in several windows. */
+  maxBindingBytes?: number;
+  /** Dawn toggles to enable (Node only). */
+  toggles?: readonly string[];
+}
+
+/** What a device is, for reports: everything that can change a number. */
+export interface DeviceInfo {
+  vendor: string;
+  architecture: string;
+  device: string;
+  description: string;
+  /** True for software drivers (lavapipe, SwiftShader, WARP). */
+  fallback: boolean;
+  features: readonly string[];
+  kernels: KernelStyle;
+}
+
+export interface DeviceCounters extends RecorderCounters {
+  pipelines: number;
+  bindGroups: number;
+  bytesWritten: number;
+}
+
+/**
+ * Opens a WebGPU device with the adapter's real limits and features. The same call works in Node and in browsers.
+ *
+ * Throws DeviceError, saying what to install, when there is no adapter.
+ */
+export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
+  const adapter = await requestAdapter({ adapter: options.adapter, toggles: options.toggles });
+  const without: ReadonlySet<string> = new Set(options.without);
+  const requiredFeatures = WANTED_FEATURES.filter((f) => adapter.features.has(f) && !without.has(f));
+  const requiredLimits: Record<string, number> = {};
+  for (const name in adapter.limits) {
+    const value = (adapter.limits as unknown as Record<string, unknown>)[name];
+    if (typeof value === "number") requiredLimits[name] = value;
+  }
+  const gpu = await adapter.requestDevice({
+    requiredFeatures: requiredFeatures as GPUFeatureName[],
+    requiredLimits,
+  });
+  return new Device(gpu, options);
+}
+
+/**
+ * A WebGPU device together with its buffer pool, its caches and the commands recorded but not yet submitted.
+ *
+ * Errors that WebGPU reports late (validation, out of memory) are thrown by the next `read()` or `sync()`; after a
+ * device loss every use throws DeviceLostError.
+ */
+export class Device {
+  readonly gpu: GPUDevice;
+  readonly info: DeviceInfo;
+  /** @internal */
+  readonly pool: BufferPool;
+  /** @internal */
+  readonly recorder: Recorder;
+  /** @internal */
+  readonly pipelines: PipelineCache;
+  /** Most bytes of a tensor that one binding can show to a kernel. */
+  readonly maxBindingBytes: number;
+  /** @internal Called with every operation applied on this device; for counting, profiling and differentiation. */
+  onOperation: ((record: OperationRecord) => void) | undefined;
+
+  readonly #scopes: { current: Scope | undefined } = { current: undefined };
+  readonly #pending = new Set<Promise<unknown>>();
+  #failure: DeviceError | undefined;
+  #lost: DeviceLostError | undefined;
+  #bytesWritten = 0;
+
+  /** Wraps a GPUDevice that the caller made (to share it with other WebGPU code, say). */
+  constructor(gpu: GPUDevice, options: Pick<DeviceOptions, "kernels" | "maxBindingBytes"> = {}) {
+    this.gpu = gpu;
+    const { vendor, architecture, device, description, isFallbackAdapter } = gpu.adapterInfo;
+    const fallback = isFallbackAdapter;
+    const kernels = options.kernels ?? (fallback ? "register" : "workgroup");
+    const features = [...gpu.features].sort();
+    this.info = { vendor, architecture, device, description, fallback, features, kernels };
+    this.maxBindingBytes = bindingLimit(gpu, options.maxBindingBytes);
+
+    const watch = (what: string) => (error: Promise<GPUError | null>) => this.#watch(what, error);
+    this.recorder = new Recorder(gpu, watch("a batch of commands"));
+    this.pipelines = new PipelineCache(gpu, this.recorder.parameterLayout, watch("compiling a kernel"));
+    this.pool = new BufferPool(gpu, gpu.limits.maxBufferSize, watch("allocating a buffer"), (storage) =>
+      this.pipelines.forget(storage),
+    );
+    gpu.lost.then(({ reason, message }) => {
+      this.#lost = new DeviceLostError(`the WebGPU device was lost (${reason}): ${message || "no details given"}`);
+    });
+  }
+
+  has(feature: Feature): boolean {
+    return this.gpu.features.has(feature);
+  }
+
+  /** @internal */
+  get currentScope(): Scope | undefined {
+    return this.#scopes.current;
+  }
+
+  get counters(): DeviceCounters {
+    return {
+      ...this.recorder.counters,
+      pipelines: this.pipelines.pipelineCount,
+      bindGroups: this.pipelines.bindGroupCount,
+      bytesWritten: this.#bytesWritten,
+    };
+  }
+
+  /** Buffers and bytes in use and waiting for reuse. */
+  get memory(): Readonly<PoolStatistics> {
+    return this.pool.statistics;
+  }
+
+  /**
+   * A tensor with the given values, row-major. A plain number makes a scalar; typed integer arrays default to i32 or
+   * u32, everything else to f32.
+   *
+   * @example device.tensor([1, 2, 3, 4, 5, 6], { shape: [2, 3] })
+   */
+  tensor<D extends DType = "f32">(
+    values: number | ArrayLike<number>,
+    { shape, dtype }: { shape?: Shape; dtype?: D } = {},
+  ): Tensor<D> {
+    const array = typeof values === "number" ? [values] : values;
+    const type = (dtype ??
+      (array instanceof Int32Array ? "i32" : array instanceof Uint32Array ? "u32" : "f32")) as D;
+    const tensor = this.empty(shape ?? (typeof values === "number" ? [] : [array.length]), type, "tensor");
+    if (tensor.size !== array.length) {
+      const found = array.length;
+      tensor.dispose();
+      throw new ShapeError(
+        `tensor: shape ${showShape(tensor.shape)} has ${tensor.size} elements, but ${found} values were given`,
+      );
+    }
+    this.write(tensor, encode(array, type));
+    return tensor;
+  }
+
+  zeros<D extends DType = "f32">(shape: Shape, dtype: D = "f32" as D): Tensor<D> {
+    const tensor = this.empty(shape, dtype, "zeros");
+    this.touch(tensor.storage);
+    this.recorder.clear(tensor.storage.buffer, tensor.storage.bytes);
+    return tensor;
+  }
+
+  /** A tensor whose contents are undefined until something writes them. `label` names it in error messages. */
+  empty<D extends DType>(shape: Shape, dtype: D, label = "empty"): Tensor<D> {
+    this.assertUsable();
+    checkShape(label, shape);
+    const bytes = Math.max(4, Math.ceil((sizeOf(shape) * DTYPE_BYTES[dtype]) / 4) * 4);
+    return new Tensor(this, dtype, this.pool.acquire(bytes, label), shape);
+  }
+
+  /**
+   * Overwrites part of a contiguous tensor's memory with raw bytes, `byteOffset` from its first element. This is the
+   * way weights get in; other tensors count as immutable. Offset and length are multiples of four bytes.
+   */
+  write(tensor: Tensor, bytes: Uint8Array<ArrayBuffer>, byteOffset = 0): void {
+    const start = tensor.offset * DTYPE_BYTES[tensor.dtype] + byteOffset;
+    const room = Math.ceil(tensor.bytes / 4) * 4;
+    if (!tensor.contiguous || start % 4 !== 0 || bytes.length % 4 !== 0 || byteOffset + bytes.length > room) {
+      throw new ShapeError(
+        `write: expected a multiple of 4 bytes within the ${room} bytes of a contiguous tensor, found ` +
+          `${bytes.length} bytes at ${byteOffset} of ${tensor} (strides ${showShape(tensor.strides)})`,
+      );
+    }
+    this.assertUsable();
+    const { storage } = tensor;
+    // A host write lands before everything not yet submitted, so commands that still read this buffer go first.
+    if (storage.lastUse === this.recorder.batch) this.recorder.flush();
+    this.gpu.queue.writeBuffer(storage.buffer, start, bytes);
+    this.#bytesWritten += bytes.length;
+  }
+
+  /** Copies several tensors to the host in one round trip, row-major. See {@link Tensor.read}. */
+  async read<const T extends readonly Tensor[]>(
+    tensors: T,
+  ): Promise<{ [K in keyof T]: T[K] extends Tensor<infer D> ? HostArray<D> : never }> {
+    this.assertUsable();
+    const arrays = await readTensors(this, tensors);
+    await this.#settle();
+    return arrays as never;
+  }
+
+  /** Submits everything recorded and waits until the GPU has done it; throws what it reported. */
+  async sync(): Promise<void> {
+    this.assertUsable();
+    this.recorder.flush();
+    await this.gpu.queue.onSubmittedWorkDone();
+    await this.#settle();
+  }
+
+  /**
+   * Runs `fn` and disposes of every tensor made in it, except those in its result (itself, or in arrays, maps and
+   * plain objects), which pass to the enclosing scope.
+   */
+  scope<T>(fn: () => T): T {
+    const scope = this.openScope();
+    try {
+      const result = scope.enter(fn);
+      if (result instanceof Promise) {
+        throw new LifetimeError("scope: the function must not be async; read results after the scope");
+      }
+      return scope.release(result);
+    } finally {
+      scope.dispose();
+    }
+  }
+
+  /** A scope to enter and leave by hand; for computations that are suspended half-way. */
+  openScope(): Scope {
+    return new Scope(this.#scopes);
+  }
+
+  /** Gives buffers that are not in use back to the driver. */
+  trim(): void {
+    this.recorder.flush();
+    this.pool.trim();
+  }
+
+  /** Ends the device, after the work submitted so far. */
+  async destroy(): Promise<void> {
+    if (this.#lost) return;
+    this.recorder.flush();
+    await this.gpu.queue.onSubmittedWorkDone();
+    this.gpu.destroy();
+    await this.gpu.lost;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.destroy();
+  }
+
+  /** @internal Throws when the device is lost. */
+  assertUsable(): void {
+    if (this.#lost) throw this.#lost;
+  }
+
+  /** @internal Notes that a command of the current batch uses the buffer. */
+  touch(storage: Storage): void {
+    storage.lastUse = this.recorder.batch;
+  }
+
+  #watch(what: string, error: Promise<GPUError | null>): void {
+    const watched = error
+      .then((found) => {
+        if (!found) return;
+        // "instanceof GPUOutOfMemoryError" needs a global that Node lacks.
+        const Kind = found.constructor.name === "GPUOutOfMemoryError" ? OutOfMemoryError : DeviceError;
+        this.#failure ??= new Kind(`WebGPU reported an error while ${what}: ${found.message}`);
+      })
+      .catch(() => {}) // a scope popped from a lost device; `lost` tells the story
+      .finally(() => this.#pending.delete(watched));
+    this.#pending.add(watched);
+  }
+
+  async #settle(): Promise<void> {
+    await Promise.all(this.#pending);
+    this.assertUsable();
+    const failure = this.#failure;
+    this.#failure = undefined;
+    if (failure) throw failure;
+  }
+}
+
+function bindingLimit(gpu: GPUDevice, cap: number | undefined): number {
+  const limit = gpu.limits.maxStorageBufferBindingSize;
+  if (cap === undefined) return Math.floor(limit / 256) * 256;
+  if (!Number.isInteger(cap) || cap < 256 || cap > limit) {
+    throw new DeviceError(`maxBindingBytes: expected a whole number from 256 to ${limit}, found ${cap}`);
+  }
+  return Math.floor(cap / 256) * 256;
+}

@@ -1,0 +1,54 @@
+/** The base of every error this library throws on purpose. `catch (e) { if (e instanceof XpatchError) … }`. */
+export class XpatchError extends Error {
+  override name = "XpatchError";
+}
+
+/** Shapes, axes or indices that do not fit the operation; the message names the operation and the shapes. */
+export class ShapeError extends XpatchError {
+  override name = "ShapeError";
+}
+
+/** A dtype that the operation does not take, or two dtypes that do not go together. */
+export class DTypeError extends XpatchError {
+  override name = "DTypeError";
+}
+
+/** A tensor used after it was disposed of, or together with a tensor of another device. */
+export class LifetimeError extends XpatchError {
+  override name = "LifetimeError";
+}
+
+/** No adapter, a lost device, or a validation error from the WebGPU implementation. */
+export class DeviceError extends XpatchError {
+  override name = "DeviceError";
+}
+
+/** The device was lost (driver reset, `destroy()`, adapter removed). Open a new one to go on. */
+export class DeviceLostError extends DeviceError {
+  override name = "DeviceLostError";
+}
+
+/** An allocation that the adapter refused, or that is over its limits; the message has the sizes. */
+export class OutOfMemoryError extends DeviceError {
+  override name = "OutOfMemoryError";
+}
+
+/** A checkpoint that is damaged, incomplete, unsafe or of an unsupported kind; the message names the file. */
+export class CheckpointError extends XpatchError {
+  override name = "CheckpointError";
+}
+
+/** A site that does not exist in the model, a tap or edit that did not fire, or a value of the wrong shape. */
+export class SiteError extends XpatchError {
+  override name = "SiteError";
+}
+
+/** A prompt that cannot be built or run: too long, no such span, placeholders and images that do not match. */
+export class PromptError extends XpatchError {
+  override name = "PromptError";
+}
+
+/** Pictures that do not decode or are over the accepted size. */
+export class ImageError extends XpatchError {
+  override name = "ImageError";
+}

@@ -1,0 +1,35 @@
+import { expect } from "vitest";
+
+/** Expects |a - b| <= atol + rtol * |b| everywhere (NaN equals NaN, infinities equal themselves). */
+export function expectClose(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  { atol = 1e-5, rtol = 1e-5, label = "" } = {},
+): void {
+  expect(actual.length, `${label} length`).toBe(expected.length);
+  for (let i = 0; i < actual.length; i++) {
+    const a = actual[i]!;
+    const b = expected[i]!;
+    if (Object.is(a, b) || a === b) continue;
+    if (!(Math.abs(a - b) <= atol + rtol * Math.abs(b))) {
+      expect.fail(`${label} element ${i}: found ${a}, expected ${b} (atol ${atol}, rtol ${rtol})`);
+    }
+  }
+}
+
+/** A small seeded generator (mulberry32) of numbers in [-1, 1); for reproducible test data. */
+export function seededNumbers(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return (((t ^ (t >>> 14)) >>> 0) / 2 ** 32) * 2 - 1;
+  };
+}
+
+export function randomArray(count: number, seed: number, scale = 1): Float32Array<ArrayBuffer> {
+  const next = seededNumbers(seed);
+  return Float32Array.from({ length: count }, () => next() * scale);
+}

@@ -1,0 +1,166 @@
+import { readdirSync, readFileSync } from "node:fs";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { createTokenizer } from "../src/model/tokenizer.ts";
+import { CheckpointError, PromptError } from "../src/tensor/errors.ts";
+
+interface GoldenRow {
+  text: string;
+  ids: number[];
+  ids_no_special: number[];
+  tokens: string[];
+  decoded: string;
+  decoded_skip_special: string;
+}
+
+const folder = new URL("./fixtures/tokenizers/", import.meta.url);
+const kinds = readdirSync(folder);
+const read = (path: string) => JSON.parse(readFileSync(new URL(path, folder), "utf8"));
+const tokenizer = (kind: string, config: object = {}) =>
+  createTokenizer(read(`${kind}/tokenizer.json`), config);
+const golden = (kind: string): GoldenRow[] => read(`${kind}/golden.json`).rows;
+
+/** The library normalises with Unicode's NFKC where the file has a character map that keeps zero-width joiners. */
+const JOINED_EMOJI = "👍🏽 emoji 👨‍👩‍👧";
+const LIBRARY_DIFFERS: Record<string, string[]> = { t5: [JOINED_EMOJI], siglip: [JOINED_EMOJI] };
+
+describe.each(kinds)("goldens of the reference implementation: %s", (kind) => {
+  const subject = tokenizer(kind);
+  const rows = golden(kind);
+
+  it("has the ids of every text, with and without special tokens", () => {
+    const differing = rows.filter((row) => {
+      const ids = [subject.encode(row.text), subject.encode(row.text, { specials: false })];
+      return JSON.stringify(ids) !== JSON.stringify([row.ids, row.ids_no_special]);
+    });
+    expect(differing.map((row) => row.text)).toEqual(LIBRARY_DIFFERS[kind] ?? []);
+  });
+
+  it("has the token string of every id, unknown ones aside", () => {
+    const unknown = subject.idOf("<unk>") ?? subject.idOf("[UNK]");
+    for (const row of rows) {
+      for (const [i, id] of row.ids_no_special.entries()) {
+        if (id !== unknown) expect(subject.tokenOf(id)).toBe(row.tokens[i]);
+      }
+    }
+  });
+
+  it("decodes the golden ids to the golden text", () => {
+    // The library turns CLIP's word ends into blanks, as transformers does; the reference file alone does not.
+    const expected = (text: string, trim: boolean) => {
+      if (kind !== "clip") return text;
+      const spaced = text.replaceAll("</w>", " ");
+      return trim ? spaced.trim() : spaced;
+    };
+    for (const row of rows) {
+      expect(subject.decode(row.ids_no_special)).toBe(expected(row.decoded, false));
+      expect(subject.decode(row.ids, { skipSpecial: true })).toBe(expected(row.decoded_skip_special, true));
+    }
+  });
+});
+
+describe("Tokenizer", () => {
+  it("knows what it puts round a text", () => {
+    const framing = (kind: string) => {
+      const { prefix, suffix } = tokenizer(kind);
+      return { prefix, suffix };
+    };
+    expect(framing("spm-bpe")).toEqual({ prefix: [1], suffix: [] });
+    expect(framing("byte-smol")).toEqual({ prefix: [], suffix: [] });
+    expect(framing("t5")).toEqual({ prefix: [], suffix: [1] });
+    expect(framing("clip")).toEqual({ prefix: [572], suffix: [573] });
+  });
+
+  it("reads special tokens as text and as objects, and finds their ids", () => {
+    const subject = tokenizer("spm-bpe", {
+      bos_token: "<s>",
+      eos_token: { content: "</s>" },
+      add_bos_token: false,
+    });
+    expect(subject.specialTokens).toEqual({ bos_token: "<s>", eos_token: "</s>" });
+    expect([subject.bosId, subject.eosId]).toEqual([1, 2]);
+    expect(tokenizer("spm-bpe").bosId).toBeUndefined();
+    expect(subject.encode("a")[0]).toBe(1);
+  });
+
+  it("skips special tokens that only the config names", () => {
+    const json = read("byte-smol/tokenizer.json");
+    for (const token of json.added_tokens) token.special = false;
+    const ids = createTokenizer(json).encode("a<image>b");
+    expect(createTokenizer(json).decode(ids, { skipSpecial: true })).toBe("a<image>b");
+    const named = createTokenizer(json, { additional_special_tokens: [{ content: "<image>" }] });
+    expect(named.decode(ids, { skipSpecial: true })).toBe("ab");
+  });
+
+  it("leaves blanks before punctuation alone, whatever the config says", () => {
+    const subject = tokenizer("byte-smol", { clean_up_tokenization_spaces: true });
+    expect(subject.decode(subject.encode("a , b ."))).toBe("a , b .");
+  });
+
+  it("decodes ids beyond the vocabulary as nothing and shows them as numbers", () => {
+    const subject = tokenizer("byte-smol");
+    expect(subject.size).toBe(318);
+    expect(subject.decode([39, 400, 68])).toBe("He");
+    expect(subject.decode([400])).toBe("");
+    expect(subject.decode([])).toBe("");
+    expect(subject.tokenOf(400)).toBe("<#400>");
+    expect(subject.idOf("no such token")).toBeUndefined();
+  });
+
+  it("refuses text for which there is no token", () => {
+    const json = read("spm-unigram/tokenizer.json");
+    json.model.byte_fallback = false;
+    json.model.unk_id = null;
+    expect(() => createTokenizer(json).encode("€")).toThrow(PromptError);
+  });
+
+  it.each(["byte-gpt2", "byte-smol", "byte-llama3", "byte-opt", "spm-gemma"])(
+    "%s gives any text back",
+    (kind) => {
+      const subject = tokenizer(kind);
+      fc.assert(
+        fc.property(fc.string({ unit: "grapheme", maxLength: 40 }), (text) => {
+          // The blank of SentencePiece is a letter of its own: a text that holds it comes back with blanks.
+          fc.pre(!text.includes("▁"));
+          expect(subject.decode(subject.encode(text, { specials: false }))).toBe(text);
+        }),
+      );
+    },
+  );
+
+  it("gives any text back from SentencePiece, which puts a blank in front and takes it off again", () => {
+    const subject = tokenizer("spm-bpe");
+    fc.assert(
+      fc.property(fc.string({ unit: "grapheme", minLength: 1, maxLength: 40 }), (text) => {
+        fc.pre(!text.includes("▁"));
+        expect(subject.decode(subject.encode(text, { specials: false }))).toBe(text);
+      }),
+    );
+  });
+});
+
+describe("createTokenizer", () => {
+  it("says what to do about a checkpoint without tokenizer.json", () => {
+    expect(() => createTokenizer(undefined)).toThrow(/no tokenizer\.json.*tokenizer\.model/);
+    expect(() => createTokenizer(undefined)).toThrow(CheckpointError);
+  });
+
+  it.each([
+    ["an array", []],
+    ["text", "tokenizer"],
+    ["an object without model", { added_tokens: [] }],
+    ["an unknown model", { model: { type: "Magic", vocab: {} } }],
+    ["an unknown decoder", { model: { type: "BPE", vocab: {}, merges: [] }, decoder: { type: "Magic" } }],
+    ["a model without vocabulary", { model: { type: "BPE" } }],
+    ["a damaged added token", { model: { type: "BPE", vocab: {}, merges: [] }, added_tokens: [null] }],
+  ])("refuses %s", (_, json) => {
+    expect(() => createTokenizer(json)).toThrow(CheckpointError);
+    expect(() => createTokenizer(json)).toThrow(/^tokenizer\.json: /);
+  });
+
+  it("refuses a post-processor whose token is not in the vocabulary", () => {
+    const json = read("spm-bpe/tokenizer.json");
+    json.post_processor.single[0].SpecialToken.id = "<start>";
+    expect(() => createTokenizer(json)).toThrow(/"<start>", which the vocabulary does not have/);
+  });
+});

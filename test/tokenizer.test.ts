@@ -103,6 +103,7 @@ describe("Tokenizer", () => {
     expect(subject.decode([39, 400, 68])).toBe("He");
     expect(subject.decode([400])).toBe("");
     expect(subject.decode([])).toBe("");
+    expect(tokenizer("spm-bpe").decode([500, 304])).toBe(tokenizer("spm-bpe").decode([304]));
     expect(subject.tokenOf(400)).toBe("<#400>");
     expect(subject.idOf("no such token")).toBeUndefined();
   });
@@ -112,6 +113,15 @@ describe("Tokenizer", () => {
     json.model.byte_fallback = false;
     json.model.unk_id = null;
     expect(() => createTokenizer(json).encode("€")).toThrow(PromptError);
+  });
+
+  it("spells out unknown text in bytes only where the vocabulary has them all", () => {
+    const json = read("spm-unigram/tokenizer.json");
+    const subject = createTokenizer(json);
+    const ids = subject.encode("a¿");
+    expect(ids.map((id) => subject.tokenOf(id))).toEqual(["▁a", "<0xC2>", "<0xBF>"]);
+    json.model.vocab[ids[1]!][0] = "taken away";
+    expect(createTokenizer(json).encode("a¿").slice(1)).toEqual([0]);
   });
 
   it.each(["byte-gpt2", "byte-smol", "byte-llama3", "byte-opt", "spm-gemma"])(

@@ -42,7 +42,12 @@ export function modelView(image: RgbImage, settings: ProcessorSettings): RgbImag
   const top = Math.max(area.top, 0);
   const width = Math.min(area.left + area.width, full.width) - left;
   const height = Math.min(area.top + area.height, full.height) - top;
-  const visible = resize(square, full.width, full.height, settings.resize.filter, { left, top, width, height });
+  const visible = resize(square, full.width, full.height, settings.resize.filter, {
+    left,
+    top,
+    width,
+    height,
+  });
   return crop(visible, { ...area, left: area.left - left, top: area.top - top });
 }
 

@@ -44,17 +44,15 @@ const CLIP: ClassDefaults = {
   std: [0.26862954, 0.26130258, 0.27577711],
 };
 
-const CLASSES: Record<string, ClassDefaults> = {
-  CLIPImageProcessor: CLIP,
-  CLIPFeatureExtractor: CLIP,
-  LlavaImageProcessor: { ...CLIP, kind: "llava" },
-  SiglipImageProcessor: {
-    kind: "siglip",
-    size: { height: 224, width: 224 },
-    mean: [0.5, 0.5, 0.5],
-    std: [0.5, 0.5, 0.5],
-  },
-};
+const CLASSES: ReadonlyMap<string, ClassDefaults> = new Map([
+  ["CLIPImageProcessor", CLIP],
+  ["CLIPFeatureExtractor", CLIP],
+  ["LlavaImageProcessor", { ...CLIP, kind: "llava" }],
+  [
+    "SiglipImageProcessor",
+    { kind: "siglip", size: { height: 224, width: 224 }, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] },
+  ],
+]);
 
 /** PIL's numbers for its filters, as configs write them. */
 const FILTERS: Record<number, ResizeFilter> = { 0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic" };
@@ -78,7 +76,9 @@ export function readProcessorConfig(json: unknown, name = "preprocessor_config.j
   const crops = defaults.crop && fields.flag("do_center_crop", true);
   return {
     kind: defaults.kind,
-    padColour: pads ? [Math.trunc(mean[0] * 255), Math.trunc(mean[1] * 255), Math.trunc(mean[2] * 255)] : undefined,
+    padColour: pads
+      ? [Math.trunc(mean[0] * 255), Math.trunc(mean[1] * 255), Math.trunc(mean[2] * 255)]
+      : undefined,
     resize: fields.flag("do_resize", true)
       ? { to: resizeTarget(fields, defaults), filter: filterOf(fields) }
       : undefined,
@@ -91,8 +91,8 @@ export function readProcessorConfig(json: unknown, name = "preprocessor_config.j
 function classOf(fields: Fields): ClassDefaults {
   const key = fields.has("image_processor_type") ? "image_processor_type" : "feature_extractor_type";
   const found = fields.value(key);
-  const defaults = typeof found === "string" ? CLASSES[found.replace(/(Fast|Pil)$/, "")] : undefined;
-  if (!defaults) throw fields.wrong(key, `one of ${Object.keys(CLASSES).join(", ")}`);
+  const defaults = typeof found === "string" ? CLASSES.get(found.replace(/(Fast|Pil)$/, "")) : undefined;
+  if (!defaults) throw fields.wrong(key, `one of ${[...CLASSES.keys()].join(", ")}`);
   return defaults;
 }
 

@@ -37,9 +37,9 @@ function sinc(x: number): number {
 }
 
 /**
- * Resizes to `width` x `height`, bit for bit as Pillow's `Image.resize` does for 8-bit RGB: the kernel is widened by the
- * reduction (antialiasing), weights are fixed-point with 22 fractional bits, columns are filtered before rows, and each
- * of the two passes rounds and clips to 8 bits (Pillow, src/libImaging/Resample.c; for "nearest" Geometry.c).
+ * Resizes to `width` x `height`, bit for bit as Pillow 13's `Image.resize` does for 8-bit RGB: the kernel is widened by
+ * the reduction (antialiasing), weights are fixed-point with 22 fractional bits, and each of the two passes rounds and
+ * clips to 8 bits (Pillow, src/libImaging/Resample.c; for "nearest" Geometry.c).
  *
  * With `region`, a rectangle inside the result, only those pixels are computed and returned; they are the same as those
  * of the whole. Throws ImageError for sizes that are not positive whole numbers and a region outside the result.
@@ -52,7 +52,8 @@ export function resize(
   region: Rectangle = { left: 0, top: 0, width, height },
 ): RgbImage {
   for (const n of [width, height, region.width, region.height]) {
-    if (!Number.isSafeInteger(n) || n < 1) throw new ImageError(`resize: expected a whole number of pixels, found ${n}`);
+    if (!Number.isSafeInteger(n) || n < 1)
+      throw new ImageError(`resize: expected a whole number of pixels, found ${n}`);
   }
   const { left, top } = region;
   if (left < 0 || top < 0 || left + region.width > width || top + region.height > height) {
@@ -65,13 +66,27 @@ export function resize(
 
   const columns = taps(KERNELS[filter], image.width, width);
   const rows = taps(KERNELS[filter], image.height, height);
-  // The source rows that the region's rows reach: the first pass needs no others.
-  const firstRow = rows(top).first;
-  const last = rows(top + region.height - 1);
-  const rowCount = last.first + last.weights.length - firstRow;
-  const narrow = filterColumns(image, firstRow, rowCount, columns, left, region.width);
-  return filterRows(narrow, firstRow, rows, top, region.height);
+  const outColumns = { begin: left, count: region.width };
+  const outRows = { begin: top, count: region.height };
+  // Each pass rounds, so their order shows in the result. Pillow before 13 always filtered columns first.
+  const rowsFirst = height < image.height && image.height - height > 2 * (image.width - width);
+  if (rowsFirst) {
+    const needed = reachOf(columns, outColumns);
+    const low = filterRows(image, needed, rows, outRows);
+    return filterColumns(low, wholeAxis(low.height), shifted(columns, needed.begin), outColumns);
+  }
+  const needed = reachOf(rows, outRows);
+  const narrow = filterColumns(image, needed, columns, outColumns);
+  return filterRows(narrow, wholeAxis(narrow.width), shifted(rows, needed.begin), outRows);
 }
+
+/** Some neighbouring rows or columns. */
+interface Interval {
+  readonly begin: number;
+  readonly count: number;
+}
+
+const wholeAxis = (count: number): Interval => ({ begin: 0, count });
 
 /** The source pixels that one output pixel is made of: `weights.length` of them, starting at `first`. */
 interface Taps {
@@ -82,8 +97,11 @@ interface Taps {
 const FRACTION_BITS = 22;
 const HALF = 1 << (FRACTION_BITS - 1);
 
-/** For an axis of `from` pixels resized to `to`: the taps of an output pixel. */
-function taps(kernel: Kernel, from: number, to: number): (output: number) => Taps {
+/** The taps of each output pixel along an axis. */
+type Axis = (output: number) => Taps;
+
+/** The taps for an axis of `from` pixels resized to `to`. */
+function taps(kernel: Kernel, from: number, to: number): Axis {
   // Pillow skips the pass; the kernels' weights at whole numbers, 1 and 0, come to the same.
   if (from === to) return (output) => ({ first: output, weights: Int32Array.of(1 << FRACTION_BITS) });
   const scale = from / to;
@@ -110,66 +128,68 @@ function taps(kernel: Kernel, from: number, to: number): (output: number) => Tap
   };
 }
 
-function clip8(fixed: number): number {
-  const value = fixed >> FRACTION_BITS;
-  return value < 0 ? 0 : value > 255 ? 255 : value;
+/** The source pixels that these output pixels are made of. */
+function reachOf(axis: Axis, outputs: Interval): Interval {
+  const { first } = axis(outputs.begin);
+  const last = axis(outputs.begin + outputs.count - 1);
+  return { begin: first, count: last.first + last.weights.length - first };
 }
 
-/** First pass: `rowCount` rows of the picture from `firstRow`, each narrowed or widened to `width` columns. */
-function filterColumns(
-  image: RgbImage,
-  firstRow: number,
-  rowCount: number,
-  columns: (output: number) => Taps,
-  left: number,
-  width: number,
-): RgbImage {
+/** The same taps, on a picture that begins at pixel `begin` of the axis. */
+function shifted(axis: Axis, begin: number): Axis {
+  return (output) => {
+    const { first, weights } = axis(output);
+    return { first: first - begin, weights };
+  };
+}
+
+function clip8(fixed: number): number {
+  return Math.max(0, Math.min(255, fixed >> FRACTION_BITS));
+}
+
+/** Resizes each of these rows of the picture to the columns asked for. */
+function filterColumns(image: RgbImage, rows: Interval, axis: Axis, columns: Interval): RgbImage {
   const source = image.data;
-  const data = new Uint8Array(rowCount * width * 3);
-  for (let x = 0; x < width; x++) {
-    const { first, weights } = columns(left + x);
-    for (let y = 0; y < rowCount; y++) {
+  const data = new Uint8Array(rows.count * columns.count * 3);
+  for (let x = 0; x < columns.count; x++) {
+    const { first, weights } = axis(columns.begin + x);
+    for (let y = 0; y < rows.count; y++) {
       let r = HALF;
       let g = HALF;
       let b = HALF;
-      let from = ((firstRow + y) * image.width + first) * 3;
+      let from = ((rows.begin + y) * image.width + first) * 3;
       for (let i = 0; i < weights.length; i++, from += 3) {
         const weight = weights[i]!;
         r = (r + source[from]! * weight) | 0;
         g = (g + source[from + 1]! * weight) | 0;
         b = (b + source[from + 2]! * weight) | 0;
       }
-      const to = (y * width + x) * 3;
+      const to = (y * columns.count + x) * 3;
       data[to] = clip8(r);
       data[to + 1] = clip8(g);
       data[to + 2] = clip8(b);
     }
   }
-  return { width, height: rowCount, data };
+  return { width: columns.count, height: rows.count, data };
 }
 
-/** Second pass: `height` rows, `narrow` being the rows of the picture from `firstRow` on. */
-function filterRows(
-  narrow: RgbImage,
-  firstRow: number,
-  rows: (output: number) => Taps,
-  top: number,
-  height: number,
-): RgbImage {
-  const stride = narrow.width * 3;
-  const data = new Uint8Array(height * stride);
-  const sums = new Int32Array(stride);
-  for (let y = 0; y < height; y++) {
-    const { first, weights } = rows(top + y);
+/** Resizes each of these columns of the picture to the rows asked for. */
+function filterRows(image: RgbImage, columns: Interval, axis: Axis, rows: Interval): RgbImage {
+  const source = image.data;
+  const samples = columns.count * 3;
+  const data = new Uint8Array(rows.count * samples);
+  const sums = new Int32Array(samples);
+  for (let y = 0; y < rows.count; y++) {
+    const { first, weights } = axis(rows.begin + y);
     sums.fill(HALF);
     for (let i = 0; i < weights.length; i++) {
       const weight = weights[i]!;
-      const from = (first - firstRow + i) * stride;
-      for (let x = 0; x < stride; x++) sums[x] = sums[x]! + narrow.data[from + x]! * weight;
+      const from = ((first + i) * image.width + columns.begin) * 3;
+      for (let x = 0; x < samples; x++) sums[x] = sums[x]! + source[from + x]! * weight;
     }
-    for (let x = 0; x < stride; x++) data[y * stride + x] = clip8(sums[x]!);
+    for (let x = 0; x < samples; x++) data[y * samples + x] = clip8(sums[x]!);
   }
-  return { width: narrow.width, height, data };
+  return { width: columns.count, height: rows.count, data };
 }
 
 function pickNearest(image: RgbImage, width: number, height: number, region: Rectangle): RgbImage {

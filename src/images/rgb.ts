@@ -13,7 +13,8 @@ export const DEFAULT_MAX_PIXELS = 2 ** 26;
 
 /** Throws ImageError unless the picture has pixels, and no more than `maxPixels` of them. */
 export function checkPixelCount(width: number, height: number, maxPixels: number): void {
-  if (width < 1 || height < 1) throw new ImageError(`expected at least one pixel, found ${width} x ${height}`);
+  if (width < 1 || height < 1)
+    throw new ImageError(`expected at least one pixel, found ${width} x ${height}`);
   if (width * height > maxPixels) {
     throw new ImageError(
       `expected at most ${maxPixels} pixels (option maxPixels), found ${width} x ${height} = ${width * height}`,

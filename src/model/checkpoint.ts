@@ -63,11 +63,13 @@ export class Checkpoint {
     return [...this.#entries.keys()];
   }
 
+  get entries(): TensorEntry[] {
+    return [...this.#entries.values()];
+  }
+
   /** Bytes of all tensors in the files. */
   get storedBytes(): number {
-    let total = 0;
-    for (const entry of this.#entries.values()) total += entry.storedBytes;
-    return total;
+    return this.entries.reduce((sum, entry) => sum + entry.storedBytes, 0);
   }
 
   has(name: string): boolean {
@@ -80,7 +82,7 @@ export class Checkpoint {
     return this.#entries.get(name)!;
   }
 
-  /** Throws one CheckpointError that lists the tensors among `names` that are missing, each with the nearest present. */
+  /** Throws one CheckpointError that lists those of `names` that are missing, each with the nearest present name. */
   require(names: Iterable<string>): void {
     const missing = [...names].filter((name) => !this.#entries.has(name));
     if (missing.length === 0) return;

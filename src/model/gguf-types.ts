@@ -38,10 +38,10 @@ export const GGML_TYPES: ReadonlyMap<number, GgmlType> = new Map<number, GgmlTyp
   [30, { name: "BF16", blockElements: 1, blockBytes: 2, dtype: "bf16" }],
 ]);
 
-// In the three below, what stands in parentheses is exact in a double, so that each value is rounded to f32 once, as in
-// ggml's C code, with or without fused multiply-add.
+// Products of an f16 with a small integer are exact in f32 already, and here in a double, so every value below is rounded
+// to f32 once: the same as in ggml's C code, with or without fused multiply-add.
 
-/** A block: scale d (f16), 16 bytes whose low nibbles are elements 0–15 and high nibbles 16–31. Value: (q − 8) d. */
+/** A block: scale d (f16), 16 bytes with elements 0–15 as low and 16–31 as high nibbles. Value: (q − 8) d. */
 function dequantiseQ4_0(raw: Bytes): Float32Array<ArrayBuffer> {
   const out = new Float32Array((raw.length / 18) * 32);
   for (let from = 0, to = 0; from < raw.length; from += 18, to += 32) {

@@ -4,7 +4,7 @@ import { CheckpointError } from "../tensor/errors.ts";
 import type { Shape } from "../tensor/shape.ts";
 import { type GgufTensor, type GgufValue, readGgufHeader } from "./gguf-header.ts";
 import { GGML_TYPES, type GgmlType } from "./gguf-types.ts";
-import { DEFAULT_CHUNK_BYTES, type TensorEntry } from "./tensor-entry.ts";
+import { aligned, DEFAULT_CHUNK_BYTES, type TensorEntry } from "./tensor-entry.ts";
 
 /** Blocks are read in groups, so that types without blocks also give chunks of whole words. */
 const GROUP = 8;
@@ -93,8 +93,7 @@ export class GgufEntry implements TensorEntry {
     for (let at = 0; at < this.storedBytes; at += rawBytes) {
       const length = Math.min(rawBytes, this.storedBytes - at);
       const raw = await this.#source.read(this.#begin + at, length);
-      if (dequantise) yield new Uint8Array(dequantise(raw).buffer);
-      else yield raw.byteOffset % 8 === 0 ? raw : raw.slice();
+      yield dequantise ? new Uint8Array(dequantise(raw).buffer) : aligned(raw);
     }
   }
 }

@@ -45,10 +45,13 @@ function header(tensors: readonly TensorToWrite[], metadata: Readonly<Record<str
   let at = 0;
   for (const tensor of tensors) {
     const { name, stored, shape } = tensor;
-    if (names.has(name)) throw new CheckpointError(`tensor name ${JSON.stringify(name)} is taken or reserved`);
+    if (names.has(name))
+      throw new CheckpointError(`tensor name ${JSON.stringify(name)} is taken or reserved`);
     names.add(name);
     const end = at + byteLength(tensor);
-    members.push(`${JSON.stringify(name)}:${JSON.stringify({ dtype: stored, shape, data_offsets: [at, end] })}`);
+    members.push(
+      `${JSON.stringify(name)}:${JSON.stringify({ dtype: stored, shape, data_offsets: [at, end] })}`,
+    );
     at = end;
   }
   const text = new TextEncoder().encode(`{${members.join(",")}}`);
@@ -69,7 +72,11 @@ function elementBytes({ name, stored }: TensorToWrite): number {
   return type.bytes;
 }
 
-function wrongLength({ name, stored, shape }: TensorToWrite, expected: number, found: number): CheckpointError {
+function wrongLength(
+  { name, stored, shape }: TensorToWrite,
+  expected: number,
+  found: number,
+): CheckpointError {
   return new CheckpointError(
     `${name} is ${stored} ${showShape(shape)}, ${expected} bytes, but its data has ${found} or more`,
   );

@@ -5,7 +5,7 @@ import type { Shape } from "../tensor/shape.ts";
 import { nearest } from "./nearest.ts";
 import { readSafetensorsHeader, type SafetensorsHeader, type StoredTensor } from "./safetensors-header.ts";
 import { STORED_DTYPES, type StoredDType } from "./stored-dtype.ts";
-import { DEFAULT_CHUNK_BYTES, type TensorEntry } from "./tensor-entry.ts";
+import { aligned, DEFAULT_CHUNK_BYTES, type TensorEntry } from "./tensor-entry.ts";
 
 /** An open safetensors file. Only the header is in memory. */
 export class SafetensorsFile {
@@ -87,8 +87,7 @@ class SafetensorsEntry implements TensorEntry {
     const widest = Math.max(bytes, DTYPE_BYTES[dtype]);
     const step = bytes * Math.max(8, Math.floor(chunkBytes / widest / 8) * 8);
     for (let at = 0; at < this.storedBytes; at += step) {
-      const read = await this.#source.read(this.#begin + at, Math.min(step, this.storedBytes - at));
-      const raw = read.byteOffset % 8 === 0 ? read : read.slice();
+      const raw = aligned(await this.#source.read(this.#begin + at, Math.min(step, this.storedBytes - at)));
       yield convert ? convert(raw, `${this.#source.name}: ${this.name}`) : raw;
     }
   }

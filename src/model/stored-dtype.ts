@@ -24,42 +24,17 @@ export const STORED_DTYPES: ReadonlyMap<string, StoredDType> = new Map<string, S
   ["BF16", { bytes: 2, dtype: "bf16" }],
   ["I32", { bytes: 4, dtype: "i32" }],
   ["U32", { bytes: 4, dtype: "u32" }],
-  ["F64", { bytes: 8, dtype: "f32", convert: (raw) => bytesOf(Float32Array.from(f64(raw))) }],
+  ["F64", { bytes: 8, dtype: "f32", convert: widen(Float64Array, Float32Array) }],
   ["I64", { bytes: 8, dtype: "i32", convert: (raw, where) => narrow(raw, where, (low) => low >> 31) }],
   ["U64", { bytes: 8, dtype: "u32", convert: (raw, where) => narrow(raw, where, () => 0) }],
-  [
-    "I16",
-    {
-      bytes: 2,
-      dtype: "i32",
-      convert: (raw) => bytesOf(Int32Array.from(new Int16Array(raw.buffer, raw.byteOffset, raw.length / 2))),
-    },
-  ],
-  [
-    "U16",
-    {
-      bytes: 2,
-      dtype: "u32",
-      convert: (raw) =>
-        bytesOf(Uint32Array.from(new Uint16Array(raw.buffer, raw.byteOffset, raw.length / 2))),
-    },
-  ],
-  [
-    "I8",
-    {
-      bytes: 1,
-      dtype: "i32",
-      convert: (raw) => bytesOf(Int32Array.from(new Int8Array(raw.buffer, raw.byteOffset, raw.length))),
-    },
-  ],
-  ["U8", { bytes: 1, dtype: "u32", convert: (raw) => bytesOf(Uint32Array.from(raw)) }],
-  ["BOOL", { bytes: 1, dtype: "u32", convert: (raw) => bytesOf(Uint32Array.from(raw, (b) => (b ? 1 : 0))) }],
-  [
-    "F8_E4M3",
-    { bytes: 1, dtype: "f16", convert: (raw) => bytesOf(Uint16Array.from(raw, (b) => E4M3_AS_F16[b]!)) },
-  ],
+  ["I16", { bytes: 2, dtype: "i32", convert: widen(Int16Array, Int32Array) }],
+  ["U16", { bytes: 2, dtype: "u32", convert: widen(Uint16Array, Uint32Array) }],
+  ["I8", { bytes: 1, dtype: "i32", convert: widen(Int8Array, Int32Array) }],
+  ["U8", { bytes: 1, dtype: "u32", convert: widen(Uint8Array, Uint32Array) }],
+  ["BOOL", { bytes: 1, dtype: "u32", convert: widen(Uint8Array, Uint32Array, (b) => (b ? 1 : 0)) }],
+  ["F8_E4M3", { bytes: 1, dtype: "f16", convert: widen(Uint8Array, Uint16Array, (b) => E4M3_AS_F16[b]!) }],
   // An E5M2 number is the upper byte of the same number in f16.
-  ["F8_E5M2", { bytes: 1, dtype: "f16", convert: (raw) => bytesOf(Uint16Array.from(raw, (b) => b << 8)) }],
+  ["F8_E5M2", { bytes: 1, dtype: "f16", convert: widen(Uint8Array, Uint16Array, (b) => b << 8) }],
 ]);
 
 const E4M3_AS_F16 = Uint16Array.from({ length: 256 }, (_, bits) => {
@@ -70,12 +45,21 @@ const E4M3_AS_F16 = Uint16Array.from({ length: 256 }, (_, bits) => {
   return f16Bits(sign * (exponent === 0 ? fraction / 8 : 1 + fraction / 8) * 2 ** ((exponent || 1) - 7));
 });
 
-function f64(raw: Bytes): Float64Array {
-  return new Float64Array(raw.buffer, raw.byteOffset, raw.length / 8);
+interface StoredArray {
+  readonly BYTES_PER_ELEMENT: number;
+  new (buffer: ArrayBuffer, byteOffset: number, length: number): ArrayLike<number>;
 }
 
-function bytesOf(array: { buffer: ArrayBuffer }): Bytes {
-  return new Uint8Array(array.buffer);
+interface GpuArray {
+  from(values: ArrayLike<number>, map: (value: number) => number): { readonly buffer: ArrayBuffer };
+}
+
+/** A conversion element by element. */
+function widen(From: StoredArray, To: GpuArray, map = (value: number) => value): (raw: Bytes) => Bytes {
+  return ({ buffer, byteOffset, length }) => {
+    const values = new From(buffer, byteOffset, length / From.BYTES_PER_ELEMENT);
+    return new Uint8Array(To.from(values, map).buffer);
+  };
 }
 
 /** Keeps the low half of 64-bit integers whose high half is what `highOf` expects of a value that fits. */
@@ -89,5 +73,5 @@ function narrow(raw: Bytes, where: string, highOf: (low: number) => number): Byt
     }
     out[i] = low;
   }
-  return bytesOf(out);
+  return new Uint8Array(out.buffer);
 }

@@ -17,12 +17,17 @@ export interface TensorEntry {
   /** Bytes of all that {@link stream} yields: elements × size of `dtype`. */
   readonly byteLength: number;
   /**
-   * The elements in row-major order as little-endian bytes of `dtype`, in chunks of at most `chunkBytes` (or the
-   * smallest piece that the format allows). Every chunk but the last is a multiple of four bytes long, the last holds
-   * whole elements, and each starts four-byte aligned and is the caller's to keep. An empty tensor yields nothing. Throws CheckpointError when the file cannot be read or a value
-   * cannot be converted.
+   * The elements in row-major order as little-endian bytes of `dtype`, in chunks of at most `chunkBytes` (or the smallest
+   * piece that the format allows). Every chunk but the last is a multiple of four bytes long, the last holds whole
+   * elements, and each starts four-byte aligned and is the caller's to keep. An empty tensor yields nothing. Throws
+   * CheckpointError when the file cannot be read or a value cannot be converted.
    */
   stream(chunkBytes?: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined>;
+}
+
+/** The same bytes at an address that typed arrays of any element size accept; a copy only where it has to be. */
+export function aligned(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  return bytes.byteOffset % 8 === 0 ? bytes : bytes.slice();
 }
 
 /** All bytes of a tensor that is known to be small. */

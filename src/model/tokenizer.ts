@@ -26,6 +26,9 @@ interface Upstream {
 
 const UpstreamTokenizer: new (json: object, config: object) => Upstream = library.Tokenizer;
 
+/** The library takes any other model for a plain word list. */
+const MODELS = ["BPE", "Unigram", "WordPiece"];
+
 const encoder = new TextEncoder();
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
@@ -95,13 +98,7 @@ export class Tokenizer {
    */
   encode(text: string, { specials = true }: { specials?: boolean } = {}): number[] {
     const { ids, tokens } = this.#upstream.encode(text, { add_special_tokens: false });
-    const body = ids.flatMap((id, i) => {
-      if (this.#bytesForUnknown && this.tokenOf(id ?? -1) !== tokens[i])
-        return this.#byteIds(tokens[i]!) ?? id ?? [];
-      if (id === undefined)
-        throw new PromptError(`The tokenizer has no token for ${JSON.stringify(tokens[i])}.`);
-      return id;
-    });
+    const body = tokens.flatMap((token, i) => this.#idsOf(token, ids[i]));
     return specials ? [...this.prefix, ...body, ...this.suffix] : body;
   }
 
@@ -141,12 +138,15 @@ export class Tokenizer {
     return id;
   }
 
-  /** Ids of a piece's bytes. The library does byte fallback for BPE only, so it is done here for unigram models. */
-  #byteIds(piece: string): number[] | undefined {
-    const ids = Array.from(encoder.encode(piece), (byte) =>
-      this.idOf(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`),
-    );
-    return ids.every((id) => id !== undefined) ? ids : undefined;
+  /** The ids of a token of the library, which does byte fallback for BPE only: here it is done for unigram too. */
+  #idsOf(token: string, id: number | null | undefined): number[] {
+    if (typeof id !== "number")
+      throw new PromptError(`The tokenizer has no token for ${JSON.stringify(token)}.`);
+    const unknown = this.tokenOf(id) !== token;
+    if (!this.#bytesForUnknown || !unknown) return [id];
+    const hex = Array.from(encoder.encode(token), (byte) => byte.toString(16).toUpperCase().padStart(2, "0"));
+    const bytes = hex.map((digits) => this.idOf(`<0x${digits}>`)).filter((byte) => byte !== undefined);
+    return bytes.length === hex.length ? bytes : [id];
   }
 }
 
@@ -183,6 +183,12 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
     model: tokenizerJson["model"],
     added_tokens: Array.isArray(tokenizerJson["added_tokens"]) ? tokenizerJson["added_tokens"] : [],
   };
+  const { type } = json.model as { type?: unknown };
+  if (type !== undefined && !MODELS.includes(String(type))) {
+    throw new CheckpointError(
+      `tokenizer.json: expected a model of type ${MODELS.join(", ")}, found ${type}.`,
+    );
+  }
   try {
     return new Tokenizer(json, specialTokens, additional);
   } catch (cause) {

@@ -80,7 +80,7 @@ async function systemAdapter(toggles: readonly string[]): Promise<GPUAdapter | n
     const driver = installedDriver("lavapipe") ?? installedDriver("swiftshader");
     if (!driver || preload(driver.loader)) return null;
   }
-  return withEnvironment(unlistedDriver(), () => adapterOf(instance("system", toggles)));
+  return adapterOf(instance("system", toggles), unlistedDriver());
 }
 
 /** The adapter of a driver in the cache folder; null where it is not installed or does not work. */
@@ -91,24 +91,7 @@ async function softwareAdapter(name: DriverName, toggles: readonly string[]): Pr
   for (const library of driver.libraries) preload(library);
   // The older of the two names is for loaders before 1.3.207.
   const only = { VK_DRIVER_FILES: driver.icd, VK_ICD_FILENAMES: driver.icd };
-  return withEnvironment(only, () => adapterOf(instance(name, toggles)));
-}
-
-/**
- * Runs `fn` with environment variables set. The Vulkan loader reads its own when Dawn looks for adapters; putting
- * them back keeps one choice from other instances and from child processes.
- */
-async function withEnvironment<T>(variables: Record<string, string>, fn: () => Promise<T>): Promise<T> {
-  const before = Object.keys(variables).map((name) => [name, process.env[name]] as const);
-  Object.assign(process.env, variables);
-  try {
-    return await fn();
-  } finally {
-    for (const [name, value] of before) {
-      if (value === undefined) delete process.env[name];
-      else process.env[name] = value;
-    }
-  }
+  return adapterOf(instance(driver.icd, toggles), only);
 }
 
 /** One Dawn instance per driver and set of toggles; a toggle with a minus sign is disabled. */
@@ -130,8 +113,17 @@ function instance(driver: string, toggles: readonly string[]): GPU {
   return gpu;
 }
 
-async function adapterOf(gpu: GPU): Promise<GPUAdapter | null> {
-  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+/** The adapter of an instance, which the Vulkan loader looks for with these environment variables set. */
+async function adapterOf(gpu: GPU, variables: Record<string, string> = {}): Promise<GPUAdapter | null> {
+  const before = Object.keys(variables).map((name) => [name, process.env[name]] as const);
+  Object.assign(process.env, variables);
+  // Dawn looks before this returns its promise, so other instances and child processes never see the variables.
+  const request = gpu.requestAdapter({ powerPreference: "high-performance" });
+  for (const [name, value] of before) {
+    if (value === undefined) delete process.env[name];
+    else process.env[name] = value;
+  }
+  const adapter = await request;
   if (!adapter) return null;
   const requestDevice = adapter.requestDevice.bind(adapter);
   adapter.requestDevice = async (descriptor) => {

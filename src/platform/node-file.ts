@@ -9,7 +9,7 @@ import type { ByteSource } from "./platform.ts";
  */
 export async function openFile(path: string): Promise<ByteSource> {
   const file = await open(path, "r").catch((error: Error) => {
-    throw new CheckpointError(`cannot open ${path}: ${error.message}`);
+    throw new CheckpointError(`cannot open ${path}: ${error.message}`, { cause: error });
   });
   const status = await file.stat();
   if (!status.isFile()) {

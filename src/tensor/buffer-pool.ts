@@ -52,15 +52,20 @@ export class BufferPool {
     return { ...this.#statistics };
   }
 
-  /** A buffer of at least `bytes`, contents undefined. Throws OutOfMemoryError above the adapter's buffer limit. */
-  acquire(bytes: number, label: string): Storage {
+  /**
+   * A buffer of at least `bytes`, contents undefined. `idleBefore` asks for one that no command of that batch or a later
+   * one uses. Throws OutOfMemoryError above the adapter's buffer limit.
+   */
+  acquire(bytes: number, label: string, idleBefore = Number.POSITIVE_INFINITY): Storage {
     if (bytes > this.#maxBytes) {
       throw new OutOfMemoryError(
         `${label}: needs a buffer of ${bytes} bytes, but this adapter's largest buffer is ${this.#maxBytes} bytes`,
       );
     }
     const size = Math.min(sizeClass(bytes), this.#maxBytes);
-    const reused = this.#free.get(size)?.pop();
+    const free = this.#free.get(size) ?? [];
+    const index = free.findLastIndex((storage) => storage.lastUse < idleBefore);
+    const [reused] = index < 0 ? [] : free.splice(index, 1);
     if (reused) {
       this.#statistics.freeBuffers--;
       this.#statistics.freeBytes -= size;

@@ -162,7 +162,9 @@ export class Device {
     const array = typeof values === "number" ? [values] : values;
     const type = (dtype ??
       (array instanceof Int32Array ? "i32" : array instanceof Uint32Array ? "u32" : "f32")) as D;
-    const tensor = this.empty(shape ?? (typeof values === "number" ? [] : [array.length]), type, "tensor");
+    // A buffer that recorded commands still use would have to be submitted first, so take an idle one.
+    const dims = shape ?? (typeof values === "number" ? [] : [array.length]);
+    const tensor = this.#allocate(dims, type, "tensor", this.recorder.batch);
     if (tensor.size !== array.length) {
       const found = array.length;
       tensor.dispose();
@@ -183,10 +185,7 @@ export class Device {
 
   /** A tensor whose contents are undefined until something writes them. `label` names it in error messages. */
   empty<D extends DType>(shape: Shape, dtype: D, label = "empty"): Tensor<D> {
-    this.assertUsable();
-    checkShape(label, shape);
-    const bytes = Math.max(4, Math.ceil((sizeOf(shape) * DTYPE_BYTES[dtype]) / 4) * 4);
-    return new Tensor(this, dtype, this.pool.acquire(bytes, label), shape);
+    return this.#allocate(shape, dtype, label);
   }
 
   /**
@@ -277,6 +276,13 @@ export class Device {
   /** @internal Notes that a command of the current batch uses the buffer. */
   touch(storage: Storage): void {
     storage.lastUse = this.recorder.batch;
+  }
+
+  #allocate<D extends DType>(shape: Shape, dtype: D, label: string, idleBefore?: number): Tensor<D> {
+    this.assertUsable();
+    checkShape(label, shape);
+    const bytes = Math.max(4, Math.ceil((sizeOf(shape) * DTYPE_BYTES[dtype]) / 4) * 4);
+    return new Tensor(this, dtype, this.pool.acquire(bytes, label, idleBefore), shape);
   }
 
   #watch(what: string, error: Promise<GPUError | null>): void {

@@ -1,0 +1,119 @@
+import { defineKernel } from "../tensor/kernel.ts";
+import {
+  batchOffsets,
+  finish,
+  loadsByFour,
+  PRODUCT_PARAMS,
+  type Product,
+  productParams,
+} from "./matmul-product.ts";
+
+/**
+ * Matrix product for drivers that run on CPU cores: each invocation keeps a block of `rows` x 4 * `vectors` outputs in
+ * registers, there is no workgroup memory and no barrier, and the rows of a block are the same for a whole workgroup
+ * so that loads of a are uniform. Takes any strides; fastest when four columns of b can be loaded at once.
+ */
+interface Block {
+  /** Rows per invocation. */
+  rows: number;
+  /** Groups of four columns per invocation. */
+  vectors: number;
+  /** Invocations per workgroup, side by side along the columns. */
+  lanes: number;
+}
+
+/** Few rows are bound by loading b; a block for more rows than there are wastes less than another pipeline costs. */
+function blockFor(rows: number, columns: number): Block {
+  if (rows === 1) return { rows: 1, vectors: columns < 8192 ? 4 : 8, lanes: 8 };
+  return { rows: rows <= 4 ? 4 : 8, vectors: 4, lanes: 8 };
+}
+
+const kernel = defineKernel({
+  name: "matmul_register",
+  bindings: {
+    a: "read",
+    b: "read?",
+    b4: "read4?",
+    bias: "read?",
+    residual: "read?",
+    out: "write",
+  },
+  params: PRODUCT_PARAMS,
+  code({ constants, has }) {
+    const { rows, vectors, lanes, batched } = constants as Block & { batched: boolean };
+    const row = Array.from({ length: rows }, (_, i) => i);
+    const vector = Array.from({ length: vectors }, (_, i) => i);
+    const each = (line: (r: number, v: number) => string) =>
+      row.flatMap((r) => vector.map((v) => line(r, v))).join("\n");
+    const perRow = (line: (r: number) => string) => row.map(line).join("\n");
+    const perVector = (line: (v: number) => string) => vector.map(line).join("\n");
+
+    const loadB = has("b4")
+      ? perVector((v) => `    let w${v} = b4_at4(b${v}); b${v} += params.b_depth / 4u;`)
+      : perVector(
+          (v) =>
+            `    let w${v} = vec4f(b_at(b${v}.x), b_at(b${v}.y), b_at(b${v}.z), b_at(b${v}.w)); b${v} += vec4u(params.b_depth);`,
+        );
+    const startB = has("b4")
+      ? perVector(
+          (v) => `  var b${v} = (b_batch(batch) + min(column + ${v * 4}u, params.columns - 4u)) / 4u;`,
+        )
+      : perVector(
+          (v) =>
+            `  var b${v} = b_batch(batch) + min(vec4u(column + ${v * 4}u) + vec4u(0u, 1u, 2u, 3u), vec4u(params.columns - 1u)) * params.b_column;`,
+        );
+    const sums = row.flatMap((r) => vector.map((v) => `sum${r}_${v}`)).join(", ");
+    return /* wgsl */ `
+${batchOffsets(batched)}
+${finish(has)}
+
+@compute @workgroup_size(${lanes})
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  // Row blocks vary fastest, so that neighbouring workgroups find the same columns of b in the cache.
+  let row_blocks = (params.rows + ${rows - 1}u) / ${rows}u;
+  let column_blocks = (params.columns + ${4 * vectors * lanes - 1}u) / ${4 * vectors * lanes}u;
+  let flat = flat_group(group, groups);
+  let row = flat % row_blocks * ${rows}u;
+  let column = (flat / row_blocks % column_blocks * ${lanes}u + lane) * ${4 * vectors}u;
+  let batch = flat / row_blocks / column_blocks;
+  if (batch >= params.batches) { return; }
+
+  // Rows and columns past the end are computed from the last one and not stored: cheaper than a divergent branch.
+${perRow((r) => `  var a${r} = a_batch(batch) + min(row + ${r}u, params.rows - 1u) * params.a_row;`)}
+${startB}
+${each((r, v) => `  var sum${r}_${v} = vec4f();`)}
+  for (var k = 0u; k < params.depth; k++) {
+${loadB}
+${perRow((r) => `    let x${r} = a_at(a${r}); a${r} += params.a_depth;`)}
+${each((r, v) => `    sum${r}_${v} = fma(vec4f(x${r}), w${v}, sum${r}_${v});`)}
+  }
+
+  // An array from here on: written out, this would take longer to compile than all of the above.
+  var sums = array<vec4f, ${rows * vectors}>(${sums});
+  for (var r = 0u; r < ${rows}u; r++) {
+    for (var c = 0u; c < ${4 * vectors}u; c++) {
+      finish(batch, row + r, column + c, sums[r * ${vectors}u + c / 4u][c % 4u]);
+    }
+  }
+}`;
+  },
+});
+
+export function launchRegister(product: Product): void {
+  const { a, b, bias, residual, out } = product;
+  const params = productParams(product);
+  const byFour = loadsByFour(b, -1);
+  const block = blockFor(params.rows, params.columns);
+  const blocks =
+    Math.ceil(params.rows / block.rows) * Math.ceil(params.columns / (4 * block.vectors * block.lanes));
+  kernel.launch({
+    tensors: { a, b: byFour ? undefined : b, b4: byFour ? b : undefined, bias, residual, out },
+    params,
+    constants: { ...block, batched: out.rank > 2 },
+    workgroups: params.batches * blocks,
+  });
+}

@@ -1,0 +1,54 @@
+import { attention } from "../kernels/attention.ts";
+import { attentionMix, attentionPattern, attentionScores } from "../kernels/attention-pattern.ts";
+import { rope } from "../kernels/rope.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { Linear } from "./linear.ts";
+import type { AttentionRule, Pass } from "./pass.ts";
+import type { Walk } from "./sites.ts";
+
+export interface AttentionWeights {
+  readonly q: Linear;
+  readonly k: Linear;
+  readonly v: Linear;
+  readonly o: Linear;
+}
+
+export interface AttentionShape {
+  readonly headDim: number;
+  /** Usually headDim ** -0.5. */
+  readonly scale: number;
+  /** cos and sin by position, see `ropeTable`; absent where positions enter elsewhere. */
+  readonly ropeTable: Tensor | undefined;
+}
+
+/**
+ * Multi-head attention (grouped-query where k and v have fewer heads) up to, and without, the output projection.
+ * x: [rows, width] → z: [rows, heads * headDim].
+ *
+ * Sites: q, k and v before RoPE; scores and pattern [heads, rows, keys], which are materialised only when in use; z.
+ */
+export function* attend(
+  w: AttentionWeights,
+  x: Tensor,
+  shape: AttentionShape,
+  layer: number,
+  rule: AttentionRule,
+  pass: Pass,
+): Walk<Tensor> {
+  const at = pass.sites(layer);
+  const { headDim, scale, ropeTable } = shape;
+  const rotate = (t: Tensor) => (ropeTable ? rope(t, pass.positions, ropeTable, { headDim }) : t);
+
+  const q = rotate(yield* at.pass("q", w.q.apply(x))); // [rows, heads * headDim]
+  const k = rotate(yield* at.pass("k", w.k.apply(x))); // [rows, kvHeads * headDim]
+  const v = yield* at.pass("v", w.v.apply(x));
+  const keys = pass.keys.use(layer, { k, v });
+  const segments = pass.segments(rule);
+
+  if (!at.uses("scores") && !at.uses("pattern")) {
+    return yield* at.pass("z", attention({ q, ...keys, segments }, { headDim, scale }));
+  }
+  const scores = yield* at.pass("scores", attentionScores({ q, ...keys, segments }, { headDim, scale }));
+  const pattern = yield* at.pass("pattern", attentionPattern(scores)); // [heads, rows, keys]
+  return yield* at.pass("z", attentionMix(pattern, keys, { headDim }));
+}

@@ -1,0 +1,115 @@
+import type { ActivationKind } from "../kernels/activation.ts";
+import type { RopeScaling } from "../kernels/rope.ts";
+import { CheckpointError } from "../tensor/errors.ts";
+import { ConfigReader, type JsonObject } from "./config.ts";
+
+/** What a Llama-like decoder's config.json (or the text_config of a vision-language model) says. */
+export interface DecoderConfig {
+  readonly layers: number;
+  /** Width of the residual stream. */
+  readonly width: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly mlpWidth: number;
+  /** Rows of the embedding; may be more than the tokenizer has tokens. */
+  readonly vocab: number;
+  /** Most positions that the model was made for. */
+  readonly context: number;
+  readonly normEps: number;
+  readonly activation: ActivationKind;
+  readonly rope: { readonly theta: number; readonly scaling?: RopeScaling };
+  /** Sliding attention window: keys that a query sees, itself included. */
+  readonly window?: number;
+  /** The output matrix is the embedding. */
+  readonly tied: boolean;
+  readonly attentionBias: boolean;
+  readonly mlpBias: boolean;
+}
+
+/** Defaults of a Hugging Face config class, for the sparse configs that published checkpoints have. */
+export type DecoderDefaults = JsonObject;
+
+const ACTIVATIONS: Readonly<Record<string, ActivationKind>> = {
+  silu: "silu",
+  swish: "silu",
+  gelu: "gelu",
+  gelu_new: "gelu_tanh",
+  gelu_pytorch_tanh: "gelu_tanh",
+  quick_gelu: "quick_gelu",
+  relu: "relu",
+  relu2: "relu2",
+};
+
+/** The activation that a config names. Throws CheckpointError for one that there is no kernel for. */
+export function activationKind(name: string, where: string): ActivationKind {
+  const kind = Object.hasOwn(ACTIVATIONS, name) ? ACTIVATIONS[name] : undefined;
+  if (kind) return kind;
+  throw new CheckpointError(
+    `${where}: activation ${JSON.stringify(name)} is not supported; supported are ${Object.keys(ACTIVATIONS).join(", ")}`,
+  );
+}
+
+/**
+ * Reads a config in the spelling of published files (`rope_theta`, `rope_scaling`) or in that of transformers 5
+ * (`rope_parameters`). Throws CheckpointError naming the field that is missing or makes no sense.
+ */
+export function readDecoderConfig(
+  values: JsonObject,
+  defaults: DecoderDefaults,
+  where: string,
+): DecoderConfig {
+  // A null means "not given", but for the window, where it means "none".
+  const given = Object.entries(values).filter(([key, value]) => value !== null || key === "sliding_window");
+  const c = new ConfigReader({ ...defaults, ...Object.fromEntries(given) }, where);
+  const heads = c.count("num_attention_heads");
+  const width = c.count("hidden_size");
+  const kvHeads = c.count("num_key_value_heads", heads);
+  if (heads % kvHeads !== 0) {
+    throw new CheckpointError(`${where}: ${heads} heads cannot share ${kvHeads} key-value heads`);
+  }
+  return {
+    layers: c.count("num_hidden_layers"),
+    width,
+    heads,
+    kvHeads,
+    headDim: c.count("head_dim", width / heads),
+    mlpWidth: c.count("intermediate_size"),
+    vocab: c.count("vocab_size"),
+    context: c.count("max_position_embeddings"),
+    normEps: c.number("rms_norm_eps"),
+    activation: activationKind(c.string("hidden_act"), where),
+    rope: readRope(c, where),
+    window: c.has("sliding_window") ? c.count("sliding_window") : undefined,
+    tied: c.boolean("tie_word_embeddings"),
+    attentionBias: c.boolean("attention_bias", false),
+    mlpBias: c.boolean("mlp_bias", false),
+  };
+}
+
+function readRope(c: ConfigReader, where: string): DecoderConfig["rope"] {
+  const r = c.section(c.has("rope_parameters") ? "rope_parameters" : "rope_scaling");
+  const theta = r.number("rope_theta", c.number("rope_theta", 10000));
+  const type = r.string("rope_type", r.string("type", "default"));
+  switch (type) {
+    case "default":
+      return { theta };
+    case "linear":
+      return { theta, scaling: { type, factor: r.number("factor") } };
+    case "llama3":
+      return {
+        theta,
+        scaling: {
+          type,
+          factor: r.number("factor"),
+          lowFreqFactor: r.number("low_freq_factor"),
+          highFreqFactor: r.number("high_freq_factor"),
+          originalContext: r.count("original_max_position_embeddings"),
+        },
+      };
+    default:
+      throw new CheckpointError(
+        `${where}: RoPE scaling ${JSON.stringify(type)} is not supported; supported are default, linear, llama3`,
+      );
+  }
+}

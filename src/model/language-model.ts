@@ -1,0 +1,150 @@
+import type { Device } from "../tensor/device.ts";
+import { CheckpointError } from "../tensor/errors.ts";
+import type { Scope } from "../tensor/scope.ts";
+import { type PromptOptions, type PromptPart, prompt, promptFromIds } from "./build-prompt.ts";
+import {
+  type ChatMessage,
+  type ChatOptions,
+  chatPrompt,
+  findChatTemplate,
+} from "./chat-template.ts";
+import { type CheckpointOptions, openCheckpoint } from "./checkpoint.ts";
+import type { DecoderConfig } from "./decoder-config.ts";
+import type { Folder } from "./folder.ts";
+import type { Network } from "./network.ts";
+import type { Prompt } from "./prompt.ts";
+import { familyOf } from "./registry.ts";
+import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
+import { type LoadProgress, loadWeights } from "./weights.ts";
+
+export interface LoadOptions extends CheckpointOptions {
+  device: Device;
+  /** Called as weights arrive. */
+  onProgress?: (progress: LoadProgress) => void;
+}
+
+/** The parts of a loaded model; `loadModel` of the patching room puts its methods on them. */
+export interface ModelParts {
+  /** The folder, URL or hub id that it came from. */
+  readonly name: string;
+  readonly family: string;
+  readonly network: Network;
+  readonly tokenizer: Tokenizer;
+  readonly chatTemplate: string | undefined;
+  /** Ids that end an answer, from generation_config.json or config.json. */
+  readonly endIds: ReadonlySet<number>;
+  /** Dtypes of the weights as stored, most bytes first. */
+  readonly storedDtypes: readonly string[];
+  /** Holds the weights. */
+  readonly memory: Scope;
+}
+
+/**
+ * Loads a Hugging Face checkpoint: a folder, a URL, or a hub id such as `HuggingFaceTB/SmolLM2-135M-Instruct`. Throws
+ * CheckpointError for what is damaged, missing or not supported.
+ */
+export async function loadParts(ref: string | Folder, options: LoadOptions): Promise<ModelParts> {
+  const { device, onProgress } = options;
+  await using checkpoint = await openCheckpoint(ref, options);
+  const { config, name } = checkpoint;
+  if (!config) throw new CheckpointError(`${name}: a lone tensor file is no model; expected a folder with a config.json`);
+
+  const where = `${name}/config.json`;
+  const family = familyOf(config, where);
+  const decoder = family.readConfig(config, where);
+  const tokenizerConfig = await checkpoint.json("tokenizer_config.json");
+  const tokenizer = createTokenizer(await checkpoint.json("tokenizer.json"), tokenizerConfig ?? undefined);
+  const chatTemplate = findChatTemplate({
+    jinja: await checkpoint.text("chat_template.jinja"),
+    json: await checkpoint.json("chat_template.json"),
+    processorConfig: await checkpoint.json("processor_config.json"),
+    tokenizerConfig,
+  });
+  const generation = (await checkpoint.json("generation_config.json")) as Record<string, unknown> | undefined;
+  const bytesByDtype = new Map<string, number>();
+  for (const entryName of checkpoint.names) {
+    const { stored, storedBytes } = checkpoint.entry(entryName);
+    bytesByDtype.set(stored, (bytesByDtype.get(stored) ?? 0) + storedBytes);
+  }
+
+  const { built: network, memory } = await loadWeights(
+    checkpoint,
+    device,
+    (weights) => family.build(weights, decoder),
+    onProgress,
+  );
+  return {
+    name,
+    family: family.modelType,
+    network,
+    tokenizer,
+    chatTemplate,
+    endIds: idsOf(generation?.["eos_token_id"] ?? config["eos_token_id"]),
+    storedDtypes: [...bytesByDtype].sort((a, b) => b[1] - a[1]).map(([dtype]) => dtype),
+    memory,
+  };
+}
+
+function idsOf(value: unknown): ReadonlySet<number> {
+  const ids = Array.isArray(value) ? value : [value];
+  return new Set(ids.filter((id): id is number => typeof id === "number"));
+}
+
+/** A checkpoint on a device, with its tokenizer: builds prompts and holds the network. */
+export class LanguageModel {
+  readonly name: string;
+  readonly family: string;
+  readonly network: Network;
+  readonly tokenizer: Tokenizer;
+  readonly endIds: ReadonlySet<number>;
+  readonly storedDtypes: readonly string[];
+  readonly #chatTemplate: string | undefined;
+  readonly #memory: Scope;
+
+  constructor(parts: ModelParts) {
+    this.name = parts.name;
+    this.family = parts.family;
+    this.network = parts.network;
+    this.tokenizer = parts.tokenizer;
+    this.endIds = parts.endIds;
+    this.storedDtypes = parts.storedDtypes;
+    this.#chatTemplate = parts.chatTemplate;
+    this.#memory = parts.memory;
+  }
+
+  get device(): Device {
+    return this.network.device;
+  }
+
+  get config(): DecoderConfig {
+    return this.network.config;
+  }
+
+  /**
+   * A prompt from text, or from parts of which some have a name: `model.prompt(["Q: ", { text: "Greece", name: "x" },
+   * "\nA:"])` has `spans.x`. See `prompt` in build-prompt.ts for BOS and for what throws.
+   */
+  prompt(parts: string | readonly PromptPart[], options: PromptOptions = {}): Prompt {
+    return prompt(this.tokenizer, parts, options);
+  }
+
+  /** A prompt from token ids as they are. */
+  promptFromIds(ids: readonly number[]): Prompt {
+    return promptFromIds(this.tokenizer, ids);
+  }
+
+  /** A conversation by the checkpoint's chat template, up to where the assistant answers. */
+  chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Prompt {
+    return chatPrompt(this.#chatTemplate, this.tokenizer, messages, options);
+  }
+
+  /** Gives the weights' memory back. */
+  dispose(): void {
+    this.network.dispose();
+    this.#memory.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}

@@ -1,0 +1,34 @@
+import { type RopeTableOptions, ropeTable } from "../kernels/rope.ts";
+import type { Device } from "../tensor/device.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+
+/** Cosines and sines by position, computed on the host for as many positions as have been asked for so far. */
+export class RopeTables {
+  readonly #device: Device;
+  readonly #options: Omit<RopeTableOptions, "length">;
+  readonly #scope;
+  #table: Tensor | undefined;
+
+  constructor(device: Device, options: Omit<RopeTableOptions, "length">) {
+    this.#device = device;
+    this.#options = options;
+    this.#scope = device.openScope();
+  }
+
+  /** f32 [positions, rotaryDim] with at least this many positions. */
+  upTo(positions: number): Tensor {
+    if (!this.#table || this.#table.dim(0) < positions) {
+      const length = 2 ** Math.ceil(Math.log2(Math.max(positions, 256)));
+      this.#table?.dispose();
+      const { cosSin } = ropeTable({ ...this.#options, length });
+      this.#table = this.#scope.enter(() =>
+        this.#device.tensor(cosSin, { shape: [length, this.#options.rotaryDim] }),
+      );
+    }
+    return this.#table;
+  }
+
+  dispose(): void {
+    this.#scope.dispose();
+  }
+}

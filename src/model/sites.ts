@@ -1,0 +1,165 @@
+import { SiteError } from "../tensor/errors.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { RowMap } from "./rows.ts";
+
+/** Activations of one transformer block, in the order in which they are born. */
+export const LAYER_SITES = [
+  "resid_pre",
+  "attn_in",
+  "q",
+  "k",
+  "v",
+  "scores",
+  "pattern",
+  "z",
+  "attn_out",
+  "resid_mid",
+  "mlp_in",
+  "mlp_pre",
+  "mlp_act",
+  "mlp_out",
+  "resid_post",
+] as const;
+
+export type LayerSite = (typeof LAYER_SITES)[number];
+
+/** Activations of the language model outside its blocks. */
+export type ModelSite = "embed" | "final_norm" | "logits";
+
+/** Activations of the vision side outside its blocks. */
+export type VisionSite = "vision.embed" | "vision.post_norm" | "projector";
+
+/**
+ * The name of an activation: `resid_post.15`, `pattern.3`, `logits`; in the vision tower `vision.resid_post.3`.
+ * Layers count from 0. docs/sites.md says what each one is and what it is called elsewhere.
+ */
+export type SiteName = `${LayerSite}.${number}` | ModelSite | `vision.${LayerSite}.${number}` | VisionSite;
+
+/** What the rows of a site's value stand for. */
+export type SiteLayout =
+  /** [rows, features]: a row a token (or image patch). */
+  | "rows"
+  /** [heads, rows, keys]: a row a query token, for each head. */
+  | "attention";
+
+export function layoutOf(site: LayerSite | ModelSite | VisionSite): SiteLayout {
+  return site === "scores" || site === "pattern" ? "attention" : "rows";
+}
+
+/** A site name taken apart. */
+export interface SiteAddress {
+  readonly tower: "text" | "vision";
+  readonly site: LayerSite | ModelSite | VisionSite;
+  /** Absent for sites outside the blocks. */
+  readonly layer?: number;
+}
+
+const MODEL_SITES: ReadonlySet<string> = new Set<ModelSite>(["embed", "final_norm", "logits"]);
+const VISION_SITES: ReadonlySet<string> = new Set<VisionSite>([
+  "vision.embed",
+  "vision.post_norm",
+  "projector",
+]);
+const LAYERED: ReadonlySet<string> = new Set(LAYER_SITES);
+
+/** Takes a site name apart. Throws SiteError for anything that is none, with what there is. */
+export function parseSite(name: string): SiteAddress {
+  if (MODEL_SITES.has(name)) return { tower: "text", site: name as ModelSite };
+  if (VISION_SITES.has(name)) return { tower: "vision", site: name as VisionSite };
+  const [, vision, site, layer] = /^(vision\.)?([a-z_]+)\.(0|[1-9]\d*)$/.exec(name) ?? [];
+  if (site !== undefined && LAYERED.has(site)) {
+    return { tower: vision ? "vision" : "text", site: site as LayerSite, layer: Number(layer) };
+  }
+  throw new SiteError(
+    `there is no site ${JSON.stringify(name)}; expected ${LAYER_SITES.join(", ")} with a layer ("resid_post.3"), ` +
+      `${[...MODEL_SITES].join(", ")}, or one of the vision tower ("vision.resid_post.3", ${[...VISION_SITES].join(", ")})`,
+  );
+}
+
+/**
+ * An activation on its way through the forward pass. Whoever drives the walk may look at `value` and may put another
+ * tensor of the same shape in its place; the pass goes on with that.
+ */
+export class SiteEvent {
+  readonly site: SiteName;
+  readonly layout: SiteLayout;
+  /** Which row belongs to which sequence and position. */
+  readonly rows: RowMap;
+  /** For attention sites: which key column belongs to which sequence and position. */
+  readonly keys: RowMap | undefined;
+  #value: Tensor;
+
+  constructor(site: SiteName, layout: SiteLayout, value: Tensor, rows: RowMap, keys?: RowMap) {
+    this.site = site;
+    this.layout = layout;
+    this.#value = value;
+    this.rows = rows;
+    this.keys = keys;
+  }
+
+  get value(): Tensor {
+    return this.#value;
+  }
+
+  /** Throws SiteError when the shape or dtype differs from what the forward pass made. */
+  set value(replacement: Tensor) {
+    const { shape, dtype } = this.#value;
+    if (replacement.dtype !== dtype || replacement.shape.join() !== shape.join()) {
+      throw new SiteError(`${this.site}: expected a value ${this.#value}, found ${replacement}`);
+    }
+    this.#value = replacement;
+  }
+}
+
+/** A forward pass that can be watched: yields each activation whose site is in use, returns its result. */
+export type Walk<T> = Generator<SiteEvent, T, void>;
+
+/** Says which sites somebody wants to see; all others cost nothing. */
+export type SiteFilter = (site: SiteName) => boolean;
+
+/** Watches a forward pass: names the sites that it wants and is shown each of them as it comes by. */
+export interface Visitor {
+  uses: SiteFilter;
+  visit(event: SiteEvent): void;
+}
+
+/** Sees nothing, and so costs nothing. */
+export const NO_VISITOR: Visitor = { uses: () => false, visit() {} };
+
+/** The sites of one block (or of none, for those outside the blocks) within one pass. */
+export class Sites {
+  readonly #inUse: SiteFilter;
+  readonly #prefix: "" | "vision.";
+  readonly #suffix: string;
+  readonly #rows: RowMap;
+  readonly #keys: RowMap | undefined;
+
+  constructor(
+    inUse: SiteFilter,
+    rows: RowMap,
+    { prefix = "", layer, keys }: { prefix?: "" | "vision."; layer?: number; keys?: RowMap } = {},
+  ) {
+    this.#inUse = inUse;
+    this.#prefix = prefix;
+    this.#suffix = layer === undefined ? "" : `.${layer}`;
+    this.#rows = rows;
+    this.#keys = keys;
+  }
+
+  uses(site: LayerSite | ModelSite | VisionSite): boolean {
+    return this.#inUse(this.#name(site));
+  }
+
+  /** Passes an activation through its site: `x = yield* at.pass("resid_pre", x)`. */
+  *pass(site: LayerSite | ModelSite | VisionSite, value: Tensor): Walk<Tensor> {
+    const name = this.#name(site);
+    if (!this.#inUse(name)) return value;
+    const event = new SiteEvent(name, layoutOf(site), value, this.#rows, this.#keys);
+    yield event;
+    return event.value;
+  }
+
+  #name(site: string): SiteName {
+    return `${this.#prefix}${site}${this.#suffix}` as SiteName;
+  }
+}

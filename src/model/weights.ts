@@ -1,0 +1,164 @@
+import { toPreferredLayout } from "../kernels/linear.ts";
+import type { Device } from "../tensor/device.ts";
+import { CheckpointError } from "../tensor/errors.ts";
+import type { Scope } from "../tensor/scope.ts";
+import { type Shape, sameShape, showShape } from "../tensor/shape.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+import { Linear } from "./linear.ts";
+import type { TensorEntry } from "./tensor-entry.ts";
+
+/** Bytes handed to the driver before waiting for it; bounds the host memory that loading takes. */
+const MAX_IN_FLIGHT_BYTES = 32 * 2 ** 20;
+
+export interface LoadProgress {
+  loadedBytes: number;
+  totalBytes: number;
+}
+
+/** How a family gets at its tensors: by name and expected shape. */
+export interface Weights {
+  readonly device: Device;
+  /** True when the checkpoint has a tensor of that name. */
+  has(name: string): boolean;
+  tensor(name: string, shape: Shape): Promise<Tensor>;
+  /** `<name>.weight` [out, in] and, if asked for, `<name>.bias` [out]. */
+  linear(name: string, shape: readonly [out: number, width: number], bias?: boolean): Promise<Linear>;
+}
+
+/**
+ * Loads a model's weights, dtype as stored, with bounded host memory. `build` is called twice: first to find out whether
+ * everything that it asks for is there in the right shape, before any byte of a tensor is read, then to load.
+ *
+ * The tensors live in `memory`, which the caller disposes of. Throws one CheckpointError that lists all missing tensors (with the nearest present names) and wrong shapes.
+ */
+export async function loadWeights<T>(
+  checkpoint: Checkpoint,
+  device: Device,
+  build: (weights: Weights) => Promise<T>,
+  onProgress?: (progress: LoadProgress) => void,
+): Promise<{ built: T; memory: Scope }> {
+  const check = new Check(checkpoint, device);
+  await build(check);
+  check.finish();
+  const memory = device.openScope();
+  try {
+    const built = await build(new Load(checkpoint, device, memory, check.bytes, onProgress));
+    await device.sync(); // reports what went wrong on the GPU while the checkpoint's name is still at hand
+    return { built, memory };
+  } catch (error) {
+    memory.dispose();
+    throw error;
+  }
+}
+
+abstract class WeightsBase implements Weights {
+  readonly device: Device;
+  protected readonly checkpoint: Checkpoint;
+
+  constructor(checkpoint: Checkpoint, device: Device) {
+    this.checkpoint = checkpoint;
+    this.device = device;
+  }
+
+  has(name: string): boolean {
+    return this.checkpoint.has(name);
+  }
+
+  abstract tensor(name: string, shape: Shape): Promise<Tensor>;
+  abstract linear(name: string, shape: readonly [number, number], bias?: boolean): Promise<Linear>;
+}
+
+class Check extends WeightsBase {
+  readonly #names = new Set<string>();
+  readonly #wrongShapes: string[] = [];
+  bytes = 0;
+
+  async tensor(name: string, shape: Shape): Promise<Tensor> {
+    this.#names.add(name);
+    if (this.has(name)) {
+      const entry = this.checkpoint.entry(name);
+      this.bytes += entry.byteLength;
+      if (!sameShape(entry.shape, shape)) {
+        this.#wrongShapes.push(`${name} is ${showShape(entry.shape)} instead of ${showShape(shape)}`);
+      }
+    }
+    return PLACEHOLDER;
+  }
+
+  async linear(name: string, shape: readonly [number, number], bias = false): Promise<Linear> {
+    await this.tensor(`${name}.weight`, shape);
+    if (bias) await this.tensor(`${name}.bias`, [shape[0]]);
+    return new Linear(PLACEHOLDER);
+  }
+
+  finish(): void {
+    this.checkpoint.require(this.#names);
+    if (this.#wrongShapes.length > 0) {
+      throw new CheckpointError(
+        `${this.checkpoint.name}: the config does not fit the tensors: ${this.#wrongShapes.slice(0, 8).join("; ")}`,
+      );
+    }
+  }
+}
+
+/** Stands for a tensor while names and shapes are checked; a builder only passes it on. */
+const PLACEHOLDER = Object.freeze({}) as Tensor;
+
+class Load extends WeightsBase {
+  readonly #memory: Scope;
+  readonly #totalBytes: number;
+  readonly #onProgress: ((progress: LoadProgress) => void) | undefined;
+  #loadedBytes = 0;
+  #inFlight = 0;
+
+  constructor(
+    checkpoint: Checkpoint,
+    device: Device,
+    memory: Scope,
+    totalBytes: number,
+    onProgress: ((progress: LoadProgress) => void) | undefined,
+  ) {
+    super(checkpoint, device);
+    this.#memory = memory;
+    this.#totalBytes = totalBytes;
+    this.#onProgress = onProgress;
+  }
+
+  async tensor(name: string, shape: Shape): Promise<Tensor> {
+    const entry = this.checkpoint.entry(name);
+    const tensor = this.#memory.enter(() => this.device.empty(shape, entry.dtype, name));
+    await this.#fill(tensor, entry);
+    return tensor;
+  }
+
+  async linear(name: string, shape: readonly [number, number], bias = false): Promise<Linear> {
+    const stored = await this.tensor(`${name}.weight`, shape);
+    const weight = this.#memory.enter(() => toPreferredLayout(stored));
+    if (weight !== stored) stored.dispose();
+    return new Linear(weight, bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined);
+  }
+
+  async #fill(tensor: Tensor, entry: TensorEntry): Promise<void> {
+    let offset = 0;
+    for await (const chunk of entry.stream()) {
+      this.device.write(tensor, padded(chunk), offset);
+      offset += chunk.length;
+      this.#loadedBytes += chunk.length;
+      this.#inFlight += chunk.length;
+      if (this.#inFlight >= MAX_IN_FLIGHT_BYTES) {
+        await this.device.sync();
+        this.#inFlight = 0;
+      }
+      this.#onProgress?.({ loadedBytes: this.#loadedBytes, totalBytes: this.#totalBytes });
+    }
+  }
+}
+
+/** The last chunk of an odd number of 16-bit elements ends in the middle of the four bytes that a write needs. */
+function padded(chunk: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  if (chunk.length % 4 === 0) return chunk;
+  const whole = new Uint8Array(Math.ceil(chunk.length / 4) * 4);
+  whole.set(chunk);
+  return whole;
+}

@@ -1,0 +1,95 @@
+import type { SiteName } from "../model/sites.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { Positions } from "./positions.ts";
+import type { Part } from "./tap.ts";
+
+/** What an edit does with each row x that it selects; v is its value (for that row). */
+export type EditOperation =
+  /** v */
+  | "set"
+  /** x + amount * v */
+  | "add"
+  /** amount * x */
+  | "scale"
+  /** 0 */
+  | "zero"
+  /** (1 - amount) * x + amount * v */
+  | "interpolate"
+  /** x without its component along v */
+  | "projectOut"
+  /** the component of x along v */
+  | "projectOnto";
+
+/** A vector [features], or a row for each edited position [positions, features]. */
+export type EditValue = Tensor | Float32Array | readonly number[];
+
+/** Changes an activation within the forward pass. A plain value, like a tap. Make one with the functions below. */
+export interface Edit extends Part {
+  readonly kind: "edit";
+  readonly operation: EditOperation;
+  readonly site: SiteName;
+  readonly at: Positions;
+  readonly value?: EditValue;
+  readonly amount?: number;
+  /** With several prompts: the index of the one to edit. All unless given. */
+  readonly prompt?: number;
+}
+
+export interface EditOptions extends Part {
+  readonly prompt?: number;
+}
+
+function edit(operation: EditOperation, site: SiteName, at: Positions, rest: Partial<Edit>): Edit {
+  return { kind: "edit", operation, site, at, ...rest };
+}
+
+/** Puts `value` in place of the activation: patching proper. */
+export function set(site: SiteName, at: Positions, value: EditValue, options: EditOptions = {}): Edit {
+  return edit("set", site, at, { value, ...options });
+}
+
+/** Adds `scale * value` (default 1): steering. */
+export function add(
+  site: SiteName,
+  at: Positions,
+  value: EditValue,
+  { scale: amount = 1, ...options }: EditOptions & { scale?: number } = {},
+): Edit {
+  return edit("add", site, at, { value, amount, ...options });
+}
+
+/** Multiplies by a factor. */
+export function scale(site: SiteName, at: Positions, factor: number, options: EditOptions = {}): Edit {
+  return edit("scale", site, at, { amount: factor, ...options });
+}
+
+/** Zero-ablation. */
+export function zero(site: SiteName, at: Positions, options: EditOptions = {}): Edit {
+  return edit("zero", site, at, options);
+}
+
+/** Mean-ablation: puts the mean activation, which the caller has measured, in place of this one. */
+export function meanAblate(site: SiteName, at: Positions, mean: EditValue, options: EditOptions = {}): Edit {
+  return set(site, at, mean, options);
+}
+
+/** Takes the component along a direction out; the direction need not have unit length. */
+export function projectOut(site: SiteName, at: Positions, direction: EditValue, options: EditOptions = {}): Edit {
+  return edit("projectOut", site, at, { value: direction, ...options });
+}
+
+/** Leaves only the component along a direction. */
+export function projectOnto(site: SiteName, at: Positions, direction: EditValue, options: EditOptions = {}): Edit {
+  return edit("projectOnto", site, at, { value: direction, ...options });
+}
+
+/** Moves the activation towards `value`: 0 leaves it, 1 replaces it. */
+export function interpolate(
+  site: SiteName,
+  at: Positions,
+  value: EditValue,
+  t: number,
+  options: EditOptions = {},
+): Edit {
+  return edit("interpolate", site, at, { value, amount: t, ...options });
+}

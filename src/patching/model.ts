@@ -1,0 +1,74 @@
+import { forward } from "../model/forward.ts";
+import { PassKeys } from "../model/key-store.ts";
+import { LanguageModel, type LoadOptions, loadParts } from "../model/language-model.ts";
+import type { Folder } from "../model/folder.ts";
+import { Pass } from "../model/pass.ts";
+import { checkContext, type Prompt } from "../model/prompt.ts";
+import { RowMap } from "../model/rows.ts";
+import type { SiteFilter, Walk } from "../model/sites.ts";
+import { scoped } from "../model/walk.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { type Generated, type GenerateOptions, generate } from "./generate.ts";
+import { type Recording, record } from "./recording.ts";
+import { type BatchResult, type RunOptions, type RunResult, run } from "./run.ts";
+import type { Tap } from "./tap.ts";
+
+/**
+ * Loads a Hugging Face checkpoint, ready to be looked into: from a folder, a URL, or the hub (`org/name`). Throws
+ * CheckpointError for what is damaged, missing or of an unsupported kind.
+ *
+ * @example const model = await loadModel("HuggingFaceTB/SmolLM2-135M-Instruct", { device });
+ */
+export async function loadModel(ref: string | Folder, options: LoadOptions): Promise<PatchableModel> {
+  return new PatchableModel(await loadParts(ref, options));
+}
+
+/** A language model whose activations can be read and changed. */
+export class PatchableModel extends LanguageModel {
+  /** One pass with taps and edits, recorded at once. See `run` in run.ts for what comes back and what throws. */
+  run<const T extends Readonly<Record<string, Tap>> = Record<never, never>>(
+    prompt: Prompt,
+    options?: RunOptions<T>,
+  ): RunResult<T>;
+  run<const T extends Readonly<Record<string, Tap>> = Record<never, never>>(
+    prompts: readonly Prompt[],
+    options?: RunOptions<T>,
+  ): BatchResult<T>;
+  run(input: Prompt | readonly Prompt[], options: RunOptions<Readonly<Record<string, Tap>>> = {}): unknown {
+    return run(this, input as Prompt, options);
+  }
+
+  /** Continues one prompt, or several at once; greedy unless a temperature is given. */
+  generate(prompt: Prompt, options: GenerateOptions): Promise<Generated>;
+  generate(prompts: readonly Prompt[], options: GenerateOptions): Promise<Generated[]>;
+  async generate(
+    input: Prompt | readonly Prompt[],
+    options: GenerateOptions,
+  ): Promise<Generated | Generated[]> {
+    if (Array.isArray(input)) return generate(this, input as readonly Prompt[], options);
+    const [answer] = await generate(this, [input as Prompt], options);
+    return answer!;
+  }
+
+  /**
+   * The forward pass itself: yields every activation (or those that `sites` lets through) in order, returns the logits
+   * [1, vocab] of the last token. Assign to an event's `value` to change what follows; `break` to stop early. A value
+   * belongs to the walk and is gone once it goes on: keep it with `copy(event.value)`, made outside the walk.
+   *
+   * @example for (const s of model.walk(prompt)) if (s.site === "resid_post.3") s.value = zeroRows(s.value, [0]);
+   */
+  walk(prompt: Prompt, sites: SiteFilter = () => true): Walk<Tensor> {
+    const { network, device } = this;
+    checkContext(prompt.length, this.config.context);
+    return scoped(device, () => {
+      const rows = RowMap.packed([prompt.length]);
+      const pass = new Pass(device.currentScope!, device, rows, new PassKeys(rows), sites);
+      return forward(network, [prompt], pass) as Walk<Tensor>;
+    });
+  }
+
+  /** A run that patched ones can start from; see `record` and `resume`. */
+  record(prompts: Prompt | readonly Prompt[]): Recording {
+    return record(this, Array.isArray(prompts) ? prompts : [prompts as Prompt]);
+  }
+}

@@ -1,0 +1,57 @@
+import { type Prompt, resolvePosition, type Span } from "../model/prompt.ts";
+import { PromptError } from "../tensor/errors.ts";
+
+/** One position: absolute, from the end where negative, or found in each prompt by a function. */
+export type OnePosition = number | ((prompt: Prompt) => number);
+
+/**
+ * Token positions of a prompt: one, a span, a list, the name of one of the prompt's spans, or all. They refer to the
+ * expanded sequence, BOS and image tokens included.
+ */
+export type Positions = OnePosition | Span | readonly number[] | { readonly span: string } | "all";
+
+export function isOnePosition(at: Positions): at is OnePosition {
+  return typeof at === "number" || typeof at === "function";
+}
+
+/**
+ * The absolute positions, in the order given. Positions of up to `newTokens` tokens yet to be generated may be named by
+ * their absolute number. Throws PromptError for what lies outside.
+ */
+export function resolvePositions(at: Positions, prompt: Prompt, newTokens = 0): number[] {
+  const length = prompt.length + newTokens;
+  const absolute = (position: number) => (position < 0 ? prompt.at(position) : resolvePosition(position, length));
+  if (typeof at === "function") return [absolute(at(prompt))];
+  if (typeof at === "number") return [absolute(at)];
+  if (at === "all") return range(0, prompt.length);
+  if ("span" in at) {
+    const { start, end } = prompt.span(at.span);
+    return range(start, end);
+  }
+  if ("start" in at) {
+    if (!(at.start >= 0 && at.start < at.end && at.end <= length)) {
+      throw new PromptError(
+        `Expected a span within ${length} tokens, found ${at.start} to ${at.end}.`,
+      );
+    }
+    return range(at.start, at.end);
+  }
+  const positions = at.map(absolute);
+  if (positions.length === 0 || new Set(positions).size !== positions.length) {
+    throw new PromptError(`Expected at least one position, each once, found [${at.join(", ")}].`);
+  }
+  return positions;
+}
+
+/** How to call positions in messages. */
+export function showPositions(at: Positions): string {
+  if (typeof at === "number") return `position ${at}`;
+  if (typeof at === "function") return "a position found by a function";
+  if (at === "all") return "all positions";
+  if ("span" in at) return `span "${at.span}"`;
+  return "start" in at ? `positions ${at.start} to ${at.end - 1}` : `positions ${at.join(", ")}`;
+}
+
+function range(start: number, end: number): number[] {
+  return Array.from({ length: end - start }, (_, i) => start + i);
+}

@@ -1,0 +1,101 @@
+import { takeRows, unembed } from "../model/forward.ts";
+import { type KeysAndValues, RecordedKeys } from "../model/key-store.ts";
+import type { LanguageModel } from "../model/language-model.ts";
+import { Pass } from "../model/pass.ts";
+import { checkContext, type Prompt } from "../model/prompt.ts";
+import { RowMap } from "../model/rows.ts";
+import { NO_VISITOR, type Walk } from "../model/sites.ts";
+import { drive } from "../model/walk.ts";
+import { PromptError } from "../tensor/errors.ts";
+import type { Scope } from "../tensor/scope.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+
+/**
+ * A run of which everything is kept that patched runs can start from: keys and values of every layer, and the residual
+ * stream between layers. Dispose of it when done: for T tokens it holds about T * layers * (width + 2 * kvWidth) floats.
+ */
+export class Recording {
+  readonly model: LanguageModel;
+  readonly prompts: readonly Prompt[];
+  /** Where each prompt's rows lie. */
+  readonly rows: RowMap;
+  /** Keys and values by layer. */
+  readonly keys: readonly KeysAndValues[];
+  /** `stream[l]` enters layer l: stream[0] is the embedding, the last one leaves the last layer. Each [rows, width]. */
+  readonly stream: readonly Tensor[];
+  /** [prompts, vocab], at each prompt's last token. */
+  readonly logits: Tensor;
+  readonly #memory: Scope;
+
+  /** Use {@link record}. */
+  constructor(
+    model: LanguageModel,
+    prompts: readonly Prompt[],
+    kept: { rows: RowMap; keys: readonly KeysAndValues[]; stream: readonly Tensor[]; logits: Tensor },
+    memory: Scope,
+  ) {
+    this.model = model;
+    this.prompts = prompts;
+    this.rows = kept.rows;
+    this.keys = kept.keys;
+    this.stream = kept.stream;
+    this.logits = kept.logits;
+    this.#memory = memory;
+  }
+
+  /** The residual stream that enters `layer` at these positions of a prompt: [positions, width]. */
+  entering(layer: number, prompt: number, positions: readonly number[]): Tensor {
+    return takeRows(
+      this.stream[layer]!,
+      positions.map((position) => this.rows.row(prompt, position)!),
+    );
+  }
+
+  /** Rows times layers that were computed; a forward pass over T tokens is T * layers. */
+  get rowLayers(): number {
+    return this.rows.length * this.keys.length;
+  }
+
+  dispose(): void {
+    this.#memory.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** Runs prompts unedited and keeps what {@link resume} needs. Throws PromptError for prompts beyond the context. */
+export function record(model: LanguageModel, prompts: readonly Prompt[]): Recording {
+  if (prompts.length === 0) throw new PromptError("record: expected at least one prompt, found none");
+  const { network } = model;
+  const { device, config } = network;
+  for (const prompt of prompts) checkContext(prompt.length, config.context);
+  const memory = device.openScope();
+  const rows = RowMap.packed(prompts.map((p) => p.length));
+  const keys = new RecordedKeys(rows, memory);
+  const stream: Tensor[] = [];
+  try {
+    const logits = memory.enter(() =>
+      device.scope(() => {
+        const pass = new Pass(device.currentScope!, device, rows, keys, NO_VISITOR.uses);
+        return drive(recordedForward(), NO_VISITOR);
+
+        function* recordedForward(): Walk<Tensor> {
+          const keep = (x: Tensor) => stream.push(memory.enter(() => x.alias()));
+          let x = yield* network.embed(prompts, pass);
+          keep(x);
+          for (let index = 0; index < config.layers; index++) {
+            x = yield* network.layer(index, x, pass);
+            keep(x);
+          }
+          return yield* unembed(network, x, pass, "last");
+        }
+      }),
+    );
+    return new Recording(model, prompts, { rows, keys: keys.layers, stream, logits }, memory);
+  } catch (error) {
+    memory.dispose();
+    throw error;
+  }
+}

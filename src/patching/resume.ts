@@ -1,0 +1,163 @@
+import { concat } from "../kernels/concat.ts";
+import { takeRows } from "../model/forward.ts";
+import { ResumedKeys } from "../model/key-store.ts";
+import { Pass } from "../model/pass.ts";
+import { RowMap } from "../model/rows.ts";
+import { Sites, type Walk } from "../model/sites.ts";
+import { drive } from "../model/walk.ts";
+import { SiteError } from "../tensor/errors.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { Edit } from "./edit.ts";
+import { type Change, changeOf } from "./reach.ts";
+import type { Recording } from "./recording.ts";
+import type { Tap } from "./tap.ts";
+import { type ResolvedEdit, resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
+
+/** One patched run: edits of one of the recorded prompts. */
+export interface Variant {
+  /** Index among the recorded prompts. Default 0. */
+  readonly prompt?: number;
+  readonly edits: readonly Edit[];
+}
+
+export interface ResumeOptions<T extends Readonly<Record<string, Tap>>> {
+  /** Taken in every variant. They must lie where the variants differ from the recording. */
+  taps?: T;
+}
+
+export type ResumeResult<T> = { [K in keyof T]: Tensor | Tensor[] } & {
+  /** [variants, vocab], at each prompt's last token. */
+  logits: Tensor;
+  /** Rows times layers that were computed. */
+  rowLayers: number;
+};
+
+/** A variant with what it has to compute: the rows from `position` on, from `layer` on. */
+interface Planned extends Change {
+  readonly variant: number;
+  readonly prompt: number;
+  /** Rows from the first changed position to the end of the prompt. */
+  readonly count: number;
+}
+
+/**
+ * Runs edited copies of recorded prompts, computing only what the edits can change: of each variant the rows from its
+ * first changed position on, from its first changed layer on; all else is read from the recording. The variants form one
+ * batch that grows where they enter, so a patch of every layer at the last token costs one row a layer each.
+ *
+ * The results are those of full runs with the same edits. Throws SiteError or PromptError like `run`, and SiteError for
+ * taps at activations that a variant leaves as they were (tap them in a plain run).
+ */
+export function resume<const T extends Readonly<Record<string, Tap>> = Record<never, never>>(
+  recording: Recording,
+  variants: readonly Variant[],
+  { taps }: ResumeOptions<T> = {},
+): ResumeResult<T> {
+  const { model, prompts } = recording;
+  const { device, config } = model.network;
+  if (variants.length === 0) throw new SiteError("resume: expected at least one variant, found none");
+  return device.scope(() => {
+    const edited = variants.map(({ prompt = 0 }, i) => {
+      if (prompts[prompt]) return prompts[prompt];
+      throw new SiteError(`resume: variant ${i} names prompt ${prompt} of ${prompts.length}`);
+    });
+    const edits = variants.map((variant, i) =>
+      resolveEdits(
+        variant.edits.map((edit) => ({ ...edit, prompt: i })),
+        config,
+        device,
+        edited,
+      ),
+    );
+    const plan = variants.map((variant, i) => planVariant(recording, variant, i, edits[i]!));
+    const watcher = new Watcher(edits.flat(), resolveTaps(taps ?? {}, config, edited, false));
+    const { walk, rowLayers } = resumedForward(recording, plan, watcher);
+    const logits = drive(walk, watcher);
+    return { ...watcher.finish(), logits, rowLayers } as ResumeResult<T>;
+  });
+}
+
+function planVariant(
+  { model, prompts }: Recording,
+  variant: Variant,
+  index: number,
+  edits: readonly ResolvedEdit[],
+): Planned {
+  const prompt = variant.prompt ?? 0;
+  if (edits.length === 0) throw new SiteError(`resume: variant ${index} has no edits`);
+  const change = changeOf(
+    model,
+    prompts[prompt]!,
+    edits.map((edit) => edit.target),
+  );
+  return { ...change, variant: index, prompt, count: prompts[prompt]!.length - change.position };
+}
+
+function resumedForward(
+  recording: Recording,
+  plan: readonly Planned[],
+  watcher: Watcher,
+): { walk: Walk<Tensor>; rowLayers: number } {
+  const { network } = recording.model;
+  const { device, config } = network;
+  const scope = device.currentScope!;
+  // In the order in which they enter, so that the rows of the batch so far always come first.
+  const entering = [...plan].sort((a, b) => a.layer - b.layer || a.variant - b.variant);
+  const rows = packed(entering);
+  const prefix = new RowMap(
+    entering.flatMap(({ variant, prompt, position }) =>
+      position === 0 ? [] : [{ sequence: variant, position: 0, row: recording.rows.row(prompt, 0)!, count: position }],
+    ),
+  );
+  const whole = new Pass(scope, device, rows, new ResumedKeys(rows, prefix, recording.keys), (site) =>
+    watcher.uses(site),
+  );
+  const rowLayers = plan.reduce((sum, { layer, count }) => sum + (config.layers - layer) * count, 0);
+  return { walk: walk(), rowLayers };
+
+  function* walk(): Walk<Tensor> {
+    let x: Tensor | undefined;
+    let active = 0;
+    for (let layer = 0; layer <= config.layers; layer++) {
+      const newcomers = entering.slice(active).filter((p) => p.layer === layer);
+      if (newcomers.length > 0) {
+        const entry = yield* enter(layer, newcomers);
+        x = x ? concat([x, entry]) : entry;
+        active += newcomers.length;
+      }
+      if (x && layer < config.layers) x = yield* network.layer(layer, x, whole.first(active));
+    }
+    return yield* head(x!);
+  }
+
+  /** The recorded stream that enters `layer`, through the edits of the site that it comes from. */
+  function* enter(layer: number, newcomers: readonly Planned[]): Walk<Tensor> {
+    const wanted = newcomers.flatMap(({ prompt, position, count }) =>
+      Array.from({ length: count }, (_, i) => recording.rows.row(prompt, position + i)!),
+    );
+    const stream = takeRows(recording.stream[layer]!, wanted);
+    const at = new Sites(whole.inUse, packed(newcomers), layer === 0 ? {} : { layer: layer - 1 });
+    return yield* at.pass(layer === 0 ? "embed" : "resid_post", stream);
+  }
+
+  /** Logits at the last row of every variant, in the order in which the variants were given. */
+  function* head(x: Tensor): Walk<Tensor> {
+    const spans = plan.map(({ variant }, row) => {
+      const [span] = rows.of(variant);
+      return { sequence: variant, position: span!.position + span!.count - 1, row, count: 1 };
+    });
+    const last = plan.map(({ variant, position, count }) => rows.row(variant, position + count - 1)!);
+    return yield* network.head(takeRows(x, last), new Sites(whole.inUse, new RowMap(spans)));
+  }
+}
+
+/** Rows of variants one after the other. */
+function packed(planned: readonly Planned[]): RowMap {
+  let row = 0;
+  return new RowMap(
+    planned.map(({ variant, position, count }) => {
+      row += count;
+      return { sequence: variant, position, row: row - count, count };
+    }),
+  );
+}

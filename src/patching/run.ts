@@ -1,0 +1,135 @@
+import { forward, takeRows } from "../model/forward.ts";
+import { PassKeys } from "../model/key-store.ts";
+import type { LanguageModel } from "../model/language-model.ts";
+import { Pass } from "../model/pass.ts";
+import { checkContext, type Prompt } from "../model/prompt.ts";
+import { RowMap } from "../model/rows.ts";
+import { drive } from "../model/walk.ts";
+import { SiteError } from "../tensor/errors.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { Edit } from "./edit.ts";
+import type { OnePosition } from "./positions.ts";
+import type { Tap } from "./tap.ts";
+import { resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
+import type { Target } from "./site-targets.ts";
+
+export interface RunOptions<T extends Readonly<Record<string, Tap>> = Record<never, never>> {
+  /** What to copy; the result has a tensor under each of these names. */
+  taps?: T;
+  /** What to change, in this order where several concern one site. */
+  edits?: readonly Edit[];
+  /** Last layer to compute. The result then has no logits. */
+  stopAfter?: number;
+  /** Positions to compute logits for. Default "last". */
+  logits?: "last" | "all";
+}
+
+/** A tap's value for one prompt. */
+type TapValues<T> = { [K in keyof T]: Tensor };
+
+/** A tap's value for a list of prompts; see {@link Tap}. */
+type TapLists<T> = {
+  [K in keyof T]: T[K] extends Tap<infer At> ? (At extends OnePosition ? Tensor | Tensor[] : Tensor[]) : never;
+};
+
+/** Logits: [vocab], or [positions, vocab] if all were asked for. Undefined after an early stop. */
+export type RunResult<T> = TapValues<T> & { logits: Tensor | undefined };
+
+/** Logits: [prompts, vocab], or a [positions, vocab] a prompt if all were asked for. Undefined after an early stop. */
+export type BatchResult<T> = TapLists<T> & { logits: Tensor | Tensor[] | undefined };
+
+/**
+ * Runs prompts through the model, with taps and edits. Everything is recorded at once and nothing is waited for; read
+ * the tensors of the result to see them. They pass to the caller's scope.
+ *
+ * Several prompts share one pass without padding, and give what each would give alone.
+ *
+ * Throws SiteError for sites, heads or shapes that do not exist, and for taps and edits that would not fire; PromptError
+ * for positions outside a prompt and prompts longer than the model's context. All before anything is computed.
+ */
+export function run<const T extends Readonly<Record<string, Tap>>>(
+  model: LanguageModel,
+  prompt: Prompt,
+  options?: RunOptions<T>,
+): RunResult<T>;
+export function run<const T extends Readonly<Record<string, Tap>>>(
+  model: LanguageModel,
+  prompts: readonly Prompt[],
+  options?: RunOptions<T>,
+): BatchResult<T>;
+export function run(
+  model: LanguageModel,
+  input: Prompt | readonly Prompt[],
+  options: RunOptions<Readonly<Record<string, Tap>>> = {},
+): Record<string, unknown> {
+  const { network } = model;
+  const { device, config } = network;
+  const single = !Array.isArray(input);
+  const prompts = (single ? [input] : input) as readonly Prompt[];
+  const { taps = {}, edits = [], stopAfter } = options;
+  checkRun(prompts, config.context, config.layers, taps, stopAfter);
+  return device.scope(() => {
+    const resolvedEdits = resolveEdits(edits, config, device, prompts);
+    const resolvedTaps = resolveTaps(taps, config, prompts, single);
+    const targets = [...resolvedEdits.map((e) => e.target), ...Object.values(resolvedTaps).map((t) => t.target)];
+    checkStop(targets, stopAfter);
+    const watcher = new Watcher(resolvedEdits, resolvedTaps);
+
+    const rows = RowMap.packed(prompts.map((p) => p.length));
+    const pass = new Pass(device.currentScope!, device, rows, new PassKeys(rows), (site) => watcher.uses(site));
+    const everywhere = options.logits === "all" || targets.some((t) => headBeforeLast(t, config.layers, prompts));
+    const computed = everywhere ? "all" : "last";
+    const logits = drive(forward(network, prompts, pass, { stopAfter, logits: computed }), watcher);
+    return {
+      ...watcher.finish(),
+      logits: logits && shapeLogits(logits, rows, computed, options.logits ?? "last", single),
+    };
+  });
+}
+
+/** Checks what does not depend on single taps and edits. */
+function checkRun(
+  prompts: readonly Prompt[],
+  context: number,
+  layers: number,
+  taps: object,
+  stopAfter: number | undefined,
+): void {
+  if (prompts.length === 0) throw new SiteError("run: expected at least one prompt, found none");
+  for (const prompt of prompts) checkContext(prompt.length, context);
+  if (Object.hasOwn(taps, "logits")) {
+    throw new SiteError('run: a tap cannot be called "logits", the result has them under that name');
+  }
+  if (stopAfter !== undefined && !(Number.isInteger(stopAfter) && stopAfter >= 0 && stopAfter < layers)) {
+    throw new SiteError(`run: expected stopAfter to be a layer from 0 to ${layers - 1}, found ${stopAfter}`);
+  }
+}
+
+function checkStop(targets: readonly Target[], stopAfter: number | undefined): void {
+  if (stopAfter === undefined) return;
+  const late = targets.filter((target) => target.layer > stopAfter);
+  if (late.length === 0) return;
+  const names = late.map((target) => target.label).join("; ");
+  throw new SiteError(`these never fire, because the run stops after layer ${stopAfter}: ${names}`);
+}
+
+/** Whether a target wants the final norm or the logits at other positions than the last. */
+function headBeforeLast(target: Target, layers: number, prompts: readonly Prompt[]): boolean {
+  if (target.layer < layers) return false;
+  return [...target.positions].some(([s, positions]) => positions.some((p) => p !== prompts[s]!.last));
+}
+
+function shapeLogits(
+  logits: Tensor,
+  rows: RowMap,
+  computed: "last" | "all",
+  wanted: "last" | "all",
+  single: boolean,
+): Tensor | Tensor[] {
+  if (wanted === "all") {
+    const each = rows.spans.map(({ row, count }) => logits.rows(row, row + count));
+    return single ? each[0]! : each;
+  }
+  const last = computed === "all" ? takeRows(logits, rows.lastRows()) : logits;
+  return single ? last.at(0) : last;
+}

@@ -1,0 +1,32 @@
+import type { SiteName } from "../model/sites.ts";
+import type { Positions } from "./positions.ts";
+
+/** Part of a site's rows: a head of q, k, v, z, scores or pattern, or a range of features (columns). */
+export interface Part {
+  readonly head?: number;
+  readonly features?: { readonly start: number; readonly end: number };
+}
+
+/**
+ * Asks a run for a copy of an activation. A plain value: it can be stored, sent, and used with any number of runs.
+ *
+ * At one position the result is [features]; at a span, a list or all positions it is [positions, features]. Scores and
+ * patterns have the heads in front and the keys as features: [heads, keys] and [heads, positions, keys], without the
+ * heads if one is named. For a list of prompts, single positions come stacked as [prompts, features], the others as an
+ * array with a tensor a prompt (as do scores and patterns, whose keys differ in number).
+ */
+export interface Tap<At extends Positions = Positions> extends Part {
+  readonly kind: "tap";
+  readonly site: SiteName;
+  readonly at: At;
+}
+
+/**
+ * @example const { v } = model.run(prompt, { taps: { v: tap("resid_post.15", -1) } });
+ * @param at which token positions; all unless given
+ */
+export function tap(site: SiteName): Tap<"all">;
+export function tap<At extends Positions>(site: SiteName, at: At, part?: Part): Tap<At>;
+export function tap(site: SiteName, at: Positions = "all", part: Part = {}): Tap {
+  return { kind: "tap", site, at, ...part };
+}

@@ -1,0 +1,202 @@
+import { stack } from "../kernels/concat.ts";
+import { contiguous } from "../kernels/copy.ts";
+import { concat } from "../kernels/concat.ts";
+import { mean } from "../kernels/reduce.ts";
+import type { LanguageModel } from "../model/language-model.ts";
+import { hashPrompts, type Prompt } from "../model/prompt.ts";
+import { SafetensorsFile } from "../model/safetensors.ts";
+import { writeSafetensors } from "../model/safetensors-writer.ts";
+import { LAYER_SITES, type LayerSite } from "../model/sites.ts";
+import { memorySource } from "../model/sources.ts";
+import { readTensor } from "../model/tensor-entry.ts";
+import type { Device } from "../tensor/device.ts";
+import { CheckpointError, SiteError } from "../tensor/errors.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { type OnePosition, showPositions } from "./positions.ts";
+import { run } from "./run.ts";
+import { type Tap, tap } from "./tap.ts";
+
+export interface ExtractOptions {
+  /** Which activation of each layer. Default resid_post. */
+  site?: LayerSite;
+  /** Which token of each prompt. Default −1, the last. */
+  at?: OnePosition;
+  /** Layers, ascending. Default: all. */
+  layers?: readonly number[];
+  /** Most tokens of prompts in one pass; bounds the memory. Default 1024. */
+  batchTokens?: number;
+  /** Called after each pass with the number of prompts done. */
+  onProgress?: (done: number) => void;
+}
+
+/**
+ * One activation a layer of each prompt, all layers in one pass: [prompts, layers, features]. Layers above the last one
+ * asked for are not computed.
+ */
+export function extractActivations(
+  model: LanguageModel,
+  prompts: readonly Prompt[],
+  { site = "resid_post", at = -1, layers = allLayers(model), batchTokens = 1024, onProgress }: ExtractOptions = {},
+): Tensor {
+  if (prompts.length === 0) throw new SiteError("extract: expected at least one prompt, found none");
+  if (layers.length === 0) throw new SiteError("extract: expected at least one layer, found none");
+  const taps: Record<string, Tap<OnePosition>> = {};
+  for (const layer of layers) taps[`${layer}`] = tap(`${site}.${layer}`, at);
+  const stopAfter = Math.max(...layers);
+  return model.device.scope(() => {
+    const parts: Tensor[] = [];
+    let done = 0;
+    for (const batch of batches(prompts, batchTokens)) {
+      parts.push(
+        model.device.scope(() => {
+          const tapped = run(model, batch, { taps, stopAfter });
+          return stack(
+            layers.map((layer) => tapped[`${layer}`] as Tensor),
+            1,
+          );
+        }),
+      );
+      done += batch.length;
+      onProgress?.(done);
+    }
+    return parts.length === 1 ? parts[0]! : concat(parts, 0);
+  });
+}
+
+/** Where task vectors come from; travels with them when they are saved. */
+export interface TaskVectorOrigin {
+  /** The model's name: a folder, URL or hub id. */
+  readonly model: string;
+  readonly site: LayerSite;
+  readonly layers: readonly number[];
+  /** Which token they were read at, in words. */
+  readonly position: string;
+  /** Number of prompts averaged, and a hash of their token ids. */
+  readonly prompts: number;
+  readonly promptHash: string;
+  /** Dtype of the model's weights. */
+  readonly weights: string;
+}
+
+/**
+ * Task vectors (Hendel et al. 2023, arXiv 2310.15916; Luo et al. 2025, arXiv 2410.22330): the mean over prompts of one
+ * activation, a vector a layer.
+ */
+export class TaskVectors {
+  /** f32 [layers, features] */
+  readonly vectors: Tensor;
+  readonly origin: TaskVectorOrigin;
+
+  constructor(vectors: Tensor, origin: TaskVectorOrigin) {
+    this.vectors = vectors;
+    this.origin = origin;
+  }
+
+  /** The vector of a layer: [features]. Throws SiteError when that layer was not extracted. */
+  at(layer: number): Tensor {
+    const index = this.origin.layers.indexOf(layer);
+    if (index >= 0) return this.vectors.at(index);
+    throw new SiteError(`no task vector of layer ${layer}; there are those of ${this.origin.layers.join(", ")}`);
+  }
+
+  dispose(): void {
+    this.vectors.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** Averages one activation over prompts, for all layers at once. */
+export function extractTaskVectors(
+  model: LanguageModel,
+  prompts: readonly Prompt[],
+  options: ExtractOptions = {},
+): TaskVectors {
+  const { site = "resid_post", at = -1, layers = allLayers(model) } = options;
+  const vectors = model.device.scope(() => mean(extractActivations(model, prompts, options), 0));
+  return new TaskVectors(vectors, {
+    model: model.name,
+    site,
+    layers: [...layers],
+    position: showPositions(at),
+    prompts: prompts.length,
+    promptHash: hashPrompts(prompts),
+    weights: model.storedDtypes[0] ?? "unknown",
+  });
+}
+
+const FORMAT = "xpatch.task_vectors.1";
+
+/** Task vectors as the bytes of a safetensors file: one tensor `vectors` [layers, features], its origin as metadata. */
+export async function encodeTaskVectors({ vectors, origin }: TaskVectors): Promise<Uint8Array<ArrayBuffer>> {
+  const values = await vectors.read();
+  const metadata: Record<string, string> = { format: FORMAT };
+  for (const [key, value] of Object.entries(origin)) metadata[key] = String(value);
+  const data = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  const file = writeSafetensors([{ name: "vectors", stored: "F32", shape: vectors.shape, data }], metadata);
+  const chunks: BlobPart[] = [];
+  for await (const chunk of file) chunks.push(chunk as Uint8Array<ArrayBuffer>);
+  return new Uint8Array(await new Blob(chunks).arrayBuffer());
+}
+
+/** The inverse of {@link encodeTaskVectors}. Throws CheckpointError for other files. */
+export async function decodeTaskVectors(
+  bytes: Uint8Array<ArrayBuffer>,
+  device: Device,
+  name = "task vectors",
+): Promise<TaskVectors> {
+  const file = await SafetensorsFile.open(memorySource(bytes, name));
+  const { metadata } = file;
+  if (metadata.get("format") !== FORMAT || !file.has("vectors")) {
+    throw new CheckpointError(`${name}: not a file of task vectors (no metadata format ${FORMAT})`);
+  }
+  const field = (key: string): string => {
+    const value = metadata.get(key);
+    if (value === undefined) throw new CheckpointError(`${name}: the metadata lack ${key}`);
+    return value;
+  };
+  const entry = file.entry("vectors");
+  const layers = field("layers").split(",").map(Number);
+  const site = LAYER_SITES.find((s) => s === field("site"));
+  if (!site || entry.dtype !== "f32" || entry.shape.length !== 2 || entry.shape[0] !== layers.length) {
+    throw new CheckpointError(
+      `${name}: expected f32 vectors [${layers.length}, features] of a known site, found ${entry.stored} ` +
+        `[${entry.shape.join(", ")}] of ${field("site")}`,
+    );
+  }
+  const data = await readTensor(entry);
+  const vectors = device.tensor(new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4), {
+    shape: entry.shape,
+  });
+  return new TaskVectors(vectors, {
+    model: field("model"),
+    site,
+    layers,
+    position: field("position"),
+    prompts: Number(field("prompts")),
+    promptHash: field("promptHash"),
+    weights: field("weights"),
+  });
+}
+
+function allLayers(model: LanguageModel): number[] {
+  return Array.from({ length: model.config.layers }, (_, i) => i);
+}
+
+/** Cuts prompts into batches of at most so many tokens (or one prompt, where it alone has more). */
+export function* batches(prompts: readonly Prompt[], tokens: number): Generator<Prompt[]> {
+  let batch: Prompt[] = [];
+  let size = 0;
+  for (const prompt of prompts) {
+    if (batch.length > 0 && size + prompt.length > tokens) {
+      yield batch;
+      batch = [];
+      size = 0;
+    }
+    batch.push(prompt);
+    size += prompt.length;
+  }
+  if (batch.length > 0) yield batch;
+}

@@ -1,0 +1,121 @@
+import type { DecoderConfig } from "../model/decoder-config.ts";
+import type { Prompt } from "../model/prompt.ts";
+import type { SiteEvent, SiteName, Visitor } from "../model/sites.ts";
+import type { Device } from "../tensor/device.ts";
+import { SiteError } from "../tensor/errors.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { applyEdit, editValue } from "./apply-edit.ts";
+import type { Edit } from "./edit.ts";
+import { isOnePosition } from "./positions.ts";
+import { resolveTarget, type Target } from "./site-targets.ts";
+import type { Tap } from "./tap.ts";
+import { TapResult } from "./tap-result.ts";
+
+/** An edit worked out for the prompts of a run. */
+export interface ResolvedEdit {
+  readonly edit: Edit;
+  readonly target: Target;
+  readonly value: Tensor | undefined;
+}
+
+/**
+ * Carries out taps and edits as a forward pass goes by. At each site the edits come first, in the order given; taps copy
+ * what flows on. Afterwards {@link finish} gives the taps' results and throws if anything did not fire.
+ */
+export class Watcher implements Visitor {
+  readonly #edits = new Map<SiteName, ResolvedEdit[]>();
+  readonly #taps = new Map<SiteName, TapResult[]>();
+  readonly #results: Record<string, TapResult> = {};
+  /** Rows that each edit has been applied to so far. */
+  readonly #fired = new Map<ResolvedEdit, number>();
+
+  constructor(edits: readonly ResolvedEdit[], taps: Readonly<Record<string, TapResult>>) {
+    for (const edit of edits) {
+      push(this.#edits, edit.target.site, edit);
+      this.#fired.set(edit, 0);
+    }
+    for (const [name, result] of Object.entries(taps)) {
+      push(this.#taps, result.target.site, result);
+      this.#results[name] = result;
+    }
+  }
+
+  uses(site: SiteName): boolean {
+    return this.#edits.has(site) || this.#taps.has(site);
+  }
+
+  visit(event: SiteEvent): void {
+    for (const edit of this.#edits.get(event.site) ?? []) {
+      const before = event.value;
+      const { value, rows } = applyEdit(edit, event);
+      event.value = value;
+      this.#fired.set(edit, this.#fired.get(edit)! + rows);
+      if (before !== value && before.scope !== undefined && before.scope === value.scope) before.dispose();
+    }
+    for (const result of this.#taps.get(event.site) ?? []) result.take(event);
+  }
+
+  /** The tapped values by name. Throws SiteError naming the taps and edits that did not fire everywhere. */
+  finish(): Record<string, Tensor | Tensor[]> {
+    const problems: string[] = [];
+    for (const [{ target }, rows] of this.#fired) {
+      const expected = countPositions(target);
+      if (rows < expected) problems.push(`${target.label}: fired for ${rows} of ${expected} positions`);
+    }
+    for (const result of Object.values(this.#results)) {
+      const missing = result.missing();
+      if (missing > 0) problems.push(`${result.target.label}: ${missing} positions were not computed`);
+    }
+    if (problems.length > 0) throw new SiteError(`not everything fired: ${problems.join("; ")}`);
+    return Object.fromEntries(Object.entries(this.#results).map(([name, result]) => [name, result.value()]));
+  }
+}
+
+/**
+ * Checks edits against a model and prompts, which may grow by `newTokens`. Throws SiteError or PromptError. Values are
+ * put on the device.
+ */
+export function resolveEdits(
+  edits: readonly Edit[],
+  config: DecoderConfig,
+  device: Device,
+  prompts: readonly Prompt[],
+  newTokens = 0,
+): ResolvedEdit[] {
+  return edits.map((edit) => {
+    const { prompt } = edit;
+    if (prompt !== undefined && !(Number.isInteger(prompt) && prompts[prompt])) {
+      throw new SiteError(`${edit.operation} at ${edit.site}: there is no prompt ${prompt} among ${prompts.length}`);
+    }
+    const sequences = prompt === undefined ? prompts.keys() : [prompt];
+    const target = resolveTarget(edit.operation, edit, config, prompts, sequences, newTokens);
+    return { edit, target, value: editValue(edit, target, device) };
+  });
+}
+
+/** Checks taps against a model and prompts. Throws SiteError or PromptError. */
+export function resolveTaps(
+  taps: Readonly<Record<string, Tap>>,
+  config: DecoderConfig,
+  prompts: readonly Prompt[],
+  single: boolean,
+): Record<string, TapResult> {
+  const results: Record<string, TapResult> = {};
+  for (const [name, tap] of Object.entries(taps)) {
+    const target = resolveTarget(`tap ${name}`, tap, config, prompts, prompts.keys());
+    results[name] = new TapResult(target, { single, onePosition: isOnePosition(tap.at), oneHead: tap.head !== undefined });
+  }
+  return results;
+}
+
+export function countPositions(target: Target): number {
+  let count = 0;
+  for (const positions of target.positions.values()) count += positions.length;
+  return count;
+}
+
+function push<K, V>(map: Map<K, V[]>, key: K, value: V): void {
+  const list = map.get(key);
+  if (list) list.push(value);
+  else map.set(key, [value]);
+}

@@ -1,0 +1,135 @@
+import { describe, expect, test } from "vitest";
+import { decodeImage } from "../src/images/decode.ts";
+import { modelView, preprocess } from "../src/images/preprocess.ts";
+import { readProcessorConfig } from "../src/images/processor-config.ts";
+import { CheckpointError, ImageError } from "../src/tensor/errors.ts";
+import { imageFile, preprocessCase, preprocessGoldens } from "./helpers/image-goldens.ts";
+
+const grey = (width: number, height: number, value = 128) => ({
+  width,
+  height,
+  data: new Uint8Array(width * height * 3).fill(value),
+});
+
+describe("preprocess", () => {
+  const cases = ["clip-crop", "clip-crop-odd", "llava-pad", "siglip"].flatMap((config) =>
+    preprocessCase.images.map(({ name }) => ({ config, name })),
+  );
+  test.each(cases)("$config on $name: transformers' pixel values to 1e-6", async ({ config, name }) => {
+    const image = await decodeImage(imageFile(name));
+    const settings = readProcessorConfig(preprocessCase.configs[config]);
+    const { data, shape } = preprocess(image, settings);
+    const golden = preprocessGoldens.get(`${config}/${name}/pixel_values`)!;
+    expect([1, ...shape]).toEqual(golden.shape);
+    let worst = 0;
+    for (let i = 0; i < data.length; i++) worst = Math.max(worst, Math.abs(data[i]! - golden.data[i]!));
+    expect(worst).toBeLessThanOrEqual(1e-6);
+  });
+
+  test("without any of the steps: the bytes as floats, in planes", () => {
+    const off = { do_resize: false, do_center_crop: false, do_rescale: false, do_normalize: false };
+    const settings = readProcessorConfig({ image_processor_type: "CLIPImageProcessor", ...off });
+    const image = { width: 2, height: 1, data: Uint8Array.of(1, 2, 3, 4, 5, 6) };
+    expect(preprocess(image, settings)).toEqual({
+      data: Float32Array.of(1, 4, 2, 5, 3, 6),
+      shape: [3, 1, 2],
+    });
+  });
+
+  test("a crop larger than the picture is black around it", () => {
+    const settings = readProcessorConfig({
+      image_processor_type: "CLIPImageProcessor",
+      do_resize: false,
+      crop_size: { height: 3, width: 4 },
+    });
+    const view = modelView(grey(1, 1, 9), settings);
+    const red = Array.from(view.data).filter((_, i) => i % 3 === 0);
+    expect(red).toEqual([0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0]);
+  });
+
+  test("a crop of a very long picture computes only what it keeps", () => {
+    const settings = readProcessorConfig(preprocessCase.configs["clip-crop"]);
+    // Resized to a shorter edge of 56, it would be 56 x 5,600,000 pixels.
+    expect(modelView(grey(100_000, 1), settings)).toEqual(grey(56, 56));
+  });
+
+  test("refuses results of absurd size", () => {
+    const uncropped = readProcessorConfig({ ...preprocessCase.configs["clip-crop"], do_center_crop: false });
+    expect(() => preprocess(grey(100_000, 1), uncropped)).toThrow(ImageError);
+    const padded = readProcessorConfig(preprocessCase.configs["llava-pad"]);
+    expect(() => preprocess(grey(100_000, 1), padded)).toThrow(/100000 x 100000/);
+  });
+});
+
+describe("readProcessorConfig", () => {
+  test("the config that CLIP was published with: plain sizes, an old class name, defaults for the rest", () => {
+    const settings = readProcessorConfig({
+      crop_size: 224,
+      do_center_crop: true,
+      do_normalize: true,
+      do_resize: true,
+      feature_extractor_type: "CLIPFeatureExtractor",
+      image_mean: [0.48145466, 0.4578275, 0.40821073],
+      image_std: [0.26862954, 0.26130258, 0.27577711],
+      resample: 3,
+      size: 224,
+    });
+    const modern = {
+      image_processor_type: "CLIPImageProcessorFast",
+      crop_size: { height: 224, width: 224 },
+      size: { shortest_edge: 224 },
+    };
+    expect(settings).toEqual(readProcessorConfig(modern));
+    expect(settings.resize).toEqual({ to: { shortestEdge: 224 }, filter: "bicubic" });
+    expect(settings.scale).toBe(1 / 255);
+  });
+
+  test("a processor_config.json holds it under image_processor", () => {
+    const inner = preprocessCase.configs["siglip"]!;
+    expect(readProcessorConfig({ image_processor: inner, patch_size: 14 })).toEqual(
+      readProcessorConfig(inner),
+    );
+  });
+
+  test("a plain size is a square for SigLIP, which never crops", () => {
+    const settings = readProcessorConfig({
+      image_processor_type: "SiglipImageProcessor",
+      size: 384,
+      do_center_crop: true,
+    });
+    expect(settings.resize?.to).toEqual({ height: 384, width: 384 });
+    expect(settings.crop).toBeUndefined();
+  });
+
+  test("CLIP takes an exact size too, LLaVA pads only when told", () => {
+    const exact = { image_processor_type: "LlavaImageProcessor", size: { height: 20, width: 30 } };
+    const settings = readProcessorConfig(exact);
+    expect(settings.resize?.to).toEqual({ height: 20, width: 30 });
+    expect(settings.padColour).toBeUndefined();
+    expect(readProcessorConfig({ ...exact, do_pad: true }).padColour).toEqual([122, 116, 104]);
+  });
+
+  const clip = { image_processor_type: "CLIPImageProcessor" };
+  test.each([
+    ["nothing", null, /expected an object, found null/],
+    ["no class", {}, /image_processor_type|feature_extractor_type/],
+    [
+      "another class",
+      { image_processor_type: "FuyuImageProcessor" },
+      /one of CLIPImageProcessor.*found "FuyuImageProcessor"/,
+    ],
+    ["a name from Object.prototype", { image_processor_type: "constructor" }, /found "constructor"/],
+    ["a filter that is not supported", { ...clip, resample: 5 }, /resample to be 0 \(nearest\).*found 5/],
+    ["a size of 0", { ...clip, size: { shortest_edge: 0 } }, /shortest_edge.*positive whole number.*found 0/],
+    ["a size without a width", { ...clip, size: { height: 4 } }, /width.*found nothing/],
+    ["a fractional crop", { ...clip, crop_size: 1.5 }, /crop_size.*found 1.5/],
+    ["a flag that is none", { ...clip, do_resize: "yes" }, /do_resize to be true or false, found "yes"/],
+    ["two means", { ...clip, image_mean: [0.5, 0.5] }, /image_mean to be a number or three/],
+    ["a deviation of 0", { ...clip, image_std: [1, 0, 1] }, /image_std to be numbers other than 0/],
+    ["a factor in words", { ...clip, rescale_factor: "1/255" }, /rescale_factor to be a number/],
+  ])("refuses %s", (_, config, message) => {
+    expect(() => readProcessorConfig(config, "the file")).toThrow(CheckpointError);
+    expect(() => readProcessorConfig(config, "the file")).toThrow(message);
+    expect(() => readProcessorConfig(config, "the file")).toThrow(/^the file: /);
+  });
+});

@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cache } from "./cache.mjs";
 import { command, SetupError } from "./command.mjs";
@@ -62,18 +62,37 @@ export async function versionsOf(name) {
 
 /**
  * Downloads packages (`name` or `name/suite`), and of what they depend on whatever the machine lacks, and unpacks it
- * all into `folder`.
+ * all into `folder`. `progress` gets the fraction downloaded.
  */
-export async function unpackPackages(names, folder) {
+export async function unpackPackages(names, folder, progress = () => {}) {
   const archives = join(folder, "archives");
   mkdirSync(join(archives, "partial"), { recursive: true });
-  const install = ["install", "--download-only", "--reinstall", "--yes", "--no-install-recommends"];
-  await command("apt-get", [...options, "-o", `Dir::Cache::archives=${archives}`, ...install, ...names], {
-    show: true,
-  });
+  const where = [...options, "-o", `Dir::Cache::archives=${archives}`];
+  const install = [...where, "install", "--reinstall", "--yes", "--no-install-recommends", ...names];
+
+  // One line per package: 'URI' file-name bytes hash
+  const files = (await command("apt-get", ["--print-uris", "-qq", ...install])).trim().split("\n");
+  const total = files.reduce((bytes, line) => bytes + Number(line.split(" ")[2]), 0);
+  const ticker = setInterval(() => progress(bytesIn(archives) / total), 200);
+  try {
+    await command("apt-get", ["--download-only", ...install]);
+  } finally {
+    clearInterval(ticker);
+  }
   for (const file of readdirSync(archives).filter((name) => name.endsWith(".deb"))) {
     await command("dpkg", ["-x", join(archives, file), folder]);
   }
+  rmSync(archives, { recursive: true });
+}
+
+function bytesIn(folder) {
+  const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) =>
+    entry.isFile(),
+  );
+  return files.reduce((bytes, entry) => {
+    const path = join(entry.parentPath ?? entry.path, entry.name);
+    return bytes + (statSync(path, { throwIfNoEntry: false })?.size ?? 0);
+  }, 0);
 }
 
 /** The shared libraries in an unpacked folder, as name and path. */

@@ -46,7 +46,7 @@ await runScript(async () => {
   const folder = join(out, "xpatch");
   const archive = join(out, `xpatch-${target}.tar.gz`);
   rmSync(out, { recursive: true, force: true });
-  await step("loaders", () => addLoaders(folder), { quiet: true });
+  await step("loaders", (progress) => addLoaders(folder, progress));
   await step("bundle", async () => {
     for (const path of ["package.json", "dist", "bench", "test/fixtures", ...runtimeDependencies()]) {
       if (existsSync(join(root, path))) copy(path, folder, target);
@@ -79,10 +79,10 @@ function copy(path, folder, target) {
   cpSync(join(root, path), join(folder, path), { recursive: true, filter: (file) => !foreign.test(file) });
 }
 
-async function addLoaders(folder) {
+async function addLoaders(folder, progress) {
   const unpacked = join(folder, "unpacked");
   await updatePackageLists();
-  await unpackPackages(LOADERS, unpacked);
+  await unpackPackages(LOADERS, unpacked, progress);
   for (const library of sharedLibraries(unpacked)) {
     cpSync(join(library.folder, library.name), join(folder, "loaders", library.name), { dereference: true });
   }

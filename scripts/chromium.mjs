@@ -30,12 +30,12 @@ export async function ensureChromium() {
     if (await runs()) return chromium;
   }
   const tried = [];
-  for (const [title, install] of [
-    ["Chromium (a package of the system's release)", fromPackage],
-    ["Chromium (Playwright's build)", fromPlaywright],
+  for (const [title, install, quiet] of [
+    ["Chromium (a package of the system's release)", fromPackage, false],
+    ["Chromium (Playwright's build)", fromPlaywright, true],
   ]) {
     try {
-      await step(title, install, { quiet: true });
+      await step(title, install, { quiet });
       if (await runs()) return chromium;
       tried.push(`${title}: does not start`);
     } catch (error) {
@@ -57,13 +57,12 @@ function runs() {
 }
 
 /** The release's package and what it needs, without root. */
-async function fromPackage() {
+async function fromPackage(progress) {
   await updatePackageLists();
   const [found] = await versionsOf("chromium");
   if (!found) throw new SetupError("this system's release has no package called chromium");
   rmSync(folder, { recursive: true, force: true });
-  await unpackPackages([`chromium/${found.suite}`], folder);
-  rmSync(join(folder, "archives"), { recursive: true });
+  await unpackPackages([`chromium/${found.suite}`], folder, progress);
   const executable = join(folder, "usr", "lib", "chromium", "chromium");
   // Ubuntu's package of this name holds no browser, only a pointer to a snap.
   if (!existsSync(executable)) throw new SetupError("this system's package chromium holds no browser");

@@ -1,7 +1,10 @@
 import { spawn } from "node:child_process";
 
 /** Something that set-up needs and cannot get; the message says what to install and what was tried. */
-export class SetupError extends Error {}
+export class SetupError extends Error {
+  /** The last lines that a failed command printed. */
+  tail = "";
+}
 
 /**
  * Runs a command to its end and returns what it printed on stdout. With `show`, its output goes to the terminal as
@@ -30,24 +33,39 @@ export async function command(name, args, { cwd, env, show = false } = {}) {
   });
   if (status !== undefined) {
     const tail = output.trim().split("\n").slice(-8).join("\n  ");
-    throw new SetupError(`${[name, ...args].join(" ")}: ${status}${tail ? `\n  ${tail}` : ""}`);
+    const error = new SetupError(`${[name, ...args].join(" ")}: ${status}${tail ? `\n  ${tail}` : ""}`);
+    error.tail = tail;
+    throw error;
   }
   return stdout;
 }
 
-/** Runs one step of set-up, saying so on stderr: its title, the seconds it takes, and how it ended. */
+/**
+ * Runs one step of set-up, saying so on stderr: its title, the seconds it takes, and how it ended. `work` gets a
+ * function to call with the fraction done, for a progress bar. `quiet` is for work that writes to the terminal itself.
+ */
 export async function step(title, work, { quiet = false } = {}) {
   const started = Date.now();
-  const seconds = () => `${Math.round((Date.now() - started) / 1000)} s`;
   const live = process.stderr.isTTY && !quiet;
-  process.stderr.write(live ? `… ${title}` : `… ${title}\n`);
-  const ticker = live && setInterval(() => process.stderr.write(`\r… ${title} (${seconds()})`), 1000);
+  let bar = "";
+  const show = (mark, end) => {
+    const seconds = Math.round((Date.now() - started) / 1000);
+    process.stderr.write(
+      `${live ? "\r\x1b[K" : ""}${mark} ${title}${mark === "…" ? bar : ""} (${seconds} s)${end}`,
+    );
+  };
+  const progress = (fraction) => {
+    const filled = Math.round(20 * Math.min(1, fraction));
+    bar = ` ${"█".repeat(filled)}${"░".repeat(20 - filled)}`;
+  };
+  const ticker = live && setInterval(() => show("…", ""), 200);
+  if (!live) process.stderr.write(`… ${title}\n`);
   try {
-    const result = await work();
-    process.stderr.write(`${live ? "\r" : ""}✓ ${title} (${seconds()})\n`);
+    const result = await work(progress);
+    show("✓", "\n");
     return result;
   } catch (error) {
-    process.stderr.write(`${live ? "\r" : ""}✗ ${title} (${seconds()})\n`);
+    show("✗", "\n");
     throw error;
   } finally {
     clearInterval(ticker);

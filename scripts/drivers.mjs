@@ -14,46 +14,44 @@ const INSTALLERS = { lavapipe: installLavapipe, swiftshader: installSwiftShader 
 export async function ensureAdapter(choice) {
   const works = await probe(choice).catch((error) => error);
   if (!(works instanceof SetupError)) return works;
-  if (choice === "gpu" || process.platform !== "linux") throw works;
-  if (choice !== "auto") return install(choice);
+  if (process.platform !== "linux") throw works;
+  if (choice in INSTALLERS) return install(choice);
+  if (choice !== "auto") throw works;
   const tried = [];
   for (const name of Object.keys(INSTALLERS)) {
     try {
-      return await install(name);
+      await install(name);
+      // Not necessarily this driver: with its Vulkan loader a GPU may have come within reach.
+      return await probe("auto");
     } catch (error) {
       if (!(error instanceof SetupError)) throw error;
       tried.push(`${name}: ${error.message}`);
     }
   }
   throw new SetupError(
-    `found no GPU driver, and no software driver could be installed.\n${tried.join("\n")}`,
+    "found no GPU driver, and no software driver could be installed. Connect to the network, or install a Vulkan " +
+      `driver (Debian, Ubuntu: mesa-vulkan-drivers, Mesa 23 or later, and libvulkan1).\n${tried.join("\n")}`,
   );
 }
 
 /** Installs a driver into the cache folder and tries it. */
-async function install(name) {
-  return step(
-    `${name} (WebGPU without a GPU)`,
-    async () => {
-      const folder = join(cache, "drivers", name);
-      const incoming = `${folder}.incoming-${process.pid}`;
-      try {
-        rmSync(incoming, { recursive: true, force: true });
-        await INSTALLERS[name](incoming);
-        rmSync(folder, { recursive: true, force: true });
-        renameSync(incoming, folder);
-      } finally {
-        rmSync(incoming, { recursive: true, force: true });
-      }
-      try {
-        return await probe(name);
-      } catch (error) {
-        rmSync(folder, { recursive: true, force: true });
-        throw error;
-      }
-    },
-    { quiet: true },
-  );
+function install(name) {
+  return step(`${name} (WebGPU without a GPU)`, async (progress) => {
+    const folder = join(cache, "drivers", name);
+    const incoming = `${folder}.incoming-${process.pid}`;
+    try {
+      rmSync(incoming, { recursive: true, force: true });
+      await INSTALLERS[name](incoming, progress);
+      rmSync(folder, { recursive: true, force: true });
+      renameSync(incoming, folder);
+    } finally {
+      rmSync(incoming, { recursive: true, force: true });
+    }
+    return probe(name).catch((error) => {
+      rmSync(folder, { recursive: true, force: true });
+      throw error;
+    });
+  });
 }
 
 /**
@@ -63,8 +61,16 @@ async function install(name) {
 async function probe(adapter) {
   const script = `
     import { platform } from "./dist/platform/node.js";
-    const { info } = await platform.requestAdapter({ adapter: ${JSON.stringify(adapter)} });
-    console.log(info.description || info.device || info.vendor);`;
-  const found = await command(process.execPath, ["--input-type=module", "-e", script], { cwd: root });
-  return found.trim();
+    try {
+      const { info } = await platform.requestAdapter({ adapter: ${JSON.stringify(adapter)} });
+      console.log(info.description || info.device || info.vendor);
+    } catch (error) {
+      console.error(error.name === "DeviceError" ? error.message : error);
+      process.exitCode = 1;
+    }`;
+  try {
+    return (await command(process.execPath, ["--input-type=module", "-e", script], { cwd: root })).trim();
+  } catch (error) {
+    throw new SetupError(error.tail || `looking for the adapter "${adapter}" ended without a message`);
+  }
 }

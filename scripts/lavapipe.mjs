@@ -10,7 +10,7 @@ const OLDEST_MESA = 23;
 const OF_THE_PROCESS = /^(ld-linux|lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so)/;
 
 /** Mesa's Vulkan driver for CPUs, from the Debian or Ubuntu package, into `folder` with its driver.json. */
-export async function installLavapipe(folder) {
+export async function installLavapipe(folder, progress) {
   await updatePackageLists();
   const versions = await versionsOf("mesa-vulkan-drivers");
   const recent = versions.filter(({ version }) => Number.parseInt(version, 10) >= OLDEST_MESA);
@@ -21,7 +21,7 @@ export async function installLavapipe(folder) {
     throw new SetupError(`needs the package mesa-vulkan-drivers ${OLDEST_MESA} or later; found ${found}`);
   }
   const unpacked = join(folder, "unpacked");
-  await unpackPackages([`mesa-vulkan-drivers/${suite}`, "libvulkan1"], unpacked);
+  await unpackPackages([`mesa-vulkan-drivers/${suite}`, "libvulkan1"], unpacked, progress);
 
   const packaged = sharedLibraries(unpacked);
   const searchPath = libraryPath(packaged);

@@ -24,13 +24,12 @@ import {
   sub,
   tanh,
 } from "../src/kernels/elementwise.ts";
-import type { Device } from "../src/tensor/device.ts";
 import type { DType } from "../src/tensor/dtype.ts";
 import { DTypeError, ShapeError } from "../src/tensor/errors.ts";
 import { broadcastShapes, type Shape, sizeOf } from "../src/tensor/shape.ts";
-import type { Tensor } from "../src/tensor/tensor.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
+import { viewOf } from "./helpers/views.ts";
 
 const BINARY = { add, sub, mul, div, maximum, minimum, pow };
 const UNARY = { neg, abs, square, exp, log, sqrt, rsqrt, tanh, sigmoid, sin, cos, floor, ceil, round };
@@ -102,20 +101,6 @@ function broadcastMap(
 }
 
 const FLOATS: readonly DType[] = ["f32", "f16", "bf16"];
-
-/** A random view (offset, permuted) of a fresh tensor, with the given shape. */
-function viewOf(device: Device, shape: Shape, dtype: DType, seed: number, scale = 4): Tensor {
-  const padded = [...shape].reverse().map((n) => n + (seed % 3));
-  const values = randomArray(sizeOf(padded), seed, scale);
-  let view: Tensor = device.tensor(values, { shape: padded, dtype });
-  padded.forEach((n, axis) => {
-    const start = (seed >> axis) % (n - shape.at(-1 - axis)! + 1);
-    view = view.slice(axis, start, start + shape.at(-1 - axis)!);
-  });
-  return seed % 2
-    ? view.permute(shape.map((_, i) => shape.length - 1 - i))
-    : device.tensor(randomArray(sizeOf(shape), seed, scale), { shape, dtype });
-}
 
 const shapeArbitrary = fc.array(fc.constantFrom(1, 2, 3, 4, 5, 8, 12), { maxLength: 4 });
 /** Each operand keeps a suffix of the shape and some of its dimensions collapse to 1. */

@@ -1,6 +1,10 @@
+import type { Command } from "commander";
 import { platform } from "#platform";
 import type { AdapterChoice } from "../platform/platform.ts";
 import { DeviceError } from "../tensor/errors.ts";
+import { type CommonArguments, newCommand } from "./command.ts";
+import { printResult } from "./output.ts";
+import { adapterName } from "./session.ts";
 
 /** An adapter as the command line shows it. */
 export interface AdapterReport {
@@ -18,6 +22,17 @@ export interface DevicesReport {
   found: { choice: AdapterChoice; adapter?: AdapterReport; reason?: string }[];
   /** What a program gets with this choice; `adapter` is missing when it gets an error. */
   chosen: { choice: AdapterChoice; adapter?: AdapterReport; reason?: string };
+}
+
+export function devicesCommand(): Command {
+  return newCommand("devices", "Which WebGPU adapters there are, and which one is chosen", [
+    "devices",
+    "devices --adapter swiftshader --json",
+  ]).action(async ({ adapter, json }: CommonArguments) => {
+    const report = await reportDevices(adapter);
+    printResult(report, json, formatDevices);
+    if (!report.chosen.adapter) process.exitCode = 1;
+  });
 }
 
 /** Tries every driver, and the choice (default: the environment's, else "auto") that a program would make. */
@@ -44,7 +59,7 @@ function describe({ info, features, limits }: GPUAdapter): AdapterReport {
     if (typeof value === "number") numbers[name] = value;
   }
   return {
-    description: info.description || info.device || "unnamed",
+    description: adapterName(info),
     vendor: info.vendor,
     architecture: info.architecture,
     fallback: info.isFallbackAdapter,

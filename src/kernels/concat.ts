@@ -16,12 +16,12 @@ const SIZE = 64;
 const placeHalvesKernel = defineKernel({
   name: "placeHalves",
   bindings: { x: "read", out: "update" },
-  params: { words: "u32", count: "u32", inner: "u32", total: "u32", from: "u32", length: "u32" },
+  params: { words: "u32", count: "u32", inner: "u32", total: "u32", start: "u32", length: "u32" },
   code: () => `
 fn merged(word: u32, half: u32) -> u32 {
   let i = 2u * word + half;
   let run = i / params.inner; // counts rows of the axis
-  let at = run % params.total - params.from; // wraps when before the source
+  let at = run % params.total - params.start; // wraps when before the source
   if (i >= params.count || at >= params.length) { return out_bits(i); }
   return x_bits((run / params.total * params.length + at) * params.inner + i % params.inner);
 }
@@ -57,7 +57,7 @@ const concatOperation: Operation<{ axis: number }> = {
         const words = Math.ceil(out.size / 2);
         placeHalvesKernel.launch({
           tensors: { x: contiguous(x), out },
-          params: { words, count: out.size, inner, total, from, length },
+          params: { words, count: out.size, inner, total, start: from, length },
           constants: {},
           workgroups: Math.ceil(words / SIZE),
         });

@@ -23,7 +23,9 @@ interface Block {
 }
 
 /** Few rows are bound by loading b; a block for more rows than there are wastes less than another pipeline costs. */
-function blockFor(rows: number, columns: number): Block {
+function blockFor(rows: number, columns: number, windows: boolean): Block {
+  // Each load chooses among the windows of a tensor over the binding limit: few loads, or compiling takes minutes.
+  if (windows) return { rows: rows === 1 ? 1 : 4, vectors: 1, lanes: 8 };
   if (rows === 1) return { rows: 1, vectors: columns < 8192 ? 4 : 8, lanes: 8 };
   return { rows: rows <= 4 ? 4 : 8, vectors: 4, lanes: 8 };
 }
@@ -107,7 +109,8 @@ export function launchRegister(product: Product): void {
   const { a, b, bias, residual, out } = product;
   const params = productParams(product);
   const byFour = loadsByFour(b, -1);
-  const block = blockFor(params.rows, params.columns);
+  const windows = [a, b].some(({ storage, device }) => storage.bytes > device.maxBindingBytes);
+  const block = blockFor(params.rows, params.columns, windows);
   const blocks =
     Math.ceil(params.rows / block.rows) * Math.ceil(params.columns / (4 * block.vectors * block.lanes));
   kernel.launch({

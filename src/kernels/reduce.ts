@@ -73,10 +73,10 @@ fn element(o: u32, r: u32) -> ${type} {
 }
 fn reduced(slot: u32, first: u32, step: u32) -> ${type} {
   let o = slot / params.chunks;
-  let from = slot % params.chunks * params.chunk;
-  let to = min(from + params.chunk, params.n);
-  var acc = ${summing ? `${type}(${kind === "product" ? 1 : 0})` : "element(o, min(from + first, to - 1u))"};
-  for (var r = from + first; r < to; r += step) { acc = combine(acc, element(o, r)); }
+  let start = slot % params.chunks * params.chunk;
+  let end = min(start + params.chunk, params.n);
+  var acc = ${summing ? `${type}(${kind === "product" ? 1 : 0})` : "element(o, min(start + first, end - 1u))"};
+  for (var r = start + first; r < end; r += step) { acc = combine(acc, element(o, r)); }
   return acc;
 }
 fn finish(slot: u32, acc: ${type}) {

@@ -90,12 +90,7 @@ function scale(frequency: number, scaling: RopeScaling | undefined): number {
  * @throws ShapeError when shapes do not fit.
  * @throws DTypeError for other dtypes.
  */
-export function rope(
-  x: Tensor,
-  positions: Tensor,
-  table: Tensor,
-  { headDim }: { headDim: number },
-): Tensor {
+export function rope(x: Tensor, positions: Tensor, table: Tensor, { headDim }: { headDim: number }): Tensor {
   assertFloats("rope", [x]);
   if (positions.dtype !== "u32" || table.dtype !== "f32") {
     throw new DTypeError(
@@ -127,8 +122,7 @@ const ropeOperation: Operation<{ headDim: number }> = {
     const [x, positions, table] = inputs.map((t) => contiguous(t)) as [Tensor, Tensor, Tensor];
     const out = device.empty(x.shape, "f32", "rope");
     const rotaryDim = table.dim(1);
-    const byFour =
-      rotaryDim % 8 === 0 && headDim % 4 === 0 && x.offset % 4 === 0 && table.offset % 4 === 0;
+    const byFour = rotaryDim % 8 === 0 && headDim % 4 === 0 && x.offset % 4 === 0 && table.offset % 4 === 0;
     const lanes = byFour ? 4 : 1;
     // One invocation rotates both members of a pair, or copies what passes through.
     const unitsPerHead = (rotaryDim / 2 + headDim - rotaryDim) / lanes;

@@ -27,6 +27,19 @@ export interface EditRowsAttributes {
 
 const SIZE = 64;
 
+/** Where selected rows and features, and the value's rows for them, are found. */
+const SELECTION = {
+  rows: "u32",
+  x_row: "u32",
+  x_step: "u32",
+  first: "u32",
+  selected: "u32",
+  first_feature: "u32",
+  features: "u32",
+  value_row: "u32",
+  value_step: "u32",
+} as const;
+
 const NEW_ELEMENT: Record<EditKind, string> = {
   set: "v",
   add: "old + params.amount * v",
@@ -37,42 +50,24 @@ const NEW_ELEMENT: Record<EditKind, string> = {
   keepDirection: "coefficients_at(slot) * v",
 };
 
-/** With a range, every row is copied or edited; with indices, `out` is a copy and only the rows they name are visited. */
+/** Writes the selected rows, features outside the selection as they were; `out` holds the other rows already. */
 const editKernel = defineKernel({
   name: "editRows",
   bindings: { x: "read", ids: "read?", value: "read?", coefficients: "read?", out: "write" },
-  params: {
-    count: "u32",
-    rows: "u32",
-    width: "u32",
-    x_row: "u32",
-    x_step: "u32",
-    first: "u32",
-    selected: "u32",
-    first_feature: "u32",
-    features: "u32",
-    value_row: "u32",
-    value_step: "u32",
-    amount: "f32",
-  },
+  params: { count: "u32", width: "u32", amount: "f32", ...SELECTION },
   code: ({ constants, has }: Variant<"ids" | "value", { kind: EditKind }>) => `
 @compute @workgroup_size(${SIZE})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
   let i = flat_group(group, groups) * ${SIZE}u + local;
   if (i >= params.count) { return; }
-  ${
-    has("ids")
-      ? `let slot = i / params.width;
-  let row = u32(ids_at(slot));
-  if (row >= params.rows) { return; }`
-      : `let row = i / params.width;
-  let slot = row - params.first; // wraps for earlier rows`
-  }
+  let slot = i / params.width;
+  let row = ${has("ids") ? "u32(ids_at(slot))" : "params.first + slot"};
+  if (row >= params.rows) { return; }
   let column = i % params.width;
   let feature = column - params.first_feature;
   let old = x_at(row * params.x_row + column * params.x_step);
-  if (slot >= params.selected || feature >= params.features) {
+  if (feature >= params.features) { // wraps when before the first
     out_set(row * params.width + column, old);
     return;
   }
@@ -85,25 +80,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 const projectKernel = defineKernel({
   name: "projectRows",
   bindings: { x: "read", ids: "read?", value: "read", coefficients: "write" },
-  params: {
-    rows: "u32",
-    x_row: "u32",
-    x_step: "u32",
-    first: "u32",
-    selected: "u32",
-    first_feature: "u32",
-    features: "u32",
-    value_row: "u32",
-    value_step: "u32",
-  },
+  params: SELECTION,
   code: ({ has, device }: Variant<"ids", Record<never, never>>) => {
     const cooperative = device.info.kernels === "workgroup";
     return `
-fn dots(slot: u32, from: u32, step: u32) -> vec2f {
+fn dots(slot: u32, first: u32, step: u32) -> vec2f {
   let row = ${has("ids") ? "u32(ids_at(slot))" : "params.first + slot"};
   if (row >= params.rows) { return vec2f(0.0); }
   var sums = vec2f(0.0);
-  for (var f = from; f < params.features; f += step) {
+  for (var f = first; f < params.features; f += step) {
     let v = value_at(slot * params.value_row + f * params.value_step);
     sums += v * vec2f(x_at(row * params.x_row + (params.first_feature + f) * params.x_step), v);
   }
@@ -154,9 +139,10 @@ const editOperation: Operation<EditRowsAttributes> = {
       value_row: value?.rank === 2 ? value.strides[0]! : 0,
       value_step: value?.strides.at(-1) ?? 0,
     };
-    const out = ids ? cast(x, "f32") : device.empty(x.shape, "f32", kind);
+    const all = range && selected === rows;
+    const out = all ? device.empty(x.shape, "f32", kind) : cast(x, "f32");
     const coefficients = kind === "projectOut" || kind === "keepDirection" ? project() : undefined;
-    const count = (ids ? selected : rows) * width;
+    const count = selected * width;
     editKernel.launch({
       tensors: { x, ids, value, coefficients, out },
       params: { ...shared, count, width, amount },

@@ -11,6 +11,9 @@ import { takeAlongAxis } from "./gather.ts";
 /** Largest k: the selected elements are kept in one workgroup's memory. */
 export const MAX_TOP_K = 1024;
 
+/** Rows up to this length are not worth a workgroup each. */
+const SHORT = 64;
+
 const PARAMS = { width: "u32", n: "u32", chunk: "u32", chunks: "u32", slots: "u32", k: "u32" } as const;
 const BINDINGS = { x: "read", ids: "read?", out: "write" } as const;
 
@@ -33,7 +36,7 @@ fn entry(row: u32, r: u32) -> vec2u {
 fn before(a: vec2u, b: vec2u) -> bool { return a.x > b.x || (a.x == b.x && a.y < b.y); }`;
 }
 
-/** One invocation per chunk keeps its k best in a sorted list: no barriers, for CPU drivers. */
+/** One invocation per chunk keeps its k best in a sorted list: no barriers, for CPU drivers and for short rows. */
 const insertionKernel = defineKernel({
   name: "topKInsertion",
   bindings: BINDINGS,
@@ -46,12 +49,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   let slot = flat_group(group, groups) * 8u + local;
   if (slot >= params.slots) { return; }
   let row = slot / params.chunks;
-  let from = slot % params.chunks * params.chunk;
-  let to = min(from + params.chunk, params.n);
+  let start = slot % params.chunks * params.chunk;
+  let end = min(start + params.chunk, params.n);
   var best: array<vec2u, ${variant.constants.capacity}>;
   for (var j = 0u; j < params.k; j++) { best[j] = vec2u(0u, NONE); }
   var last = vec2u(0u, NONE);
-  for (var r = from; r < to; r++) {
+  for (var r = start; r < end; r++) {
     let candidate = entry(row, r);
     if (!before(candidate, last)) { continue; }
     var j = params.k - 1u;
@@ -92,9 +95,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   let slot = flat_group(group, groups);
   if (slot >= params.slots) { return; }
   let row = slot / params.chunks;
-  let from = slot % params.chunks * params.chunk;
-  let to = min(from + params.chunk, params.n);
-  let count = min(params.k, to - from);
+  let start = slot % params.chunks * params.chunk;
+  let end = min(start + params.chunk, params.n);
+  let count = min(params.k, end - start);
 
   var prefix = vec2u(0u);
   var mask = vec2u(0u);
@@ -104,7 +107,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let shift = 24u - pass_ % 4u * 8u;
     atomicStore(&histogram[local], 0u);
     workgroupBarrier();
-    for (var r = from + local; r < to; r += BINS) {
+    for (var r = start + local; r < end; r += BINS) {
       let e = entry(row, r);
       let key = vec2u(e.x, ~e.y);
       if (all((key & mask) == prefix)) { atomicAdd(&histogram[(key[word] >> shift) & 255u], 1u); }
@@ -130,7 +133,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     if (next.z == 1u) { break; }
   }
 
-  for (var r = from + local; r < to; r += BINS) {
+  for (var r = start + local; r < end; r += BINS) {
     let e = entry(row, r);
     let key = vec2u(e.x, ~e.y) & mask;
     if (key.x > prefix.x || (key.x == prefix.x && key.y >= prefix.y)) { chosen[atomicAdd(&taken, 1u)] = e; }
@@ -164,7 +167,8 @@ function selectPass(
     params: { width: x.dim(-1), n, chunk: Math.ceil(n / chunks), chunks, slots, k },
     constants: { capacity: Math.max(8, 2 ** Math.ceil(Math.log2(k))) },
   };
-  if (x.device.info.kernels === "workgroup") radixKernel.launch({ ...launch, workgroups: slots });
+  if (x.device.info.kernels === "workgroup" && n > SHORT)
+    radixKernel.launch({ ...launch, workgroups: slots });
   else insertionKernel.launch({ ...launch, workgroups: Math.ceil(slots / 8) });
   return out;
 }

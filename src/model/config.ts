@@ -30,6 +30,12 @@ export class ConfigReader {
     return value;
   }
 
+  integer(key: string, fallback?: number): number {
+    const value = this.number(key, fallback);
+    if (!Number.isSafeInteger(value)) this.#reject(key, "a whole number");
+    return value;
+  }
+
   number(key: string, fallback?: number): number {
     return this.#get(key, fallback, "a number", (v) => typeof v === "number" && Number.isFinite(v));
   }

@@ -2,6 +2,7 @@ import type { ActivationKind } from "../kernels/activation.ts";
 import type { RopeScaling } from "../kernels/rope.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import { ConfigReader, type JsonObject } from "./config.ts";
+import type { VisionSetup } from "./vision-setup.ts";
 
 /** What a Llama-like decoder's config.json (or the text_config of a vision-language model) says. */
 export interface DecoderConfig {
@@ -25,6 +26,8 @@ export interface DecoderConfig {
   readonly tied: boolean;
   readonly attentionBias: boolean;
   readonly mlpBias: boolean;
+  /** How pictures get in, for vision-language models. */
+  readonly vision?: VisionSetup;
 }
 
 /** Defaults of a Hugging Face config class, for the sparse configs that published checkpoints have. */

@@ -1,3 +1,4 @@
+import { PromptError } from "../tensor/errors.ts";
 import { forward, layers, unembed } from "./forward.ts";
 import { KvCache } from "./key-store.ts";
 import type { Network } from "./network.ts";
@@ -7,7 +8,6 @@ import { RowMap } from "./rows.ts";
 import { greedy, type Sampler } from "./sampling.ts";
 import { NO_VISITOR, type Visitor } from "./sites.ts";
 import { drive } from "./walk.ts";
-import { PromptError } from "../tensor/errors.ts";
 
 export interface GenerateTokensOptions {
   maxNewTokens: number;

@@ -1,13 +1,14 @@
 import type { Device } from "../tensor/device.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import type { Scope } from "../tensor/scope.ts";
-import { type PromptOptions, type PromptPart, prompt, promptFromIds } from "./build-prompt.ts";
 import {
-  type ChatMessage,
-  type ChatOptions,
-  chatPrompt,
-  findChatTemplate,
-} from "./chat-template.ts";
+  type ImageRules,
+  type PromptOptions,
+  type PromptPart,
+  prompt,
+  promptFromIds,
+} from "./build-prompt.ts";
+import { type ChatMessage, type ChatOptions, chatPrompt, findChatTemplate } from "./chat-template.ts";
 import { type CheckpointOptions, openCheckpoint } from "./checkpoint.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import type { Folder } from "./folder.ts";
@@ -15,6 +16,7 @@ import type { Network } from "./network.ts";
 import type { Prompt } from "./prompt.ts";
 import { familyOf } from "./registry.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
+import type { PromptImage } from "./vision-setup.ts";
 import { type LoadProgress, loadWeights } from "./weights.ts";
 
 export interface LoadOptions extends CheckpointOptions {
@@ -31,6 +33,7 @@ export interface ModelParts {
   readonly network: Network;
   readonly tokenizer: Tokenizer;
   readonly chatTemplate: string | undefined;
+  readonly imageRules: ImageRules<PromptImage> | undefined;
   /** Ids that end an answer, from generation_config.json or config.json. */
   readonly endIds: ReadonlySet<number>;
   /** Dtypes of the weights as stored, most bytes first. */
@@ -47,17 +50,24 @@ export async function loadParts(ref: string | Folder, options: LoadOptions): Pro
   const { device, onProgress } = options;
   await using checkpoint = await openCheckpoint(ref, options);
   const { config, name } = checkpoint;
-  if (!config) throw new CheckpointError(`${name}: a lone tensor file is no model; expected a folder with a config.json`);
+  if (!config)
+    throw new CheckpointError(
+      `${name}: a lone tensor file is no model; expected a folder with a config.json`,
+    );
 
   const where = `${name}/config.json`;
   const family = familyOf(config, where);
-  const decoder = family.readConfig(config, where);
   const tokenizerConfig = await checkpoint.json("tokenizer_config.json");
   const tokenizer = createTokenizer(await checkpoint.json("tokenizer.json"), tokenizerConfig ?? undefined);
+  const processorConfig = await checkpoint.json("processor_config.json");
+  const decoder = family.readConfig(config, where, {
+    preprocessor: (await checkpoint.json("preprocessor_config.json")) ?? processorConfig,
+    tokenOf: (id) => tokenizer.tokenOf(id),
+  });
   const chatTemplate = findChatTemplate({
     jinja: await checkpoint.text("chat_template.jinja"),
     json: await checkpoint.json("chat_template.json"),
-    processorConfig: await checkpoint.json("processor_config.json"),
+    processorConfig,
     tokenizerConfig,
   });
   const generation = (await checkpoint.json("generation_config.json")) as Record<string, unknown> | undefined;
@@ -70,7 +80,7 @@ export async function loadParts(ref: string | Folder, options: LoadOptions): Pro
   const { built: network, memory } = await loadWeights(
     checkpoint,
     device,
-    (weights) => family.build(weights, decoder),
+    (weights) => family.build(weights, decoder, config),
     onProgress,
   );
   return {
@@ -79,6 +89,7 @@ export async function loadParts(ref: string | Folder, options: LoadOptions): Pro
     network,
     tokenizer,
     chatTemplate,
+    imageRules: family.imageRules?.(decoder),
     endIds: idsOf(generation?.["eos_token_id"] ?? config["eos_token_id"]),
     storedDtypes: [...bytesByDtype].sort((a, b) => b[1] - a[1]).map(([dtype]) => dtype),
     memory,
@@ -99,6 +110,7 @@ export class LanguageModel {
   readonly endIds: ReadonlySet<number>;
   readonly storedDtypes: readonly string[];
   readonly #chatTemplate: string | undefined;
+  readonly #imageRules: ImageRules<PromptImage> | undefined;
   readonly #memory: Scope;
 
   constructor(parts: ModelParts) {
@@ -109,6 +121,7 @@ export class LanguageModel {
     this.endIds = parts.endIds;
     this.storedDtypes = parts.storedDtypes;
     this.#chatTemplate = parts.chatTemplate;
+    this.#imageRules = parts.imageRules;
     this.#memory = parts.memory;
   }
 
@@ -121,21 +134,30 @@ export class LanguageModel {
   }
 
   /**
-   * A prompt from text, or from parts of which some have a name: `model.prompt(["Q: ", { text: "Greece", name: "x" },
-   * "\nA:"])` has `spans.x`. See `prompt` in build-prompt.ts for BOS and for what throws.
+   * A prompt from text, or from parts: strings, strings with a name, and pictures. `model.prompt(["Q: ", { text: "Greece",
+   * name: "x" }, "\nA:"])` has `spans.x`; `model.prompt(["Q:", image, "\nA:"])` has `spans.image`, the positions of the
+   * picture's features. Pictures come from `loadImage`. See `prompt` in build-prompt.ts for BOS and for what throws.
    */
-  prompt(parts: string | readonly PromptPart[], options: PromptOptions = {}): Prompt {
-    return prompt(this.tokenizer, parts, options);
+  prompt(
+    parts: string | readonly (PromptPart<PromptImage> | PromptImage)[],
+    options: Omit<PromptOptions<PromptImage>, "imageRules"> = {},
+  ): Prompt<PromptImage> {
+    const wrapped = typeof parts === "string" ? parts : parts.map(asPart);
+    return prompt(this.tokenizer, wrapped, { ...options, imageRules: this.#imageRules });
   }
 
   /** A prompt from token ids as they are. */
-  promptFromIds(ids: readonly number[]): Prompt {
-    return promptFromIds(this.tokenizer, ids);
+  promptFromIds(ids: readonly number[], images: readonly PromptImage[] = []): Prompt<PromptImage> {
+    return promptFromIds(this.tokenizer, ids, { images });
   }
 
   /** A conversation by the checkpoint's chat template, up to where the assistant answers. */
-  chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Prompt {
-    return chatPrompt(this.#chatTemplate, this.tokenizer, messages, options);
+  chat(
+    messages: readonly ChatMessage<PromptImage>[],
+    options: Omit<ChatOptions<PromptImage>, "imageRules"> = {},
+  ): Prompt<PromptImage> {
+    const rules = { imageRules: this.#imageRules };
+    return chatPrompt(this.#chatTemplate, this.tokenizer, messages, { ...options, ...rules });
   }
 
   /** Gives the weights' memory back. */
@@ -147,4 +169,9 @@ export class LanguageModel {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+/** A bare picture among the parts of a prompt. */
+function asPart(part: PromptPart<PromptImage> | PromptImage): PromptPart<PromptImage> {
+  return typeof part === "object" && "data" in part ? { image: part } : part;
 }

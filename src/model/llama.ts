@@ -1,4 +1,3 @@
-import { add } from "../kernels/elementwise.ts";
 import { gatherRows } from "../kernels/gather.ts";
 import { rmsNorm } from "../kernels/rms-norm.ts";
 import type { Device } from "../tensor/device.ts";
@@ -61,7 +60,12 @@ export class LlamaNetwork implements Network {
   }
 
   *embedTokens(ids: Tensor, at: Sites): Walk<Tensor> {
-    return yield* at.pass("embed", gatherRows(this.#w.embedding, ids));
+    return yield* at.pass("embed", this.tokenEmbeddings(ids));
+  }
+
+  /** Rows of the embedding for ids u32 [rows]: [rows, width]. */
+  tokenEmbeddings(ids: Tensor): Tensor {
+    return gatherRows(this.#w.embedding, ids);
   }
 
   layer(index: number, x: Tensor, pass: Pass): Walk<Tensor> {

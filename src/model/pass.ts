@@ -1,9 +1,9 @@
 import type { Device } from "../tensor/device.ts";
 import type { Scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import type { KeyStore } from "./key-store.ts";
+import { type KeyStore, PassKeys } from "./key-store.ts";
 import { RowMap } from "./rows.ts";
-import { type SiteFilter, Sites } from "./sites.ts";
+import { type SiteFilter, type SitePrefix, Sites } from "./sites.ts";
 
 /** Positions `start` up to but not including `end` that a query may attend to. */
 export interface Reach {
@@ -14,11 +14,23 @@ export interface Reach {
 /** The attention mask of a layer, as a rule: what a query at `position` of sequence `sequence` may attend to. */
 export type AttentionRule = (sequence: number, position: number) => Reach;
 
+/** Every position of the sequence: encoders. */
+export const full: AttentionRule = () => ({ start: 0, end: Number.POSITIVE_INFINITY });
+
 export const causal: AttentionRule = (_sequence, position) => ({ start: 0, end: position + 1 });
 
 /** The `window` latest positions, the query's own included (Mistral's sliding window). */
 export function slidingWindow(window: number): AttentionRule {
   return (_sequence, position) => ({ start: Math.max(0, position + 1 - window), end: position + 1 });
+}
+
+export interface PassOptions {
+  /** The pass is over the first rows of this one and shares its tables. */
+  parent?: Pass;
+  /** Goes in front of its sites' names. */
+  prefix?: SitePrefix;
+  /** For each sequence, the number of images that the sequences before it have. */
+  firstImages?: readonly number[];
 }
 
 /** What one call of a network needs to know about the rows that it computes. */
@@ -30,22 +42,32 @@ export class Pass {
   /** u32 [rows] */
   readonly positions: Tensor;
   readonly #scope: Scope;
-  readonly #parent: Pass | undefined;
+  readonly #options: PassOptions;
   readonly #segments = new Map<AttentionRule, Tensor>();
   #keyColumns: RowMap | undefined;
 
-  /** Its tables live as long as `scope`. With a parent, the pass is over the first rows of the parent's. */
-  constructor(scope: Scope, device: Device, rows: RowMap, keys: KeyStore, inUse: SiteFilter, parent?: Pass) {
+  /** Its tables live as long as `scope`. */
+  constructor(
+    scope: Scope,
+    device: Device,
+    rows: RowMap,
+    keys: KeyStore,
+    inUse: SiteFilter,
+    options: PassOptions = {},
+  ) {
     this.device = device;
     this.rows = rows;
     this.keys = keys;
     this.inUse = inUse;
     this.#scope = scope;
-    this.#parent = parent;
+    this.#options = options;
     this.positions = scope.enter(
       () =>
-        parent?.positions.rows(0, rows.length) ??
-        device.tensor(Uint32Array.from([...rows.entries()], (e) => e.position), { dtype: "u32" }),
+        options.parent?.positions.rows(0, rows.length) ??
+        device.tensor(
+          Uint32Array.from([...rows.entries()], (e) => e.position),
+          { dtype: "u32" },
+        ),
     );
   }
 
@@ -57,12 +79,34 @@ export class Pass {
   /** The pass that computes only the first sequences of this one. */
   first(sequences: number): Pass {
     const rows = new RowMap(this.rows.spans.slice(0, sequences));
-    return new Pass(this.#scope, this.device, rows, this.keys, this.inUse, this);
+    return new Pass(this.#scope, this.device, rows, this.keys, this.inUse, {
+      ...this.#options,
+      parent: this,
+    });
+  }
+
+  /**
+   * The pass over the images of this pass's prompts, a sequence an image, each of so many rows: the vision tower's
+   * patches, or the features that it hands on. Images are numbered through the whole batch.
+   */
+  images(perPrompt: readonly number[], rowsPerImage: number): Pass {
+    const { firstImages } = this.#options;
+    let row = 0;
+    const spans = this.rows.spans.flatMap(({ sequence }, i) =>
+      Array.from({ length: perPrompt[i]! }, (_, image) => {
+        row += rowsPerImage;
+        const first = firstImages?.[sequence] ?? 0;
+        return { sequence: first + image, position: 0, row: row - rowsPerImage, count: rowsPerImage };
+      }),
+    );
+    const rows = new RowMap(spans);
+    return new Pass(this.#scope, this.device, rows, new PassKeys(rows), this.inUse, { prefix: "vision." });
   }
 
   /** The sites of one layer, or those outside the layers. */
   sites(layer?: number): Sites {
-    return new Sites(this.inUse, this.rows, { layer, keys: this.#columns() });
+    const { prefix } = this.#options;
+    return new Sites(this.inUse, this.rows, { prefix, layer, keys: this.#columns() });
   }
 
   /**
@@ -73,7 +117,7 @@ export class Pass {
     let table = this.#segments.get(rule);
     if (!table) {
       table = this.#scope.enter(
-        () => this.#parent?.segments(rule).rows(0, this.rows.length) ?? this.#table(rule),
+        () => this.#options.parent?.segments(rule).rows(0, this.rows.length) ?? this.#table(rule),
       );
       this.#segments.set(rule, table);
     }

@@ -2,16 +2,19 @@ import { CheckpointError } from "../tensor/errors.ts";
 import type { JsonObject } from "./config.ts";
 import type { Family } from "./family.ts";
 import { llama } from "./llama.ts";
+import { llava } from "./llava.ts";
 import { mistral } from "./mistral.ts";
 
-const FAMILIES: readonly Family[] = [llama, mistral];
+const FAMILIES: readonly Family[] = [llama, mistral, llava];
 
 /** The family of a config.json. Throws CheckpointError, listing what is supported. */
 export function familyOf(config: JsonObject, where: string): Family {
   const type = config["model_type"];
   const family = FAMILIES.find((f) => f.modelType === type);
   if (family) return family;
-  const architectures = Array.isArray(config["architectures"]) ? ` (${config["architectures"].join(", ")})` : "";
+  const architectures = Array.isArray(config["architectures"])
+    ? ` (${config["architectures"].join(", ")})`
+    : "";
   throw new CheckpointError(
     `${where}: models of type ${JSON.stringify(type)}${architectures} are not supported; supported are ` +
       FAMILIES.map((f) => f.modelType).join(", "),

@@ -126,10 +126,13 @@ export interface Visitor {
 /** Sees nothing, and so costs nothing. */
 export const NO_VISITOR: Visitor = { uses: () => false, visit() {} };
 
+/** Tells the sites of one part of a model from those of another. */
+export type SitePrefix = "" | "vision.";
+
 /** The sites of one block (or of none, for those outside the blocks) within one pass. */
 export class Sites {
   readonly #inUse: SiteFilter;
-  readonly #prefix: "" | "vision.";
+  readonly #prefix: SitePrefix;
   readonly #suffix: string;
   readonly #rows: RowMap;
   readonly #keys: RowMap | undefined;
@@ -137,7 +140,7 @@ export class Sites {
   constructor(
     inUse: SiteFilter,
     rows: RowMap,
-    { prefix = "", layer, keys }: { prefix?: "" | "vision."; layer?: number; keys?: RowMap } = {},
+    { prefix = "", layer, keys }: { prefix?: SitePrefix; layer?: number; keys?: RowMap } = {},
   ) {
     this.#inUse = inUse;
     this.#prefix = prefix;

@@ -22,6 +22,8 @@ export interface Weights {
   /** True when the checkpoint has a tensor of that name. */
   has(name: string): boolean;
   tensor(name: string, shape: Shape): Promise<Tensor>;
+  /** The same elements under another shape. */
+  reshape(tensor: Tensor, shape: Shape): Tensor;
   /** `<name>.weight` [out, in] and, if asked for, `<name>.bias` [out]. */
   linear(name: string, shape: readonly [out: number, width: number], bias?: boolean): Promise<Linear>;
 }
@@ -66,6 +68,7 @@ abstract class WeightsBase implements Weights {
   }
 
   abstract tensor(name: string, shape: Shape): Promise<Tensor>;
+  abstract reshape(tensor: Tensor, shape: Shape): Tensor;
   abstract linear(name: string, shape: readonly [number, number], bias?: boolean): Promise<Linear>;
 }
 
@@ -84,6 +87,10 @@ class Check extends WeightsBase {
       }
     }
     return PLACEHOLDER;
+  }
+
+  reshape(tensor: Tensor): Tensor {
+    return tensor;
   }
 
   async linear(name: string, shape: readonly [number, number], bias = false): Promise<Linear> {
@@ -130,6 +137,10 @@ class Load extends WeightsBase {
     const tensor = this.#memory.enter(() => this.device.empty(shape, entry.dtype, name));
     await this.#fill(tensor, entry);
     return tensor;
+  }
+
+  reshape(tensor: Tensor, shape: Shape): Tensor {
+    return this.#memory.enter(() => tensor.reshape(shape));
   }
 
   async linear(name: string, shape: readonly [number, number], bias = false): Promise<Linear> {

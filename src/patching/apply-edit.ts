@@ -1,4 +1,3 @@
-import { takeRows } from "../model/forward.ts";
 import {
   addRows,
   interpolateRows,
@@ -8,6 +7,7 @@ import {
   setRows,
   zeroRows,
 } from "../kernels/rows.ts";
+import { takeRows } from "../model/forward.ts";
 import type { SiteEvent } from "../model/sites.ts";
 import type { Device } from "../tensor/device.ts";
 import { SiteError } from "../tensor/errors.ts";
@@ -50,7 +50,8 @@ export function editValue(edit: Edit, target: Target, device: Device): Tensor | 
   }
   const size = width ?? value.length;
   if (value.length === size) return device.tensor(value, { shape: [size] });
-  if (rows !== undefined && value.length === rows * size) return device.tensor(value, { shape: [rows, size] });
+  if (rows !== undefined && value.length === rows * size)
+    return device.tensor(value, { shape: [rows, size] });
   return reject(`${value.length} numbers`);
 }
 
@@ -92,11 +93,15 @@ function editAttention(
     const [columns, ...more] = event.keys!.of(sequence);
     if (found.length === 0 || !columns) continue;
     if (more.length > 0) {
-      throw new SiteError(`${target.label}: the keys of this resumed run are in two places; run it in full instead`);
+      throw new SiteError(
+        `${target.label}: the keys of this resumed run are in two places; run it in full instead`,
+      );
     }
     const features = { start: columns.row, end: columns.row + columns.count };
     if (value && value.dim(-1) !== columns.count) {
-      throw new SiteError(`${target.label}: expected values for ${columns.count} keys, found ${value.dim(-1)}`);
+      throw new SiteError(
+        `${target.label}: expected values for ${columns.count} keys, found ${value.dim(-1)}`,
+      );
     }
     const ids = target.heads.flatMap((head) => found.map(({ row }) => head * rows + row));
     const perHead = value?.rank === 2 ? target.heads.flatMap(() => found.map(({ i }) => i)) : undefined;

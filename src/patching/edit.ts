@@ -74,12 +74,22 @@ export function meanAblate(site: SiteName, at: Positions, mean: EditValue, optio
 }
 
 /** Takes the component along a direction out; the direction need not have unit length. */
-export function projectOut(site: SiteName, at: Positions, direction: EditValue, options: EditOptions = {}): Edit {
+export function projectOut(
+  site: SiteName,
+  at: Positions,
+  direction: EditValue,
+  options: EditOptions = {},
+): Edit {
   return edit("projectOut", site, at, { value: direction, ...options });
 }
 
 /** Leaves only the component along a direction. */
-export function projectOnto(site: SiteName, at: Positions, direction: EditValue, options: EditOptions = {}): Edit {
+export function projectOnto(
+  site: SiteName,
+  at: Positions,
+  direction: EditValue,
+  options: EditOptions = {},
+): Edit {
   return edit("projectOnto", site, at, { value: direction, ...options });
 }
 

@@ -67,7 +67,9 @@ export async function logitLens(
   const layers = options.layers ?? Array.from({ length: model.config.layers }, (_, i) => i);
   if (!STREAM_SITES.has(site)) {
     const fitting = LAYER_SITES.filter((s) => STREAM_SITES.has(s)).join(", ");
-    throw new SiteError(`logit lens: ${site} is not as wide as the residual stream; expected one of ${fitting}`);
+    throw new SiteError(
+      `logit lens: ${site} is not as wide as the residual stream; expected one of ${fitting}`,
+    );
   }
   const { device } = model;
   const taps = Object.fromEntries(layers.map((layer) => [`${layer}`, tap(`${site}.${layer}`, at)]));

@@ -1,7 +1,7 @@
+import type { Folder } from "../model/folder.ts";
 import { forward } from "../model/forward.ts";
 import { PassKeys } from "../model/key-store.ts";
 import { LanguageModel, type LoadOptions, loadParts } from "../model/language-model.ts";
-import type { Folder } from "../model/folder.ts";
 import { Pass } from "../model/pass.ts";
 import { checkContext, type Prompt } from "../model/prompt.ts";
 import { RowMap } from "../model/rows.ts";

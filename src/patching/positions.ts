@@ -20,7 +20,8 @@ export function isOnePosition(at: Positions): at is OnePosition {
  */
 export function resolvePositions(at: Positions, prompt: Prompt, newTokens = 0): number[] {
   const length = prompt.length + newTokens;
-  const absolute = (position: number) => (position < 0 ? prompt.at(position) : resolvePosition(position, length));
+  const absolute = (position: number) =>
+    position < 0 ? prompt.at(position) : resolvePosition(position, length);
   if (typeof at === "function") return [absolute(at(prompt))];
   if (typeof at === "number") return [absolute(at)];
   if (at === "all") return range(0, prompt.length);
@@ -30,9 +31,7 @@ export function resolvePositions(at: Positions, prompt: Prompt, newTokens = 0): 
   }
   if ("start" in at) {
     if (!(at.start >= 0 && at.start < at.end && at.end <= length)) {
-      throw new PromptError(
-        `Expected a span within ${length} tokens, found ${at.start} to ${at.end}.`,
-      );
+      throw new PromptError(`Expected a span within ${length} tokens, found ${at.start} to ${at.end}.`);
     }
     return range(at.start, at.end);
   }

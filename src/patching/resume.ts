@@ -106,7 +106,9 @@ function resumedForward(
   const rows = packed(entering);
   const prefix = new RowMap(
     entering.flatMap(({ variant, prompt, position }) =>
-      position === 0 ? [] : [{ sequence: variant, position: 0, row: recording.rows.row(prompt, 0)!, count: position }],
+      position === 0
+        ? []
+        : [{ sequence: variant, position: 0, row: recording.rows.row(prompt, 0)!, count: position }],
     ),
   );
   const whole = new Pass(scope, device, rows, new ResumedKeys(rows, prefix, recording.keys), (site) =>

@@ -9,9 +9,9 @@ import { SiteError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Edit } from "./edit.ts";
 import type { OnePosition } from "./positions.ts";
+import type { Target } from "./site-targets.ts";
 import type { Tap } from "./tap.ts";
 import { resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
-import type { Target } from "./site-targets.ts";
 
 export interface RunOptions<T extends Readonly<Record<string, Tap>> = Record<never, never>> {
   /** What to copy; the result has a tensor under each of these names. */
@@ -29,7 +29,11 @@ type TapValues<T> = { [K in keyof T]: Tensor };
 
 /** A tap's value for a list of prompts; see {@link Tap}. */
 type TapLists<T> = {
-  [K in keyof T]: T[K] extends Tap<infer At> ? (At extends OnePosition ? Tensor | Tensor[] : Tensor[]) : never;
+  [K in keyof T]: T[K] extends Tap<infer At>
+    ? At extends OnePosition
+      ? Tensor | Tensor[]
+      : Tensor[]
+    : never;
 };
 
 /** Logits: [vocab], or [positions, vocab] if all were asked for. Undefined after an early stop. */
@@ -71,13 +75,19 @@ export function run(
   return device.scope(() => {
     const resolvedEdits = resolveEdits(edits, config, device, prompts);
     const resolvedTaps = resolveTaps(taps, config, prompts, single);
-    const targets = [...resolvedEdits.map((e) => e.target), ...Object.values(resolvedTaps).map((t) => t.target)];
+    const targets = [
+      ...resolvedEdits.map((e) => e.target),
+      ...Object.values(resolvedTaps).map((t) => t.target),
+    ];
     checkStop(targets, stopAfter);
     const watcher = new Watcher(resolvedEdits, resolvedTaps);
 
     const rows = RowMap.packed(prompts.map((p) => p.length));
-    const pass = new Pass(device.currentScope!, device, rows, new PassKeys(rows), (site) => watcher.uses(site));
-    const everywhere = options.logits === "all" || targets.some((t) => headBeforeLast(t, config.layers, prompts));
+    const pass = new Pass(device.currentScope!, device, rows, new PassKeys(rows), (site) =>
+      watcher.uses(site),
+    );
+    const everywhere =
+      options.logits === "all" || targets.some((t) => headBeforeLast(t, config.layers, prompts));
     const computed = everywhere ? "all" : "last";
     const logits = drive(forward(network, prompts, pass, { stopAfter, logits: computed }), watcher);
     return {

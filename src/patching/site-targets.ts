@@ -1,6 +1,6 @@
-import { placeOf, siteShape } from "../model/site-shapes.ts";
 import type { DecoderConfig } from "../model/decoder-config.ts";
 import type { Prompt } from "../model/prompt.ts";
+import { placeOf, siteShape } from "../model/site-shapes.ts";
 import { layoutOf, type SiteLayout, type SiteName } from "../model/sites.ts";
 import { SiteError } from "../tensor/errors.ts";
 import { type Positions, resolvePositions, showPositions } from "./positions.ts";
@@ -48,7 +48,9 @@ export function resolveTarget(
   const positions = new Map([...sequences].map((s) => [s, resolvePositions(at, prompts[s]!, newTokens)]));
   const { heads = 0, features: total } = siteShape(config, place.site);
   if (head !== undefined && !(Number.isInteger(head) && head >= 0 && head < heads)) {
-    throw new SiteError(`${label}: ${heads ? `expected a head from 0 to ${heads - 1}` : "this site has no heads"}, found head ${head}`);
+    throw new SiteError(
+      `${label}: ${heads ? `expected a head from 0 to ${heads - 1}` : "this site has no heads"}, found head ${head}`,
+    );
   }
   const shared = { site, layout, layer: place.layer, label, positions };
   if (total === "keys") {
@@ -56,7 +58,12 @@ export function resolveTarget(
     const all = Array.from({ length: heads }, (_, h) => h);
     return { ...shared, heads: head === undefined ? all : [head], features: undefined, width: undefined };
   }
-  const range = featureRange(label, head === undefined ? undefined : { head, size: total / heads }, features, total);
+  const range = featureRange(
+    label,
+    head === undefined ? undefined : { head, size: total / heads },
+    features,
+    total,
+  );
   return { ...shared, heads: [], features: range, width: range ? range.end - range.start : total };
 }
 

@@ -32,7 +32,11 @@ export class TapResult {
 
   /** Copies what an event holds of the positions in question. */
   take(event: SiteEvent): void {
-    if (event.layout === "attention") return this.#takeAttention(event);
+    if (event.layout === "attention") this.#takeAttention(event);
+    else this.#takeRows(event);
+  }
+
+  #takeRows(event: SiteEvent): void {
     const { positions } = this.target;
     const all = rowsOf(positions.keys(), positions, event.rows);
     if (all) {

@@ -1,6 +1,4 @@
-import { stack } from "../kernels/concat.ts";
-import { contiguous } from "../kernels/copy.ts";
-import { concat } from "../kernels/concat.ts";
+import { concat, stack } from "../kernels/concat.ts";
 import { mean } from "../kernels/reduce.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { hashPrompts, type Prompt } from "../model/prompt.ts";
@@ -36,7 +34,13 @@ export interface ExtractOptions {
 export function extractActivations(
   model: LanguageModel,
   prompts: readonly Prompt[],
-  { site = "resid_post", at = -1, layers = allLayers(model), batchTokens = 1024, onProgress }: ExtractOptions = {},
+  {
+    site = "resid_post",
+    at = -1,
+    layers = allLayers(model),
+    batchTokens = 1024,
+    onProgress,
+  }: ExtractOptions = {},
 ): Tensor {
   if (prompts.length === 0) throw new SiteError("extract: expected at least one prompt, found none");
   if (layers.length === 0) throw new SiteError("extract: expected at least one layer, found none");
@@ -96,7 +100,9 @@ export class TaskVectors {
   at(layer: number): Tensor {
     const index = this.origin.layers.indexOf(layer);
     if (index >= 0) return this.vectors.at(index);
-    throw new SiteError(`no task vector of layer ${layer}; there are those of ${this.origin.layers.join(", ")}`);
+    throw new SiteError(
+      `no task vector of layer ${layer}; there are those of ${this.origin.layers.join(", ")}`,
+    );
   }
 
   dispose(): void {

@@ -85,7 +85,9 @@ export function resolveEdits(
   return edits.map((edit) => {
     const { prompt } = edit;
     if (prompt !== undefined && !(Number.isInteger(prompt) && prompts[prompt])) {
-      throw new SiteError(`${edit.operation} at ${edit.site}: there is no prompt ${prompt} among ${prompts.length}`);
+      throw new SiteError(
+        `${edit.operation} at ${edit.site}: there is no prompt ${prompt} among ${prompts.length}`,
+      );
     }
     const sequences = prompt === undefined ? prompts.keys() : [prompt];
     const target = resolveTarget(edit.operation, edit, config, prompts, sequences, newTokens);
@@ -103,7 +105,11 @@ export function resolveTaps(
   const results: Record<string, TapResult> = {};
   for (const [name, tap] of Object.entries(taps)) {
     const target = resolveTarget(`tap ${name}`, tap, config, prompts, prompts.keys());
-    results[name] = new TapResult(target, { single, onePosition: isOnePosition(tap.at), oneHead: tap.head !== undefined });
+    results[name] = new TapResult(target, {
+      single,
+      onePosition: isOnePosition(tap.at),
+      oneHead: tap.head !== undefined,
+    });
   }
   return results;
 }

@@ -4,7 +4,7 @@ import type { DType } from "./dtype.ts";
  * How a kernel sees a tensor: `read`, `write` or `update` (both), by single elements or, with a 4, by groups of four
  * elements (offset and rows then have to be multiples of four). With a question mark the tensor may be absent.
  */
-export type Access = "read" | "read4" | "write" | "write4" | "update" | "update4" | "read?" | "read4?";
+export type Access = "read" | "read4" | "write" | "write4" | "update" | "update4" | "read?" | "read4?" | "write?";
 
 /** A tensor as one kernel variant sees it. */
 export interface BindingShape {

@@ -1,0 +1,19 @@
+import type { Command } from "commander";
+import { convertCommand } from "./convert.ts";
+import { devicesCommand } from "./devices.ts";
+import { extractCommand } from "./extract.ts";
+import { generateCommand } from "./generate.ts";
+import { inspectCommand } from "./inspect.ts";
+import { lensCommand } from "./lens.ts";
+import { patchCommand } from "./patch.ts";
+
+/** The commands of `xpatch`, in the order of its help. A new one is a file beside this and a line here. */
+export const COMMANDS: readonly (() => Command)[] = [
+  devicesCommand,
+  inspectCommand,
+  generateCommand,
+  extractCommand,
+  patchCommand,
+  lensCommand,
+  convertCommand,
+];

@@ -1,0 +1,112 @@
+import type { Command } from "commander";
+import type { Prompt } from "../model/prompt.ts";
+import type { Tokenizer } from "../model/tokenizer.ts";
+import type { Edit } from "../patching/edit.ts";
+import type { PatchableModel } from "../patching/model.ts";
+import { number, wholeNumber } from "./arguments.ts";
+import { newCommand } from "./command.ts";
+import { EDIT_HELP, type EditArgument, editArgument, editOf, showEdit } from "./edit-argument.ts";
+import { note, printResult } from "./output.ts";
+import { formatSetting, MODEL_OPTION, type ModelArguments, settingOf, withModel } from "./session.ts";
+import { addPromptOptions, type PromptArguments, promptText } from "./text-files.ts";
+import { readVectors } from "./vector-files.ts";
+
+interface Arguments extends ModelArguments, PromptArguments {
+  readonly maxNewTokens: number;
+  readonly temperature?: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly seed: number;
+  readonly chat?: boolean;
+  readonly edit?: readonly EditArgument[];
+}
+
+export function generateCommand(): Command {
+  const command = newCommand("generate", "Continue a prompt, token by token", [
+    'generate --model HuggingFaceTB/SmolLM2-135M-Instruct --prompt "The capital of France is" --max-new-tokens 8',
+    'generate --model ./smollm2 --chat --prompt "What is a task vector?" --temperature 0.7 --seed 3',
+    'generate --model ./smollm2 --prompt "Q: Italy\\nA:" --edit set:resid_post.21@-1=capital.safetensors',
+  ]);
+  command.requiredOption(...MODEL_OPTION);
+  return addPromptOptions(command)
+    .option("--chat", "the prompt is a user's message: put it through the checkpoint's chat template")
+    .option("--max-new-tokens <n>", "most tokens to add", wholeNumber(1), 64)
+    .option(
+      "--temperature <t>",
+      "sample with this softmax temperature (default: the most probable token)",
+      number,
+    )
+    .option("--top-k <k>", "sample from the k most probable tokens only", wholeNumber(1))
+    .option("--top-p <p>", "sample from the most probable tokens that make up this probability only", number)
+    .option("--seed <n>", "seed of the sampling", wholeNumber(0), 0)
+    .option("--edit <edit>", EDIT_HELP, editArgument)
+    .action(async (args: Arguments) => {
+      const text = await promptText(args, command);
+      await withModel(args, (model) => generate(model, text, args));
+    });
+}
+
+async function generate(model: PatchableModel, text: string, args: Arguments): Promise<void> {
+  const { maxNewTokens, temperature, topK, topP, seed, edit: edits = [], json } = args;
+  const prompt = args.chat ? model.chat([{ role: "user", content: text }]) : model.prompt(text);
+  const stream = new TextStream(model.tokenizer);
+  const started = performance.now();
+  const answer = await model.generate(prompt, {
+    maxNewTokens,
+    temperature,
+    topK,
+    topP,
+    seed,
+    edits: await Promise.all(edits.map((edit) => readEdit(model, edit))),
+    onToken: ({ id }) => {
+      if (!json) process.stdout.write(stream.next(id));
+    },
+  });
+  const seconds = (performance.now() - started) / 1000;
+  const setting = settingOf(model, seed);
+  const described = edits.map(showEdit);
+  const result = { ...setting, edits: described, prompt: promptReport(prompt), answer, seconds };
+  // The text has been streamed; what is left is how it ends.
+  printResult(result, json, () => stream.rest(answer.text));
+  note(
+    [
+      formatSetting(setting),
+      ...described,
+      `${prompt.length} + ${answer.ids.length} tokens in ${seconds.toFixed(2)} s` +
+        (answer.ended ? "" : `, stopped by --max-new-tokens ${maxNewTokens}`),
+    ].join("\n"),
+  );
+}
+
+async function readEdit(model: PatchableModel, edit: EditArgument): Promise<Edit> {
+  return editOf(edit, edit.file === undefined ? undefined : await readVectors(edit.file, model.device));
+}
+
+function promptReport({ text, ids, tokens }: Prompt) {
+  return { text, ids, tokens };
+}
+
+/** Text of tokens as they come. Bytes of a character that is not complete yet are held back. */
+class TextStream {
+  readonly #tokenizer: Tokenizer;
+  readonly #ids: number[] = [];
+  #shown = "";
+
+  constructor(tokenizer: Tokenizer) {
+    this.#tokenizer = tokenizer;
+  }
+
+  /** What there is to print when this token has come. */
+  next(id: number): string {
+    this.#ids.push(id);
+    const text = this.#tokenizer.decode(this.#ids, { skipSpecial: true });
+    return text.endsWith("\ufffd") ? "" : this.rest(text);
+  }
+
+  /** What of this text has not been printed. */
+  rest(text: string): string {
+    const rest = text.slice(this.#shown.length);
+    this.#shown = text;
+    return rest;
+  }
+}

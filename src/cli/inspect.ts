@@ -1,0 +1,212 @@
+import type { Command } from "commander";
+import { platform } from "#platform";
+import { findChatTemplate } from "../model/chat-template.ts";
+import { type Checkpoint, openCheckpoint } from "../model/checkpoint.ts";
+import type { DecoderConfig } from "../model/decoder-config.ts";
+import { familyOf } from "../model/registry.ts";
+import { siteNames, siteShape } from "../model/site-shapes.ts";
+import { type LayerSite, type ModelSite, parseSite } from "../model/sites.ts";
+import { createTokenizer, type Tokenizer } from "../model/tokenizer.ts";
+import type { AdapterChoice } from "../platform/platform.ts";
+import { CheckpointError, DeviceError, type XpatchError } from "../tensor/errors.ts";
+import { type Shape, sizeOf } from "../tensor/shape.ts";
+import { type CommonArguments, newCommand } from "./command.ts";
+import { formatInspection } from "./inspect-text.ts";
+import { printResult } from "./output.ts";
+import { adapterName } from "./session.ts";
+
+/** Something that could not be found out, and why. */
+export interface Problem {
+  readonly problem: string;
+}
+
+export interface TensorReport {
+  readonly name: string;
+  readonly stored: string;
+  readonly shape: Shape;
+  readonly bytes: number;
+}
+
+export interface SiteReport {
+  /** With `N` for the layer. */
+  readonly site: string;
+  /** Sizes; `rows` (tokens) and `keys` depend on the run. */
+  readonly shape: readonly (number | "rows" | "keys")[];
+  /** Heads that the last size divides into. */
+  readonly heads?: number;
+}
+
+export interface ArchitectureReport {
+  readonly family: string;
+  readonly config: DecoderConfig;
+  readonly sites: readonly SiteReport[];
+}
+
+export interface TokenizerReport {
+  readonly size: number;
+  readonly specialTokens: Readonly<Record<string, string>>;
+  /** Put in front of and behind every prompt. */
+  readonly prefix: readonly string[];
+  readonly suffix: readonly string[];
+  readonly chatTemplate: boolean;
+}
+
+export interface MemoryReport {
+  readonly adapter: string;
+  readonly weightBytes: number;
+  /** Keys and values, for each token of a generation. Missing where the architecture is not known. */
+  readonly cacheBytesPerToken?: number;
+  readonly maxBufferBytes: number;
+  readonly maxBindingBytes: number;
+  /** Tensors that no buffer of this adapter holds. */
+  readonly tooLarge: readonly string[];
+  /** Tensors that are bound in several windows. */
+  readonly windowed: readonly string[];
+}
+
+export interface InspectReport {
+  readonly checkpoint: string;
+  readonly files: readonly { readonly name: string; readonly metadata: Readonly<Record<string, unknown>> }[];
+  readonly parameters: number;
+  readonly bytes: number;
+  readonly dtypes: readonly { readonly dtype: string; readonly bytes: number }[];
+  readonly tensors: readonly TensorReport[];
+  /** These three are missing for a lone file. */
+  readonly architecture?: ArchitectureReport | Problem;
+  readonly tokenizer?: TokenizerReport | Problem;
+  readonly memory?: MemoryReport | Problem;
+}
+
+interface Arguments extends CommonArguments {
+  readonly tensors?: boolean;
+}
+
+export function inspectCommand(): Command {
+  return newCommand("inspect", "What is in a checkpoint: architecture, sites, tensors, tokenizer, memory", [
+    "inspect HuggingFaceTB/SmolLM2-135M-Instruct",
+    "inspect ./smollm2 --tensors",
+    "inspect model.gguf",
+  ])
+    .argument("<checkpoint>", "a folder, its URL, a hub id, or a lone .safetensors or .gguf file")
+    .option("--tensors", "list every tensor of a model; JSON and lone files always do")
+    .action(async (ref: string, { json, adapter, tensors }: Arguments) => {
+      const report = await inspect(ref, adapter);
+      printResult(report, json, (r) => formatInspection(r, { everyTensor: tensors ?? false }));
+    });
+}
+
+async function inspect(ref: string, adapter: AdapterChoice | undefined): Promise<InspectReport> {
+  await using checkpoint = await openCheckpoint(ref, { accessToken: process.env.HF_TOKEN });
+  const { name, entries, files, config } = checkpoint;
+  const bytesOf = new Map<string, number>();
+  for (const { stored, storedBytes } of entries)
+    bytesOf.set(stored, (bytesOf.get(stored) ?? 0) + storedBytes);
+  const contents = {
+    checkpoint: name,
+    files: files.map((file) => ({ name: file.name, metadata: plainMetadata(file.metadata) })),
+    parameters: entries.reduce((sum, entry) => sum + sizeOf(entry.shape), 0),
+    bytes: checkpoint.storedBytes,
+    dtypes: [...bytesOf].map(([dtype, bytes]) => ({ dtype, bytes })).sort((a, b) => b.bytes - a.bytes),
+    tensors: entries.map(({ name, stored, shape, storedBytes: bytes }) => ({ name, stored, shape, bytes })),
+  };
+  if (!config) return contents;
+  const tokenizer = await orProblem(CheckpointError, () => openTokenizer(checkpoint));
+  const architecture = await orProblem(CheckpointError, () => architectureOf(checkpoint, tokenizer));
+  const decoder = "problem" in architecture ? undefined : architecture.config;
+  return {
+    ...contents,
+    architecture,
+    tokenizer: "problem" in tokenizer ? tokenizer : await tokenizerReport(checkpoint, tokenizer),
+    memory: await orProblem(DeviceError, () => memoryOn(adapter, checkpoint, decoder)),
+  };
+}
+
+/** What `find` gives, or the message of the error of this kind that it throws. */
+async function orProblem<T>(kind: typeof XpatchError, find: () => Promise<T>): Promise<T | Problem> {
+  try {
+    return await find();
+  } catch (error) {
+    if (!(error instanceof kind)) throw error;
+    return { problem: error.message };
+  }
+}
+
+/** Metadata as JSON can hold it; the vocabularies in a GGUF file only by their length. */
+function plainMetadata(metadata: ReadonlyMap<string, unknown>): Record<string, unknown> {
+  const plain: Record<string, unknown> = {};
+  for (const [key, value] of metadata) {
+    if (typeof value === "bigint") plain[key] = `${value}`;
+    else if (typeof value === "object" && value !== null) {
+      plain[key] = `${(value as ArrayLike<unknown>).length} values`;
+    } else plain[key] = value;
+  }
+  return plain;
+}
+
+async function openTokenizer(checkpoint: Checkpoint): Promise<Tokenizer> {
+  const config = (await checkpoint.json("tokenizer_config.json")) ?? undefined;
+  return createTokenizer(await checkpoint.json("tokenizer.json"), config);
+}
+
+async function tokenizerReport(checkpoint: Checkpoint, tokenizer: Tokenizer): Promise<TokenizerReport> {
+  const spell = (ids: readonly number[]) => ids.map((id) => tokenizer.tokenOf(id));
+  const template = findChatTemplate({
+    jinja: await checkpoint.text("chat_template.jinja"),
+    json: await checkpoint.json("chat_template.json"),
+    processorConfig: await checkpoint.json("processor_config.json"),
+    tokenizerConfig: await checkpoint.json("tokenizer_config.json"),
+  });
+  return {
+    size: tokenizer.size,
+    specialTokens: tokenizer.specialTokens,
+    prefix: spell(tokenizer.prefix),
+    suffix: spell(tokenizer.suffix),
+    chatTemplate: template !== undefined,
+  };
+}
+
+async function architectureOf(
+  checkpoint: Checkpoint,
+  tokenizer: Tokenizer | Problem,
+): Promise<ArchitectureReport> {
+  const where = `${checkpoint.name}/config.json`;
+  const family = familyOf(checkpoint.config!, where);
+  const config = family.readConfig(checkpoint.config!, where, {
+    preprocessor:
+      (await checkpoint.json("preprocessor_config.json")) ?? (await checkpoint.json("processor_config.json")),
+    tokenOf: (id) => ("problem" in tokenizer ? `<#${id}>` : tokenizer.tokenOf(id)),
+  });
+  return { family: family.modelType, config, sites: sitesOf(config) };
+}
+
+/** Sites outside the layers, and those of a layer once for all. */
+function sitesOf(config: DecoderConfig): SiteReport[] {
+  return siteNames(config).flatMap((name) => {
+    const { site, layer } = parseSite(name);
+    if (layer !== undefined && layer > 0) return [];
+    const { features, heads } = siteShape(config, site as LayerSite | ModelSite);
+    const label = layer === undefined ? site : `${site}.N`;
+    if (features === "keys") return [{ site: label, shape: [heads!, "rows", "keys"] }];
+    return [{ site: label, shape: ["rows", features], ...(heads !== undefined && { heads }) }];
+  });
+}
+
+async function memoryOn(
+  choice: AdapterChoice | undefined,
+  { entries }: Checkpoint,
+  config: DecoderConfig | undefined,
+): Promise<MemoryReport> {
+  const { info, limits } = await platform.requestAdapter({ adapter: choice });
+  const { maxBufferSize, maxStorageBufferBindingSize } = limits;
+  const over = (limit: number) => entries.filter((entry) => entry.byteLength > limit).map(({ name }) => name);
+  return {
+    adapter: adapterName(info),
+    weightBytes: entries.reduce((sum, entry) => sum + entry.byteLength, 0),
+    // Keys and values are kept in f32.
+    ...(config && { cacheBytesPerToken: 2 * 4 * config.layers * config.kvHeads * config.headDim }),
+    maxBufferBytes: maxBufferSize,
+    maxBindingBytes: maxStorageBufferBindingSize,
+    tooLarge: over(maxBufferSize),
+    windowed: over(maxStorageBufferBindingSize),
+  };
+}

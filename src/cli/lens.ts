@@ -1,0 +1,117 @@
+import type { Command } from "commander";
+import type { LayerSite } from "../model/sites.ts";
+import { type LensToken, logitLens } from "../patching/logit-lens.ts";
+import type { PatchableModel } from "../patching/model.ts";
+import { type Positions, resolvePositions } from "../patching/positions.ts";
+import { layerSite, layers, positions, wholeNumber } from "./arguments.ts";
+import { newCommand } from "./command.ts";
+import { quote, showPercent, table, terminalWidth } from "./layout.ts";
+import { printResult } from "./output.ts";
+import {
+  formatSetting,
+  MODEL_OPTION,
+  type ModelArguments,
+  type Setting,
+  settingOf,
+  withModel,
+} from "./session.ts";
+import { addPromptOptions, type PromptArguments, promptText } from "./text-files.ts";
+
+interface Arguments extends ModelArguments, PromptArguments {
+  readonly site: LayerSite;
+  readonly at: Positions;
+  readonly layers?: readonly number[];
+  readonly top: number;
+}
+
+export interface LensReport extends Setting {
+  readonly site: LayerSite;
+  readonly prompt: string;
+  /** The positions looked at, and their tokens as the vocabulary spells them. */
+  readonly positions: readonly { readonly position: number; readonly token: string }[];
+  readonly cells: readonly {
+    readonly layer: number;
+    readonly position: number;
+    /** The most probable first; `token` is spelled like those above. */
+    readonly tokens: readonly (LensToken & { readonly token: string })[];
+  }[];
+}
+
+export function lensCommand(): Command {
+  const command = newCommand("lens", "Logit lens: which tokens each layer and position reads as", [
+    'lens --model ./smollm2 --prompt "Q: Greece\\nA: Athens\\n\\nQ: Italy\\nA:"',
+    'lens --model ./smollm2 --prompt "Q: Italy\\nA:" --at -1 --top 8 --layers 15-29',
+  ]);
+  command.requiredOption(...MODEL_OPTION);
+  return addPromptOptions(command)
+    .option("--site <site>", "which activation of each layer", layerSite, "resid_post")
+    .option("--at <positions>", "token positions: -1, 0,3,5, 2..5 or all", positions, "all")
+    .option("--layers <layers>", "such as 0-5,8 (default: all)", layers)
+    .option("--top <k>", "tokens per cell; a table of several positions shows the first", wholeNumber(1), 5)
+    .action(async (args: Arguments) => {
+      const text = await promptText(args, command);
+      const report = await withModel(args, (model) => lens(model, text, args));
+      printResult(report, args.json, formatLens);
+    });
+}
+
+async function lens(model: PatchableModel, text: string, args: Arguments): Promise<LensReport> {
+  const { site, at, top } = args;
+  const prompt = model.prompt(text);
+  const found = resolvePositions(at, prompt);
+  const cells = await logitLens(model, prompt, { site, at, layers: args.layers, k: top });
+  return {
+    ...settingOf(model),
+    site,
+    prompt: prompt.text,
+    positions: found.map((position) => ({ position, token: prompt.tokens[position]! })),
+    cells: cells.map((cell) => ({
+      ...cell,
+      tokens: cell.tokens.map((found) => ({ ...found, token: model.tokenizer.tokenOf(found.id) })),
+    })),
+  };
+}
+
+/** A row a layer: the best tokens of a single position side by side, or the best one of each of several positions. */
+export function formatLens(report: LensReport, width = terminalWidth()): string {
+  const { site, positions: found, cells } = report;
+  const rows = [...new Set(cells.map((cell) => cell.layer))].map((layer) => ({
+    name: `${site}.${layer}`,
+    cells: cells.filter((cell) => cell.layer === layer),
+  }));
+  const show = ({ token, probability }: { token: string; probability: number }) =>
+    `${quote(token)} ${showPercent(probability)}`;
+  const title = (i: number) => `${found[i]!.position} ${quote(found[i]!.token)}`;
+  const lines = [formatSetting(report), ""];
+  if (found.length === 1) {
+    lines.push(`position ${title(0)}`, "");
+    lines.push(table(rows.map(({ name, cells: [cell] }) => [name, ...cell!.tokens.map(show)])));
+    return lines.join("\n");
+  }
+  const columns = found.map((_, i) => [title(i), ...rows.map((row) => show(row.cells[i]!.tokens[0]!))]);
+  const names = ["", ...rows.map((row) => row.name)];
+  const tables = fold(columns, width - widest(names)).map((part) =>
+    table(names.map((name, r) => [name, ...part.map((column) => column[r]!)])),
+  );
+  return [...lines, tables.join("\n\n")].join("\n");
+}
+
+/** Divides columns into groups that fit the width, at least one each. */
+function fold(columns: readonly string[][], width: number): string[][][] {
+  const groups: string[][][] = [];
+  let room = 0;
+  for (const column of columns) {
+    const needed = widest(column) + 2;
+    if (needed > room || groups.length === 0) {
+      groups.push([]);
+      room = width;
+    }
+    groups.at(-1)!.push(column);
+    room -= needed;
+  }
+  return groups;
+}
+
+function widest(cells: readonly string[]): number {
+  return Math.max(...cells.map((cell) => cell.length));
+}

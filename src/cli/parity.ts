@@ -1,0 +1,81 @@
+import { join } from "node:path";
+import type { Command } from "commander";
+import { loadModel } from "../patching/model.ts";
+import { cacheFolder } from "../platform/node-cache.ts";
+import { type Device, openDevice } from "../tensor/device.ts";
+import { CheckpointError, XpatchError } from "../tensor/errors.ts";
+import { type CommonArguments, newCommand } from "./command.ts";
+import { printResult } from "./output.ts";
+import { CaseFolder, type GoldenCase } from "./parity-folder.ts";
+import { checkReal } from "./parity-real.ts";
+import { formatParity, newReport, type ParityReport, type ParityResult } from "./parity-report.ts";
+import { checkTextCases } from "./parity-text.ts";
+import { MODEL_OPTION, settingOf, withModel } from "./session.ts";
+
+interface Arguments extends CommonArguments {
+  readonly real?: string;
+  readonly model: string;
+}
+
+export function parityCommand(): Command {
+  const command = newCommand("parity", "Compare with what Hugging Face transformers computed", [
+    "parity fixtures/llama fixtures/mistral",
+    "parity --real fixtures/real/smollm2.json",
+  ]);
+  return command
+    .argument("[folders...]", "folders with case.json, golden.safetensors and a checkpoint")
+    .option("--real <json>", "a real model's goldens instead, with a .golden.safetensors beside them")
+    .option(...MODEL_OPTION, join(cacheFolder(), "models", "smollm2-135m-instruct"))
+    .action(async (folders: string[], args: Arguments) => {
+      if (folders.length > 0 === (args.real !== undefined)) {
+        return command.error("error: expected either case folders or --real");
+      }
+      const { real } = args;
+      const results = real
+        ? [await withModel(args, (model) => checkReal(real, model))]
+        : await checkFolders(folders, args);
+      printResult(results, args.json, formatParity);
+      if (!results.every(({ passed }) => passed)) process.exitCode = 1;
+    });
+}
+
+/** A folder that cannot be run is a failure of its own and keeps nobody from the others. */
+async function checkFolders(folders: readonly string[], { adapter }: Arguments): Promise<ParityResult[]> {
+  await using device = await openDevice({ adapter });
+  const results: ParityResult[] = [];
+  for (const folder of folders) {
+    try {
+      results.push(await checkFolder(folder, device));
+    } catch (error) {
+      if (!(error instanceof XpatchError)) throw error;
+      results.push({ goldens: folder, error: error.message, passed: false });
+    }
+  }
+  return results;
+}
+
+/**
+ * Runs every case of a folder that holds a checkpoint and what Hugging Face transformers computed with it (case.json,
+ * golden.safetensors, model/) and compares. Throws CheckpointError for a folder that is not of this form, and for
+ * models and kinds of case that are not supported.
+ */
+export async function checkFolder(path: string, device: Device): Promise<ParityReport> {
+  await using folder = await CaseFolder.open(path);
+  using model = await loadModel(folder.model, { device });
+  const unknown = folder.cases.find((golden) => !isText(golden));
+  if (unknown) {
+    const fields = Object.keys(unknown.items[0] ?? {}).join(", ");
+    throw new CheckpointError(
+      `${path}: ${unknown.name}: expected cases of text alone, found one with ${fields}`,
+    );
+  }
+  const checks = await checkTextCases(folder, model);
+  return newReport(path, settingOf(model), checks, folder.goldens.unread);
+}
+
+/** Whether a case is made of text alone, for a decoder. */
+function isText({ items }: GoldenCase): boolean {
+  return items.every(
+    (item) => typeof item["text"] === "string" && !("images" in item) && !("target" in item),
+  );
+}

@@ -1,0 +1,73 @@
+import { XpatchError } from "../tensor/errors.ts";
+import type { TaskItem } from "./task.ts";
+
+export interface ScoreOptions {
+  /** Whether upper and lower case count as the same. Default true. */
+  readonly ignoreCase?: boolean;
+}
+
+/** How many answers are right, beside what a model that knows nothing would get. */
+export interface Score {
+  readonly correct: number;
+  readonly total: number;
+  readonly accuracy: number;
+  /** Different answers given. One or two of them mean a model stuck on a word, whatever the accuracy says. */
+  readonly distinct: number;
+  /** The accuracy of the best constant answer. */
+  readonly majority: number;
+}
+
+/**
+ * Whether an answer is right by the rule of Luo et al. 2025: it starts with a right output, or such an output starts with
+ * it (an answer of one token is often only the beginning of a word). White space around both is ignored; an empty answer
+ * is wrong.
+ */
+export function isCorrect(
+  answer: string,
+  outputs: readonly string[],
+  { ignoreCase = true }: ScoreOptions = {},
+): boolean {
+  const given = normalise(answer, ignoreCase);
+  if (given === "") return false;
+  return outputs.some((output) => {
+    const right = normalise(output, ignoreCase);
+    return given.startsWith(right) || right.startsWith(given);
+  });
+}
+
+/** Scores `answers[i]` as the answer to `items[i]`. Throws XpatchError when they differ in number or there are none. */
+export function scoreAnswers(
+  items: readonly TaskItem[],
+  answers: readonly string[],
+  options: ScoreOptions = {},
+): Score {
+  if (items.length !== answers.length || items.length === 0) {
+    throw new XpatchError(`expected an answer for each item, found ${answers.length} for ${items.length}`);
+  }
+  const { ignoreCase = true } = options;
+  const correct = items.filter((item, i) => isCorrect(answers[i]!, item.outputs, options)).length;
+  return {
+    correct,
+    total: items.length,
+    accuracy: correct / items.length,
+    distinct: new Set(answers.map((answer) => normalise(answer, ignoreCase))).size,
+    majority: majorityBaseline(items, options),
+  };
+}
+
+/**
+ * The accuracy of the best constant answer, among the outputs and their first words (which is what an answer of one token
+ * can amount to).
+ */
+export function majorityBaseline(items: readonly TaskItem[], options: ScoreOptions = {}): number {
+  const candidates = new Set(items.flatMap(({ outputs }) => outputs.flatMap((o) => [o, o.split(/\s/)[0]!])));
+  const accuracies = [...candidates].map(
+    (answer) => items.filter(({ outputs }) => isCorrect(answer, outputs, options)).length / items.length,
+  );
+  return Math.max(...accuracies);
+}
+
+function normalise(text: string, ignoreCase: boolean): string {
+  const trimmed = text.normalize("NFC").trim();
+  return ignoreCase ? trimmed.toLowerCase() : trimmed;
+}

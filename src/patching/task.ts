@@ -1,0 +1,135 @@
+import { XpatchError } from "../tensor/errors.ts";
+import { hashText } from "./text-hash.ts";
+
+export const SPLITS = ["train", "validation", "test"] as const;
+
+/** What an item may be used for: to train on, to choose by (a layer, a template), or to report on. */
+export type Split = (typeof SPLITS)[number];
+
+export interface TaskItem {
+  /** The question as text, e.g. "Greece". */
+  readonly input: string;
+  /** Right answers, at least one. The first is the one shown in examples. */
+  readonly outputs: readonly string[];
+  readonly split: Split;
+  /** Path of a picture of the input, relative to the task file. */
+  readonly image?: string;
+  /** Code points of an emoji of the input, as icon sets write them: "1f1ec-1f1f7". */
+  readonly emoji?: string;
+}
+
+/** A map from inputs to outputs, given by examples: country → capital, animal → young. */
+export interface Task {
+  readonly name: string;
+  /** The task in words, for prompts that instruct instead of showing examples: "The capital city of the country:". */
+  readonly instruction?: string;
+  /** Where the answers come from. */
+  readonly source?: string;
+  readonly license?: string;
+  /** In the order of the file; no input twice. */
+  readonly items: readonly TaskItem[];
+}
+
+/**
+ * Reads a task file: JSON with `name`, `items`, and optionally `instruction`, `source` and `license`. An item has an
+ * `input`, an `output` (a string, or a list of strings that are all right), and optionally `image`, `emoji` and `split`.
+ * An item without a split gets that of {@link splitOf}.
+ *
+ * @param where names the file in messages
+ * @throws XpatchError saying which item and field is wrong
+ */
+export function parseTask(text: string, where: string): Task {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw new XpatchError(`${where}: expected JSON: ${(cause as Error).message}`, { cause });
+  }
+  const file = fieldsOf(json, where, ["name", "instruction", "source", "license", "items"]);
+  const { name, items: list } = file;
+  if (!isText(name)) throw wrong(where, "name", "some text", name);
+  if (!Array.isArray(list) || list.length === 0) throw wrong(where, "items", "a list of items", list);
+  const items = list.map((item, i) => readItem(item, `${where}: items[${i}]`));
+
+  const seen = new Set<string>();
+  for (const { input } of items) {
+    if (seen.has(input)) throw new XpatchError(`${where}: expected each input once, found "${input}" twice`);
+    seen.add(input);
+  }
+  return { name, ...optionalTexts(file, ["instruction", "source", "license"], where), items };
+}
+
+/**
+ * The split of an input by rule: its hash sends 40 % to train, 30 % to validation, 30 % to test. It depends on nothing
+ * else, so an input is in the same split in every task, and stays there when items are added.
+ */
+export function splitOf(input: string): Split {
+  const fraction = hashText(input) / 2 ** 32;
+  if (fraction < 0.4) return "train";
+  return fraction < 0.7 ? "validation" : "test";
+}
+
+/** The items of a split. Throws XpatchError when there are none. */
+export function itemsOf(task: Task, split: Split): TaskItem[] {
+  const items = task.items.filter((item) => item.split === split);
+  if (items.length === 0) throw new XpatchError(`task ${task.name}: no item is in the ${split} split`);
+  return items;
+}
+
+function readItem(json: unknown, where: string): TaskItem {
+  const item = fieldsOf(json, where, ["input", "output", "image", "emoji", "split"]);
+  const { input, output } = item;
+  const outputs: unknown[] = Array.isArray(output) ? output : [output];
+  const split = item["split"] === undefined ? undefined : SPLITS.find((name) => name === item["split"]);
+  if (!isText(input)) throw wrong(where, "input", "some text", input);
+  if (outputs.length === 0 || !outputs.every(isText)) {
+    throw wrong(where, "output", "some text, or a list of such", output);
+  }
+  if (item["split"] !== undefined && !split) {
+    throw wrong(where, "split", `one of ${SPLITS.join(", ")}`, item["split"]);
+  }
+  return {
+    input,
+    outputs,
+    split: split ?? splitOf(input),
+    ...optionalTexts(item, ["image", "emoji"], where),
+  };
+}
+
+function fieldsOf(json: unknown, where: string, known: readonly string[]): Record<string, unknown> {
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw new XpatchError(`${where}: expected an object, found ${show(json)}`);
+  }
+  const unknown = Object.keys(json).find((key) => !known.includes(key));
+  if (unknown !== undefined) {
+    throw new XpatchError(`${where}: expected the fields ${known.join(", ")}; found "${unknown}"`);
+  }
+  return json as Record<string, unknown>;
+}
+
+function optionalTexts<K extends string>(
+  fields: Record<string, unknown>,
+  keys: readonly K[],
+  where: string,
+): { [key in K]?: string } {
+  const found: { [key in K]?: string } = {};
+  for (const key of keys) {
+    const value = fields[key];
+    if (value === undefined) continue;
+    if (!isText(value)) throw wrong(where, key, "some text", value);
+    found[key] = value;
+  }
+  return found;
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string" && value.trim() !== "";
+}
+
+function wrong(where: string, key: string, expected: string, found: unknown): XpatchError {
+  return new XpatchError(`${where}: expected ${key} to be ${expected}, found ${show(found)}`);
+}
+
+function show(value: unknown): string {
+  return value === undefined ? "nothing" : JSON.stringify(value).slice(0, 80);
+}

@@ -92,7 +92,7 @@ async function checkRow(out: Tensor, x: Tensor, weight: Tensor, row: number): Pr
   }
 }
 
-await using device = await openDevice();
+const device = await openDevice();
 function* cases(): Generator<BenchCase> {
   for (const dtype of ["f32", "f16"] as const) yield square(device, 512, dtype);
   for (const dtype of ["f32", "f16", "bf16"] as const) yield layer(device, 1, [1536, 576], dtype);
@@ -108,3 +108,4 @@ function* cases(): Generator<BenchCase> {
   for (const rows of [1, 128]) yield smolLM2(device, rows, "f16");
 }
 await report(device, cases());
+await device.destroy();

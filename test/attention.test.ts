@@ -146,7 +146,7 @@ describe.each(styles)("attention, %s kernels", (_style, options) => {
         const c = { ...shape, heads: group * shape.kvHeads };
         await check(device, c, randomSegments(c, seed), seed);
       }),
-      { numRuns: 25, seed: 7 },
+      { numRuns: 25, seed: 7, endOnFailure: true },
     );
   });
 

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { cast, contiguous, copy } from "../src/kernels/copy.ts";
+import { collapse } from "../src/kernels/strided.ts";
 import { bf16Bits, bf16Value, type DType, f16Bits, f16Value } from "../src/tensor/dtype.ts";
 import { LifetimeError } from "../src/tensor/errors.ts";
 import { randomArray } from "./helpers/compare.ts";
@@ -50,7 +51,7 @@ const EDGES = [
   1.5,
   2.5,
   -2.5,
-]; // prettier-ignore
+];
 
 describe("cast", () => {
   it("rounds f32 to f16 and bf16 to the nearest, ties to even", async () => {
@@ -108,7 +109,7 @@ describe("copy", () => {
       const bits = Uint16Array.of(0x7e01, 0xfc00, 1, 0x8001, 0x7fff, 0x3c00, 0x7f81, 0xffff, 42, 0);
       const x = device.empty([9], dtype);
       device.write(x, new Uint8Array(bits.buffer));
-      const halves = device.empty([5], "u32"); // the copy's words, seen as integers by concatenating in its buffer
+      const halves = device.empty([5], "u32"); // the copy's words, seen as integers
       device.recorder.copy(copy(x).storage.buffer, 0, halves.storage.buffer, 0, 20);
       expect(new Uint16Array((await halves.read()).buffer)).toEqual(bits);
     }
@@ -169,5 +170,25 @@ describe("contiguous", () => {
     const view = x.transpose();
     view.dispose();
     expect(() => contiguous(view)).toThrow(LifetimeError);
+  });
+});
+
+describe("collapse", () => {
+  it("joins dimensions that all operands walk with one step, and only those", () => {
+    expect(collapse([2, 3, 4], [[12, 4, 1]])).toEqual({ shape: [24], strides: [[1]] });
+    const two = [
+      [12, 4, 1],
+      [0, 4, 1],
+    ];
+    expect(collapse([2, 3, 4], two)).toEqual({
+      shape: [2, 12],
+      strides: [
+        [12, 1],
+        [0, 1],
+      ],
+    });
+    expect(collapse([3, 1, 2], [[1, 7, 3]])).toEqual({ shape: [3, 2], strides: [[1, 3]] });
+    expect(collapse([1, 1], [[5, 5]])).toEqual({ shape: [1], strides: [[1]] });
+    expect(collapse([5, 2], [[0, 0]])).toEqual({ shape: [10], strides: [[0]] });
   });
 });

@@ -141,6 +141,22 @@ describe("broadcasting", () => {
 });
 
 describe("binary operations", () => {
+  it("read views whose rows do not start at multiples of four", async () => {
+    const device = await testDevice();
+    const values = randomArray(6 * 13, 2);
+    const x = device.tensor(values, { shape: [6, 13] });
+    for (const [start, end] of [
+      [0, 4],
+      [0, 8],
+      [1, 13],
+      [4, 12],
+    ] as const) {
+      const view = x.slice(1, start, end);
+      const [expected, found] = await device.read([view, add(view, view)]);
+      expect(found).toEqual(expected.map((v) => v + v));
+    }
+  });
+
   it("take numbers on either side", async () => {
     const device = await testDevice();
     const x = device.tensor([1, -2, 4, 0.5, 8]);

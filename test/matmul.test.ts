@@ -220,33 +220,6 @@ describe.each(styles)("matmul, %s kernels", (_name, options) => {
     });
   });
 
-  it("handles more matrices, rows and columns than one dispatch dimension holds", async () => {
-    const device = await testDevice(options);
-    await withTensors(device, async () => {
-      const batches = 66_000; // at least a workgroup each
-      const a = device.tensor(randomArray(batches, 1), { shape: [batches, 1, 1] });
-      const values = await matmul(a, device.tensor([2, 3], { shape: [1, 2] })).read();
-      const expected = (await a.read()) as Float32Array;
-      expect(values).toEqual(
-        Float32Array.from({ length: 2 * batches }, (_, i) => expected[i >> 1]! * (2 + (i % 2))),
-      );
-    });
-    await withTensors(device, async () => {
-      const rows = 530_000; // eight to a workgroup of the register kernel
-      const x = device.tensor(randomArray(rows, 1), { shape: [rows, 1] });
-      const values = await linear(x, device.tensor([3], { shape: [1, 1] })).read();
-      const expected = (await x.read()) as Float32Array;
-      expect(values).toEqual(expected.map((n) => 3 * n));
-    });
-    await withTensors(device, async () => {
-      const columns = 265_000; // four to a workgroup of the matvec kernel
-      const weight = device.tensor(randomArray(4 * columns, 1), { shape: [columns, 4] });
-      const values = await linear(device.tensor([0, 0, 2, 0], { shape: [1, 4] }), weight).read();
-      const expected = (await weight.read()) as Float32Array;
-      expect(values).toEqual(Float32Array.from({ length: columns }, (_, i) => 2 * expected[4 * i + 2]!));
-    });
-  });
-
   it("reads tensors beyond the binding limit", async () => {
     const device = await testDevice({ ...options, maxBindingBytes: 4096 });
     for (const [rows, layout] of [
@@ -401,6 +374,40 @@ describe.each(vectorStyles)("linear, %s kernels", (_name, options) => {
         });
       }
     }
+  });
+});
+
+describe("more workgroups than one dispatch dimension holds", () => {
+  it("matrices of a batch (register kernels)", async () => {
+    const device = await testDevice({ kernels: "register" });
+    await withTensors(device, async () => {
+      const batches = 66_000; // a workgroup each
+      const a = device.tensor(randomArray(batches, 1), { shape: [batches, 1, 1] });
+      const out = matmul(a, device.tensor([2, 3], { shape: [1, 2] }));
+      const [factors, values] = await device.read([a, out]);
+      expect(values).toEqual(values.map((_, i) => Math.fround(factors[i >> 1]! * (2 + (i % 2)))));
+    });
+  });
+
+  it("rows (register kernels)", async () => {
+    const device = await testDevice({ kernels: "register" });
+    await withTensors(device, async () => {
+      const rows = 530_000; // eight to a workgroup
+      const x = device.tensor(randomArray(rows, 1), { shape: [rows, 1] });
+      const [factors, values] = await device.read([x, linear(x, device.tensor([3], { shape: [1, 1] }))]);
+      expect(values).toEqual(factors.map((n) => 3 * n));
+    });
+  });
+
+  it("columns (workgroup kernels)", async () => {
+    const device = await testDevice({ kernels: "workgroup" });
+    await withTensors(device, async () => {
+      const columns = 265_000; // four to a workgroup
+      const weight = device.tensor(randomArray(4 * columns, 1), { shape: [columns, 4] });
+      const out = linear(device.tensor([0, 0, 2, 0], { shape: [1, 4] }), weight);
+      const [factors, values] = await device.read([weight, out]);
+      expect(values).toEqual(values.map((_, i) => 2 * factors[4 * i + 2]!));
+    });
   });
 });
 

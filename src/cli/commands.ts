@@ -5,7 +5,9 @@ import { extractCommand } from "./extract.ts";
 import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
 import { lensCommand } from "./lens.ts";
+import { parityCommand } from "./parity.ts";
 import { patchCommand } from "./patch.ts";
+import { sweepCommand } from "./sweep.ts";
 
 /** The commands of `xpatch`, in the order of its help. A new one is a file beside this and a line here. */
 export const COMMANDS: readonly (() => Command)[] = [
@@ -14,6 +16,8 @@ export const COMMANDS: readonly (() => Command)[] = [
   generateCommand,
   extractCommand,
   patchCommand,
+  sweepCommand,
   lensCommand,
+  parityCommand,
   convertCommand,
 ];

@@ -1,9 +1,11 @@
 import { writeFile } from "node:fs/promises";
 import type { Command } from "commander";
+import type { Prompt } from "../model/prompt.ts";
 import type { LayerSite } from "../model/sites.ts";
+import { drawExamples, fewShotPrompt } from "../patching/few-shot.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { encodeTaskVectors, extractTaskVectors, type TaskVectorOrigin } from "../patching/task-vectors.ts";
-import { layerSite, layers, position } from "./arguments.ts";
+import { layerSite, layers, position, wholeNumber } from "./arguments.ts";
 import { newCommand } from "./command.ts";
 import { showBytes, table } from "./layout.ts";
 import { printResult, withProgress } from "./output.ts";
@@ -15,10 +17,13 @@ import {
   settingOf,
   withModel,
 } from "./session.ts";
+import { addTaskOptions, readItems, type TaskArguments } from "./task-files.ts";
 import { readLines } from "./text-files.ts";
 
-interface Arguments extends ModelArguments {
-  readonly prompts: string;
+interface Arguments extends ModelArguments, TaskArguments {
+  readonly prompts?: string;
+  readonly shots: number;
+  readonly seed: number;
   readonly site: LayerSite;
   readonly layers?: readonly number[];
   readonly position: number;
@@ -34,41 +39,52 @@ export interface ExtractReport extends Setting {
 
 export function extractCommand(): Command {
   const command = newCommand("extract", "Average an activation over prompts: a task vector for every layer", [
+    "extract --model ./smollm2 --task country-capital --out capital.safetensors",
     "extract --model ./smollm2 --prompts shots.txt --layers 10-29 --out capital.safetensors",
-  ]);
-  return command
+  ])
     .requiredOption(...MODEL_OPTION)
-    .requiredOption("--prompts <file>", "a prompt a line, with \\n for new lines")
     .requiredOption("--out <file>", "safetensors file to write")
+    .option("--prompts <file>", "a prompt a line, with \\n for new lines");
+  return addTaskOptions(command, "train")
+    .option("--shots <n>", "examples before each item's query, from the other items", wholeNumber(0), 5)
+    .option("--seed <n>", "seed of the draw of examples", wholeNumber(0), 0)
     .option("--site <site>", "which activation of each layer", layerSite, "resid_post")
     .option("--layers <layers>", "such as 0-5,8 (default: all)", layers)
     .option("--position <n>", "which token of each prompt", position, -1)
     .action(async (args: Arguments) => {
+      if ((args.prompts === undefined) === (args.task === undefined)) {
+        command.error("error: expected either --task or --prompts");
+      }
       const report = await withModel(args, (model) => extract(model, args));
       printResult(report, args.json, formatExtraction);
     });
 }
 
 async function extract(model: PatchableModel, args: Arguments): Promise<ExtractReport> {
-  const prompts = (await readLines(args.prompts)).map((text) => model.prompt(text));
+  const { site, position: at, out } = args;
+  const prompts = await promptsOf(model, args);
   using vectors = await withProgress("extracting", (update) =>
     extractTaskVectors(model, prompts, {
-      site: args.site,
-      at: args.position,
+      site,
+      at,
       layers: args.layers,
       onProgress: (done) => update(done, prompts.length),
     }),
   );
   const bytes = await encodeTaskVectors(vectors);
-  await writeFile(args.out, bytes);
-  const { origin } = vectors;
-  return {
-    ...settingOf(model),
-    out: args.out,
-    bytes: bytes.length,
-    width: vectors.vectors.dim(1),
-    vectors: origin,
-  };
+  await writeFile(out, bytes);
+  const setting = settingOf(model, args.task === undefined ? undefined : args.seed);
+  return { ...setting, out, bytes: bytes.length, width: vectors.vectors.dim(1), vectors: vectors.origin };
+}
+
+/** The lines of --prompts, or a few-shot prompt for each item of the task. */
+async function promptsOf(model: PatchableModel, args: Arguments): Promise<Prompt[]> {
+  const { prompts, task, split, template, shots: count, seed } = args;
+  if (task === undefined) return (await readLines(prompts!)).map((text) => model.prompt(text));
+  const items = await readItems({ task, split });
+  return items.map((item) =>
+    fewShotPrompt(model, drawExamples(items, item, { count, seed }), item.input, template),
+  );
 }
 
 function formatExtraction(report: ExtractReport): string {

@@ -56,35 +56,37 @@ function diagram({ family, config, sites }: ArchitectureReport): string {
     `RoPE θ ${rope.theta}${rope.scaling ? ` (${rope.scaling.type})` : ""}`,
     activation,
   ];
-  const rows: string[][] = [];
+  const lines = [facts.join(" · ")];
   if (vision) {
-    const { tower, tokensPerImage, imageToken } = vision;
-    const size = `${tower.layers} layers, ${tower.width} wide, ${tower.imageSize} × ${tower.imageSize} pixels`;
-    rows.push([
-      `pictures (${imageToken})`,
-      `[${tokensPerImage} rows, ${width}]`,
-      `${tower.kind} tower: ${size}`,
-    ]);
+    const { kind, imageSize, patchSize } = vision.tower;
+    const picture = `${imageSize} × ${imageSize} pixels in patches of ${patchSize} × ${patchSize}`;
+    lines.push(
+      `${kind} tower: ${picture} · ${vision.tokensPerImage} positions for each ${vision.imageToken}`,
+    );
   }
-  const inLayer = sites.filter(({ site }) => site.endsWith(".N"));
-  const first = sites.indexOf(inLayer[0]!);
-  rows.push(...siteRows(sites.slice(0, first)), [`┌ layer N = 0 … ${layers - 1}`]);
-  for (const [names, ...rest] of siteRows(inLayer)) rows.push([`│ ${names}`, ...rest]);
-  rows.push(["└"], ...siteRows(sites.slice(first + inLayer.length)));
+  const rows: string[][] = [];
+  for (const run of runs(sites, (site) => site.layers)) {
+    const named = runs(run, showSite).map((alike) => [
+      alike.map(({ site }) => site).join(", "),
+      showSite(alike[0]!),
+    ]);
+    const count = run[0]!.layers;
+    if (count === undefined) rows.push(...named);
+    else rows.push([`┌ layer N = 0 … ${count - 1}`], ...named.map(([n, shape]) => [`│ ${n}`, shape!]), ["└"]);
+  }
   if (tied) rows.at(-1)!.push("by the embedding's transpose");
-  return `${facts.join(" · ")}\n\n${table(rows)}`;
+  return `${lines.join("\n")}\n\n${table(rows)}`;
 }
 
-/** A row for each run of sites of one shape. */
-function siteRows(sites: readonly SiteReport[]): string[][] {
-  const rows: string[][] = [];
-  for (const site of sites) {
-    const shape = showSite(site);
-    const before = rows.at(-1);
-    if (before?.[1] === shape) before[0] += `, ${site.site}`;
-    else rows.push([site.site, shape]);
+/** Cuts a list where neighbours differ in `key`. */
+function runs<T>(list: readonly T[], key: (item: T) => unknown): T[][] {
+  const found: T[][] = [];
+  for (const item of list) {
+    const last = found.at(-1);
+    if (last && key(last[0]!) === key(item)) last.push(item);
+    else found.push([item]);
   }
-  return rows;
+  return found;
 }
 
 function showSite({ shape, heads }: SiteReport): string {

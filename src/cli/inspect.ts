@@ -4,8 +4,7 @@ import { findChatTemplate } from "../model/chat-template.ts";
 import { type Checkpoint, openCheckpoint } from "../model/checkpoint.ts";
 import type { DecoderConfig } from "../model/decoder-config.ts";
 import { familyOf } from "../model/registry.ts";
-import { siteNames, siteShape } from "../model/site-shapes.ts";
-import { type LayerSite, type ModelSite, parseSite } from "../model/sites.ts";
+import { type SiteMap, siteInfo, siteMapOf, siteNames } from "../model/site-shapes.ts";
 import { createTokenizer, type Tokenizer } from "../model/tokenizer.ts";
 import type { AdapterChoice } from "../platform/platform.ts";
 import { CheckpointError, DeviceError, type XpatchError } from "../tensor/errors.ts";
@@ -30,7 +29,9 @@ export interface TensorReport {
 export interface SiteReport {
   /** With `N` for the layer. */
   readonly site: string;
-  /** Sizes; `rows` (tokens) and `keys` depend on the run. */
+  /** For a site of the layers, how many there are. */
+  readonly layers?: number;
+  /** Sizes; `rows` (tokens) and `keys` depend on the run. In the vision tower the rows are those of one image. */
   readonly shape: readonly (number | "rows" | "keys")[];
   /** Heads that the last size divides into. */
   readonly heads?: number;
@@ -176,18 +177,22 @@ async function architectureOf(
       (await checkpoint.json("preprocessor_config.json")) ?? (await checkpoint.json("processor_config.json")),
     tokenOf: (id) => ("problem" in tokenizer ? `<#${id}>` : tokenizer.tokenOf(id)),
   });
-  return { family: family.modelType, config, sites: sitesOf(config) };
+  return { family: family.modelType, config, sites: sitesOf(siteMapOf(config)) };
 }
 
 /** Sites outside the layers, and those of a layer once for all. */
-function sitesOf(config: DecoderConfig): SiteReport[] {
-  return siteNames(config).flatMap((name) => {
-    const { site, layer } = parseSite(name);
+function sitesOf(map: SiteMap): SiteReport[] {
+  return siteNames(map).flatMap((name): SiteReport[] => {
+    const { tower, site, layer, layout, features, heads } = siteInfo(map, name);
     if (layer !== undefined && layer > 0) return [];
-    const { features, heads } = siteShape(config, site as LayerSite | ModelSite);
-    const label = layer === undefined ? site : `${site}.N`;
-    if (features === "keys") return [{ site: label, shape: [heads!, "rows", "keys"] }];
-    return [{ site: label, shape: ["rows", features], ...(heads !== undefined && { heads }) }];
+    const ofImage = site === "projector" ? map.vision?.projector?.rows : map.vision?.rows;
+    const rows = tower === "vision" ? ofImage! : "rows";
+    const inLayers = layer !== undefined && { layers: map[tower]!.layers };
+    const label = layer === undefined ? name : name.replace(/0$/, "N");
+    if (layout === "attention") {
+      return [{ site: label, ...inLayers, shape: [heads!, rows, tower === "vision" ? rows : "keys"] }];
+    }
+    return [{ site: label, ...inLayers, shape: [rows, features!], ...(heads && { heads }) }];
   });
 }
 

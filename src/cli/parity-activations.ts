@@ -31,7 +31,7 @@ export async function readActivations(
   columns: readonly (readonly number[])[],
   model: PatchableModel,
 ): Promise<GoldenActivation[]> {
-  const sites: ReadonlySet<string> = new Set(siteNames(model.config));
+  const sites: ReadonlySet<string> = new Set(siteNames(model.sites));
   const found: GoldenActivation[] = [];
   for (const name of file.names) {
     const site = name.startsWith(prefix) ? siteOf(name.slice(prefix.length)) : "";

@@ -106,7 +106,7 @@ function vectorise(
     if (typeof x === "number") return "number";
     if (steps[last] === 0) return "splat";
     const aligned = x.offset % 4 === 0 && steps.every((s, d) => d === last || s % 4 === 0);
-    return steps[last] === 1 && aligned && wholeGroups ? "vector" : "scalar";
+    return steps[last] === 1 && aligned ? "vector" : "scalar";
   });
   const own = strides.slice(0, operands.length);
   if (!wholeGroups || modes.includes("scalar")) {

@@ -7,6 +7,7 @@ import { checkContext, type Prompt } from "./prompt.ts";
 import { RowMap } from "./rows.ts";
 import { greedy, type Sampler } from "./sampling.ts";
 import { NO_VISITOR, type Visitor } from "./sites.ts";
+import { firstImages } from "./vision-setup.ts";
 import { drive } from "./walk.ts";
 
 export interface GenerateTokensOptions {
@@ -45,13 +46,16 @@ export async function* generateTokens(
     // The last token of a sequence is never fed back, so it needs no place.
     const capacities = prompts.map((p) => p.length + maxNewTokens - 1);
     const cache = new KvCache(device, capacities, memory);
+    const images = firstImages(prompts);
     let rows = RowMap.packed(prompts.map((p) => p.length));
     let previous: readonly number[] = [];
     for (let step = 0; step < maxNewTokens && rows.length > 0; step++) {
       cache.extend(rows);
       const logits = memory.enter(() =>
         device.scope(() => {
-          const pass = new Pass(device.currentScope!, device, rows, cache, (site) => visitor.uses(site));
+          const pass = new Pass(device.currentScope!, device, rows, cache, (site) => visitor.uses(site), {
+            firstImages: images,
+          });
           const walk = step === 0 ? forward(network, prompts, pass) : continueFrom(network, previous, pass);
           return drive(walk, visitor)!;
         }),

@@ -15,6 +15,7 @@ import type { Folder } from "./folder.ts";
 import type { Network } from "./network.ts";
 import type { Prompt } from "./prompt.ts";
 import { familyOf } from "./registry.ts";
+import { type SiteMap, siteMapOf } from "./site-shapes.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
 import type { PromptImage } from "./vision-setup.ts";
 import { type LoadProgress, loadWeights } from "./weights.ts";
@@ -131,6 +132,11 @@ export class LanguageModel {
 
   get config(): DecoderConfig {
     return this.network.config;
+  }
+
+  /** What there is to tap and edit. */
+  get sites(): SiteMap {
+    return siteMapOf(this.config);
   }
 
   /**

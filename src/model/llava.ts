@@ -16,7 +16,7 @@ import type { Network } from "./network.ts";
 import type { AttentionRule, Pass } from "./pass.ts";
 import type { Prompt } from "./prompt.ts";
 import type { Sites, Walk } from "./sites.ts";
-import { type PromptImage, uploadImages, type VisionSetup } from "./vision-setup.ts";
+import { imagePlaces, type PromptImage, uploadImages, type VisionSetup } from "./vision-setup.ts";
 import {
   patchesPerSide,
   readVisionConfig,
@@ -111,14 +111,14 @@ function imageRows(prompts: readonly Prompt<PromptImage>[], setup: VisionSetup):
   const rows: number[] = [];
   let start = 0;
   for (const prompt of prompts) {
-    const places = prompt.ids.flatMap((id, i) => (id === setup.imageTokenId ? [start + i] : []));
+    const places = imagePlaces(prompt, setup);
     const expected = prompt.images.length * setup.tokensPerImage;
     if (places.length !== expected) {
       throw new PromptError(
         `Expected ${expected} ${setup.imageToken} tokens for ${prompt.images.length} image(s), found ${places.length}.`,
       );
     }
-    rows.push(...places);
+    for (const place of places) rows.push(start + place);
     start += prompt.length;
   }
   return rows;

@@ -132,8 +132,8 @@ export type SitePrefix = "" | "vision.";
 /** The sites of one block (or of none, for those outside the blocks) within one pass. */
 export class Sites {
   readonly #inUse: SiteFilter;
-  readonly #prefix: SitePrefix;
-  readonly #suffix: string;
+  /** What a site of a layer is called in full; sites outside the layers have names of their own. */
+  readonly #nameOf: (site: string) => string;
   readonly #rows: RowMap;
   readonly #keys: RowMap | undefined;
 
@@ -143,8 +143,7 @@ export class Sites {
     { prefix = "", layer, keys }: { prefix?: SitePrefix; layer?: number; keys?: RowMap } = {},
   ) {
     this.#inUse = inUse;
-    this.#prefix = prefix;
-    this.#suffix = layer === undefined ? "" : `.${layer}`;
+    this.#nameOf = (site) => (layer === undefined ? site : `${prefix}${site}.${layer}`);
     this.#rows = rows;
     this.#keys = keys;
   }
@@ -163,6 +162,6 @@ export class Sites {
   }
 
   #name(site: string): SiteName {
-    return `${this.#prefix}${site}${this.#suffix}` as SiteName;
+    return this.#nameOf(site) as SiteName;
   }
 }

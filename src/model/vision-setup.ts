@@ -4,6 +4,7 @@ import type { RgbImage } from "../images/rgb.ts";
 import type { Device } from "../tensor/device.ts";
 import { ImageError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import type { Prompt } from "./prompt.ts";
 import type { VisionConfig } from "./vision-tower.ts";
 
 /** A picture in a prompt: as decoded, or already preprocessed by the caller. */
@@ -22,6 +23,20 @@ export interface VisionSetup {
   /** Positions that an image takes in the prompt. */
   readonly tokensPerImage: number;
   readonly processor: ProcessorSettings;
+}
+
+/** For each prompt, the number of images that the prompts before it have. */
+export function firstImages(prompts: readonly Prompt[]): number[] {
+  let count = 0;
+  return prompts.map(({ images }) => {
+    count += images.length;
+    return count - images.length;
+  });
+}
+
+/** Positions of a prompt that hold image features, image by image. */
+export function imagePlaces({ ids }: Prompt, { imageTokenId }: VisionSetup): number[] {
+  return ids.flatMap((id, position) => (id === imageTokenId ? [position] : []));
 }
 
 /** By processor, then by picture. */

@@ -3,6 +3,7 @@ import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import { createSampler, type SamplingOptions } from "../model/sampling.ts";
 import type { Edit } from "./edit.ts";
+import { batchOf } from "./site-targets.ts";
 import { resolveEdits, Watcher } from "./watcher.ts";
 
 export interface GenerateOptions extends SamplingOptions {
@@ -39,13 +40,15 @@ export async function generate(
   { maxNewTokens, edits = [], stopIds = model.endIds, onToken, ...sampling }: GenerateOptions,
 ): Promise<Generated[]> {
   const { network, tokenizer } = model;
-  const { device, config } = network;
+  const { device } = network;
   const scope = device.openScope();
   const stops = new Set(stopIds);
   const answers: number[][] = prompts.map(() => []);
   try {
     // The last new token is never fed back, so its position is not computed.
-    const resolved = scope.enter(() => resolveEdits(edits, config, device, prompts, maxNewTokens - 1));
+    const resolved = scope.enter(() =>
+      resolveEdits(edits, model.sites, device, batchOf(prompts), maxNewTokens - 1),
+    );
     const watcher = new Watcher(resolved, {});
     const options = { maxNewTokens, stopIds: stops, sampler: createSampler(sampling), visitor: watcher };
     for await (const { sequences, ids } of generateTokens(network, prompts, options)) {

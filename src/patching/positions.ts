@@ -23,15 +23,36 @@ export function resolvePositions(at: Positions, prompt: Prompt, newTokens = 0): 
   const absolute = (position: number) =>
     position < 0 ? prompt.at(position) : resolvePosition(position, length);
   if (typeof at === "function") return [absolute(at(prompt))];
-  if (typeof at === "number") return [absolute(at)];
-  if (at === "all") return range(0, prompt.length);
-  if ("span" in at) {
+  if (typeof at === "object" && "span" in at) {
     const { start, end } = prompt.span(at.span);
     return range(start, end);
   }
+  return at === "all" ? range(0, prompt.length) : plainPositions(at, length, absolute);
+}
+
+/**
+ * Rows of an image in the vision tower (or of its projected features), `length` in all; 0 is the class token where there
+ * is one. Throws PromptError for what lies outside, and for spans and functions of prompts, which mean nothing here.
+ */
+export function resolveImageRows(at: Positions, length: number): number[] {
+  if (at === "all") return range(0, length);
+  if (typeof at === "function" || (typeof at === "object" && "span" in at)) {
+    throw new PromptError(
+      "Expected positions within the image (a number, a list, a range or all), found ones of a prompt.",
+    );
+  }
+  return plainPositions(at, length, (position) => resolvePosition(position, length));
+}
+
+function plainPositions(
+  at: number | Span | readonly number[],
+  length: number,
+  absolute: (position: number) => number,
+): number[] {
+  if (typeof at === "number") return [absolute(at)];
   if ("start" in at) {
     if (!(at.start >= 0 && at.start < at.end && at.end <= length)) {
-      throw new PromptError(`Expected a span within ${length} tokens, found ${at.start} to ${at.end}.`);
+      throw new PromptError(`Expected a span within ${length} positions, found ${at.start} to ${at.end}.`);
     }
     return range(at.start, at.end);
   }

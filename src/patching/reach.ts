@@ -1,34 +1,50 @@
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
-import { parseSite } from "../model/sites.ts";
+import { imagePlaces } from "../model/vision-setup.ts";
 import type { Target } from "./site-targets.ts";
 
 /** What a patched run has to compute anew. */
 export interface Change {
-  /** First layer to run; `layers` means the head alone. */
+  /** First layer to run; the number of layers means the head alone. */
   readonly layer: number;
   /** First position whose rows may differ from the unpatched run. */
   readonly position: number;
+  /** Whether the vision side changes, so that images have to be computed anew. */
+  readonly vision: boolean;
 }
 
 /**
  * The earliest layer and position that edits of one prompt can change. Below that layer, and before that position,
  * every activation is what it was: layers read only the layer before, and a query reads only the positions that the
- * model's attention rule lets it see.
+ * model's attention rule lets it see. What changes in an image enters with its first token.
+ *
+ * @param firstImage number in the batch of the prompt's first image
  */
-export function changeOf(model: LanguageModel, prompt: Prompt, targets: readonly Target[]): Change {
-  const { layers } = model.config;
+export function changeOf(
+  model: LanguageModel,
+  prompt: Prompt,
+  targets: readonly Target[],
+  firstImage: number,
+): Change {
+  const { layers, vision: setup } = model.config;
   let layer = layers;
   let position = prompt.length - 1;
-  for (const target of targets) {
-    const [positions] = target.positions.values();
-    const { site } = parseSite(target.site);
+  for (const { info, positions } of targets) {
+    if (info.tower === "vision") {
+      const places = imagePlaces(prompt, setup!);
+      for (const image of positions.keys()) {
+        position = Math.min(position, places[(image - firstImage) * setup!.tokensPerImage]!);
+      }
+      layer = 0;
+      continue;
+    }
     // An edit of a layer's output leaves that layer alone: the run starts from the edited output.
-    const first = site === "embed" ? 0 : site === "resid_post" ? target.layer + 1 : target.layer;
+    const first = info.site === "embed" ? 0 : info.site === "resid_post" ? info.order + 1 : info.order;
     layer = Math.min(layer, first);
-    position = Math.min(position, ...positions!);
+    for (const list of positions.values()) position = Math.min(position, ...list);
   }
-  return { layer, position: earliestReached(model, prompt, layer, position) };
+  const vision = targets.some((target) => target.info.tower === "vision");
+  return { layer, position: earliestReached(model, prompt, layer, position), vision };
 }
 
 /**
@@ -41,7 +57,7 @@ function earliestReached(model: LanguageModel, prompt: Prompt, layer: number, po
     const rule = model.network.attention(index, [prompt]);
     for (let query = 0; query < earliest; query++) {
       const { start, end } = rule(0, query);
-      if (start <= prompt.length - 1 && end > earliest) {
+      if (start < prompt.length && end > earliest) {
         earliest = query;
         break;
       }

@@ -1,15 +1,17 @@
 import { concat } from "../kernels/concat.ts";
 import { takeRows } from "../model/forward.ts";
-import { ResumedKeys } from "../model/key-store.ts";
+import { PassKeys, ResumedKeys } from "../model/key-store.ts";
 import { Pass } from "../model/pass.ts";
 import { RowMap } from "../model/rows.ts";
-import { Sites, type Walk } from "../model/sites.ts";
+import { type SiteName, Sites, type Walk } from "../model/sites.ts";
+import { firstImages } from "../model/vision-setup.ts";
 import { drive } from "../model/walk.ts";
 import { SiteError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Edit } from "./edit.ts";
 import { type Change, changeOf } from "./reach.ts";
 import type { Recording } from "./recording.ts";
+import { batchOf } from "./site-targets.ts";
 import type { Tap } from "./tap.ts";
 import { type ResolvedEdit, resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
 
@@ -28,7 +30,7 @@ export interface ResumeOptions<T extends Readonly<Record<string, Tap>>> {
 export type ResumeResult<T> = { [K in keyof T]: Tensor | Tensor[] } & {
   /** [variants, vocab], at each prompt's last token. */
   logits: Tensor;
-  /** Rows times layers that were computed. */
+  /** Rows times layers of the language model that were computed. */
   rowLayers: number;
 };
 
@@ -54,24 +56,26 @@ export function resume<const T extends Readonly<Record<string, Tap>> = Record<ne
   { taps }: ResumeOptions<T> = {},
 ): ResumeResult<T> {
   const { model, prompts } = recording;
-  const { device, config } = model.network;
+  const { device } = model.network;
   if (variants.length === 0) throw new SiteError("resume: expected at least one variant, found none");
   return device.scope(() => {
     const edited = variants.map(({ prompt = 0 }, i) => {
       if (prompts[prompt]) return prompts[prompt];
       throw new SiteError(`resume: variant ${i} names prompt ${prompt} of ${prompts.length}`);
     });
+    const batch = batchOf(edited);
+    const images = firstImages(edited);
     const edits = variants.map((variant, i) =>
       resolveEdits(
         variant.edits.map((edit) => ({ ...edit, prompt: i })),
-        config,
+        model.sites,
         device,
-        edited,
+        batch,
       ),
     );
-    const plan = variants.map((variant, i) => planVariant(recording, variant, i, edits[i]!));
-    const watcher = new Watcher(edits.flat(), resolveTaps(taps ?? {}, config, edited, false));
-    const { walk, rowLayers } = resumedForward(recording, plan, watcher);
+    const plan = variants.map((variant, i) => planVariant(recording, variant, i, edits[i]!, images[i]!));
+    const watcher = new Watcher(edits.flat(), resolveTaps(taps ?? {}, model.sites, batch, false));
+    const { walk, rowLayers } = resumedForward(recording, plan, watcher, images);
     const logits = drive(walk, watcher);
     return { ...watcher.finish(), logits, rowLayers } as ResumeResult<T>;
   });
@@ -82,6 +86,7 @@ function planVariant(
   variant: Variant,
   index: number,
   edits: readonly ResolvedEdit[],
+  firstImage: number,
 ): Planned {
   const prompt = variant.prompt ?? 0;
   if (edits.length === 0) throw new SiteError(`resume: variant ${index} has no edits`);
@@ -89,6 +94,7 @@ function planVariant(
     model,
     prompts[prompt]!,
     edits.map((edit) => edit.target),
+    firstImage,
   );
   return { ...change, variant: index, prompt, count: prompts[prompt]!.length - change.position };
 }
@@ -97,6 +103,7 @@ function resumedForward(
   recording: Recording,
   plan: readonly Planned[],
   watcher: Watcher,
+  images: readonly number[],
 ): { walk: Walk<Tensor>; rowLayers: number } {
   const { network } = recording.model;
   const { device, config } = network;
@@ -111,9 +118,8 @@ function resumedForward(
         : [{ sequence: variant, position: 0, row: recording.rows.row(prompt, 0)!, count: position }],
     ),
   );
-  const whole = new Pass(scope, device, rows, new ResumedKeys(rows, prefix, recording.keys), (site) =>
-    watcher.uses(site),
-  );
+  const uses = (site: SiteName) => watcher.uses(site);
+  const whole = new Pass(scope, device, rows, new ResumedKeys(rows, prefix, recording.keys), uses);
   const rowLayers = plan.reduce((sum, { layer, count }) => sum + (config.layers - layer) * count, 0);
   return { walk: walk(), rowLayers };
 
@@ -134,12 +140,31 @@ function resumedForward(
 
   /** The recorded stream that enters `layer`, through the edits of the site that it comes from. */
   function* enter(layer: number, newcomers: readonly Planned[]): Walk<Tensor> {
+    if (newcomers.some((newcomer) => newcomer.vision)) return yield* embedAnew(newcomers);
     const wanted = newcomers.flatMap(({ prompt, position, count }) =>
       Array.from({ length: count }, (_, i) => recording.rows.row(prompt, position + i)!),
     );
     const stream = takeRows(recording.stream[layer]!, wanted);
     const at = new Sites(whole.inUse, packed(newcomers), layer === 0 ? {} : { layer: layer - 1 });
     return yield* at.pass(layer === 0 ? "embed" : "resid_post", stream);
+  }
+
+  /** The rows of variants some of which change an image: their prompts go through the vision side again. */
+  function* embedAnew(newcomers: readonly Planned[]): Walk<Tensor> {
+    const inputs = newcomers.map(({ prompt }) => recording.prompts[prompt]!);
+    let row = 0;
+    const whole = newcomers.map(({ variant }, i) => {
+      const count = inputs[i]!.length;
+      row += count;
+      return { sequence: variant, position: 0, row: row - count, count };
+    });
+    const inputRows = new RowMap(whole);
+    const pass = new Pass(scope, device, inputRows, new PassKeys(inputRows), uses, { firstImages: images });
+    const embedded = yield* network.embed(inputs, pass);
+    const wanted = newcomers.flatMap(({ variant, position, count }) =>
+      Array.from({ length: count }, (_, i) => inputRows.row(variant, position + i)!),
+    );
+    return takeRows(embedded, wanted);
   }
 
   /** Logits at the last row of every variant, in the order in which the variants were given. */

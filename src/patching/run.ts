@@ -4,12 +4,14 @@ import type { LanguageModel } from "../model/language-model.ts";
 import { Pass } from "../model/pass.ts";
 import { checkContext, type Prompt } from "../model/prompt.ts";
 import { RowMap } from "../model/rows.ts";
+import type { SiteName } from "../model/sites.ts";
+import { firstImages } from "../model/vision-setup.ts";
 import { drive } from "../model/walk.ts";
 import { SiteError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Edit } from "./edit.ts";
 import type { OnePosition } from "./positions.ts";
-import type { Target } from "./site-targets.ts";
+import { batchOf, type Target } from "./site-targets.ts";
 import type { Tap } from "./tap.ts";
 import { resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
 
@@ -73,8 +75,9 @@ export function run(
   const { taps = {}, edits = [], stopAfter } = options;
   checkRun(prompts, config.context, config.layers, taps, stopAfter);
   return device.scope(() => {
-    const resolvedEdits = resolveEdits(edits, config, device, prompts);
-    const resolvedTaps = resolveTaps(taps, config, prompts, single);
+    const batch = batchOf(prompts);
+    const resolvedEdits = resolveEdits(edits, model.sites, device, batch);
+    const resolvedTaps = resolveTaps(taps, model.sites, batch, single);
     const targets = [
       ...resolvedEdits.map((e) => e.target),
       ...Object.values(resolvedTaps).map((t) => t.target),
@@ -83,9 +86,10 @@ export function run(
     const watcher = new Watcher(resolvedEdits, resolvedTaps);
 
     const rows = RowMap.packed(prompts.map((p) => p.length));
-    const pass = new Pass(device.currentScope!, device, rows, new PassKeys(rows), (site) =>
-      watcher.uses(site),
-    );
+    const uses = (site: SiteName) => watcher.uses(site);
+    const pass = new Pass(device.currentScope!, device, rows, new PassKeys(rows), uses, {
+      firstImages: firstImages(prompts),
+    });
     const everywhere =
       options.logits === "all" || targets.some((t) => headBeforeLast(t, config.layers, prompts));
     const computed = everywhere ? "all" : "last";
@@ -117,7 +121,7 @@ function checkRun(
 
 function checkStop(targets: readonly Target[], stopAfter: number | undefined): void {
   if (stopAfter === undefined) return;
-  const late = targets.filter((target) => target.layer > stopAfter);
+  const late = targets.filter((target) => target.info.order > stopAfter);
   if (late.length === 0) return;
   const names = late.map((target) => target.label).join("; ");
   throw new SiteError(`these never fire, because the run stops after layer ${stopAfter}: ${names}`);
@@ -125,7 +129,7 @@ function checkStop(targets: readonly Target[], stopAfter: number | undefined): v
 
 /** Whether a target wants the final norm or the logits at other positions than the last. */
 function headBeforeLast(target: Target, layers: number, prompts: readonly Prompt[]): boolean {
-  if (target.layer < layers) return false;
+  if (target.info.order < layers) return false;
   return [...target.positions].some(([s, positions]) => positions.some((p) => p !== prompts[s]!.last));
 }
 

@@ -1,9 +1,8 @@
-import type { DecoderConfig } from "../model/decoder-config.ts";
 import type { Prompt } from "../model/prompt.ts";
-import { placeOf, siteShape } from "../model/site-shapes.ts";
-import { layoutOf, type SiteLayout, type SiteName } from "../model/sites.ts";
+import { type SiteInfo, type SiteMap, siteInfo } from "../model/site-shapes.ts";
+import type { SiteLayout, SiteName } from "../model/sites.ts";
 import { SiteError } from "../tensor/errors.ts";
-import { type Positions, resolvePositions, showPositions } from "./positions.ts";
+import { type Positions, resolveImageRows, resolvePositions, showPositions } from "./positions.ts";
 import type { Part } from "./tap.ts";
 
 /** Columns `start` up to but not including `end`. */
@@ -12,15 +11,26 @@ export interface FeatureRange {
   readonly end: number;
 }
 
+/** What a run is over. */
+export interface Batch {
+  /** Empty for a run of a vision tower alone. */
+  readonly prompts: readonly Prompt[];
+  /** Images of each prompt; they are numbered through the batch. */
+  readonly imageCounts: readonly number[];
+}
+
+export function batchOf(prompts: readonly Prompt[]): Batch {
+  return { prompts, imageCounts: prompts.map((p) => p.images.length) };
+}
+
 /** Where a tap or an edit acts, worked out for the prompts of a run. */
 export interface Target {
   readonly site: SiteName;
+  readonly info: SiteInfo;
   readonly layout: SiteLayout;
-  /** Layer for ordering: -1 is the embedding, the number of layers the head. */
-  readonly layer: number;
   /** What to call it in messages. */
   readonly label: string;
-  /** Positions by sequence. */
+  /** Positions by sequence: prompts, or at vision sites images. */
   readonly positions: ReadonlyMap<number, readonly number[]>;
   /** Heads of scores and patterns that it covers. */
   readonly heads: readonly number[];
@@ -30,41 +40,87 @@ export interface Target {
   readonly width: number | undefined;
 }
 
+/** Whom a tap or edit concerns. */
+export interface Scope {
+  /** Indices of prompts. */
+  readonly members: Iterable<number>;
+  /** Tokens that the prompts may grow by. */
+  readonly newTokens?: number;
+  /** A tap: needs to know which image it means where there are several. */
+  readonly oneImage?: boolean;
+}
+
 /**
- * Checks the site, head, features and positions of a tap or edit against a model and its prompts, `sequences` being the
- * indices of those that it concerns. Throws SiteError or PromptError before anything is computed.
+ * Checks the site, head, features, image and positions of a tap or edit against a model and its inputs. Throws SiteError
+ * or PromptError before anything is computed.
  */
 export function resolveTarget(
   verb: string,
-  { site, at, head, features }: { site: SiteName; at: Positions } & Part,
-  config: DecoderConfig,
-  prompts: readonly Prompt[],
-  sequences: Iterable<number>,
-  newTokens = 0,
+  spec: { site: SiteName; at: Positions } & Part,
+  map: SiteMap,
+  batch: Batch,
+  scope: Scope,
 ): Target {
-  const place = placeOf(config, site);
-  const layout = layoutOf(place.site);
+  const { site, at, head, features, image } = spec;
+  const info = siteInfo(map, site);
   const label = `${verb} at ${site}, ${showPositions(at)}`;
-  const positions = new Map([...sequences].map((s) => [s, resolvePositions(at, prompts[s]!, newTokens)]));
-  const { heads = 0, features: total } = siteShape(config, place.site);
+  const { heads = 0, features: total, layout } = info;
   if (head !== undefined && !(Number.isInteger(head) && head >= 0 && head < heads)) {
     throw new SiteError(
       `${label}: ${heads ? `expected a head from 0 to ${heads - 1}` : "this site has no heads"}, found head ${head}`,
     );
   }
-  const shared = { site, layout, layer: place.layer, label, positions };
-  if (total === "keys") {
-    if (features) throw new SiteError(`${label}: the features of ${place.site} are keys; name no features`);
+  if (image !== undefined && info.tower !== "vision") {
+    throw new SiteError(`${label}: only sites of the vision side take an image`);
+  }
+  const positions =
+    info.tower === "vision"
+      ? imagePositions(label, spec, map, batch, scope)
+      : textPositions(at, batch, scope);
+  const shared = { site, info, layout, label, positions };
+  if (total === undefined) {
+    if (features) throw new SiteError(`${label}: the features of ${info.site} are keys; name no features`);
     const all = Array.from({ length: heads }, (_, h) => h);
     return { ...shared, heads: head === undefined ? all : [head], features: undefined, width: undefined };
   }
-  const range = featureRange(
-    label,
-    head === undefined ? undefined : { head, size: total / heads },
-    features,
-    total,
-  );
+  const ofHead = head === undefined ? undefined : { head, size: total / heads };
+  const range = featureRange(label, ofHead, features, total);
   return { ...shared, heads: [], features: range, width: range ? range.end - range.start : total };
+}
+
+function textPositions(
+  at: Positions,
+  { prompts }: Batch,
+  { members, newTokens }: Scope,
+): Map<number, readonly number[]> {
+  return new Map([...members].map((s) => [s, resolvePositions(at, prompts[s]!, newTokens)]));
+}
+
+/** Rows of images, by the image's number in the batch. */
+function imagePositions(
+  label: string,
+  { at, image, site }: { site: SiteName; at: Positions } & Part,
+  { vision }: SiteMap,
+  { imageCounts }: Batch,
+  { members, oneImage }: Scope,
+): Map<number, readonly number[]> {
+  const length = site === "projector" ? vision!.projector!.rows : vision!.rows;
+  const rows = resolveImageRows(at, length);
+  const positions = new Map<number, readonly number[]>();
+  for (const member of members) {
+    const count = imageCounts[member]!;
+    const first = imageCounts.slice(0, member).reduce((sum, n) => sum + n, 0);
+    if (count === 0) throw new SiteError(`${label}: prompt ${member} has no image`);
+    if (image !== undefined && !(Number.isInteger(image) && image >= 0 && image < count)) {
+      throw new SiteError(`${label}: prompt ${member} has ${count} image(s), there is no image ${image}`);
+    }
+    if (oneImage && image === undefined && count > 1) {
+      throw new SiteError(`${label}: prompt ${member} has ${count} images; name one, as in { image: 0 }`);
+    }
+    const wanted = image === undefined ? Array.from({ length: count }, (_, i) => i) : [image];
+    for (const i of wanted) positions.set(first + i, rows);
+  }
+  return positions;
 }
 
 function featureRange(

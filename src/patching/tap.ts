@@ -5,6 +5,8 @@ import type { Positions } from "./positions.ts";
 export interface Part {
   readonly head?: number;
   readonly features?: { readonly start: number; readonly end: number };
+  /** At vision sites: which image of the prompt. Taps need it where there are several; edits mean all unless given. */
+  readonly image?: number;
 }
 
 /**
@@ -14,6 +16,8 @@ export interface Part {
  * patterns have the heads in front and the keys as features: [heads, keys] and [heads, positions, keys], without the
  * heads if one is named. For a list of prompts, single positions come stacked as [prompts, features], the others as an
  * array with a tensor a prompt (as do scores and patterns, whose keys differ in number).
+ *
+ * At vision sites positions are rows of one image: its patches row by row, after the class token where there is one.
  */
 export interface Tap<At extends Positions = Positions> extends Part {
   readonly kind: "tap";

@@ -1,5 +1,4 @@
-import type { DecoderConfig } from "../model/decoder-config.ts";
-import type { Prompt } from "../model/prompt.ts";
+import type { SiteMap } from "../model/site-shapes.ts";
 import type { SiteEvent, SiteName, Visitor } from "../model/sites.ts";
 import type { Device } from "../tensor/device.ts";
 import { SiteError } from "../tensor/errors.ts";
@@ -7,7 +6,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { applyEdit, editValue } from "./apply-edit.ts";
 import type { Edit } from "./edit.ts";
 import { isOnePosition } from "./positions.ts";
-import { resolveTarget, type Target } from "./site-targets.ts";
+import { type Batch, resolveTarget, type Target } from "./site-targets.ts";
 import type { Tap } from "./tap.ts";
 import { TapResult } from "./tap-result.ts";
 
@@ -72,39 +71,39 @@ export class Watcher implements Visitor {
 }
 
 /**
- * Checks edits against a model and prompts, which may grow by `newTokens`. Throws SiteError or PromptError. Values are
+ * Checks edits against a model and its inputs; prompts may grow by `newTokens`. Throws SiteError or PromptError. Values are
  * put on the device.
  */
 export function resolveEdits(
   edits: readonly Edit[],
-  config: DecoderConfig,
+  sites: SiteMap,
   device: Device,
-  prompts: readonly Prompt[],
+  batch: Batch,
   newTokens = 0,
 ): ResolvedEdit[] {
+  const count = batch.imageCounts.length;
   return edits.map((edit) => {
     const { prompt } = edit;
-    if (prompt !== undefined && !(Number.isInteger(prompt) && prompts[prompt])) {
-      throw new SiteError(
-        `${edit.operation} at ${edit.site}: there is no prompt ${prompt} among ${prompts.length}`,
-      );
+    if (prompt !== undefined && !(Number.isInteger(prompt) && prompt >= 0 && prompt < count)) {
+      throw new SiteError(`${edit.operation} at ${edit.site}: there is no prompt ${prompt} among ${count}`);
     }
-    const sequences = prompt === undefined ? prompts.keys() : [prompt];
-    const target = resolveTarget(edit.operation, edit, config, prompts, sequences, newTokens);
+    const members = prompt === undefined ? batch.imageCounts.keys() : [prompt];
+    const target = resolveTarget(edit.operation, edit, sites, batch, { members, newTokens });
     return { edit, target, value: editValue(edit, target, device) };
   });
 }
 
-/** Checks taps against a model and prompts. Throws SiteError or PromptError. */
+/** Checks taps against a model and its inputs. Throws SiteError or PromptError. */
 export function resolveTaps(
   taps: Readonly<Record<string, Tap>>,
-  config: DecoderConfig,
-  prompts: readonly Prompt[],
+  sites: SiteMap,
+  batch: Batch,
   single: boolean,
 ): Record<string, TapResult> {
   const results: Record<string, TapResult> = {};
   for (const [name, tap] of Object.entries(taps)) {
-    const target = resolveTarget(`tap ${name}`, tap, config, prompts, prompts.keys());
+    const scope = { members: batch.imageCounts.keys(), oneImage: true };
+    const target = resolveTarget(`tap ${name}`, tap, sites, batch, scope);
     results[name] = new TapResult(target, {
       single,
       onePosition: isOnePosition(tap.at),

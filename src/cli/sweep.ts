@@ -1,0 +1,153 @@
+import { readFile } from "node:fs/promises";
+import type { Command } from "commander";
+import type { Prompt } from "../model/prompt.ts";
+import { fewShotPrompt } from "../patching/few-shot.ts";
+import type { PatchableModel } from "../patching/model.ts";
+import { type Score, scoreAnswers } from "../patching/score.ts";
+import { sweepLayers } from "../patching/sweep.ts";
+import type { TaskItem } from "../patching/task.ts";
+import type { TaskVectorOrigin } from "../patching/task-vectors.ts";
+import { XpatchError } from "../tensor/errors.ts";
+import { escapedText, layers, position } from "./arguments.ts";
+import { newCommand } from "./command.ts";
+import { bar, showPercent, table } from "./layout.ts";
+import { printResult, withProgress } from "./output.ts";
+import {
+  formatSetting,
+  MODEL_OPTION,
+  type ModelArguments,
+  type Setting,
+  settingOf,
+  withModel,
+} from "./session.ts";
+import { addTaskOptions, readItems, type TaskArguments } from "./task-files.ts";
+import { formatOrigin, readVectors } from "./vector-files.ts";
+
+interface Arguments extends ModelArguments, TaskArguments {
+  readonly vectors: string;
+  readonly queries?: string;
+  readonly layers?: readonly number[];
+  readonly position: number;
+}
+
+/** A score and the next tokens that it counts, in the order of the queries. */
+export interface ScoredAnswers extends Score {
+  readonly answers: readonly string[];
+}
+
+export interface SweepReport extends Setting {
+  readonly vectors: TaskVectorOrigin;
+  readonly queries: readonly { readonly prompt: string; readonly outputs: readonly string[] }[];
+  readonly unpatched: ScoredAnswers;
+  readonly layers: readonly ({ readonly layer: number } & ScoredAnswers)[];
+  /** The layer with the highest accuracy; of equals the first. */
+  readonly best: number;
+  /** Rows times layers computed, and those of a full pass for every layer and query. */
+  readonly rowLayers: number;
+  readonly plainRowLayers: number;
+}
+
+export function sweepCommand(): Command {
+  const command = newCommand("sweep", "Patch each layer's task vector into queries: accuracy by layer", [
+    "sweep --model ./smollm2 --vectors capital.safetensors --task country-capital",
+    "sweep --model ./smollm2 --vectors capital.safetensors --queries queries.tsv --layers 15-25",
+  ])
+    .requiredOption(...MODEL_OPTION)
+    .requiredOption("--vectors <file>", "task vectors that xpatch extract wrote")
+    .option(
+      "--queries <file>",
+      "instead of a task: a line each with a prompt and its right answers, divided by tabs; \\n for new lines",
+    );
+  return addTaskOptions(command, "validation")
+    .option("--layers <layers>", "such as 0-5,8 (default: all that there are vectors for)", layers)
+    .option("--position <n>", "which token of each query is patched", position, -1)
+    .action(async (args: Arguments) => {
+      if ((args.queries === undefined) === (args.task === undefined)) {
+        command.error("error: expected either --task or --queries");
+      }
+      const report = await withModel(args, (model) => sweep(model, args));
+      printResult(report, args.json, formatSweep);
+    });
+}
+
+async function sweep(model: PatchableModel, args: Arguments): Promise<SweepReport> {
+  using vectors = await readVectors(args.vectors, model.device);
+  const { items, prompts } = await queriesOf(model, args);
+  const swept = await withProgress("sweeping", (update) =>
+    sweepLayers(model, prompts, vectors, {
+      at: args.position,
+      layers: args.layers,
+      onProgress: (done) => update(done, prompts.length),
+    }),
+  );
+  const score = (ids: readonly number[]): ScoredAnswers => {
+    const answers = ids.map((id) => model.tokenizer.decode([id], { skipSpecial: true }));
+    return { ...scoreAnswers(items, answers), answers };
+  };
+  const byLayer = swept.layers.map((layer, l) => ({ layer, ...score(swept.patched[l]!) }));
+  return {
+    ...settingOf(model),
+    vectors: vectors.origin,
+    queries: prompts.map(({ text }, i) => ({ prompt: text, outputs: items[i]!.outputs })),
+    unpatched: score(swept.unpatched),
+    layers: byLayer,
+    best: byLayer.reduce((best, next) => (next.correct > best.correct ? next : best)).layer,
+    rowLayers: swept.rowLayers,
+    plainRowLayers: swept.plainRowLayers,
+  };
+}
+
+/** Zero-shot queries with what would be right: of the task's items, or the lines of --queries. */
+async function queriesOf(
+  model: PatchableModel,
+  { task, split, template, queries }: Arguments,
+): Promise<{ items: readonly TaskItem[]; prompts: Prompt[] }> {
+  if (task !== undefined) {
+    const items = await readItems({ task, split });
+    return { items, prompts: items.map(({ input }) => fewShotPrompt(model, [], input, template)) };
+  }
+  const items = await readQueries(queries!);
+  return { items, prompts: items.map(({ input }) => model.prompt(input)) };
+}
+
+/** Throws XpatchError naming the first line that is not a prompt, a tab and an answer. */
+async function readQueries(path: string): Promise<TaskItem[]> {
+  const items: TaskItem[] = [];
+  for (const [i, line] of (await readFile(path, "utf8")).split(/\r?\n/).entries()) {
+    if (line.trim() === "") continue;
+    const [input = "", ...outputs] = line.split("\t").map(escapedText);
+    if (input === "" || outputs.length === 0 || outputs.includes("")) {
+      throw new XpatchError(`${path}: expected a prompt, a tab and an answer in line ${i + 1}`);
+    }
+    items.push({ input, outputs, split: "test" });
+  }
+  if (items.length === 0) throw new XpatchError(`${path}: expected a query a line, found none`);
+  return items;
+}
+
+function formatSweep(report: SweepReport): string {
+  const { vectors, queries, unpatched, best, rowLayers, plainRowLayers } = report;
+  const row = (name: string, { accuracy, correct, total, distinct }: Score) => [
+    name,
+    showPercent(accuracy),
+    `${correct}/${total}`,
+    `${distinct}`,
+    `${bar(accuracy)}${name === `${best}` ? " ← best" : ""}`,
+  ];
+  const rows = [
+    ["layer", "accuracy", "correct", "distinct", ""],
+    row("no patch", unpatched),
+    ...report.layers.map((scored) => row(`${scored.layer}`, scored)),
+  ];
+  const share = showPercent(rowLayers / plainRowLayers);
+  return [
+    formatSetting(report),
+    "",
+    `${queries.length} queries, one new token each; vectors: ${formatOrigin(vectors)}`,
+    "",
+    table(rows, [0, 1, 2, 3]),
+    "",
+    `The best constant answer has ${showPercent(unpatched.majority)}.`,
+    `Rows × layers computed: ${rowLayers} of the ${plainRowLayers} that full passes take (${share}).`,
+  ].join("\n");
+}

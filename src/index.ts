@@ -1,6 +1,116 @@
-/** The public API of xpatch, the same in Node and browsers. */
-export type { AdapterChoice, ByteSource } from "./platform/platform.ts";
-export * from "./tensor/errors.ts";
+/** The public API of xpatch, the same in Node and in browsers. */
+
+// Pictures
+export { type ImageSource, loadImage } from "./images/load.ts";
+export { encodePng } from "./images/png.ts";
+export { modelView, type PixelValues, preprocess } from "./images/preprocess.ts";
+export { readProcessorConfig } from "./images/processor-config.ts";
+export { resize } from "./images/resize.ts";
+export type { RgbImage } from "./images/rgb.ts";
+// Kernels
+export { type ActivationKind, activation, gatedActivation } from "./kernels/activation.ts";
+export { attention } from "./kernels/attention.ts";
+export { attentionMix, attentionPattern, attentionScores } from "./kernels/attention-pattern.ts";
+export { causalSegments, fullSegments } from "./kernels/attention-segments.ts";
+export { equal, greater, greaterEqual, less, lessEqual, notEqual, select } from "./kernels/compare.ts";
+export { concat, stack } from "./kernels/concat.ts";
+export { cast, contiguous, copy } from "./kernels/copy.ts";
+export {
+  abs,
+  add,
+  ceil,
+  cos,
+  div,
+  exp,
+  floor,
+  log,
+  maximum,
+  minimum,
+  mul,
+  neg,
+  pow,
+  round,
+  rsqrt,
+  sigmoid,
+  sin,
+  sqrt,
+  square,
+  sub,
+  tanh,
+} from "./kernels/elementwise.ts";
+export { gatherRows, takeAlongAxis } from "./kernels/gather.ts";
+export { layerNorm } from "./kernels/layer-norm.ts";
+export { linear } from "./kernels/linear.ts";
+export { matmul } from "./kernels/matmul.ts";
+export { patchEmbedding } from "./kernels/patch-embedding.ts";
+export { randomNormal, randomUniform } from "./kernels/random.ts";
+export { argmax, argmin, max, mean, min, norm, product, sum, variance } from "./kernels/reduce.ts";
+export { rmsNorm } from "./kernels/rms-norm.ts";
+export { type RopeScaling, rope, ropeTable } from "./kernels/rope.ts";
+export {
+  addRows,
+  copyRowsInto,
+  interpolateRows,
+  keepDirectionRows,
+  projectOutRows,
+  scaleRows,
+  setRows,
+  zeroRows,
+} from "./kernels/rows.ts";
+export { scatterRowsInto } from "./kernels/scatter.ts";
+export { logSoftmax, softmax } from "./kernels/softmax.ts";
+export { topK } from "./kernels/top-k.ts";
+// Models
+export type { PromptPart } from "./model/build-prompt.ts";
+export type { ChatMessage } from "./model/chat-template.ts";
+export { Checkpoint, openCheckpoint } from "./model/checkpoint.ts";
+export { convertGguf } from "./model/convert-gguf.ts";
+export type { DecoderConfig } from "./model/decoder-config.ts";
+export { memoryFolder } from "./model/folder.ts";
+export { GgufFile } from "./model/gguf.ts";
+export type { LoadOptions } from "./model/language-model.ts";
+export { hashPrompts, type Prompt, patchColumn, patchRow, type Span } from "./model/prompt.ts";
+export { SafetensorsFile } from "./model/safetensors.ts";
+export { type TensorToWrite, writeSafetensors } from "./model/safetensors-writer.ts";
+export type { SamplingOptions } from "./model/sampling.ts";
+export { type SiteInfo, type SiteMap, siteInfo, siteNames } from "./model/site-shapes.ts";
+export { LAYER_SITES, type LayerSite, parseSite, type SiteEvent, type SiteName } from "./model/sites.ts";
+export { blobSource, memorySource, urlSource } from "./model/sources.ts";
+export { createTokenizer, type Tokenizer } from "./model/tokenizer.ts";
+export type { PromptImage } from "./model/vision-setup.ts";
+// Patching
+export { loadDualEncoder, type PatchableDualEncoder } from "./patching/dual-encoder.ts";
+export {
+  addVector,
+  type Edit,
+  interpolate,
+  meanAblate,
+  projectOnto,
+  projectOut,
+  scale,
+  set,
+  zero,
+} from "./patching/edit.ts";
+export type { Generated, GenerateOptions } from "./patching/generate.ts";
+export { decodeStream, type LensCell, logitLens } from "./patching/logit-lens.ts";
+export { loadModel, type PatchableModel } from "./patching/model.ts";
+export type { Positions } from "./patching/positions.ts";
+export { type Recording, record } from "./patching/recording.ts";
+export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
+export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
+export { cosineSimilarity } from "./patching/similarity.ts";
+export { type SweepResult, sweepLayers } from "./patching/sweep.ts";
+export { type Tap, tap } from "./patching/tap.ts";
+export * from "./patching/task.ts";
+export {
+  decodeTaskVectors,
+  encodeTaskVectors,
+  extractActivations,
+  extractTaskVectors,
+  TaskVectors,
+} from "./patching/task-vectors.ts";
+export type { ByteSource } from "./platform/platform.ts";
+// Tensors
 export {
   type Device,
   type DeviceInfo,
@@ -10,6 +120,8 @@ export {
   openDevice,
 } from "./tensor/device.ts";
 export type { DType, HostArray } from "./tensor/dtype.ts";
+export * from "./tensor/errors.ts";
 export type { OperationRecord } from "./tensor/operation.ts";
+export type { Scope } from "./tensor/scope.ts";
 export type { Shape } from "./tensor/shape.ts";
 export type { Tensor } from "./tensor/tensor.ts";

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { convertCommand } from "./convert.ts";
+import { demoCommand } from "./demo.ts";
 import { devicesCommand } from "./devices.ts";
 import { extractCommand } from "./extract.ts";
 import { generateCommand } from "./generate.ts";
@@ -20,4 +21,5 @@ export const COMMANDS: readonly (() => Command)[] = [
   lensCommand,
   parityCommand,
   convertCommand,
+  demoCommand,
 ];

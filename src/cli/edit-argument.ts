@@ -1,6 +1,15 @@
 import { InvalidArgumentError } from "commander";
 import { parseSite, type SiteName } from "../model/sites.ts";
-import { add, type Edit, interpolate, projectOnto, projectOut, scale, set, zero } from "../patching/edit.ts";
+import {
+  addVector,
+  type Edit,
+  interpolate,
+  projectOnto,
+  projectOut,
+  scale,
+  set,
+  zero,
+} from "../patching/edit.ts";
 import { type Positions, showPositions } from "../patching/positions.ts";
 import type { TaskVectors } from "../patching/task-vectors.ts";
 import { SiteError, XpatchError } from "../tensor/errors.ts";
@@ -76,7 +85,7 @@ export function editOf({ operation, site, at, amount, text }: EditArgument, vect
     default: {
       const value = vectorFor(site, vectors!, text);
       if (operation === "set") return set(site, at, value);
-      if (operation === "add") return add(site, at, value, { scale: amount });
+      if (operation === "add") return addVector(site, at, value, { scale: amount });
       if (operation === "interpolate") return interpolate(site, at, value, amount!);
       return operation === "project-out" ? projectOut(site, at, value) : projectOnto(site, at, value);
     }

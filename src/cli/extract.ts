@@ -17,7 +17,7 @@ import {
   settingOf,
   withModel,
 } from "./session.ts";
-import { addTaskOptions, readItems, type TaskArguments } from "./task-files.ts";
+import { addTaskOptions, readItems, type TaskArguments } from "./task-options.ts";
 import { readLines } from "./text-files.ts";
 
 interface Arguments extends ModelArguments, TaskArguments {
@@ -81,7 +81,7 @@ async function extract(model: PatchableModel, args: Arguments): Promise<ExtractR
 async function promptsOf(model: PatchableModel, args: Arguments): Promise<Prompt[]> {
   const { prompts, task, split, template, shots: count, seed } = args;
   if (task === undefined) return (await readLines(prompts!)).map((text) => model.prompt(text));
-  const items = await readItems({ task, split });
+  const items = await readItems(task, split);
   return items.map((item) =>
     fewShotPrompt(model, drawExamples(items, item, { count, seed }), item.input, template),
   );

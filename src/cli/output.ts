@@ -15,9 +15,12 @@ export async function withProgress<T>(
   title: string,
   work: (update: (done: number, total: number) => void) => Promise<T> | T,
 ): Promise<T> {
-  const format = `${title} {bar} {percentage} %`;
   const bar = new SingleBar(
-    { format, stream: process.stderr, clearOnComplete: true, hideCursor: true },
+    {
+      format: `${title} {bar} {percentage} %`,
+      stream: process.stderr,
+      clearOnComplete: true,
+    },
     Presets.shades_classic,
   );
   bar.start(1, 0);

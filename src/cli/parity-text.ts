@@ -1,6 +1,6 @@
 import type { Prompt } from "../model/prompt.ts";
 import type { SiteName } from "../model/sites.ts";
-import { add, type Edit, set } from "../patching/edit.ts";
+import { addVector, type Edit, set } from "../patching/edit.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { resume } from "../patching/resume.ts";
 import { CheckpointError } from "../tensor/errors.ts";
@@ -130,7 +130,7 @@ async function checkPatches(
   model: PatchableModel,
 ): Promise<Check[]> {
   const checks: Check[] = [];
-  for (const [operation, edit] of [["replace", set] as const, ["add", add] as const]) {
+  for (const [operation, edit] of [["replace", set] as const, ["add", addVector] as const]) {
     const prefix = `${name}/patch.${operation}.`;
     if (!goldens.has(`${prefix}vector`)) continue;
     const patch = spec.section("patch");

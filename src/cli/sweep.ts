@@ -20,7 +20,7 @@ import {
   settingOf,
   withModel,
 } from "./session.ts";
-import { addTaskOptions, readItems, type TaskArguments } from "./task-files.ts";
+import { addTaskOptions, readItems, type TaskArguments } from "./task-options.ts";
 import { formatOrigin, readVectors } from "./vector-files.ts";
 
 interface Arguments extends ModelArguments, TaskArguments {
@@ -103,7 +103,7 @@ async function queriesOf(
   { task, split, template, queries }: Arguments,
 ): Promise<{ items: readonly TaskItem[]; prompts: Prompt[] }> {
   if (task !== undefined) {
-    const items = await readItems({ task, split });
+    const items = await readItems(task, split);
     return { items, prompts: items.map(({ input }) => fewShotPrompt(model, [], input, template)) };
   }
   const items = await readQueries(queries!);
@@ -147,7 +147,7 @@ function formatSweep(report: SweepReport): string {
     "",
     table(rows, [0, 1, 2, 3]),
     "",
-    `The best constant answer has ${showPercent(unpatched.majority)}.`,
+    `Always giving the most frequent output has ${showPercent(unpatched.majority)}.`,
     `Rows × layers computed: ${rowLayers} of the ${plainRowLayers} that full passes take (${share}).`,
   ].join("\n");
 }

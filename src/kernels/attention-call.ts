@@ -164,18 +164,14 @@ fn segment(row: u32) -> vec4u {
   return min(s, vec4u(params.prefix_rows, params.prefix_rows, params.own_rows, params.own_rows));
 }
 
-// What all of several query rows attend to, and what any of them does (with gaps filled).
-struct Reach { all: vec4u, any: vec4u }
-fn reach_of(first_row: u32, end_row: u32) -> Reach {
-  var all = vec4u(0u, 0xffffffffu, 0u, 0xffffffffu);
-  var any = vec4u(0xffffffffu, 0u, 0xffffffffu, 0u);
+// What any of several query rows attends to, with the gaps filled.
+fn reach_of(first_row: u32, end_row: u32) -> vec4u {
+  var reach = vec4u(0xffffffffu, 0u, 0xffffffffu, 0u);
   for (var row = first_row; row < end_row; row++) {
     let s = segment(row);
-    all = select(min(all, s), max(all, s), vec4<bool>(true, false, true, false));
-    let wider = select(max(any, s), min(any, s), vec4<bool>(true, false, true, false));
-    any = select(any, wider, vec4<bool>(s.x < s.y, s.x < s.y, s.z < s.w, s.z < s.w));
+    let wider = vec4u(min(reach.x, s.x), max(reach.y, s.y), min(reach.z, s.z), max(reach.w, s.w));
+    reach = select(reach, wider, vec4<bool>(s.x < s.y, s.x < s.y, s.z < s.w, s.z < s.w));
   }
-  any = select(vec4u(), any, vec4<bool>(any.x < any.y, any.x < any.y, any.z < any.w, any.z < any.w));
-  return Reach(all, any);
+  return select(vec4u(), reach, vec4<bool>(reach.x < reach.y, reach.x < reach.y, reach.z < reach.w, reach.z < reach.w));
 }
 `;

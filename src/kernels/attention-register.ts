@@ -12,11 +12,18 @@ import {
 } from "./attention-call.ts";
 
 /**
- * Attention for drivers that run on CPU cores. Each invocation keeps one query head's q, its running maximum, sum and
- * weighted values in registers. The invocations of a workgroup are the query heads that share a key head, of
- * neighbouring rows, so that they walk the same keys and every load of keys and values is uniform. No barriers.
+ * Attention for drivers that run on CPU cores. The invocations of a workgroup are the query heads that share a key head,
+ * of neighbouring rows: they walk the same keys, so that every load of keys and values is uniform. Each keeps its own
+ * running maximum, sum, and up to 64 dimensions of weighted values in registers; longer heads are shared out over
+ * several invocations, which all compute the scores. No barriers.
  */
 export const REGISTER_LANES = 8;
+
+/** Keys whose scores are computed together. */
+const KEYS = 8;
+
+/** Vectors of four dimensions that an invocation sums up; more would compile slowly and spill. */
+const OWNED_VECTORS = 16;
 
 const kernels = { 1: registerKernel(1), 4: registerKernel(4) };
 
@@ -28,11 +35,12 @@ export function launchRegisterAttention(
 ): void {
   const { q, k, v, segments, prefix, rows, heads, kvHeads, headDim, lanes } = call;
   const blocks = Math.ceil((rows * heads) / kvHeads / REGISTER_LANES);
+  const parts = Math.ceil(headSize(headDim, lanes).vectors / OWNED_VECTORS);
   kernels[lanes].launch({
     tensors: { q, k, v, segments, prefix_k: prefix?.k, prefix_v: prefix?.v, out, stats },
     params: { ...attentionParams(call), blocks, slices },
     constants: { headDim },
-    workgroups: blocks * kvHeads * slices,
+    workgroups: blocks * kvHeads * slices * parts,
   });
 }
 
@@ -55,38 +63,38 @@ function registerKernel(lanes: 1 | 4) {
     code({ constants, has }) {
       const { headDim } = constants as { headDim: number };
       const { step, vectors } = headSize(headDim, lanes);
+      const owned = Math.min(vectors, OWNED_VECTORS);
       const each = (line: (d: number) => string) =>
-        Array.from({ length: vectors }, (_, d) => line(d)).join("\n");
+        Array.from({ length: owned }, (_, d) => line(d)).join("\n");
+      const perKey = (line: (i: number) => string, between = "\n") =>
+        Array.from({ length: KEYS }, (_, i) => line(i)).join(between);
       const sources = has("prefix_k") ? ["q", "k", "v", "prefix_k", "prefix_v"] : ["q", "k", "v"];
-      // Long heads take fewer keys at a time, so that the code stays short enough to compile quickly.
-      const keys = vectors <= 16 ? 4 : vectors <= 32 ? 2 : 1;
 
-      /** Takes `count` keys from row `j` on into the running sums. */
-      const take = (count: number, k: string, v: string) => {
-        const key = Array.from({ length: count }, (_, i) => i);
-        const perKey = (line: (i: number) => string) => key.map(line).join("\n");
-        return `
-${perKey((i) => `let k${i} = (j + ${i}u) * params.${k}_row + kv * ${step}u; let v${i} = (j + ${i}u) * params.${v}_row + kv * ${step}u; var s${i} = 0.0;`)}
-${each((d) => perKey((i) => `s${i} += dot(q${d}, ${k}_vec(k${i}, ${d}u));`))}
-let m = ${key.reduce((m, i) => `max(${m}, s${i})`, "highest")};
-let shrink = decay(highest - m);
-${perKey((i) => `let p${i} = decay(s${i} - m);`)}
-highest = m;
-total = total * shrink + ${key.map((i) => `p${i}`).join(" + ")};
-spoilt = spoilt || ${key.map((i) => `spoils(s${i})`).join(" || ")};
-${each((d) => `a${d} *= shrink;\n${perKey((i) => `a${d} = fma(vec4f(p${i}), ${v}_vec(v${i}, ${d}u), a${d});`)}`)}`;
-      };
-      const walk = (k: string, v: string, first: string, end: string, mine: string, all: string) => `
-  for (var j = ${first}; j < ${end};) {
-    if (j >= ${all}.x && j + ${keys}u <= min(${all}.y, ${end})) {
-      ${take(keys, k, v)}
-      j += ${keys}u;
-    } else {
-      // Rows that only some of the invocations attend to may hold anything, NaN included: the others keep away.
-      if (j >= ${mine}.x && j < ${mine}.y) {
-        ${take(1, k, v)}
+      /** Takes the keys from row `first` to `end` - 1, of which this invocation attends to `mine`. */
+      const walk = (k: string, v: string, first: string, end: string, mine: string) => `
+  for (var j = ${first}; j < ${end}; j += ${KEYS}u) {
+${perKey((i) => `    let k${i} = min(j + ${i}u, ${end} - 1u) * params.${k}_row + kv * ${step}u; var s${i} = 0.0;`)}
+    for (var d = 0u; d < ${vectors}u; d++) {
+      let q = q_vec(q_base, d);
+${perKey((i) => `      s${i} += dot(q, ${k}_vec(k${i}, d));`)}
+    }
+    let begin = max(${mine}.x, j);
+    let stop = min(${mine}.y, min(${end}, j + ${KEYS}u));
+${perKey((i) => `    s${i} = select(${LOWEST}, s${i} * params.scale, j + ${i}u >= begin && j + ${i}u < stop);`)}
+    let m = ${perKey((i) => `max(s${i}, `, "")}highest${")".repeat(KEYS)};
+    let shrink = decay(highest - m);
+    highest = m;
+    spoilt = spoilt || ${perKey((i) => `spoils(s${i})`, " || ")};
+${perKey((i) => `    s${i} = select(0.0, decay(s${i} - m), j + ${i}u >= begin && j + ${i}u < stop);`)}
+    total = total * shrink + ${perKey((i) => `s${i}`, " + ")};
+${each((d) => `    a${d} *= shrink;`)}
+    for (var row = j; row < min(j + ${KEYS}u, ${end}); row++) {
+      let v_base = row * params.${v}_row + kv * ${step}u;
+      // Rows that only others attend to may hold anything, NaN included: keep away from them.
+      if (row >= begin && row < stop) {
+${each((d) => `        a${d} = fma(vec4f(s0), ${v}_vec(v_base, first_vector + ${d}u), a${d});`)}
       }
-      j += 1u;
+      ${perKey((i) => (i + 1 < KEYS ? `s${i} = s${i + 1};` : ""), " ")}
     }
   }`;
 
@@ -103,8 +111,11 @@ fn main(
   let flat = flat_group(group, groups);
   let block = flat % params.blocks;
   let kv = flat / params.blocks % params.kv_heads;
-  let slice = flat / params.blocks / params.kv_heads;
-  if (slice >= params.slices) { return; }
+  let slice = flat / params.blocks / params.kv_heads % params.slices;
+  // The last part of a head starts earlier rather than being shorter.
+  let part = flat / params.blocks / params.kv_heads / params.slices;
+  let first_vector = min(part * ${owned}u, ${vectors - owned}u);
+  if (part >= ${Math.ceil(vectors / owned)}u) { return; }
   let per_kv = params.heads / params.kv_heads;
   let pairs = params.rows * per_kv; // of a row and one of the heads that read head kv
   let first_pair = block * ${REGISTER_LANES}u;
@@ -115,27 +126,27 @@ fn main(
   let head = kv * per_kv + pair % per_kv;
   let mine = segment(row);
   let q_base = row * params.q_row + head * ${step}u;
-${each((d) => `  let q${d} = q_vec(q_base, ${d}u) * params.scale; var a${d} = vec4f();`)}
+${each((d) => `  var a${d} = vec4f();`)}
   var highest = ${LOWEST};
   var total = 0.0;
   var spoilt = false;
 
   // This slice's part of the prefix rows followed by the own rows.
-  let prefix_length = reach.any.y - reach.any.x;
-  let length = prefix_length + reach.any.w - reach.any.z;
+  let prefix_length = reach.y - reach.x;
+  let length = prefix_length + reach.w - reach.z;
   let slice_start = length * slice / params.slices;
   let slice_end = length * (slice + 1u) / params.slices;
 ${
   has("prefix_k")
     ? `
-  let prefix_from = reach.any.x + min(slice_start, prefix_length);
-  let prefix_to = reach.any.x + min(slice_end, prefix_length);
-  ${walk("prefix_k", "prefix_v", "prefix_from", "prefix_to", "mine.xy", "reach.all.xy")}`
+  let prefix_from = reach.x + min(slice_start, prefix_length);
+  let prefix_to = reach.x + min(slice_end, prefix_length);
+  ${walk("prefix_k", "prefix_v", "prefix_from", "prefix_to", "mine.xy")}`
     : ""
 }
-  let own_from = reach.any.z + max(slice_start, prefix_length) - prefix_length;
-  let own_to = reach.any.z + max(slice_end, prefix_length) - prefix_length;
-  ${walk("k", "v", "own_from", "own_to", "mine.zw", "reach.all.zw")}
+  let own_from = reach.z + max(slice_start, prefix_length) - prefix_length;
+  let own_to = reach.z + max(slice_end, prefix_length) - prefix_length;
+  ${walk("k", "v", "own_from", "own_to", "mine.zw")}
 
   if (first_pair + lane >= pairs) { return; }
   if (spoilt) { total = nan(); }
@@ -147,7 +158,7 @@ ${
   let share = 1.0;`
       : "let share = select(1.0 / total, 0.0, total == 0.0);"
   }
-${each((d) => `  out_set_vec(place * ${step}u, ${d}u, a${d} * share);`)}
+${each((d) => `  out_set_vec(place * ${step}u, first_vector + ${d}u, a${d} * share);`)}
 }`;
     },
   });

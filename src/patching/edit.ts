@@ -49,7 +49,7 @@ export function set(site: SiteName, at: Positions, value: EditValue, options: Ed
 }
 
 /** Adds `scale * value` (default 1): steering. */
-export function add(
+export function addVector(
   site: SiteName,
   at: Positions,
   value: EditValue,

@@ -30,7 +30,7 @@ export interface RunOptions<T extends Readonly<Record<string, Tap>> = Record<nev
 type TapValues<T> = { [K in keyof T]: Tensor };
 
 /** A tap's value for a list of prompts; see {@link Tap}. */
-type TapLists<T> = {
+export type TapLists<T> = {
   [K in keyof T]: T[K] extends Tap<infer At>
     ? At extends OnePosition
       ? Tensor | Tensor[]

@@ -1,0 +1,211 @@
+import type { ProcessorSettings } from "../images/processor-config.ts";
+import { readProcessorConfig } from "../images/processor-config.ts";
+import { add, div, exp, mul, sqrt } from "../kernels/elementwise.ts";
+import { matmul } from "../kernels/matmul.ts";
+import { sum } from "../kernels/reduce.ts";
+import type { Device } from "../tensor/device.ts";
+import { CheckpointError } from "../tensor/errors.ts";
+import type { Scope } from "../tensor/scope.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { type AttentionPooling, readAttentionPooling } from "./attention-pooling.ts";
+import { promptFromIds } from "./build-prompt.ts";
+import { openCheckpoint } from "./checkpoint.ts";
+import { ConfigReader, isObject, type JsonObject } from "./config.ts";
+import type { Folder } from "./folder.ts";
+import { takeRows } from "./forward.ts";
+import type { LoadOptions } from "./language-model.ts";
+import type { Linear } from "./linear.ts";
+import type { Pass } from "./pass.ts";
+import type { Prompt } from "./prompt.ts";
+import type { SiteMap } from "./site-shapes.ts";
+import type { Walk } from "./sites.ts";
+import { readTextTower, readTextTowerConfig, type TextTower, type TextTowerConfig } from "./text-tower.ts";
+import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
+import { type PromptImage, uploadImages } from "./vision-setup.ts";
+import {
+  readVisionConfig,
+  readVisionTower,
+  rowsPerImage,
+  type VisionConfig,
+  type VisionTower,
+} from "./vision-tower.ts";
+import { loadWeights, type Weights } from "./weights.ts";
+
+interface DualEncoderConfig {
+  readonly kind: "clip" | "siglip";
+  readonly text: TextTowerConfig;
+  readonly vision: VisionConfig;
+  /** Width of the space that both towers' embeddings live in. */
+  readonly embeddingWidth: number;
+}
+
+interface DualEncoderNetwork {
+  readonly text: TextTower;
+  readonly vision: VisionTower;
+  /** Text state to embedding: CLIP's projection, SigLIP's head. */
+  readonly textHead: Linear;
+  /** Image state to embedding: CLIP's projection of the class token, SigLIP's pooling. */
+  readonly imageHead: Linear | AttentionPooling;
+  /** Each a tensor of one element; SigLIP alone has a bias. */
+  readonly logitScale: Tensor;
+  readonly logitBias: Tensor | undefined;
+}
+
+/** CLIP (Radford et al. 2021) or SigLIP (Zhai et al. 2023): two towers whose embeddings are compared. */
+export class DualEncoder {
+  readonly name: string;
+  readonly device: Device;
+  readonly config: DualEncoderConfig;
+  readonly tokenizer: Tokenizer;
+  readonly processor: ProcessorSettings;
+  readonly #network: DualEncoderNetwork;
+  readonly #memory: Scope;
+
+  /** Use `loadDualEncoder`. */
+  constructor(
+    parts: Pick<DualEncoder, "name" | "device" | "config" | "tokenizer" | "processor">,
+    network: DualEncoderNetwork,
+    memory: Scope,
+  ) {
+    this.name = parts.name;
+    this.device = parts.device;
+    this.config = parts.config;
+    this.tokenizer = parts.tokenizer;
+    this.processor = parts.processor;
+    this.#network = network;
+    this.#memory = memory;
+  }
+
+  /** What there is to tap and edit: sites without prefix are the text tower's. */
+  get sites(): SiteMap {
+    const { text, vision, kind } = this.config;
+    const sizes = { kvHeads: vision.heads, headDim: vision.width / vision.heads };
+    return {
+      text: { ...text, kvHeads: text.heads, headDim: text.width / text.heads },
+      vision: { ...vision, ...sizes, rows: rowsPerImage(vision), postNorm: kind === "siglip" },
+    };
+  }
+
+  /** A text as the model wants it: framed, cut to the context, and for SigLIP padded to it. */
+  prompt(text: string): Prompt {
+    const { kind, context, padTokenId } = this.config.text;
+    const { prefix, suffix } = this.tokenizer;
+    const body = this.tokenizer.encode(text, { specials: false });
+    const ids = [...prefix, ...body.slice(0, context - prefix.length - suffix.length), ...suffix];
+    if (kind === "siglip") while (ids.length < context) ids.push(padTokenId);
+    return promptFromIds(this.tokenizer, ids, { text });
+  }
+
+  /** Pooled text states and their embeddings of unit length, each [texts, embeddingWidth]. */
+  *encodeTexts(prompts: readonly Prompt[], pass: Pass): Walk<Embedded> {
+    const { text, textHead } = this.#network;
+    const states = yield* text.encode(prompts, pass);
+    const rows = prompts.map((prompt, i) => pass.rows.row(i, text.pooledPosition(prompt))!);
+    const pooled = textHead.apply(takeRows(states, rows));
+    return { pooled, embeds: unitLength(pooled) };
+  }
+
+  /** Pooled image states and their embeddings of unit length, each [images, embeddingWidth]. */
+  *encodeImages(images: readonly PromptImage[], pass: Pass): Walk<Embedded> {
+    const { vision, imageHead } = this.#network;
+    const pixels = uploadImages(this.device, images, vision.config, this.processor);
+    const stream = yield* vision.stream(pixels, pass);
+    let pooled: Tensor;
+    if ("pool" in imageHead) {
+      pooled = imageHead.pool(yield* pass.sites().pass("vision.post_norm", vision.postNorm(stream)), pass);
+    } else {
+      const classTokens = pass.rows.spans.map((span) => span.row);
+      pooled = imageHead.apply(vision.postNorm(takeRows(stream, classTokens)));
+    }
+    return { pooled, embeds: unitLength(pooled) };
+  }
+
+  /** Scaled cosines of unit-length embeddings: [images, width] and [texts, width] → [images, texts]. */
+  similarity(imageEmbeds: Tensor, textEmbeds: Tensor): Tensor {
+    const { logitScale, logitBias } = this.#network;
+    return this.device.scope(() => {
+      const scaled = mul(matmul(imageEmbeds, textEmbeds.transpose()), logitScale);
+      return logitBias ? add(scaled, logitBias) : scaled;
+    });
+  }
+
+  /** Gives the weights' memory back. */
+  dispose(): void {
+    this.#memory.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** What a tower makes of its inputs, a row each. */
+export interface Embedded {
+  /** Before normalisation. */
+  readonly pooled: Tensor;
+  readonly embeds: Tensor;
+}
+
+function unitLength(x: Tensor): Tensor {
+  return div(x, sqrt(sum(mul(x, x), -1, { keepDims: true })));
+}
+
+/** Reads a CLIP or SigLIP checkpoint's parts. Throws CheckpointError. */
+export async function loadDualEncoderParts(
+  ref: string | Folder,
+  options: LoadOptions,
+): Promise<ConstructorParameters<typeof DualEncoder>> {
+  const { device, onProgress } = options;
+  await using checkpoint = await openCheckpoint(ref, options);
+  const { config: json, name } = checkpoint;
+  const where = `${name}/config.json`;
+  const config = readConfig(json ?? {}, where);
+  const tokenizer = createTokenizer(
+    await checkpoint.json("tokenizer.json"),
+    (await checkpoint.json("tokenizer_config.json")) ?? undefined,
+  );
+  const preprocessor =
+    (await checkpoint.json("preprocessor_config.json")) ?? (await checkpoint.json("processor_config.json"));
+  if (preprocessor === undefined) throw new CheckpointError(`${name}: there is no preprocessor_config.json`);
+  const processor = readProcessorConfig(preprocessor);
+  const { built, memory } = await loadWeights(checkpoint, device, (w) => build(w, config), onProgress);
+  const logitScale = memory.enter(() => exp(built.logitScale));
+  return [{ name, device, config, tokenizer, processor }, { ...built, logitScale }, memory];
+}
+
+function readConfig(json: JsonObject, where: string): DualEncoderConfig {
+  const kind = json["model_type"];
+  if (kind !== "clip" && kind !== "siglip") {
+    throw new CheckpointError(
+      `${where}: expected a dual encoder of type clip or siglip, found ${JSON.stringify(kind)}`,
+    );
+  }
+  const section = (key: string) => (isObject(json[key]) ? json[key] : {});
+  const text = readTextTowerConfig(kind, section("text_config"), `${where}: text_config`);
+  const vision = readVisionConfig(section("vision_config"), `${where}: vision_config`, { model_type: kind });
+  const c = new ConfigReader(json, where);
+  const projection = new ConfigReader(section("text_config"), `${where}: text_config`);
+  const embeddingWidth =
+    kind === "clip" ? c.count("projection_dim", 512) : projection.count("projection_size", text.width);
+  return { kind, text, vision, embeddingWidth };
+}
+
+async function build(
+  w: Weights,
+  { kind, text, vision, embeddingWidth }: DualEncoderConfig,
+): Promise<DualEncoderNetwork> {
+  const clip = kind === "clip";
+  const scaleShape = clip ? [] : [1];
+  return {
+    text: await readTextTower(w, text, "text_model."),
+    vision: await readVisionTower(w, vision, "vision_model."),
+    textHead: clip
+      ? await w.linear("text_projection", [embeddingWidth, text.width])
+      : await w.linear("text_model.head", [embeddingWidth, text.width], true),
+    imageHead: clip
+      ? await w.linear("visual_projection", [embeddingWidth, vision.width])
+      : await readAttentionPooling(w, vision, "vision_model.head."),
+    logitScale: await w.tensor("logit_scale", scaleShape),
+    logitBias: clip ? undefined : await w.tensor("logit_bias", [1]),
+  };
+}

@@ -1,0 +1,88 @@
+import { DualEncoder, loadDualEncoderParts } from "../model/dual-encoder.ts";
+import type { Folder } from "../model/folder.ts";
+import { PassKeys } from "../model/key-store.ts";
+import type { LoadOptions } from "../model/language-model.ts";
+import { Pass } from "../model/pass.ts";
+import type { Prompt } from "../model/prompt.ts";
+import { RowMap } from "../model/rows.ts";
+import type { SitePrefix, Walk } from "../model/sites.ts";
+import type { PromptImage } from "../model/vision-setup.ts";
+import { rowsPerImage } from "../model/vision-tower.ts";
+import { drive } from "../model/walk.ts";
+import { PromptError } from "../tensor/errors.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { Edit } from "./edit.ts";
+import type { TapLists } from "./run.ts";
+import type { Batch } from "./site-targets.ts";
+import type { Tap } from "./tap.ts";
+import { resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
+
+export interface EncodeOptions<T extends Readonly<Record<string, Tap>> = Record<never, never>> {
+  taps?: T;
+  edits?: readonly Edit[];
+}
+
+/** Pooled states and embeddings of unit length, each [inputs, width], and the taps as for a list of prompts. */
+export type EncodeResult<T> = TapLists<T> & { pooled: Tensor; embeds: Tensor };
+
+/** Loads a CLIP or SigLIP checkpoint. Throws CheckpointError for what is damaged, missing or of another kind. */
+export async function loadDualEncoder(
+  ref: string | Folder,
+  options: LoadOptions,
+): Promise<PatchableDualEncoder> {
+  return new PatchableDualEncoder(...(await loadDualEncoderParts(ref, options)));
+}
+
+/**
+ * A CLIP or SigLIP model whose activations can be read and changed. Sites of the text tower have plain names
+ * (`resid_post.3`), those of the vision tower the prefix `vision.`.
+ *
+ * @example
+ * const { embeds: i } = clip.images([picture]);
+ * const { embeds: t } = clip.texts(["a photo of a cat", "a photo of a dog"]);
+ * const logits = await clip.similarity(i, t).read();
+ */
+export class PatchableDualEncoder extends DualEncoder {
+  /** Embeds texts (strings, or prompts made by `prompt`). Throws SiteError and PromptError like `run`. */
+  texts<const T extends Readonly<Record<string, Tap>> = Record<never, never>>(
+    inputs: readonly (string | Prompt)[],
+    options: EncodeOptions<T> = {},
+  ): EncodeResult<T> {
+    const prompts = inputs.map((input) => (typeof input === "string" ? this.prompt(input) : input));
+    const batch = { prompts, imageCounts: prompts.map(() => 0) };
+    const rows = RowMap.packed(prompts.map((p) => p.length));
+    return this.#encode(batch, rows, "", options, (pass) => this.encodeTexts(prompts, pass));
+  }
+
+  /** Embeds pictures. Throws SiteError, PromptError and ImageError. */
+  images<const T extends Readonly<Record<string, Tap>> = Record<never, never>>(
+    images: readonly PromptImage[],
+    options: EncodeOptions<T> = {},
+  ): EncodeResult<T> {
+    const rows = RowMap.packed(images.map(() => rowsPerImage(this.config.vision)));
+    const batch = { prompts: [], imageCounts: images.map(() => 1) };
+    return this.#encode(batch, rows, "vision.", options, (pass) => this.encodeImages(images, pass));
+  }
+
+  #encode<T extends Readonly<Record<string, Tap>>>(
+    batch: Batch,
+    rows: RowMap,
+    prefix: SitePrefix,
+    { taps, edits = [] }: EncodeOptions<T>,
+    encode: (pass: Pass) => Walk<{ pooled: Tensor; embeds: Tensor }>,
+  ): EncodeResult<T> {
+    if (batch.imageCounts.length === 0)
+      throw new PromptError("encode: expected at least one input, found none");
+    const { device } = this;
+    return device.scope(() => {
+      const watcher = new Watcher(
+        resolveEdits(edits, this.sites, device, batch),
+        resolveTaps(taps ?? {}, this.sites, batch, false),
+      );
+      const uses = watcher.uses.bind(watcher);
+      const pass = new Pass(device.currentScope!, device, rows, new PassKeys(rows), uses, { prefix });
+      const embedded = drive(encode(pass), watcher);
+      return { ...watcher.finish(), ...embedded } as EncodeResult<T>;
+    });
+  }
+}

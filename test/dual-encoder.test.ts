@@ -1,0 +1,22 @@
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import { loadImage } from "../src/images/load.ts";
+import { openCheckpoint } from "../src/model/checkpoint.ts";
+import { readTensor } from "../src/model/tensor-entry.ts";
+import { loadDualEncoder } from "../src/patching/dual-encoder.ts";
+import { tap } from "../src/patching/tap.ts";
+import { testDevice } from "./helpers/device.ts";
+test.each(["clip", "siglip"])("%s", async (name) => {
+  const device = await testDevice();
+  const model = await loadDualEncoder(`test/fixtures/${name}/model`, { device });
+  const [c] = JSON.parse(readFileSync(`test/fixtures/${name}/case.json`, "utf8")).cases;
+  const gold = await openCheckpoint(`test/fixtures/${name}/golden.safetensors`);
+  const want = async (n: string) => new Float32Array((await readTensor(gold.entry(`case0/${n}`))).buffer);
+  const diff = (a: ArrayLike<number>, b: ArrayLike<number>) => { let m = 0; expect(a.length).toBe(b.length); for (let i = 0; i < a.length; i++) m = Math.max(m, Math.abs(a[i]! - b[i]!)); return m; };
+  const images = await Promise.all(c.images.map((f: string) => loadImage(`test/fixtures/images/${f}`)));
+  const i = model.images(images, { taps: { v: tap("vision.resid_post.2", -1), p: tap("vision.pattern.1") } });
+  const t = model.texts(c.texts, { taps: { e: tap("resid_post.2", 0) } });
+  console.log(i.p.length, (i.p as any)[0].shape, (i.v as any).shape);
+  console.log(diff(await i.pooled.read(), await want("vision.pooled")), diff(await i.embeds.read(), await want("image_embeds")), diff(await t.pooled.read(), await want("text.pooled")), diff(await t.embeds.read(), await want("text_embeds")), diff(await model.similarity(i.embeds, t.embeds).read(), await want("logits_per_image")));
+  c.texts.forEach((s: string, k: number) => console.log(model.prompt(s).ids.join(), "|", c.input_ids[k].join()));
+});

@@ -39,8 +39,7 @@ function layer(
     name: "linear",
     dtype,
     shapes: { x: x.shape, weight: weight.shape },
-    flops: 2 * rows * depth * columns,
-    bytes: columns * depth * DTYPE_BYTES[dtype],
+    ...(rows <= 8 ? { bytes: columns * depth * DTYPE_BYTES[dtype] } : { flops: 2 * rows * depth * columns }),
     run: () => linear(x, weight),
     check: (out) => checkRow(out, x, weight, rows - 1),
   };
@@ -69,8 +68,9 @@ function smolLM2(device: Device, rows: number, dtype: FloatDType): BenchCase {
     name: `SmolLM2-135M linear layers, ${rows === 1 ? "decode" : "prefill"}`,
     dtype,
     shapes: { x: x.shape },
-    flops: 2 * (rows * layers * perLayer + vocabulary * width),
-    bytes: (layers * perLayer + vocabulary * width) * DTYPE_BYTES[dtype],
+    ...(rows <= 8
+      ? { bytes: (layers * perLayer + vocabulary * width) * DTYPE_BYTES[dtype] }
+      : { flops: 2 * (rows * layers * perLayer + vocabulary * width) }),
     run() {
       for (const { toWidth, toKeys, toInner, fromInner } of blocks) {
         for (const w of [...toWidth, ...toKeys, ...toInner]) linear(x, w).dispose();

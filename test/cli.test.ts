@@ -20,12 +20,13 @@ import { COMMANDS } from "../src/cli/commands.ts";
 import { editArgument, editOf } from "../src/cli/edit-argument.ts";
 import { bar, showBytes, showCount, table } from "../src/cli/layout.ts";
 import { formatLens, type LensReport } from "../src/cli/lens.ts";
+import type { TaskVectors } from "../src/patching/task-vectors.ts";
 import { buildGguf, tinyLlama } from "./helpers/gguf-builder.ts";
 
 const root = join(import.meta.dirname, "..");
 const llama = join(root, "test", "fixtures", "llama");
 const model = join(llama, "model");
-const [golden] = JSON.parse(readFileSync(join(llama, "case.json"), "utf8")).cases;
+const [golden, colors] = JSON.parse(readFileSync(join(llama, "case.json"), "utf8")).cases;
 
 let folder: string;
 const path = (name: string) => join(folder, name);
@@ -145,6 +146,12 @@ describe("what cannot be had: exit code 1 and one line on stderr", () => {
     expect(oneLine(["generate", "--model", model, "--prompt-file", path("none.txt")])).toMatch(
       /^xpatch: ENOENT.*none\.txt/,
     );
+  });
+
+  test("a folder to write to that is missing, found before any model is opened", () => {
+    const out = path("none/v.safetensors");
+    const args = ["extract", "--model", path("no-model"), "--task", "food-color", "--out", out];
+    expect(oneLine(args)).toMatch(/^xpatch: ENOENT.*none/);
   });
 
   test("damaged weights", () => {
@@ -281,7 +288,7 @@ describe("running a model", () => {
 
   test("extract, patch, sweep: a vector of the last layer brings its own next token along", () => {
     const vectors = path("vectors.safetensors");
-    writeFileSync(path("prompts.txt"), `${golden.text}\n`);
+    writeFileSync(path("prompts.txt"), `${colors.text.replaceAll("\n", "\\n")}\n\n`);
     const extracted = report("extract", "--model", model, "--prompts", path("prompts.txt"), "--out", vectors);
     expect(extracted).toMatchObject({ ...settings, out: vectors, width: 48, vectors: { prompts: 1 } });
     expect(extracted.vectors.layers).toEqual([0, 1, 2]);
@@ -289,18 +296,23 @@ describe("running a model", () => {
 
     const patch = ["patch", "--model", model, "--vectors", vectors, "--prompt", "hello"];
     const patched = report(...patch, "--layer", "2", "--max-new-tokens", "2");
-    const next = golden.generate.ids[0];
+    const next = colors.generate.ids[0];
     expect(patched.patched.ids[0]).toBe(next);
     expect(patched.unpatched.ids[0]).not.toBe(next);
     expect(patched.vectors).toEqual(extracted.vectors);
 
-    const answer = patched.patched.text;
-    writeFileSync(path("queries.tsv"), `hello\twrong\t${answer}\nhello\tnever right\n`);
+    // The golden answer begins with the token "s".
+    writeFileSync(path("queries.tsv"), "hello\\n\twrong\tS is right\n\nhello\tnever right\n");
     const sweep = ["sweep", "--model", model, "--vectors", vectors, "--queries", path("queries.tsv")];
     const swept = report(...sweep);
+    expect(swept.queries).toEqual([
+      { prompt: "hello\n", outputs: ["wrong", "S is right"] },
+      { prompt: "hello", outputs: ["never right"] },
+    ]);
     expect(swept.layers.map(({ layer }: { layer: number }) => layer)).toEqual([0, 1, 2]);
-    expect(swept.layers[2].answers).toHaveLength(2);
-    expect(swept.layers[2].distinct).toBe(1);
+    expect(swept.layers[2]).toMatchObject({ correct: 1, total: 2, distinct: 1, answers: ["s", "s"] });
+    expect(swept.layers.map(({ correct }: { correct: number }) => correct)).toEqual([0, 1, 1]);
+    expect(swept.best).toBe(1);
     expect(swept.rowLayers).toBeLessThan(swept.plainRowLayers);
     const { stdout } = xpatch([...sweep, "--layers", "1-2"]);
     expect(stdout.match(/^ +[0-9] +\d+\.\d %/gm)).toHaveLength(2);
@@ -390,12 +402,25 @@ describe("values on the command line", () => {
       amount: 0.25,
       file: "a=b@c.safetensors",
     });
-    expect(editOf(editArgument("zero:attn_out.1")[0]!)).toMatchObject({
-      operation: "zero",
-      site: "attn_out.1",
-      at: -1,
-    });
     expect(editArgument("scale:embed*2", editArgument("zero:embed"))).toHaveLength(2);
+  });
+
+  test.each([
+    ["zero:embed", { operation: "zero", site: "embed" }],
+    ["scale:v.1*-2", { operation: "scale", site: "v.1", amount: -2 }],
+    ["set:mlp_out.4=v", { operation: "set", site: "mlp_out.4", value: [4] }],
+    ["add:mlp_out.4=v", { operation: "add", site: "mlp_out.4", value: [4], amount: 1 }],
+    ["add:mlp_out.4*3=v", { operation: "add", site: "mlp_out.4", value: [4], amount: 3 }],
+    ["interpolate:z.0*0.5=v", { operation: "interpolate", site: "z.0", value: [0], amount: 0.5 }],
+    ["project-out:z.2=v", { operation: "projectOut", site: "z.2", value: [2] }],
+    ["project-onto:z.2=v", { operation: "projectOnto", site: "z.2", value: [2] }],
+  ])("--edit %s", (text, expected) => {
+    const vectors = { at: (layer: number) => [layer] } as unknown as TaskVectors;
+    expect(editOf(editArgument(text)[0]!, vectors)).toEqual({ kind: "edit", at: -1, ...expected });
+  });
+
+  test("vectors at a site without a layer are refused", () => {
+    expect(() => editOf(editArgument("set:embed=v")[0]!, {} as TaskVectors)).toThrow(/embed has none/);
   });
 
   test.each([

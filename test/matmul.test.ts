@@ -19,7 +19,7 @@ const vectorStyles: typeof styles = [
 ];
 
 type FloatDType = "f32" | "f16" | "bf16";
-type Layout = "plain" | "transposed" | "sliced" | "aligned slice";
+type Layout = "plain" | "transposed" | "odd start" | "odd stride" | "aligned slice";
 
 interface Sums {
   sums: Float64Array;
@@ -82,10 +82,12 @@ function matrix(
       return random([rows, columns]);
     case "transposed":
       return random([columns, rows]).transpose();
-    case "sliced":
-      return random([rows + 2, columns + 5])
+    case "odd start":
+      return random([rows + 2, columns + 8])
         .slice(0, 2)
         .slice(1, 3, 3 + columns);
+    case "odd stride":
+      return random([rows, columns + 5]).slice(1, 4, 4 + columns);
     case "aligned slice":
       return random([rows + 1, columns + 8])
         .slice(0, 1)
@@ -125,8 +127,12 @@ const operands = fc.constantFrom<[[FloatDType, Layout], [FloatDType, Layout]]>(
     ["bf16", "aligned slice"],
   ],
   [
-    ["f32", "sliced"],
-    ["f16", "sliced"],
+    ["f32", "odd start"],
+    ["f16", "odd start"],
+  ],
+  [
+    ["f32", "odd stride"],
+    ["f16", "odd stride"],
   ],
   [
     ["f32", "transposed"],
@@ -293,7 +299,7 @@ const weights = fc.constantFrom<[FloatDType, Layout]>(
   ["f16", "transposed"],
   ["bf16", "plain"],
   ["f32", "transposed"],
-  ["f32", "sliced"],
+  ["f32", "odd start"],
 );
 const extras = fc.constantFrom(
   { bias: false, add: false },
@@ -316,7 +322,7 @@ describe.each(vectorStyles)("linear, %s kernels", (_name, options) => {
             const x = matrix(device, [rows, depth], { layout: "aligned slice", seed });
             const weight = matrix(device, [columns, depth], { dtype, layout, seed: seed + 1 });
             const bias = device.tensor(randomArray(columns, 2), { dtype });
-            const add = matrix(device, [rows, columns], { layout: "sliced", seed: 3 });
+            const add = matrix(device, [rows, columns], { layout: "odd start", seed: 3 });
             const out = linear(x, weight, {
               bias: use.bias ? bias : undefined,
               add: use.add ? add : undefined,

@@ -1,4 +1,5 @@
-import { writeFile } from "node:fs/promises";
+import { access, constants, writeFile } from "node:fs/promises";
+import { dirname } from "node:path";
 import type { Command } from "commander";
 import type { Prompt } from "../model/prompt.ts";
 import type { LayerSite } from "../model/sites.ts";
@@ -55,14 +56,19 @@ export function extractCommand(): Command {
       if ((args.prompts === undefined) === (args.task === undefined)) {
         command.error("error: expected either --task or --prompts");
       }
-      const report = await withModel(args, (model) => extract(model, args));
+      await access(dirname(args.out), constants.W_OK);
+      const makePrompts = await promptSource(args);
+      const report = await withModel(args, (model) => extract(model, makePrompts(model), args));
       printResult(report, args.json, formatExtraction);
     });
 }
 
-async function extract(model: PatchableModel, args: Arguments): Promise<ExtractReport> {
+async function extract(
+  model: PatchableModel,
+  prompts: readonly Prompt[],
+  args: Arguments,
+): Promise<ExtractReport> {
   const { site, position: at, out } = args;
-  const prompts = await promptsOf(model, args);
   using vectors = await withProgress("extracting", (update) =>
     extractTaskVectors(model, prompts, {
       site,
@@ -77,14 +83,24 @@ async function extract(model: PatchableModel, args: Arguments): Promise<ExtractR
   return { ...setting, out, bytes: bytes.length, width: vectors.vectors.dim(1), vectors: vectors.origin };
 }
 
-/** The lines of --prompts, or a few-shot prompt for each item of the task. */
-async function promptsOf(model: PatchableModel, args: Arguments): Promise<Prompt[]> {
-  const { prompts, task, split, template, shots: count, seed } = args;
-  if (task === undefined) return (await readLines(prompts!)).map((text) => model.prompt(text));
+/** Reads the lines of --prompts, or the items of the task, and makes prompts of them: few-shot ones of items. */
+async function promptSource({
+  prompts: path,
+  task,
+  split,
+  template,
+  shots: count,
+  seed,
+}: Arguments): Promise<(model: PatchableModel) => Prompt[]> {
+  if (task === undefined) {
+    const lines = await readLines(path!);
+    return (model) => lines.map((text) => model.prompt(text));
+  }
   const items = await readItems(task, split);
-  return items.map((item) =>
-    fewShotPrompt(model, drawExamples(items, item, { count, seed }), item.input, template),
-  );
+  return (model) =>
+    items.map((item) =>
+      fewShotPrompt(model, drawExamples(items, item, { count, seed }), item.input, template),
+    );
 }
 
 function formatExtraction(report: ExtractReport): string {

@@ -1,7 +1,6 @@
 import type { Command } from "commander";
 import type { Prompt } from "../model/prompt.ts";
 import type { Tokenizer } from "../model/tokenizer.ts";
-import type { Edit } from "../patching/edit.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { number, wholeNumber } from "./arguments.ts";
 import { newCommand } from "./command.ts";
@@ -9,7 +8,7 @@ import { EDIT_HELP, type EditArgument, editArgument, editOf, showEdit } from "./
 import { note, printResult } from "./output.ts";
 import { formatSetting, MODEL_OPTION, type ModelArguments, settingOf, withModel } from "./session.ts";
 import { addPromptOptions, type PromptArguments, promptText } from "./text-files.ts";
-import { readVectors } from "./vector-files.ts";
+import { readVectorFile, vectorsOf } from "./vector-files.ts";
 
 interface Arguments extends ModelArguments, PromptArguments {
   readonly maxNewTokens: number;
@@ -42,12 +41,23 @@ export function generateCommand(): Command {
     .option("--edit <edit>", EDIT_HELP, editArgument)
     .action(async (args: Arguments) => {
       const text = await promptText(args, command);
-      await withModel(args, (model) => generate(model, text, args));
+      const edits = await Promise.all((args.edit ?? []).map(readEdit));
+      await withModel(args, (model) => generate(model, text, edits, args));
     });
 }
 
-async function generate(model: PatchableModel, text: string, args: Arguments): Promise<void> {
-  const { maxNewTokens, temperature, topK, topP, seed, edit: edits = [], json } = args;
+/** An edit of the command line, with its file of vectors if it has one. */
+async function readEdit(edit: EditArgument) {
+  return { edit, file: edit.file === undefined ? undefined : await readVectorFile(edit.file) };
+}
+
+async function generate(
+  model: PatchableModel,
+  text: string,
+  edits: readonly Awaited<ReturnType<typeof readEdit>>[],
+  args: Arguments,
+): Promise<void> {
+  const { maxNewTokens, temperature, topK, topP, seed, json } = args;
   const prompt = args.chat ? model.chat([{ role: "user", content: text }]) : model.prompt(text);
   const stream = new TextStream(model.tokenizer);
   const started = performance.now();
@@ -57,14 +67,16 @@ async function generate(model: PatchableModel, text: string, args: Arguments): P
     topK,
     topP,
     seed,
-    edits: await Promise.all(edits.map((edit) => readEdit(model, edit))),
+    edits: await Promise.all(
+      edits.map(async ({ edit, file }) => editOf(edit, file && (await vectorsOf(file, model.device)))),
+    ),
     onToken: ({ id }) => {
       if (!json) process.stdout.write(stream.next(id));
     },
   });
   const seconds = (performance.now() - started) / 1000;
   const setting = settingOf(model, seed);
-  const described = edits.map(showEdit);
+  const described = edits.map(({ edit }) => showEdit(edit));
   const result = { ...setting, edits: described, prompt: promptReport(prompt), answer, seconds };
   // The text has been streamed; what is left is how it ends.
   printResult(result, json, () => stream.rest(answer.text));
@@ -76,10 +88,6 @@ async function generate(model: PatchableModel, text: string, args: Arguments): P
         (answer.ended ? "" : `, stopped by --max-new-tokens ${maxNewTokens}`),
     ].join("\n"),
   );
-}
-
-async function readEdit(model: PatchableModel, edit: EditArgument): Promise<Edit> {
-  return editOf(edit, edit.file === undefined ? undefined : await readVectors(edit.file, model.device));
 }
 
 function promptReport({ text, ids, tokens }: Prompt) {

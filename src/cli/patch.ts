@@ -16,7 +16,7 @@ import {
   withModel,
 } from "./session.ts";
 import { addPromptOptions, type PromptArguments, promptText } from "./text-files.ts";
-import { formatOrigin, readVectors } from "./vector-files.ts";
+import { formatOrigin, readVectorFile, type VectorFile, vectorsOf } from "./vector-files.ts";
 
 interface Arguments extends ModelArguments, PromptArguments {
   readonly vectors: string;
@@ -49,14 +49,20 @@ export function patchCommand(): Command {
     .option("--max-new-tokens <n>", "most tokens of an answer", wholeNumber(1), 8)
     .action(async (args: Arguments) => {
       const text = await promptText(args, command);
-      const report = await withModel(args, (model) => patch(model, text, args));
+      const file = await readVectorFile(args.vectors);
+      const report = await withModel(args, (model) => patch(model, text, file, args));
       printResult(report, args.json, formatPatch);
     });
 }
 
-async function patch(model: PatchableModel, text: string, args: Arguments): Promise<PatchReport> {
+async function patch(
+  model: PatchableModel,
+  text: string,
+  file: VectorFile,
+  args: Arguments,
+): Promise<PatchReport> {
   const { layer, maxNewTokens } = args;
-  using vectors = await readVectors(args.vectors, model.device);
+  using vectors = await vectorsOf(file, model.device);
   const prompt = model.prompt(text);
   const position = prompt.at(args.position);
   const edit = set(`${vectors.origin.site}.${layer}`, position, vectors.at(layer), { prompt: 1 });

@@ -1,6 +1,5 @@
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
-import type { Prompt } from "../model/prompt.ts";
 import { fewShotPrompt } from "../patching/few-shot.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { type Score, scoreAnswers } from "../patching/score.ts";
@@ -21,7 +20,7 @@ import {
   withModel,
 } from "./session.ts";
 import { addTaskOptions, readItems, type TaskArguments } from "./task-options.ts";
-import { formatOrigin, readVectors } from "./vector-files.ts";
+import { formatOrigin, readVectorFile, type VectorFile, vectorsOf } from "./vector-files.ts";
 
 interface Arguments extends ModelArguments, TaskArguments {
   readonly vectors: string;
@@ -65,14 +64,25 @@ export function sweepCommand(): Command {
       if ((args.queries === undefined) === (args.task === undefined)) {
         command.error("error: expected either --task or --queries");
       }
-      const report = await withModel(args, (model) => sweep(model, args));
+      const { task, split, queries } = args;
+      const items = task === undefined ? await readQueries(queries!) : await readItems(task, split);
+      const file = await readVectorFile(args.vectors);
+      const report = await withModel(args, (model) => sweep(model, items, file, args));
       printResult(report, args.json, formatSweep);
     });
 }
 
-async function sweep(model: PatchableModel, args: Arguments): Promise<SweepReport> {
-  using vectors = await readVectors(args.vectors, model.device);
-  const { items, prompts } = await queriesOf(model, args);
+async function sweep(
+  model: PatchableModel,
+  items: readonly TaskItem[],
+  file: VectorFile,
+  args: Arguments,
+): Promise<SweepReport> {
+  using vectors = await vectorsOf(file, model.device);
+  // The lines of --queries are prompts already, the items of a task are what zero-shot queries ask about.
+  const prompts = items.map(({ input }) =>
+    args.task === undefined ? model.prompt(input) : fewShotPrompt(model, [], input, args.template),
+  );
   const swept = await withProgress("sweeping", (update) =>
     sweepLayers(model, prompts, vectors, {
       at: args.position,
@@ -97,20 +107,7 @@ async function sweep(model: PatchableModel, args: Arguments): Promise<SweepRepor
   };
 }
 
-/** Zero-shot queries with what would be right: of the task's items, or the lines of --queries. */
-async function queriesOf(
-  model: PatchableModel,
-  { task, split, template, queries }: Arguments,
-): Promise<{ items: readonly TaskItem[]; prompts: Prompt[] }> {
-  if (task !== undefined) {
-    const items = await readItems(task, split);
-    return { items, prompts: items.map(({ input }) => fewShotPrompt(model, [], input, template)) };
-  }
-  const items = await readQueries(queries!);
-  return { items, prompts: items.map(({ input }) => model.prompt(input)) };
-}
-
-/** Throws XpatchError naming the first line that is not a prompt, a tab and an answer. */
+/** A query a line. Throws XpatchError naming the first line that is not a prompt, a tab and an answer. */
 async function readQueries(path: string): Promise<TaskItem[]> {
   const items: TaskItem[] = [];
   for (const [i, line] of (await readFile(path, "utf8")).split(/\r?\n/).entries()) {

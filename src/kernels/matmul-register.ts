@@ -26,8 +26,12 @@ interface Block {
 function blockFor(rows: number, columns: number, windows: boolean): Block {
   // Each load chooses among the windows of a tensor over the binding limit: few loads, or compiling takes minutes.
   if (windows) return { rows: rows === 1 ? 1 : 4, vectors: 1, lanes: 8 };
-  if (rows === 1) return { rows: 1, vectors: columns < 8192 ? 4 : 8, lanes: 8 };
-  return { rows: rows <= 4 ? 4 : 8, vectors: 4, lanes: 8 };
+  return {
+    rows: rows === 1 ? 1 : rows <= 4 ? 4 : 8,
+    // Rows of b that are far apart in memory are better read in longer pieces.
+    vectors: rows <= 4 && columns >= 8192 ? 8 : 4,
+    lanes: 8,
+  };
 }
 
 const kernel = defineKernel({

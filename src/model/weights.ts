@@ -47,6 +47,7 @@ export async function loadWeights<T>(
   try {
     const built = await build(new Load(checkpoint, device, memory, check.bytes, onProgress));
     await device.sync(); // reports what went wrong on the GPU while the checkpoint's name is still at hand
+    device.trim(); // weights that changed their layout have left large buffers behind
     return { built, memory };
   } catch (error) {
     memory.dispose();

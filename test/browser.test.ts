@@ -1,0 +1,87 @@
+import { readFileSync } from "node:fs";
+import type { JSHandle } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { openCheckpoint } from "../src/model/checkpoint.ts";
+import { readTensor } from "../src/model/tensor-entry.ts";
+import { BrowserPage } from "./helpers/browser.ts";
+import { expectClose } from "./helpers/compare.ts";
+
+type Library = typeof import("../src/index.ts");
+
+let browser: BrowserPage;
+let library: JSHandle<Library>;
+beforeAll(async () => {
+  browser = await BrowserPage.open();
+  library = await browser.import<Library>("/src/index.ts");
+});
+afterAll(() => browser?.close());
+
+function caseOf(fixture: string, index: number) {
+  return JSON.parse(readFileSync(`test/fixtures/${fixture}/case.json`, "utf8")).cases[index];
+}
+
+async function golden(fixture: string, name: string): Promise<Float32Array> {
+  await using file = await openCheckpoint(`test/fixtures/${fixture}/golden.safetensors`);
+  return new Float32Array((await readTensor(file.entry(name))).buffer);
+}
+
+describe("the library in headless Chromium", () => {
+  test("runs a Llama from a URL as transformers does", async () => {
+    const { text, generate } = caseOf("llama", 0);
+    const found = await browser.page.evaluate(
+      async ([xpatch, prompt]) => {
+        const device = await xpatch.openDevice();
+        const model = await xpatch.loadModel(`${location.origin}/test/fixtures/llama/model`, { device });
+        const tokens = model.prompt(prompt);
+        const { x } = model.run(tokens, { taps: { x: xpatch.tap("resid_post.2") } });
+        const patched = model.run(tokens, {
+          edits: [xpatch.set("resid_post.1", -1, new Float32Array(48))],
+        });
+        const plain = model.run(tokens);
+        const answer = await model.generate(tokens, { maxNewTokens: 5, stopIds: [] });
+        const result = {
+          x: [...(await x.read())],
+          patched: [...(await patched.logits!.read())],
+          plain: [...(await plain.logits!.read())],
+          ids: answer.ids,
+        };
+        await device.destroy();
+        return result;
+      },
+      [library, text] as const,
+    );
+    expect(found.ids).toEqual(generate.ids);
+    expectClose(found.x, await golden("llama", "case0/resid_post.2"), { atol: 1e-4, rtol: 1e-4 });
+    expect(found.patched).not.toEqual(found.plain);
+  });
+
+  test("runs LLaVA on an ImageBitmap as transformers does", async () => {
+    const { text, images, generate } = caseOf("llava", 0);
+    const found = await browser.page.evaluate(
+      async ([xpatch, prompt, file]) => {
+        const device = await xpatch.openDevice();
+        const model = await xpatch.loadModel(`${location.origin}/test/fixtures/llava/model`, { device });
+        const picture = await fetch(`${location.origin}/test/fixtures/images/${file}`).then((r) => r.blob());
+        const bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none" });
+        const tokens = model.prompt(prompt, { images: [await xpatch.loadImage(bitmap)] });
+        const { projector, stream } = model.run(tokens, {
+          taps: { projector: xpatch.tap("projector"), stream: xpatch.tap("resid_post.2") },
+        });
+        const answer = await model.generate(tokens, { maxNewTokens: 5, stopIds: [] });
+        const result = {
+          projector: [...(await projector.read())],
+          stream: [...(await stream.read())],
+          ids: answer.ids,
+          span: tokens.spans["image"],
+        };
+        await device.destroy();
+        return result;
+      },
+      [library, text, images[0]] as const,
+    );
+    expect(found.span).toEqual({ start: 8, end: 24, grid: { rows: 4, columns: 4 } });
+    expect(found.ids).toEqual(generate.ids);
+    expectClose(found.projector, await golden("llava", "case0/projector.out"), { atol: 1e-4, rtol: 1e-4 });
+    expectClose(found.stream, await golden("llava", "case0/resid_post.2"), { atol: 1e-4, rtol: 1e-4 });
+  });
+});

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { attendCommand } from "./attend.ts";
 import { convertCommand } from "./convert.ts";
 import { demoCommand } from "./demo.ts";
 import { devicesCommand } from "./devices.ts";
@@ -19,6 +20,7 @@ export const COMMANDS: readonly (() => Command)[] = [
   patchCommand,
   sweepCommand,
   lensCommand,
+  attendCommand,
   parityCommand,
   convertCommand,
   demoCommand,

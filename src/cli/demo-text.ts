@@ -22,6 +22,8 @@ export function formatDemo(report: DemoReport): string {
     "",
     formatScores(report),
     "",
+    "   The first of them at more length, ticked by what is shown:",
+    "",
     formatShown(report.shown),
     "",
     formatCosts(report),
@@ -35,7 +37,7 @@ function formatSweep({ sweep, best }: DemoReport): string {
     `${layer}`,
     `${correct}`,
     `${distinct}`,
-    `${bar(accuracy, 30)}${layer === best ? " ← best" : ""}`,
+    `${bar(accuracy, 30)}${layer === best && correct > 0 ? " ← best" : ""}`,
   ]);
   return table([["   layer", "correct", "distinct", ""], ...rows], [0, 1, 2]);
 }
@@ -66,13 +68,14 @@ function formatScores({ noContext, prompted, patched, best, shots }: DemoReport)
 
 function formatShown(shown: readonly ShownItem[]): string {
   const answer = (text: string, { expected }: ShownItem) =>
-    `${isCorrect(text, [expected]) ? "✓" : " "} ${text}`;
+    // Control characters that a model writes must not reach the terminal.
+    `${isCorrect(text, expected) ? "✓" : " "} ${text.replace(/\p{C}/gu, "�")}`;
   const rows = shown.map((item) => [
     `   ${item.input}`,
     answer(item.noContext, item),
     answer(item.prompted, item),
     answer(item.patched, item),
-    item.expected,
+    item.expected[0]!,
   ]);
   return table([["   question", "  no context", "  prompt", "  patch", "expected"], ...rows]);
 }

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import type { Prompt } from "../model/prompt.ts";
 import { set } from "../patching/edit.ts";
 import { atLastExample, drawExamples, fewShotPrompt } from "../patching/few-shot.ts";
 import type { Generated } from "../patching/generate.ts";
@@ -58,7 +59,7 @@ export interface DemoReport extends Setting {
 /** Answers to one test item, of some tokens. */
 export interface ShownItem {
   readonly input: string;
-  readonly expected: string;
+  readonly expected: readonly string[];
   readonly noContext: string;
   readonly prompted: string;
   readonly patched: string;
@@ -156,7 +157,7 @@ async function demo(
     patched: score(model, tested, answers.patched),
     shown: answers.shown.map((texts, i) => ({
       input: tested[i]!.input,
-      expected: tested[i]!.outputs[0]!,
+      expected: tested[i]!.outputs,
       ...texts,
     })),
     seconds,
@@ -166,8 +167,8 @@ async function demo(
 /** The next token of every query in three ways, and the first few answers at more length. */
 async function answerTest(
   model: PatchableModel,
-  queries: readonly ReturnType<PatchableModel["prompt"]>[],
-  contexts: readonly ReturnType<PatchableModel["prompt"]>[],
+  queries: readonly Prompt[],
+  contexts: readonly Prompt[],
   vectors: TaskVectors,
   layer: number,
 ) {

@@ -5,7 +5,10 @@ import type { PatchableModel } from "../patching/model.ts";
 import { type Positions, resolvePositions } from "../patching/positions.ts";
 import { layerSite, layers, positions, wholeNumber } from "./arguments.ts";
 import { newCommand } from "./command.ts";
+import { figureFiles } from "./figure-files.ts";
+import { addSpanOption, IMAGE_OPTION, type ImageArguments, listed } from "./image-prompt.ts";
 import { quote, showPercent, table, terminalWidth } from "./layout.ts";
+import { formatImageLens, lensImage } from "./lens-image.ts";
 import { printResult } from "./output.ts";
 import {
   formatSetting,
@@ -17,11 +20,13 @@ import {
 } from "./session.ts";
 import { addPromptOptions, type PromptArguments, promptText } from "./text-files.ts";
 
-interface Arguments extends ModelArguments, PromptArguments {
+export interface LensArguments extends ModelArguments, PromptArguments, Omit<ImageArguments, "image"> {
+  readonly image?: readonly string[];
   readonly site: LayerSite;
   readonly at: Positions;
   readonly layers?: readonly number[];
   readonly top: number;
+  readonly out?: readonly string[];
 }
 
 export interface LensReport extends Setting {
@@ -41,21 +46,36 @@ export function lensCommand(): Command {
   const command = newCommand("lens", "Logit lens: which tokens each layer and position reads as", [
     'lens --model ./smollm2 --prompt "Q: Greece\\nA: Athens\\n\\nQ: Italy\\nA:"',
     'lens --model ./smollm2 --prompt "Q: Italy\\nA:" --at -1 --top 8 --layers 15-29',
+    'lens --model ./llava --image cat.png --prompt "USER: <image>\\nWhat is it? ASSISTANT:" --out lens.html',
   ]);
   command.requiredOption(...MODEL_OPTION);
-  return addPromptOptions(command)
+  return addSpanOption(addPromptOptions(command))
+    .option(...IMAGE_OPTION, listed)
+    .option("--out <file>", "with --image: .png, .svg or .html to write; may be repeated", figureFiles)
     .option("--site <site>", "which activation of each layer", layerSite, "resid_post")
-    .option("--at <positions>", "token positions: -1, 0,3,5, 2..5 or all", positions, "all")
+    .option(
+      "--at <positions>",
+      "token positions: -1, 0,3,5, 2..5 or all; with --image its patches",
+      positions,
+      "all",
+    )
     .option("--layers <layers>", "such as 0-5,8 (default: all)", layers)
     .option("--top <k>", "tokens per cell; a table of several positions shows the first", wholeNumber(1), 5)
-    .action(async (args: Arguments) => {
+    .action(async (args: LensArguments) => {
       const text = await promptText(args, command);
+      const { image } = args;
+      if (args.out && !image) command.error("error: --out draws the lens over a picture; it needs --image");
+      if (image) {
+        const report = await withModel(args, (model) => lensImage(model, text, { ...args, image }));
+        printResult(report, args.json, formatImageLens);
+        return;
+      }
       const report = await withModel(args, (model) => lens(model, text, args));
       printResult(report, args.json, formatLens);
     });
 }
 
-async function lens(model: PatchableModel, text: string, args: Arguments): Promise<LensReport> {
+async function lens(model: PatchableModel, text: string, args: LensArguments): Promise<LensReport> {
   const { site, at, top } = args;
   const prompt = model.prompt(text);
   const found = resolvePositions(at, prompt);

@@ -1,5 +1,5 @@
 import type { Prompt } from "../model/prompt.ts";
-import { siteNames } from "../model/site-shapes.ts";
+import { type SiteMap, siteNames } from "../model/site-shapes.ts";
 import { layoutOf, parseSite, type SiteName } from "../model/sites.ts";
 import type { Edit } from "../patching/edit.ts";
 import type { PatchableModel } from "../patching/model.ts";
@@ -21,28 +21,40 @@ export interface GoldenActivation {
 /** Our values of some activations: `values[a][p]` is activation a of prompt p, at all of its positions. */
 export type Values = readonly (readonly Float32Array[])[];
 
+/** Which of a model's activations are wanted. */
+export interface Wanted {
+  readonly sites: SiteMap;
+  readonly tower: "text" | "vision";
+  /** Names that the goldens have for some sites, beside the usual ones. */
+  readonly names?: Readonly<Record<string, SiteName>>;
+}
+
 /**
- * Reads the goldens called `prefix` and the name of one of the model's sites. `columns` says for each prompt which
- * columns of the padded tensors hold its tokens. Throws CheckpointError for shapes that do not fit that.
+ * Reads the goldens called `prefix` and the name of one of the wanted sites. `columns` says for each prompt (or image)
+ * which columns of the padded tensors hold its rows. Throws CheckpointError for shapes that do not fit that.
  */
 export async function readActivations(
   file: GoldenFile,
   prefix: string,
   columns: readonly (readonly number[])[],
-  model: PatchableModel,
+  { sites, tower, names = {} }: Wanted,
 ): Promise<GoldenActivation[]> {
-  const sites: ReadonlySet<string> = new Set(siteNames(model.sites));
+  const known: ReadonlySet<string> = new Set(
+    siteNames(sites).filter((site) => parseSite(site).tower === tower),
+  );
   const found: GoldenActivation[] = [];
   for (const name of file.names) {
-    const site = name.startsWith(prefix) ? siteOf(name.slice(prefix.length)) : "";
-    if (sites.has(site)) found.push(await readActivation(file, name, site as SiteName, columns));
+    if (!name.startsWith(prefix)) continue;
+    const own = name.slice(prefix.length);
+    const site = Object.hasOwn(names, own) ? names[own]! : siteOf(own);
+    if (known.has(site)) found.push(await readActivation(file, name, site as SiteName, columns));
   }
   return found;
 }
 
 /** What xpatch calls an activation of the goldens. */
 function siteOf(name: string): string {
-  return name === "logits_last" ? "logits" : name.replace(/^attn_pattern\./, "pattern.");
+  return name === "logits_last" ? "logits" : name.replace(/(^|\.)attn_pattern\./, "$1pattern.");
 }
 
 async function readActivation(

@@ -10,10 +10,12 @@ import {
   readActivations,
   runActivations,
   type Values,
+  type Wanted,
 } from "./parity-activations.ts";
 import { type Check, checkEqual, checkTensor, type Tolerance } from "./parity-checks.ts";
 import type { CaseFolder, GoldenCase } from "./parity-folder.ts";
 import type { Golden } from "./parity-golden.ts";
+import { checkVision, readImages } from "./parity-vision.ts";
 
 /** How far a prompt in a batch may be from the same prompt alone. */
 const BATCH_TOLERANCE: Tolerance = { atol: 1e-5, rtol: 1e-5 };
@@ -26,7 +28,7 @@ interface TextCase extends GoldenCase {
 }
 
 /**
- * Runs the cases of a decoder that reads text: activations, logits, greedy continuations, patched runs (in full and
+ * Runs the cases of a decoder that reads text, and perhaps pictures: activations, logits, greedy continuations, patched runs (in full and
  * resumed), and batches, which have to agree with single runs besides. The prompts of a batch are one run of ours.
  */
 export async function checkTextCases(folder: CaseFolder, model: PatchableModel): Promise<Check[]> {
@@ -35,6 +37,7 @@ export async function checkTextCases(folder: CaseFolder, model: PatchableModel):
     const { text, inputs } = await readPrompts(folder, golden, model);
     checks.push(
       ...inputs,
+      ...(await checkVision(folder, golden.name, text.prompts, model)),
       ...(await checkRuns(folder, text, model)),
       ...(await checkGenerated(folder, text, model)),
       ...(await checkPatches(folder, text, model)),
@@ -45,10 +48,11 @@ export async function checkTextCases(folder: CaseFolder, model: PatchableModel):
 
 /** The goldens' ids as prompts, and checks of what we would have made of the texts. */
 async function readPrompts(
-  { goldens }: CaseFolder,
+  folder: CaseFolder,
   golden: GoldenCase,
   model: PatchableModel,
 ): Promise<{ text: TextCase; inputs: Check[] }> {
+  const { goldens } = folder;
   const { name, items } = golden;
   const ids = await goldens.read(`${name}/in.input_ids`, 2);
   const mask = await goldens.read(`${name}/in.attention_mask`, 2);
@@ -61,15 +65,20 @@ async function readPrompts(
   const columns = items.map((_, b) => all.filter((column) => mask.values[b * length + column]));
   const unpadded = ({ values }: Golden) => columns.map((own, b) => own.map((c) => values[b * length + c]!));
   const theirs = unpadded(ids);
-  const ours = items.map((item) => model.prompt(String(item["text"])).ids);
-  const inputs = [checkEqual(`${name}/in.input_ids, from the text`, ours, theirs)];
+  const { images, checks: inputs } = await readImages(folder, golden, model);
+  const ours = items.map((item, i) => model.prompt(String(item["text"]), { images: images[i]! }).ids);
+  inputs.push(checkEqual(`${name}/in.input_ids, from the text`, ours, theirs));
   const positions = `${name}/in.position_ids`;
   if (goldens.has(positions)) {
     const counted = columns.map((own) => [...own.keys()]);
     inputs.push(checkEqual(positions, counted, unpadded(await goldens.read(positions, 2))));
   }
-  const prompts = theirs.map((own) => model.promptFromIds(own));
+  const prompts = theirs.map((own, i) => model.promptFromIds(own, images[i]));
   return { text: { ...golden, prompts, columns }, inputs };
+}
+
+function wanted({ sites }: PatchableModel): Wanted {
+  return { sites, tower: "text" };
 }
 
 async function checkRuns(
@@ -77,7 +86,7 @@ async function checkRuns(
   { name, prompts, columns }: TextCase,
   model: PatchableModel,
 ): Promise<Check[]> {
-  const activations = await readActivations(goldens, `${name}/`, columns, model);
+  const activations = await readActivations(goldens, `${name}/`, columns, wanted(model));
   const together = await runActivations(model, activations, prompts);
   const checks = checkActivations(activations, together, tolerance);
   if (prompts.length === 1) return checks;
@@ -137,7 +146,7 @@ async function checkPatches(
     const site: SiteName = `resid_post.${patch.count("layer", undefined, 0)}`;
     const { values } = await goldens.read(`${prefix}vector`, 1);
     const edits = [edit(site, patch.integer(`${operation}_position`), values as Float32Array)];
-    const activations = await readActivations(goldens, prefix, columns, model);
+    const activations = await readActivations(goldens, prefix, columns, wanted(model));
     checks.push(
       ...checkActivations(activations, await runActivations(model, activations, prompts, edits), tolerance),
       ...(await checkResumed(model, activations, prompts, edits, tolerance)),

@@ -1,11 +1,13 @@
 import { join } from "node:path";
 import type { Command } from "commander";
+import { loadDualEncoder } from "../patching/dual-encoder.ts";
 import { loadModel } from "../patching/model.ts";
 import { cacheFolder } from "../platform/node-cache.ts";
 import { type Device, openDevice } from "../tensor/device.ts";
 import { CheckpointError, XpatchError } from "../tensor/errors.ts";
 import { type CommonArguments, newCommand } from "./command.ts";
 import { printResult } from "./output.ts";
+import { checkDualCases, isDual } from "./parity-dual.ts";
 import { CaseFolder, type GoldenCase } from "./parity-folder.ts";
 import { checkReal } from "./parity-real.ts";
 import { formatParity, newReport, type ParityReport, type ParityResult } from "./parity-report.ts";
@@ -61,21 +63,24 @@ async function checkFolders(folders: readonly string[], { adapter }: Arguments):
  */
 export async function checkFolder(path: string, device: Device): Promise<ParityReport> {
   await using folder = await CaseFolder.open(path);
+  if (folder.cases.every(isDual)) {
+    using encoder = await loadDualEncoder(folder.model, { device });
+    const checks = await checkDualCases(folder, encoder);
+    return newReport(path, settingOf(encoder), checks, folder.goldens.unread);
+  }
   using model = await loadModel(folder.model, { device });
-  const unknown = folder.cases.find((golden) => !isText(golden));
+  const unknown = folder.cases.find((golden) => !isPrompts(golden));
   if (unknown) {
     const fields = Object.keys(unknown.items[0] ?? {}).join(", ");
     throw new CheckpointError(
-      `${path}: ${unknown.name}: expected cases of text alone, found one with ${fields}`,
+      `${path}: ${unknown.name}: expected cases of text, with or without images, found one with ${fields}`,
     );
   }
   const checks = await checkTextCases(folder, model);
   return newReport(path, settingOf(model), checks, folder.goldens.unread);
 }
 
-/** Whether a case is made of text alone, for a decoder. */
-function isText({ items }: GoldenCase): boolean {
-  return items.every(
-    (item) => typeof item["text"] === "string" && !("images" in item) && !("target" in item),
-  );
+/** Whether a case is made of prompts for a decoder. */
+function isPrompts({ items }: GoldenCase): boolean {
+  return items.every((item) => typeof item["text"] === "string" && !("target" in item));
 }

@@ -39,7 +39,10 @@ export async function withModel<T>(
   return await use(model);
 }
 
-export function settingOf(model: PatchableModel, seed?: number): Setting {
+export function settingOf(
+  model: Pick<PatchableModel, "name" | "family" | "storedDtypes" | "device">,
+  seed?: number,
+): Setting {
   const { name, family, storedDtypes: dtypes, device } = model;
   return {
     model: name,

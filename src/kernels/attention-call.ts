@@ -11,26 +11,38 @@ export interface KeysAndValues {
   readonly v: Tensor;
 }
 
-/** What attention reads, checked and with neighbouring elements side by side in each row. */
-export interface AttentionCall {
+/** Attention of all rows to one source of keys and values, the prefix or the rows' own. */
+export interface AttentionPass extends KeysAndValues {
   readonly q: Tensor;
-  readonly k: Tensor;
-  readonly v: Tensor;
   readonly segments: Tensor;
-  readonly prefix: KeysAndValues | undefined;
+  /** Which column of `segments` starts the ranges: 0 for the prefix, 2 for own keys. */
+  readonly column: 0 | 2;
   readonly headDim: number;
   readonly scale: number;
-  readonly heads: number;
-  readonly kvHeads: number;
-  readonly rows: number;
-  /** 4 where everything can be read by groups of four elements, else 1. */
-  readonly lanes: 1 | 4;
+}
+
+export interface AttentionInputs extends KeysAndValues {
+  /** [rows, heads * headDim] */
+  readonly q: Tensor;
+  /** u32 [rows, 4]: prefixStart, prefixEnd, ownStart, ownEnd. */
+  readonly segments: Tensor;
+  /** Keys and values that come before the others, [prefixKeys, kvHeads * headDim]. */
+  readonly prefix?: KeysAndValues;
+}
+
+/** Where a pass puts its results; the keys that a row attends to are split into `slices`. */
+export interface AttentionOutput {
+  readonly slices: number;
+  /** f32 [slices, rows, heads * headDim]: weighted values, divided by the sum of weights only if there are no stats. */
+  readonly out: Tensor;
+  /** f32 [slices, rows * heads, 2]: the maximum score, and the sum of weights relative to it. */
+  readonly stats: Tensor | undefined;
 }
 
 /** @throws ShapeError or DTypeError when q, k, v, segments and prefix do not go together. */
 export function checkAttention(
   operation: string,
-  { q, k, v, segments, prefix }: Pick<AttentionCall, "q" | "k" | "v" | "segments" | "prefix">,
+  { q, k, v, segments, prefix }: AttentionInputs,
   headDim: number,
 ): void {
   const floats = prefix ? [q, k, v, prefix.k, prefix.v] : [q, k, v];
@@ -60,62 +72,51 @@ export function checkAttention(
   }
 }
 
-/** Unpacks an operation's inputs: q, k, v, segments and, with a prefix, its k and v. */
-export function attentionCall(inputs: readonly Tensor[], headDim: number, scale: number): AttentionCall {
-  const [q, k, v] = inputs.slice(0, 3).map(besideEachOther) as [Tensor, Tensor, Tensor];
-  const [prefixK, prefixV] = inputs.slice(4).map(besideEachOther);
-  const prefix = prefixK && prefixV ? { k: prefixK, v: prefixV } : undefined;
-  const byFour = [q, k, v, ...(prefix ? [prefix.k, prefix.v] : [])].every(
-    (t) => t.offset % 4 === 0 && t.strides[0]! % 4 === 0,
-  );
-  return {
-    q,
-    k,
-    v,
-    segments: contiguous(inputs[3]!),
-    prefix,
-    headDim,
-    scale,
-    heads: q.dim(1) / headDim,
-    kvHeads: k.dim(1) / headDim,
-    rows: q.dim(0),
-    lanes: headDim % 4 === 0 && byFour ? 4 : 1,
-  };
+/** Unpacks an operation's inputs (q, k, v, segments and, with a prefix, its k and v) into one pass per source of keys. */
+export function attentionPasses(
+  inputs: readonly Tensor[],
+  { headDim, scale }: Pick<AttentionPass, "headDim" | "scale">,
+): AttentionPass[] {
+  const [q, k, v, , prefixK, prefixV] = inputs.map(besideEachOther) as [Tensor, Tensor, Tensor, ...Tensor[]];
+  const shared = { q, segments: contiguous(inputs[3]!), headDim, scale };
+  const own: AttentionPass = { ...shared, k, v, column: 2 };
+  return prefixK && prefixV ? [{ ...shared, k: prefixK, v: prefixV, column: 0 }, own] : [own];
 }
 
 /** Rows may lie apart (a slice of fused projections), but the elements of a row may not. */
 function besideEachOther(t: Tensor): Tensor {
-  return t.strides[1] === 1 ? t : contiguous(t);
+  return t.strides.at(-1) === 1 ? t : contiguous(t);
+}
+
+/** 4 where everything can be read by groups of four elements, else 1. */
+export function lanesOf({ q, k, v, headDim }: AttentionPass): 1 | 4 {
+  const aligned = [q, k, v].every((t) => t.offset % 4 === 0 && t.strides[0]! % 4 === 0);
+  return headDim % 4 === 0 && aligned ? 4 : 1;
 }
 
 export const ATTENTION_PARAMS = {
   rows: "u32",
   heads: "u32",
   kv_heads: "u32",
-  own_rows: "u32",
-  prefix_rows: "u32",
+  keys: "u32",
+  column: "u32",
   // Distances between rows, in units of the accessors.
   q_row: "u32",
   k_row: "u32",
   v_row: "u32",
-  prefix_k_row: "u32",
-  prefix_v_row: "u32",
   scale: "f32",
 } as const satisfies Record<string, ParameterType>;
 
-export function attentionParams({ q, k, v, prefix, rows, heads, kvHeads, scale, lanes }: AttentionCall) {
-  const row = (t: Tensor | undefined) => (t?.strides[0] ?? 0) / lanes;
+export function attentionParams({ q, k, v, column, headDim, scale }: AttentionPass, lanes: 1 | 4) {
   return {
-    rows,
-    heads,
-    kv_heads: kvHeads,
-    own_rows: k.dim(0),
-    prefix_rows: prefix?.k.dim(0) ?? 0,
-    q_row: row(q),
-    k_row: row(k),
-    v_row: row(v),
-    prefix_k_row: row(prefix?.k),
-    prefix_v_row: row(prefix?.v),
+    rows: q.dim(0),
+    heads: q.dim(1) / headDim,
+    kv_heads: k.dim(1) / headDim,
+    keys: k.dim(0),
+    column,
+    q_row: q.strides[0]! / lanes,
+    k_row: k.strides[0]! / lanes,
+    v_row: v.strides[0]! / lanes,
     scale,
   };
 }
@@ -158,20 +159,19 @@ fn spoils(x: f32) -> bool {
 }
 fn nan() -> f32 { var bits = 0x7fc00000u; return bitcast<f32>(bits); }
 
-// Prefix rows x to y - 1 and own rows z to w - 1 are what a query row attends to.
-fn segment(row: u32) -> vec4u {
-  let s = vec4u(segments_at(4u * row), segments_at(4u * row + 1u), segments_at(4u * row + 2u), segments_at(4u * row + 3u));
-  return min(s, vec4u(params.prefix_rows, params.prefix_rows, params.own_rows, params.own_rows));
+// A query row attends to keys x to y - 1.
+fn segment(row: u32) -> vec2u {
+  let at = 4u * row + params.column;
+  return min(vec2u(segments_at(at), segments_at(at + 1u)), vec2u(params.keys));
 }
 
 // What any of several query rows attends to, with the gaps filled.
-fn reach_of(first_row: u32, end_row: u32) -> vec4u {
-  var reach = vec4u(0xffffffffu, 0u, 0xffffffffu, 0u);
+fn reach_of(first_row: u32, end_row: u32) -> vec2u {
+  var reach = vec2u(0xffffffffu, 0u);
   for (var row = first_row; row < end_row; row++) {
     let s = segment(row);
-    let wider = vec4u(min(reach.x, s.x), max(reach.y, s.y), min(reach.z, s.z), max(reach.w, s.w));
-    reach = select(reach, wider, vec4<bool>(s.x < s.y, s.x < s.y, s.z < s.w, s.z < s.w));
+    if (s.x < s.y) { reach = vec2u(min(reach.x, s.x), max(reach.y, s.y)); }
   }
-  return select(vec4u(), reach, vec4<bool>(reach.x < reach.y, reach.x < reach.y, reach.z < reach.w, reach.z < reach.w));
+  return select(vec2u(), reach, reach.x < reach.y);
 }
 `;

@@ -3,12 +3,13 @@ import { defineKernel } from "../tensor/kernel.ts";
 import { apply, type Operation } from "../tensor/operation.ts";
 import { showShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import type { AttentionInputs, AttentionOptions } from "./attention.ts";
+import type { AttentionOptions } from "./attention.ts";
 import {
   ATTENTION_HELPERS,
   ATTENTION_PARAMS,
-  attentionCall,
+  type AttentionInputs,
   attentionParams,
+  attentionPasses,
   checkAttention,
   type KeysAndValues,
 } from "./attention-call.ts";
@@ -78,60 +79,56 @@ const SIZE = 64;
 const scoresOperation: Operation<AttentionOptions> = {
   name: "attentionScores",
   run([q, k, segments, prefixK], { headDim, scale }, device) {
-    const prefix = prefixK ? [prefixK, prefixK] : [];
-    const call = attentionCall([q!, k!, k!, segments!, ...prefix], headDim, scale);
-    const { rows, heads } = call;
-    const columns = call.k.dim(0) + (prefixK?.dim(0) ?? 0);
-    const out = device.empty([heads, rows, columns], "f32", "attentionScores");
-    scoresKernel.launch({
-      tensors: { q: call.q, k: call.k, segments: call.segments, prefix_k: call.prefix?.k, out },
-      params: { ...attentionParams({ ...call, lanes: 1 }), count: out.size, columns, head_dim: headDim },
-      constants: {},
-      workgroups: Math.ceil(out.size / SIZE),
+    const passes = attentionPasses([q!, k!, k!, segments!, ...(prefixK ? [prefixK, prefixK] : [])], {
+      headDim,
+      scale,
     });
+    const columns = passes.reduce((sum, pass) => sum + pass.k.dim(0), 0);
+    const rows = q!.dim(0) * (q!.dim(1) / headDim); // of all heads
+    const out = device.empty([q!.dim(1) / headDim, q!.dim(0), columns], "f32", "attentionScores");
+    let first = 0;
+    for (const pass of passes) {
+      const count = rows * pass.k.dim(0);
+      scoresKernel.launch({
+        tensors: { q: pass.q, k: pass.k, segments: pass.segments, out },
+        params: { ...attentionParams(pass, 1), count, columns, first, head_dim: headDim },
+        constants: {},
+        workgroups: Math.ceil(count / SIZE),
+      });
+      first += pass.k.dim(0);
+    }
     return out;
   },
 };
 
+/** Fills the columns of one source of keys, from column `first` on. */
 const scoresKernel = defineKernel({
   name: "attentionScores",
-  bindings: { q: "read", k: "read", segments: "read", prefix_k: "read?", out: "write" },
-  params: { ...ATTENTION_PARAMS, count: "u32", columns: "u32", head_dim: "u32" },
-  code: ({ has }) => {
-    const score = (k: string, key: string) => `
-    let k_base = (${key}) * params.${k}_row + kv * params.head_dim;
-    for (var d = 0u; d < params.head_dim; d++) { score += q_at(q_base + d) * ${k}_at(k_base + d); }`;
-    return `
+  bindings: { q: "read", k: "read", segments: "read", out: "write" },
+  params: { ...ATTENTION_PARAMS, count: "u32", columns: "u32", first: "u32", head_dim: "u32" },
+  code: () => `
 ${ATTENTION_HELPERS}
 @compute @workgroup_size(${SIZE})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
   let i = flat_group(group, groups) * ${SIZE}u + local;
   if (i >= params.count) { return; }
-  let column = i % params.columns;
-  let row = i / params.columns % params.rows;
-  let head = i / params.columns / params.rows;
-  let kv = head / (params.heads / params.kv_heads);
-  let q_base = row * params.q_row + head * params.head_dim;
-  let s = segment(row);
-  let own = column - params.prefix_rows; // wraps for columns of the prefix
-  var score = 0.0;
-  if (own < params.own_rows && own >= s.z && own < s.w) {
-    ${score("k", "own")}
-  } ${
-    has("prefix_k")
-      ? `else if (column >= s.x && column < s.y) {
-    ${score("prefix_k", "column")}
-  }`
-      : ""
-  } else {
-    var bits = 0xff800000u;
-    out_set(i, bitcast<f32>(bits));
+  let key = i % params.keys;
+  let row = i / params.keys % params.rows;
+  let head = i / params.keys / params.rows;
+  let place = i / params.keys * params.columns + params.first + key;
+  let mine = segment(row);
+  if (key < mine.x || key >= mine.y) {
+    var minus_infinity = 0xff800000u; // not allowed as a constant
+    out_set_word(place, minus_infinity);
     return;
   }
-  out_set(i, score * params.scale);
-}`;
-  },
+  let q_base = row * params.q_row + head * params.head_dim;
+  let k_base = key * params.k_row + head / (params.heads / params.kv_heads) * params.head_dim;
+  var score = 0.0;
+  for (var d = 0u; d < params.head_dim; d++) { score += q_at(q_base + d) * k_at(k_base + d); }
+  out_set(place, score * params.scale);
+}`,
 });
 
 /** Inputs are the pattern, v and, with a prefix, its v. */

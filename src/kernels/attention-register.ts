@@ -1,12 +1,13 @@
 import { defineKernel } from "../tensor/kernel.ts";
-import type { Tensor } from "../tensor/tensor.ts";
 import {
   ATTENTION_HELPERS,
   ATTENTION_PARAMS,
-  type AttentionCall,
+  type AttentionOutput,
+  type AttentionPass,
   attentionParams,
   headSize,
   LOWEST,
+  lanesOf,
   loadVector,
   storeVector,
 } from "./attention-call.ts";
@@ -17,7 +18,7 @@ import {
  * running maximum, sum, and up to 64 dimensions of weighted values in registers; longer heads are shared out over
  * several invocations, which all compute the scores. No barriers.
  */
-export const REGISTER_LANES = 8;
+export const REGISTER_PAIRS = 8;
 
 /** Keys whose scores are computed together. */
 const KEYS = 8;
@@ -27,26 +28,22 @@ const OWNED_VECTORS = 16;
 
 const kernels = { 1: registerKernel(1), 4: registerKernel(4) };
 
-export function launchRegisterAttention(
-  call: AttentionCall,
-  slices: number,
-  out: Tensor,
-  stats: Tensor | undefined,
-): void {
-  const { q, k, v, segments, prefix, rows, heads, kvHeads, headDim, lanes } = call;
-  const blocks = Math.ceil((rows * heads) / kvHeads / REGISTER_LANES);
+export function launchRegister(pass: AttentionPass, { slices, out, stats }: AttentionOutput): void {
+  const { q, k, v, segments, headDim } = pass;
+  const lanes = lanesOf(pass);
+  const params = attentionParams(pass, lanes);
+  const blocks = Math.ceil((params.rows * params.heads) / params.kv_heads / REGISTER_PAIRS);
   const parts = Math.ceil(headSize(headDim, lanes).vectors / OWNED_VECTORS);
   kernels[lanes].launch({
-    tensors: { q, k, v, segments, prefix_k: prefix?.k, prefix_v: prefix?.v, out, stats },
-    params: { ...attentionParams(call), blocks, slices },
+    tensors: { q, k, v, segments, out, stats },
+    params: { ...params, blocks, slices },
     constants: { headDim },
-    workgroups: blocks * kvHeads * slices * parts,
+    workgroups: blocks * params.kv_heads * slices * parts,
   });
 }
 
 function registerKernel(lanes: 1 | 4) {
   const read = lanes === 4 ? "read4" : "read";
-  const optional = lanes === 4 ? "read4?" : "read?";
   return defineKernel({
     name: `attention_register by ${lanes}`,
     bindings: {
@@ -54,8 +51,6 @@ function registerKernel(lanes: 1 | 4) {
       k: read,
       v: read,
       segments: "read",
-      prefix_k: optional,
-      prefix_v: optional,
       out: lanes === 4 ? "write4" : "write",
       stats: "write?",
     },
@@ -68,41 +63,11 @@ function registerKernel(lanes: 1 | 4) {
         Array.from({ length: owned }, (_, d) => line(d)).join("\n");
       const perKey = (line: (i: number) => string, between = "\n") =>
         Array.from({ length: KEYS }, (_, i) => line(i)).join(between);
-      const sources = has("prefix_k") ? ["q", "k", "v", "prefix_k", "prefix_v"] : ["q", "k", "v"];
-
-      /** Takes the keys from row `first` to `end` - 1, of which this invocation attends to `mine`. */
-      const walk = (k: string, v: string, first: string, end: string, mine: string) => `
-  for (var j = ${first}; j < ${end}; j += ${KEYS}u) {
-${perKey((i) => `    let k${i} = min(j + ${i}u, ${end} - 1u) * params.${k}_row + kv * ${step}u; var s${i} = 0.0;`)}
-    for (var d = 0u; d < ${vectors}u; d++) {
-      let q = q_vec(q_base, d);
-${perKey((i) => `      s${i} += dot(q, ${k}_vec(k${i}, d));`)}
-    }
-    let begin = max(${mine}.x, j);
-    let stop = min(${mine}.y, min(${end}, j + ${KEYS}u));
-${perKey((i) => `    s${i} = select(${LOWEST}, s${i} * params.scale, j + ${i}u >= begin && j + ${i}u < stop);`)}
-    let m = ${perKey((i) => `max(s${i}, `, "")}highest${")".repeat(KEYS)};
-    let shrink = decay(highest - m);
-    highest = m;
-    spoilt = spoilt || ${perKey((i) => `spoils(s${i})`, " || ")};
-${perKey((i) => `    s${i} = select(0.0, decay(s${i} - m), j + ${i}u >= begin && j + ${i}u < stop);`)}
-    total = total * shrink + ${perKey((i) => `s${i}`, " + ")};
-${each((d) => `    a${d} *= shrink;`)}
-    for (var row = j; row < min(j + ${KEYS}u, ${end}); row++) {
-      let v_base = row * params.${v}_row + kv * ${step}u;
-      // Rows that only others attend to may hold anything, NaN included: keep away from them.
-      if (row >= begin && row < stop) {
-${each((d) => `        a${d} = fma(vec4f(s0), ${v}_vec(v_base, first_vector + ${d}u), a${d});`)}
-      }
-      ${perKey((i) => (i + 1 < KEYS ? `s${i} = s${i + 1};` : ""), " ")}
-    }
-  }`;
-
       return /* wgsl */ `
 ${ATTENTION_HELPERS}
-${sources.map((name) => loadVector(name, headDim, lanes)).join("\n")}
+${["q", "k", "v"].map((name) => loadVector(name, headDim, lanes)).join("\n")}
 ${storeVector("out", headDim, lanes)}
-@compute @workgroup_size(${REGISTER_LANES})
+@compute @workgroup_size(${REGISTER_PAIRS})
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
@@ -118,8 +83,8 @@ fn main(
   if (part >= ${Math.ceil(vectors / owned)}u) { return; }
   let per_kv = params.heads / params.kv_heads;
   let pairs = params.rows * per_kv; // of a row and one of the heads that read head kv
-  let first_pair = block * ${REGISTER_LANES}u;
-  let reach = reach_of(first_pair / per_kv, (min(first_pair + ${REGISTER_LANES}u, pairs) - 1u) / per_kv + 1u);
+  let first_pair = block * ${REGISTER_PAIRS}u;
+  let reach = reach_of(first_pair / per_kv, (min(first_pair + ${REGISTER_PAIRS}u, pairs) - 1u) / per_kv + 1u);
 
   let pair = min(first_pair + lane, pairs - 1u);
   let row = pair / per_kv;
@@ -131,22 +96,33 @@ ${each((d) => `  var a${d} = vec4f();`)}
   var total = 0.0;
   var spoilt = false;
 
-  // This slice's part of the prefix rows followed by the own rows.
-  let prefix_length = reach.y - reach.x;
-  let length = prefix_length + reach.w - reach.z;
-  let slice_start = length * slice / params.slices;
-  let slice_end = length * (slice + 1u) / params.slices;
-${
-  has("prefix_k")
-    ? `
-  let prefix_from = reach.x + min(slice_start, prefix_length);
-  let prefix_to = reach.x + min(slice_end, prefix_length);
-  ${walk("prefix_k", "prefix_v", "prefix_from", "prefix_to", "mine.xy")}`
-    : ""
-}
-  let own_from = reach.z + max(slice_start, prefix_length) - prefix_length;
-  let own_to = reach.z + max(slice_end, prefix_length) - prefix_length;
-  ${walk("k", "v", "own_from", "own_to", "mine.zw")}
+  let length = reach.y - reach.x;
+  let end = reach.x + length * (slice + 1u) / params.slices;
+  for (var j = reach.x + length * slice / params.slices; j < end; j += ${KEYS}u) {
+${perKey((i) => `    let k${i} = min(j + ${i}u, end - 1u) * params.k_row + kv * ${step}u; var s${i} = 0.0;`)}
+    for (var d = 0u; d < ${vectors}u; d++) {
+      let q = q_vec(q_base, d);
+${perKey((i) => `      s${i} += dot(q, k_vec(k${i}, d));`)}
+    }
+    let begin = max(mine.x, j);
+    let stop = min(mine.y, min(end, j + ${KEYS}u));
+${perKey((i) => `    s${i} = select(${LOWEST}, s${i} * params.scale, j + ${i}u >= begin && j + ${i}u < stop);`)}
+    let m = ${perKey((i) => `max(s${i}, `, "")}highest${")".repeat(KEYS)};
+    let shrink = decay(highest - m);
+    highest = m;
+    spoilt = spoilt || ${perKey((i) => `spoils(s${i})`, " || ")};
+${perKey((i) => `    s${i} = select(0.0, decay(s${i} - m), j + ${i}u >= begin && j + ${i}u < stop);`)}
+    total = total * shrink + ${perKey((i) => `s${i}`, " + ")};
+${each((d) => `    a${d} *= shrink;`)}
+    for (var key = j; key < min(j + ${KEYS}u, end); key++) {
+      let v_base = key * params.v_row + kv * ${step}u;
+      // Keys that only other rows attend to may hold anything, NaN included: keep away from them.
+      if (key >= begin && key < stop) {
+${each((d) => `        a${d} = fma(vec4f(s0), v_vec(v_base, first_vector + ${d}u), a${d});`)}
+      }
+      ${perKey((i) => (i + 1 < KEYS ? `s${i} = s${i + 1};` : ""), " ")}
+    }
+  }
 
   if (first_pair + lane >= pairs) { return; }
   if (spoilt) { total = nan(); }

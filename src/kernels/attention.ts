@@ -1,20 +1,18 @@
 import { apply, type Operation } from "../tensor/operation.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { type AttentionCall, attentionCall, checkAttention, type KeysAndValues } from "./attention-call.ts";
+import {
+  type AttentionInputs,
+  type AttentionPass,
+  attentionPasses,
+  checkAttention,
+  type KeysAndValues,
+} from "./attention-call.ts";
 import { combineSlices } from "./attention-combine.ts";
-import { launchRegisterAttention, REGISTER_LANES } from "./attention-register.ts";
+import { launchRegister, REGISTER_PAIRS } from "./attention-register.ts";
+import { launchWorkgroup, workgroupPairs } from "./attention-workgroup.ts";
 
 export { causalSegments, fullSegments } from "./attention-segments.ts";
-export type { KeysAndValues };
-
-export interface AttentionInputs extends KeysAndValues {
-  /** [rows, heads * headDim] */
-  readonly q: Tensor;
-  /** u32 [rows, 4]: prefixStart, prefixEnd, ownStart, ownEnd. */
-  readonly segments: Tensor;
-  /** Keys and values that come before the others, [prefixKeys, kvHeads * headDim]. */
-  readonly prefix?: KeysAndValues;
-}
+export type { AttentionInputs, KeysAndValues };
 
 export interface AttentionOptions {
   readonly headDim: number;
@@ -52,19 +50,34 @@ export function attention(
 const attentionOperation: Operation<AttentionOptions> = {
   name: "attention",
   run(inputs, { headDim, scale }, device) {
-    const call = attentionCall(inputs, headDim, scale);
-    const { rows, heads } = call;
-    const out = device.empty([rows, heads * headDim], "f32", "attention");
+    const passes = attentionPasses(inputs, { headDim, scale });
+    const { q } = passes[0]!;
+    const rows = q.dim(0);
+    const heads = q.dim(1) / headDim;
+    const out = device.empty(q.shape, "f32", "attention");
     if (out.size === 0) return out;
-    const launch = launchRegisterAttention;
-    const slices = sliceCount(call, REGISTER_LANES, { workgroups: 32, keys: 64 });
-    if (slices === 1) {
-      launch(call, 1, out, undefined);
+    const { launch, pairs, wanted } =
+      device.info.kernels === "workgroup"
+        ? { launch: launchWorkgroup, pairs: workgroupPairs, wanted: { workgroups: 512, keys: 128 } }
+        : { launch: launchRegister, pairs: () => REGISTER_PAIRS, wanted: { workgroups: 32, keys: 64 } };
+    const slices = passes.map((pass) => sliceCount(pass, pairs(pass), wanted));
+    const total = slices.reduce((sum, n) => sum + n, 0);
+    if (total === 1) {
+      launch(passes[0]!, { slices: 1, out, stats: undefined });
       return out;
     }
-    const partial = device.empty([slices, rows, heads * headDim], "f32", "attention");
-    const stats = device.empty([slices, rows * heads, 2], "f32", "attention");
-    launch(call, slices, partial, stats);
+    const partial = device.empty([total, rows, heads * headDim], "f32", "attention");
+    const stats = device.empty([total, rows * heads, 2], "f32", "attention");
+    let start = 0;
+    passes.forEach((pass, i) => {
+      const end = start + slices[i]!;
+      launch(pass, {
+        slices: slices[i]!,
+        out: partial.slice(0, start, end),
+        stats: stats.slice(0, start, end),
+      });
+      start = end;
+    });
     combineSlices(partial, stats, out, headDim);
     return out;
   },
@@ -72,11 +85,12 @@ const attentionOperation: Operation<AttentionOptions> = {
 
 /** Splits the keys until there are so many workgroups, but leaves each at least so many keys. */
 function sliceCount(
-  { rows, heads, kvHeads, k, prefix }: AttentionCall,
+  { q, k, headDim }: AttentionPass,
   pairsPerWorkgroup: number,
   wanted: { workgroups: number; keys: number },
 ): number {
-  const whole = kvHeads * Math.ceil((rows * heads) / kvHeads / pairsPerWorkgroup);
-  const keys = k.dim(0) + (prefix?.k.dim(0) ?? 0);
-  return Math.max(1, Math.min(Math.ceil(wanted.workgroups / whole), Math.floor(keys / wanted.keys)));
+  const kvHeads = k.dim(1) / headDim;
+  const pairs = (q.dim(0) * q.dim(1)) / headDim / kvHeads;
+  const whole = kvHeads * Math.ceil(pairs / pairsPerWorkgroup);
+  return Math.max(1, Math.min(Math.ceil(wanted.workgroups / whole), Math.floor(k.dim(0) / wanted.keys)));
 }

@@ -72,6 +72,15 @@ export class Checkpoint {
     return this.entries.reduce((sum, entry) => sum + entry.storedBytes, 0);
   }
 
+  /** The files' own words for the dtypes of the tensors, most bytes first. */
+  get storedDtypes(): string[] {
+    const bytes = new Map<string, number>();
+    for (const { stored, storedBytes } of this.#entries.values()) {
+      bytes.set(stored, (bytes.get(stored) ?? 0) + storedBytes);
+    }
+    return [...bytes].sort((a, b) => b[1] - a[1]).map(([dtype]) => dtype);
+  }
+
   has(name: string): boolean {
     return this.#entries.has(name);
   }

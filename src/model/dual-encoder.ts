@@ -55,6 +55,8 @@ interface DualEncoderNetwork {
 export class DualEncoder {
   readonly name: string;
   readonly device: Device;
+  /** Dtypes of the weights as stored, most bytes first. */
+  readonly storedDtypes: readonly string[];
   readonly config: DualEncoderConfig;
   readonly tokenizer: Tokenizer;
   readonly processor: ProcessorSettings;
@@ -63,17 +65,22 @@ export class DualEncoder {
 
   /** Use `loadDualEncoder`. */
   constructor(
-    parts: Pick<DualEncoder, "name" | "device" | "config" | "tokenizer" | "processor">,
+    parts: Pick<DualEncoder, "name" | "device" | "storedDtypes" | "config" | "tokenizer" | "processor">,
     network: DualEncoderNetwork,
     memory: Scope,
   ) {
     this.name = parts.name;
     this.device = parts.device;
+    this.storedDtypes = parts.storedDtypes;
     this.config = parts.config;
     this.tokenizer = parts.tokenizer;
     this.processor = parts.processor;
     this.#network = network;
     this.#memory = memory;
+  }
+
+  get family(): string {
+    return this.config.kind;
   }
 
   /** What there is to tap and edit: sites without prefix are the text tower's. */
@@ -170,7 +177,8 @@ export async function loadDualEncoderParts(
   const processor = readProcessorConfig(preprocessor);
   const { built, memory } = await loadWeights(checkpoint, device, (w) => build(w, config), onProgress);
   const logitScale = memory.enter(() => exp(built.logitScale));
-  return [{ name, device, config, tokenizer, processor }, { ...built, logitScale }, memory];
+  const { storedDtypes } = checkpoint;
+  return [{ name, device, storedDtypes, config, tokenizer, processor }, { ...built, logitScale }, memory];
 }
 
 function readConfig(json: JsonObject, where: string): DualEncoderConfig {

@@ -72,12 +72,6 @@ export async function loadParts(ref: string | Folder, options: LoadOptions): Pro
     tokenizerConfig,
   });
   const generation = (await checkpoint.json("generation_config.json")) as Record<string, unknown> | undefined;
-  const bytesByDtype = new Map<string, number>();
-  for (const entryName of checkpoint.names) {
-    const { stored, storedBytes } = checkpoint.entry(entryName);
-    bytesByDtype.set(stored, (bytesByDtype.get(stored) ?? 0) + storedBytes);
-  }
-
   const { built: network, memory } = await loadWeights(
     checkpoint,
     device,
@@ -92,7 +86,7 @@ export async function loadParts(ref: string | Folder, options: LoadOptions): Pro
     chatTemplate,
     imageRules: family.imageRules?.(decoder),
     endIds: idsOf(generation?.["eos_token_id"] ?? config["eos_token_id"]),
-    storedDtypes: [...bytesByDtype].sort((a, b) => b[1] - a[1]).map(([dtype]) => dtype),
+    storedDtypes: checkpoint.storedDtypes,
     memory,
   };
 }

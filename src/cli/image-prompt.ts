@@ -1,0 +1,53 @@
+import type { Command } from "commander";
+import { loadImage } from "../images/load.ts";
+import { modelView } from "../images/preprocess.ts";
+import type { RgbImage } from "../images/rgb.ts";
+import type { Prompt } from "../model/prompt.ts";
+import { type ImagePatches, imagePatches } from "../patching/attention-map.ts";
+import type { PatchableModel } from "../patching/model.ts";
+import { PromptError } from "../tensor/errors.ts";
+
+export interface ImageArguments {
+  readonly image: readonly string[];
+  readonly span: string;
+}
+
+export const IMAGE_OPTION = [
+  "--image <file>",
+  "PNG, JPEG or WebP file or URL, for an <image> in the prompt; once for each",
+] as const;
+
+/** For options that may be given several times. */
+export function listed(text: string, previous: readonly string[] = []): string[] {
+  return [...previous, text];
+}
+
+export function addSpanOption(command: Command): Command {
+  return command.option("--span <name>", "which image to look at: image, image2, …", "image");
+}
+
+/** A prompt with images, and the one of them that is looked at. */
+export interface ImagePrompt {
+  readonly prompt: Prompt;
+  readonly patches: ImagePatches;
+  /** The image as the model sees it. */
+  readonly picture: RgbImage;
+}
+
+/** Throws PromptError for models and prompts without images, ImageError for files that hold none. */
+export async function imagePrompt(
+  model: PatchableModel,
+  text: string,
+  { image: files, span }: ImageArguments,
+): Promise<ImagePrompt> {
+  const { vision } = model.config;
+  if (!vision) {
+    throw new PromptError(`${model.name} (${model.family}) takes no images; expected a model such as LLaVA`);
+  }
+  const images = await Promise.all(files.map((file) => loadImage(file)));
+  const prompt = model.prompt(text, { images });
+  const patches = imagePatches(prompt, span);
+  // Images stand in the order of their positions.
+  const index = Object.values(prompt.spans).filter((s) => s.grid && s.start < patches.start).length;
+  return { prompt, patches, picture: modelView(images[index]!, vision.processor) };
+}

@@ -1,0 +1,346 @@
+import { readdirSync } from "node:fs";
+import fc from "fast-check";
+import { beforeAll, describe, expect, test } from "vitest";
+import { readTask } from "../src/cli/task-file.ts";
+import {
+  atLastExample,
+  drawExamples,
+  fewShotPrompt,
+  PAPER_TEMPLATE,
+  SPACED_TEMPLATE,
+} from "../src/patching/few-shot.ts";
+import { loadModel, type PatchableModel } from "../src/patching/model.ts";
+import { isCorrect, majorityBaseline, scoreAnswers } from "../src/patching/score.ts";
+import { tap } from "../src/patching/tap.ts";
+import { itemsOf, parseTask, SPLITS, splitOf, type TaskItem } from "../src/patching/task.ts";
+import { extractTaskVectors } from "../src/patching/task-vectors.ts";
+import { PromptError, XpatchError } from "../src/tensor/errors.ts";
+import { expectClose } from "./helpers/compare.ts";
+import { testDevice } from "./helpers/device.ts";
+
+const folder = new URL("../tasks/", import.meta.url);
+const names = readdirSync(folder).map((file) => file.replace(".json", ""));
+const fixture = (name: string) => `${import.meta.dirname}/fixtures/${name}/model`;
+
+function item(input: string, ...outputs: string[]): TaskItem {
+  return { input, outputs, split: "test" };
+}
+
+describe("task files", () => {
+  const parse = (json: unknown) => parseTask(JSON.stringify(json), "colors.json");
+
+  test("fields, synonyms, and splits by rule where none is given", () => {
+    const task = parse({
+      name: "colors",
+      instruction: "The color of the thing:",
+      items: [
+        { input: "Sky", output: "blue", split: "train", image: "sky.png", emoji: "1f30c" },
+        { input: "Salmon", output: ["pink", "orange"] },
+      ],
+    });
+    expect(task).toEqual({
+      name: "colors",
+      instruction: "The color of the thing:",
+      items: [
+        { input: "Sky", outputs: ["blue"], split: "train", image: "sky.png", emoji: "1f30c" },
+        { input: "Salmon", outputs: ["pink", "orange"], split: splitOf("Salmon") },
+      ],
+    });
+  });
+
+  const good = { input: "Sky", output: "blue" };
+  const file = (items: unknown) => ({ name: "colors", items });
+  test.each<[string, unknown, RegExp]>([
+    ["a list", [], /colors\.json: expected an object, found \[\]/],
+    ["no name", { items: [good] }, /expected name to be some text, found nothing/],
+    ["no items", file([]), /expected items to be a list of items, found \[\]/],
+    ["an item that is text", file(["Sky"]), /items\[0\]: expected an object, found "Sky"/],
+    ["a blank input", file([good, { ...good, input: " " }]), /items\[1\]: expected input .*found " "/],
+    ["no output", file([{ input: "Sky" }]), /items\[0\]: expected output .*found nothing/],
+    ["an empty list of outputs", file([{ ...good, output: [] }]), /items\[0\]: expected output .*\[\]/],
+    ["a number among outputs", file([{ ...good, output: ["a", 3] }]), /items\[0\]: expected output .*3/],
+    ["an unknown split", file([{ ...good, split: "dev" }]), /split to be one of train, .*found "dev"/],
+    ["a misspelt field", file([{ ...good, colour: 1 }]), /items\[0\]: expected the fields .*found "colour"/],
+    ["an image that is no path", file([{ ...good, image: 3 }]), /items\[0\]: expected image .*found 3/],
+    ["an input twice", file([good, good]), /expected each input once, found "Sky" twice/],
+  ])("%s is refused", (_, json, message) => {
+    expect(() => parse(json)).toThrow(XpatchError);
+    expect(() => parse(json)).toThrow(message);
+  });
+
+  test("what is no JSON is refused with the file's name", () => {
+    expect(() => parseTask("{", "colors.json")).toThrow(/^colors\.json: expected JSON/);
+  });
+
+  test("a split without items is refused", () => {
+    const task = parse({ name: "colors", items: [{ ...good, split: "train" }] });
+    expect(itemsOf(task, "train")).toHaveLength(1);
+    expect(() => itemsOf(task, "test")).toThrow(/colors: no item is in the test split/);
+  });
+
+  test("a task that does not exist is refused with those that do", async () => {
+    await expect(readTask("country-capitals")).rejects.toThrow(
+      /no task "country-capitals".*country-capital,/,
+    );
+  });
+});
+
+describe("splits", () => {
+  test("are where they have always been", () => {
+    expect(["Greece", "Italy", "Horse", "Carrot", "São Tomé and Príncipe"].map(splitOf)).toEqual([
+      "train",
+      "train",
+      "validation",
+      "train",
+      "validation",
+    ]);
+  });
+
+  test("are 40, 30 and 30 % of all inputs", () => {
+    const found = Array.from({ length: 10_000 }, (_, i) => splitOf(`item ${i}`));
+    const share = (split: string) => found.filter((name) => name === split).length / found.length;
+    expect(share("train")).toBeCloseTo(0.4, 1.5);
+    expect(share("validation")).toBeCloseTo(0.3, 1.5);
+    expect(share("test")).toBeCloseTo(0.3, 1.5);
+  });
+});
+
+describe("the tasks that come with xpatch", () => {
+  test("are the six of the paper and four balanced ones", () => {
+    expect(names.sort()).toEqual(
+      [
+        ...[
+          "country-capital",
+          "country-currency",
+          "animal-latin",
+          "animal-young",
+          "food-color",
+          "food-flavor",
+        ],
+        ...["country-continent", "country-language", "animal-class", "food-type"],
+      ].sort(),
+    );
+  });
+
+  test.each(names)("%s", async (name) => {
+    const task = await readTask(name);
+    expect(task.name).toBe(name);
+    expect(task.instruction).toMatch(/:$/);
+    expect(task.source && task.license).toBeTruthy();
+    expect(task.items.length).toBeGreaterThanOrEqual(/capital|currency/.test(name) ? 100 : 60);
+
+    // The same thing is in the same split in every task, so nothing of a test item is seen elsewhere.
+    for (const { input, split } of task.items) expect(split, input).toBe(splitOf(input));
+    for (const split of SPLITS) expect(itemsOf(task, split).length).toBeGreaterThanOrEqual(20);
+
+    // Repeating the question must not count as answering it, nor one answer for a quarter of all questions.
+    for (const { input, outputs } of task.items) expect(isCorrect(input, outputs), input).toBe(false);
+    expect(majorityBaseline(task.items)).toBeLessThanOrEqual(0.25);
+
+    for (const { input, outputs } of task.items) {
+      for (const text of [input, ...outputs]) expect(text).toBe(text.normalize("NFC").trim());
+      expect(new Set(outputs).size).toBe(outputs.length);
+    }
+    const emoji = task.items.flatMap((it) => it.emoji ?? []);
+    for (const code of emoji) expect(code).toMatch(/^[0-9a-f]{4,5}(-[0-9a-f]{4,5})*$/);
+    expect(new Set(emoji).size).toBe(emoji.length);
+  });
+
+  test("have the flags of the countries that they name", async () => {
+    const regions = new Intl.DisplayNames(["en"], { type: "region" });
+    const { items } = await readTask("country-capital");
+    const named = items.filter(({ input, emoji }) => {
+      const letters = emoji!
+        .split("-")
+        .map((code) => String.fromCharCode(Number.parseInt(code, 16) - 0x1f1e6 + 65));
+      return regions.of(letters.join("")) === input;
+    });
+    // CLDR writes some names differently: "Czechia", "Côte d’Ivoire", "St. Lucia"…
+    expect(named.length).toBeGreaterThan(0.9 * items.length);
+  });
+});
+
+describe("examples", () => {
+  const pool = Array.from({ length: 12 }, (_, i) => item(`x${i}`, `y${i}`, "other"));
+
+  test("are drawn from the other items, each once, with their first output", () => {
+    fc.assert(
+      fc.property(fc.nat(), fc.nat(11), fc.nat(11), (seed, index, count) => {
+        const query = pool[index]!;
+        const drawn = drawExamples(pool, query, { seed, count });
+        expect(drawn).toHaveLength(count);
+        expect(new Set(drawn.map(({ question }) => question)).size).toBe(count);
+        for (const { question, answer } of drawn) {
+          expect(question).not.toBe(query.input);
+          expect(answer).toBe(`y${String(question).slice(1)}`);
+        }
+        expect(drawExamples([...pool].reverse(), query, { seed, count })).toEqual(drawn);
+      }),
+    );
+  });
+
+  test("change with the seed and the query, and all come up equally often", () => {
+    const counts = new Map<unknown, number>();
+    for (let seed = 0; seed < 2000; seed++) {
+      const [first] = drawExamples(pool, pool[0]!, { seed, count: 1 });
+      counts.set(first!.question, (counts.get(first!.question) ?? 0) + 1);
+    }
+    expect(counts.size).toBe(11);
+    // 2000 / 11 each; five standard deviations either way.
+    for (const count of counts.values()) expect(Math.abs(count - 181.8)).toBeLessThan(65);
+    const inputs = pool.slice(1).map((query) => drawExamples(pool, query, { count: 1 })[0]!.question);
+    expect(new Set(inputs).size).toBeGreaterThan(3);
+  });
+
+  test("a pool that is too small is refused", () => {
+    expect(() => drawExamples(pool.slice(0, 5), pool[0]!)).toThrow(/at least 5 items besides "x0", found 4/);
+    expect(drawExamples(pool.slice(0, 5), pool[9]!)).toHaveLength(5);
+  });
+});
+
+describe("few-shot prompts", () => {
+  let model: PatchableModel;
+  const shots = [
+    { question: "Greece", answer: "Athens" },
+    { question: "Spain", answer: "Madrid" },
+    { question: "Egypt", answer: "Cairo" },
+  ];
+
+  beforeAll(async () => {
+    model = await loadModel(fixture("llama"), { device: await testDevice() });
+    return () => model.dispose();
+  });
+
+  test.each([
+    [
+      "spaced",
+      SPACED_TEMPLATE,
+      "Q: Greece\nA: Athens\n\nQ: Spain\nA: Madrid\n\nQ: Egypt\nA: Cairo\n\nQ: Italy\nA:",
+    ],
+    [
+      "the paper's",
+      PAPER_TEMPLATE,
+      "Q:Greece\nA:Athens\n\nQ:Spain\nA:Madrid\n\nQ:Egypt\nA:Cairo\n\nQ:Italy\nA:",
+    ],
+    ["one's own", "{x} -> {y}; ", "Greece -> Athens; Spain -> Madrid; Egypt -> Cairo; Italy ->"],
+  ])("%s template", (_, template, text) => {
+    expect(fewShotPrompt(model, shots, "Italy", template).text).toBe(text);
+    expect(fewShotPrompt(model, [], "Italy", template).text).toBe(
+      text
+        .slice(text.indexOf("Cairo") + 5)
+        .trim()
+        .replace(/^; /, ""),
+    );
+  });
+
+  test.each([SPACED_TEMPLATE, PAPER_TEMPLATE])(
+    "the vector is read at the third colon from the end: %j",
+    (template) => {
+      const prompt = fewShotPrompt(model, shots, "Italy", template);
+      const colons = [...prompt.tokens.keys()].filter((i) => prompt.tokens[i]!.endsWith(":"));
+      expect(atLastExample(prompt)).toBe(colons.at(-3));
+      expect(prompt.last).toBe(colons.at(-1));
+      expect(prompt.ids).toEqual(model.prompt(prompt.text).ids);
+    },
+  );
+
+  test("the vector knows neither the last answer nor the query", async () => {
+    const read = async (examples: typeof shots, question: string) => {
+      const prompt = fewShotPrompt(model, examples, question);
+      const { x } = model.run(prompt, { taps: { x: tap("resid_post.2", atLastExample(prompt)) } });
+      return [...(await x.read())];
+    };
+    const changed = (index: number, answer: string) => shots.with(index, { ...shots[index]!, answer });
+    const vector = await read(shots, "Italy");
+    expect(await read(changed(2, "Paris"), "France")).toEqual(vector);
+    expect(await read(changed(1, "Paris"), "Italy")).not.toEqual(vector);
+  });
+
+  test("task vectors of prompts of different lengths are the mean of what each has there", async () => {
+    const prompts = [fewShotPrompt(model, shots, "Italy"), fewShotPrompt(model, shots.slice(1), "Sri Lanka")];
+    using vectors = extractTaskVectors(model, prompts, { at: atLastExample });
+    const each = await Promise.all(
+      prompts.map((prompt) =>
+        model.run(prompt, { taps: { x: tap("resid_post.1", atLastExample(prompt)) } }).x.read(),
+      ),
+    );
+    const found = await vectors.at(1).read();
+    const means = [...each[0]!].map((value, i) => (value + each[1]![i]!) / 2);
+    expectClose(found, means, { atol: 1e-5, rtol: 1e-5 });
+  });
+
+  test.each(["Q: {x}", "A: {y}", "{y} {x}", "Q: {x} {y}", "{x} or {x}: {y}", "{x}: {y} {y}"])(
+    "template %j is refused",
+    (template) => {
+      expect(() => fewShotPrompt(model, [], "Italy", template)).toThrow(PromptError);
+    },
+  );
+
+  test("a prompt without examples has no such place", () => {
+    expect(() => atLastExample(fewShotPrompt(model, [], "Italy"))).toThrow(/no span "example"/);
+  });
+
+  test("pictures as questions, without a space before them", async () => {
+    using vlm = await loadModel(fixture("llava"), { device: await testDevice() });
+    const image = { width: 2, height: 1, data: Uint8Array.of(255, 0, 0, 0, 0, 255) };
+    const prompt = fewShotPrompt(vlm, [{ question: image, answer: "red" }, ...shots], image);
+    const plain = vlm.prompt(["Q:", image, `\nA: red\n\n${textOf(shots)}Q:`, image, "\nA:"]);
+    expect(prompt.ids).toEqual(plain.ids);
+    expect(prompt.images).toEqual([image, image]);
+    expect(prompt.tokens[atLastExample(prompt)]).toMatch(/:$/);
+    expect(atLastExample(prompt)).toBeLessThan(prompt.span("image2").start);
+  });
+
+  const textOf = (examples: typeof shots) =>
+    examples.map(({ question, answer }) => `Q: ${question}\nA: ${answer}\n\n`).join("");
+});
+
+describe("scoring", () => {
+  test.each<[string, string[], boolean]>([
+    [" Athens", ["Athens"], true],
+    [" Ath", ["Athens"], true],
+    ["Athens is the capital", ["Athens"], true],
+    ["athens", ["Athens"], true],
+    ["Delhi", ["New Delhi", "Delhi"], true],
+    ["Brasi\u0301lia", ["Brasília"], true],
+    ["Sparta", ["Athens"], false],
+    ["the Athens", ["Athens"], false],
+    ["", ["Athens"], false],
+    [" \n", ["Athens"], false],
+  ])("%j for %j: %s", (answer, outputs, right) => {
+    expect(isCorrect(answer, outputs)).toBe(right);
+  });
+
+  test("case counts on request", () => {
+    expect(isCorrect("athens", ["Athens"], { ignoreCase: false })).toBe(false);
+    expect(isCorrect("Ath", ["Athens"], { ignoreCase: false })).toBe(true);
+  });
+
+  test("counts, distinct answers and the best constant answer", () => {
+    const items = [
+      item("a", "red"),
+      item("b", "red", "pink"),
+      item("c", "blue"),
+      item("d", "dark blue"),
+      item("e", "red"),
+    ];
+    expect(scoreAnswers(items, ["red", " Pink", "red", "dark", "  RED"])).toEqual({
+      correct: 4,
+      total: 5,
+      accuracy: 0.8,
+      distinct: 3,
+      majority: 0.6,
+    });
+  });
+
+  test("the best constant answer may be the first word of several", () => {
+    expect(
+      majorityBaseline([item("a", "Panthera leo"), item("b", "Panthera tigris"), item("c", "Puma")]),
+    ).toBe(2 / 3);
+  });
+
+  test("a list of another length is refused", () => {
+    expect(() => scoreAnswers([item("a", "b")], [])).toThrow(/an answer for each item, found 0 for 1/);
+    expect(() => scoreAnswers([], [])).toThrow(XpatchError);
+  });
+});

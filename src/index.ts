@@ -101,6 +101,14 @@ export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
 export { cosineSimilarity } from "./patching/similarity.ts";
 export { type SweepResult, sweepLayers } from "./patching/sweep.ts";
 export { type Tap, tap } from "./patching/tap.ts";
+export {
+  atLastExample,
+  drawExamples,
+  fewShotPrompt,
+  PAPER_TEMPLATE,
+  SPACED_TEMPLATE,
+} from "./patching/few-shot.ts";
+export { isCorrect, majorityBaseline, type Score, scoreAnswers } from "./patching/score.ts";
 export * from "./patching/task.ts";
 export {
   decodeTaskVectors,
@@ -112,7 +120,7 @@ export {
 export type { ByteSource } from "./platform/platform.ts";
 // Tensors
 export {
-  type Device,
+  Device,
   type DeviceInfo,
   type DeviceOptions,
   type Feature,

@@ -316,7 +316,7 @@ describe("scoring", () => {
     expect(isCorrect("Ath", ["Athens"], { ignoreCase: false })).toBe(true);
   });
 
-  test("counts, distinct answers and the best constant answer", () => {
+  test("counts, distinct answers and constant answers", () => {
     const items = [
       item("a", "red"),
       item("b", "red", "pink"),
@@ -330,10 +330,21 @@ describe("scoring", () => {
       accuracy: 0.8,
       distinct: 3,
       majority: 0.6,
+      constant: 0.6,
     });
   });
 
-  test("the best constant answer may be the first word of several", () => {
+  test("a constant that is the beginning of many outputs shows", () => {
+    const items = [item("a", "Berlin"), item("b", "Beirut"), item("c", "Bern"), item("d", "Rome")];
+    expect(scoreAnswers(items, ["B", "B", "B", "B"])).toMatchObject({
+      correct: 3,
+      distinct: 1,
+      majority: 0.25,
+      constant: 0.75,
+    });
+  });
+
+  test("the most frequent output may be the first word of several", () => {
     expect(
       majorityBaseline([item("a", "Panthera leo"), item("b", "Panthera tigris"), item("c", "Puma")]),
     ).toBe(2 / 3);

@@ -33,37 +33,43 @@ export function formatDemo(report: DemoReport): string {
 }
 
 function formatSweep({ sweep, best }: DemoReport): string {
-  const rows = sweep.map(({ layer, correct, accuracy, distinct }) => [
+  const rows = sweep.map(({ layer, correct, accuracy, distinct, constant }) => [
     `${layer}`,
     `${correct}`,
     `${distinct}`,
+    showPercent(constant),
     `${bar(accuracy, 30)}${layer === best && correct > 0 ? " ← best" : ""}`,
   ]);
-  return table([["   layer", "correct", "distinct", ""], ...rows], [0, 1, 2]);
+  return table([["   layer", "correct", "distinct", "constant", ""], ...rows], [0, 1, 2, 3]);
 }
 
 function formatScores({ noContext, prompted, patched, best, shots }: DemoReport): string {
-  const row = (name: string, { accuracy, correct, total, distinct }: Score) => [
+  const row = (name: string, { accuracy, correct, total, distinct, constant }: Score) => [
     `   ${name}`,
     showPercent(accuracy),
     `${correct}/${total}`,
     `${distinct}`,
+    showPercent(constant),
     bar(accuracy, 30),
   ];
   const rows = [
-    ["", "accuracy", "correct", "distinct", ""],
+    ["", "accuracy", "correct", "distinct", "constant", ""],
     row("no context: the question alone", noContext),
     row(`prompt: ${shots} examples, then the question`, prompted),
     row(`patch: the question, vector in layer ${best}`, patched),
     [
-      "   majority: the best constant answer",
+      "   majority: always the most frequent output",
       showPercent(patched.majority),
+      "",
       "",
       "",
       bar(patched.majority, 30),
     ],
   ];
-  return table(rows, [1, 2, 3]);
+  return [
+    table(rows, [1, 2, 3, 4]),
+    "   distinct: different answers given; constant: what the best of them would score, were it always given",
+  ].join("\n");
 }
 
 function formatShown(shown: readonly ShownItem[]): string {

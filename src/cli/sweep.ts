@@ -124,15 +124,16 @@ async function readQueries(path: string): Promise<TaskItem[]> {
 
 function formatSweep(report: SweepReport): string {
   const { vectors, queries, unpatched, best, rowLayers, plainRowLayers } = report;
-  const row = (name: string, { accuracy, correct, total, distinct }: Score) => [
+  const row = (name: string, { accuracy, correct, total, distinct, constant }: Score) => [
     name,
     showPercent(accuracy),
     `${correct}/${total}`,
     `${distinct}`,
+    showPercent(constant),
     `${bar(accuracy)}${name === `${best}` ? " ← best" : ""}`,
   ];
   const rows = [
-    ["layer", "accuracy", "correct", "distinct", ""],
+    ["layer", "accuracy", "correct", "distinct", "constant", ""],
     row("no patch", unpatched),
     ...report.layers.map((scored) => row(`${scored.layer}`, scored)),
   ];
@@ -142,8 +143,9 @@ function formatSweep(report: SweepReport): string {
     "",
     `${queries.length} queries, one new token each; vectors: ${formatOrigin(vectors)}`,
     "",
-    table(rows, [0, 1, 2, 3]),
+    table(rows, [0, 1, 2, 3, 4]),
     "",
+    "distinct: different answers given; constant: what the best of them would score, were it always given.",
     `Always giving the most frequent output has ${showPercent(unpatched.majority)}.`,
     `Rows × layers computed: ${rowLayers} of the ${plainRowLayers} that full passes take (${share}).`,
   ].join("\n");

@@ -2,7 +2,7 @@ import type { RgbImage } from "../images/rgb.ts";
 import type { AttentionMap } from "../patching/attention-map.ts";
 import type { Figure, Shape } from "./figure.ts";
 import { HEAT_OPACITY, heatColour } from "./heat.ts";
-import { arrangePanels, gridLines, type Panel, patchCells, toGrey } from "./panels.ts";
+import { arrangePanels, type Panel, patchCells, picturePanel, toGrey } from "./panels.ts";
 import { showPatch, showShare } from "./text.ts";
 
 /** Sides of a panel are about this long; whole units a patch. */
@@ -23,13 +23,7 @@ export function attentionFigure(
   if (!first) throw new RangeError("attentionFigure: expected at least one map, found none");
   const cell = Math.max(1, Math.round(PANEL_SIDE / Math.max(first.grid.rows, first.grid.columns)));
   const size = { width: cell * first.grid.columns, height: cell * first.grid.rows };
-  const grey = toGrey(picture);
-  const background = (shown: RgbImage): Shape => ({ kind: "picture", x: 0, y: 0, ...size, picture: shown });
-  const seen: Panel = {
-    caption: `the picture, ${first.grid.columns} x ${first.grid.rows} patches`,
-    ...size,
-    shapes: [background(picture), ...gridLines(first.grid, size.width, size.height)],
-  };
+  const background: Shape = { kind: "picture", x: 0, y: 0, ...size, picture: toGrey(picture) };
   const panels = maps.map((map): Panel => {
     const peak = peakOf(map);
     const heat = patchCells(map.grid, size.width, size.height, (box, i): Shape => {
@@ -43,11 +37,11 @@ export function attentionFigure(
       };
     });
     const caption = `layer ${map.layer}: ${showShare(map.share)} on the image, peak ${showShare(peak)}`;
-    return { caption, ...size, shapes: [background(grey), ...heat] };
+    return { caption, ...size, shapes: [background, ...heat] };
   });
   const [only] = maps.length === 1 ? maps : [];
   const end = only ? `${showShare(peakOf(only))} of the attention` : "peak of each panel";
-  return arrangePanels(lines, ["0", end], [seen, ...panels]);
+  return arrangePanels(lines, ["0", end], [picturePanel(picture, first.grid, size), ...panels]);
 }
 
 function peakOf({ weights }: AttentionMap): number {

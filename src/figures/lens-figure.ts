@@ -5,7 +5,7 @@ import { PromptError } from "../tensor/errors.ts";
 import { type Figure, fitLabel, labelWidth, type Shape } from "./figure.ts";
 import { GLYPH_HEIGHT } from "./glyphs.ts";
 import { HEAT_OPACITY, heatColour } from "./heat.ts";
-import { arrangePanels, type Panel, patchCells, toGrey } from "./panels.ts";
+import { arrangePanels, type Panel, patchCells, picturePanel, toGrey } from "./panels.ts";
 import { showPatch, showShare, showWord } from "./text.ts";
 
 /** Side of a patch: room for eight characters. */
@@ -27,7 +27,7 @@ export function lensFigure(
   const size = { width: CELL * grid.columns, height: CELL * grid.rows };
   const layers = [...new Set(cells.map((cell) => cell.layer))];
   const most = cells.reduce((top, { tokens }) => Math.max(top, tokens[0]!.probability), 0);
-  const grey = toGrey(picture);
+  const background: Shape = { kind: "picture", x: 0, y: 0, ...size, picture: toGrey(picture) };
   const panels = layers.map((layer): Panel => {
     const words = cells.filter((cell) => cell.layer === layer);
     if (words.length !== grid.rows * grid.columns) {
@@ -39,10 +39,14 @@ export function lensFigure(
     return {
       caption: `layer ${layer}`,
       ...size,
-      shapes: [{ kind: "picture", x: 0, y: 0, ...size, picture: grey }, ...shapes],
+      shapes: [background, ...shapes],
     };
   });
-  return arrangePanels(lines, ["0", `${showShare(most)} probability of the word`], panels);
+  return arrangePanels(
+    lines,
+    ["0", `${showShare(most)} probability of the word`],
+    [picturePanel(picture, grid, size), ...panels],
+  );
 
   function patch(
     box: { x: number; y: number; width: number; height: number },

@@ -62,8 +62,21 @@ export function patchCells<T>(
   );
 }
 
-/** Thin lines between the patches. */
-export function gridLines({ rows, columns }: PatchGrid, width: number, height: number): Shape[] {
+/** The picture itself, with lines between its patches. */
+export function picturePanel(
+  picture: RgbImage,
+  grid: PatchGrid,
+  size: { readonly width: number; readonly height: number },
+): Panel {
+  const shown: Shape = { kind: "picture", x: 0, y: 0, ...size, picture };
+  return {
+    caption: `the picture, ${grid.columns} x ${grid.rows} patches`,
+    ...size,
+    shapes: [shown, ...gridLines(grid, size.width, size.height)],
+  };
+}
+
+function gridLines({ rows, columns }: PatchGrid, width: number, height: number): Shape[] {
   const line = { kind: "rectangle", fill: "#ffffff", opacity: 0.35 } as const;
   const across = Array.from({ length: rows - 1 }, (_, i) => ({
     ...line,

@@ -15,7 +15,7 @@ export function toSvg({ width, height, shapes }: Figure): string {
   const pictures = [...new Set(shapes.flatMap((shape) => (shape.kind === "picture" ? [shape.picture] : [])))];
   const size = `width="${width * ZOOM}" height="${height * ZOOM}" viewBox="0 0 ${width} ${height}"`;
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" ${size} font-family="monospace" font-size="${FONT_SIZE}">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" ${size} shape-rendering="crispEdges" font-family="monospace" font-size="${FONT_SIZE}">`,
     `<defs>${pictures.map(definition).join("\n")}</defs>`,
     `<rect width="${width}" height="${height}" fill="#ffffff"/>`,
     ...shapes.map((shape) => element(shape, pictures)),

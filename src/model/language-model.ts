@@ -53,7 +53,8 @@ export async function loadParts(ref: string | Folder, options: LoadOptions): Pro
   const { config, name } = checkpoint;
   if (!config)
     throw new CheckpointError(
-      `${name}: a lone tensor file is no model; expected a folder with a config.json`,
+      `${name}: a lone tensor file is no model; expected a folder with a config.json ` +
+        "(`xpatch convert` makes one of a GGUF file)",
     );
 
   const where = `${name}/config.json`;

@@ -3,10 +3,14 @@ import type { SiteEvent, Visitor, Walk } from "./sites.ts";
 
 /** Runs a walk to its end, showing every site event to the visitor. */
 export function drive<T>(walk: Walk<T>, visitor: Visitor): T {
-  for (;;) {
-    const step = walk.next();
-    if (step.done) return step.value;
-    visitor.visit(step.value);
+  try {
+    for (;;) {
+      const step = walk.next();
+      if (step.done) return step.value;
+      visitor.visit(step.value);
+    }
+  } finally {
+    walk.return(undefined as never); // after a visitor's error the walk has memory to give back
   }
 }
 

@@ -1,3 +1,4 @@
+import { concat } from "../kernels/concat.ts";
 import {
   addRows,
   interpolateRows,
@@ -77,7 +78,10 @@ function editRows({ edit, target, value }: ResolvedEdit, event: SiteEvent): { va
   return { value: change(event.value, found, edit, rowValue, target.features), rows: found.length };
 }
 
-/** Scores and patterns [heads, rows, keys]: a call a sequence, since its keys have columns of their own. */
+/**
+ * Scores and patterns [heads, rows, keys]: sequence by sequence, since each has columns of its own (in a resumed run in
+ * two places: those of the recorded prefix, and its own).
+ */
 function editAttention(
   { edit, target, value }: ResolvedEdit,
   event: SiteEvent,
@@ -90,22 +94,26 @@ function editAttention(
       const row = event.rows.row(sequence, position);
       return row === undefined ? [] : [{ row, i }];
     });
-    const [columns, ...more] = event.keys!.of(sequence);
-    if (found.length === 0 || !columns) continue;
-    if (more.length > 0) {
-      throw new SiteError(
-        `${target.label}: the keys of this resumed run are in two places; run it in full instead`,
-      );
-    }
-    const features = { start: columns.row, end: columns.row + columns.count };
-    if (value && value.dim(-1) !== columns.count) {
-      throw new SiteError(
-        `${target.label}: expected values for ${columns.count} keys, found ${value.dim(-1)}`,
-      );
+    if (found.length === 0) continue;
+    const columns = event.keys!.of(sequence);
+    const width = columns.reduce((sum, span) => sum + span.count, 0);
+    if (value && value.dim(-1) !== width) {
+      throw new SiteError(`${target.label}: expected values for ${width} keys, found ${value.dim(-1)}`);
     }
     const ids = target.heads.flatMap((head) => found.map(({ row }) => head * rows + row));
     const perHead = value?.rank === 2 ? target.heads.flatMap(() => found.map(({ i }) => i)) : undefined;
-    flat = change(flat, ids, edit, value && perHead ? takeRows(value, perHead) : value, features);
+    const picked = takeRows(flat, ids);
+    const own = concat(
+      columns.map((span) => picked.slice(1, span.row, span.row + span.count)),
+      1,
+    );
+    const changed = change(own, [...ids.keys()], edit, value && perHead ? takeRows(value, perHead) : value);
+    let column = 0;
+    for (const span of columns) {
+      const features = { start: span.row, end: span.row + span.count };
+      flat = setRows(flat, ids, changed.slice(1, column, column + span.count), { features });
+      column += span.count;
+    }
     count += found.length;
   }
   return { value: flat.reshape(event.value.shape), rows: count };
@@ -116,7 +124,7 @@ function change(
   rows: readonly number[],
   { operation, amount = 1 }: Edit,
   value: Tensor | undefined,
-  features: FeatureRange | undefined,
+  features?: FeatureRange,
 ): Tensor {
   const options = features ? { features } : {};
   switch (operation) {

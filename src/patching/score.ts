@@ -13,8 +13,13 @@ export interface Score {
   readonly accuracy: number;
   /** Different answers given. One or two of them mean a model stuck on a word, whatever the accuracy says. */
   readonly distinct: number;
-  /** The accuracy of the best constant answer. */
+  /** The accuracy of always giving the most frequent output (or its first word). */
   readonly majority: number;
+  /**
+   * What the best of the answers given would score, were it given to every item. The rule lets "S" stand for all words
+   * that begin with it, so this can be above `majority`; an accuracy no better than it is that of a constant.
+   */
+  readonly constant: number;
 }
 
 /**
@@ -46,22 +51,29 @@ export function scoreAnswers(
   }
   const { ignoreCase = true } = options;
   const correct = items.filter((item, i) => isCorrect(answers[i]!, item.outputs, options)).length;
+  const distinct = new Set(answers.map((answer) => normalise(answer, ignoreCase)));
   return {
     correct,
     total: items.length,
     accuracy: correct / items.length,
-    distinct: new Set(answers.map((answer) => normalise(answer, ignoreCase))).size,
+    distinct: distinct.size,
     majority: majorityBaseline(items, options),
+    constant: bestConstant(items, distinct, options),
   };
 }
 
 /**
- * The accuracy of the best constant answer, among the outputs and their first words (which is what an answer of one token
+ * The accuracy of always giving the most frequent output, or the first word of one (which is what an answer of one token
  * can amount to).
  */
 export function majorityBaseline(items: readonly TaskItem[], options: ScoreOptions = {}): number {
   const candidates = new Set(items.flatMap(({ outputs }) => outputs.flatMap((o) => [o, o.split(/\s/)[0]!])));
-  const accuracies = [...candidates].map(
+  return bestConstant(items, candidates, options);
+}
+
+function bestConstant(items: readonly TaskItem[], answers: Iterable<string>, options: ScoreOptions): number {
+  const accuracies = Array.from(
+    answers,
     (answer) => items.filter(({ outputs }) => isCorrect(answer, outputs, options)).length / items.length,
   );
   return Math.max(...accuracies);

@@ -26,10 +26,12 @@ const ROUNDS = 3;
 async function load(device: Device): Promise<PatchableModel> {
   const before = process.memoryUsage().rss;
   let peak = before;
+  let peakBuffers = 0;
   let loading = true;
   const watching = (async () => {
     while (loading) {
       peak = Math.max(peak, process.memoryUsage().rss);
+      peakBuffers = Math.max(peakBuffers, device.memory.liveBytes + device.memory.freeBytes);
       await wait(5);
     }
   })();
@@ -39,8 +41,6 @@ async function load(device: Device): Promise<PatchableModel> {
   const seconds = (performance.now() - start) / 1000;
   loading = false;
   await watching;
-  const { liveBytes, freeBytes } = device.memory;
-  const buffers = liveBytes + freeBytes;
   console.log(
     JSON.stringify({
       name: "load",
@@ -48,11 +48,11 @@ async function load(device: Device): Promise<PatchableModel> {
       dtype: model.storedDtypes.join(" and "),
       layers: model.config.layers,
       seconds: round(seconds),
-      weightBytes: liveBytes,
-      bufferBytes: buffers,
+      weightBytes: device.memory.liveBytes,
+      peakBufferBytes: peakBuffers,
       // Of the process, over what it had before. A software driver keeps the buffers there too.
       peakHostBytes: peak - before,
-      peakHostBytesBeyondBuffers: peak - before - (device.info.fallback ? buffers : 0),
+      peakHostBytesBeyondBuffers: peak - before - (device.info.fallback ? peakBuffers : 0),
     }),
   );
   return model;

@@ -1,6 +1,7 @@
 import type { ActivationKind } from "../kernels/activation.ts";
 import type { RopeScaling } from "../kernels/rope.ts";
 import { CheckpointError } from "../tensor/errors.ts";
+import { activationKind } from "./activation-kind.ts";
 import { ConfigReader, type JsonObject } from "./config.ts";
 import type { VisionSetup } from "./vision-setup.ts";
 
@@ -32,26 +33,6 @@ export interface DecoderConfig {
 
 /** Defaults of a Hugging Face config class, for the sparse configs that published checkpoints have. */
 export type DecoderDefaults = JsonObject;
-
-const ACTIVATIONS: Readonly<Record<string, ActivationKind>> = {
-  silu: "silu",
-  swish: "silu",
-  gelu: "gelu",
-  gelu_new: "gelu_tanh",
-  gelu_pytorch_tanh: "gelu_tanh",
-  quick_gelu: "quick_gelu",
-  relu: "relu",
-  relu2: "relu2",
-};
-
-/** The activation that a config names. Throws CheckpointError for one that there is no kernel for. */
-export function activationKind(name: string, where: string): ActivationKind {
-  const kind = Object.hasOwn(ACTIVATIONS, name) ? ACTIVATIONS[name] : undefined;
-  if (kind) return kind;
-  throw new CheckpointError(
-    `${where}: activation ${JSON.stringify(name)} is not supported; supported are ${Object.keys(ACTIVATIONS).join(", ")}`,
-  );
-}
 
 /**
  * Reads a config in the spelling of published files (`rope_theta`, `rope_scaling`) or in that of transformers 5

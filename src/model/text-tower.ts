@@ -1,8 +1,8 @@
 import { add } from "../kernels/elementwise.ts";
 import { gatherRows } from "../kernels/gather.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { activationKind } from "./activation-kind.ts";
 import { ConfigReader, type JsonObject } from "./config.ts";
-import { activationKind } from "./decoder-config.ts";
 import {
   type EncoderConfig,
   type EncoderLayer,

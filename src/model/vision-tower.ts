@@ -4,8 +4,8 @@ import { add } from "../kernels/elementwise.ts";
 import { patchEmbedding } from "../kernels/patch-embedding.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { activationKind } from "./activation-kind.ts";
 import { ConfigReader, type JsonObject } from "./config.ts";
-import { activationKind } from "./decoder-config.ts";
 import {
   type EncoderConfig,
   type EncoderLayer,

@@ -16,7 +16,13 @@ import { showShape } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import type { Edit, EditOperation } from "./edit.ts";
 import type { FeatureRange, Target } from "./site-targets.ts";
-import type { ResolvedEdit } from "./watcher.ts";
+
+/** An edit worked out for the prompts of a run. */
+export interface ResolvedEdit {
+  readonly edit: Edit;
+  readonly target: Target;
+  readonly value: Tensor | undefined;
+}
 
 const NEEDS_VALUE: ReadonlySet<EditOperation> = new Set([
   "set",

@@ -8,12 +8,13 @@ import { firstImages } from "../model/vision-setup.ts";
 import { drive } from "../model/walk.ts";
 import { SiteError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import type { ResolvedEdit } from "./apply-edit.ts";
 import type { Edit } from "./edit.ts";
 import { type Change, changeOf } from "./reach.ts";
 import type { Recording } from "./recording.ts";
 import { batchOf } from "./site-targets.ts";
 import type { Tap } from "./tap.ts";
-import { type ResolvedEdit, resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
+import { resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
 
 /** One patched run: edits of one of the recorded prompts. */
 export interface Variant {

@@ -3,19 +3,12 @@ import type { SiteEvent, SiteName, Visitor } from "../model/sites.ts";
 import type { Device } from "../tensor/device.ts";
 import { SiteError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { applyEdit, editValue } from "./apply-edit.ts";
+import { applyEdit, editValue, type ResolvedEdit } from "./apply-edit.ts";
 import type { Edit } from "./edit.ts";
 import { isOnePosition } from "./positions.ts";
 import { type Batch, resolveTarget, type Target } from "./site-targets.ts";
 import type { Tap } from "./tap.ts";
 import { TapResult } from "./tap-result.ts";
-
-/** An edit worked out for the prompts of a run. */
-export interface ResolvedEdit {
-  readonly edit: Edit;
-  readonly target: Target;
-  readonly value: Tensor | undefined;
-}
 
 /**
  * Carries out taps and edits as a forward pass goes by. At each site the edits come first, in the order given; taps copy

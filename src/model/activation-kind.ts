@@ -1,0 +1,23 @@
+import type { ActivationKind } from "../kernels/activation.ts";
+import { CheckpointError } from "../tensor/errors.ts";
+
+/** Hugging Face's names. */
+const ACTIVATIONS: Readonly<Record<string, ActivationKind>> = {
+  silu: "silu",
+  swish: "silu",
+  gelu: "gelu",
+  gelu_new: "gelu_tanh",
+  gelu_pytorch_tanh: "gelu_tanh",
+  quick_gelu: "quick_gelu",
+  relu: "relu",
+  relu2: "relu2",
+};
+
+/** The activation that a config names. Throws CheckpointError for one that there is no kernel for. */
+export function activationKind(name: string, where: string): ActivationKind {
+  const kind = Object.hasOwn(ACTIVATIONS, name) ? ACTIVATIONS[name] : undefined;
+  if (kind) return kind;
+  throw new CheckpointError(
+    `${where}: activation ${JSON.stringify(name)} is not supported; supported are ${Object.keys(ACTIVATIONS).join(", ")}`,
+  );
+}

@@ -185,11 +185,11 @@ describe("edits", () => {
   });
 
   test("the class token reaches the patches through the blocks that follow", async () => {
-    const edits = [scale("vision.resid_post.0", 0, 3)];
+    const edits = [zero("vision.resid_post.0", 0)];
     const plain = await read(one, "projector");
     expect(distance(await read(one, "projector", { edits }), plain)).toBeGreaterThan(1e-3);
     // After the last block in use, its own row is dropped and nothing is left of it.
-    const late = await read(one, "projector", { edits: [scale("vision.resid_post.1", 0, 3)] });
+    const late = await read(one, "projector", { edits: [zero("vision.resid_post.1", 0)] });
     expect([...late]).toEqual([...plain]);
   });
 
@@ -212,7 +212,7 @@ describe("resumed runs", () => {
       { prompt: 0, edits: [scale("vision.z.0", "all", 0, { head: 1 })] },
       { prompt: 0, edits: [set("projector", 9, vector(TEXT.width))] },
       { prompt: 1, edits: [zero("projector", "all", { image: 1 })] },
-      { prompt: 1, edits: [scale("vision.resid_post.0", 0, 2, { image: 0 })] },
+      { prompt: 1, edits: [zero("vision.resid_post.0", 0, { image: 0 })] },
       { prompt: 0, edits: [zero("vision.mlp_out.1", 2), addVector("resid_post.1", -1, vector(TEXT.width))] },
       { prompt: 0, edits: [zero("resid_post.1", start + 5)] },
     ];

@@ -1,16 +1,29 @@
 import { lensFigure } from "../figures/lens-figure.ts";
 import { showWord } from "../figures/text.ts";
+import type { LayerSite } from "../model/sites.ts";
 import { logitLens } from "../patching/logit-lens.ts";
 import type { PatchableModel } from "../patching/model.ts";
+import { resolvePositions } from "../patching/positions.ts";
 import { writeFigure } from "./figure-files.ts";
 import { type ImageArguments, imagePrompt } from "./image-prompt.ts";
 import { quote, table, terminalWidth } from "./layout.ts";
-import type { LensArguments, LensReport } from "./lens.ts";
-import { formatSetting, settingOf } from "./session.ts";
+import { type LensPosition, lensPositions, type SpelledCell, spellCells } from "./lens-cells.ts";
+import { formatSetting, type Setting, settingOf } from "./session.ts";
 
-export interface ImageLensReport extends LensReport {
+interface Arguments extends ImageArguments {
+  readonly site: LayerSite;
+  readonly layers?: readonly number[];
+  readonly top: number;
+  readonly out?: readonly string[];
+}
+
+export interface ImageLensReport extends Setting {
+  readonly site: LayerSite;
+  readonly prompt: string;
   readonly span: string;
   readonly grid: { readonly rows: number; readonly columns: number };
+  readonly positions: readonly LensPosition[];
+  readonly cells: readonly SpelledCell[];
   readonly out: readonly string[];
 }
 
@@ -18,7 +31,7 @@ export interface ImageLensReport extends LensReport {
 export async function lensImage(
   model: PatchableModel,
   text: string,
-  args: LensArguments & ImageArguments,
+  args: Arguments,
 ): Promise<ImageLensReport> {
   const { prompt, patches, picture } = await imagePrompt(model, text, args);
   const { site, layers, top, span, out = [] } = args;
@@ -30,11 +43,8 @@ export async function lensImage(
     prompt: prompt.text,
     span,
     grid: patches.grid,
-    positions: prompt.tokens.slice(at.start, at.end).map((token, i) => ({ position: at.start + i, token })),
-    cells: cells.map((cell) => ({
-      ...cell,
-      tokens: cell.tokens.map((found) => ({ ...found, token: model.tokenizer.tokenOf(found.id) })),
-    })),
+    positions: lensPositions(prompt, resolvePositions(at, prompt)),
+    cells: spellCells(model, cells),
     out,
   };
   const lines = [

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import type { LayerSite } from "../model/sites.ts";
-import { type LensToken, logitLens } from "../patching/logit-lens.ts";
+import { logitLens } from "../patching/logit-lens.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { type Positions, resolvePositions } from "../patching/positions.ts";
 import { layerSite, layers, positions, wholeNumber } from "./arguments.ts";
@@ -8,6 +8,7 @@ import { newCommand } from "./command.ts";
 import { figureFiles } from "./figure-files.ts";
 import { addSpanOption, IMAGE_OPTION, type ImageArguments, listed } from "./image-prompt.ts";
 import { quote, showPercent, table, terminalWidth } from "./layout.ts";
+import { type LensPosition, lensPositions, type SpelledCell, spellCells } from "./lens-cells.ts";
 import { formatImageLens, lensImage } from "./lens-image.ts";
 import { printResult } from "./output.ts";
 import {
@@ -20,7 +21,7 @@ import {
 } from "./session.ts";
 import { addPromptOptions, type PromptArguments, promptText } from "./text-files.ts";
 
-export interface LensArguments extends ModelArguments, PromptArguments, Omit<ImageArguments, "image"> {
+interface Arguments extends ModelArguments, PromptArguments, Omit<ImageArguments, "image"> {
   readonly image?: readonly string[];
   readonly site: LayerSite;
   readonly at: Positions;
@@ -32,14 +33,8 @@ export interface LensArguments extends ModelArguments, PromptArguments, Omit<Ima
 export interface LensReport extends Setting {
   readonly site: LayerSite;
   readonly prompt: string;
-  /** The positions looked at, and their tokens as the vocabulary spells them. */
-  readonly positions: readonly { readonly position: number; readonly token: string }[];
-  readonly cells: readonly {
-    readonly layer: number;
-    readonly position: number;
-    /** The most probable first; `token` is spelled like those above. */
-    readonly tokens: readonly (LensToken & { readonly token: string })[];
-  }[];
+  readonly positions: readonly LensPosition[];
+  readonly cells: readonly SpelledCell[];
 }
 
 export function lensCommand(): Command {
@@ -61,7 +56,7 @@ export function lensCommand(): Command {
     )
     .option("--layers <layers>", "such as 0-5,8 (default: all)", layers)
     .option("--top <k>", "tokens per cell; a table of several positions shows the first", wholeNumber(1), 5)
-    .action(async (args: LensArguments) => {
+    .action(async (args: Arguments) => {
       const text = await promptText(args, command);
       const { image } = args;
       if (args.out && !image) command.error("error: --out draws the lens over a picture; it needs --image");
@@ -75,7 +70,7 @@ export function lensCommand(): Command {
     });
 }
 
-async function lens(model: PatchableModel, text: string, args: LensArguments): Promise<LensReport> {
+async function lens(model: PatchableModel, text: string, args: Arguments): Promise<LensReport> {
   const { site, at, top } = args;
   const prompt = model.prompt(text);
   const found = resolvePositions(at, prompt);
@@ -84,11 +79,8 @@ async function lens(model: PatchableModel, text: string, args: LensArguments): P
     ...settingOf(model),
     site,
     prompt: prompt.text,
-    positions: found.map((position) => ({ position, token: prompt.tokens[position]! })),
-    cells: cells.map((cell) => ({
-      ...cell,
-      tokens: cell.tokens.map((found) => ({ ...found, token: model.tokenizer.tokenOf(found.id) })),
-    })),
+    positions: lensPositions(prompt, found),
+    cells: spellCells(model, cells),
   };
 }
 

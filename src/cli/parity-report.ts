@@ -5,6 +5,8 @@ import { formatSetting, type Setting } from "./session.ts";
 /** What came out of one case folder, or of one file of a real model's goldens. */
 export interface ParityReport extends Setting {
   readonly goldens: string;
+  /** What was done otherwise than usual, to match how the goldens were computed. */
+  readonly note?: string;
   readonly checks: readonly Check[];
   /** Goldens that nothing was compared with: xpatch has no site or check of that name. */
   readonly notRun: readonly string[];
@@ -22,9 +24,10 @@ export function newReport(
   setting: Setting,
   checks: readonly Check[],
   notRun: readonly string[],
+  note?: string,
 ): ParityReport {
   const passed = checks.length > 0 && checks.every((check) => check.passed);
-  return { goldens, ...setting, checks, notRun, passed };
+  return { goldens, ...setting, ...(note && { note }), checks, notRun, passed };
 }
 
 /** The reports as text for a terminal: a line a check, then what was not run, then the sum. */
@@ -52,6 +55,7 @@ function formatReport(report: ParityReport): string {
       : [],
   );
   const lines = [goldens, formatSetting(report)];
+  if (report.note) lines.push(report.note);
   if (numbers.length > 0) lines.push("", table([heading, ...numbers], [1, 2, 3]));
   const equal = checks.flatMap((check) =>
     check.kind !== "equal"

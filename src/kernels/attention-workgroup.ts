@@ -119,23 +119,34 @@ function workgroupKernel(lanes: 1 | 4) {
           }
         }`,
         );
-      const mix = (chunk: number, guarded: boolean) => `
+      const sum = (r: number, chunk: number, weight: string) =>
+        perOwned((i) => {
+          const a = `a${r}_${chunk * owned + i}`;
+          return `${a} = fma(vec4f(${weight}), v${i}, ${a});`;
+        });
+      const values = perOwned((i) => `let v${i} = kv_tile[row + min(tx + ${i * SIDE}u, ${vectors - 1}u)];`);
+      const mix = (chunk: number) => `
       for (var g = 0u; g < ${SIDE}u; g++) {
         ${perQuery((r) => `let p${r} = p_tile[(ty + ${r * SIDE}u) * ${SIDE}u + g];`)}
         ${perKey(
-          (c) => `
-        {
+          (c) => `{
           let row = (g + ${c * SIDE}u) * ${stride}u;
-          ${perOwned((i) => `let v${i} = kv_tile[row + min(tx + ${i * SIDE}u, ${vectors - 1}u)];`)}
-          ${perQuery((r) => {
-            const sums = perOwned((i) => {
-              const sum = `a${r}_${chunk * owned + i}`;
-              return `${sum} = fma(vec4f(p${r}[${c}]), v${i}, ${sum});`;
-            });
-            return guarded ? `if (attends(mine${r}, j + g + ${c * SIDE}u)) { ${sums} }` : sums;
-          })}
+          ${values}
+          ${perQuery((r) => sum(r, chunk, `p${r}[${c}]`))}
         }`,
-          "",
+          "\n",
+        )}
+      }`;
+      const guardedMix = (chunk: number) => `
+      for (var key = 0u; key < ${KEYS}u; key++) {
+        let row = key * ${stride}u;
+        ${values}
+        ${perQuery(
+          (r) => `
+        if (attends(mine${r}, j + key)) {
+          let p = p_tile[(ty + ${r * SIDE}u) * ${SIDE}u + key % ${SIDE}u][key / ${SIDE}u];
+          ${sum(r, chunk, "p")}
+        }`,
         )}
       }`;
 
@@ -224,9 +235,9 @@ ${perQuery(
     ${copyKeys("v", `${chunk}u`)}
     workgroupBarrier();
     if (atomicLoad(&irregular) == 0u) {
-      ${mix(chunk, false)}
+      ${mix(chunk)}
     } else {
-      ${mix(chunk, true)}
+      ${guardedMix(chunk)}
     }
     workgroupBarrier();`,
       )

@@ -44,13 +44,8 @@ export interface RopeTableOptions {
 export function ropeTable({ rotaryDim, theta, scaling, length }: RopeTableOptions): {
   cosSin: Float32Array<ArrayBuffer>;
 } {
-  if (!Number.isInteger(rotaryDim) || rotaryDim <= 0 || rotaryDim % 2 !== 0) {
-    throw new ShapeError(`ropeTable: expected an even number of rotary dimensions, found ${rotaryDim}`);
-  }
-  const half = rotaryDim / 2;
-  const frequencies = Float32Array.from({ length: half }, (_, i) =>
-    scale(Math.fround(1 / Math.fround(theta ** Math.fround((2 * i) / rotaryDim))), scaling),
-  );
+  const frequencies = ropeFrequencies({ rotaryDim, theta, scaling });
+  const half = frequencies.length;
   const cosSin = new Float32Array(length * rotaryDim);
   for (let position = 0; position < length; position++) {
     for (let i = 0; i < half; i++) {
@@ -60,6 +55,24 @@ export function ropeTable({ rotaryDim, theta, scaling, length }: RopeTableOption
     }
   }
   return { cosSin };
+}
+
+/**
+ * Radians that a position turns each pair of dimensions by, f32 [rotaryDim / 2], rounded as in transformers.
+ *
+ * @throws ShapeError when rotaryDim is odd.
+ */
+export function ropeFrequencies({
+  rotaryDim,
+  theta,
+  scaling,
+}: Omit<RopeTableOptions, "length">): Float32Array<ArrayBuffer> {
+  if (!Number.isInteger(rotaryDim) || rotaryDim <= 0 || rotaryDim % 2 !== 0) {
+    throw new ShapeError(`ropeTable: expected an even number of rotary dimensions, found ${rotaryDim}`);
+  }
+  return Float32Array.from({ length: rotaryDim / 2 }, (_, i) =>
+    scale(Math.fround(1 / Math.fround(theta ** Math.fround((2 * i) / rotaryDim))), scaling),
+  );
 }
 
 function scale(frequency: number, scaling: RopeScaling | undefined): number {

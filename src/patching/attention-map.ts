@@ -58,6 +58,7 @@ export async function attentionMaps(
   { at = -1, span, layers = allLayers(model), head }: AttentionMapOptions = {},
 ): Promise<AttentionMap[]> {
   const patches = imagePatches(prompt, span);
+  checkLayers(model, layers);
   const { device } = model;
   const scope = device.openScope();
   try {
@@ -87,12 +88,9 @@ export async function rolloutMaps(
   { at = -1, span, layers = allLayers(model) }: Omit<AttentionMapOptions, "head"> = {},
 ): Promise<AttentionMap[]> {
   const patches = imagePatches(prompt, span);
+  checkLayers(model, layers);
   const [position] = resolvePositions(at, prompt);
-  const { device, config } = model;
-  const wrong = layers.find((layer) => !(Number.isInteger(layer) && layer >= 0 && layer < config.layers));
-  if (wrong !== undefined) {
-    throw new SiteError(`rollout: expected layers from 0 to ${config.layers - 1}, found ${wrong}`);
-  }
+  const { device } = model;
   const scope = device.openScope();
   try {
     const rows = scope.enter(() => {
@@ -126,6 +124,13 @@ function mapOf(
   const weights = Float32Array.from(row).subarray(start, end);
   const share = weights.reduce((sum, weight) => sum + weight, 0);
   return { layer, ...(head !== undefined && { head }), grid, weights, share };
+}
+
+function checkLayers({ config }: LanguageModel, layers: readonly number[]): void {
+  const wrong = layers.find((layer) => !(Number.isInteger(layer) && layer >= 0 && layer < config.layers));
+  if (layers.length > 0 && wrong === undefined) return;
+  const found = layers.length === 0 ? "none" : wrong;
+  throw new SiteError(`attention maps: expected layers from 0 to ${config.layers - 1}, found ${found}`);
 }
 
 function allLayers(model: LanguageModel): number[] {

@@ -1,0 +1,227 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { generateTokens } from "../src/model/generate.ts";
+import type { Prompt } from "../src/model/prompt.ts";
+import { greedy } from "../src/model/sampling.ts";
+import { siteInfo, siteNames } from "../src/model/site-shapes.ts";
+import type { SiteName } from "../src/model/sites.ts";
+import { addVector, type Edit, scale, set, zero } from "../src/patching/edit.ts";
+import type { PatchableModel } from "../src/patching/model.ts";
+import { batchOf } from "../src/patching/site-targets.ts";
+import { resolveEdits, Watcher } from "../src/patching/watcher.ts";
+import { PromptError, SiteError } from "../src/tensor/errors.ts";
+import { expectClose, randomArray } from "./helpers/compare.ts";
+import { fixtureModel, randomIds, readAll } from "./helpers/model.ts";
+
+// Generation keeps keys and values and computes one new row a step. It has to give what a full run over everything so
+// far gives at each step, edits included.
+
+/** Logits and ids of one sequence, step by step. */
+interface Steps {
+  readonly logits: Float32Array[];
+  readonly ids: number[];
+}
+
+/** The way with a cache: all prompts at once. */
+async function cached(
+  model: PatchableModel,
+  prompts: readonly Prompt[],
+  edits: readonly Edit[],
+  maxNewTokens: number,
+  stopIds: ReadonlySet<number> = new Set(),
+): Promise<Steps[]> {
+  const { device, network, sites, config } = model;
+  const scope = device.openScope();
+  const steps: Steps[] = prompts.map(() => ({ logits: [], ids: [] }));
+  try {
+    const batch = batchOf(prompts);
+    const resolved = scope.enter(() => resolveEdits(edits, sites, device, batch, maxNewTokens - 1));
+    const visitor = new Watcher(resolved, {});
+    let latest = new Float32Array();
+    const sampler = async (logits: Parameters<typeof greedy>[0]) => {
+      latest = (await logits.read()) as Float32Array<ArrayBuffer>;
+      return await greedy(logits);
+    };
+    for await (const step of generateTokens(network, prompts, { maxNewTokens, stopIds, sampler, visitor })) {
+      step.sequences.forEach((sequence, i) => {
+        steps[sequence]!.logits.push(latest.slice(i * config.vocab, (i + 1) * config.vocab));
+        steps[sequence]!.ids.push(step.ids[i]!);
+      });
+    }
+  } finally {
+    scope.dispose();
+  }
+  return steps;
+}
+
+/** The way without: a full run a step, with those of the edits (at absolute positions) whose position is there. */
+async function recomputed(
+  model: PatchableModel,
+  prompt: Prompt,
+  edits: readonly Edit[],
+  maxNewTokens: number,
+  stopIds: ReadonlySet<number> = new Set(),
+): Promise<Steps> {
+  const steps: Steps = { logits: [], ids: [] };
+  while (steps.ids.length < maxNewTokens && !stopIds.has(steps.ids.at(-1)!)) {
+    const sequence = model.promptFromIds([...prompt.ids, ...steps.ids]);
+    const there = edits.filter((edit) => (edit.at as number) < sequence.length);
+    const { logits } = await readAll({ logits: model.run(sequence, { edits: there }).logits });
+    steps.logits.push(logits);
+    steps.ids.push(logits.indexOf(Math.max(...logits)));
+  }
+  return steps;
+}
+
+function expectSame(found: Steps, expected: Steps): void {
+  expect(found.logits.length).toBe(expected.logits.length);
+  for (const [step, logits] of expected.logits.entries()) {
+    const largest = Math.max(...logits.map(Math.abs));
+    expectClose(found.logits[step]!, logits, { atol: 1e-5 * largest, rtol: 0, label: `step ${step}` });
+  }
+  expect(found.ids).toEqual(expected.ids);
+}
+
+const NEW_TOKENS = 5;
+
+describe.each(["llama-gqa-tied", "mistral"])("%s", (name) => {
+  test("a KV cache gives what recomputation gives, with edits in the prompts and in the answers", async () => {
+    const model = await fixtureModel(name);
+    const sites = siteNames(model.sites);
+    const editArbitrary = fc.record({
+      site: fc.nat({ max: sites.length - 1 }),
+      kind: fc.constantFrom("set", "add", "scale", "zero"),
+      prompt: fc.nat(),
+      position: fc.nat(),
+      seed: fc.nat(),
+    });
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.integer({ min: 1, max: 11 }), { minLength: 1, maxLength: 3 }),
+        fc.array(editArbitrary, { maxLength: 4 }),
+        async (lengths, drawn) => {
+          const prompts = lengths.map((length, i) => model.promptFromIds(randomIds(length, i)));
+          const edits = drawn.map(({ site: index, kind, prompt: p, position, seed }): Edit => {
+            const site = sites[index]!;
+            const { features, order } = siteInfo(model.sites, site);
+            const prompt = p % prompts.length;
+            const { last } = prompts[prompt]!;
+            // Of the head only last positions are computed, of a prompt and then of every new token.
+            const first = order === model.config.layers ? last : 0;
+            const at = first + (position % (last + NEW_TOKENS - first));
+            if (features === undefined || kind === "scale") return scale(site, at, 0.5, { prompt });
+            const value = randomArray(features, seed);
+            if (kind === "zero") return zero(site, at, { prompt });
+            return (kind === "set" ? set : addVector)(site, at, value, { prompt });
+          });
+          const found = await cached(model, prompts, edits, NEW_TOKENS);
+          for (const [p, prompt] of prompts.entries()) {
+            const own = edits.filter((e) => e.prompt === p).map((e) => ({ ...e, prompt: undefined }));
+            expectSame(found[p]!, await recomputed(model, prompt, own, NEW_TOKENS));
+          }
+        },
+      ),
+      { numRuns: 25 },
+    );
+  });
+
+  test("sequences that have ended leave the others as they were", async () => {
+    const model = await fixtureModel(name);
+    const prompts = [6, 3, 9].map((length, i) => model.promptFromIds(randomIds(length, i)));
+    const [first] = await cached(model, prompts, [], NEW_TOKENS);
+    const stopIds = new Set([first!.ids[1]!]);
+    const found = await cached(model, prompts, [], NEW_TOKENS, stopIds);
+    expect(found[0]!.ids.length).toBeLessThan(NEW_TOKENS);
+    expect(Math.max(...found.map(({ ids }) => ids.length))).toBe(NEW_TOKENS);
+    for (const [p, prompt] of prompts.entries()) {
+      expectSame(found[p]!, await recomputed(model, prompt, [], NEW_TOKENS, stopIds));
+    }
+  });
+});
+
+describe("generate", () => {
+  const setUp = async () => {
+    const model = await fixtureModel("llama");
+    return { model, prompt: model.prompt("The capital of France is") };
+  };
+  const answer = (
+    model: PatchableModel,
+    prompt: Prompt,
+    edits: readonly Edit[] = [],
+    maxNewTokens = NEW_TOKENS,
+  ) => model.generate(prompt, { maxNewTokens, edits, stopIds: [] });
+
+  test("an edit fires in the step that computes its position, and not before", async () => {
+    const { model, prompt } = await setUp();
+    const plain = (await answer(model, prompt)).ids;
+    const wrong = randomArray(48, 2, 30);
+    for (const late of [0, 1, 2]) {
+      // The row of new token `late` makes the token after it.
+      const { ids } = await answer(model, prompt, [set("resid_post.2", prompt.length + late, wrong)]);
+      expect(ids.slice(0, late + 1)).toEqual(plain.slice(0, late + 1));
+      expect(ids[late + 1]).not.toBe(plain[late + 1]);
+    }
+  });
+
+  test("negative positions count from the end of the prompt", async () => {
+    const { model, prompt } = await setUp();
+    const edit = (at: number) => [set("resid_post.1", at, randomArray(48, 2, 30))];
+    const { ids } = await answer(model, prompt, edit(-1));
+    expect(ids).toEqual((await answer(model, prompt, edit(prompt.last))).ids);
+    expect(ids).not.toEqual((await answer(model, prompt, edit(prompt.length))).ids);
+    expect(ids).not.toEqual((await answer(model, prompt)).ids);
+  });
+
+  test("several prompts give what each gives alone, token by token", async () => {
+    const { model, prompt } = await setUp();
+    const prompts = [prompt, model.prompt("The sky"), model.promptFromIds([7])];
+    const edits = [addVector("mlp_out.1", -1, randomArray(48, 3, 5), { prompt: 1 })];
+    const seen: number[][] = prompts.map(() => []);
+    const onToken = ({ prompt, id }: { prompt: number; id: number }) => seen[prompt]!.push(id);
+    const options = { maxNewTokens: NEW_TOKENS, stopIds: [], edits, onToken };
+    const together = await model.generate(prompts, options);
+    expect(seen).toEqual(together.map(({ ids }) => ids));
+    for (const [p, one] of prompts.entries()) {
+      const own = edits.filter((e) => e.prompt === p).map((e) => ({ ...e, prompt: undefined }));
+      expect(together[p]).toEqual(await answer(model, one, own));
+    }
+    expect(together[1]).not.toEqual(await answer(model, prompts[1]!));
+  });
+
+  test("says whether an end token came or the limit", async () => {
+    const { model, prompt } = await setUp();
+    const { ids, ended } = await answer(model, prompt);
+    expect([ids.length, ended]).toEqual([NEW_TOKENS, false]);
+    const stopped = await model.generate(prompt, { maxNewTokens: NEW_TOKENS, stopIds: [ids[2]!] });
+    expect([stopped.ids, stopped.ended]).toEqual([ids.slice(0, ids.indexOf(ids[2]!) + 1), true]);
+  });
+
+  const site: SiteName = "resid_post.0";
+  test.each<[string, (length: number) => Edit, RegExp]>([
+    ["before the prompt", (length) => zero(site, -length - 1), /found -/],
+    ["after the last row that is computed", (length) => zero(site, length + NEW_TOKENS - 1), /found \d+/],
+    ["in another prompt", () => zero(site, 0, { prompt: 1 }), /resid_post\.0.*no prompt 1 among 1/],
+  ])("an edit %s throws", async (_, edit, message) => {
+    const { model, prompt } = await setUp();
+    const attempt = answer(model, prompt, [edit(prompt.length)]);
+    await expect(attempt).rejects.toThrow(message);
+    await expect(attempt).rejects.toSatisfy((e) => e instanceof PromptError || e instanceof SiteError);
+  });
+
+  test("an edit whose position never came, because the answer ended, throws", async () => {
+    const { model, prompt } = await setUp();
+    const [first] = (await answer(model, prompt)).ids;
+    const at = prompt.length + 1;
+    const edits = [zero("resid_post.0", at)];
+    const attempt = model.generate(prompt, { maxNewTokens: NEW_TOKENS, edits, stopIds: [first!] });
+    await expect(attempt).rejects.toThrow(
+      new RegExp(`zero at resid_post\\.0, position ${at}: fired for 0 of 1 positions`),
+    );
+  });
+
+  test("more tokens than the context holds, or none, throw", async () => {
+    const { model, prompt } = await setUp();
+    await expect(answer(model, prompt, [], 256)).rejects.toThrow(/at most 256 tokens/);
+    await expect(answer(model, prompt, [], 0)).rejects.toThrow(/maxNewTokens.*found 0/);
+  });
+});

@@ -91,16 +91,6 @@ export {
   set,
   zero,
 } from "./patching/edit.ts";
-export type { Generated, GenerateOptions } from "./patching/generate.ts";
-export { decodeStream, type LensCell, logitLens } from "./patching/logit-lens.ts";
-export { loadModel, type PatchableModel } from "./patching/model.ts";
-export type { Positions } from "./patching/positions.ts";
-export { type Recording, record } from "./patching/recording.ts";
-export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
-export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
-export { cosineSimilarity } from "./patching/similarity.ts";
-export { type SweepResult, sweepLayers } from "./patching/sweep.ts";
-export { type Tap, tap } from "./patching/tap.ts";
 export {
   atLastExample,
   drawExamples,
@@ -108,7 +98,17 @@ export {
   PAPER_TEMPLATE,
   SPACED_TEMPLATE,
 } from "./patching/few-shot.ts";
+export type { Generated, GenerateOptions } from "./patching/generate.ts";
+export { decodeStream, type LensCell, logitLens } from "./patching/logit-lens.ts";
+export { loadModel, type PatchableModel } from "./patching/model.ts";
+export type { Positions } from "./patching/positions.ts";
+export { type Recording, record } from "./patching/recording.ts";
+export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
+export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
 export { isCorrect, majorityBaseline, type Score, scoreAnswers } from "./patching/score.ts";
+export { cosineSimilarity } from "./patching/similarity.ts";
+export { type SweepResult, sweepLayers } from "./patching/sweep.ts";
+export { type Tap, tap } from "./patching/tap.ts";
 export * from "./patching/task.ts";
 export {
   decodeTaskVectors,

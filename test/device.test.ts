@@ -1,7 +1,7 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "vitest";
-import { requestAdapter } from "#platform";
+import { platform } from "#platform";
 import { add, mul } from "../src/kernels/elementwise.ts";
 import { sum } from "../src/kernels/reduce.ts";
 import { scaleRows } from "../src/kernels/rows.ts";
@@ -272,7 +272,7 @@ describe("openDevice", () => {
   });
 
   it("wraps a GPUDevice of the caller's, with default limits", async () => {
-    const adapter = await requestAdapter({});
+    const adapter = await platform.requestAdapter({});
     await using device = new Device(await adapter.requestDevice());
     const x = device.tensor([1, 2, 3]);
     expect([...(await add(x, x).read())]).toEqual([2, 4, 6]);

@@ -17,6 +17,10 @@ import { toPixels } from "../src/figures/pixels.ts";
 import { escapeXml, toSvg } from "../src/figures/svg.ts";
 import { showPatch, showShare, showWord } from "../src/figures/text.ts";
 import { decodeImage } from "../src/images/decode.ts";
+import { loadImage } from "../src/images/load.ts";
+import { encodePng } from "../src/images/png.ts";
+import { modelView } from "../src/images/preprocess.ts";
+import { readProcessorConfig } from "../src/images/processor-config.ts";
 import type { RgbImage } from "../src/images/rgb.ts";
 import type { LensCell } from "../src/patching/logit-lens.ts";
 import { PromptError, SiteError } from "../src/tensor/errors.ts";
@@ -442,13 +446,24 @@ describe("on the command line", () => {
     expect(page.match(/<title>row \d, column \d, position \d+\n(.+\n){2}.+<\/title>/g)).toHaveLength(32);
   });
 
-  test("a second image is looked at by its span", async () => {
+  test("a second image is looked at by its span, over its own picture", async () => {
     const two = ["--image", "test/fixtures/images/tall.png", "--prompt", "Q:<image>\\nQ:<image>\\nA:"];
-    const args = [...llava.slice(0, 4), ...two, "--layer", "0", "--json"];
-    const out = ["--out", join(folder, "two.svg")];
-    const mapOf = async (span: string) =>
-      JSON.parse(await xpatch("attend", ...args, "--span", span, ...out)).maps[0].weights;
-    expect(await mapOf("image2")).not.toEqual(await mapOf("image"));
+    const file = join(folder, "two.svg");
+    const args = [...llava.slice(0, 4), ...two, "--layer", "0", "--out", file, "--json"];
+    const processor = readProcessorConfig(
+      JSON.parse(readFileSync("test/fixtures/llava/model/preprocessor_config.json", "utf8")),
+    );
+    const maps: unknown[] = [];
+    for (const [span, name] of [
+      ["image", "photo"],
+      ["image2", "tall"],
+    ] as const) {
+      maps.push(JSON.parse(await xpatch("attend", ...args, "--span", span)).maps[0].weights);
+      const seen = modelView(await loadImage(`test/fixtures/images/${name}.png`), processor);
+      const data = Buffer.from(encodePng(seen)).toString("base64");
+      expect(readFileSync(file, "utf8").includes(data), `${span} is drawn over ${name}.png`).toBe(true);
+    }
+    expect(maps[0]).not.toEqual(maps[1]);
   });
 
   test.each([

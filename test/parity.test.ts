@@ -305,7 +305,7 @@ describe("goldens of a real model", () => {
     const report = await checkReal("test/fixtures/real/smollm2.json", model);
     expect(failures(report)).toEqual([]);
     expect(report.note).toMatch(/RoPE frequencies rounded to f16/);
-  });
+  }, 300_000);
 });
 
 test("RoPE with frequencies in f16 turns queries by their angles", async () => {

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { openFile, requestAdapter } from "../src/platform/node.ts";
+import { platform } from "../src/platform/node.ts";
 import { cacheFolder } from "../src/platform/node-cache.ts";
 import { hasSystemDriver } from "../src/platform/node-drivers.ts";
 import { CheckpointError, DeviceError } from "../src/tensor/errors.ts";
@@ -41,9 +41,11 @@ describe.runIf(process.platform === "linux")("software adapters", () => {
     "%s by option, by environment, and in one process with the other",
     async (choice, description) => {
       const other = choice === "lavapipe" ? "swiftshader" : "lavapipe";
-      expect((await requestAdapter({ adapter: choice })).info.description).toMatch(description);
-      expect((await requestAdapter({ adapter: other })).info.description).not.toMatch(description);
-      const byEnvironment = await withEnvironment({ XPATCH_ADAPTER: choice }, () => requestAdapter());
+      expect((await platform.requestAdapter({ adapter: choice })).info.description).toMatch(description);
+      expect((await platform.requestAdapter({ adapter: other })).info.description).not.toMatch(description);
+      const byEnvironment = await withEnvironment({ XPATCH_ADAPTER: choice }, () =>
+        platform.requestAdapter(),
+      );
       expect(byEnvironment.info.description).toMatch(description);
       expect(byEnvironment.info.isFallbackAdapter).toBe(true);
     },
@@ -51,7 +53,7 @@ describe.runIf(process.platform === "linux")("software adapters", () => {
 
   test("the option beats the environment variable", async () => {
     const adapter = await withEnvironment({ XPATCH_ADAPTER: "lavapipe" }, () =>
-      requestAdapter({ adapter: "swiftshader" }),
+      platform.requestAdapter({ adapter: "swiftshader" }),
     );
     expect(adapter.info.description).toMatch(/SwiftShader/);
   });
@@ -59,7 +61,7 @@ describe.runIf(process.platform === "linux")("software adapters", () => {
   test("a choice of driver does not leak into the environment of child processes", async () => {
     const variables = { VK_DRIVER_FILES: undefined, VK_ICD_FILENAMES: "/mine.json" };
     await withEnvironment(variables, async () => {
-      await requestAdapter({ adapter: "lavapipe" });
+      await platform.requestAdapter({ adapter: "lavapipe" });
       expect(process.env.VK_DRIVER_FILES).toBeUndefined();
       expect(process.env.VK_ICD_FILENAMES).toBe("/mine.json");
     });
@@ -68,8 +70,8 @@ describe.runIf(process.platform === "linux")("software adapters", () => {
   test("requests under way at the same time do not get each other's driver", async () => {
     const toggles = ["disable_symbol_renaming"]; // instances of their own, which have yet to look for drivers
     const [lavapipe, swiftshader] = await Promise.all([
-      requestAdapter({ adapter: "lavapipe", toggles }),
-      requestAdapter({ adapter: "swiftshader", toggles }),
+      platform.requestAdapter({ adapter: "lavapipe", toggles }),
+      platform.requestAdapter({ adapter: "swiftshader", toggles }),
     ]);
     expect(lavapipe.info.description).toMatch(/llvmpipe/i);
     expect(swiftshader.info.description).toMatch(/SwiftShader/);
@@ -77,7 +79,7 @@ describe.runIf(process.platform === "linux")("software adapters", () => {
 
   test("where no driver is installed, the error names the command that installs it", async () => {
     await withEnvironment({ XPATCH_CACHE: join(folder, "empty") }, async () => {
-      const request = requestAdapter({ adapter: "swiftshader" });
+      const request = platform.requestAdapter({ adapter: "swiftshader" });
       await expect(request).rejects.toThrow(DeviceError);
       await expect(request).rejects.toThrow(/npm run setup -- swiftshader/);
     });
@@ -97,20 +99,20 @@ describe.runIf(process.platform === "linux")("software adapters", () => {
     const description = { loader: "libvulkan_lvp.so", icd: "icd.json", libraries: ["libnothing.so"] };
     writeFileSync(join(driver, "driver.json"), JSON.stringify(description));
     await withEnvironment({ XPATCH_CACHE: join(folder, "broken") }, async () => {
-      const request = requestAdapter({ adapter: "lavapipe" });
+      const request = platform.requestAdapter({ adapter: "lavapipe" });
       await expect(request).rejects.toThrow(/no lavapipe driver that works/);
     });
   });
 });
 
 test("an unknown adapter is refused with the names of those there are", async () => {
-  const request = withEnvironment({ XPATCH_ADAPTER: "voodoo" }, () => requestAdapter());
+  const request = withEnvironment({ XPATCH_ADAPTER: "voodoo" }, () => platform.requestAdapter());
   await expect(request).rejects.toThrow(/expected one of auto, gpu, lavapipe, swiftshader, found "voodoo"/);
 });
 
 test("toggles reach Dawn", async () => {
-  const plain = await requestAdapter();
-  const without = await requestAdapter({ toggles: ["-allow_unsafe_apis"] });
+  const plain = await platform.requestAdapter();
+  const without = await platform.requestAdapter({ toggles: ["-allow_unsafe_apis"] });
   // Dawn offers its experimental features only where unsafe APIs are allowed, as they are by default here.
   expect(without.features.size).toBeLessThan(plain.features.size);
 });
@@ -143,7 +145,7 @@ describe("openFile", () => {
     const path = join(folder, "bytes");
     const content = Uint8Array.from({ length: 70_000 }, (_, i) => i * 31);
     writeFileSync(path, content);
-    const source = await openFile(path);
+    const source = await platform.openFile(path);
     expect([source.name, source.size]).toEqual([path, content.length]);
     expect(await source.read(0, 4)).toEqual(content.slice(0, 4));
     expect(await source.read(65_530, 4_470)).toEqual(content.slice(65_530));
@@ -160,7 +162,7 @@ describe("openFile", () => {
   ])("refuses offset %d, length %d of eight bytes", async (offset, length) => {
     const path = join(folder, "eight");
     writeFileSync(path, "12345678");
-    const source = await openFile(path);
+    const source = await platform.openFile(path);
     await expect(source.read(offset, length)).rejects.toThrow(CheckpointError);
     await source.close();
   });
@@ -168,15 +170,15 @@ describe("openFile", () => {
   test("notices that a file became shorter", async () => {
     const path = join(folder, "shrinking");
     writeFileSync(path, "12345678");
-    const source = await openFile(path);
+    const source = await platform.openFile(path);
     truncateSync(path, 4);
     await expect(source.read(0, 8)).rejects.toThrow(/became shorter/);
     await source.close();
   });
 
   test("names the path that does not exist or is a folder", async () => {
-    await expect(openFile(join(folder, "missing"))).rejects.toThrow(/^cannot open .*missing/);
-    await expect(openFile(join(folder, "missing"))).rejects.toThrow(CheckpointError);
-    await expect(openFile(folder)).rejects.toThrow(/expected a file, found a folder/);
+    await expect(platform.openFile(join(folder, "missing"))).rejects.toThrow(/^cannot open .*missing/);
+    await expect(platform.openFile(join(folder, "missing"))).rejects.toThrow(CheckpointError);
+    await expect(platform.openFile(folder)).rejects.toThrow(/expected a file, found a folder/);
   });
 });

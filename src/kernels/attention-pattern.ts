@@ -175,7 +175,8 @@ const mixKernel = defineKernel({
     const walk = (v: string, from: string, to: string) => `
   for (var column = ${from}; column < ${to}; column++) {
     let weight = pattern_at(pattern_base + column);
-    if (weight != 0.0) { sum += weight * ${v}_at(v_base + (column - ${from}) * params.v_row); }
+    // By the bits, for a comparison with NaN may come out either way.
+    if ((bitcast<u32>(weight) & 0x7fffffffu) != 0u) { sum += weight * ${v}_at(v_base + (column - ${from}) * params.v_row); }
   }`;
     return `
 @compute @workgroup_size(${SIZE})

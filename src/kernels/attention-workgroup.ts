@@ -56,7 +56,7 @@ export function launchWorkgroup(pass: AttentionPass, { slices, out, stats }: Att
   const blocks = Math.ceil((params.rows * params.heads) / params.kv_heads / (tile.queries * SIDE));
   kernels[lanes].launch({
     tensors: { q, k, v, segments, out, stats },
-    params: { ...params, blocks, slices },
+    params: { ...params, blocks, slices, side: SIDE, tile_keys: KEYS, tile_vectors: tile.vectors },
     constants: { headDim, ...tile },
     workgroups: blocks * params.kv_heads * slices,
   });
@@ -76,7 +76,15 @@ function workgroupKernel(lanes: 1 | 4) {
       out: lanes === 4 ? "write4" : "write",
       stats: "write?",
     },
-    params: { ...ATTENTION_PARAMS, blocks: "u32", slices: "u32" },
+    params: {
+      ...ATTENTION_PARAMS,
+      blocks: "u32",
+      slices: "u32",
+      // Bounds of loops: as constants, they would tempt software drivers to unroll, and to compile for a minute.
+      side: "u32",
+      tile_keys: "u32",
+      tile_vectors: "u32",
+    },
     code({ constants, has }) {
       const { headDim, queries, chunks, vectors, stride } = constants as Tile & { headDim: number };
       const { step, vectors: all } = headSize(headDim, lanes);
@@ -126,7 +134,7 @@ function workgroupKernel(lanes: 1 | 4) {
         });
       const values = perOwned((i) => `let v${i} = kv_tile[row + min(tx + ${i * SIDE}u, ${vectors - 1}u)];`);
       const mix = (chunk: number) => `
-      for (var g = 0u; g < ${SIDE}u; g++) {
+      for (var g = 0u; g < params.side; g++) {
         ${perQuery((r) => `let p${r} = p_tile[(ty + ${r * SIDE}u) * ${SIDE}u + g];`)}
         ${perKey(
           (c) => `{
@@ -138,7 +146,7 @@ function workgroupKernel(lanes: 1 | 4) {
         )}
       }`;
       const guardedMix = (chunk: number) => `
-      for (var key = 0u; key < ${KEYS}u; key++) {
+      for (var key = 0u; key < params.tile_keys; key++) {
         let row = key * ${stride}u;
         ${values}
         ${perQuery(
@@ -201,7 +209,7 @@ ${perQuery(
       ${copyQueries}
       ${copyKeys("k", "chunk")}
       workgroupBarrier();
-      for (var d = 0u; d < ${vectors}u; d++) {
+      for (var d = 0u; d < params.tile_vectors; d++) {
         ${perKey((c) => `let k${c} = kv_tile[(tx + ${c * SIDE}u) * ${stride}u + d];`, "\n")}
         ${perQuery((r) => `let q${r} = q_tile[(ty + ${r * SIDE}u) * ${stride}u + d]; s${r} += vec4f(${perKey((c) => `dot(q${r}, k${c})`)});`)}
       }
@@ -218,7 +226,7 @@ ${perQuery(
     ${perQuery(
       (r) => `
     var m${r} = highest${r};
-    for (var i = 0u; i < ${SIDE}u; i++) { m${r} = max(m${r}, row_values[(ty + ${r * SIDE}u) * ${SIDE}u + i]); }
+    for (var i = 0u; i < params.side; i++) { m${r} = max(m${r}, row_values[(ty + ${r * SIDE}u) * ${SIDE}u + i]); }
     let shrink${r} = decay(highest${r} - m${r});
     highest${r} = m${r};
     let w${r} = select(vec4f(), vec4f(${perKey((c) => `decay(s${r}[${c}] - m${r})`)}), inside${r});
@@ -249,7 +257,7 @@ ${perQuery(
   (r) => `
   if (first_pair + ty + ${r * SIDE}u < pairs) {
     var total = 0.0;
-    for (var i = 0u; i < ${SIDE}u; i++) { total += row_values[(ty + ${r * SIDE}u) * ${SIDE}u + i]; }
+    for (var i = 0u; i < params.side; i++) { total += row_values[(ty + ${r * SIDE}u) * ${SIDE}u + i]; }
     let place = (slice * params.rows + pair${r} / per_kv) * params.heads + kv * per_kv + pair${r} % per_kv;
     ${
       has("stats")

@@ -7,7 +7,7 @@ import type { AdapterRequest, ByteSource, Platform } from "./platform.ts";
  *
  * @throws DeviceError when the browser has no WebGPU or no adapter.
  */
-export async function requestAdapter(request: AdapterRequest = {}): Promise<GPUAdapter> {
+async function requestAdapter(request: AdapterRequest = {}): Promise<GPUAdapter> {
   if (!globalThis.navigator?.gpu) {
     throw new DeviceError(
       "this browser has no WebGPU, or the page is not a secure context (https or localhost); " +
@@ -23,11 +23,16 @@ export async function requestAdapter(request: AdapterRequest = {}): Promise<GPUA
   return adapter;
 }
 
-export function openFile(path: string): Promise<ByteSource> {
+function openFile(path: string): Promise<ByteSource> {
   return Promise.reject(
     new CheckpointError(`cannot open ${path}: a browser has no local files; pass a URL or bytes`),
   );
 }
 
 /** The platform in a browser, or any runtime that has `navigator.gpu`. */
-export const platform: Platform = { name: "browser", requestAdapter, openFile };
+export const platform: Platform = {
+  name: "browser",
+  requestAdapter,
+  openFile,
+  waitForDriver: (promise) => promise, // the browser's GPU process does the waiting
+};

@@ -1,7 +1,7 @@
 import { requestAdapter } from "./node-adapter.ts";
 import { openFile } from "./node-file.ts";
+import { waitForDriver } from "./node-wait.ts";
 import type { Platform } from "./platform.ts";
 
 /** The platform in Node. */
-export const platform: Platform = { name: "node", requestAdapter, openFile };
-export { openFile, requestAdapter };
+export const platform: Platform = { name: "node", requestAdapter, openFile, waitForDriver };

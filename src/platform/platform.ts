@@ -27,6 +27,8 @@ export interface Platform {
   readonly name: "node" | "browser";
   /** Throws DeviceError saying what to install when no adapter can be had. */
   requestAdapter(request: AdapterRequest): Promise<GPUAdapter>;
+  /** Waits for work of a software driver without taking the cores that it computes on. */
+  waitForDriver<T>(promise: Promise<T>): Promise<T>;
   /** Opens a file of a local folder. Throws CheckpointError in a browser. */
   openFile(path: string): Promise<ByteSource>;
 }

@@ -1,4 +1,4 @@
-import { requestAdapter } from "#platform";
+import { platform } from "#platform";
 import type { AdapterChoice } from "../platform/platform.ts";
 import { BufferPool, type PoolStatistics, type Storage } from "./buffer-pool.ts";
 import { DTYPE_BYTES, type DType, encode, type HostArray } from "./dtype.ts";
@@ -12,7 +12,11 @@ import { checkShape, type Shape, showShape, sizeOf } from "./shape.ts";
 import { Tensor } from "./tensor.ts";
 
 /** Optional WebGPU features that kernels have variants for. */
-export type Feature = "shader-f16" | "subgroups" | "timestamp-query" | "chromium-experimental-subgroup-matrix";
+export type Feature =
+  | "shader-f16"
+  | "subgroups"
+  | "timestamp-query"
+  | "chromium-experimental-subgroup-matrix";
 
 const WANTED_FEATURES: readonly Feature[] = [
   "shader-f16",
@@ -64,7 +68,7 @@ export interface DeviceCounters extends RecorderCounters {
  * Throws DeviceError, saying what to install, when there is no adapter.
  */
 export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
-  const adapter = await requestAdapter({ adapter: options.adapter, toggles: options.toggles });
+  const adapter = await platform.requestAdapter({ adapter: options.adapter, toggles: options.toggles });
   const without: ReadonlySet<string> = new Set(options.without);
   const requiredFeatures = WANTED_FEATURES.filter((f) => adapter.features.has(f) && !without.has(f));
   const requiredLimits: Record<string, number> = {};
@@ -122,7 +126,9 @@ export class Device {
       this.pipelines.forget(storage),
     );
     gpu.lost.then(({ reason, message }) => {
-      this.#lost = new DeviceLostError(`the WebGPU device was lost (${reason}): ${message || "no details given"}`);
+      this.#lost = new DeviceLostError(
+        `the WebGPU device was lost (${reason}): ${message || "no details given"}`,
+      );
     });
   }
 
@@ -223,7 +229,7 @@ export class Device {
   async sync(): Promise<void> {
     this.assertUsable();
     this.recorder.flush();
-    await this.gpu.queue.onSubmittedWorkDone();
+    await this.wait(this.gpu.queue.onSubmittedWorkDone());
     await this.#settle();
   }
 
@@ -259,7 +265,7 @@ export class Device {
   async destroy(): Promise<void> {
     if (this.#lost) return;
     this.recorder.flush();
-    await this.gpu.queue.onSubmittedWorkDone();
+    await this.wait(this.gpu.queue.onSubmittedWorkDone());
     this.gpu.destroy();
     await this.gpu.lost;
   }
@@ -271,6 +277,11 @@ export class Device {
   /** @internal Throws when the device is lost. */
   assertUsable(): void {
     if (this.#lost) throw this.#lost;
+  }
+
+  /** @internal Waits for something that the GPU settles. */
+  wait<T>(promise: Promise<T>): Promise<T> {
+    return this.info.fallback ? platform.waitForDriver(promise) : promise;
   }
 
   /** @internal Notes that a command of the current batch uses the buffer. */
@@ -299,7 +310,7 @@ export class Device {
   }
 
   async #settle(): Promise<void> {
-    await Promise.all(this.#pending);
+    await this.wait(Promise.all(this.#pending));
     this.assertUsable();
     const failure = this.#failure;
     this.#failure = undefined;

@@ -87,10 +87,10 @@ export function decode<D extends DType>(
   else if (dtype === "i32") out = new Int32Array(buffer, byteOffset, count).slice();
   else if (dtype === "u32") out = new Uint32Array(buffer, byteOffset, count).slice();
   else {
-    const valueOf = dtype === "f16" ? f16Value : bf16Value;
+    const widen = dtype === "f16" ? f16Value : bf16Value;
     const halves = new Uint16Array(buffer, byteOffset, count);
     out = new Float32Array(count);
-    for (let i = 0; i < count; i++) out[i] = valueOf(halves[i]!);
+    for (let i = 0; i < count; i++) out[i] = widen(halves[i]!);
   }
   return out as HostArray<D>;
 }

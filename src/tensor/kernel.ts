@@ -137,7 +137,9 @@ function bind(kernel: string, name: string, access: Access, tensor: Tensor): Bou
   const unit = isVector(access) ? 4 : 1;
   const aligned = isWritable(access) && DTYPE_BYTES[dtype] === 2 ? Math.max(unit, 2) : unit;
   if (tensor.offset % aligned !== 0) {
-    throw new ShapeError(`${kernel}: ${name} starts at element ${tensor.offset}, not at a multiple of ${aligned}`);
+    throw new ShapeError(
+      `${kernel}: ${name} starts at element ${tensor.offset}, not at a multiple of ${aligned}`,
+    );
   }
   const writable = isWritable(access);
   const windowBytes = device.maxBindingBytes;
@@ -157,12 +159,11 @@ function bind(kernel: string, name: string, access: Access, tensor: Tensor): Bou
   return { tensor, shape, buffers, offset: (tensor.offset - start / width) / unit };
 }
 
-function source<P extends Record<string, ParameterType>, B extends Record<string, Access>, C extends Constants>(
-  spec: KernelSpec<P, B, C>,
-  bound: readonly Bound[],
-  constants: C,
-  device: Device,
-): string {
+function source<
+  P extends Record<string, ParameterType>,
+  B extends Record<string, Access>,
+  C extends Constants,
+>(spec: KernelSpec<P, B, C>, bound: readonly Bound[], constants: C, device: Device): string {
   const shapes = new Map(bound.map(({ shape }) => [shape.name, shape]));
   const code = spec.code({
     constants,

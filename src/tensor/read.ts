@@ -34,7 +34,7 @@ export async function readTensors(device: Device, tensors: readonly Tensor[]): P
   }
   device.recorder.flush();
   try {
-    await staging.mapAsync(MAP_READ);
+    await device.wait(staging.mapAsync(MAP_READ));
     const mapped = new Uint8Array(staging.getMappedRange());
     return spans.map((span) => gather(span, mapped.slice(span.stagingByte, span.stagingByte + span.bytes)));
   } catch (error) {

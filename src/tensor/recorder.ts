@@ -77,7 +77,13 @@ export class Recorder {
     this.counters.dispatches++;
   }
 
-  copy(source: GPUBuffer, sourceOffset: number, target: GPUBuffer, targetOffset: number, bytes: number): void {
+  copy(
+    source: GPUBuffer,
+    sourceOffset: number,
+    target: GPUBuffer,
+    targetOffset: number,
+    bytes: number,
+  ): void {
     const encoder = this.#begin();
     this.#endPass();
     encoder.copyBufferToBuffer(source, sourceOffset, target, targetOffset, bytes);

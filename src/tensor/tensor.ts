@@ -133,7 +133,9 @@ export class Tensor<D extends DType = DType> {
     const from = start < 0 ? start + n : start;
     const to = end < 0 ? end + n : end;
     if (!(Number.isInteger(from) && Number.isInteger(to) && 0 <= from && from <= to && to <= n)) {
-      throw new ShapeError(`slice: ${start}..${end} does not lie in axis ${axis} of ${showShape(this.shape)}`);
+      throw new ShapeError(
+        `slice: ${start}..${end} does not lie in axis ${axis} of ${showShape(this.shape)}`,
+      );
     }
     return this.#view(
       this.shape.with(a, to - from),
@@ -186,7 +188,8 @@ export class Tensor<D extends DType = DType> {
 
   /** The only element of a tensor of size 1. */
   async item(): Promise<number> {
-    if (this.size !== 1) throw new ShapeError(`item: expected one element, found shape ${showShape(this.shape)}`);
+    if (this.size !== 1)
+      throw new ShapeError(`item: expected one element, found shape ${showShape(this.shape)}`);
     return (await this.read())[0]!;
   }
 

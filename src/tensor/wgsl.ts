@@ -4,7 +4,16 @@ import type { DType } from "./dtype.ts";
  * How a kernel sees a tensor: `read`, `write` or `update` (both), by single elements or, with a 4, by groups of four
  * elements (offset and rows then have to be multiples of four). With a question mark the tensor may be absent.
  */
-export type Access = "read" | "read4" | "write" | "write4" | "update" | "update4" | "read?" | "read4?" | "write?";
+export type Access =
+  | "read"
+  | "read4"
+  | "write"
+  | "write4"
+  | "update"
+  | "update4"
+  | "read?"
+  | "read4?"
+  | "write?";
 
 /** A tensor as one kernel variant sees it. */
 export interface BindingShape {
@@ -97,7 +106,8 @@ function declareBuffers(binding: BindingShape, firstSlot: number): string {
 function accessors(binding: BindingShape): string {
   const reads = !binding.access.startsWith("write");
   const parts = [];
-  if (reads) parts.push(loadStored(binding), isVector(binding.access) ? vectorRead(binding) : scalarRead(binding));
+  if (reads)
+    parts.push(loadStored(binding), isVector(binding.access) ? vectorRead(binding) : scalarRead(binding));
   if (isWritable(binding.access)) {
     parts.push(storeStored(binding), isVector(binding.access) ? vectorWrite(binding) : scalarWrite(binding));
   }

@@ -44,7 +44,7 @@ describe.runIf(process.platform === "linux")("software adapters", () => {
       expect((await platform.requestAdapter({ adapter: choice })).info.description).toMatch(description);
       expect((await platform.requestAdapter({ adapter: other })).info.description).not.toMatch(description);
       const byEnvironment = await withEnvironment({ XPATCH_ADAPTER: choice }, () =>
-        platform.requestAdapter(),
+        platform.requestAdapter({}),
       );
       expect(byEnvironment.info.description).toMatch(description);
       expect(byEnvironment.info.isFallbackAdapter).toBe(true);
@@ -106,12 +106,12 @@ describe.runIf(process.platform === "linux")("software adapters", () => {
 });
 
 test("an unknown adapter is refused with the names of those there are", async () => {
-  const request = withEnvironment({ XPATCH_ADAPTER: "voodoo" }, () => platform.requestAdapter());
+  const request = withEnvironment({ XPATCH_ADAPTER: "voodoo" }, () => platform.requestAdapter({}));
   await expect(request).rejects.toThrow(/expected one of auto, gpu, lavapipe, swiftshader, found "voodoo"/);
 });
 
 test("toggles reach Dawn", async () => {
-  const plain = await platform.requestAdapter();
+  const plain = await platform.requestAdapter({});
   const without = await platform.requestAdapter({ toggles: ["-allow_unsafe_apis"] });
   // Dawn offers its experimental features only where unsafe APIs are allowed, as they are by default here.
   expect(without.features.size).toBeLessThan(plain.features.size);

@@ -116,24 +116,17 @@ describe.each(styles)("norms, %s", (_style, options) => {
   });
 });
 
-describe.each(styles.slice(0, 2))("norms of many rows, %s", (style, options) => {
-  it("take more rows than one dispatch dimension has workgroups", async () => {
+describe.each(styles.slice(0, 2))("rmsNorm of many rows, %s", (style, options) => {
+  it("takes more rows than one dispatch dimension has workgroups", async () => {
     const device = await testDevice(options);
     const rows = style === "register" ? 65_536 * 8 + 3 : 65_600;
     const x = new Float32Array(rows * 4).fill(2);
     x.set([3, -3, 3, -3], (rows - 1) * 4);
-    const [rms, layer] = await device.read(
-      device.scope(() => {
-        const ones = device.tensor(new Float32Array(4).fill(1));
-        const all = device.tensor(x, { shape: [rows, 4] });
-        return [
-          rmsNorm(all, ones, { eps: 0 }).rows(rows - 2),
-          layerNorm(all, ones, undefined, { eps: 1e-9 }).rows(rows - 2),
-        ];
-      }),
-    );
-    expectClose(rms!, [1, 1, 1, 1, 1, -1, 1, -1]);
-    expectClose(layer!, [0, 0, 0, 0, 1, -1, 1, -1]);
+    const last = device.scope(() => {
+      const ones = device.tensor(new Float32Array(4).fill(1));
+      return rmsNorm(device.tensor(x, { shape: [rows, 4] }), ones, { eps: 0 }).rows(rows - 2);
+    });
+    expectClose(await last.read(), [1, 1, 1, 1, 1, -1, 1, -1]);
   });
 });
 

@@ -51,6 +51,18 @@ describe("a tap is a copy", () => {
     );
   });
 
+  test("with memory of its own", async () => {
+    const { model, device, prompt } = await setUp();
+    const { a, b, stream, ...rest } = model.run(prompt, {
+      taps: { a: tap("embed"), b: tap("embed"), stream: tap("resid_pre.0") },
+    });
+    const before = await device.read([b, stream] as Tensor[]);
+    device.write(a, new Uint8Array(a.bytes));
+    expect(await device.read([b, stream] as Tensor[])).toEqual(before);
+    expect((await a.read()).every((x) => x === 0)).toBe(true);
+    for (const tensor of [a, b, stream, rest.logits]) tensor?.dispose();
+  });
+
   test("and survives the run, and others after it", async () => {
     const { model, device, prompt } = await setUp();
     const result = model.run(prompt, {

@@ -1,8 +1,9 @@
-import { attention, causalSegments } from "../src/kernels/attention.ts";
-import { rope, ropeTable } from "../src/kernels/rope.ts";
-import { type Device, openDevice } from "../src/tensor/device.ts";
-import type { Tensor } from "../src/tensor/tensor.ts";
-import { type BenchCase, report } from "./harness.ts";
+import { attention, causalSegments } from "#src/kernels/attention";
+import { attentionMix, attentionPattern, attentionScores } from "#src/kernels/attention-pattern";
+import { rope, ropeTable } from "#src/kernels/rope";
+import type { Device } from "#src/tensor/device";
+import type { Tensor } from "#src/tensor/tensor";
+import type { BenchCase, Suite } from "./harness.ts";
 
 interface Heads {
   heads: number;
@@ -12,6 +13,16 @@ interface Heads {
 
 const SMOLLM2: Heads = { heads: 9, kvHeads: 3, headDim: 64 };
 const LLAMA_7B: Heads = { heads: 32, kvHeads: 32, headDim: 128 };
+
+/** Attention and rotary embedding, with the shapes of SmolLM2, or on GPUs of a 7B model. */
+export const attentionKernels: Suite = function* (device) {
+  const { fallback } = device.info;
+  const shape = fallback ? SMOLLM2 : LLAMA_7B;
+  for (const rows of fallback ? [128] : [128, 3000]) yield prefill(device, rows, shape);
+  yield byPattern(device, 128, shape);
+  for (const keys of [32, 128, 512, 2048]) yield decode(device, keys, shape);
+  for (const rows of [1, 128]) yield rotate(device, rows, shape);
+};
 
 /** Every key is the same, so that the output has to be the mean of the values: here, of 0 to keys - 1. */
 function inputs(device: Device, rows: number, keys: number, { heads, kvHeads, headDim }: Heads) {
@@ -48,6 +59,22 @@ function prefill(device: Device, rows: number, shape: Heads): BenchCase {
   };
 }
 
+/** What a tap or an edit of scores or pattern takes in place of the fused kernel. */
+function byPattern(device: Device, rows: number, shape: Heads): BenchCase {
+  const fused = prefill(device, rows, shape);
+  const { q, k, v } = inputs(device, rows, rows, shape);
+  const segments = device.tensor(causalSegments([rows]), { shape: [rows, 4] });
+  const { headDim } = shape;
+  return {
+    ...fused,
+    name: "attention, by scores and pattern",
+    run() {
+      const scores = attentionScores({ q, k, segments }, { headDim, scale: 1 });
+      return attentionMix(attentionPattern(scores), { v }, { headDim });
+    },
+  };
+}
+
 function decode(device: Device, keys: number, shape: Heads): BenchCase {
   const { q, k, v } = inputs(device, 1, keys, shape);
   const segments = device.tensor(Uint32Array.of(0, 0, 0, keys), { shape: [1, 4] });
@@ -74,13 +101,3 @@ function rotate(device: Device, rows: number, { heads, headDim }: Heads): BenchC
     run: () => rope(x, positions, table, { headDim }),
   };
 }
-
-await using device = await openDevice();
-const shape = device.info.fallback ? SMOLLM2 : LLAMA_7B;
-await report(device, [
-  prefill(device, 128, shape),
-  ...(device.info.fallback ? [] : [prefill(device, 3000, shape)]),
-  decode(device, 128, shape),
-  decode(device, 2048, shape),
-  rotate(device, 128, shape),
-]);

@@ -1,5 +1,5 @@
-import type { Device } from "../src/tensor/device.ts";
-import type { Tensor } from "../src/tensor/tensor.ts";
+import type { Device } from "#src/tensor/device";
+import type { Tensor } from "#src/tensor/tensor";
 
 /** One thing to time. Weights and inputs are made beforehand; outputs stay on the GPU. */
 export interface BenchCase {
@@ -17,10 +17,11 @@ export interface BenchCase {
   check?(output: Tensor): Promise<void>;
 }
 
+/** The kernels of one file: made on a device one at a time, since some hold large weights. */
+export type Suite = (device: Device) => Iterable<BenchCase>;
+
 export interface BenchResult {
   name: string;
-  adapter: string;
-  kernels: string;
   dtype: string;
   shapes: BenchCase["shapes"];
   /** Wall time of one run: the best and the middle of all rounds. */
@@ -30,58 +31,79 @@ export interface BenchResult {
   gflops?: number;
   gbPerSecond?: number;
   dispatches: number;
+  /** WebGPU bind groups that a warm run creates; 0 where the caches do their work. */
+  bindGroups: number;
 }
 
-const ROUNDS = 9;
-const ROUND_MS = 60;
+export interface Effort {
+  /** Fewer where runs take seconds. */
+  rounds: number;
+  /** Aimed at; a round has at least one run. */
+  roundMs: number;
+}
+
+export const FULL: Effort = { rounds: 9, roundMs: 60 };
+/** To see that everything works. */
+export const QUICK: Effort = { rounds: 2, roundMs: 5 };
 
 /** Times a case: kernels compiled, result checked, then rounds of many runs with one synchronisation each. */
-export async function measure(device: Device, bench: BenchCase): Promise<BenchResult> {
-  const output = device.scope(() => bench.run());
-  await bench.check?.(output);
-  output.dispose();
-
-  const before = device.counters.dispatches;
-  const once = await time(device, bench, 1);
-  const dispatches = device.counters.dispatches - before;
-  const runs = Math.max(1, Math.min(200, Math.round(ROUND_MS / once)));
-  const times: number[] = [];
-  for (let i = 0; i < ROUNDS; i++) times.push(await time(device, bench, runs));
-  times.sort((a, b) => a - b);
-
-  const bestMs = times[0]!;
-  const { description, vendor, kernels } = device.info;
-  return {
-    name: bench.name,
-    adapter: description || vendor,
-    kernels,
-    dtype: bench.dtype,
-    shapes: bench.shapes,
-    bestMs: round(bestMs),
-    medianMs: round(times[ROUNDS >> 1]!),
-    ...(bench.flops && { gflops: round(bench.flops / bestMs / 1e6) }),
-    ...(bench.bytes && { gbPerSecond: round(bench.bytes / bestMs / 1e6) }),
-    dispatches,
-  };
-}
-
-/** Measures each case in turn and prints a line of JSON for it. */
-export async function report(device: Device, cases: Iterable<BenchCase>): Promise<void> {
-  for (const bench of cases) console.log(JSON.stringify(await measure(device, bench)));
-}
-
-async function time(device: Device, bench: BenchCase, runs: number): Promise<number> {
-  await device.sync();
-  const start = performance.now();
-  for (let i = 0; i < runs; i++) {
+export async function measure(device: Device, bench: BenchCase, effort = FULL): Promise<BenchResult> {
+  const run = () => {
     device.scope(() => {
       bench.run();
     });
-  }
-  await device.sync();
-  return (performance.now() - start) / runs;
+  };
+  const output = device.scope(() => bench.run());
+  await bench.check?.(output);
+  output.dispose();
+  run(); // so that the pool has the buffers of a run
+
+  const before = device.counters;
+  run();
+  const after = device.counters;
+  const { bestMs, medianMs } = await timeRounds(run, () => device.sync(), effort);
+  return {
+    name: bench.name,
+    dtype: bench.dtype,
+    shapes: bench.shapes,
+    bestMs: rounded(bestMs),
+    medianMs: rounded(medianMs),
+    ...(bench.flops && { gflops: rounded(bench.flops / bestMs / 1e6) }),
+    ...(bench.bytes && { gbPerSecond: rounded(bench.bytes / bestMs / 1e6) }),
+    dispatches: after.dispatches - before.dispatches,
+    bindGroups: after.bindGroups - before.bindGroups,
+  };
 }
 
-function round(value: number): number {
+/** What the rounds of one case may take together, from two rounds on. */
+const MAX_MS = 20_000;
+
+/** The time of one run, from rounds of as many runs as fill `roundMs`, with one synchronisation each. */
+export async function timeRounds(
+  run: () => void,
+  sync: () => Promise<unknown>,
+  { rounds, roundMs }: Effort,
+): Promise<{ bestMs: number; medianMs: number }> {
+  const round = async (runs: number) => {
+    await sync();
+    const start = performance.now();
+    for (let i = 0; i < runs; i++) run();
+    await sync();
+    return (performance.now() - start) / runs;
+  };
+  const once = await round(1);
+  const runs = Math.max(1, Math.min(200, Math.round(roundMs / once)));
+  const times: number[] = [];
+  while (times.length < Math.max(2, Math.min(rounds, MAX_MS / (once * runs)))) times.push(await round(runs));
+  return bestAndMedian(times);
+}
+
+export function bestAndMedian(times: readonly number[]): { bestMs: number; medianMs: number } {
+  const sorted = times.toSorted((a, b) => a - b);
+  return { bestMs: sorted[0]!, medianMs: sorted[sorted.length >> 1]! };
+}
+
+/** To four digits, for reports. */
+export function rounded(value: number): number {
   return Number(value.toPrecision(4));
 }

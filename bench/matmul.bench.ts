@@ -1,11 +1,29 @@
-import { linear, toPreferredLayout } from "../src/kernels/linear.ts";
-import { matmul } from "../src/kernels/matmul.ts";
-import { type Device, openDevice } from "../src/tensor/device.ts";
-import { DTYPE_BYTES } from "../src/tensor/dtype.ts";
-import type { Tensor } from "../src/tensor/tensor.ts";
-import { type BenchCase, report } from "./harness.ts";
+import { linear, toPreferredLayout } from "#src/kernels/linear";
+import { matmul } from "#src/kernels/matmul";
+import type { Device } from "#src/tensor/device";
+import { DTYPE_BYTES } from "#src/tensor/dtype";
+import type { Tensor } from "#src/tensor/tensor";
+import type { BenchCase, Suite } from "./harness.ts";
 
 type FloatDType = "f32" | "f16" | "bf16";
+
+/** Matrix products and linear layers, with the shapes of SmolLM2. Large squares only where they take no minutes. */
+export const matrix: Suite = function* (device) {
+  for (const dtype of ["f32", "f16"] as const) yield square(device, 512, dtype);
+  yield square(device, 1024, "f32");
+  if (!device.info.fallback) for (const dtype of ["f32", "f16"] as const) yield square(device, 4096, dtype);
+  for (const dtype of ["f32", "f16", "bf16"] as const) yield layer(device, 1, [1536, 576], dtype);
+  for (const rows of [1, 2, 8]) yield layer(device, rows, [49_152, 576], "f16");
+  for (const shape of [
+    [576, 576],
+    [192, 576],
+    [1536, 576],
+    [576, 1536],
+  ] as [number, number][]) {
+    yield layer(device, 128, shape, "f16");
+  }
+  for (const rows of [1, 128]) yield smolLM2(device, rows, "f16");
+};
 
 /** Small whole numbers: exact in every dtype, and so are their short sums. */
 function numbers(count: number): Float32Array {
@@ -91,21 +109,3 @@ async function checkRow(out: Tensor, x: Tensor, weight: Tensor, row: number): Pr
     if (found[n] !== sum) throw new Error(`row ${row}, column ${n}: found ${found[n]}, expected ${sum}`);
   }
 }
-
-const device = await openDevice();
-function* cases(): Generator<BenchCase> {
-  for (const dtype of ["f32", "f16"] as const) yield square(device, 512, dtype);
-  for (const dtype of ["f32", "f16", "bf16"] as const) yield layer(device, 1, [1536, 576], dtype);
-  for (const rows of [1, 2, 8]) yield layer(device, rows, [49_152, 576], "f16");
-  for (const shape of [
-    [576, 576],
-    [192, 576],
-    [1536, 576],
-    [576, 1536],
-  ] as [number, number][]) {
-    yield layer(device, 128, shape, "f16");
-  }
-  for (const rows of [1, 128]) yield smolLM2(device, rows, "f16");
-}
-await report(device, cases());
-await device.destroy();

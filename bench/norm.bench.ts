@@ -1,10 +1,16 @@
-import { gatedActivation } from "../src/kernels/activation.ts";
-import { layerNorm } from "../src/kernels/layer-norm.ts";
-import { rmsNorm } from "../src/kernels/rms-norm.ts";
-import { softmax } from "../src/kernels/softmax.ts";
-import { type Device, openDevice } from "../src/tensor/device.ts";
-import type { Tensor } from "../src/tensor/tensor.ts";
-import { type BenchCase, report } from "./harness.ts";
+import { activation, gatedActivation } from "#src/kernels/activation";
+import { layerNorm } from "#src/kernels/layer-norm";
+import { rmsNorm } from "#src/kernels/rms-norm";
+import { logSoftmax, softmax } from "#src/kernels/softmax";
+import type { Device } from "#src/tensor/device";
+import type { Tensor } from "#src/tensor/tensor";
+import type { BenchCase, Suite } from "./harness.ts";
+
+/** Norms, softmax and activations, as wide as SmolLM2, or on GPUs as a 7B model. */
+export const rowWise: Suite = (device) => {
+  const width = device.info.fallback ? 576 : 4096;
+  return [...cases(device, 128, width), ...cases(device, 1, width)];
+};
 
 /** Row-wise kernels over [rows, width]: what bounds them is reading the input once and writing the output. */
 function cases(device: Device, rows: number, width: number): BenchCase[] {
@@ -29,10 +35,9 @@ function cases(device: Device, rows: number, width: number): BenchCase[] {
     row("rmsNorm", () => rmsNorm(x, weight, { eps: 1e-6 }), 1),
     row("layerNorm", () => layerNorm(x, weight, weight, { eps: 1e-6 }), 2),
     row("softmax", () => softmax(x), (2 / width) * (1 / (1 + Math.exp(-6)))),
+    row("logSoftmax", () => logSoftmax(x), Math.log((2 / width) * (1 / (1 + Math.exp(-6))))),
     row("gatedActivation silu", () => gatedActivation(x, x, "silu"), 9 / (1 + Math.exp(-3))),
+    row("activation gelu", () => activation(x, "gelu"), 2.9959503),
+    row("activation gelu_tanh", () => activation(x, "gelu_tanh"), 2.9963626),
   ];
 }
-
-await using device = await openDevice();
-const width = device.info.fallback ? 576 : 4096;
-await report(device, [...cases(device, 128, width), ...cases(device, 1, width)]);

@@ -6,7 +6,6 @@ import { loadDualEncoder, type PatchableDualEncoder } from "../src/patching/dual
 import { set, zero } from "../src/patching/edit.ts";
 import { tap } from "../src/patching/tap.ts";
 import { CheckpointError, PromptError, SiteError } from "../src/tensor/errors.ts";
-import type { Tensor } from "../src/tensor/tensor.ts";
 import { expectClose } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 
@@ -45,7 +44,7 @@ describe.each(["clip", "siglip"])("%s", (kind) => {
 
   test("an edit with the tapped value changes nothing, another one changes the embedding", async () => {
     const plain = model.images(images, { taps: { rows: tap("vision.resid_mid.1", "all") } });
-    const rows = (plain.rows as Tensor[])[0]!;
+    const rows = plain.rows[0]!;
     const same = model.images([images[0]!], { edits: [set("vision.resid_mid.1", "all", rows)] });
     const width = model.config.embeddingWidth;
     const expected = (await plain.embeds.read()).slice(0, width);
@@ -56,7 +55,7 @@ describe.each(["clip", "siglip"])("%s", (kind) => {
 
   test("sites of the text tower have plain names; edits reach single texts", async () => {
     const plain = model.texts(["a dog", "a cat"], { taps: { x: tap("resid_post.2", -1) } });
-    expect((plain.x as Tensor).shape).toEqual([2, model.config.text.width]);
+    expect(plain.x.shape).toEqual([2, model.config.text.width]);
     const edits = [zero("resid_post.0", "all", { prompt: 1 })];
     const changed = await model.texts(["a dog", "a cat"], { edits }).embeds.read();
     const before = await plain.embeds.read();

@@ -23,7 +23,7 @@ export interface EncodeOptions<T extends Readonly<Record<string, Tap>> = Record<
 }
 
 /** Pooled states and embeddings of unit length, each [inputs, width], and the taps as for a list of prompts. */
-export type EncodeResult<T> = TapLists<T> & { pooled: Tensor; embeds: Tensor };
+export type EncodeResult<T> = TapLists<T> & { pooled: Tensor<"f32">; embeds: Tensor<"f32"> };
 
 /** Loads a CLIP or SigLIP checkpoint. Throws CheckpointError for what is damaged, missing or of another kind. */
 export async function loadDualEncoder(

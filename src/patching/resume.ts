@@ -12,6 +12,7 @@ import type { ResolvedEdit } from "./apply-edit.ts";
 import type { Edit } from "./edit.ts";
 import { type Change, changeOf } from "./reach.ts";
 import type { Recording } from "./recording.ts";
+import type { TapLists } from "./run.ts";
 import { batchOf } from "./site-targets.ts";
 import type { Tap } from "./tap.ts";
 import { resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
@@ -28,9 +29,10 @@ export interface ResumeOptions<T extends Readonly<Record<string, Tap>>> {
   taps?: T;
 }
 
-export type ResumeResult<T> = { [K in keyof T]: Tensor | Tensor[] } & {
+/** Taps as for a list of prompts, a variant each. */
+export type ResumeResult<T> = TapLists<T> & {
   /** [variants, vocab], at each prompt's last token. */
-  logits: Tensor;
+  logits: Tensor<"f32">;
   /** Rows times layers of the language model that were computed. */
   rowLayers: number;
 };

@@ -27,22 +27,27 @@ export interface RunOptions<T extends Readonly<Record<string, Tap>> = Record<nev
 }
 
 /** A tap's value for one prompt. */
-type TapValues<T> = { [K in keyof T]: Tensor };
+type TapValues<T> = { [K in keyof T]: Tensor<"f32"> };
 
 /** A tap's value for a list of prompts; see {@link Tap}. */
 export type TapLists<T> = {
-  [K in keyof T]: T[K] extends Tap<infer At>
-    ? At extends OnePosition
-      ? Tensor | Tensor[]
-      : Tensor[]
-    : never;
+  [K in keyof T]: T[K] extends Tap<infer At, infer Site> ? TapList<At, Site> : never;
 };
 
+/** Of scores and patterns always an array; the site has to be known to the compiler to tell. */
+type TapList<At, Site extends SiteName> = Site extends `${string}${"scores" | "pattern"}.${number}`
+  ? Tensor<"f32">[]
+  : At extends OnePosition
+    ? Tensor<"f32">
+    : Tensor<"f32">[];
+
 /** Logits: [vocab], or [positions, vocab] if all were asked for. Undefined after an early stop. */
-export type RunResult<T> = TapValues<T> & { logits: Tensor | undefined };
+export type RunResult<T> = TapValues<T> & { logits: Tensor<"f32"> | undefined };
 
 /** Logits: [prompts, vocab], or a [positions, vocab] a prompt if all were asked for. Undefined after an early stop. */
-export type BatchResult<T> = TapLists<T> & { logits: Tensor | Tensor[] | undefined };
+export type BatchResult<T> = TapLists<T> & {
+  logits: Tensor<"f32"> | Tensor<"f32">[] | undefined;
+};
 
 /**
  * Runs prompts through the model, with taps and edits. Everything is recorded at once and nothing is waited for; read

@@ -19,9 +19,9 @@ export interface Part {
  *
  * At vision sites positions are rows of one image: its patches row by row, after the class token where there is one.
  */
-export interface Tap<At extends Positions = Positions> extends Part {
+export interface Tap<At extends Positions = Positions, Site extends SiteName = SiteName> extends Part {
   readonly kind: "tap";
-  readonly site: SiteName;
+  readonly site: Site;
   readonly at: At;
 }
 
@@ -29,8 +29,12 @@ export interface Tap<At extends Positions = Positions> extends Part {
  * @example const { v } = model.run(prompt, { taps: { v: tap("resid_post.15", -1) } });
  * @param at which token positions; all unless given
  */
-export function tap(site: SiteName): Tap<"all">;
-export function tap<At extends Positions>(site: SiteName, at: At, part?: Part): Tap<At>;
+export function tap<Site extends SiteName>(site: Site): Tap<"all", Site>;
+export function tap<Site extends SiteName, At extends Positions>(
+  site: Site,
+  at: At,
+  part?: Part,
+): Tap<At, Site>;
 export function tap(site: SiteName, at: Positions = "all", part: Part = {}): Tap {
   return { kind: "tap", site, at, ...part };
 }

@@ -1,0 +1,145 @@
+import { mkdirSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Command } from "commander";
+import { loadModel } from "#src/patching/model";
+import { cacheFolder } from "#src/platform/node-cache";
+import { openDevice } from "#src/tensor/device";
+import { attentionKernels } from "./attention.bench.ts";
+import { elementwise } from "./elementwise.bench.ts";
+import { formatJob, formatKernel, formatPeers, formatProfile } from "./format.ts";
+import { type BenchResult, FULL, measure, QUICK, type Suite } from "./harness.ts";
+import { JOBS, type JobResult } from "./jobs.ts";
+import { type Adapter, describeAdapter, describeMachine, type Machine } from "./machine.ts";
+import { matrix } from "./matmul.bench.ts";
+import { rowWise } from "./norm.bench.ts";
+import { comparePeers, type PeerComparison } from "./peers.ts";
+import { type Profile, profileModel } from "./profile.ts";
+import { visionCases } from "./vision.bench.ts";
+
+const SUITES: Readonly<Record<string, Suite>> = {
+  matmul: matrix,
+  attention: attentionKernels,
+  norm: rowWise,
+  elementwise,
+};
+const NAMES = ["peers", ...Object.keys(SUITES), ...Object.keys(JOBS), "profile", "vision"];
+const FIXTURES = fileURLToPath(new URL("../../test/fixtures/", import.meta.url));
+
+/** Everything that was measured in one run. */
+interface Report {
+  date: string;
+  machine: Machine;
+  adapter: Adapter;
+  kernels: (BenchResult & { ofHardware?: number })[];
+  peers?: PeerComparison;
+  /** What ran the jobs and profiles. */
+  model?: { name: string; family: string; weights: string };
+  jobs: JobResult[];
+  profiles: Profile[];
+}
+
+interface Arguments {
+  model: string;
+  visionModel: string;
+  quick?: boolean;
+  json?: boolean;
+  save?: boolean;
+}
+
+const program = new Command("npm run bench --")
+  .description(
+    "Measures kernels, peers and main jobs on this machine's WebGPU adapter (XPATCH_ADAPTER picks another).",
+  )
+  .argument("[names...]", `what to measure, of ${NAMES.join(", ")}; all unless given`)
+  .option(
+    "--model <folder>",
+    "for the jobs and profiles",
+    join(cacheFolder(), "models", "smollm2-135m-instruct"),
+  )
+  .option(
+    "--vision-model <folder>",
+    "a LLaVA for `vision`; by default a tiny one",
+    join(FIXTURES, "llava", "model"),
+  )
+  .option("--quick", "a few runs of each, to see that everything works")
+  .option("--json", "print the report as JSON, and the lines to stderr")
+  .option("--save", "write the report to bench/results")
+  .action(main);
+await program.parseAsync();
+
+async function main(names: string[], { model, visionModel, quick, json, save }: Arguments): Promise<void> {
+  const unknown = names.find((name) => !NAMES.includes(name));
+  if (unknown !== undefined) program.error(`expected ${NAMES.join(", ")}; found "${unknown}"`);
+  const wanted = (name: string) => names.length === 0 || names.includes(name);
+  const say = json ? console.error : console.log;
+  const effort = quick ? QUICK : FULL;
+
+  await using device = await openDevice();
+  const adapter = describeAdapter(device);
+  const report: Report = {
+    date: new Date().toISOString(),
+    machine: describeMachine(),
+    adapter,
+    kernels: [],
+    jobs: [],
+    profiles: [],
+  };
+  say(`${adapter.description}, load average ${report.machine.loadAverage}`);
+
+  if (wanted("peers")) {
+    report.peers = await comparePeers(device, 512, effort);
+    say(formatPeers(report.peers));
+  }
+  for (const [name, suite] of Object.entries(SUITES)) {
+    if (!wanted(name)) continue;
+    // Its buffers go with the device; those of all suites together would be too many for some.
+    await using own = await openDevice();
+    for (const bench of suite(own)) {
+      const result = await measure(own, bench, effort);
+      report.kernels.push({ ...result, ...ofHardware(result, adapter) });
+      say(formatKernel(result));
+    }
+  }
+  if (wanted("vision")) {
+    using llava = await loadModel(visionModel, { device });
+    for (const bench of await visionCases(llava, join(FIXTURES, "images", "photo.png"))) {
+      const result = await measure(device, bench, effort);
+      report.kernels.push({ ...result, ...ofHardware(result, adapter) });
+      say(formatKernel(result));
+    }
+  }
+  const jobs = Object.entries(JOBS).filter(([name]) => wanted(name));
+  if (jobs.length > 0 || wanted("profile")) {
+    using loaded = await loadModel(model, { device });
+    report.model = { name: basename(model), family: loaded.family, weights: loaded.storedDtypes.join(", ") };
+    for (const [, job] of jobs) {
+      const result = await job(loaded, effort.rounds);
+      report.jobs.push(result);
+      say(formatJob(result));
+    }
+    if (wanted("profile")) {
+      report.profiles = await profileModel(loaded, effort);
+      for (const profile of report.profiles) say(formatProfile(profile));
+    }
+  }
+
+  const text = `${JSON.stringify(report, null, 2)}\n`;
+  if (json) process.stdout.write(text);
+  if (save) {
+    const folder = fileURLToPath(new URL("../../bench/results/", import.meta.url));
+    mkdirSync(folder, { recursive: true });
+    const file = `${folder}${report.date.slice(0, 10)}-${adapter.device.replaceAll(/[^\w.]+/g, "-")}.json`;
+    writeFileSync(file, text);
+    say(file);
+  }
+}
+
+/** The share of the hardware's limit that a kernel reaches: of arithmetic or of memory, whichever is nearer. */
+function ofHardware(
+  { gflops = 0, gbPerSecond = 0 }: BenchResult,
+  { hardware }: Adapter,
+): { ofHardware?: number } {
+  if (!hardware) return {};
+  return { ofHardware: Math.max(gflops / hardware.gflops, gbPerSecond / hardware.gbPerSecond) };
+}

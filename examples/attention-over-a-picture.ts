@@ -9,10 +9,15 @@
  * the same from the command line.
  */
 import { writeFile } from "node:fs/promises";
-import { attentionFigure } from "../src/figures/attention-figure.ts";
-import { toSvg } from "../src/figures/svg.ts";
-import { loadImage, loadModel, modelView, openDevice } from "../src/index.ts"; // in your own project: from "xpatch"
-import { attentionMaps } from "../src/patching/attention-map.ts";
+import {
+  attentionFigure,
+  attentionMaps,
+  loadImage,
+  loadModel,
+  modelView,
+  openDevice,
+  toSvg,
+} from "../src/index.ts"; // in your own project: from "xpatch"
 
 const [
   ref = "test/fixtures/llava/model",

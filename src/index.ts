@@ -1,5 +1,12 @@
 /** The public API of xpatch, the same in Node and in browsers. */
 
+// Figures
+export { attentionFigure } from "./figures/attention-figure.ts";
+export type { Figure } from "./figures/figure.ts";
+export { lensFigure } from "./figures/lens-figure.ts";
+export { toPage } from "./figures/page.ts";
+export { toPixels } from "./figures/pixels.ts";
+export { toSvg } from "./figures/svg.ts";
 // Pictures
 export { type ImageSource, loadImage } from "./images/load.ts";
 export { encodePng } from "./images/png.ts";
@@ -79,6 +86,13 @@ export { blobSource, memorySource, urlSource } from "./model/sources.ts";
 export { createTokenizer, type Tokenizer } from "./model/tokenizer.ts";
 export type { PromptImage } from "./model/vision-setup.ts";
 // Patching
+export {
+  type AttentionMap,
+  type AttentionMapOptions,
+  attentionMaps,
+  imagePatches,
+  rolloutMaps,
+} from "./patching/attention-map.ts";
 export { loadDualEncoder, type PatchableDualEncoder } from "./patching/dual-encoder.ts";
 export {
   addVector,
@@ -104,6 +118,7 @@ export { loadModel, type PatchableModel } from "./patching/model.ts";
 export type { Positions } from "./patching/positions.ts";
 export { type Recording, record } from "./patching/recording.ts";
 export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
+export { rollout } from "./patching/rollout.ts";
 export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
 export { isCorrect, majorityBaseline, type Score, scoreAnswers } from "./patching/score.ts";
 export { cosineSimilarity } from "./patching/similarity.ts";

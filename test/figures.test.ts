@@ -288,6 +288,14 @@ describe("attention over a picture", () => {
     expect(toSvg(figure)).not.toMatch(/NaN|Infinity|undefined/);
   });
 
+  test("a long line of text is cut and does not widen the drawing without end", () => {
+    const long = attentionFigure(picture, [mapAt(0, 4)], ["long ".repeat(1000)]);
+    expectTidy(long);
+    expect(labels(long)[0]).toMatch(/^long long .*…$/);
+    expect(long.width).toBeLessThan(700);
+    expect(() => attentionFigure(picture, [], [])).toThrow(PromptError);
+  });
+
   test("grids that are not square keep the shape of their patches", () => {
     const weights = new Float32Array(8).fill(0.1);
     const figure = attentionFigure(

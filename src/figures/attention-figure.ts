@@ -1,5 +1,6 @@
 import type { RgbImage } from "../images/rgb.ts";
 import type { AttentionMap } from "../patching/attention-map.ts";
+import { PromptError } from "../tensor/errors.ts";
 import type { Figure, Shape } from "./figure.ts";
 import { HEAT_OPACITY, heatColour } from "./heat.ts";
 import { arrangePanels, type Panel, patchCells, picturePanel, toGrey } from "./panels.ts";
@@ -13,6 +14,7 @@ const PANEL_SIDE = 288;
  * panel has a scale of its own, from 0 to its peak, which stands in its caption with the share of the whole image.
  *
  * @param lines what stands above: model, prompt, token
+ * @throws PromptError if there is no map
  */
 export function attentionFigure(
   picture: RgbImage,
@@ -20,7 +22,7 @@ export function attentionFigure(
   lines: readonly string[],
 ): Figure {
   const [first] = maps;
-  if (!first) throw new RangeError("attentionFigure: expected at least one map, found none");
+  if (!first) throw new PromptError("Expected at least one attention map to draw, found none.");
   const cell = Math.max(1, Math.round(PANEL_SIDE / Math.max(first.grid.rows, first.grid.columns)));
   const size = { width: cell * first.grid.columns, height: cell * first.grid.rows };
   const background: Shape = { kind: "picture", x: 0, y: 0, ...size, picture: toGrey(picture) };

@@ -17,6 +17,7 @@ const CELL = 52;
  *
  * @param cells from `logitLens` at the image's span
  * @param lines what stands above: model, prompt
+ * @throws PromptError if a layer has not a cell for each patch
  */
 export function lensFigure(
   picture: RgbImage,

@@ -1,7 +1,7 @@
 import type { RgbImage } from "../images/rgb.ts";
 import type { PatchGrid } from "../model/prompt.ts";
 import { type Figure, fitLabel, labelWidth, moved, type Shape } from "./figure.ts";
-import { GLYPH_HEIGHT } from "./glyphs.ts";
+import { GLYPH_HEIGHT, GLYPH_WIDTH } from "./glyphs.ts";
 import { heatLegend } from "./heat.ts";
 
 /** A drawing of its own within a figure, with a line of text above it. */
@@ -14,6 +14,8 @@ export interface Panel {
 
 const MARGIN = 10;
 const GAP = 12;
+/** Lines of text may make a figure this wide; what is longer is cut. */
+const TEXT_WIDTH = 110 * GLYPH_WIDTH;
 
 /** Lines of text, the legend of the heat colours, and below them the panels, in rows of about as many as there are rows. */
 export function arrangePanels(
@@ -26,9 +28,12 @@ export function arrangePanels(
   const cellHeight = Math.max(...panels.map((panel) => panel.height)) + GLYPH_HEIGHT + 3;
   const legend = heatLegend(from, to);
   const panelsWidth = columns * cellWidth + (columns - 1) * GAP;
-  const inner = Math.max(panelsWidth, legend.width, ...lines.map(labelWidth));
+  const textWidth = Math.min(TEXT_WIDTH, Math.max(0, ...lines.map(labelWidth)));
+  const inner = Math.max(panelsWidth, legend.width, textWidth);
 
-  const shapes: Shape[] = lines.map((text, i) => label(text, MARGIN, MARGIN + i * (GLYPH_HEIGHT + 2)));
+  const shapes: Shape[] = lines.map((text, i) =>
+    label(fitLabel(text, inner), MARGIN, MARGIN + i * (GLYPH_HEIGHT + 2)),
+  );
   const legendTop = MARGIN + lines.length * (GLYPH_HEIGHT + 2) + 4;
   shapes.push(...moved(legend.shapes, MARGIN, legendTop));
   const top = legendTop + GLYPH_HEIGHT + GAP;

@@ -80,7 +80,7 @@ fn main(${loop.builtins}) {
   var sum = 0.0;
   for (var i = first; i < params.length;) {
     var run = 0.0;
-    for (let end = i + 64u * step; i < min(end, params.length); i += step) {
+    for (let end = i + 256u * step; i < min(end, params.length); i += step) {
       let d = x_at(start + i * params.inner) - shift;
       let e = select(exp(max(d, -87.0)), 0.0, d < -87.0); // drivers differ below the normal range
       ${log ? "" : "out_set(start + i * params.inner, e);"}

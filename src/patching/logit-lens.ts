@@ -77,11 +77,13 @@ export async function logitLens(
   try {
     const read = scope.enter(() => {
       const tapped = run(model, prompt, { taps, stopAfter: Math.max(...layers) });
-      return layers.map((layer) => {
-        const rows = tapped[`${layer}`]!;
-        const logits = decodeStream(model, rows.rank === 1 ? rows.reshape([1, rows.size]) : rows);
-        return topK(softmax(logits), k);
-      });
+      return layers.map((layer) =>
+        device.scope(() => {
+          const rows = tapped[`${layer}`]!;
+          const logits = decodeStream(model, rows.rank === 1 ? rows.reshape([1, rows.size]) : rows);
+          return topK(softmax(logits), k);
+        }),
+      );
     });
     const arrays = await device.read(read.flatMap(({ values, indices }) => [values, indices]));
     const positions = resolvePositions(at, prompt);

@@ -5,6 +5,7 @@ import { Pass } from "../model/pass.ts";
 import { checkContext, type Prompt } from "../model/prompt.ts";
 import { RowMap } from "../model/rows.ts";
 import { NO_VISITOR, type Walk } from "../model/sites.ts";
+import { firstImages } from "../model/vision-setup.ts";
 import { drive } from "../model/walk.ts";
 import { PromptError } from "../tensor/errors.ts";
 import type { Scope } from "../tensor/scope.ts";
@@ -78,7 +79,9 @@ export function record(model: LanguageModel, prompts: readonly Prompt[]): Record
   try {
     const logits = memory.enter(() =>
       device.scope(() => {
-        const pass = new Pass(device.currentScope!, device, rows, keys, NO_VISITOR.uses);
+        const pass = new Pass(device.currentScope!, device, rows, keys, NO_VISITOR.uses, {
+          firstImages: firstImages(prompts),
+        });
         return drive(recordedForward(), NO_VISITOR);
 
         function* recordedForward(): Walk<Tensor> {

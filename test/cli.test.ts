@@ -241,6 +241,19 @@ describe("inspect", () => {
 describe("running a model", () => {
   const settings = { model, family: "llama", dtypes: ["F32"], adapter: expect.any(String) };
 
+  test("generate takes pictures", () => {
+    const fixture = join(root, "test", "fixtures", "llava");
+    const [shown] = JSON.parse(readFileSync(join(fixture, "case.json"), "utf8")).cases;
+    const picture = join(root, "test", "fixtures", "images", shown.images[0]);
+    const prompted = ["--prompt", shown.text, "--image", picture, "--max-new-tokens", "5"];
+    const found = report("generate", "--model", join(fixture, "model"), ...prompted);
+    expect(found.prompt.ids).toEqual(shown.input_ids);
+    expect(found.answer.ids).toEqual(shown.generate.ids);
+    const refused = xpatch(["generate", "--model", model, ...prompted]);
+    expect(refused.status).toBe(1);
+    expect(refused.messages.join()).toMatch(/takes no images/);
+  });
+
   test("generate gives the tokens of the golden run, streamed or as JSON", () => {
     const args = ["generate", "--model", model, "--prompt", golden.text, "--max-new-tokens", "5"];
     const found = report(...args);

@@ -1,10 +1,12 @@
 import type { Command } from "commander";
+import type { RgbImage } from "../images/rgb.ts";
 import type { Prompt } from "../model/prompt.ts";
 import type { Tokenizer } from "../model/tokenizer.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { number, wholeNumber } from "./arguments.ts";
 import { newCommand } from "./command.ts";
 import { EDIT_HELP, type EditArgument, editArgument, editOf, showEdit } from "./edit-argument.ts";
+import { IMAGE_OPTION, listed, loadImages } from "./image-prompt.ts";
 import { note, printResult } from "./output.ts";
 import { formatSetting, MODEL_OPTION, type ModelArguments, settingOf, withModel } from "./session.ts";
 import { addPromptOptions, type PromptArguments, promptText } from "./text-files.ts";
@@ -18,16 +20,19 @@ interface Arguments extends ModelArguments, PromptArguments {
   readonly seed: number;
   readonly chat?: boolean;
   readonly edit?: readonly EditArgument[];
+  readonly image?: readonly string[];
 }
 
 export function generateCommand(): Command {
   const command = newCommand("generate", "Continue a prompt, token by token", [
     'generate --model HuggingFaceTB/SmolLM2-135M-Instruct --prompt "The capital of France is" --max-new-tokens 8',
     'generate --model ./smollm2 --chat --prompt "What is a task vector?" --temperature 0.7 --seed 3',
+    'generate --model ./llava --image cat.png --prompt "USER: <image>\\nWhat is it? ASSISTANT:"',
     'generate --model ./smollm2 --prompt "Q: Italy\\nA:" --edit set:resid_post.21@-1=capital.safetensors',
   ]);
   command.requiredOption(...MODEL_OPTION);
   return addPromptOptions(command)
+    .option(...IMAGE_OPTION, listed)
     .option("--chat", "the prompt is a user's message: put it through the checkpoint's chat template")
     .option("--max-new-tokens <n>", "most tokens to add", wholeNumber(1), 64)
     .option(
@@ -58,7 +63,8 @@ async function generate(
   args: Arguments,
 ): Promise<void> {
   const { maxNewTokens, temperature, topK, topP, seed, json } = args;
-  const prompt = args.chat ? model.chat([{ role: "user", content: text }]) : model.prompt(text);
+  const images = args.image ? await loadImages(model, args.image) : [];
+  const prompt = args.chat ? chatPrompt(model, text, images) : model.prompt(text, { images });
   const stream = new TextStream(model.tokenizer);
   const started = performance.now();
   const answer = await model.generate(prompt, {
@@ -88,6 +94,13 @@ async function generate(
         (answer.ended ? "" : `, stopped by --max-new-tokens ${maxNewTokens}`),
     ].join("\n"),
   );
+}
+
+/** A user's message: its pictures, then its text. */
+function chatPrompt(model: PatchableModel, text: string, images: readonly RgbImage[]): Prompt {
+  const pictures = images.map((image) => ({ type: "image" as const, image }));
+  const content = images.length === 0 ? text : [...pictures, { type: "text" as const, text }];
+  return model.chat([{ role: "user", content }]);
 }
 
 function promptReport({ text, ids, tokens }: Prompt) {

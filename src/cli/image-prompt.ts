@@ -34,20 +34,24 @@ export interface ImagePrompt {
   readonly picture: RgbImage;
 }
 
+/** The pictures for a model's prompt. Throws PromptError for text models, ImageError for files that hold no picture. */
+export async function loadImages(model: PatchableModel, files: readonly string[]): Promise<RgbImage[]> {
+  if (!model.config.vision) {
+    throw new PromptError(`${model.name} (${model.family}) takes no images; expected a model such as LLaVA`);
+  }
+  return Promise.all(files.map((file) => loadImage(file)));
+}
+
 /** Throws PromptError for models and prompts without images, ImageError for files that hold none. */
 export async function imagePrompt(
   model: PatchableModel,
   text: string,
   { image: files, span }: ImageArguments,
 ): Promise<ImagePrompt> {
-  const { vision } = model.config;
-  if (!vision) {
-    throw new PromptError(`${model.name} (${model.family}) takes no images; expected a model such as LLaVA`);
-  }
-  const images = await Promise.all(files.map((file) => loadImage(file)));
+  const images = await loadImages(model, files);
   const prompt = model.prompt(text, { images });
   const patches = imagePatches(prompt, span);
   // Images stand in the order of their positions.
   const index = Object.values(prompt.spans).filter((s) => s.grid && s.start < patches.start).length;
-  return { prompt, patches, picture: modelView(images[index]!, vision.processor) };
+  return { prompt, patches, picture: modelView(images[index]!, model.config.vision!.processor) };
 }

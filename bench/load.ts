@@ -12,9 +12,8 @@ export interface LoadFigures {
   baseBytes: number;
   peakBytes: number;
   afterBytes: number;
+  /** All of them are in buffers in the end. */
   weightBytes: number;
-  /** Of buffers that loading needed for a while (a weight before it was transposed), left in the pool for reuse. */
-  spareBytes: number;
 }
 
 await using device = await openDevice();
@@ -37,6 +36,5 @@ const figures: LoadFigures = {
   peakBytes: process.resourceUsage().maxRSS * 1024, // the system's own record, in kilobytes
   afterBytes: process.memoryUsage.rss(),
   weightBytes,
-  spareBytes: device.memory.freeBytes,
 };
 console.log(JSON.stringify(figures));

@@ -4,11 +4,11 @@ import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import { loadModel } from "#src/patching/model";
 import { cacheFolder } from "#src/platform/node-cache";
-import { openDevice } from "#src/tensor/device";
+import { type Device, openDevice } from "#src/tensor/device";
 import { attentionKernels } from "./attention.bench.ts";
 import { elementwise } from "./elementwise.bench.ts";
 import { formatJob, formatKernel, formatPeers, formatProfile } from "./format.ts";
-import { type BenchResult, FULL, measure, QUICK, type Suite } from "./harness.ts";
+import { type BenchCase, type BenchResult, FULL, measure, QUICK, rounded, type Suite } from "./harness.ts";
 import { JOBS, type JobResult } from "./jobs.ts";
 import { type Adapter, describeAdapter, describeMachine, type Machine } from "./machine.ts";
 import { matrix } from "./matmul.bench.ts";
@@ -85,6 +85,13 @@ async function main(names: string[], { model, visionModel, quick, json, save }: 
     jobs: [],
     profiles: [],
   };
+  const measureKernels = async (on: Device, cases: Iterable<BenchCase>) => {
+    for (const bench of cases) {
+      const result = await measure(on, bench, effort);
+      report.kernels.push({ ...result, ...ofHardware(result, adapter) });
+      say(formatKernel(result));
+    }
+  };
   say(`${adapter.description}, load average ${report.machine.loadAverage}`);
 
   if (wanted("peers")) {
@@ -95,19 +102,11 @@ async function main(names: string[], { model, visionModel, quick, json, save }: 
     if (!wanted(name)) continue;
     // Its buffers go with the device; those of all suites together would be too many for some.
     await using own = await openDevice();
-    for (const bench of suite(own)) {
-      const result = await measure(own, bench, effort);
-      report.kernels.push({ ...result, ...ofHardware(result, adapter) });
-      say(formatKernel(result));
-    }
+    await measureKernels(own, suite(own));
   }
   if (wanted("vision")) {
     using llava = await loadModel(visionModel, { device });
-    for (const bench of await visionCases(llava, join(FIXTURES, "images", "photo.png"))) {
-      const result = await measure(device, bench, effort);
-      report.kernels.push({ ...result, ...ofHardware(result, adapter) });
-      say(formatKernel(result));
-    }
+    await measureKernels(device, await visionCases(llava, join(FIXTURES, "images", "photo.png")));
   }
   const jobs = Object.entries(JOBS).filter(([name]) => wanted(name));
   if (jobs.length > 0 || wanted("profile")) {
@@ -126,13 +125,17 @@ async function main(names: string[], { model, visionModel, quick, json, save }: 
 
   const text = `${JSON.stringify(report, null, 2)}\n`;
   if (json) process.stdout.write(text);
-  if (save) {
-    const folder = fileURLToPath(new URL("../../bench/results/", import.meta.url));
-    mkdirSync(folder, { recursive: true });
-    const file = `${folder}${report.date.slice(0, 10)}-${adapter.device.replaceAll(/[^\w.]+/g, "-")}.json`;
-    writeFileSync(file, text);
-    say(file);
-  }
+  if (save) say(write(report, text));
+}
+
+/** Returns the path of the file. */
+function write({ date, adapter }: Report, text: string): string {
+  const folder = fileURLToPath(new URL("../../bench/results/", import.meta.url));
+  const name = adapter.device.match(/[\w.]+/g)?.join("-") ?? "adapter";
+  const file = `${folder}${date.slice(0, 10)}-${name}.json`;
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(file, text);
+  return file;
 }
 
 /** The share of the hardware's limit that a kernel reaches: of arithmetic or of memory, whichever is nearer. */
@@ -141,5 +144,5 @@ function ofHardware(
   { hardware }: Adapter,
 ): { ofHardware?: number } {
   if (!hardware) return {};
-  return { ofHardware: Math.max(gflops / hardware.gflops, gbPerSecond / hardware.gbPerSecond) };
+  return { ofHardware: rounded(Math.max(gflops / hardware.gflops, gbPerSecond / hardware.gbPerSecond)) };
 }

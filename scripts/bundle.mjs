@@ -48,7 +48,14 @@ await runScript(async () => {
   rmSync(out, { recursive: true, force: true });
   await step("loaders", (progress) => addLoaders(folder, progress));
   await step("bundle", async () => {
-    for (const path of ["package.json", "dist", "tasks", "bench", "test/fixtures", ...runtimeDependencies()]) {
+    for (const path of [
+      "package.json",
+      "dist",
+      "tasks",
+      "bench",
+      "test/fixtures",
+      ...runtimeDependencies(),
+    ]) {
       if (existsSync(join(root, path))) copy(path, folder, target);
     }
     mkdirSync(join(folder, "bin"));

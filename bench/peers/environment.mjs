@@ -1,5 +1,5 @@
 /** What libraries made for browsers expect, with the adapter that xpatch itself would choose behind it. */
-import { requestAdapter } from "../../dist/platform/node.js";
+import { platform } from "../../dist/platform/node.js";
 
 /** Devices that were opened through the injected `navigator.gpu`. */
 const devices = [];
@@ -7,7 +7,7 @@ const devices = [];
 export function injectWebGPU() {
   const gpu = {
     async requestAdapter() {
-      const adapter = await requestAdapter();
+      const adapter = await platform.requestAdapter({});
       const requestDevice = adapter.requestDevice.bind(adapter);
       adapter.requestDevice = async (descriptor) => {
         const device = await requestDevice(descriptor);

@@ -5,9 +5,10 @@ export default defineConfig({
   ssr: { resolve: { conditions: ["xpatch-source", "node", "import", "module", "default"] } },
   test: {
     include: ["test/**/*.test.ts"],
-    // One process, one device: the software drivers use every core, and worker threads never let Dawn go.
+    // One process at a time: the software drivers use every core, and worker threads never let Dawn go. A process a file:
+    // drivers that have lived through hundreds of devices, lost ones among them, have been seen to crash.
     pool: "forks",
-    isolate: false,
+    isolate: true,
     maxWorkers: 1,
     testTimeout: 120_000,
     hookTimeout: 120_000,

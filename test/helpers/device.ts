@@ -2,7 +2,7 @@ import { type Device, type DeviceOptions, openDevice } from "../../src/tensor/de
 
 const shared = globalThis as { __xpatchTestDevices?: Map<string, Promise<Device>> };
 
-/** One device per set of options for the whole test run; opening one costs more than most tests. */
+/** One device per set of options for a whole test file; opening one costs more than most tests. */
 export function testDevice(options: DeviceOptions = {}): Promise<Device> {
   shared.__xpatchTestDevices ??= new Map();
   const key = JSON.stringify(options);

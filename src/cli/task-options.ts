@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import { SPACED_TEMPLATE } from "../patching/few-shot.ts";
+import { SPECIFICATION_KINDS, type SpecificationKind } from "../patching/specification.ts";
 import { itemsOf, SPLITS, type Split, type TaskItem } from "../patching/task.ts";
 import { escapedText } from "./arguments.ts";
 import { readTask, TASK_OPTION } from "./task-file.ts";
@@ -21,6 +22,16 @@ export function addTaskOptions(command: Command, split: Split): Command {
         .argParser(escapedText)
         .default(SPACED_TEMPLATE, shown),
     );
+}
+
+/** What --spec takes: how the task is given. */
+export function specOption(fallback: SpecificationKind = "text"): Option {
+  return new Option(
+    "--spec <kind>",
+    "what tells the task: examples with text or pictures, or its instruction",
+  )
+    .choices(SPECIFICATION_KINDS)
+    .default(fallback);
 }
 
 /** The items of one split of a task. Throws XpatchError when the task is unknown or damaged, or has none. */

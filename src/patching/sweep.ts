@@ -2,32 +2,39 @@ import { argmax } from "../kernels/reduce.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import type { SiteName } from "../model/sites.ts";
-import { set } from "./edit.ts";
+import { type Edit, set } from "./edit.ts";
 import type { OnePosition } from "./positions.ts";
 import { record } from "./recording.ts";
 import { resume, type Variant } from "./resume.ts";
 import type { TaskVectors } from "./task-vectors.ts";
 
-export interface SweepOptions {
-  /** Which token of each query is patched. Default −1, the last. */
-  at?: OnePosition;
-  /** Layers to patch, one at a time. Default: all that there are vectors for. */
-  layers?: readonly number[];
+export interface PatchEachOptions {
   /** Most patched rows in one batch; bounds the memory (each has its own logits). Default 256. */
   batchRows?: number;
   /** Called with the number of queries done. */
   onProgress?: (done: number) => void;
 }
 
-export interface SweepResult {
-  readonly layers: readonly number[];
-  /** `patched[l][q]`: the most probable next token of query q with the vector of `layers[l]` patched in. */
+export interface PatchedTokens {
+  /** `patched[e][q]`: the most probable next token of query q under edit e. */
   readonly patched: readonly (readonly number[])[];
-  /** The same without a patch. */
+  /** The same without an edit. */
   readonly unpatched: readonly number[];
-  /** Rows times layers that were computed, and those that full passes for every layer and query would have taken. */
+  /** Rows times layers that were computed, and those that full passes for every edit and query would have taken. */
   readonly rowLayers: number;
   readonly plainRowLayers: number;
+}
+
+export interface SweepOptions extends PatchEachOptions {
+  /** Which token of each query is patched. Default −1, the last. */
+  at?: OnePosition;
+  /** Layers to patch, one at a time. Default: all that there are vectors for. */
+  layers?: readonly number[];
+}
+
+/** `patched[l][q]` is of query q with the vector of `layers[l]` patched in. */
+export interface SweepResult extends PatchedTokens {
+  readonly layers: readonly number[];
 }
 
 /**
@@ -38,23 +45,45 @@ export async function sweepLayers(
   model: LanguageModel,
   queries: readonly Prompt[],
   vectors: TaskVectors,
-  { at = -1, layers = vectors.origin.layers, batchRows = 256, onProgress }: SweepOptions = {},
+  { at = -1, layers = vectors.origin.layers, ...options }: SweepOptions = {},
 ): Promise<SweepResult> {
-  const patched: number[][] = layers.map(() => []);
+  const edits = layers.map((layer) => patchOf(vectors, layer, at));
+  return { layers: [...layers], ...(await patchEach(model, queries, edits, options)) };
+}
+
+/** The edit that puts a layer's vector in place of what a prompt has there. */
+export function patchOf(
+  vectors: TaskVectors,
+  layer: number,
+  at: OnePosition = -1,
+  options: { readonly prompt?: number } = {},
+): Edit {
+  const site: SiteName = `${vectors.origin.site}.${layer}`;
+  return set(site, at, vectors.at(layer), options);
+}
+
+/**
+ * Makes each edit in each query, one at a time, and reads the next token. Costs one pass over the queries plus, for each
+ * edit, the rows that it can change.
+ */
+export async function patchEach(
+  model: LanguageModel,
+  queries: readonly Prompt[],
+  edits: readonly Edit[],
+  { batchRows = 256, onProgress }: PatchEachOptions = {},
+): Promise<PatchedTokens> {
+  const patched: number[][] = edits.map(() => []);
   const unpatched: number[] = [];
   let rowLayers = 0;
-  const perBatch = Math.max(1, Math.floor(batchRows / layers.length));
+  const perBatch = Math.max(1, Math.floor(batchRows / edits.length));
   for (let first = 0; first < queries.length; first += perBatch) {
     const batch = queries.slice(first, first + perBatch);
     const scope = model.device.openScope();
     try {
       const results = scope.enter(() => {
         using recording = record(model, batch);
-        const variants = layers.flatMap((layer) =>
-          batch.map((_, prompt): Variant => {
-            const site: SiteName = `${vectors.origin.site}.${layer}`;
-            return { prompt, edits: [set(site, at, vectors.at(layer))] };
-          }),
+        const variants = edits.flatMap((edit) =>
+          batch.map((_, prompt): Variant => ({ prompt, edits: [edit] })),
         );
         const resumed = resume(recording, variants);
         rowLayers += recording.rowLayers + resumed.rowLayers;
@@ -62,8 +91,8 @@ export async function sweepLayers(
       });
       const [plain, ids] = await model.device.read(results);
       unpatched.push(...plain);
-      patched.forEach((answers, l) => {
-        answers.push(...ids.slice(l * batch.length, (l + 1) * batch.length));
+      patched.forEach((answers, e) => {
+        answers.push(...ids.slice(e * batch.length, (e + 1) * batch.length));
       });
     } finally {
       scope.dispose();
@@ -71,6 +100,6 @@ export async function sweepLayers(
     onProgress?.(unpatched.length);
   }
   const rows = queries.reduce((sum, query) => sum + query.length, 0);
-  const plainRowLayers = rows * model.config.layers * (layers.length + 1);
-  return { layers: [...layers], patched, unpatched, rowLayers, plainRowLayers };
+  const plainRowLayers = rows * model.config.layers * (edits.length + 1);
+  return { patched, unpatched, rowLayers, plainRowLayers };
 }

@@ -1,13 +1,13 @@
 import { access, constants, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { type Command, Option } from "commander";
+import type { LayerChoice } from "../patching/layer-choice.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { MODALITIES, type Modality, type SpecificationKind, taskSource } from "../patching/specification.ts";
 import { relatedTasks } from "../patching/switch.ts";
 import type { Task } from "../patching/task.ts";
 import type { TaskVectors } from "../patching/task-vectors.ts";
-import { Transfer, type TransferSweep, type TransferTest } from "../patching/transfer.ts";
-import { wholeNumber } from "./arguments.ts";
+import { Transfer, type TransferTest } from "../patching/transfer.ts";
 import { type CommonArguments, newCommand } from "./command.ts";
 import { demoPage } from "./demo-page.ts";
 import { formatDemo } from "./demo-text.ts";
@@ -15,7 +15,7 @@ import { extractVectors } from "./extraction.ts";
 import { printResult, withProgress } from "./output.ts";
 import { type Setting, settingOf, shippedModel, withModel } from "./session.ts";
 import { readShippedTasks, readTask, TASK_OPTION } from "./task-file.ts";
-import { specOption } from "./task-options.ts";
+import { addDrawOptions, type DrawArguments } from "./task-options.ts";
 
 /** Most items of each part: the whole takes a minute or two on two CPU cores. */
 const EXTRACTION_ITEMS = 16;
@@ -30,12 +30,9 @@ const OTHER_ITEMS = 8;
 const SHOWN_ITEMS = 8;
 const SHOWN_TOKENS = 5;
 
-interface Arguments extends CommonArguments {
+interface Arguments extends CommonArguments, DrawArguments {
   readonly task: string;
-  readonly spec: SpecificationKind;
   readonly query?: Modality;
-  readonly shots: number;
-  readonly seed: number;
   readonly html?: string;
 }
 
@@ -50,7 +47,7 @@ export interface DemoReport extends Setting, TransferTest {
   readonly prompt: string;
   readonly question: string;
   /** Scores of the patch on validation items, by layer. */
-  readonly sweep: TransferSweep;
+  readonly sweep: LayerChoice;
   readonly seconds: Seconds;
   /** The page that was written. */
   readonly html?: string;
@@ -65,22 +62,21 @@ export interface Seconds {
 }
 
 export function demoCommand(): Command {
-  return newCommand("demo", "Find a model's task vector and make it do the task without examples", [
+  const command = newCommand("demo", "Find a model's task vector and make it do the task without examples", [
     "demo",
     "demo --task animal-young --spec image --html young.html",
     "demo ./smollm2 --task country-currency --seed 1 --json",
-  ])
+  ]);
+  command
     .argument("[model]", "a folder, the URL of one, or a hub id (default: the model that comes with xpatch)")
     .option(...TASK_OPTION, "country-capital")
-    .addOption(specOption())
     .addOption(
       new Option(
         "--query <kind>",
         "what is asked about, names or pictures (default: image if the model takes any)",
       ).choices(MODALITIES),
-    )
-    .option("--shots <n>", "examples in a prompt", wholeNumber(1), 5)
-    .option("--seed <n>", "draws the examples", wholeNumber(0), 0)
+    );
+  return addDrawOptions(command)
     .option("--html <file>", "also write the report as a page with the pictures")
     .action(async (model: string | undefined, args: Arguments) => {
       const task = await readTask(args.task);

@@ -3,8 +3,9 @@ import type { PromptImage } from "../model/vision-setup.ts";
 import { answerEach, firstLine } from "./answer.ts";
 import { type Asker, fewShotPrompt } from "./few-shot.ts";
 import type { Generated } from "./generate.ts";
+import { chooseLayer, type LayerChoice } from "./layer-choice.ts";
 import type { PatchableModel } from "./model.ts";
-import { type ScoredAnswers, type ScoredSweep, scoreSweep, scoreTokens } from "./score.ts";
+import { type ScoredAnswers, scoreTokens } from "./score.ts";
 import {
   askerIn,
   itemsIn,
@@ -15,7 +16,7 @@ import {
   type SpecifyOptions,
   specify,
 } from "./specification.ts";
-import { patchEach, patchOf, type SweepResult, sweepLayers } from "./sweep.ts";
+import { patchEach, patchOf } from "./sweep.ts";
 import { type SwitchedTask, scoreSwitch } from "./switch.ts";
 import type { Task, TaskItem } from "./task.ts";
 import type { TaskVectors } from "./task-vectors.ts";
@@ -30,9 +31,6 @@ export interface TransferOptions extends SpecifyOptions {
   readonly sweepItems?: number;
   readonly testItems?: number;
 }
-
-/** The scores by layer, and what the sweep computed. */
-export type TransferSweep = ScoredSweep & Pick<SweepResult, "rowLayers" | "plainRowLayers">;
 
 export interface TestOptions {
   /** Vectors of other tasks of the same things, to be tried on the same questions. */
@@ -121,17 +119,9 @@ export class Transfer {
   }
 
   /** Scores each layer's vector on validation items. */
-  async sweep(
-    vectors: TaskVectors,
-    onProgress?: (done: number, total: number) => void,
-  ): Promise<TransferSweep> {
-    const { model, tuned } = this.#prepared;
-    const queries = tuned.map((item) => this.query(item));
-    const swept = await sweepLayers(model, queries, vectors, {
-      onProgress: (done) => onProgress?.(done, tuned.length),
-    });
-    const { rowLayers, plainRowLayers } = swept;
-    return { ...scoreSweep(model.tokenizer, tuned, swept), rowLayers, plainRowLayers };
+  sweep(vectors: TaskVectors, onProgress?: (done: number, total: number) => void): Promise<LayerChoice> {
+    const { model, tuned, asked, specification } = this.#prepared;
+    return chooseLayer(model, tuned, asked, vectors, { template: specification.template, onProgress });
   }
 
   /** Asks the test questions without context, with it, and with a layer's vector patched in. */

@@ -1,6 +1,9 @@
 import { readdir, readFile } from "node:fs/promises";
+import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
+import { isPublished, parsePublishedTask } from "../patching/published-task.ts";
 import { parseTask, type Task } from "../patching/task.ts";
+import { parseTaskCsv } from "../patching/task-csv.ts";
 import { XpatchError } from "../tensor/errors.ts";
 
 const SHIPPED = new URL("../../tasks/", import.meta.url);
@@ -8,17 +11,40 @@ const SHIPPED = new URL("../../tasks/", import.meta.url);
 /** What --task takes. */
 export const TASK_OPTION = [
   "--task <task>",
-  "a task that comes with xpatch, such as country-capital, or a task file (docs/tasks.md)",
+  "a task that comes with xpatch, such as country-capital, or a .json or .csv file (docs/tasks.md)",
 ] as const;
 
-/** Reads a task: a file where `ref` ends in .json, otherwise one that comes with xpatch. Throws XpatchError. */
+/**
+ * Reads a task: a file where `ref` ends in .json or .csv, otherwise one that comes with xpatch. Of a published data set
+ * `ref` names one of a task's two files, and both are read. Throws XpatchError.
+ */
 export async function readTask(ref: string): Promise<Task> {
-  if (ref.endsWith(".json")) return parseTask(await readFile(ref, "utf8"), ref);
+  if (/\.csv$/i.test(ref)) return parseTaskCsv(await readFile(ref, "utf8"), ref);
+  if (/\.json$/i.test(ref)) {
+    const text = await readFile(ref, "utf8");
+    return isPublished(text) ? readPublished(ref) : parseTask(text, ref);
+  }
   const names = await shippedNames();
   if (!names.includes(ref)) {
-    throw new XpatchError(`there is no task "${ref}"; expected a .json file, or one of ${names.join(", ")}`);
+    throw new XpatchError(
+      `there is no task "${ref}"; expected a .json or .csv file, or one of ${names.join(", ")}`,
+    );
   }
   return readShipped(ref);
+}
+
+async function readPublished(ref: string): Promise<Task> {
+  const [, stem] = /^(.*)_(?:val|test)\.json$/i.exec(ref) ?? [];
+  if (stem === undefined) {
+    throw new XpatchError(
+      `${ref}: expected a task file with name and items, or a list in a file named …_val.json or …_test.json`,
+    );
+  }
+  const read = async (where: string) => ({ text: await readFile(where, "utf8"), where });
+  return parsePublishedTask(basename(stem), {
+    validation: await read(`${stem}_val.json`),
+    test: await read(`${stem}_test.json`),
+  });
 }
 
 /** The tasks that come with xpatch. */

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { JSHandle } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { openCheckpoint } from "../src/model/checkpoint.ts";
+import { openCheckpoint } from "../src/model/open-checkpoint.ts";
 import { readTensor } from "../src/model/tensor-entry.ts";
 import { BrowserPage } from "./helpers/browser.ts";
 import { expectClose } from "./helpers/compare.ts";

@@ -1,8 +1,9 @@
 import type { Command } from "commander";
 import { platform } from "#platform";
 import { findChatTemplate } from "../model/chat-template.ts";
-import { type Checkpoint, openCheckpoint } from "../model/checkpoint.ts";
+import type { Checkpoint } from "../model/checkpoint.ts";
 import type { DecoderConfig } from "../model/decoder-config.ts";
+import { openCheckpoint } from "../model/open-checkpoint.ts";
 import { familyOf } from "../model/registry.ts";
 import { type SiteMap, siteInfo, siteMapOf, siteNames } from "../model/site-shapes.ts";
 import { createTokenizer, type Tokenizer } from "../model/tokenizer.ts";

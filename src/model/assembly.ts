@@ -19,7 +19,7 @@ export interface Assembly {
   };
   /** In front of the names of the base's tensors. */
   readonly prefix: string;
-  /** Folders of adapters, in order: paths inside the folder, or beside it. */
+  /** Folders of adapters, in order: the folder itself (`.`), or paths inside of it or beside it. */
   readonly adapters: readonly string[];
   /** Tokens of the base that are spelt otherwise here, by id. */
   readonly tokens: ReadonlyMap<number, string>;
@@ -58,11 +58,12 @@ export function readAssembly(json: JsonObject, where: string): Assembly {
   };
 }
 
-/** Inside the folder or beside it, so that a manifest from elsewhere cannot reach further. */
+/** The folder itself, inside of it or beside it, so that a manifest from elsewhere cannot reach further. */
 function checkNearby(path: string, where: string): void {
+  if (path === ".") return;
   const segments = path.replace(/^\.\.\//, "").split("/");
   if (/[\\:\0]/.test(path) || segments.some((s) => s === "" || s === "." || s === "..")) {
-    throw new CheckpointError(`${where}: ${quote(path)} is not a path inside the folder or beside it (../x)`);
+    throw new CheckpointError(`${where}: ${quote(path)} is not a path inside the folder (. or x) or beside it (../x)`);
   }
 }
 

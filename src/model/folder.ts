@@ -64,6 +64,7 @@ export function memoryFolder(files: ReadonlyMap<string, Uint8Array | Blob>, name
  * lies wherever that does.
  */
 export function subfolder(folder: Folder, path: string): Folder {
+  if (path === ".") return folder;
   return {
     name: withoutParents(`${folder.name}/${path}`),
     open: (file) => folder.open(withoutParents(`${path}/${file}`)),

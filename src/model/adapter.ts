@@ -6,7 +6,7 @@ import type { CheckpointParts } from "./checkpoint.ts";
 import { type Folder, readJsonObject } from "./folder.ts";
 import { commonName } from "./module-names.ts";
 import { nearest } from "./nearest.ts";
-import type { TensorEntry } from "./tensor-entry.ts";
+import { renamed, type TensorEntry } from "./tensor-entry.ts";
 import { type OpenFiles, openTensorFile } from "./tensor-files.ts";
 
 export const ADAPTER_CONFIG = "adapter_config.json";
@@ -94,7 +94,7 @@ export function applyAdapter(parts: CheckpointParts, adapter: Adapter): Checkpoi
       if (shape.join() !== entry.shape.join()) {
         problems.push(`${key} is ${showShape(entry.shape)} instead of ${showShape(shape)}`);
       }
-      entries.set(name, entry);
+      entries.set(name, renamed(entry, name));
       updates.delete(name); // as a whole it stands for what adapters before it did
     } else problems.push(`${key} ${kindOf(key)}`);
   }

@@ -63,7 +63,9 @@ function checkNearby(path: string, where: string): void {
   if (path === ".") return;
   const segments = path.replace(/^\.\.\//, "").split("/");
   if (/[\\:\0]/.test(path) || segments.some((s) => s === "" || s === "." || s === "..")) {
-    throw new CheckpointError(`${where}: ${quote(path)} is not a path inside the folder (. or x) or beside it (../x)`);
+    throw new CheckpointError(
+      `${where}: ${quote(path)} is not a path inside the folder (. or x) or beside it (../x)`,
+    );
   }
 }
 

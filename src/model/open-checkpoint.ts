@@ -19,7 +19,7 @@ import { GgufFile } from "./gguf.ts";
 import { respeltTokens } from "./respelt-tokens.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 import { urlSource } from "./sources.ts";
-import type { TensorEntry } from "./tensor-entry.ts";
+import { renamed, type TensorEntry } from "./tensor-entry.ts";
 import { closeAll, type OpenFiles, openTensors, requireTensors } from "./tensor-files.ts";
 import { TensorsDigest } from "./tensors-digest.ts";
 
@@ -197,7 +197,7 @@ async function openAssembly(
     if (entries.has(prefix + tensor)) {
       throw new CheckpointError(`${where}: ${prefix}${tensor} is in the folder and in the base`);
     }
-    entries.set(prefix + tensor, entry);
+    entries.set(prefix + tensor, renamed(entry, prefix + tensor));
   }
   let parts: CheckpointParts = {
     name: folder.name,

@@ -1,5 +1,5 @@
 import { CheckpointError } from "../tensor/errors.ts";
-import type { TensorEntry } from "./tensor-entry.ts";
+import { renamed, type TensorEntry } from "./tensor-entry.ts";
 
 /** Bytes that are hashed at once: WebCrypto has no hashing bit by bit. Part of the definition of the digest. */
 const BLOCK_BYTES = 8 * 2 ** 20;
@@ -30,7 +30,6 @@ export class TensorsDigest {
 
   #watch(name: string, entry: TensorEntry): TensorEntry {
     const blocks = this.#blocks;
-    const { shape, stored, storedBytes, dtype, byteLength } = entry;
     async function* stream(): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
       const digests: Promise<ArrayBuffer>[] = [];
       for await (const block of entry.stream(BLOCK_BYTES)) {
@@ -39,7 +38,7 @@ export class TensorsDigest {
       }
       blocks.set(name, Promise.all(digests));
     }
-    return { name: entry.name, shape, stored, storedBytes, dtype, byteLength, stream };
+    return { ...renamed(entry, name), stream };
   }
 
   /** Reads what has not been read, and throws CheckpointError unless the digest is the expected one. */

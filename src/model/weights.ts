@@ -8,7 +8,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { Linear } from "./linear.ts";
 import { type LowRankUpdate, merged } from "./low-rank.ts";
-import type { TensorEntry } from "./tensor-entry.ts";
+import { padded, type TensorEntry } from "./tensor-entry.ts";
 
 /** Bytes handed to the driver before waiting for it; bounds the host memory that loading takes. */
 const MAX_IN_FLIGHT_BYTES = 32 * 2 ** 20;
@@ -235,13 +235,5 @@ function mergedAsStored(stored: Tensor, updates: readonly LowRankUpdate[]): Tens
     a.dispose();
     b.dispose();
   }
-  return whole;
-}
-
-/** The last chunk of an odd number of 16-bit elements ends in the middle of the four bytes that a write needs. */
-function padded(chunk: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
-  if (chunk.length % 4 === 0) return chunk;
-  const whole = new Uint8Array(Math.ceil(chunk.length / 4) * 4);
-  whole.set(chunk);
   return whole;
 }

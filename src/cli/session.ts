@@ -66,11 +66,10 @@ export async function withModel<T>(
 }
 
 export function settingOf(
-  model: Pick<PatchableModel, "name" | "family" | "storedDtypes" | "device"> &
-    Partial<Pick<PatchableModel, "adapters">>,
+  model: Pick<PatchableModel, "name" | "family" | "storedDtypes" | "adapters" | "device">,
   seed?: number,
 ): Setting {
-  const { name, family, storedDtypes: dtypes, adapters = [], device } = model;
+  const { name, family, storedDtypes: dtypes, adapters, device } = model;
   return {
     model: name,
     family,

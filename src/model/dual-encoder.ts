@@ -57,6 +57,8 @@ export class DualEncoder {
   readonly device: Device;
   /** Dtypes of the weights as stored, most bytes first. */
   readonly storedDtypes: readonly string[];
+  /** Folders, URLs or hub ids of the LoRA adapters that are part of it. */
+  readonly adapters: readonly string[];
   readonly config: DualEncoderConfig;
   readonly tokenizer: Tokenizer;
   readonly processor: ProcessorSettings;
@@ -65,13 +67,17 @@ export class DualEncoder {
 
   /** Use `loadDualEncoder`. */
   constructor(
-    parts: Pick<DualEncoder, "name" | "device" | "storedDtypes" | "config" | "tokenizer" | "processor">,
+    parts: Pick<
+      DualEncoder,
+      "name" | "device" | "storedDtypes" | "adapters" | "config" | "tokenizer" | "processor"
+    >,
     network: DualEncoderNetwork,
     memory: Scope,
   ) {
     this.name = parts.name;
     this.device = parts.device;
     this.storedDtypes = parts.storedDtypes;
+    this.adapters = parts.adapters;
     this.config = parts.config;
     this.tokenizer = parts.tokenizer;
     this.processor = parts.processor;
@@ -178,7 +184,12 @@ export async function loadDualEncoderParts(
   const { built, memory } = await loadWeights(checkpoint, device, (w) => build(w, config), options);
   const logitScale = memory.enter(() => exp(built.logitScale));
   const { storedDtypes } = checkpoint;
-  return [{ name, device, storedDtypes, config, tokenizer, processor }, { ...built, logitScale }, memory];
+  const adapters = checkpoint.adapters.map((adapter) => adapter.name);
+  return [
+    { name, device, storedDtypes, adapters, config, tokenizer, processor },
+    { ...built, logitScale },
+    memory,
+  ];
 }
 
 function readConfig(json: JsonObject, where: string): DualEncoderConfig {

@@ -8,8 +8,8 @@ import { newCommand } from "./command.ts";
 import { quote, table } from "./layout.ts";
 import { printResult } from "./output.ts";
 import {
+  addModelOptions,
   formatSetting,
-  MODEL_OPTION,
   type ModelArguments,
   type Setting,
   settingOf,
@@ -40,8 +40,7 @@ export function patchCommand(): Command {
   const command = newCommand("patch", "Answer a prompt with and without a task vector put into it", [
     'patch --model ./smollm2 --vectors capital.safetensors --layer 21 --prompt "Q: Italy\\nA:"',
   ]);
-  command
-    .requiredOption(...MODEL_OPTION)
+  addModelOptions(command)
     .requiredOption("--vectors <file>", "task vectors that xpatch extract wrote")
     .requiredOption("--layer <layer>", "whose vector replaces that layer's activation", wholeNumber(0));
   return addPromptOptions(command)

@@ -70,12 +70,15 @@ export { topK } from "./kernels/top-k.ts";
 // Models
 export type { PromptPart } from "./model/build-prompt.ts";
 export type { ChatMessage } from "./model/chat-template.ts";
-export { Checkpoint, openCheckpoint } from "./model/checkpoint.ts";
+export { Checkpoint } from "./model/checkpoint.ts";
 export { convertGguf } from "./model/convert-gguf.ts";
 export type { DecoderConfig } from "./model/decoder-config.ts";
-export { memoryFolder } from "./model/folder.ts";
+export { EXPORT_DTYPES, type ExportDType, type ExportOptions, exportModel } from "./model/export.ts";
+export { type Folder, memoryFolder, subfolder } from "./model/folder.ts";
+export type { FolderSink } from "./model/folder-sink.ts";
 export { GgufFile } from "./model/gguf.ts";
 export type { LoadOptions } from "./model/language-model.ts";
+export { type CheckpointOptions, openCheckpoint } from "./model/open-checkpoint.ts";
 export { hashPrompts, type Prompt, patchColumn, patchRow, type Span } from "./model/prompt.ts";
 export { SafetensorsFile } from "./model/safetensors.ts";
 export { type TensorToWrite, writeSafetensors } from "./model/safetensors-writer.ts";

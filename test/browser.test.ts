@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { JSHandle } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { openCheckpoint } from "../src/model/checkpoint.ts";
+import { openCheckpoint } from "../src/model/open-checkpoint.ts";
 import { readTensor } from "../src/model/tensor-entry.ts";
 import { BrowserPage } from "./helpers/browser.ts";
 import { expectClose } from "./helpers/compare.ts";
@@ -83,5 +83,27 @@ describe("the library in headless Chromium", () => {
     expect(found.ids).toEqual(generate.ids);
     expectClose(found.projector, await golden("llava", "case0/projector.out"), { atol: 1e-4, rtol: 1e-4 });
     expectClose(found.stream, await golden("llava", "case0/resid_post.2"), { atol: 1e-4, rtol: 1e-4 });
+  });
+
+  test("puts a model together from its parts, by URL", async () => {
+    const picture = "photo.png";
+    const found = await browser.page.evaluate(
+      async ([xpatch, file]) => {
+        const device = await xpatch.openDevice();
+        const model = await xpatch.loadModel(`${location.origin}/weights/nano/vlm`, { device });
+        const image = await xpatch.loadImage(`${location.origin}/test/fixtures/images/${file}`);
+        const tokens = model.prompt(["Q:", image, "\nA: red\n\nQ:"]);
+        const { x } = model.run(tokens, { taps: { x: xpatch.tap("resid_post.3") } });
+        const result = {
+          x: [...(await x.read())],
+          adapters: model.adapters.map((name) => new URL(name).pathname),
+        };
+        await device.destroy();
+        return result;
+      },
+      [library, picture] as const,
+    );
+    expect(found.adapters).toEqual(["/weights/nano/llm", "/weights/nano/vlm/adapter"]);
+    expectClose(found.x, await golden("nano-vlm", "case0/resid_post.3"), { atol: 1e-4, rtol: 1e-4 });
   });
 });

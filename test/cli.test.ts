@@ -373,6 +373,86 @@ test("convert writes a folder that inspect understands, and never over another o
   expect(existsSync(path("empty"))).toBe(true);
 });
 
+describe("adapters and assembled models", () => {
+  const nano = join(root, "weights", "nano");
+  const [vlm, llm, base] = ["vlm", "llm", "base"].map((name) => join(nano, name)) as [string, string, string];
+
+  test("inspect shows the parts as one model, and what is on top", () => {
+    const { status, stdout } = xpatch(["inspect", vlm]);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^llava: 4 layers, 48 wide/m);
+    expect(stdout).toMatch(/9 positions for each <image>$/m);
+    expect(stdout).toMatch(/^language_model\.model\.layers\.N\.mlp\.up_proj\.weight +F16 +\[96, 48\] +× 4/m);
+    expect(stdout).toMatch(/^LoRA on top +rank +parameters +size$/m);
+    expect(stdout).toMatch(/nano\/llm +21 linear layers +2, 4 +8\.9 k/);
+    expect(report("inspect", base, "--lora", llm).adapters).toMatchObject([
+      { name: llm, layers: 21, ranks: [2, 4], replaced: [] },
+    ]);
+  });
+
+  test("--lora and --base put together what an assembled model is, and reports name the adapters", () => {
+    const run = (...args: string[]) =>
+      report("generate", "--prompt", "Q: Italy\\nA:", "--max-new-tokens", "4", ...args);
+    const other = path("other-base");
+    cpSync(base, other, { recursive: true });
+    const assembled = run("--model", llm, "--base", other);
+    const byHand = run("--model", base, "--lora", llm);
+    expect([assembled.adapters, byHand.adapters]).toEqual([[llm], [llm]]);
+    expect(byHand.answer.ids).toEqual(assembled.answer.ids);
+    const plain = run("--model", base);
+    expect(plain.adapters).toBe(undefined);
+    expect(plain.answer.ids).not.toEqual(assembled.answer.ids);
+  });
+
+  test("export writes a model that stands alone, and never over another one", () => {
+    const out = path("exported");
+    const { files, ...rest } = report("export", vlm, "--out", out, "--dtype", "f32");
+    expect(rest).toMatchObject({
+      from: vlm,
+      folder: out,
+      dtypes: ["F32"],
+      adapters: [llm, join(vlm, "adapter")],
+    });
+    expect(files.at(-1).name).toBe("config.json");
+    const found = report("inspect", out);
+    expect(found).toMatchObject({
+      adapters: [],
+      dtypes: [{ dtype: "F32" }],
+      architecture: { family: "llava" },
+    });
+    expect(xpatch(["export", vlm, "--out", out])).toMatchObject({
+      status: 1,
+      messages: [expect.stringMatching(/exported: expected an empty folder/)],
+    });
+  });
+
+  test("a missing base says how to get it, and leaves nothing of an export", () => {
+    for (const folder of ["llm", "vlm"])
+      cpSync(join(nano, folder), path(`alone/${folder}`), { recursive: true });
+    const manifest = path("alone/vlm/assembly.json");
+    const json = JSON.parse(readFileSync(manifest, "utf8"));
+    json.base = { name: "nano", sha256: json.base.sha256, command: "npm run setup -- model" };
+    writeFileSync(manifest, JSON.stringify(json));
+    const { status, messages } = xpatch(["export", path("alone/vlm"), "--out", path("nothing")]);
+    expect(status).toBe(1);
+    expect(messages).toEqual([expect.stringMatching(/^xpatch: .*the base nano .*"npm run setup -- model"/)]);
+    expect(existsSync(path("nothing"))).toBe(false);
+  });
+
+  test("mistakes", () => {
+    expect(xpatch(["export", vlm])).toMatchObject({ status: 2 });
+    expect(xpatch(["export", vlm, "--out", "x", "--dtype", "i32"])).toMatchObject({ status: 2 });
+    expect(xpatch(["parity", llama, "--lora", llm])).toMatchObject({
+      status: 2,
+      messages: expect.arrayContaining([expect.stringMatching(/--lora and --base go with --real only/)]),
+    });
+    expect(xpatch(["inspect", base, "--base", base])).toMatchObject({
+      status: 1,
+      messages: [expect.stringMatching(/a base was given, but this is a whole model/)],
+    });
+  });
+});
+
 describe("values on the command line", () => {
   test("numbers, layers and positions", () => {
     expect(wholeNumber(0)("12")).toBe(12);

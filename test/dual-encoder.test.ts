@@ -2,12 +2,15 @@ import { readFile } from "node:fs/promises";
 import { beforeAll, describe, expect, test } from "vitest";
 import { decodeImage } from "../src/images/decode.ts";
 import type { RgbImage } from "../src/images/rgb.ts";
+import { memoryFolder } from "../src/model/folder.ts";
 import { loadDualEncoder, type PatchableDualEncoder } from "../src/patching/dual-encoder.ts";
 import { set, zero } from "../src/patching/edit.ts";
 import { tap } from "../src/patching/tap.ts";
 import { CheckpointError, PromptError, SiteError } from "../src/tensor/errors.ts";
+import { utf8 } from "./helpers/bytes.ts";
 import { expectClose } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
+import { randomTensors } from "./helpers/nano.ts";
 
 // That the numbers are those of transformers is the business of parity.test.ts.
 describe.each(["clip", "siglip"])("%s", (kind) => {
@@ -79,6 +82,33 @@ describe.each(["clip", "siglip"])("%s", (kind) => {
     expect(prompt.length).toBe(context);
     expect(prompt.ids.at(-1)).toBe(eosTokenId);
   });
+});
+
+test("a LoRA of one tower changes that tower, merged or beside its weights alike", async () => {
+  const device = await testDevice();
+  const key = "base_model.model.vision_model.encoder.layers.0.mlp.fc1";
+  const weights = await randomTensors({
+    [`${key}.lora_A.weight`]: [2, 32],
+    [`${key}.lora_B.weight`]: [64, 2],
+  });
+  const config = utf8('{"peft_type": "LORA", "r": 2, "lora_alpha": 1}');
+  const files = new Map([
+    ["adapter_config.json", config],
+    ["adapter_model.safetensors", weights],
+  ]);
+  const adapters = [memoryFolder(files, "lora")];
+  const ref = "test/fixtures/clip/model";
+  const picture = await decodeImage(await readFile("test/fixtures/images/photo.png"));
+  using plain = await loadDualEncoder(ref, { device });
+  using merged = await loadDualEncoder(ref, { device, adapters });
+  using beside = await loadDualEncoder(ref, { device, adapters, merge: false });
+  const images = [plain, merged, beside].map((model) => model.images([picture]).embeds.read());
+  const [before, after, same] = await Promise.all(images);
+  expect(Math.max(...after!.map((x, i) => Math.abs(x - before![i]!)))).toBeGreaterThan(1e-3);
+  expectClose(same!, after!, { atol: 1e-6 });
+  const [a, b] = await Promise.all([plain, merged].map((model) => model.texts(["a dog"]).embeds.read()));
+  expect(a).toEqual(b);
+  expect([plain.adapters, merged.adapters]).toEqual([[], ["lora"]]);
 });
 
 test("a language model is no dual encoder", async () => {

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { copy } from "../src/kernels/copy.ts";
 import { scaleRows } from "../src/kernels/rows.ts";
-import { openCheckpoint } from "../src/model/checkpoint.ts";
+import { openCheckpoint } from "../src/model/open-checkpoint.ts";
 import type { Prompt } from "../src/model/prompt.ts";
 import { siteNames } from "../src/model/site-shapes.ts";
 import { readTensor } from "../src/model/tensor-entry.ts";

@@ -58,3 +58,8 @@ export function layerSite(text: string): LayerSite {
 export function escapedText(text: string): string {
   return text.replace(/\\([nt\\])/g, (_, letter) => ({ n: "\n", t: "\t", "\\": "\\" })[letter as "n"]);
 }
+
+/** For options that may be given several times. */
+export function listed(text: string, previous: readonly string[] = []): string[] {
+  return [...previous, text];
+}

@@ -3,15 +3,15 @@ import { attentionFigure } from "../figures/attention-figure.ts";
 import { showShare } from "../figures/text.ts";
 import { type AttentionMap, attentionMaps, rolloutMaps } from "../patching/attention-map.ts";
 import type { PatchableModel } from "../patching/model.ts";
-import { layers, position, wholeNumber } from "./arguments.ts";
+import { layers, listed, position, wholeNumber } from "./arguments.ts";
 import { newCommand } from "./command.ts";
 import { figureFiles, writeFigure } from "./figure-files.ts";
-import { addSpanOption, IMAGE_OPTION, type ImageArguments, imagePrompt, listed } from "./image-prompt.ts";
+import { addSpanOption, IMAGE_OPTION, type ImageArguments, imagePrompt } from "./image-prompt.ts";
 import { quote, table } from "./layout.ts";
 import { printResult } from "./output.ts";
 import {
+  addModelOptions,
   formatSetting,
-  MODEL_OPTION,
   type ModelArguments,
   type Setting,
   settingOf,
@@ -55,9 +55,8 @@ export function attendCommand(): Command {
       'attend --model ./llava --image cat.png --prompt "USER: <image>\\nWhat is it? ASSISTANT:" --out map.png',
       'attend --model ./llava --image cat.png --prompt "USER: <image>\\nWhat is it? ASSISTANT:" --layer 14 --head 3 --out map.html',
     ],
-  )
-    .requiredOption(...MODEL_OPTION)
-    .requiredOption(...IMAGE_OPTION, listed);
+  );
+  addModelOptions(command).requiredOption(...IMAGE_OPTION, listed);
   return addSpanOption(addPromptOptions(command))
     .option("--token <n>", "position of the token that attends", position, -1)
     .option(

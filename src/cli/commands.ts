@@ -3,6 +3,7 @@ import { attendCommand } from "./attend.ts";
 import { convertCommand } from "./convert.ts";
 import { demoCommand } from "./demo.ts";
 import { devicesCommand } from "./devices.ts";
+import { exportCommand } from "./export.ts";
 import { extractCommand } from "./extract.ts";
 import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
@@ -23,5 +24,6 @@ export const COMMANDS: readonly (() => Command)[] = [
   attendCommand,
   parityCommand,
   convertCommand,
+  exportCommand,
   demoCommand,
 ];

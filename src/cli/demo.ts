@@ -13,7 +13,14 @@ import { demoPage } from "./demo-page.ts";
 import { formatDemo } from "./demo-text.ts";
 import { extractVectors } from "./extraction.ts";
 import { printResult, withProgress } from "./output.ts";
-import { type Setting, settingOf, shippedModel, withModel } from "./session.ts";
+import {
+  addPartOptions,
+  type PartArguments,
+  type Setting,
+  settingOf,
+  shippedModel,
+  withModel,
+} from "./session.ts";
 import { readShippedTasks, readTask, TASK_OPTION } from "./task-file.ts";
 import { addDrawOptions, type DrawArguments } from "./task-options.ts";
 
@@ -30,7 +37,7 @@ const OTHER_ITEMS = 5;
 const SHOWN_ITEMS = 8;
 const SHOWN_TOKENS = 5;
 
-interface Arguments extends CommonArguments, DrawArguments {
+interface Arguments extends CommonArguments, PartArguments, DrawArguments {
   readonly task: string;
   readonly query?: Modality;
   readonly html?: string;
@@ -76,7 +83,7 @@ export function demoCommand(): Command {
         "what is asked about, names or pictures (default: image if the model takes any)",
       ).choices(MODALITIES),
     );
-  return addDrawOptions(command)
+  return addPartOptions(addDrawOptions(command))
     .option("--html <file>", "also write the report as a page with the pictures")
     .action(async (model: string | undefined, args: Arguments) => {
       const task = await readTask(args.task);

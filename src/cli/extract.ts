@@ -11,8 +11,8 @@ import { newCommand } from "./command.ts";
 import { showBytes, table } from "./layout.ts";
 import { printResult, withProgress } from "./output.ts";
 import {
+  addModelOptions,
   formatSetting,
-  MODEL_OPTION,
   type ModelArguments,
   type Setting,
   settingOf,
@@ -38,11 +38,12 @@ export interface ExtractReport extends Setting {
 }
 
 export function extractCommand(): Command {
-  const command = newCommand("extract", "Average an activation over prompts: a task vector for every layer", [
-    "extract --model ./smollm2 --task country-capital --out capital.safetensors",
-    "extract --model ./smollm2 --prompts shots.txt --layers 10-29 --out capital.safetensors",
-  ])
-    .requiredOption(...MODEL_OPTION)
+  const command = addModelOptions(
+    newCommand("extract", "Average an activation over prompts: a task vector for every layer", [
+      "extract --model ./smollm2 --task country-capital --out capital.safetensors",
+      "extract --model ./smollm2 --prompts shots.txt --layers 10-29 --out capital.safetensors",
+    ]),
+  )
     .requiredOption("--out <file>", "safetensors file to write")
     .option("--prompts <file>", "a prompt a line, with \\n for new lines");
   return addDrawOptions(addTaskOptions(command, "train"), 0)

@@ -3,12 +3,12 @@ import type { RgbImage } from "../images/rgb.ts";
 import type { Prompt } from "../model/prompt.ts";
 import type { Tokenizer } from "../model/tokenizer.ts";
 import type { PatchableModel } from "../patching/model.ts";
-import { number, wholeNumber } from "./arguments.ts";
+import { listed, number, wholeNumber } from "./arguments.ts";
 import { newCommand } from "./command.ts";
 import { EDIT_HELP, type EditArgument, editArgument, editOf, showEdit } from "./edit-argument.ts";
-import { IMAGE_OPTION, listed, loadImages } from "./image-prompt.ts";
+import { IMAGE_OPTION, loadImages } from "./image-prompt.ts";
 import { note, printResult } from "./output.ts";
-import { formatSetting, MODEL_OPTION, type ModelArguments, settingOf, withModel } from "./session.ts";
+import { addModelOptions, formatSetting, type ModelArguments, settingOf, withModel } from "./session.ts";
 import { addPromptOptions, type PromptArguments, promptText } from "./text-files.ts";
 import { readVectorFile, vectorsOf } from "./vector-files.ts";
 
@@ -30,8 +30,7 @@ export function generateCommand(): Command {
     'generate --model ./llava --image cat.png --prompt "USER: <image>\\nWhat is it? ASSISTANT:"',
     'generate --model ./smollm2 --prompt "Q: Italy\\nA:" --edit set:resid_post.21@-1=capital.safetensors',
   ]);
-  command.requiredOption(...MODEL_OPTION);
-  return addPromptOptions(command)
+  return addPromptOptions(addModelOptions(command))
     .option(...IMAGE_OPTION, listed)
     .option("--chat", "the prompt is a user's message: put it through the checkpoint's chat template")
     .option("--max-new-tokens <n>", "most tokens to add", wholeNumber(1), 64)

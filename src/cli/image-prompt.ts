@@ -17,11 +17,6 @@ export const IMAGE_OPTION = [
   "PNG, JPEG or WebP file or URL, for an <image> in the prompt; once for each",
 ] as const;
 
-/** For options that may be given several times. */
-export function listed(text: string, previous: readonly string[] = []): string[] {
-  return [...previous, text];
-}
-
 export function addSpanOption(command: Command): Command {
   return command.option("--span <name>", "which image to look at: image, image2, …", "image");
 }

@@ -1,5 +1,6 @@
 import { type Shape, showShape, sizeOf } from "../tensor/shape.ts";
 import type {
+  AdapterReport,
   ArchitectureReport,
   InspectReport,
   MemoryReport,
@@ -24,6 +25,7 @@ export function formatInspection(report: InspectReport, { everyTensor = false } 
   const isLoneFile = !architecture;
   if (isLoneFile) sections.push(metadataTable(report.files[0]!.metadata));
   sections.push(everyTensor || isLoneFile ? tensorTable(tensors) : groupedTensorTable(tensors));
+  if (report.adapters.length > 0) sections.push(adapterTable(report.adapters));
   if (tokenizer) sections.push("problem" in tokenizer ? `tokenizer: ${tokenizer.problem}` : about(tokenizer));
   if (memory) {
     const unknown =
@@ -135,6 +137,17 @@ function groupedTensorTable(tensors: readonly TensorReport[]): string {
     showBytes(bytes),
   ]);
   return table([["tensor", "dtype", "shape", "", "parameters", "size"], ...rows], [3, 4, 5]);
+}
+
+function adapterTable(adapters: readonly AdapterReport[]): string {
+  const rows = adapters.map(({ name, layers, ranks, replaced, parameters, bytes }) => [
+    name,
+    `${layers} linear layers${replaced.length > 0 ? `, ${replaced.length} whole tensors` : ""}`,
+    ranks.join(", "),
+    showCount(parameters),
+    showBytes(bytes),
+  ]);
+  return table([["LoRA on top", "", "rank", "parameters", "size"], ...rows], [3, 4]);
 }
 
 function about({ size, specialTokens, prefix, suffix, chatTemplate }: TokenizerReport): string {

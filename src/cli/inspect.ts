@@ -1,8 +1,10 @@
 import type { Command } from "commander";
 import { platform } from "#platform";
+import type { Adapter } from "../model/adapter.ts";
 import { findChatTemplate } from "../model/chat-template.ts";
-import { type Checkpoint, openCheckpoint } from "../model/checkpoint.ts";
+import type { Checkpoint } from "../model/checkpoint.ts";
 import type { DecoderConfig } from "../model/decoder-config.ts";
+import { openCheckpoint } from "../model/open-checkpoint.ts";
 import { familyOf } from "../model/registry.ts";
 import { type SiteMap, siteInfo, siteMapOf, siteNames } from "../model/site-shapes.ts";
 import { createTokenizer, type Tokenizer } from "../model/tokenizer.ts";
@@ -12,7 +14,7 @@ import { type Shape, sizeOf } from "../tensor/shape.ts";
 import { type CommonArguments, newCommand } from "./command.ts";
 import { formatInspection } from "./inspect-text.ts";
 import { printResult } from "./output.ts";
-import { adapterName } from "./session.ts";
+import { adapterName, addPartOptions, checkpointOptions, type PartArguments } from "./session.ts";
 
 /** Something that could not be found out, and why. */
 export interface Problem {
@@ -65,39 +67,59 @@ export interface MemoryReport {
   readonly windowed: readonly string[];
 }
 
+/** A LoRA adapter on top of the tensors. */
+export interface AdapterReport {
+  readonly name: string;
+  /** Linear layers that it changes. */
+  readonly layers: number;
+  /** From the least to the greatest. */
+  readonly ranks: readonly number[];
+  /** Whole tensors that it brings along (`modules_to_save`). */
+  readonly replaced: readonly string[];
+  readonly parameters: number;
+  readonly bytes: number;
+}
+
 export interface InspectReport {
   readonly checkpoint: string;
   readonly files: readonly { readonly name: string; readonly metadata: Readonly<Record<string, unknown>> }[];
   readonly parameters: number;
   readonly bytes: number;
   readonly dtypes: readonly { readonly dtype: string; readonly bytes: number }[];
+  /** Without what adapters add. */
   readonly tensors: readonly TensorReport[];
+  readonly adapters: readonly AdapterReport[];
   /** These three are missing for a lone file. */
   readonly architecture?: ArchitectureReport | Problem;
   readonly tokenizer?: TokenizerReport | Problem;
   readonly memory?: MemoryReport | Problem;
 }
 
-interface Arguments extends CommonArguments {
+interface Arguments extends CommonArguments, PartArguments {
   readonly tensors?: boolean;
 }
 
 export function inspectCommand(): Command {
-  return newCommand("inspect", "What is in a checkpoint: architecture, sites, tensors, tokenizer, memory", [
-    "inspect HuggingFaceTB/SmolLM2-135M-Instruct",
-    "inspect ./smollm2 --tensors",
-    "inspect model.gguf",
-  ])
+  const command = newCommand(
+    "inspect",
+    "What is in a checkpoint: architecture, sites, tensors, tokenizer, memory",
+    [
+      "inspect HuggingFaceTB/SmolLM2-135M-Instruct",
+      "inspect ./smollm2 --tensors",
+      "inspect ./smollm2 --lora ./adapter",
+      "inspect model.gguf",
+    ],
+  )
     .argument("<checkpoint>", "a folder, its URL, a hub id, or a lone .safetensors or .gguf file")
-    .option("--tensors", "list every tensor of a model; JSON and lone files always do")
-    .action(async (ref: string, { json, adapter, tensors }: Arguments) => {
-      const report = await inspect(ref, adapter);
-      printResult(report, json, (r) => formatInspection(r, { everyTensor: tensors ?? false }));
-    });
+    .option("--tensors", "list every tensor of a model; JSON and lone files always do");
+  return addPartOptions(command).action(async (ref: string, args: Arguments) => {
+    const report = await inspect(ref, args);
+    printResult(report, args.json, (r) => formatInspection(r, { everyTensor: args.tensors ?? false }));
+  });
 }
 
-async function inspect(ref: string, adapter: AdapterChoice | undefined): Promise<InspectReport> {
-  await using checkpoint = await openCheckpoint(ref, { accessToken: process.env.HF_TOKEN });
+async function inspect(ref: string, args: Arguments): Promise<InspectReport> {
+  await using checkpoint = await openCheckpoint(ref, checkpointOptions(args));
   const { name, entries, files, config } = checkpoint;
   const bytesOf = new Map<string, number>();
   for (const { stored, storedBytes } of entries)
@@ -109,6 +131,7 @@ async function inspect(ref: string, adapter: AdapterChoice | undefined): Promise
     bytes: checkpoint.storedBytes,
     dtypes: [...bytesOf].map(([dtype, bytes]) => ({ dtype, bytes })).sort((a, b) => b.bytes - a.bytes),
     tensors: entries.map(({ name, stored, shape, storedBytes: bytes }) => ({ name, stored, shape, bytes })),
+    adapters: checkpoint.adapters.map(adapterReport),
   };
   if (!config) return contents;
   const tokenizer = await orProblem(CheckpointError, () => openTokenizer(checkpoint));
@@ -118,7 +141,21 @@ async function inspect(ref: string, adapter: AdapterChoice | undefined): Promise
     ...contents,
     architecture,
     tokenizer: "problem" in tokenizer ? tokenizer : await tokenizerReport(checkpoint, tokenizer),
-    memory: await orProblem(DeviceError, () => memoryOn(adapter, checkpoint, decoder)),
+    memory: await orProblem(DeviceError, () => memoryOn(args.adapter, checkpoint, decoder)),
+  };
+}
+
+function adapterReport({ name, entries }: Adapter): AdapterReport {
+  const all = [...entries];
+  const halves = all.filter(([key]) => key.endsWith(".lora_A.weight"));
+  const ranks = new Set(halves.map(([, { shape }]) => shape[0]!));
+  return {
+    name,
+    layers: halves.length,
+    ranks: [...ranks].sort((a, b) => a - b),
+    replaced: all.flatMap(([key]) => (/\.lora_[AB]\./.test(key) ? [] : [key])),
+    parameters: all.reduce((sum, [, { shape }]) => sum + sizeOf(shape), 0),
+    bytes: all.reduce((sum, [, { storedBytes }]) => sum + storedBytes, 0),
   };
 }
 

@@ -3,17 +3,17 @@ import type { LayerSite } from "../model/sites.ts";
 import { logitLens } from "../patching/logit-lens.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { type Positions, resolvePositions } from "../patching/positions.ts";
-import { layerSite, layers, positions, wholeNumber } from "./arguments.ts";
+import { layerSite, layers, listed, positions, wholeNumber } from "./arguments.ts";
 import { newCommand } from "./command.ts";
 import { figureFiles } from "./figure-files.ts";
-import { addSpanOption, IMAGE_OPTION, type ImageArguments, listed } from "./image-prompt.ts";
+import { addSpanOption, IMAGE_OPTION, type ImageArguments } from "./image-prompt.ts";
 import { quote, showPercent, table, terminalWidth } from "./layout.ts";
 import { type LensPosition, lensPositions, type SpelledCell, spellCells } from "./lens-cells.ts";
 import { formatImageLens, lensImage } from "./lens-image.ts";
 import { printResult } from "./output.ts";
 import {
+  addModelOptions,
   formatSetting,
-  MODEL_OPTION,
   type ModelArguments,
   type Setting,
   settingOf,
@@ -43,8 +43,7 @@ export function lensCommand(): Command {
     'lens --model ./smollm2 --prompt "Q: Italy\\nA:" --at -1 --top 8 --layers 15-29',
     'lens --model ./llava --image cat.png --prompt "USER: <image>\\nWhat is it? ASSISTANT:" --out lens.html',
   ]);
-  command.requiredOption(...MODEL_OPTION);
-  return addSpanOption(addPromptOptions(command))
+  return addSpanOption(addPromptOptions(addModelOptions(command)))
     .option(...IMAGE_OPTION, listed)
     .option("--out <file>", "with --image: .png, .svg or .html to write; may be repeated", figureFiles)
     .option("--site <site>", "which activation of each layer", layerSite, "resid_post")

@@ -1,22 +1,20 @@
-import { join } from "node:path";
 import type { Command } from "commander";
 import { loadDualEncoder } from "../patching/dual-encoder.ts";
 import { loadModel } from "../patching/model.ts";
-import { cacheFolder } from "../platform/node-cache.ts";
+import { cachedModel } from "../platform/node-cache.ts";
 import { type Device, openDevice } from "../tensor/device.ts";
 import { CheckpointError, XpatchError } from "../tensor/errors.ts";
-import { type CommonArguments, newCommand } from "./command.ts";
+import { newCommand } from "./command.ts";
 import { printResult } from "./output.ts";
 import { checkDualCases, isDual } from "./parity-dual.ts";
 import { CaseFolder, type GoldenCase } from "./parity-folder.ts";
 import { checkReal } from "./parity-real.ts";
 import { formatParity, newReport, type ParityReport, type ParityResult } from "./parity-report.ts";
 import { checkTextCases } from "./parity-text.ts";
-import { MODEL_OPTION, settingOf, withModel } from "./session.ts";
+import { addModelOptions, type ModelArguments, settingOf, withModel } from "./session.ts";
 
-interface Arguments extends CommonArguments {
+interface Arguments extends ModelArguments {
   readonly real?: string;
-  readonly model: string;
 }
 
 export function parityCommand(): Command {
@@ -24,21 +22,23 @@ export function parityCommand(): Command {
     "parity fixtures/llama fixtures/mistral",
     "parity --real fixtures/real/smollm2.json",
   ]);
-  return command
+  command
     .argument("[folders...]", "folders with case.json, golden.safetensors and a checkpoint")
-    .option("--real <json>", "a real model's goldens instead, with a .golden.safetensors beside them")
-    .option(...MODEL_OPTION, join(cacheFolder(), "models", "smollm2-135m-instruct"))
-    .action(async (folders: string[], args: Arguments) => {
+    .option("--real <json>", "a real model's goldens instead, with a .golden.safetensors beside them");
+  return addModelOptions(command, cachedModel("smollm2-135m-instruct")).action(
+    async (folders: string[], args: Arguments) => {
       if (folders.length > 0 === (args.real !== undefined)) {
         return command.error("error: expected either case folders or --real");
       }
-      const { real } = args;
+      const { real, lora, base } = args;
+      if (!real && (lora || base)) return command.error("error: --lora and --base go with --real only");
       const results = real
         ? [await withModel(args, (model) => checkReal(real, model))]
         : await checkFolders(folders, args);
       printResult(results, args.json, formatParity);
       if (!results.every(({ passed }) => passed)) process.exitCode = 1;
-    });
+    },
+  );
 }
 
 /** A folder that cannot be run is a failure of its own and keeps nobody from the others. */

@@ -7,15 +7,15 @@ import type { PatchableModel } from "../patching/model.ts";
 import { poolOf, promptInContext, specify } from "../patching/specification.ts";
 import { patchOf } from "../patching/sweep.ts";
 import type { TaskVectorOrigin } from "../patching/task-vectors.ts";
-import { position, wholeNumber } from "./arguments.ts";
+import { listed, position, wholeNumber } from "./arguments.ts";
 import { newCommand } from "./command.ts";
-import { IMAGE_OPTION, listed, loadImages } from "./image-prompt.ts";
+import { IMAGE_OPTION, loadImages } from "./image-prompt.ts";
 import { quote, table } from "./layout.ts";
 import { printResult } from "./output.ts";
 import { type LayerOrigin, type PatchSource, showLayerOrigin, vectorsFor } from "./patch-vectors.ts";
 import {
+  addModelOptions,
   formatSetting,
-  MODEL_OPTION,
   type ModelArguments,
   type Setting,
   settingOf,
@@ -60,8 +60,7 @@ export function patchCommand(): Command {
     "patch --task country-capital --spec instruction --question Italy",
     'patch --model ./smollm2 --vectors capital.safetensors --layer 21 --prompt "Q: Italy\\nA:"',
   ]);
-  command
-    .option(...MODEL_OPTION, shippedModel())
+  addModelOptions(command, shippedModel())
     .option("--vectors <file>", "instead of a task: vectors that xpatch extract wrote")
     .option("--question <text>", "asks about that, by the template")
     .option(...IMAGE_OPTION, listed, [])

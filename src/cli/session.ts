@@ -1,8 +1,10 @@
 import { isAbsolute, relative } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { Command } from "commander";
 import type { LoadOptions } from "../model/language-model.ts";
 import { loadModel, type PatchableModel } from "../patching/model.ts";
 import { openDevice } from "../tensor/device.ts";
+import { listed } from "./arguments.ts";
 import type { CommonArguments } from "./command.ts";
 import { withProgress } from "./output.ts";
 
@@ -12,20 +14,33 @@ export interface Setting {
   readonly family: string;
   /** Dtypes of the weights as stored, most bytes first. */
   readonly dtypes: readonly string[];
+  /** LoRA adapters on top of the weights; missing where there are none. */
+  readonly adapters?: readonly string[];
   readonly adapter: string;
   /** Of whatever is drawn at random; missing where nothing is. */
   readonly seed?: number;
 }
 
-export interface ModelArguments extends CommonArguments {
+/** A model by its reference, and what to put it together with. */
+export interface PartArguments {
+  readonly lora?: readonly string[];
+  readonly base?: string;
+}
+
+export interface ModelArguments extends CommonArguments, PartArguments {
   readonly model: string;
 }
 
-/** What --model takes; every command that runs a model has it. */
-export const MODEL_OPTION = [
-  "--model <ref>",
-  "a folder, the URL of one, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct",
-] as const;
+/** --model, which every command that runs a model has, and the options of {@link PartArguments}. */
+export function addModelOptions(command: Command, defaultModel?: string): Command {
+  const model = [
+    "--model <ref>",
+    "a folder, the URL of one, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct",
+  ] as const;
+  if (defaultModel === undefined) command.requiredOption(...model);
+  else command.option(...model, defaultModel);
+  return addPartOptions(command);
+}
 
 /** The model that comes with xpatch; from within the checkout by its short name. */
 export function shippedModel(): string {
@@ -35,29 +50,41 @@ export function shippedModel(): string {
   return isAbsolute(short) || short.startsWith("..") ? path : `./${short}`;
 }
 
-/** Opens a device, loads the model, and closes both behind `use`. Gated models of the hub need HF_TOKEN. */
+export function addPartOptions(command: Command): Command {
+  return command
+    .option("--lora <ref>", "a LoRA adapter of PEFT to put on top; may be repeated", listed)
+    .option("--base <ref>", "where the base of an assembled model or of an adapter is");
+}
+
+/** The options of `loadModel` and `openCheckpoint`. Gated models of the hub need HF_TOKEN. */
+export function checkpointOptions({ lora, base }: PartArguments) {
+  return { adapters: lora, base, accessToken: process.env.HF_TOKEN };
+}
+
+/** Opens a device, loads the model, and closes both behind `use`. */
 export async function withModel<T>(
-  { model: ref, adapter }: ModelArguments,
+  args: ModelArguments,
   use: (model: PatchableModel) => Promise<T>,
 ): Promise<T> {
-  await using device = await openDevice({ adapter });
+  await using device = await openDevice({ adapter: args.adapter });
   using model = await withProgress("loading the model", (update) => {
     const onProgress: LoadOptions["onProgress"] = ({ loadedBytes, totalBytes }) =>
       update(loadedBytes, totalBytes);
-    return loadModel(ref, { device, accessToken: process.env.HF_TOKEN, onProgress });
+    return loadModel(args.model, { ...checkpointOptions(args), device, onProgress });
   });
   return await use(model);
 }
 
 export function settingOf(
-  model: Pick<PatchableModel, "name" | "family" | "storedDtypes" | "device">,
+  model: Pick<PatchableModel, "name" | "family" | "storedDtypes" | "adapters" | "device">,
   seed?: number,
 ): Setting {
-  const { name, family, storedDtypes: dtypes, device } = model;
+  const { name, family, storedDtypes: dtypes, adapters, device } = model;
   return {
     model: name,
     family,
     dtypes,
+    ...(adapters.length > 0 && { adapters }),
     adapter: adapterName(device.info),
     ...(seed !== undefined && { seed }),
   };
@@ -68,8 +95,10 @@ export function adapterName(info: { description: string; device: string; vendor:
   return info.description || info.device || info.vendor || "unnamed";
 }
 
-export function formatSetting({ model, family, dtypes, adapter, seed }: Setting): string {
-  const parts = [`${model} (${family}, ${dtypes.join(" and ")})`, adapter];
+export function formatSetting({ model, family, dtypes, adapters, adapter, seed }: Setting): string {
+  const parts = [`${model} (${family}, ${dtypes.join(" and ")})`];
+  if (adapters) parts.push(`LoRA ${adapters.join(", ")}`);
+  parts.push(adapter);
   if (seed !== undefined) parts.push(`seed ${seed}`);
   return parts.join(" · ");
 }

@@ -13,8 +13,8 @@ import { newCommand } from "./command.ts";
 import { bar, showPercent, table } from "./layout.ts";
 import { printResult, withProgress } from "./output.ts";
 import {
+  addModelOptions,
   formatSetting,
-  MODEL_OPTION,
   type ModelArguments,
   type Setting,
   settingOf,
@@ -45,11 +45,12 @@ export interface SweepReport extends Setting {
 }
 
 export function sweepCommand(): Command {
-  const command = newCommand("sweep", "Patch each layer's task vector into queries: accuracy by layer", [
-    "sweep --model ./smollm2 --vectors capital.safetensors --task country-capital",
-    "sweep --model ./smollm2 --vectors capital.safetensors --queries queries.tsv --layers 15-25",
-  ])
-    .requiredOption(...MODEL_OPTION)
+  const command = addModelOptions(
+    newCommand("sweep", "Patch each layer's task vector into queries: accuracy by layer", [
+      "sweep --model ./smollm2 --vectors capital.safetensors --task country-capital",
+      "sweep --model ./smollm2 --vectors capital.safetensors --queries queries.tsv --layers 15-25",
+    ]),
+  )
     .requiredOption("--vectors <file>", "task vectors that xpatch extract wrote")
     .option(
       "--queries <file>",

@@ -1,16 +1,10 @@
 import type { ByteSource } from "../platform/platform.ts";
-import { decode, f16Bits } from "../tensor/dtype.ts";
-import { CheckpointError } from "../tensor/errors.ts";
+import { asFloats } from "./float-chunks.ts";
+import { type FolderSink, jsonFile } from "./folder-sink.ts";
 import { GgufFile } from "./gguf.ts";
 import { llamaConfig, llamaTensors } from "./gguf-llama.ts";
 import { tokenizerFiles } from "./gguf-tokenizer.ts";
 import { writeSafetensors } from "./safetensors-writer.ts";
-import type { TensorEntry } from "./tensor-entry.ts";
-
-/** Takes one file after the other; has to have consumed the chunks when its promise resolves. */
-export interface FolderSink {
-  write(fileName: string, chunks: AsyncIterable<Uint8Array>): Promise<void>;
-}
 
 /**
  * Writes a GGUF file of architecture `llama` as a Hugging Face folder: model.safetensors, tokenizer.json,
@@ -26,38 +20,10 @@ export async function convertGguf(source: ByteSource, sink: FolderSink): Promise
     name: entry.name,
     stored: "F16",
     shape: entry.shape,
-    data: () => asF16(entry, source.name),
+    data: () => asFloats(entry, "f16", source.name),
   }));
   await sink.write("model.safetensors", writeSafetensors(tensors, { format: "pt" }));
   await sink.write("tokenizer.json", jsonFile(tokenizer.tokenizer));
   await sink.write("tokenizer_config.json", jsonFile(tokenizer.config));
   await sink.write("config.json", jsonFile(config));
-}
-
-async function* asF16(entry: TensorEntry, file: string): AsyncGenerator<Uint8Array, void, undefined> {
-  const { name, dtype } = entry;
-  for await (const chunk of entry.stream()) {
-    if (dtype === "f16") {
-      yield chunk;
-      continue;
-    }
-    if (dtype !== "f32" && dtype !== "bf16") throw new CheckpointError(`${file}: ${name} holds ${dtype}`);
-    const values =
-      dtype === "f32"
-        ? new Float32Array(chunk.buffer, chunk.byteOffset, chunk.length / 4)
-        : decode(chunk, dtype, chunk.length / 2);
-    const halves = new Uint16Array(values.length);
-    for (let i = 0; i < values.length; i++) {
-      const half = f16Bits(values[i]!);
-      if ((half & 0x7c00) === 0x7c00) {
-        throw new CheckpointError(`${file}: ${name} has ${values[i]}, not a finite f16`);
-      }
-      halves[i] = half;
-    }
-    yield new Uint8Array(halves.buffer);
-  }
-}
-
-async function* jsonFile(value: object): AsyncGenerator<Uint8Array, void, undefined> {
-  yield new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
 }

@@ -9,12 +9,12 @@ import type { Scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { type AttentionPooling, readAttentionPooling } from "./attention-pooling.ts";
 import { promptFromIds } from "./build-prompt.ts";
-import { openCheckpoint } from "./checkpoint.ts";
 import { ConfigReader, isObject, type JsonObject } from "./config.ts";
 import type { Folder } from "./folder.ts";
 import { takeRows } from "./forward.ts";
 import type { LoadOptions } from "./language-model.ts";
 import type { Linear } from "./linear.ts";
+import { openCheckpoint } from "./open-checkpoint.ts";
 import type { Pass } from "./pass.ts";
 import type { Prompt } from "./prompt.ts";
 import type { SiteMap } from "./site-shapes.ts";
@@ -57,6 +57,8 @@ export class DualEncoder {
   readonly device: Device;
   /** Dtypes of the weights as stored, most bytes first. */
   readonly storedDtypes: readonly string[];
+  /** Folders, URLs or hub ids of the LoRA adapters that are part of it. */
+  readonly adapters: readonly string[];
   readonly config: DualEncoderConfig;
   readonly tokenizer: Tokenizer;
   readonly processor: ProcessorSettings;
@@ -65,13 +67,17 @@ export class DualEncoder {
 
   /** Use `loadDualEncoder`. */
   constructor(
-    parts: Pick<DualEncoder, "name" | "device" | "storedDtypes" | "config" | "tokenizer" | "processor">,
+    parts: Pick<
+      DualEncoder,
+      "name" | "device" | "storedDtypes" | "adapters" | "config" | "tokenizer" | "processor"
+    >,
     network: DualEncoderNetwork,
     memory: Scope,
   ) {
     this.name = parts.name;
     this.device = parts.device;
     this.storedDtypes = parts.storedDtypes;
+    this.adapters = parts.adapters;
     this.config = parts.config;
     this.tokenizer = parts.tokenizer;
     this.processor = parts.processor;
@@ -162,7 +168,7 @@ export async function loadDualEncoderParts(
   ref: string | Folder,
   options: LoadOptions,
 ): Promise<ConstructorParameters<typeof DualEncoder>> {
-  const { device, onProgress } = options;
+  const { device } = options;
   await using checkpoint = await openCheckpoint(ref, options);
   const { config: json, name } = checkpoint;
   const where = `${name}/config.json`;
@@ -175,10 +181,15 @@ export async function loadDualEncoderParts(
     (await checkpoint.json("preprocessor_config.json")) ?? (await checkpoint.json("processor_config.json"));
   if (preprocessor === undefined) throw new CheckpointError(`${name}: there is no preprocessor_config.json`);
   const processor = readProcessorConfig(preprocessor);
-  const { built, memory } = await loadWeights(checkpoint, device, (w) => build(w, config), onProgress);
+  const { built, memory } = await loadWeights(checkpoint, device, (w) => build(w, config), options);
   const logitScale = memory.enter(() => exp(built.logitScale));
   const { storedDtypes } = checkpoint;
-  return [{ name, device, storedDtypes, config, tokenizer, processor }, { ...built, logitScale }, memory];
+  const adapters = checkpoint.adapters.map((adapter) => adapter.name);
+  return [
+    { name, device, storedDtypes, adapters, config, tokenizer, processor },
+    { ...built, logitScale },
+    memory,
+  ];
 }
 
 function readConfig(json: JsonObject, where: string): DualEncoderConfig {

@@ -1,7 +1,11 @@
 import { platform } from "#platform";
 import type { ByteSource } from "../platform/platform.ts";
 import { CheckpointError } from "../tensor/errors.ts";
+import { isObject, type JsonObject } from "./config.ts";
 import { blobSource, memorySource, urlSource } from "./sources.ts";
+
+/** The largest real tokenizer.json files have about 35 MB. */
+const MAX_TEXT_BYTES = 256 * 2 ** 20;
 
 /** Where a checkpoint's files are: a local folder, a URL prefix, the hub, or memory. */
 export interface Folder {
@@ -53,6 +57,72 @@ export function memoryFolder(files: ReadonlyMap<string, Uint8Array | Blob>, name
       return file && memorySource(file, `${name}/${path}`);
     },
   };
+}
+
+/**
+ * The folder at a relative path in another, or beside it (`../llm`). What it opens is asked of the outer one, so that it
+ * lies wherever that does.
+ */
+export function subfolder(folder: Folder, path: string): Folder {
+  if (path === ".") return folder;
+  return {
+    name: withoutParents(`${folder.name}/${path}`),
+    open: (file) => folder.open(withoutParents(`${path}/${file}`)),
+  };
+}
+
+/** The path with each `name/..` taken out. */
+function withoutParents(path: string): string {
+  for (let shorter = path, longer: string; ; ) {
+    longer = shorter;
+    shorter = longer.replace(/(^|\/)(?!\.{1,2}\/)[^/]+\/\.\.\//, "$1");
+    if (shorter === longer) return shorter;
+  }
+}
+
+/** The files of the first folder and, where it lacks one, those of the second. */
+export function overlay(first: Folder, second: Folder): Folder {
+  return { name: first.name, open: async (path) => (await first.open(path)) ?? second.open(path) };
+}
+
+/** A file as text; undefined when there is none. Throws CheckpointError. */
+export async function readText(folder: Folder, path: string): Promise<string | undefined> {
+  checkPath(path, folder.name);
+  const source = await folder.open(path);
+  if (!source) return undefined;
+  try {
+    if (source.size > MAX_TEXT_BYTES) {
+      throw new CheckpointError(
+        `${source.name}: ${source.size} bytes are over the limit of ${MAX_TEXT_BYTES}`,
+      );
+    }
+    const bytes = await source.read(0, source.size);
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    throw new CheckpointError(`${source.name}: not UTF-8`, { cause: error });
+  } finally {
+    await source.close();
+  }
+}
+
+/** A file as JSON; undefined when there is none. Throws CheckpointError. */
+export async function readJson(folder: Folder, path: string): Promise<unknown> {
+  const text = await readText(folder, path);
+  if (text === undefined) return undefined;
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    const problem = cause instanceof Error ? cause.message : String(cause);
+    throw new CheckpointError(`${folder.name}/${path}: not valid JSON: ${problem}`, { cause });
+  }
+}
+
+/** A file that holds a JSON object; undefined when there is none. Throws CheckpointError. */
+export async function readJsonObject(folder: Folder, path: string): Promise<JsonObject | undefined> {
+  const json = await readJson(folder, path);
+  if (json === undefined || isObject(json)) return json;
+  throw new CheckpointError(`${folder.name}/${path}: expected an object`);
 }
 
 export interface HubOptions {

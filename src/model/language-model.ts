@@ -9,21 +9,22 @@ import {
   promptFromIds,
 } from "./build-prompt.ts";
 import { type ChatMessage, type ChatOptions, chatPrompt, findChatTemplate } from "./chat-template.ts";
-import { type CheckpointOptions, openCheckpoint } from "./checkpoint.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+import { isObject, type JsonObject } from "./config.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
+import type { Family } from "./family.ts";
 import type { Folder } from "./folder.ts";
 import type { Network } from "./network.ts";
+import { type CheckpointOptions, openCheckpoint } from "./open-checkpoint.ts";
 import type { Prompt } from "./prompt.ts";
 import { familyOf } from "./registry.ts";
 import { type SiteMap, siteMapOf } from "./site-shapes.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
 import type { PromptImage } from "./vision-setup.ts";
-import { type LoadProgress, loadWeights } from "./weights.ts";
+import { loadWeights, type WeightOptions } from "./weights.ts";
 
-export interface LoadOptions extends CheckpointOptions {
+export interface LoadOptions extends CheckpointOptions, WeightOptions {
   device: Device;
-  /** Called as weights arrive. */
-  onProgress?: (progress: LoadProgress) => void;
 }
 
 /** The parts of a loaded model; `loadModel` of the patching room puts its methods on them. */
@@ -39,17 +40,26 @@ export interface ModelParts {
   readonly endIds: ReadonlySet<number>;
   /** Dtypes of the weights as stored, most bytes first. */
   readonly storedDtypes: readonly string[];
+  /** Folders, URLs or hub ids of the LoRA adapters that are part of it. */
+  readonly adapters: readonly string[];
   /** Holds the weights. */
   readonly memory: Scope;
 }
 
-/**
- * Loads a Hugging Face checkpoint: a folder, a URL, or a hub id such as `HuggingFaceTB/SmolLM2-135M-Instruct`. Throws
- * CheckpointError for what is damaged, missing or not supported.
- */
-export async function loadParts(ref: string | Folder, options: LoadOptions): Promise<ModelParts> {
-  const { device, onProgress } = options;
-  await using checkpoint = await openCheckpoint(ref, options);
+/** Everything about a language model but its weights. */
+export interface ModelFiles {
+  readonly family: Family;
+  /** config.json */
+  readonly config: JsonObject;
+  readonly decoder: DecoderConfig;
+  readonly tokenizer: Tokenizer;
+  readonly chatTemplate: string | undefined;
+  /** Ids that end an answer, from generation_config.json or config.json. */
+  readonly endIds: ReadonlySet<number>;
+}
+
+/** Reads and checks the files around the weights. Throws CheckpointError. */
+export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles> {
   const { config, name } = checkpoint;
   if (!config)
     throw new CheckpointError(
@@ -73,21 +83,33 @@ export async function loadParts(ref: string | Folder, options: LoadOptions): Pro
     tokenizerConfig,
   });
   const generation = (await checkpoint.json("generation_config.json")) as Record<string, unknown> | undefined;
+  const text = isObject(config["text_config"]) ? config["text_config"] : config;
+  const endIds = generation?.["eos_token_id"] ?? config["eos_token_id"] ?? text["eos_token_id"];
+  return { family, config, decoder, tokenizer, chatTemplate, endIds: idsOf(endIds) };
+}
+
+/**
+ * Loads a Hugging Face checkpoint: a folder, a URL, or a hub id such as `HuggingFaceTB/SmolLM2-135M-Instruct`; see
+ * `openCheckpoint` for assembled models and adapters. Throws CheckpointError for what is damaged, missing or not
+ * supported.
+ */
+export async function loadParts(ref: string | Folder, options: LoadOptions): Promise<ModelParts> {
+  await using checkpoint = await openCheckpoint(ref, options);
+  const { family, config, decoder, ...files } = await readModelFiles(checkpoint);
   const { built: network, memory } = await loadWeights(
     checkpoint,
-    device,
+    options.device,
     (weights) => family.build(weights, decoder, config),
-    onProgress,
+    options,
   );
   return {
-    name,
+    ...files,
+    name: checkpoint.name,
     family: family.modelType,
     network,
-    tokenizer,
-    chatTemplate,
     imageRules: family.imageRules?.(decoder),
-    endIds: idsOf(generation?.["eos_token_id"] ?? config["eos_token_id"]),
     storedDtypes: checkpoint.storedDtypes,
+    adapters: checkpoint.adapters.map(({ name }) => name),
     memory,
   };
 }
@@ -105,6 +127,7 @@ export class LanguageModel {
   readonly tokenizer: Tokenizer;
   readonly endIds: ReadonlySet<number>;
   readonly storedDtypes: readonly string[];
+  readonly adapters: readonly string[];
   readonly #chatTemplate: string | undefined;
   readonly #imageRules: ImageRules<PromptImage> | undefined;
   readonly #memory: Scope;
@@ -116,6 +139,7 @@ export class LanguageModel {
     this.tokenizer = parts.tokenizer;
     this.endIds = parts.endIds;
     this.storedDtypes = parts.storedDtypes;
+    this.adapters = parts.adapters;
     this.#chatTemplate = parts.chatTemplate;
     this.#imageRules = parts.imageRules;
     this.#memory = parts.memory;

@@ -25,9 +25,23 @@ export interface TensorEntry {
   stream(chunkBytes?: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined>;
 }
 
+/** The same tensor under another name. */
+export function renamed(entry: TensorEntry, name: string): TensorEntry {
+  const { shape, stored, storedBytes, dtype, byteLength } = entry;
+  return { name, shape, stored, storedBytes, dtype, byteLength, stream: (bytes) => entry.stream(bytes) };
+}
+
 /** The same bytes at an address that typed arrays of any element size accept; a copy only where it has to be. */
 export function aligned(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   return bytes.byteOffset % 8 === 0 ? bytes : bytes.slice();
+}
+
+/** The last chunk of an odd number of 16-bit elements ends in the middle of the four bytes that a write needs. */
+export function padded(chunk: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  if (chunk.length % 4 === 0) return chunk;
+  const whole = new Uint8Array(Math.ceil(chunk.length / 4) * 4);
+  whole.set(chunk);
+  return whole;
 }
 
 /** All bytes of a tensor that is known to be small. */

@@ -1,3 +1,4 @@
+import { cast } from "../kernels/copy.ts";
 import { toPreferredLayout } from "../kernels/linear.ts";
 import type { Device } from "../tensor/device.ts";
 import { CheckpointError } from "../tensor/errors.ts";
@@ -6,7 +7,8 @@ import { type Shape, sameShape, showShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { Linear } from "./linear.ts";
-import type { TensorEntry } from "./tensor-entry.ts";
+import { type LowRankUpdate, merged } from "./low-rank.ts";
+import { padded, type TensorEntry } from "./tensor-entry.ts";
 
 /** Bytes handed to the driver before waiting for it; bounds the host memory that loading takes. */
 const MAX_IN_FLIGHT_BYTES = 32 * 2 ** 20;
@@ -28,6 +30,28 @@ export interface Weights {
   linear(name: string, shape: readonly [out: number, width: number], bias?: boolean): Promise<Linear>;
 }
 
+export interface WeightOptions {
+  /**
+   * Whether adapters become part of the weights: `W + scale · B A` is computed in f32 and stored in the weight's dtype.
+   * Otherwise each layer adds what they make of its input, in f32. Default true.
+   */
+  merge?: boolean;
+  /** Called as weights arrive. */
+  onProgress?: (progress: LoadProgress) => void;
+}
+
+/** Finds out whether everything that `build` asks for is there in the right shape; see {@link loadWeights}. */
+export async function checkWeights(
+  checkpoint: Checkpoint,
+  device: Device,
+  build: (weights: Weights) => Promise<unknown>,
+): Promise<{ bytes: number }> {
+  const check = new Check(checkpoint, device);
+  await build(check);
+  check.finish();
+  return { bytes: check.bytes };
+}
+
 /**
  * Loads a model's weights, dtype as stored, with bounded host memory. `build` is called twice: first to find out whether
  * everything that it asks for is there in the right shape, before any byte of a tensor is read, then to load.
@@ -38,14 +62,13 @@ export async function loadWeights<T>(
   checkpoint: Checkpoint,
   device: Device,
   build: (weights: Weights) => Promise<T>,
-  onProgress?: (progress: LoadProgress) => void,
+  options: WeightOptions = {},
 ): Promise<{ built: T; memory: Scope }> {
-  const check = new Check(checkpoint, device);
-  await build(check);
-  check.finish();
+  const { bytes } = await checkWeights(checkpoint, device, build);
   const memory = device.openScope();
   try {
-    const built = await build(new Load(checkpoint, device, memory, check.bytes, onProgress));
+    const built = await build(new Load(checkpoint, device, memory, bytes, options));
+    await checkpoint.verify();
     await device.sync(); // reports what went wrong on the GPU while the checkpoint's name is still at hand
     device.trim(); // weights that changed their layout have left large buffers behind
     return { built, memory };
@@ -75,6 +98,7 @@ abstract class WeightsBase implements Weights {
 
 class Check extends WeightsBase {
   readonly #names = new Set<string>();
+  readonly #linear = new Set<string>();
   readonly #wrongShapes: string[] = [];
   bytes = 0;
 
@@ -95,13 +119,21 @@ class Check extends WeightsBase {
   }
 
   async linear(name: string, shape: readonly [number, number], bias = false): Promise<Linear> {
-    await this.tensor(`${name}.weight`, shape);
+    const weight = `${name}.weight`;
+    await this.tensor(weight, shape);
+    this.#linear.add(weight);
+    for (const { a, b } of this.checkpoint.updatesOf(weight)) this.bytes += a.byteLength + b.byteLength;
     if (bias) await this.tensor(`${name}.bias`, [shape[0]]);
     return new Linear(PLACEHOLDER);
   }
 
   finish(): void {
     this.checkpoint.require(this.#names);
+    const unused = this.checkpoint.updated.find((weight) => !this.#linear.has(weight));
+    if (unused !== undefined) {
+      const { adapter } = this.checkpoint.updatesOf(unused)[0]!;
+      throw new CheckpointError(`${adapter} changes ${unused}, which is no linear layer of this model`);
+    }
     if (this.#wrongShapes.length > 0) {
       throw new CheckpointError(
         `${this.checkpoint.name}: the config does not fit the tensors: ${this.#wrongShapes.slice(0, 8).join("; ")}`,
@@ -116,7 +148,8 @@ const PLACEHOLDER = Object.freeze({}) as Tensor;
 class Load extends WeightsBase {
   readonly #memory: Scope;
   readonly #totalBytes: number;
-  readonly #onProgress: ((progress: LoadProgress) => void) | undefined;
+  readonly #merge: boolean;
+  readonly #onProgress: WeightOptions["onProgress"];
   #loadedBytes = 0;
   #inFlight = 0;
 
@@ -125,19 +158,17 @@ class Load extends WeightsBase {
     device: Device,
     memory: Scope,
     totalBytes: number,
-    onProgress: ((progress: LoadProgress) => void) | undefined,
+    { merge = true, onProgress }: WeightOptions,
   ) {
     super(checkpoint, device);
     this.#memory = memory;
     this.#totalBytes = totalBytes;
+    this.#merge = merge;
     this.#onProgress = onProgress;
   }
 
   async tensor(name: string, shape: Shape): Promise<Tensor> {
-    const entry = this.checkpoint.entry(name);
-    const tensor = this.#memory.enter(() => this.device.empty(shape, entry.dtype, name));
-    await this.#fill(tensor, entry);
-    return tensor;
+    return this.#upload(this.checkpoint.entry(name), shape);
   }
 
   reshape(tensor: Tensor, shape: Shape): Tensor {
@@ -146,9 +177,38 @@ class Load extends WeightsBase {
 
   async linear(name: string, shape: readonly [number, number], bias = false): Promise<Linear> {
     const stored = await this.tensor(`${name}.weight`, shape);
+    const updates = await this.#updates(`${name}.weight`);
+    const mergeNow = this.#merge && updates.length > 0;
+    const whole = mergeNow ? this.#memory.enter(() => mergedAsStored(stored, updates)) : stored;
+    const weight = this.#preferred(whole);
+    const offset = bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined;
+    if (mergeNow) return new Linear(weight, offset);
+    return new Linear(
+      weight,
+      offset,
+      updates.map(({ a, b, scale }) => ({ a: this.#preferred(a), b: this.#preferred(b), scale })),
+    );
+  }
+
+  async #updates(weight: string): Promise<LowRankUpdate[]> {
+    const updates: LowRankUpdate[] = [];
+    for (const { a, b, scale } of this.checkpoint.updatesOf(weight)) {
+      updates.push({ a: await this.#upload(a, a.shape), b: await this.#upload(b, b.shape), scale });
+    }
+    return updates;
+  }
+
+  /** The matrix in the layout that suits the device, in place of the one given. */
+  #preferred(stored: Tensor): Tensor {
     const weight = this.#memory.enter(() => toPreferredLayout(stored));
     if (weight !== stored) stored.dispose();
-    return new Linear(weight, bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined);
+    return weight;
+  }
+
+  async #upload(entry: TensorEntry, shape: Shape): Promise<Tensor> {
+    const tensor = this.#memory.enter(() => this.device.empty(shape, entry.dtype, entry.name));
+    await this.#fill(tensor, entry);
+    return tensor;
   }
 
   async #fill(tensor: Tensor, entry: TensorEntry): Promise<void> {
@@ -167,10 +227,13 @@ class Load extends WeightsBase {
   }
 }
 
-/** The last chunk of an odd number of 16-bit elements ends in the middle of the four bytes that a write needs. */
-function padded(chunk: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
-  if (chunk.length % 4 === 0) return chunk;
-  const whole = new Uint8Array(Math.ceil(chunk.length / 4) * 4);
-  whole.set(chunk);
+/** The weight with its updates in it, in its own dtype, in place of all of them. */
+function mergedAsStored(stored: Tensor, updates: readonly LowRankUpdate[]): Tensor {
+  const whole = stored.device.scope(() => cast(merged(stored, updates), stored.dtype));
+  stored.dispose();
+  for (const { a, b } of updates) {
+    a.dispose();
+    b.dispose();
+  }
   return whole;
 }

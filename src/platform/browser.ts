@@ -34,5 +34,6 @@ export const platform: Platform = {
   name: "browser",
   requestAdapter,
   openFile,
+  cachedModel: () => undefined,
   waitForDriver: (promise) => promise, // the browser's GPU process does the waiting
 };

@@ -8,3 +8,8 @@ import { join } from "node:path";
 export function cacheFolder(env: NodeJS.ProcessEnv = process.env): string {
   return env.XPATCH_CACHE || join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "xpatch");
 }
+
+/** The folder of a model that set-up fetches, whether it is there or not. */
+export function cachedModel(name: string): string {
+  return join(cacheFolder(), "models", name);
+}

@@ -31,4 +31,6 @@ export interface Platform {
   waitForDriver<T>(promise: Promise<T>): Promise<T>;
   /** Opens a file of a local folder. Throws CheckpointError in a browser. */
   openFile(path: string): Promise<ByteSource>;
+  /** The folder where set-up puts a model of this name, whether it is there or not; undefined in a browser. */
+  cachedModel(name: string): string | undefined;
 }

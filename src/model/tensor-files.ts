@@ -1,0 +1,89 @@
+import { CheckpointError } from "../tensor/errors.ts";
+import { checkPath, type Folder, readText } from "./folder.ts";
+import { JsonReader } from "./json-reader.ts";
+import { SafetensorsFile } from "./safetensors.ts";
+import type { TensorEntry } from "./tensor-entry.ts";
+
+const WEIGHTS = "model.safetensors";
+const INDEX = "model.safetensors.index.json";
+
+/** What both kinds of tensor file offer. */
+export interface TensorFile {
+  readonly name: string;
+  readonly metadata: ReadonlyMap<string, unknown>;
+  readonly entries: readonly TensorEntry[];
+  close(): Promise<void>;
+}
+
+/** Files that whoever opens a checkpoint closes with it, or at once when something goes wrong. */
+export type OpenFiles = TensorFile[];
+
+export async function closeAll(files: readonly TensorFile[]): Promise<void> {
+  await Promise.all(files.map((file) => file.close()));
+}
+
+/** A safetensors file of a folder; undefined when there is none. Throws CheckpointError. */
+export async function openTensorFile(
+  folder: Folder,
+  path: string,
+  opened: OpenFiles,
+): Promise<SafetensorsFile | undefined> {
+  const source = await folder.open(path);
+  if (!source) return undefined;
+  try {
+    const file = await SafetensorsFile.open(source);
+    opened.push(file);
+    return file;
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+/** The tensors of model.safetensors or of all shards, by name; undefined when there is neither. Throws CheckpointError. */
+export async function openTensors(
+  folder: Folder,
+  opened: OpenFiles,
+): Promise<Map<string, TensorEntry> | undefined> {
+  const whole = await openTensorFile(folder, WEIGHTS, opened);
+  if (whole) return new Map(whole.entries.map((e) => [e.name, e]));
+
+  const where = `${folder.name}/${INDEX}`;
+  const text = await readText(folder, INDEX);
+  if (text === undefined) return undefined;
+  const entries = new Map<string, TensorEntry>();
+  for (const [path, names] of tensorsByShard(text, where)) {
+    const shard = await openTensorFile(folder, path, opened);
+    if (!shard) throw new CheckpointError(`${where} names ${path}, which is missing`);
+    for (const name of names) entries.set(name, shard.entry(name));
+  }
+  return entries;
+}
+
+/** {@link openTensors}, and a CheckpointError where there are none. */
+export async function requireTensors(folder: Folder, opened: OpenFiles): Promise<Map<string, TensorEntry>> {
+  const entries = await openTensors(folder, opened);
+  if (entries) return entries;
+  throw new CheckpointError(`${folder.name}: there is neither ${WEIGHTS} nor ${INDEX}`);
+}
+
+/** The `weight_map` of an index file, by shard; shards in the order of their names. */
+function tensorsByShard(text: string, where: string): [path: string, names: string[]][] {
+  const shards = new Map<string, string[]>();
+  let found = false;
+  const json = new JsonReader(text, where);
+  json.object((key) => {
+    if (key !== "weight_map") return json.skip();
+    found = true;
+    json.object((name) => {
+      const path = json.string();
+      checkPath(path, where);
+      const names = shards.get(path);
+      if (names) names.push(name);
+      else shards.set(path, [name]);
+    });
+  });
+  json.end();
+  if (!found) throw new CheckpointError(`${where}: there is no weight_map`);
+  return [...shards].sort(([a], [b]) => (a < b ? -1 : 1));
+}

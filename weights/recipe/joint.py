@@ -1,0 +1,160 @@
+"""Stage 3: tower, projector and a second LoRA together, with the language model in the loop. Gives the VLM.
+
+    python joint.py --base DIR --llm DIR --tower DIR --data DIR --out DIR
+
+Pictures come with their names alone, never with a task: `Q:<image>\\nA: France`. Three losses on them: the name's tokens;
+the residual stream from the last image token on, layer by layer, should be what the base LLM has after the written name;
+and the naming loss of stage 2. A third of the tokens are text prompts of stage 1, so that nothing is forgotten. Starts
+again from its last checkpoint when it was stopped.
+"""
+
+import argparse
+import os
+import random as python_random
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from prompts import IGNORE, IMAGE_TOKENS, Prompter, draw_naming, draw_text, read_extra_tasks, read_tasks
+from text_tune import FROZEN_LAYERS, LINEARS
+from tower import Names
+from training import Progress, answer_loss, batch_text, checkpoint_path, device_and_autocast, load_state, save_state, schedule
+from vision import build_vlm, jitter, load_vision, vision_state
+
+ALIGNED = range(5, 27)  # indices of hidden_states: after decoder layers 4 to 25
+TAIL = 4  # positions compared: the last of the name, then "\n", "A", ":"
+
+
+def written_states(llm, prompter: Prompter, names, device) -> torch.Tensor:
+    """What the base LLM holds after each written name: f16 [concepts, layers, TAIL, width]."""
+    states = []
+    with torch.inference_mode():
+        for name in names:
+            ids = torch.tensor([prompter.query(prompter.name(str(name)))], device=device)
+            hidden = llm.model(ids, output_hidden_states=True).hidden_states
+            states.append(torch.stack([hidden[i][0, -TAIL:] for i in ALIGNED]).half())
+    return torch.stack(states)
+
+
+class Captions:
+    """Embeds `Q:<image>\\nA: name` around image tokens."""
+
+    def __init__(self, prompter: Prompter, names, embedding):
+        self.before = torch.tensor(prompter.ids("Q:"))
+        self.after = [torch.tensor(prompter.ids("\nA:") + prompter.ids(f" {n}") + prompter.ids("\n")) for n in names]
+        self.cue = len(prompter.ids("\nA:"))
+        self.embedding = embedding
+
+    def batch(self, tokens: torch.Tensor, labels: torch.Tensor):
+        """tokens [n, 9, width] -> inputs_embeds, attention_mask, labels, and the position of the cue's end."""
+        n, device = len(labels), tokens.device
+        rows = [self.after[label] for label in labels.tolist()]
+        longest = max(len(r) for r in rows)
+        ids = torch.zeros(n, longest, dtype=torch.long)
+        mask = torch.ones(n, len(self.before) + IMAGE_TOKENS + longest, dtype=torch.long)
+        targets = torch.full(mask.shape, IGNORE)
+        start = len(self.before) + IMAGE_TOKENS
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, start + len(row):] = 0
+            targets[i, start + self.cue: start + len(row)] = row[self.cue:]
+        before = self.embedding(self.before.to(device)).expand(n, -1, -1)
+        embeds = torch.cat([before, tokens, self.embedding(ids.to(device))], 1)
+        return embeds, mask.to(device), targets.to(device), start + self.cue - 1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", required=True, help="folder of SmolLM2-135M-Instruct")
+    parser.add_argument("--llm", required=True, help="adapter of the text tune")
+    parser.add_argument("--tower", required=True, help="folder of stage 2")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=16, help="pictures in a step")
+    parser.add_argument("--texts", type=int, default=2, help="text prompts in a step")
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    torch.manual_seed(args.seed)
+    device, autocast = device_and_autocast()
+    prompter = Prompter(AutoTokenizer.from_pretrained(args.base))
+    base = LlamaForCausalLM.from_pretrained(args.base, dtype=torch.float32)
+    llm = PeftModel.from_pretrained(base, args.llm).merge_and_unload().to(device)
+    llm.requires_grad_(False)
+    vlm = build_vlm(llm)
+    load_vision(vlm, {k: v.float() for k, v in load_file(f"{args.tower}/model.safetensors").items()})
+    tower, projector = vlm.model.vision_tower.to(device), vlm.model.multi_modal_projector.to(device)
+
+    drawings = np.load(f"{args.data}/drawings.npz")
+    views = np.load(f"{args.data}/views.npz")
+    labels = torch.from_numpy(drawings["labels"][views["drawing"]])
+    keep = labels >= 0
+    pictures, labels = torch.from_numpy(views["pictures"])[keep], labels[keep]
+    is_flag = torch.tensor([e.startswith("1f1") for e in drawings["emojis"]])[labels]
+    groups = [torch.where(is_flag)[0], torch.where(~is_flag)[0]]
+    embedding = llm.get_input_embeddings()
+    names = Names(drawings["names"], embedding.weight.detach().cpu(), prompter)
+    names.targets, names.rows = names.targets.to(device), names.rows.to(device)
+    written = written_states(llm, prompter, drawings["names"], device)
+    size = written.float().square().sum(-1).mean((0, 2))  # [layers]
+    captions = Captions(prompter, drawings["names"], embedding)
+
+    layers = range(FROZEN_LAYERS, llm.config.num_hidden_layers)
+    llm = get_peft_model(llm, LoraConfig(r=args.rank, lora_alpha=2 * args.rank, target_modules=LINEARS, layers_to_transform=list(layers)))
+    model = torch.nn.ModuleDict({"llm": llm, "tower": tower, "projector": projector})
+    adapter = [w for w in llm.parameters() if w.requires_grad]
+    optimizer = torch.optim.AdamW([
+        {"params": adapter, "lr": 3e-4, "weight_decay": 0.0},
+        {"params": tower.parameters(), "lr": 1.5e-4, "weight_decay": 0.05},
+        {"params": projector.parameters(), "lr": 3e-4, "weight_decay": 0.05},
+    ])
+    scheduler = schedule(optimizer, args.steps, warmup=30)
+    tasks, extra = read_tasks(), read_extra_tasks()
+    text_names = sorted({i.input for t in tasks.values() for i in t["items"]})
+    state = checkpoint_path(args.out)
+    first = load_state(state, model, optimizer, scheduler)
+    progress = Progress("joint", args.steps, first, every=20)
+    for step in range(first, args.steps):
+        random = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
+        half = args.images // 2
+        rows = torch.cat([g[torch.randint(len(g), (half,), generator=random)] for g in groups])
+        concept = labels[rows]
+        x = jitter(pictures[rows], random).to(device)
+        with autocast():
+            tokens = projector(tower(x, output_hidden_states=True).hidden_states[-1][:, 1:])
+            embeds, mask, targets, cue = captions.batch(tokens, concept)
+            inner = llm.get_base_model()
+            hidden = inner.model(inputs_embeds=embeds, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states
+            asked = targets[:, 1:] != IGNORE
+            logits = inner.lm_head(hidden[-1][:, :-1][asked]).float()
+        caption = torch.nn.functional.cross_entropy(logits, targets[:, 1:][asked])
+        tail = torch.stack([hidden[i][:, cue - TAIL + 1: cue + 1] for i in ALIGNED], 1).float()  # [n, layers, TAIL, width]
+        aligned = ((tail - written[concept.to(written.device)].float()).square().sum(-1).mean((0, 2)) / size).mean()
+        naming, _, distance = names.loss(tokens.float(), concept.to(device))
+        (0.5 * caption + aligned + 0.3 * naming).backward()
+
+        rng = python_random.Random(f"{args.seed} {step}")
+        prompts = [draw_text(rng, prompter, tasks, extra, None) for _ in range(args.texts)]
+        prompts += [draw_naming(rng, prompter, text_names) for _ in range(args.texts)]
+        ids, mask, targets = (t.to(device) for t in batch_text(prompts))
+        with autocast():
+            text = answer_loss(llm.get_base_model(), targets, input_ids=ids, attention_mask=mask)
+        (0.5 * text).backward()
+        torch.nn.utils.clip_grad_norm_([w for g in optimizer.param_groups for w in g["params"]], 1.0)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad(set_to_none=True)
+        progress.show(step, caption=caption.item(), aligned=aligned.item(), naming=naming.item(), distance=distance.item(), text=text.item())
+        if (step + 1) % 100 == 0 or step + 1 == args.steps:
+            save_state(state, step + 1, model, optimizer, scheduler)
+            save_file({k: v.half().contiguous() for k, v in vision_state(vlm).items()}, f"{args.out}/model.safetensors")
+            llm.save_pretrained(f"{args.out}/adapter")
+
+
+if __name__ == "__main__":
+    main()

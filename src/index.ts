@@ -106,15 +106,23 @@ export {
   zero,
 } from "./patching/edit.ts";
 export {
+  type Asker,
   atLastExample,
+  byText,
   drawExamples,
+  drawItems,
+  type Example,
+  exampleOf,
   fewShotPrompt,
+  instructedPrompt,
   PAPER_TEMPLATE,
+  type Question,
   SPACED_TEMPLATE,
 } from "./patching/few-shot.ts";
 export type { Generated, GenerateOptions } from "./patching/generate.ts";
 export { decodeStream, type LensCell, logitLens } from "./patching/logit-lens.ts";
 export { loadModel, type PatchableModel } from "./patching/model.ts";
+export { loadPictures, type Pictures } from "./patching/pictures.ts";
 export type { Positions } from "./patching/positions.ts";
 export { type Recording, record } from "./patching/recording.ts";
 export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";

@@ -2,24 +2,40 @@ import { readdirSync } from "node:fs";
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import { readTask } from "../src/cli/task-file.ts";
+import { loadImage } from "../src/images/load.ts";
+import { preprocess } from "../src/images/preprocess.ts";
 import {
   atLastExample,
   drawExamples,
+  drawItems,
+  exampleOf,
   fewShotPrompt,
+  instructedPrompt,
   PAPER_TEMPLATE,
   SPACED_TEMPLATE,
 } from "../src/patching/few-shot.ts";
 import { loadModel, type PatchableModel } from "../src/patching/model.ts";
+import { loadPictures } from "../src/patching/pictures.ts";
 import { isCorrect, majorityBaseline, scoreAnswers } from "../src/patching/score.ts";
 import { tap } from "../src/patching/tap.ts";
-import { itemsOf, parseTask, SPLITS, splitOf, type TaskItem } from "../src/patching/task.ts";
+import {
+  itemsOf,
+  type PicturedItem,
+  parseTask,
+  picturedItemsOf,
+  SPLITS,
+  splitOf,
+  type TaskItem,
+} from "../src/patching/task.ts";
 import { extractTaskVectors } from "../src/patching/task-vectors.ts";
 import { PromptError, XpatchError } from "../src/tensor/errors.ts";
 import { expectClose } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 
 const folder = new URL("../tasks/", import.meta.url);
-const names = readdirSync(folder).map((file) => file.replace(".json", ""));
+const names = readdirSync(folder)
+  .filter((file) => file.endsWith(".json"))
+  .map((file) => file.replace(".json", ""));
 const fixture = (name: string) => `${import.meta.dirname}/fixtures/${name}/model`;
 
 function item(input: string, ...outputs: string[]): TaskItem {
@@ -46,6 +62,20 @@ describe("task files", () => {
         { input: "Salmon", outputs: ["pink", "orange"], split: splitOf("Salmon") },
       ],
     });
+  });
+
+  test.each([
+    ["colors.json", "sky.png", "sky.png"],
+    ["my tasks/colors.json", "../sky.png", "my tasks/../sky.png"],
+    ["C:\\tasks\\colors.json", "pictures/sky.png", "C:\\tasks\\pictures/sky.png"],
+    ["tasks/colors.json", "/pictures/sky.png", "/pictures/sky.png"],
+    ["tasks/colors.json", "D:\\sky.png", "D:\\sky.png"],
+    ["tasks/colors.json", "https://example.org/sky.png", "https://example.org/sky.png"],
+    ["https://example.org/tasks/colors.json?v=1", "sky.png", "https://example.org/tasks/sky.png"],
+    ["https://example.org/tasks/colors.json", "/sky.png", "https://example.org/sky.png"],
+  ])("a picture is found from the file: %s, %s", (where, image, address) => {
+    const json = JSON.stringify({ name: "colors", items: [{ input: "Sky", output: "blue", image }] });
+    expect(parseTask(json, where).items[0]!.image).toBe(address);
   });
 
   const good = { input: "Sky", output: "blue" };
@@ -76,6 +106,20 @@ describe("task files", () => {
     const task = parse({ name: "colors", items: [{ ...good, split: "train" }] });
     expect(itemsOf(task, "train")).toHaveLength(1);
     expect(() => itemsOf(task, "test")).toThrow(/colors: no item is in the test split/);
+  });
+
+  test("a split without pictures is refused", () => {
+    const task = parse({
+      name: "colors",
+      items: [
+        { ...good, split: "train", image: "sky.png" },
+        { ...good, input: "Sea", split: "train" },
+        { ...good, input: "Ink", split: "test" },
+      ],
+    });
+    expect(picturedItemsOf(task, "train").map(({ image }) => image)).toEqual(["sky.png"]);
+    expect(() => picturedItemsOf(task, "test")).toThrow(/colors: no item of the test split has an image/);
+    expect(() => picturedItemsOf(task, "validation")).toThrow(/no item is in the validation split/);
   });
 
   test("a task that does not exist is refused with those that do", async () => {
@@ -175,6 +219,9 @@ describe("examples", () => {
           expect(answer).toBe(`y${String(question).slice(1)}`);
         }
         expect(drawExamples([...pool].reverse(), query, { seed, count })).toEqual(drawn);
+        expect(drawItems(pool, query, { seed, count }).map(({ input }) => input)).toEqual(
+          drawn.map(({ question }) => question),
+        );
       }),
     );
   });
@@ -289,6 +336,35 @@ describe("few-shot prompts", () => {
     expect(prompt.images).toEqual([image, image]);
     expect(prompt.tokens[atLastExample(prompt)]).toMatch(/:$/);
     expect(atLastExample(prompt)).toBeLessThan(prompt.span("image2").start);
+  });
+
+  test("an instruction before the question", () => {
+    expect(instructedPrompt(model, "The capital:", "Italy").text).toBe("The capital:\nQ: Italy\nA:");
+  });
+
+  test("items become examples by text or by picture", async () => {
+    using vlm = await loadModel(fixture("llava"), { device: await testDevice() });
+    const pictured = (input: string, image: string): PicturedItem => ({ ...item(input, "seen"), image });
+    const images = `${import.meta.dirname}/fixtures/images`;
+    const [photo, again, tall] = [
+      pictured("photo", `${images}/photo.png`),
+      pictured("the same photo", `${images}/photo.png`),
+      pictured("tall", `${images}/tall.png`),
+    ];
+    const pictures = await loadPictures(vlm, [photo!, again!]);
+
+    const decoded = await loadImage(`${images}/photo.png`);
+    expect(pictures(photo!)).toEqual(preprocess(decoded, vlm.config.vision!.processor));
+    expect(pictures(again!)).toBe(pictures(photo!));
+    expect(exampleOf(photo!)).toEqual({ question: "photo", answer: "seen" });
+    expect(exampleOf(photo!, pictures)).toEqual({ question: pictures(photo!), answer: "seen" });
+    const prompt = fewShotPrompt(vlm, [exampleOf(photo!, pictures)], "a text");
+    expect(prompt.ids).toEqual(vlm.prompt(["Q:", decoded, "\nA: seen\n\nQ: a text\nA:"]).ids);
+
+    expect(() => pictures(tall!)).toThrow(/the picture of "tall", .*tall\.png, is not loaded/);
+    expect(() => pictures(item("blind", "x"))).toThrow(/"blind" has no picture/);
+    await expect(loadPictures(vlm, [pictured("gone", "gone.png")])).rejects.toThrow(/gone\.png/);
+    await expect(loadPictures(model, [photo!])).rejects.toThrow(/llama\) takes no images/);
   });
 
   const textOf = (examples: typeof shots) =>

@@ -5,7 +5,7 @@ import type { RgbImage } from "../images/rgb.ts";
 import type { Prompt } from "../model/prompt.ts";
 import { type ImagePatches, imagePatches } from "../patching/attention-map.ts";
 import type { PatchableModel } from "../patching/model.ts";
-import { PromptError } from "../tensor/errors.ts";
+import { visionOf } from "../patching/pictures.ts";
 
 export interface ImageArguments {
   readonly image: readonly string[];
@@ -36,9 +36,7 @@ export interface ImagePrompt {
 
 /** The pictures for a model's prompt. Throws PromptError for text models, ImageError for files that hold no picture. */
 export async function loadImages(model: PatchableModel, files: readonly string[]): Promise<RgbImage[]> {
-  if (!model.config.vision) {
-    throw new PromptError(`${model.name} (${model.family}) takes no images; expected a model such as LLaVA`);
-  }
+  visionOf(model);
   return Promise.all(files.map((file) => loadImage(file)));
 }
 

@@ -15,6 +15,11 @@ export const PAPER_TEMPLATE = "Q:{x}\nA:{y}\n\n";
 /** What is asked about: its name, or a picture of it. */
 export type Question = string | PromptImage;
 
+/** How items are asked about: {@link byText}, or by the pictures that `loadPictures` gives. */
+export type Asker = (item: TaskItem) => Question;
+
+export const byText: Asker = ({ input }) => input;
+
 export interface Example {
   readonly question: Question;
   readonly answer: string;
@@ -35,21 +40,12 @@ export function fewShotPrompt(
   question: Question,
   template = SPACED_TEMPLATE,
 ): Prompt<PromptImage> {
-  const { before, cue, gap, after } = splitTemplate(template);
-  const ask = (asked: Question, last: boolean): (PromptPart<PromptImage> | PromptImage)[] => {
-    const end = cue.at(-1)!;
-    return [
-      typeof asked === "string" ? before : before.trimEnd(),
-      asked,
-      cue.slice(0, -1),
-      ...(last ? [{ text: end, name: "example" }] : [end]),
-    ];
-  };
+  const pieces = splitTemplate(template);
   const shown = examples.flatMap(({ question: asked, answer }, i) => [
-    ...ask(asked, i === examples.length - 1),
-    `${gap}${answer}${after}`,
+    ...ask(pieces, asked, i === examples.length - 1 ? "example" : undefined),
+    `${pieces.gap}${answer}${pieces.after}`,
   ]);
-  return model.prompt([...shown, ...ask(question, false)]);
+  return model.prompt([...shown, ...ask(pieces, question)]);
 }
 
 /**
@@ -60,6 +56,21 @@ export function atLastExample(prompt: Prompt): number {
   return prompt.span("example").end - 1;
 }
 
+/**
+ * An instruction and then a question without its answer: `The capital city of the country:\nQ: Italy\nA:`. The task
+ * vector of an instruction is read at the last token of `model.prompt(instruction)`, which knows no question.
+ *
+ * @throws PromptError as {@link fewShotPrompt} does
+ */
+export function instructedPrompt(
+  model: LanguageModel,
+  instruction: string,
+  question: Question,
+  template = SPACED_TEMPLATE,
+): Prompt<PromptImage> {
+  return model.prompt([`${instruction}\n`, ...ask(splitTemplate(template), question)]);
+}
+
 export interface DrawOptions {
   /** Number of examples. Default 5. */
   readonly count?: number;
@@ -68,16 +79,16 @@ export interface DrawOptions {
 }
 
 /**
- * Examples for a query, drawn at random from the other items of `pool`, in random order. The draw depends on the seed,
- * the query's input and the inputs of the pool, not on the order of the pool or of calls.
+ * Items to show before a query, drawn at random from the other items of `pool`, in random order. The draw depends on the
+ * seed, the query's input and the inputs of the pool, not on the order of the pool or of calls.
  *
  * @throws XpatchError if the pool is too small
  */
-export function drawExamples(
-  pool: readonly TaskItem[],
-  query: TaskItem,
+export function drawItems<T extends TaskItem>(
+  pool: readonly T[],
+  query: Pick<TaskItem, "input">,
   { count = 5, seed = 0 }: DrawOptions = {},
-): Example[] {
+): T[] {
   const others = pool.filter((item) => item.input !== query.input);
   if (others.length < count) {
     throw new XpatchError(
@@ -88,11 +99,47 @@ export function drawExamples(
     .map((item) => ({ item, rank: hashText(`${seed}\n${query.input}\n${item.input}`) }))
     .sort((a, b) => a.rank - b.rank || (a.item.input < b.item.input ? -1 : 1))
     .slice(0, count)
-    .map(({ item }) => ({ question: item.input, answer: item.outputs[0]! }));
+    .map(({ item }) => item);
+}
+
+/** Examples for a query as text: the items that {@link drawItems} draws, each with its first output. */
+export function drawExamples(
+  pool: readonly TaskItem[],
+  query: Pick<TaskItem, "input">,
+  options: DrawOptions = {},
+): Example[] {
+  return drawItems(pool, query, options).map((item) => exampleOf(item));
+}
+
+/** An item with its first output as answer; `asked` may be the `Pictures` that `loadPictures` gives. */
+export function exampleOf(item: TaskItem, asked: Asker = byText): Example {
+  return { question: asked(item), answer: item.outputs[0]! };
 }
 
 /** The pieces around {x} and {y}: `before` {x} `cue` `gap` {y} `after`, where `gap` is white space. */
-function splitTemplate(template: string): { before: string; cue: string; gap: string; after: string } {
+interface TemplatePieces {
+  readonly before: string;
+  readonly cue: string;
+  readonly gap: string;
+  readonly after: string;
+}
+
+/** A question up to its answer cue, whose end may get a name. */
+function ask(
+  { before, cue }: TemplatePieces,
+  question: Question,
+  name?: string,
+): (PromptPart<PromptImage> | PromptImage)[] {
+  const end = cue.at(-1)!;
+  return [
+    typeof question === "string" ? before : before.trimEnd(),
+    question,
+    cue.slice(0, -1),
+    name === undefined ? end : { text: end, name },
+  ];
+}
+
+function splitTemplate(template: string): TemplatePieces {
   const [, before, between, after] = /^(.*)\{x\}(.*)\{y\}(.*)$/s.exec(template) ?? [];
   const cue = between?.trimEnd();
   if (before === undefined || !cue || /\{[xy]\}/.test(before + cue + after)) {

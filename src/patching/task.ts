@@ -1,4 +1,5 @@
 import { XpatchError } from "../tensor/errors.ts";
+import { addressFrom } from "./address.ts";
 import { hashText } from "./text-hash.ts";
 
 export const SPLITS = ["train", "validation", "test"] as const;
@@ -12,10 +13,14 @@ export interface TaskItem {
   /** Right answers, at least one. The first is the one shown in examples. */
   readonly outputs: readonly string[];
   readonly split: Split;
-  /** Path of a picture of the input, relative to the task file. */
+  /** Path or URL of a picture of the input. In a task file it may be relative to that file. */
   readonly image?: string;
   /** Code points of an emoji of the input, as icon sets write them: "1f1ec-1f1f7". */
   readonly emoji?: string;
+}
+
+export interface PicturedItem extends TaskItem {
+  readonly image: string;
 }
 
 /** A map from inputs to outputs, given by examples: country → capital, animal → young. */
@@ -35,7 +40,7 @@ export interface Task {
  * `input`, an `output` (a string, or a list of strings that are all right), and optionally `image`, `emoji` and `split`.
  * An item without a split gets that of {@link splitOf}.
  *
- * @param where names the file in messages
+ * @param where the file's path or URL: relative pictures are found from there, and messages name it
  * @throws XpatchError saying which item and field is wrong
  */
 export function parseTask(text: string, where: string): Task {
@@ -49,7 +54,7 @@ export function parseTask(text: string, where: string): Task {
   const { name, items: list } = file;
   if (!isText(name)) throw wrong(where, "name", "some text", name);
   if (!Array.isArray(list) || list.length === 0) throw wrong(where, "items", "a list of items", list);
-  const items = list.map((item, i) => readItem(item, `${where}: items[${i}]`));
+  const items = list.map((item, i) => withAddress(readItem(item, `${where}: items[${i}]`), where));
 
   const seen = new Set<string>();
   for (const { input } of items) {
@@ -74,6 +79,18 @@ export function itemsOf(task: Task, split: Split): TaskItem[] {
   const items = task.items.filter((item) => item.split === split);
   if (items.length === 0) throw new XpatchError(`task ${task.name}: no item is in the ${split} split`);
   return items;
+}
+
+/** The items of a split that have a picture. Throws XpatchError when there are none. */
+export function picturedItemsOf(task: Task, split: Split): PicturedItem[] {
+  const items = itemsOf(task, split).filter((item): item is PicturedItem => item.image !== undefined);
+  if (items.length === 0)
+    throw new XpatchError(`task ${task.name}: no item of the ${split} split has an image`);
+  return items;
+}
+
+function withAddress(item: TaskItem, file: string): TaskItem {
+  return item.image === undefined ? item : { ...item, image: addressFrom(file, item.image) };
 }
 
 function readItem(json: unknown, where: string): TaskItem {

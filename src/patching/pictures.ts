@@ -1,0 +1,50 @@
+import { type LoadImageOptions, loadImage } from "../images/load.ts";
+import { type PixelValues, preprocess } from "../images/preprocess.ts";
+import type { LanguageModel } from "../model/language-model.ts";
+import type { VisionSetup } from "../model/vision-setup.ts";
+import { PromptError, XpatchError } from "../tensor/errors.ts";
+import type { PicturedItem, TaskItem } from "./task.ts";
+
+/** Files that are read at the same time. */
+const AT_ONCE = 8;
+
+/** The picture of an item, ready for a prompt. Throws XpatchError for an item whose picture was not loaded. */
+export type Pictures = (item: TaskItem) => PixelValues;
+
+/**
+ * Loads the pictures of items, each file once, and preprocesses them for a model. What is kept is as large as the model's
+ * view, not as the file's pictures.
+ *
+ * @throws PromptError if the model takes no pictures, ImageError for a file that is missing or holds none
+ */
+export async function loadPictures(
+  model: LanguageModel,
+  items: readonly PicturedItem[],
+  options: LoadImageOptions = {},
+): Promise<Pictures> {
+  const { processor } = visionOf(model);
+  const files = [...new Set(items.map(({ image }) => image))];
+  const loaded = new Map<string, PixelValues>();
+  for (let first = 0; first < files.length; first += AT_ONCE) {
+    const batch = files.slice(first, first + AT_ONCE);
+    const pictures = await Promise.all(batch.map((file) => loadImage(file, options)));
+    pictures.forEach((picture, i) => {
+      loaded.set(batch[i]!, preprocess(picture, processor));
+    });
+  }
+  return ({ input, image }) => {
+    const picture = image === undefined ? undefined : loaded.get(image);
+    if (picture) return picture;
+    throw new XpatchError(
+      image === undefined
+        ? `"${input}" has no picture`
+        : `the picture of "${input}", ${image}, is not loaded`,
+    );
+  };
+}
+
+/** How a model takes pictures in. Throws PromptError for text models. */
+export function visionOf({ name, family, config: { vision } }: LanguageModel): VisionSetup {
+  if (vision) return vision;
+  throw new PromptError(`${name} (${family}) takes no images; expected a model such as LLaVA`);
+}

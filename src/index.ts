@@ -130,7 +130,7 @@ export { rollout } from "./patching/rollout.ts";
 export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
 export { isCorrect, majorityBaseline, type Score, scoreAnswers } from "./patching/score.ts";
 export { cosineSimilarity } from "./patching/similarity.ts";
-export { type SweepResult, sweepLayers } from "./patching/sweep.ts";
+export { type SweepEditsResult, type SweepResult, sweepEdits, sweepLayers } from "./patching/sweep.ts";
 export { type Tap, tap } from "./patching/tap.ts";
 export * from "./patching/task.ts";
 export {

@@ -1,0 +1,104 @@
+import { type Edit, set, type Task, type TaskVectors } from "xpatch";
+import { defineCell } from "../framework/cell.ts";
+import type { Lab, Modality } from "../framework/lab.ts";
+import { queries, type Specification, seedsOf } from "../framework/prompts.ts";
+import { type Scored, scored } from "../framework/scored.ts";
+import { accuracy, type Estimate, type Hits } from "../statistics/bootstrap.ts";
+import { loadVectors } from "./task-vectors.ts";
+
+/** Patches from one kind of specification into one kind of query. */
+export interface Setup {
+  readonly specification: Specification;
+  readonly query: Modality;
+}
+
+export interface LayerSweepResult {
+  readonly layers: readonly number[];
+  readonly noContext: Scored;
+  /** `patched[seed][l]`: with the vector of `layers[l]` of that seed. */
+  readonly patched: readonly (readonly Scored[])[];
+}
+
+/** Accuracy on validation items, by patched layer. */
+export const layerSweep = defineCell(
+  "layer-sweep",
+  async (lab, { specification, query, task: name }: Setup & { task: string }): Promise<LayerSweepResult> => {
+    const task = lab.task(name);
+    const items = lab.items(task, "validation");
+    const bare = await queries(lab, task, "validation", query);
+    const sets: TaskVectors[] = [];
+    for (const seed of seedsOf(lab, specification)) {
+      sets.push(await loadVectors(lab, { source: "model", task: name, specification, seed }));
+    }
+    const { layers } = sets[0]!.origin;
+    const scope = lab.model.device.openScope();
+    try {
+      const variants = scope.enter(() => sets.flatMap((vectors) => layers.map((l) => patchAt(l, vectors))));
+      const { unpatched, patched } = await lab.sweep(bare, variants);
+      const scores = patched.map((answers) => scored(items, answers));
+      return {
+        layers,
+        noContext: scored(items, unpatched),
+        patched: sets.map((_, s) => scores.slice(s * layers.length, (s + 1) * layers.length)),
+      };
+    } finally {
+      scope.dispose();
+      for (const vectors of sets) vectors.dispose();
+    }
+  },
+);
+
+/** Puts the layer's vector in place of the residual stream at the query's last token. */
+export function patchAt(layer: number, vectors: TaskVectors): Edit[] {
+  return [set(`resid_post.${layer}`, -1, vectors.at(layer))];
+}
+
+/** Accuracy on validation items by layer, over some tasks. */
+export function accuracyByLayer(
+  lab: Lab,
+  setup: Setup,
+  tasks: readonly Task[],
+): { layer: number; hits: Hits; accuracy: Estimate }[] {
+  const sweeps = tasks.map(({ name }) => lab.result(layerSweep({ ...setup, task: name })));
+  return sweeps[0]!.layers.map((layer, l) => {
+    const hits = sweeps.map(({ patched }) => patched.map((byLayer) => byLayer[l]!.hits));
+    return { layer, hits, accuracy: accuracy(hits) };
+  });
+}
+
+/**
+ * The layer to patch, chosen on validation items: the one with the highest mean accuracy over the tasks (or for this task
+ * alone, if the user wants that); of equals the first.
+ */
+export function chosenLayer(lab: Lab, setup: Setup, task: Task): number {
+  const tasks = lab.options.layerBy === "task" ? [task] : tasksWith(lab, setup, lab.tasksInMeans);
+  const sweeps = tasks.map(({ name }) => lab.result(layerSweep({ ...setup, task: name })));
+  const mean = (l: number) => {
+    const ofTask = sweeps.map(({ patched }) => average(patched.map((byLayer) => byLayer[l]!.accuracy)));
+    return average(ofTask);
+  };
+  const { layers } = sweeps[0]!;
+  const means = layers.map((_, l) => mean(l));
+  return layers[means.indexOf(Math.max(...means))]!;
+}
+
+/** Those of the tasks that can be specified and asked about so. */
+export function tasksWith(lab: Lab, { specification, query }: Setup, tasks: readonly Task[] = lab.tasks): Task[] {
+  return tasks.filter((task) => {
+    const modalities: readonly string[] = lab.modalities(task);
+    const specified = specification === "instruction" ? task.instruction !== undefined : modalities.includes(specification);
+    return specified && modalities.includes(query);
+  });
+}
+
+/** All setups that at least one task allows, in the order of tables. */
+export function setupsOf(lab: Lab): Setup[] {
+  const all = (["text", "image"] as const).flatMap((query) =>
+    (["text", "image", "instruction"] as const).map((specification): Setup => ({ specification, query })),
+  );
+  return all.filter((setup) => tasksWith(lab, setup).length > 0);
+}
+
+function average(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}

@@ -1,0 +1,107 @@
+import { set, type TaskVectors } from "xpatch";
+import { defineCell } from "../framework/cell.ts";
+import { queries, seedsOf, specifiedQueries } from "../framework/prompts.ts";
+import { type ScoredAnswers, scoredAnswers } from "../framework/scored.ts";
+import { normal, seededRandom } from "../statistics/random.ts";
+import { chosenLayer, patchAt, type Setup, tasksWith } from "./layer-sweep.ts";
+import { loadVectors } from "./task-vectors.ts";
+
+/** Vectors that are put in place of the task's own; none of them knows the task. */
+export const CONTROLS = ["anotherTask", "meanOfTasks", "random"] as const;
+
+export type Control = (typeof CONTROLS)[number];
+
+export interface TestPatchResult {
+  /** The layer that validation items chose. */
+  readonly layer: number;
+  readonly queries: readonly string[];
+  readonly noContext: ScoredAnswers;
+  /** By seed. */
+  readonly patched: readonly ScoredAnswers[];
+  /** With a single task there is no other one, and no mean that differs. */
+  readonly controls: Readonly<Partial<Record<Control, ScoredAnswers>>>;
+}
+
+/** The test items of a task, patched in the chosen layer with its own vectors and with those of the controls. */
+export const testPatch = defineCell(
+  "test-patch",
+  async (lab, { task: name, ...setup }: Setup & { task: string }): Promise<TestPatchResult> => {
+    const task = lab.task(name);
+    const items = lab.items(task, "test");
+    const bare = await queries(lab, task, "test", setup.query);
+    const layer = chosenLayer(lab, setup, task);
+    const own: TaskVectors[] = [];
+    for (const seed of seedsOf(lab, setup.specification)) {
+      own.push(await loadVectors(lab, { source: "model", task: name, specification: setup.specification, seed }));
+    }
+    const { model } = lab;
+    const ofTasks: { task: string; vector: Float32Array }[] = [];
+    for (const { name: other } of tasksWith(lab, setup)) {
+      using vectors = await loadVectors(lab, { source: "model", task: other, specification: setup.specification, seed: 0 });
+      using vector = vectors.at(layer);
+      ofTasks.push({ task: other, vector: (await vector.read()) as Float32Array });
+    }
+    const scope = model.device.openScope();
+    try {
+      const controls = controlVectors(ofTasks, name, layer);
+      const variants = scope.enter(() => [
+        ...own.map((vectors) => patchAt(layer, vectors)),
+        ...controls.map(({ vector }) => [set(`resid_post.${layer}`, -1, vector)]),
+      ]);
+      const { unpatched, patched } = await lab.sweep(bare, variants);
+      const scores = patched.map((answers) => scoredAnswers(items, answers));
+      return {
+        layer,
+        queries: bare.map(({ text }) => text),
+        noContext: scoredAnswers(items, unpatched),
+        patched: scores.slice(0, own.length),
+        controls: Object.fromEntries(controls.map(({ control }, i) => [control, scores[own.length + i]!])),
+      };
+    } finally {
+      scope.dispose();
+      for (const vectors of own) vectors.dispose();
+    }
+  },
+);
+
+export interface TestPromptResult extends ScoredAnswers {
+  readonly prompts: readonly string[];
+}
+
+/** The test items of a task behind their specification: the few-shot prompt, or the instruction. */
+export const testPrompt = defineCell(
+  "test-prompt",
+  async (
+    lab,
+    { task: name, specification, query, seed }: Setup & { task: string; seed: number },
+  ): Promise<TestPromptResult> => {
+    const task = lab.task(name);
+    const prompts = await specifiedQueries(lab, task, { split: "test", specification, query, seed });
+    const answers = await lab.answers(prompts);
+    return { ...scoredAnswers(lab.items(task, "test"), answers), prompts: prompts.map(({ text }) => text) };
+  },
+);
+
+function controlVectors(
+  ofTasks: readonly { task: string; vector: Float32Array }[],
+  task: string,
+  seed: number,
+): { control: Control; vector: Float32Array }[] {
+  const index = ofTasks.findIndex((other) => other.task === task);
+  const own = ofTasks[index]!.vector;
+  const gaussian = seededRandom(seed);
+  const noise = own.map(() => normal(gaussian));
+  const scale = norm(own) / norm(noise);
+  const random = { control: "random" as const, vector: noise.map((x) => x * scale) };
+  if (ofTasks.length === 1) return [random];
+  const mean = own.map((_, i) => ofTasks.reduce((sum, { vector }) => sum + vector[i]! / ofTasks.length, 0));
+  return [
+    { control: "anotherTask", vector: ofTasks[(index + 1) % ofTasks.length]!.vector },
+    { control: "meanOfTasks", vector: mean },
+    random,
+  ];
+}
+
+function norm(vector: Float32Array): number {
+  return Math.hypot(...vector);
+}

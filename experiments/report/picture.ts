@@ -1,0 +1,32 @@
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { Resvg } from "@resvg/resvg-js";
+import { parse, View } from "vega";
+import { compile } from "vega-lite";
+import type { Figure } from "./figure.ts";
+import { FONT, toVegaLite } from "./vega-lite.ts";
+
+const FONTS = join(dirname(createRequire(import.meta.url).resolve("dejavu-fonts-ttf/package.json")), "ttf");
+
+/** Pixels of a PNG for one of the SVG. */
+const ZOOM = 2;
+
+/** A figure as an SVG document. */
+export async function figureSvg(figure: Figure): Promise<string> {
+  const view = new View(parse(compile(toVegaLite(figure)).spec), { renderer: "none" });
+  try {
+    return await view.toSVG();
+  } finally {
+    view.finalize();
+  }
+}
+
+/** An SVG document as a PNG file. Letters come from a font package, so that every machine draws the same picture. */
+export function svgToPng(svg: string): Uint8Array {
+  const font = {
+    loadSystemFonts: false,
+    fontFiles: ["DejaVuSans.ttf", "DejaVuSans-Bold.ttf"].map((file) => join(FONTS, file)),
+    defaultFontFamily: FONT,
+  };
+  return new Resvg(svg, { font, fitTo: { mode: "zoom", value: ZOOM } }).render().asPng();
+}

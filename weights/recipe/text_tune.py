@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from prompts import Prompter, draw_naming, draw_text, read_extra_tasks, read_tasks
-from training import Progress, batch_text, checkpoint_path, device_and_autocast, load_state, save_state, schedule
+from training import Progress, answer_loss, batch_text, checkpoint_path, device_and_autocast, load_state, save_state, schedule
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 FROZEN_LAYERS = 6  # embeddings and the lowest layers stay SmolLM2's
@@ -25,7 +25,7 @@ def main():
     parser.add_argument("--base", required=True, help="folder of SmolLM2-135M-Instruct")
     parser.add_argument("--out", required=True, help="folder for the adapter, in PEFT's layout")
     parser.add_argument("--leave-out", choices=["test"], help="control: without the facts of the test items")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=220)
     parser.add_argument("--rank", type=int, default=24)
     parser.add_argument("--rate", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=0)
@@ -55,7 +55,7 @@ def main():
         for part in (prompts[:8], prompts[8:]):
             ids, mask, labels = (t.to(device) for t in batch_text(part))
             with autocast():
-                out = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+                out = answer_loss(model.get_base_model(), labels, input_ids=ids, attention_mask=mask)
             (out * 0.5).backward()
             loss += 0.5 * out.item()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)

@@ -30,6 +30,14 @@ def batch_text(prompts):
     return ids, mask, labels
 
 
+def answer_loss(llm, labels, **inputs):
+    """Mean cross-entropy of the labelled tokens; logits are computed for those alone. llm: a LlamaForCausalLM."""
+    hidden = llm.model(**inputs, use_cache=False).last_hidden_state[:, :-1]  # [prompts, tokens - 1, width]
+    targets = labels[:, 1:]
+    asked = targets != IGNORE
+    return torch.nn.functional.cross_entropy(llm.lm_head(hidden[asked]).float(), targets[asked])
+
+
 def schedule(optimizer, steps: int, warmup: int = 15):
     """Linear warm-up, then a cosine to zero."""
     rise = lambda step: min(1.0, (step + 1) / warmup)

@@ -83,10 +83,15 @@ export function chosenLayer(lab: Lab, setup: Setup, task: Task): number {
 }
 
 /** Those of the tasks that can be specified and asked about so. */
-export function tasksWith(lab: Lab, { specification, query }: Setup, tasks: readonly Task[] = lab.tasks): Task[] {
+export function tasksWith(
+  lab: Lab,
+  { specification, query }: Setup,
+  tasks: readonly Task[] = lab.tasks,
+): Task[] {
   return tasks.filter((task) => {
     const modalities: readonly string[] = lab.modalities(task);
-    const specified = specification === "instruction" ? task.instruction !== undefined : modalities.includes(specification);
+    const specified =
+      specification === "instruction" ? task.instruction !== undefined : modalities.includes(specification);
     return specified && modalities.includes(query);
   });
 }

@@ -1,6 +1,16 @@
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { atLastExample, decodeTaskVectors, encodeTaskVectors, extractTaskVectors, type PatchableModel, type Prompt, type PromptImage, type TaskVectors, XpatchError } from "xpatch";
+import {
+  atLastExample,
+  decodeTaskVectors,
+  encodeTaskVectors,
+  extractTaskVectors,
+  type PatchableModel,
+  type Prompt,
+  type PromptImage,
+  type TaskVectors,
+  XpatchError,
+} from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { instructionOf, type Specification, specifiedQueries } from "../framework/prompts.ts";
@@ -27,22 +37,34 @@ export interface VectorsResult {
  * Extracts the task vectors of all layers. Of examples: the mean, over prompts for the validation items, at the answer cue
  * of the last example, where neither its answer nor the query is seen. Of an instruction: at its last token.
  */
-export const taskVectors = defineCell("vectors", async (lab, params: VectorsParams): Promise<VectorsResult> => {
-  const { source, specification, seed } = params;
-  const model = modelOf(lab, source);
-  const task = lab.task(params.task);
-  const whole =
-    specification === "instruction"
-      ? [model.prompt(instructionOf(task))]
-      : await specifiedQueries(lab, task, { split: "validation", specification, query: "text", seed }, model);
-  const prompts = specification === "instruction" ? whole : whole.map((prompt) => upToLastExample(model, prompt));
-  using vectors = extractTaskVectors(model, prompts);
-  lab.spendPasses(prompts, model, whole);
-  const file = join("vectors", `${source}-${encodeURIComponent(task.name)}-${specification}-${seed}.safetensors`);
-  mkdirSync(join(lab.folder, "vectors"), { recursive: true });
-  writeAtomically(join(lab.folder, file), await encodeTaskVectors(vectors));
-  return { file, prompts: prompts.map(({ text }) => text) };
-});
+export const taskVectors = defineCell(
+  "vectors",
+  async (lab, params: VectorsParams): Promise<VectorsResult> => {
+    const { source, specification, seed } = params;
+    const model = modelOf(lab, source);
+    const task = lab.task(params.task);
+    const whole =
+      specification === "instruction"
+        ? [model.prompt(instructionOf(task))]
+        : await specifiedQueries(
+            lab,
+            task,
+            { split: "validation", specification, query: "text", seed },
+            model,
+          );
+    const prompts =
+      specification === "instruction" ? whole : whole.map((prompt) => upToLastExample(model, prompt));
+    using vectors = extractTaskVectors(model, prompts);
+    lab.spendPasses(prompts, model, whole);
+    const file = join(
+      "vectors",
+      `${source}-${encodeURIComponent(task.name)}-${specification}-${seed}.safetensors`,
+    );
+    mkdirSync(join(lab.folder, "vectors"), { recursive: true });
+    writeAtomically(join(lab.folder, file), await encodeTaskVectors(vectors));
+    return { file, prompts: prompts.map(({ text }) => text) };
+  },
+);
 
 /** The vectors of a cell on the device; the caller's to dispose of. */
 export async function loadVectors(lab: Lab, params: VectorsParams): Promise<TaskVectors> {

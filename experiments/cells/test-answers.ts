@@ -32,12 +32,19 @@ export const testPatch = defineCell(
     const layer = chosenLayer(lab, setup, task);
     const own: TaskVectors[] = [];
     for (const seed of seedsOf(lab, setup.specification)) {
-      own.push(await loadVectors(lab, { source: "model", task: name, specification: setup.specification, seed }));
+      own.push(
+        await loadVectors(lab, { source: "model", task: name, specification: setup.specification, seed }),
+      );
     }
     const { model } = lab;
     const ofTasks: { task: string; vector: Float32Array }[] = [];
     for (const { name: other } of tasksWith(lab, setup)) {
-      using vectors = await loadVectors(lab, { source: "model", task: other, specification: setup.specification, seed: 0 });
+      using vectors = await loadVectors(lab, {
+        source: "model",
+        task: other,
+        specification: setup.specification,
+        seed: 0,
+      });
       using vector = vectors.at(layer);
       ofTasks.push({ task: other, vector: (await vector.read()) as Float32Array });
     }

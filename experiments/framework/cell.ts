@@ -28,7 +28,12 @@ export function defineCell<P extends { readonly [K in keyof P]: string | number 
   return (params) => ({
     kind,
     params,
-    key: [kind, ...Object.entries(params).map(([name, value]) => `${name}=${value}`).sort()].join(" "),
+    key: [
+      kind,
+      ...Object.entries(params)
+        .map(([name, value]) => `${name}=${value}`)
+        .sort(),
+    ].join(" "),
     compute: (lab) => compute(lab, params),
   });
 }

@@ -73,7 +73,14 @@ export class Lab {
       const seconds = (performance.now() - start) / 1000;
       outer.secondsOfOthers += seconds;
       const { key, kind, params } = cell;
-      const record = { key, kind, params, result, cost: meter.cost, seconds: seconds - meter.secondsOfOthers };
+      const record = {
+        key,
+        kind,
+        params,
+        result,
+        cost: meter.cost,
+        seconds: seconds - meter.secondsOfOthers,
+      };
       return this.store.add(record).result as R;
     } finally {
       this.#meter = outer;
@@ -95,7 +102,9 @@ export class Lab {
   task(name: string): Task {
     const task = this.tasks.find((t) => t.name === name);
     if (task) return task;
-    throw new XpatchError(`there is no task ${name}; expected one of ${this.tasks.map((t) => t.name).join(", ")}`);
+    throw new XpatchError(
+      `there is no task ${name}; expected one of ${this.tasks.map((t) => t.name).join(", ")}`,
+    );
   }
 
   /** Tasks whose accuracies go into means. */

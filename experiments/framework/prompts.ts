@@ -1,4 +1,14 @@
-import { drawItems, exampleOf, fewShotPrompt, instructedPrompt, type PatchableModel, type Prompt, type PromptImage, type Task, XpatchError } from "xpatch";
+import {
+  drawItems,
+  exampleOf,
+  fewShotPrompt,
+  instructedPrompt,
+  type PatchableModel,
+  type Prompt,
+  type PromptImage,
+  type Task,
+  XpatchError,
+} from "xpatch";
 import type { AskedSplit, Lab, Modality } from "./lab.ts";
 
 /** How a task is given: examples whose x is text or a picture, or the task in words. */
@@ -24,7 +34,12 @@ export function seedsOf(lab: Lab, specification: Specification, count = lab.opti
 }
 
 /** The bare query of each item. */
-export async function queries(lab: Lab, task: Task, split: AskedSplit, query: Modality): Promise<Prompt<PromptImage>[]> {
+export async function queries(
+  lab: Lab,
+  task: Task,
+  split: AskedSplit,
+  query: Modality,
+): Promise<Prompt<PromptImage>[]> {
   const ask = await lab.asker(task, split, query);
   return lab.items(task, split).map((item) => fewShotPrompt(lab.model, [], ask(item), lab.options.template));
 }

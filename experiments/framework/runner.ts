@@ -1,5 +1,5 @@
-import { writeFindings } from "../report/write.ts";
 import { writePage } from "../report/page.ts";
+import { writeFindings } from "../report/write.ts";
 import type { Experiment, Findings } from "./experiment.ts";
 import type { Lab } from "./lab.ts";
 
@@ -50,7 +50,13 @@ export async function runExperiments(
 }
 
 function notTestable(because: string): Findings {
-  return { verdict: { outcome: "not testable here", because }, text: [], figures: [], tables: [], controls: [] };
+  return {
+    verdict: { outcome: "not testable here", because },
+    text: [],
+    figures: [],
+    tables: [],
+    controls: [],
+  };
 }
 
 function secondsLeft({ store }: Lab, kinds: readonly string[]): number | undefined {

@@ -25,13 +25,15 @@ interface Panelled {
 /** Lines, with bands between `low` and `high`. */
 export interface LinesFigure extends FigureBase {
   readonly kind: "lines";
-  readonly rows: readonly (Panelled & Interval & { readonly x: number; readonly y: number; readonly series: string })[];
+  readonly rows: readonly (Panelled &
+    Interval & { readonly x: number; readonly y: number; readonly series: string })[];
 }
 
 /** A group of bars for each `x`, one a series, with error bars. */
 export interface BarsFigure extends FigureBase {
   readonly kind: "bars";
-  readonly rows: readonly (Panelled & Interval & { readonly x: string; readonly y: number; readonly series: string })[];
+  readonly rows: readonly (Panelled &
+    Interval & { readonly x: string; readonly y: number; readonly series: string })[];
 }
 
 /** Coloured squares. */

@@ -46,7 +46,10 @@ export async function writePage(lab: Lab, finished: readonly Finished[]): Promis
 </head>
 <body>
 <h1>${escaped(title)}</h1>
-${introduction(lab.setting, lab.store.records.map(({ cost }) => cost))}
+${introduction(
+  lab.setting,
+  lab.store.records.map(({ cost }) => cost),
+)}
 <h3>Verdicts</h3>
 ${summary(finished)}
 ${sections.join("\n")}
@@ -56,7 +59,10 @@ ${sections.join("\n")}
   writeAtomically(join(lab.folder, "report.html"), page);
 }
 
-function introduction({ model, llm, adapter, kernels, versions, options, tasks }: Setting, costs: readonly Cost[]): string {
+function introduction(
+  { model, llm, adapter, kernels, versions, options, tasks }: Setting,
+  costs: readonly Cost[],
+): string {
   const { seeds, promptSeeds, shots, template, validationItems, testItems, layerBy, outsideMeans } = options;
   const named = ({ name, family, dtypes, layers, hash }: Setting["model"]) =>
     `${name} (${family}, ${layers} layers, ${dtypes.join(" and ")}, SHA-256 ${hash.slice(0, 16)})`;
@@ -65,16 +71,29 @@ function introduction({ model, llm, adapter, kernels, versions, options, tasks }
     ["Model", named(model)],
     ...(llm ? [["Language model it came from", named(llm)]] : []),
     ["Adapter", `${adapter}, ${kernels} kernels`],
-    ["Versions", Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ")],
+    [
+      "Versions",
+      Object.entries(versions)
+        .map(([name, version]) => `${name} ${version}`)
+        .join(", "),
+    ],
     ["Tasks", tasks.map(({ name, items }) => `${name} (${items} items)`).join(", ")],
-    ["Outside of means", outsideMeans.filter((name) => tasks.some((task) => task.name === name)).join(", ") || "none"],
+    [
+      "Outside of means",
+      outsideMeans.filter((name) => tasks.some((task) => task.name === name)).join(", ") || "none",
+    ],
     ["Prompts", `${shots} examples, template ${JSON.stringify(template)}`],
     ["Seeds", `${seeds} draws of examples; few-shot prompts of test items with ${promptSeeds}`],
     ["Items a task", `${limit(validationItems)} for validation, ${limit(testItems)} for test`],
-    ["Layer chosen by", layerBy === "mean" ? "the mean over the tasks on validation items" : "each task's validation items"],
+    [
+      "Layer chosen by",
+      layerBy === "mean" ? "the mean over the tasks on validation items" : "each task's validation items",
+    ],
     ["Computed", spent(costs)],
   ];
-  const body = rows.map(([name, value]) => `<tr><th>${escaped(name!)}</th><td>${escaped(value!)}</td></tr>`).join("\n");
+  const body = rows
+    .map(([name, value]) => `<tr><th>${escaped(name!)}</th><td>${escaped(value!)}</td></tr>`)
+    .join("\n");
   return `<p>The claims are those of Luo, Darrell and Bar, “Vision-Language Models Create Cross-Modal Task Representations”
 (ICML 2025, arXiv 2410.22330), and some beyond. Accuracies are of one greedy token; brackets are 95 % bootstrap intervals over
 items and seeds, n is items×seeds. Nothing was chosen on test items.</p>
@@ -90,7 +109,9 @@ function spent(costs: readonly Cost[]): string {
 
 function summary(finished: readonly Finished[]): string {
   const rows = finished.map(({ experiment: { name, claim }, findings: { verdict } }) =>
-    [`<a href="#${name}">${name}</a>`, escaped(claim), outcome(verdict.outcome)].map((cell) => `<td style="white-space: normal">${cell}</td>`).join(""),
+    [`<a href="#${name}">${name}</a>`, escaped(claim), outcome(verdict.outcome)]
+      .map((cell) => `<td style="white-space: normal">${cell}</td>`)
+      .join(""),
   );
   return `<table><tr><th>experiment</th><th>claim</th><th>verdict</th></tr>${rows.map((row) => `<tr>${row}</tr>`).join("\n")}</table>`;
 }
@@ -131,5 +152,9 @@ function outcome(name: Outcome): string {
 }
 
 function escaped(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
+  return text
+    .replaceAll("&", "&amp;")
+    .replaceAll("<", "&lt;")
+    .replaceAll(">", "&gt;")
+    .replaceAll('"', "&quot;");
 }

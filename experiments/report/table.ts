@@ -23,7 +23,8 @@ export function showCell(cell: TableCell): string {
 }
 
 export function tableMarkdown({ columns, rows }: Table): string {
-  const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  const line = (cells: readonly string[]) =>
+    `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
   const align = columns.map((_, i) => (rows.every((row) => typeof row[i] === "string") ? "---" : "---:"));
   return [line(columns), `|${align.join("|")}|`, ...rows.map((row) => line(row.map(showCell)))].join("\n");
 }
@@ -36,7 +37,8 @@ export function tableCsv({ columns, rows }: Table): string {
   );
   const body = rows.map((row) =>
     row.flatMap((cell, i) => {
-      if (typeof cell === "object") return [cell.mean, cell.low, cell.high, cell.items, cell.seeds].map(String);
+      if (typeof cell === "object")
+        return [cell.mean, cell.low, cell.high, cell.items, cell.seeds].map(String);
       return estimated[i] ? [`${cell}`, "", "", "", ""] : [`${cell}`];
     }),
   );

@@ -26,7 +26,13 @@ export function toVegaLite(figure: Figure): TopLevelSpec {
     data: { values: figure.rows },
     config: {
       font: `${FONT}, Verdana, sans-serif`,
-      axis: { labelFontSize: 11, titleFontSize: 12, titleFontWeight: "normal", gridColor: "#e8e8e8", labelLimit: 260 },
+      axis: {
+        labelFontSize: 11,
+        titleFontSize: 12,
+        titleFontWeight: "normal",
+        gridColor: "#e8e8e8",
+        labelLimit: 260,
+      },
       legend: { labelFontSize: 11, titleFontSize: 12, titleFontWeight: "normal", labelLimit: 300 },
       header: { labelFontSize: 12, titleFontSize: 12 },
       view: { stroke: "#cccccc" },
@@ -78,7 +84,13 @@ function barsView({ x, y, rows }: BarsFigure): Spec {
   const groups = distinct(rows.map((row) => row.x));
   const series = distinct(rows.map((row) => row.series));
   const place = {
-    x: { field: "x", type: "nominal", title: x, sort: groups, axis: { labelAngle: groups.length > 4 ? -35 : 0 } },
+    x: {
+      field: "x",
+      type: "nominal",
+      title: x,
+      sort: groups,
+      axis: { labelAngle: groups.length > 4 ? -35 : 0 },
+    },
     xOffset: { field: "series", sort: series },
   };
   const bar = {
@@ -106,7 +118,13 @@ function heatView({ x, y, value, diverging, rows }: HeatFigure): Spec {
     height: Math.min(640, lines.length * SQUARE),
     mark: { type: "rect" },
     encoding: {
-      x: { field: "x", type: "ordinal", title: x, sort: columns, axis: { labelAngle: 0, labelOverlap: true } },
+      x: {
+        field: "x",
+        type: "ordinal",
+        title: x,
+        sort: columns,
+        axis: { labelAngle: 0, labelOverlap: true },
+      },
       y: { field: "y", type: "ordinal", title: y, sort: lines, axis: { labelOverlap: true } },
       color: { field: "value", type: "quantitative", title: value, scale },
     },
@@ -114,7 +132,12 @@ function heatView({ x, y, value, diverging, rows }: HeatFigure): Spec {
 }
 
 function scatterView({ x, y, colour, shape, rows }: ScatterFigure): Spec {
-  const axis = (field: string, title: string) => ({ field, type: "quantitative", title, scale: { zero: false } });
+  const axis = (field: string, title: string) => ({
+    field,
+    type: "quantitative",
+    title,
+    scale: { zero: false },
+  });
   return {
     width: PANEL_WIDTH + 60,
     height: PANEL_HEIGHT + 60,
@@ -122,8 +145,19 @@ function scatterView({ x, y, colour, shape, rows }: ScatterFigure): Spec {
     encoding: {
       x: axis("x", x),
       y: axis("y", y),
-      color: { ...nominal("colour", colour, rows.map((row) => row.colour)), ...palette(rows.map((row) => row.colour)) },
-      shape: nominal("shape", shape, rows.map((row) => row.shape)),
+      color: {
+        ...nominal(
+          "colour",
+          colour,
+          rows.map((row) => row.colour),
+        ),
+        ...palette(rows.map((row) => row.colour)),
+      },
+      shape: nominal(
+        "shape",
+        shape,
+        rows.map((row) => row.shape),
+      ),
     },
   };
 }
@@ -141,7 +175,12 @@ function nominal(field: string, title: string | null, values: readonly string[])
 function palette(values: readonly string[]): Spec {
   const domain = distinct(values);
   // A scheme of twenty for what the palette does not cover.
-  return { scale: domain.length <= COLOURS.length ? { domain, range: COLOURS.slice(0, domain.length) } : { domain, scheme: "tableau20" } };
+  return {
+    scale:
+      domain.length <= COLOURS.length
+        ? { domain, range: COLOURS.slice(0, domain.length) }
+        : { domain, scheme: "tableau20" },
+  };
 }
 
 function distinct<T>(values: readonly T[]): T[] {

@@ -60,11 +60,7 @@ function bootstrap(samples: readonly Hits[], statistic: (means: readonly number[
   };
 }
 
-function meanOver(
-  table: Table,
-  items: readonly Uint32Array[],
-  seeds: readonly number[],
-): number {
+function meanOver(table: Table, items: readonly Uint32Array[], seeds: readonly number[]): number {
   let total = 0;
   table.forEach((rows, task) => {
     let hits = 0;

@@ -1,0 +1,75 @@
+import { atLastExample, concat, mean, type Prompt, set, stack, type Tap, type Tensor, tap } from "xpatch";
+import { defineCell } from "../framework/cell.ts";
+import type { Modality } from "../framework/lab.ts";
+import { queries, specifiedQueries } from "../framework/prompts.ts";
+import { type Scored, scored } from "../framework/scored.ts";
+
+/**
+ * Tokens around the last example's answer cue, counted from it: from the end of its x to the first token of its answer.
+ * The last one is the answer cue of the query.
+ */
+const OFFSETS = [-3, -2, -1, 0, 1] as const;
+
+/** Prompts in one pass: each layer of each position is kept until it ends. */
+const BATCH_PROMPTS = 8;
+
+export interface PositionSweepResult {
+  /** Tokens of the first prompt at the positions, with the place that they have. */
+  readonly positions: readonly string[];
+  readonly layers: readonly number[];
+  /** `patched[position][l]` */
+  readonly patched: readonly (readonly Scored[])[];
+}
+
+/** Accuracy on validation items, by the token of the text prompts that the vector is read at, and by layer. */
+export const positionSweep = defineCell(
+  "position-sweep",
+  async (lab, { task: name, query }: { task: string; query: Modality }): Promise<PositionSweepResult> => {
+    const { model } = lab;
+    const task = lab.task(name);
+    const items = lab.items(task, "validation");
+    const specified = { split: "validation", specification: "text", query: "text", seed: 0 } as const;
+    const prompts = await specifiedQueries(lab, task, specified);
+    const bare = await queries(lab, task, "validation", query);
+    const layers = Array.from({ length: model.config.layers }, (_, layer) => layer);
+    const places = [
+      ...OFFSETS.map((offset) => (prompt: Prompt) => atLastExample(prompt) + offset),
+      (prompt: Prompt) => prompt.last,
+    ];
+    const taps: Record<string, Tap<(prompt: Prompt) => number, `resid_post.${number}`>> = {};
+    places.forEach((place, p) => {
+      for (const layer of layers) taps[`${p} ${layer}`] = tap(`resid_post.${layer}`, place);
+    });
+    const names = Object.keys(taps);
+    const scope = model.device.openScope();
+    try {
+      const variants = scope.enter(() => {
+        const batches: Tensor[] = [];
+        for (let first = 0; first < prompts.length; first += BATCH_PROMPTS) {
+          batches.push(
+            model.device.scope(() => {
+              const tapped = model.run(prompts.slice(first, first + BATCH_PROMPTS), {
+                taps,
+                stopAfter: layers.at(-1)!,
+              });
+              return stack(names.map((key) => tapped[key]!));
+            }),
+          );
+        }
+        const means = mean(concat(batches, 1), 1);
+        return names.map((key, i) => [set(`resid_post.${Number(key.split(" ")[1])}`, -1, means.at(i))]);
+      });
+      lab.spendPasses(prompts, model);
+      const { patched } = await lab.sweep(bare, variants);
+      const scores = patched.map((answers) => scored(items, answers));
+      const [prompt] = prompts;
+      return {
+        positions: places.map((place) => prompt!.tokens[place(prompt!)]!),
+        layers,
+        patched: places.map((_, p) => scores.slice(p * layers.length, (p + 1) * layers.length)),
+      };
+    } finally {
+      scope.dispose();
+    }
+  },
+);

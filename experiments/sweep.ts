@@ -1,9 +1,9 @@
-import type { Task } from "xpatch";
+import type { Modality, Task } from "xpatch";
 import { accuracyByLayer, layerSweep, type Setup, setupsOf, tasksWith } from "./cells/layer-sweep.ts";
 import { positionSweep } from "./cells/position-sweep.ts";
 import { validationCells } from "./cells/validation.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
-import type { Lab, Modality } from "./framework/lab.ts";
+import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES } from "./framework/prompts.ts";
 import type { HeatFigure, LinesFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";

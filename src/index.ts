@@ -128,9 +128,21 @@ export { type Recording, record } from "./patching/recording.ts";
 export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
 export { rollout } from "./patching/rollout.ts";
 export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
-export { isCorrect, majorityBaseline, type Score, scoreAnswers } from "./patching/score.ts";
+export {
+  isCorrect,
+  majorityBaseline,
+  type Score,
+  type ScoredAnswers,
+  scoreAnswers,
+} from "./patching/score.ts";
 export { cosineSimilarity } from "./patching/similarity.ts";
-export { type SweepEditsResult, type SweepResult, sweepEdits, sweepLayers } from "./patching/sweep.ts";
+export {
+  type Modality,
+  promptInContext,
+  type Specification,
+  type SpecificationKind,
+} from "./patching/specification.ts";
+export { type PatchedTokens, patchEach, patchOf, type SweepResult, sweepLayers } from "./patching/sweep.ts";
 export { type Tap, tap } from "./patching/tap.ts";
 export * from "./patching/task.ts";
 export {

@@ -83,8 +83,8 @@ test("the demo's scores are those of full runs, one question and layer at a time
   expect([...accepted.values()].every((answer) => answer !== "")).toBe(true);
 
   const report = await runDemo("--task", writeTask(accepted).path);
-  expect(report.sweep[LAYER]).toMatchObject({ layer: LAYER, correct: 9, total: 9, accuracy: 1 });
-  expect(report.best).toBe(report.sweep.find(({ accuracy }) => accuracy === 1)!.layer);
+  expect(report.sweep.layers[LAYER]).toMatchObject({ layer: LAYER, correct: 9, total: 9, accuracy: 1 });
+  expect(report.sweep.best).toBe(report.sweep.layers.find(({ accuracy }) => accuracy === 1)!.layer);
   expect(report.patched.total).toBe(9);
 
   const plain = await Promise.all(tested.map(({ input }) => nextToken(`Q: ${input}\nA:`)));
@@ -105,16 +105,17 @@ test("the report: layers, costs, setting, and the same numbers again for the sam
   ];
   expect(report).toMatchObject({ task: "made-up", shots: SHOTS, seed: 0, family: "llama", prompts: 9 });
   expect(report.adapter).not.toBe("");
-  expect(report.sweep.map(({ layer }) => layer)).toEqual(report.sweep.map((_, i) => i));
-  expect(report.sweep).toHaveLength(model.config.layers);
+  const { layers, best, rowLayers, plainRowLayers } = report.sweep;
+  expect(layers.map(({ layer }) => layer)).toEqual(layers.map((_, i) => i));
+  expect(layers).toHaveLength(model.config.layers);
   // Nothing is right, so the first layer is as good as any.
-  expect(report.best).toBe(0);
+  expect(best).toBe(0);
 
   const tokens = itemsOf(parseTask(writeTask().text, "task"), "validation")
     .map(({ input }) => model.prompt(`Q: ${input}\nA:`).length)
     .reduce((a, b) => a + b);
-  expect(report.plainRowLayers).toBe(tokens * model.config.layers * (model.config.layers + 1));
-  expect(report.rowLayers).toBeLessThan(report.plainRowLayers);
+  expect(plainRowLayers).toBe(tokens * model.config.layers * (model.config.layers + 1));
+  expect(rowLayers).toBeLessThan(plainRowLayers);
 
   const { seconds, ...numbers } = report;
   expect(again).toMatchObject(numbers);
@@ -133,10 +134,10 @@ test("the text for people has every number that matters", async () => {
   expect(text).toMatch(/Loading \d+\.\d s, extraction/);
   expect(text).toMatch(/seed 0/);
   expect(text).not.toMatch(/← best/);
-  const { correct, ...rest } = report.sweep[0]!;
-  const sweep = [{ ...rest, correct: correct + 1 }, ...report.sweep.slice(1)];
-  expect(formatDemo({ ...report, sweep })).toMatch(/ 0 +1 .*← best/);
-  expect(text).toMatch(/npx xpatch extract --model .* --task made-up/);
+  const { correct, ...rest } = report.sweep.layers[0]!;
+  const layers = [{ ...rest, correct: correct + 1 }, ...report.sweep.layers.slice(1)];
+  expect(formatDemo({ ...report, sweep: { ...report.sweep, layers } })).toMatch(/ 0 +1 .*← best/);
+  expect(text).toMatch(/npx xpatch demo .*llama\/model --task made-up --spec instruction/);
 });
 
 test("what a model writes cannot steer the terminal", async () => {

@@ -1,14 +1,14 @@
-import { type Edit, set, type Task, type TaskVectors } from "xpatch";
+import { type Edit, type Modality, type SpecificationKind, set, type Task, type TaskVectors } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
-import type { Lab, Modality } from "../framework/lab.ts";
-import { queries, type Specification, seedsOf } from "../framework/prompts.ts";
+import type { Lab } from "../framework/lab.ts";
+import { queries, seedsOf } from "../framework/prompts.ts";
 import { type Scored, scored } from "../framework/scored.ts";
 import { accuracy, type Estimate, type Hits } from "../statistics/bootstrap.ts";
 import { loadVectors } from "./task-vectors.ts";
 
 /** Patches from one kind of specification into one kind of query. */
 export interface Setup {
-  readonly specification: Specification;
+  readonly specification: SpecificationKind;
   readonly query: Modality;
 }
 
@@ -34,7 +34,7 @@ export const layerSweep = defineCell(
     const scope = lab.model.device.openScope();
     try {
       const variants = scope.enter(() => sets.flatMap((vectors) => layers.map((l) => patchAt(l, vectors))));
-      const { unpatched, patched } = await lab.sweep(bare, variants);
+      const { unpatched, patched } = await lab.patchEach(bare, variants);
       const scores = patched.map((answers) => scored(items, answers));
       return {
         layers,

@@ -1,6 +1,16 @@
-import { atLastExample, concat, mean, type Prompt, set, stack, type Tap, type Tensor, tap } from "xpatch";
+import {
+  atLastExample,
+  concat,
+  type Modality,
+  mean,
+  type Prompt,
+  set,
+  stack,
+  type Tap,
+  type Tensor,
+  tap,
+} from "xpatch";
 import { defineCell } from "../framework/cell.ts";
-import type { Modality } from "../framework/lab.ts";
 import { queries, specifiedQueries } from "../framework/prompts.ts";
 import { type Scored, scored } from "../framework/scored.ts";
 
@@ -60,7 +70,7 @@ export const positionSweep = defineCell(
         return names.map((key, i) => [set(`resid_post.${Number(key.split(" ")[1])}`, -1, means.at(i))]);
       });
       lab.spendPasses(prompts, model);
-      const { patched } = await lab.sweep(bare, variants);
+      const { patched } = await lab.patchEach(bare, variants);
       const scores = patched.map((answers) => scored(items, answers));
       const [prompt] = prompts;
       return {

@@ -8,12 +8,13 @@ import {
   type PatchableModel,
   type Prompt,
   type PromptImage,
+  type SpecificationKind,
   type TaskVectors,
   XpatchError,
 } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
-import { instructionOf, type Specification, specifiedQueries } from "../framework/prompts.ts";
+import { instructionOf, specifiedQueries } from "../framework/prompts.ts";
 import { writeAtomically } from "../framework/store.ts";
 
 /** Whose activations: those of the model, or of the language model that it was fine-tuned from. */
@@ -22,7 +23,7 @@ export type Source = "model" | "llm";
 export interface VectorsParams {
   readonly source: Source;
   readonly task: string;
-  readonly specification: Specification;
+  readonly specification: SpecificationKind;
   readonly seed: number;
 }
 

@@ -1,7 +1,7 @@
 import { set, type TaskVectors } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import { queries, seedsOf, specifiedQueries } from "../framework/prompts.ts";
-import { type ScoredAnswers, scoredAnswers } from "../framework/scored.ts";
+import { type Answered, answered } from "../framework/scored.ts";
 import { normal, seededRandom } from "../statistics/random.ts";
 import { chosenLayer, patchAt, type Setup, tasksWith } from "./layer-sweep.ts";
 import { loadVectors } from "./task-vectors.ts";
@@ -15,11 +15,11 @@ export interface TestPatchResult {
   /** The layer that validation items chose. */
   readonly layer: number;
   readonly queries: readonly string[];
-  readonly noContext: ScoredAnswers;
+  readonly noContext: Answered;
   /** By seed. */
-  readonly patched: readonly ScoredAnswers[];
+  readonly patched: readonly Answered[];
   /** With a single task there is no other one, and no mean that differs. */
-  readonly controls: Readonly<Partial<Record<Control, ScoredAnswers>>>;
+  readonly controls: Readonly<Partial<Record<Control, Answered>>>;
 }
 
 /** The test items of a task, patched in the chosen layer with its own vectors and with those of the controls. */
@@ -55,12 +55,12 @@ export const testPatch = defineCell(
         ...own.map((vectors) => patchAt(layer, vectors)),
         ...controls.map(({ vector }) => [set(`resid_post.${layer}`, -1, vector)]),
       ]);
-      const { unpatched, patched } = await lab.sweep(bare, variants);
-      const scores = patched.map((answers) => scoredAnswers(items, answers));
+      const { unpatched, patched } = await lab.patchEach(bare, variants);
+      const scores = patched.map((answers) => answered(items, answers));
       return {
         layer,
         queries: bare.map(({ text }) => text),
-        noContext: scoredAnswers(items, unpatched),
+        noContext: answered(items, unpatched),
         patched: scores.slice(0, own.length),
         controls: Object.fromEntries(controls.map(({ control }, i) => [control, scores[own.length + i]!])),
       };
@@ -71,7 +71,7 @@ export const testPatch = defineCell(
   },
 );
 
-export interface TestPromptResult extends ScoredAnswers {
+export interface TestPromptResult extends Answered {
   readonly prompts: readonly string[];
 }
 
@@ -85,7 +85,7 @@ export const testPrompt = defineCell(
     const task = lab.task(name);
     const prompts = await specifiedQueries(lab, task, { split: "test", specification, query, seed });
     const answers = await lab.answers(prompts);
-    return { ...scoredAnswers(lab.items(task, "test"), answers), prompts: prompts.map(({ text }) => text) };
+    return { ...answered(lab.items(task, "test"), answers), prompts: prompts.map(({ text }) => text) };
   },
 );
 

@@ -5,12 +5,13 @@ import {
   type Edit,
   itemsOf,
   loadPictures,
+  type Modality,
   type PatchableModel,
   type PicturedItem,
   type Prompt,
+  patchEach,
   picturedItemsOf,
   type Split,
-  sweepEdits,
   type Task,
   type TaskItem,
   XpatchError,
@@ -20,9 +21,6 @@ import type { Cell } from "./cell.ts";
 import { addCosts, type Cost, NO_COST } from "./cost.ts";
 import type { LabOptions, Setting, SettingParts } from "./setting.ts";
 import type { Store } from "./store.ts";
-
-/** How a query or an example shows its x. */
-export type Modality = "text" | "image";
 
 /** The splits that experiments use: to choose by, and to report on. */
 export type AskedSplit = Exclude<Split, "train">;
@@ -150,13 +148,13 @@ export class Lab {
     return pictures;
   }
 
-  /** The next token of each prompt under each variant's edits, and without any, as text. */
-  async sweep(
+  /** The next token of each query under each set of edits, and without any, as text. */
+  async patchEach(
     queries: readonly Prompt[],
-    variants: readonly (readonly Edit[])[],
+    edits: readonly (readonly Edit[])[],
   ): Promise<{ unpatched: string[]; patched: string[][] }> {
-    const { unpatched, patched, rowLayers, plainRowLayers } = await sweepEdits(this.model, queries, variants);
-    this.spend({ rowLayers, plainRowLayers, plainPasses: queries.length * (variants.length + 1) });
+    const { unpatched, patched, rowLayers, plainRowLayers } = await patchEach(this.model, queries, edits);
+    this.spend({ rowLayers, plainRowLayers, plainPasses: queries.length * (edits.length + 1) });
     return { unpatched: this.#texts(unpatched), patched: patched.map((ids) => this.#texts(ids)) };
   }
 

@@ -1,21 +1,19 @@
 import {
-  drawItems,
-  exampleOf,
   fewShotPrompt,
-  instructedPrompt,
+  type Modality,
   type PatchableModel,
   type Prompt,
   type PromptImage,
+  promptInContext,
+  type Specification,
+  type SpecificationKind,
   type Task,
   XpatchError,
 } from "xpatch";
-import type { AskedSplit, Lab, Modality } from "./lab.ts";
-
-/** How a task is given: examples whose x is text or a picture, or the task in words. */
-export type Specification = Modality | "instruction";
+import type { AskedSplit, Lab } from "./lab.ts";
 
 /** How specifications and queries are called in tables and figures. */
-export const SPECIFICATION_NAMES: Readonly<Record<Specification, string>> = {
+export const SPECIFICATION_NAMES: Readonly<Record<SpecificationKind, string>> = {
   text: "text examples",
   image: "image examples",
   instruction: "instruction",
@@ -23,13 +21,8 @@ export const SPECIFICATION_NAMES: Readonly<Record<Specification, string>> = {
 
 export const QUERY_NAMES: Readonly<Record<Modality, string>> = { text: "text query", image: "image query" };
 
-/** The specifications that a task has. */
-export function specificationsOf(lab: Lab, task: Task): Specification[] {
-  return [...lab.modalities(task), ...(task.instruction === undefined ? [] : ["instruction" as const])];
-}
-
 /** The seeds of a specification: an instruction draws nothing. */
-export function seedsOf(lab: Lab, specification: Specification, count = lab.options.seeds): number[] {
+export function seedsOf(lab: Lab, specification: SpecificationKind, count = lab.options.seeds): number[] {
   return specification === "instruction" ? [0] : Array.from({ length: count }, (_, seed) => seed);
 }
 
@@ -46,7 +39,7 @@ export async function queries(
 
 export interface SpecifiedQueries {
   readonly split: AskedSplit;
-  readonly specification: Specification;
+  readonly specification: SpecificationKind;
   readonly query: Modality;
   readonly seed: number;
 }
@@ -55,21 +48,17 @@ export interface SpecifiedQueries {
 export async function specifiedQueries(
   lab: Lab,
   task: Task,
-  { split, specification, query, seed }: SpecifiedQueries,
+  { split, specification: kind, query, seed }: SpecifiedQueries,
   model: PatchableModel = lab.model,
 ): Promise<Prompt<PromptImage>[]> {
   const { shots: count, template } = lab.options;
-  const ask = await lab.asker(task, split, query);
-  const items = lab.items(task, split);
-  if (specification === "instruction") {
-    return items.map((item) => instructedPrompt(model, instructionOf(task), ask(item), template));
-  }
-  const show = await lab.asker(task, split, specification);
+  const specification: Specification =
+    kind === "instruction"
+      ? { kind, text: instructionOf(task), template }
+      : { kind: "examples", asked: await lab.asker(task, split, kind), count, seed, template };
   const pool = lab.pool(task, split);
-  return items.map((item) => {
-    const shown = drawItems(pool, item, { count, seed }).map((drawn) => exampleOf(drawn, show));
-    return fewShotPrompt(model, shown, ask(item), template);
-  });
+  const ask = await lab.asker(task, split, query);
+  return lab.items(task, split).map((item) => promptInContext(model, specification, pool, item, ask(item)));
 }
 
 export function instructionOf({ name, instruction }: Task): string {

@@ -6,7 +6,7 @@ export interface Scored extends Pick<Score, "accuracy" | "distinct" | "majority"
   readonly hits: string;
 }
 
-export interface ScoredAnswers extends Scored {
+export interface Answered extends Scored {
   readonly answers: readonly string[];
 }
 
@@ -16,6 +16,6 @@ export function scored(items: readonly TaskItem[], answers: readonly string[]): 
   return { accuracy, distinct, majority, constant, hits };
 }
 
-export function scoredAnswers(items: readonly TaskItem[], answers: readonly string[]): ScoredAnswers {
+export function answered(items: readonly TaskItem[], answers: readonly string[]): Answered {
   return { ...scored(items, answers), answers };
 }

@@ -3,10 +3,10 @@ import { dirname } from "node:path";
 import type { Command } from "commander";
 import type { Prompt } from "../model/prompt.ts";
 import type { LayerSite } from "../model/sites.ts";
-import { drawExamples, fewShotPrompt } from "../patching/few-shot.ts";
 import type { PatchableModel } from "../patching/model.ts";
+import { taskSource } from "../patching/specification.ts";
 import { encodeTaskVectors, extractTaskVectors, type TaskVectorOrigin } from "../patching/task-vectors.ts";
-import { layerSite, layers, position, wholeNumber } from "./arguments.ts";
+import { layerSite, layers, position } from "./arguments.ts";
 import { newCommand } from "./command.ts";
 import { showBytes, table } from "./layout.ts";
 import { printResult, withProgress } from "./output.ts";
@@ -18,13 +18,12 @@ import {
   settingOf,
   withModel,
 } from "./session.ts";
-import { addTaskOptions, readItems, type TaskArguments } from "./task-options.ts";
+import { readTask } from "./task-file.ts";
+import { addDrawOptions, addTaskOptions, type DrawArguments, type TaskArguments } from "./task-options.ts";
 import { readLines } from "./text-files.ts";
 
-interface Arguments extends ModelArguments, TaskArguments {
+interface Arguments extends ModelArguments, TaskArguments, DrawArguments {
   readonly prompts?: string;
-  readonly shots: number;
-  readonly seed: number;
   readonly site: LayerSite;
   readonly layers?: readonly number[];
   readonly position: number;
@@ -46,9 +45,7 @@ export function extractCommand(): Command {
     .requiredOption(...MODEL_OPTION)
     .requiredOption("--out <file>", "safetensors file to write")
     .option("--prompts <file>", "a prompt a line, with \\n for new lines");
-  return addTaskOptions(command, "train")
-    .option("--shots <n>", "examples before each item's query, from the other items", wholeNumber(0), 5)
-    .option("--seed <n>", "seed of the draw of examples", wholeNumber(0), 0)
+  return addDrawOptions(addTaskOptions(command, "train"), 0)
     .option("--site <site>", "which activation of each layer", layerSite, "resid_post")
     .option("--layers <layers>", "such as 0-5,8 (default: all)", layers)
     .option("--position <n>", "which token of each prompt", position, -1)
@@ -58,7 +55,7 @@ export function extractCommand(): Command {
       }
       await access(dirname(args.out), constants.W_OK);
       const makePrompts = await promptSource(args);
-      const report = await withModel(args, (model) => extract(model, makePrompts(model), args));
+      const report = await withModel(args, async (model) => extract(model, await makePrompts(model), args));
       printResult(report, args.json, formatExtraction);
     });
 }
@@ -83,24 +80,17 @@ async function extract(
   return { ...setting, out, bytes: bytes.length, width: vectors.vectors.dim(1), vectors: vectors.origin };
 }
 
-/** Reads the lines of --prompts, or the items of the task, and makes prompts of them: few-shot ones of items. */
-async function promptSource({
-  prompts: path,
-  task,
-  split,
-  template,
-  shots: count,
-  seed,
-}: Arguments): Promise<(model: PatchableModel) => Prompt[]> {
-  if (task === undefined) {
+/** Reads the lines of --prompts, or the task, and makes prompts of them. */
+async function promptSource(
+  args: Arguments,
+): Promise<(model: PatchableModel) => Prompt[] | Promise<readonly Prompt[]>> {
+  const { prompts: path, task: ref, split, template, spec: kind, shots: count, seed } = args;
+  if (ref === undefined) {
     const lines = await readLines(path!);
     return (model) => lines.map((text) => model.prompt(text));
   }
-  const items = await readItems(task, split);
-  return (model) =>
-    items.map((item) =>
-      fewShotPrompt(model, drawExamples(items, item, { count, seed }), item.input, template),
-    );
+  const task = await readTask(ref);
+  return async (model) => (await taskSource(model, task, split, { kind, count, seed, template })).prompts;
 }
 
 function formatExtraction(report: ExtractReport): string {

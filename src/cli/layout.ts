@@ -48,6 +48,11 @@ export function quote(text: string): string {
   return JSON.stringify(text);
 }
 
+/** Control characters, which a model may write, must not reach the terminal. */
+export function printable(text: string): string {
+  return text.replace(/\p{C}/gu, "�");
+}
+
 export function showPercent(fraction: number): string {
   return `${(100 * fraction).toFixed(1)} %`;
 }

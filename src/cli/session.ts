@@ -1,3 +1,5 @@
+import { isAbsolute, relative } from "node:path";
+import { fileURLToPath } from "node:url";
 import type { LoadOptions } from "../model/language-model.ts";
 import { loadModel, type PatchableModel } from "../patching/model.ts";
 import { openDevice } from "../tensor/device.ts";
@@ -24,6 +26,14 @@ export const MODEL_OPTION = [
   "--model <ref>",
   "a folder, the URL of one, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct",
 ] as const;
+
+/** The model that comes with xpatch; from within the checkout by its short name. */
+export function shippedModel(): string {
+  const path = fileURLToPath(new URL("../../weights/vlm", import.meta.url));
+  const short = relative(process.cwd(), path);
+  // Without the dot it could be a hub id.
+  return isAbsolute(short) || short.startsWith("..") ? path : `./${short}`;
+}
 
 /** Opens a device, loads the model, and closes both behind `use`. Gated models of the hub need HF_TOKEN. */
 export async function withModel<T>(

@@ -1,8 +1,9 @@
 import { readFile } from "node:fs/promises";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { fewShotPrompt } from "../patching/few-shot.ts";
 import type { PatchableModel } from "../patching/model.ts";
-import { type Score, scoreAnswers } from "../patching/score.ts";
+import { type Score, type ScoredAnswers, scoreSweep, scoreTokens } from "../patching/score.ts";
+import { askerIn, itemsIn, MODALITIES, type Modality } from "../patching/specification.ts";
 import { sweepLayers } from "../patching/sweep.ts";
 import type { TaskItem } from "../patching/task.ts";
 import type { TaskVectorOrigin } from "../patching/task-vectors.ts";
@@ -19,19 +20,16 @@ import {
   settingOf,
   withModel,
 } from "./session.ts";
-import { addTaskOptions, readItems, type TaskArguments } from "./task-options.ts";
+import { readTask } from "./task-file.ts";
+import { addTaskOptions, type TaskArguments } from "./task-options.ts";
 import { formatOrigin, readVectorFile, type VectorFile, vectorsOf } from "./vector-files.ts";
 
 interface Arguments extends ModelArguments, TaskArguments {
   readonly vectors: string;
   readonly queries?: string;
+  readonly query: Modality;
   readonly layers?: readonly number[];
   readonly position: number;
-}
-
-/** A score and the next tokens that it counts, in the order of the queries. */
-export interface ScoredAnswers extends Score {
-  readonly answers: readonly string[];
 }
 
 export interface SweepReport extends Setting {
@@ -58,14 +56,20 @@ export function sweepCommand(): Command {
       "instead of a task: a line each with a prompt and its right answers, divided by tabs; \\n for new lines",
     );
   return addTaskOptions(command, "validation")
+    .addOption(
+      new Option("--query <kind>", "whether a task's questions are names or pictures")
+        .choices(MODALITIES)
+        .default("text"),
+    )
     .option("--layers <layers>", "such as 0-5,8 (default: all that there are vectors for)", layers)
     .option("--position <n>", "which token of each query is patched", position, -1)
     .action(async (args: Arguments) => {
       if ((args.queries === undefined) === (args.task === undefined)) {
         command.error("error: expected either --task or --queries");
       }
-      const { task, split, queries } = args;
-      const items = task === undefined ? await readQueries(queries!) : await readItems(task, split);
+      const { task, split, queries, query } = args;
+      const items =
+        task === undefined ? await readQueries(queries!) : itemsIn(query, await readTask(task), split);
       const file = await readVectorFile(args.vectors);
       const report = await withModel(args, (model) => sweep(model, items, file, args));
       printResult(report, args.json, formatSweep);
@@ -80,8 +84,9 @@ async function sweep(
 ): Promise<SweepReport> {
   using vectors = await vectorsOf(file, model.device);
   // The lines of --queries are prompts already, the items of a task are what zero-shot queries ask about.
-  const prompts = items.map(({ input }) =>
-    args.task === undefined ? model.prompt(input) : fewShotPrompt(model, [], input, args.template),
+  const asked = await askerIn(args.task === undefined ? "text" : args.query, model, items);
+  const prompts = items.map((item) =>
+    args.task === undefined ? model.prompt(item.input) : fewShotPrompt(model, [], asked(item), args.template),
   );
   const swept = await withProgress("sweeping", (update) =>
     sweepLayers(model, prompts, vectors, {
@@ -90,18 +95,14 @@ async function sweep(
       onProgress: (done) => update(done, prompts.length),
     }),
   );
-  const score = (ids: readonly number[]): ScoredAnswers => {
-    const answers = ids.map((id) => model.tokenizer.decode([id], { skipSpecial: true }));
-    return { ...scoreAnswers(items, answers), answers };
-  };
-  const byLayer = swept.layers.map((layer, l) => ({ layer, ...score(swept.patched[l]!) }));
+  const { layers, best } = scoreSweep(model.tokenizer, items, swept);
   return {
     ...settingOf(model),
     vectors: vectors.origin,
     queries: prompts.map(({ text }, i) => ({ prompt: text, outputs: items[i]!.outputs })),
-    unpatched: score(swept.unpatched),
-    layers: byLayer,
-    best: byLayer.reduce((best, next) => (next.correct > best.correct ? next : best)).layer,
+    unpatched: scoreTokens(model.tokenizer, items, swept.unpatched),
+    layers,
+    best,
     rowLayers: swept.rowLayers,
     plainRowLayers: swept.plainRowLayers,
   };

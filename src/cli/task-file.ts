@@ -14,11 +14,24 @@ export const TASK_OPTION = [
 /** Reads a task: a file where `ref` ends in .json, otherwise one that comes with xpatch. Throws XpatchError. */
 export async function readTask(ref: string): Promise<Task> {
   if (ref.endsWith(".json")) return parseTask(await readFile(ref, "utf8"), ref);
-  const files = (await readdir(SHIPPED)).filter((file) => file.endsWith(".json"));
-  const names = files.map((file) => file.replace(/\.json$/, ""));
+  const names = await shippedNames();
   if (!names.includes(ref)) {
     throw new XpatchError(`there is no task "${ref}"; expected a .json file, or one of ${names.join(", ")}`);
   }
-  const path = fileURLToPath(new URL(`${ref}.json`, SHIPPED));
+  return readShipped(ref);
+}
+
+/** The tasks that come with xpatch. */
+export async function readShippedTasks(): Promise<Task[]> {
+  return Promise.all((await shippedNames()).map(readShipped));
+}
+
+async function shippedNames(): Promise<string[]> {
+  const files = (await readdir(SHIPPED)).filter((file) => file.endsWith(".json"));
+  return files.map((file) => file.replace(/\.json$/, ""));
+}
+
+async function readShipped(name: string): Promise<Task> {
+  const path = fileURLToPath(new URL(`${name}.json`, SHIPPED));
   return parseTask(await readFile(path, "utf8"), path);
 }

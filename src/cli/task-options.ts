@@ -1,8 +1,9 @@
 import { type Command, Option } from "commander";
 import { SPACED_TEMPLATE } from "../patching/few-shot.ts";
-import { itemsOf, SPLITS, type Split, type TaskItem } from "../patching/task.ts";
-import { escapedText } from "./arguments.ts";
-import { readTask, TASK_OPTION } from "./task-file.ts";
+import { SPECIFICATION_KINDS, type SpecificationKind } from "../patching/specification.ts";
+import { SPLITS, type Split } from "../patching/task.ts";
+import { escapedText, wholeNumber } from "./arguments.ts";
+import { TASK_OPTION } from "./task-file.ts";
 
 export interface TaskArguments {
   readonly task?: string;
@@ -23,7 +24,21 @@ export function addTaskOptions(command: Command, split: Split): Command {
     );
 }
 
-/** The items of one split of a task. Throws XpatchError when the task is unknown or damaged, or has none. */
-export async function readItems(task: string, split: Split): Promise<TaskItem[]> {
-  return itemsOf(await readTask(task), split);
+/** How a task is shown, and which examples. */
+export interface DrawArguments {
+  readonly spec: SpecificationKind;
+  readonly shots: number;
+  readonly seed: number;
+}
+
+/** Adds --spec, --shots and --seed. */
+export function addDrawOptions(command: Command, leastShots = 1): Command {
+  return command
+    .addOption(
+      new Option("--spec <kind>", "what tells the task: examples with text or pictures, or its instruction")
+        .choices(SPECIFICATION_KINDS)
+        .default("text"),
+    )
+    .option("--shots <n>", "examples in a prompt, from the other items", wholeNumber(leastShots), 5)
+    .option("--seed <n>", "seed of the draw of examples", wholeNumber(0), 0);
 }

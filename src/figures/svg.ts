@@ -1,5 +1,5 @@
-import { encodePng } from "../images/png.ts";
 import type { RgbImage } from "../images/rgb.ts";
+import { pngUri } from "./data-uri.ts";
 import type { Figure, Shape } from "./figure.ts";
 import { GLYPH_WIDTH } from "./glyphs.ts";
 
@@ -35,10 +35,9 @@ export function escapeXml(text: string): string {
 
 function definition(picture: RgbImage, index: number): string {
   const { width, height } = picture;
-  const data = base64(encodePng(picture));
   return (
     `<image id="picture${index}" width="${width}" height="${height}" style="image-rendering:pixelated" ` +
-    `href="data:image/png;base64,${data}"/>`
+    `href="${pngUri(picture)}"/>`
   );
 }
 
@@ -57,12 +56,4 @@ function element(shape: Shape, pictures: readonly RgbImage[]): string {
   return tooltip === undefined
     ? `<rect ${attributes}/>`
     : `<rect ${attributes}><title>${escapeXml(tooltip)}</title></rect>`;
-}
-
-function base64(bytes: Uint8Array): string {
-  let binary = "";
-  for (let at = 0; at < bytes.length; at += 0x8000) {
-    binary += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
-  }
-  return btoa(binary);
 }

@@ -27,6 +27,11 @@ export interface DecoderConfig {
   readonly tied: boolean;
   readonly attentionBias: boolean;
   readonly mlpBias: boolean;
+  /**
+   * `task_vector_layer`, which no other library reads: the layer whose task vectors are to be patched unless one is named;
+   * whoever made the checkpoint chose it on validation items.
+   */
+  readonly taskVectorLayer?: number;
   /** How pictures get in, for vision-language models. */
   readonly vision?: VisionSetup;
 }
@@ -52,8 +57,15 @@ export function readDecoderConfig(
   if (heads % kvHeads !== 0) {
     throw new CheckpointError(`${where}: ${heads} heads cannot share ${kvHeads} key-value heads`);
   }
+  const layers = c.count("num_hidden_layers");
+  const taskVectorLayer = c.has("task_vector_layer") ? c.count("task_vector_layer", undefined, 0) : undefined;
+  if (taskVectorLayer !== undefined && taskVectorLayer >= layers) {
+    throw new CheckpointError(
+      `${where}: task_vector_layer is ${taskVectorLayer}, but there are ${layers} layers`,
+    );
+  }
   return {
-    layers: c.count("num_hidden_layers"),
+    layers,
     width,
     heads,
     kvHeads,
@@ -68,6 +80,7 @@ export function readDecoderConfig(
     tied: c.boolean("tie_word_embeddings"),
     attentionBias: c.boolean("attention_bias", false),
     mlpBias: c.boolean("mlp_bias", false),
+    ...(taskVectorLayer !== undefined && { taskVectorLayer }),
   };
 }
 

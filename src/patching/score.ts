@@ -1,4 +1,6 @@
+import type { Tokenizer } from "../model/tokenizer.ts";
 import { XpatchError } from "../tensor/errors.ts";
+import type { SweepResult } from "./sweep.ts";
 import type { TaskItem } from "./task.ts";
 
 export interface ScoreOptions {
@@ -60,6 +62,38 @@ export function scoreAnswers(
     majority: majorityBaseline(items, options),
     constant: bestConstant(items, distinct, options),
   };
+}
+
+/** A score and the answers that it counts, in the order of the items. */
+export interface ScoredAnswers extends Score {
+  readonly answers: readonly string[];
+}
+
+/** Scores the token `ids[i]` as the answer to `items[i]`. Throws as {@link scoreAnswers} does. */
+export function scoreTokens(
+  tokenizer: Tokenizer,
+  items: readonly TaskItem[],
+  ids: readonly number[],
+): ScoredAnswers {
+  const answers = ids.map((id) => tokenizer.decode([id], { skipSpecial: true }));
+  return { ...scoreAnswers(items, answers), answers };
+}
+
+export interface ScoredSweep {
+  readonly layers: readonly ({ readonly layer: number } & ScoredAnswers)[];
+  /** The layer with the highest accuracy; of equals the first. */
+  readonly best: number;
+}
+
+/** The score of each layer of a sweep over queries about `items`. */
+export function scoreSweep(
+  tokenizer: Tokenizer,
+  items: readonly TaskItem[],
+  { layers, patched }: Pick<SweepResult, "layers" | "patched">,
+): ScoredSweep {
+  const scored = layers.map((layer, l) => ({ layer, ...scoreTokens(tokenizer, items, patched[l]!) }));
+  const best = scored.reduce((a, b) => (b.correct > a.correct ? b : a)).layer;
+  return { layers: scored, best };
 }
 
 /**

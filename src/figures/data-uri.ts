@@ -1,0 +1,12 @@
+import { encodePng } from "../images/png.ts";
+import type { RgbImage } from "../images/rgb.ts";
+
+/** A picture as the URL of a PNG that is the URL itself. */
+export function pngUri(picture: RgbImage): string {
+  const bytes = encodePng(picture);
+  let binary = "";
+  for (let at = 0; at < bytes.length; at += 0x8000) {
+    binary += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
+  }
+  return `data:image/png;base64,${btoa(binary)}`;
+}

@@ -1,0 +1,28 @@
+import type { Prompt } from "../model/prompt.ts";
+import type { Edit } from "./edit.ts";
+import type { Generated } from "./generate.ts";
+import type { PatchableModel } from "./model.ts";
+
+/**
+ * Greedy answers to each query under each set of edits: `answers[e][q]` is that of query q with `edits[e]`, all in one
+ * batch. An empty set changes nothing.
+ */
+export async function answerEach(
+  model: PatchableModel,
+  queries: readonly Prompt[],
+  edits: readonly (readonly Edit[])[],
+  maxNewTokens: number,
+): Promise<Generated[][]> {
+  const { length } = queries;
+  const placed = edits.flatMap((set, e) =>
+    queries.flatMap((_, q) => set.map((edit): Edit => ({ ...edit, prompt: e * length + q }))),
+  );
+  const prompts = edits.flatMap(() => queries);
+  const answers = await model.generate(prompts, { edits: placed, maxNewTokens });
+  return edits.map((_, e) => answers.slice(e * length, (e + 1) * length));
+}
+
+/** The first line of an answer: models go on with questions of their own. */
+export function firstLine({ text }: Generated): string {
+  return text.trim().split("\n")[0]!;
+}

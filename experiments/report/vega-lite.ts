@@ -12,8 +12,18 @@ const PANEL_HEIGHT = 220;
 /** Pixels of a square of a heat map, if they fit. */
 const SQUARE = 22;
 
+/** Pixels that panels may take side by side. */
+const PAGE_WIDTH = 1000;
+/** Pixels of a letter of a label, about. */
+const LETTER = 7;
+
 /** A part of a specification. */
 type Spec = Readonly<Record<string, unknown>>;
+
+/** A panel. */
+interface View extends Spec {
+  readonly width: number;
+}
 
 /** A figure as a specification of Vega-Lite. */
 export function toVegaLite(figure: Figure): TopLevelSpec {
@@ -33,7 +43,13 @@ export function toVegaLite(figure: Figure): TopLevelSpec {
         gridColor: "#e8e8e8",
         labelLimit: 260,
       },
-      legend: { labelFontSize: 11, titleFontSize: 12, titleFontWeight: "normal", labelLimit: 300 },
+      legend: {
+        labelFontSize: 11,
+        titleFontSize: 12,
+        titleFontWeight: "normal",
+        labelLimit: 300,
+        symbolOpacity: 1,
+      },
       header: { labelFontSize: 12, titleFontSize: 12 },
       view: { stroke: "#cccccc" },
     },
@@ -42,12 +58,12 @@ export function toVegaLite(figure: Figure): TopLevelSpec {
   const single = panels.length === 1 && panels[0] === "";
   const spec: Spec = single
     ? { ...shared, ...view }
-    : { ...shared, facet, columns: Math.min(3, panels.length), spec: view };
+    : { ...shared, facet, columns: Math.max(1, Math.floor(PAGE_WIDTH / view.width)), spec: view };
   // The compiler cannot follow Vega-Lite's own types through such a composition; compiling the specification checks it.
   return spec as unknown as TopLevelSpec;
 }
 
-function viewOf(figure: Figure): Spec {
+function viewOf(figure: Figure): View {
   switch (figure.kind) {
     case "lines":
       return linesView(figure);
@@ -60,7 +76,7 @@ function viewOf(figure: Figure): Spec {
   }
 }
 
-function linesView({ x, y, rows }: LinesFigure): Spec {
+function linesView({ x, y, rows }: LinesFigure): View {
   const across = { field: "x", type: "quantitative", title: x, scale: { zero: false, nice: false } };
   const colour = seriesColour(rows);
   const banded = rows.some(({ low }) => low !== undefined);
@@ -70,7 +86,7 @@ function linesView({ x, y, rows }: LinesFigure): Spec {
       x: across,
       y: { field: "low", type: "quantitative", title: y },
       y2: { field: "high" },
-      color: { ...colour, legend: null },
+      color: colour,
     },
   };
   const line = {
@@ -80,17 +96,11 @@ function linesView({ x, y, rows }: LinesFigure): Spec {
   return { width: PANEL_WIDTH, height: PANEL_HEIGHT, layer: banded ? [band, line] : [line] };
 }
 
-function barsView({ x, y, rows }: BarsFigure): Spec {
+function barsView({ x, y, rows }: BarsFigure): View {
   const groups = distinct(rows.map((row) => row.x));
   const series = distinct(rows.map((row) => row.series));
   const place = {
-    x: {
-      field: "x",
-      type: "nominal",
-      title: x,
-      sort: groups,
-      axis: { labelAngle: groups.length > 4 ? -35 : 0 },
-    },
+    x: { field: "x", type: "nominal", title: x, sort: groups, axis: { labelAngle: 0 } },
     xOffset: { field: "series", sort: series },
   };
   const bar = {
@@ -101,18 +111,20 @@ function barsView({ x, y, rows }: BarsFigure): Spec {
     mark: { type: "rule", color: "#222222" },
     encoding: { ...place, y: { field: "low", type: "quantitative", title: y }, y2: { field: "high" } },
   };
-  const width = Math.max(PANEL_WIDTH, groups.length * series.length * 18);
+  const label = Math.max(...groups.map((group) => group.length)) * LETTER;
+  const width = Math.max(PANEL_WIDTH, groups.length * Math.max(series.length * 18, label + LETTER));
   const layer = rows.some(({ low }) => low !== undefined) ? [bar, error] : [bar];
   return { width, height: PANEL_HEIGHT, layer };
 }
 
-function heatView({ x, y, value, diverging, rows }: HeatFigure): Spec {
+function heatView({ x, y, value, diverging, rows }: HeatFigure): View {
   const columns = distinct(rows.map((row) => row.x));
   const lines = distinct(rows.map((row) => row.y));
-  const largest = Math.max(...rows.map((row) => Math.abs(row.value)));
+  const values = rows.map((row) => row.value);
+  const largest = Math.max(...values.map(Math.abs)) || 1;
   const scale = diverging
     ? { scheme: "redblue", domain: [-largest, largest], reverse: true }
-    : { scheme: "viridis", domainMin: Math.min(0, ...rows.map((row) => row.value)) };
+    : { scheme: "viridis", domain: [Math.min(0, ...values), Math.max(0, ...values) || 1] };
   return {
     width: Math.min(640, columns.length * SQUARE),
     height: Math.min(640, lines.length * SQUARE),
@@ -131,7 +143,7 @@ function heatView({ x, y, value, diverging, rows }: HeatFigure): Spec {
   };
 }
 
-function scatterView({ x, y, colour, shape, rows }: ScatterFigure): Spec {
+function scatterView({ x, y, colour, shape, rows }: ScatterFigure): View {
   const axis = (field: string, title: string) => ({
     field,
     type: "quantitative",

@@ -1,7 +1,7 @@
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { Resvg } from "@resvg/resvg-js";
-import { parse, View } from "vega";
+import { parse, resetSVGDefIds, View } from "vega";
 import { compile } from "vega-lite";
 import type { Figure } from "./figure.ts";
 import { FONT, toVegaLite } from "./vega-lite.ts";
@@ -14,6 +14,8 @@ const ZOOM = 2;
 /** A figure as an SVG document. */
 export async function figureSvg(figure: Figure): Promise<string> {
   const view = new View(parse(compile(toVegaLite(figure)).spec), { renderer: "none" });
+  // Vega numbers gradients and clips through the process; a figure is to be the same whatever was drawn before.
+  resetSVGDefIds();
   try {
     return await view.toSVG();
   } finally {

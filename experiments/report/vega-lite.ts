@@ -77,7 +77,9 @@ function viewOf(figure: Figure): View {
 }
 
 function linesView({ x, y, rows }: LinesFigure): View {
-  const across = { field: "x", type: "quantitative", title: x, scale: { zero: false, nice: false } };
+  const whole = rows.every((row) => Number.isInteger(row.x));
+  const axis = whole ? { tickMinStep: 1, format: "d" } : {};
+  const across = { field: "x", type: "quantitative", title: x, scale: { zero: false, nice: false }, axis };
   const colour = seriesColour(rows);
   const banded = rows.some(({ low }) => low !== undefined);
   const band = {

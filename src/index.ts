@@ -124,6 +124,7 @@ export { decodeStream, type LensCell, logitLens } from "./patching/logit-lens.ts
 export { loadModel, type PatchableModel } from "./patching/model.ts";
 export { loadPictures, type Pictures } from "./patching/pictures.ts";
 export type { Positions } from "./patching/positions.ts";
+export { parsePublishedTask } from "./patching/published-task.ts";
 export { type Recording, record } from "./patching/recording.ts";
 export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
 export { rollout } from "./patching/rollout.ts";
@@ -144,7 +145,18 @@ export {
 } from "./patching/specification.ts";
 export { type PatchedTokens, patchEach, patchOf, type SweepResult, sweepLayers } from "./patching/sweep.ts";
 export { type Tap, tap } from "./patching/tap.ts";
-export * from "./patching/task.ts";
+export {
+  itemsOf,
+  type PicturedItem,
+  parseTask,
+  picturedItemsOf,
+  SPLITS,
+  type Split,
+  splitOf,
+  type Task,
+  type TaskItem,
+} from "./patching/task.ts";
+export { parseTaskCsv } from "./patching/task-csv.ts";
 export {
   decodeTaskVectors,
   encodeTaskVectors,

@@ -1,4 +1,4 @@
-import { csvFormatRows } from "d3-dsv";
+import { stringify } from "csv-stringify/sync";
 import type { Estimate } from "../statistics/bootstrap.ts";
 
 export type TableCell = string | number | Estimate;
@@ -42,5 +42,5 @@ export function tableCsv({ columns, rows }: Table): string {
       return estimated[i] ? [`${cell}`, "", "", "", ""] : [`${cell}`];
     }),
   );
-  return `${csvFormatRows([head, ...body])}\n`;
+  return stringify([head, ...body]);
 }

@@ -4,18 +4,20 @@ import { loadImage } from "../images/load.ts";
 import { modelView } from "../images/preprocess.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { isCorrect, type Score } from "../patching/score.ts";
+import type { TaskItem } from "../patching/task.ts";
 import type { DemoReport } from "./demo.ts";
 import { costLines, namingLine, sourceLines, switchRows, wayNames } from "./demo-text.ts";
 import { quote, showPercent } from "./layout.ts";
 import { formatSetting } from "./session.ts";
 
-/** The pictures of shown items as the model sees them, by item: URLs that hold the picture. */
+/** The pictures of shown items as the model sees them, by their files: URLs that hold the picture. */
 type Thumbnails = ReadonlyMap<string, string>;
 
 /** The report of `xpatch demo` as an HTML page that needs no other file and no network. */
 export async function demoPage(report: DemoReport, model: LanguageModel): Promise<string> {
   const pictures = await thumbnails(report, model);
   const { task, sweep, patched } = report;
+  const [before, after] = sourceLines(report);
   const page = html`<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -33,8 +35,9 @@ ${answersTable(report, pictures)}
 ${scoresTable(report)}
 ${report.switched.length > 0 ? switchSection(report, pictures) : html``}
 <h2>Task vector</h2>
-${sourceLines(report).map((line) => html`<p>${line}</p>`)}
+<p>${before}:</p>
 <pre>${report.prompt}</pre>
+<p>${after}</p>
 <h2>Layers</h2>
 <p>${`The vector of one layer in the bare question ${quote(report.question)}; ${sweep.layers[0]!.total} validation items.`}</p>
 ${sweepTable(report)}
@@ -52,14 +55,14 @@ async function thumbnails({ query, shown }: DemoReport, model: LanguageModel): P
     await Promise.all(
       shown.map(async ({ item }): Promise<[string, string]> => {
         const view = modelView(await loadImage(item.image!), vision.processor);
-        return [item.input, pngUri(view)];
+        return [item.image!, pngUri(view)];
       }),
     ),
   );
 }
 
-function questionCell(input: string, pictures: Thumbnails): Markup {
-  const picture = pictures.get(input);
+function questionCell({ input, image }: Pick<TaskItem, "input" | "image">, pictures: Thumbnails): Markup {
+  const picture = image === undefined ? undefined : pictures.get(image);
   const name = html`<div>${input}</div>`;
   return html`<th scope="row">${picture === undefined ? name : html`<img src="${picture}" alt="">${name}`}</th>`;
 }
@@ -70,7 +73,7 @@ function answerCell(text: string, right: boolean): Markup {
 
 function answersTable({ shown }: DemoReport, pictures: Thumbnails): Markup {
   const rows = shown.map(
-    ({ item, noContext, prompted, patched }) => html`<tr>${questionCell(item.input, pictures)}
+    ({ item, noContext, prompted, patched }) => html`<tr>${questionCell(item, pictures)}
 ${[noContext, prompted, patched].map((text) => answerCell(text, isCorrect(text, item.outputs)))}
 <td class="expected">${item.outputs[0]!}</td></tr>
 `,
@@ -91,7 +94,7 @@ function scoresTable(report: DemoReport): Markup {
 <td class="number">${showPercent(constant)}</td></tr>
 `;
   const { majority } = report.patched;
-  return html`<table><tr><th></th><th></th><th>accuracy</th><th>correct</th><th>distinct</th><th>constant</th></tr>
+  return html`<table class="numbers"><tr><th></th><th></th><th>accuracy</th><th>correct</th><th>distinct</th><th>constant</th></tr>
 ${row(names.noContext, report.noContext)}${row(names.prompted, report.prompted)}${row(names.patched, report.patched)}
 <tr><th scope="row">majority: always the most frequent output</th>${barCell(majority)}
 <td class="number">${showPercent(majority)}</td><td></td><td></td><td></td></tr></table>
@@ -102,7 +105,7 @@ ${report.query === "image" ? namingLine(report.named) : ""}</p>`;
 function switchSection(report: DemoReport, pictures: Thumbnails): Markup {
   const { task, switched } = report;
   const rows = switchRows(report).map(
-    ({ input, answers }) => html`<tr>${questionCell(input, pictures)}
+    ({ item, answers }) => html`<tr>${questionCell(item, pictures)}
 ${answers.map(({ text, right }) => answerCell(text, right))}</tr>
 `,
   );
@@ -123,7 +126,7 @@ ${
 ${rows}</table>`
     : html``
 }
-<table><tr><th>vector of</th><th>changed</th><th>right</th><th>distinct</th><th>constant</th><th>majority</th>
+<table class="numbers"><tr><th>vector of</th><th>changed</th><th>right</th><th>distinct</th><th>constant</th><th>majority</th>
 <th>right for ${task}</th></tr>
 ${scores}</table>`;
 }
@@ -142,7 +145,7 @@ function sweepTable({ sweep: { layers, best } }: DemoReport): Markup {
 <td class="number">${distinct}</td><td class="number">${showPercent(constant)}</td></tr>
 `,
   );
-  return html`<table class="sweep"><tr><th>layer</th><th></th><th>correct</th><th>distinct</th><th>constant</th></tr>
+  return html`<table class="sweep numbers"><tr><th>layer</th><th></th><th>correct</th><th>distinct</th><th>constant</th></tr>
 ${rows}</table>`;
 }
 
@@ -155,6 +158,7 @@ h1 { margin-bottom: 0; } h2 { margin: 1.6em 0 0.3em; font-size: 1.15em; }
 table { border-collapse: collapse; margin: 0.6em 0; }
 th, td { padding: 0.25em 0.8em; text-align: left; font-weight: normal; border-bottom: 1px solid var(--line); }
 tr:first-child th { color: #888; font-size: 0.9em; }
+.numbers tr:first-child th:not(:first-child) { text-align: right; }
 .answers td, .answers th { vertical-align: middle; }
 .answers img { display: block; width: 72px; height: 72px; background: #fff; }
 .right { color: var(--right); font-weight: 600; } .expected { color: #888; }

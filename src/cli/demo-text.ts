@@ -125,8 +125,8 @@ function formatShown({ shown, query }: DemoReport): string {
 function formatSwitch(report: DemoReport): string {
   const { task, switched, sweep, query } = report;
   const heads = [task, ...switched.map((other) => other.task)].map((name) => `  ${name}`);
-  const rows = switchRows(report).map(({ input, answers }) => [
-    `   ${printable(input)}`,
+  const rows = switchRows(report).map(({ item, answers }) => [
+    `   ${printable(item.input)}`,
     ...answers.map(({ text, right }) => `${tick(right)} ${printable(text)}`),
   ]);
   const scores = switched.map(({ task: other, items, changed, switched: by, unswitched }) => [
@@ -161,7 +161,7 @@ export function switchRows({ shown, switched }: DemoReport) {
       { text: patched, right: isCorrect(patched, item.outputs) },
       ...answers.map((text, i) => ({ text, right: isCorrect(text, outputs[i]!) })),
     ];
-    return [{ input: item.input, image: item.image, answers: all }];
+    return [{ item, answers: all }];
   });
 }
 

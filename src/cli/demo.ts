@@ -24,7 +24,7 @@ const TEST_ITEMS = 44;
 
 /** Other tasks whose vectors are tried on the same questions, and the items that those come from. */
 const OTHER_TASKS = 2;
-const OTHER_ITEMS = 8;
+const OTHER_ITEMS = 5;
 
 /** Items whose answers are shown, and how many tokens of them. Scores count the first token only. */
 const SHOWN_ITEMS = 8;

@@ -1,8 +1,9 @@
 import { readdir, readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
-import { csvParse } from "d3-dsv";
+import { isPublished, parsePublishedTask } from "../patching/published-task.ts";
 import { parseTask, type Task } from "../patching/task.ts";
+import { parseTaskCsv } from "../patching/task-csv.ts";
 import { XpatchError } from "../tensor/errors.ts";
 
 const SHIPPED = new URL("../../tasks/", import.meta.url);
@@ -10,14 +11,19 @@ const SHIPPED = new URL("../../tasks/", import.meta.url);
 /** What --task takes. */
 export const TASK_OPTION = [
   "--task <task>",
-  "a task that comes with xpatch, such as country-capital, or a task file, .json or .csv (docs/tasks.md)",
+  "a task that comes with xpatch, such as country-capital, or a .json or .csv file (docs/tasks.md)",
 ] as const;
 
-/** Reads a task: a file where `ref` ends in .json or .csv, otherwise one that comes with xpatch. Throws XpatchError. */
+/**
+ * Reads a task: a file where `ref` ends in .json or .csv, otherwise one that comes with xpatch. Of a published data set
+ * `ref` names one of a task's two files, and both are read. Throws XpatchError.
+ */
 export async function readTask(ref: string): Promise<Task> {
-  if (ref.endsWith(".json")) return parseTask(await readFile(ref, "utf8"), ref);
-  if (ref.endsWith(".csv"))
-    return parseTask(jsonOfCsv(await readFile(ref, "utf8"), basename(ref, ".csv")), ref);
+  if (/\.csv$/i.test(ref)) return parseTaskCsv(await readFile(ref, "utf8"), ref);
+  if (/\.json$/i.test(ref)) {
+    const text = await readFile(ref, "utf8");
+    return isPublished(text) ? readPublished(ref) : parseTask(text, ref);
+  }
   const names = await shippedNames();
   if (!names.includes(ref)) {
     throw new XpatchError(
@@ -27,16 +33,18 @@ export async function readTask(ref: string): Promise<Task> {
   return readShipped(ref);
 }
 
-/**
- * A table with a header as a task file: columns are the fields of items, empty ones are left out, and several right
- * outputs are divided by `|`.
- */
-function jsonOfCsv(text: string, name: string): string {
-  const items = csvParse(text).map(({ output, ...rest }) => {
-    const fields = Object.entries(rest).filter(([, value]) => value !== "");
-    return { output: output?.split("|").map((one) => one.trim()), ...Object.fromEntries(fields) };
+async function readPublished(ref: string): Promise<Task> {
+  const [, stem] = /^(.*)_(?:val|test)\.json$/i.exec(ref) ?? [];
+  if (stem === undefined) {
+    throw new XpatchError(
+      `${ref}: expected a task file with name and items, or a list in a file named …_val.json or …_test.json`,
+    );
+  }
+  const read = async (where: string) => ({ text: await readFile(where, "utf8"), where });
+  return parsePublishedTask(basename(stem), {
+    validation: await read(`${stem}_val.json`),
+    test: await read(`${stem}_test.json`),
   });
-  return JSON.stringify({ name, items });
 }
 
 /** The tasks that come with xpatch. */

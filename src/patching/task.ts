@@ -54,14 +54,18 @@ export function parseTask(text: string, where: string): Task {
   const { name, items: list } = file;
   if (!isText(name)) throw wrong(where, "name", "some text", name);
   if (!Array.isArray(list) || list.length === 0) throw wrong(where, "items", "a list of items", list);
-  const items = list.map((item, i) => withAddress(readItem(item, `${where}: items[${i}]`), where));
+  const items = list.map((item, i) => readItem(item, `${where}: items[${i}]`, where));
+  checkInputs(items, where);
+  return { name, ...optionalTexts(file, ["instruction", "source", "license"], where), items };
+}
 
+/** Throws XpatchError when an input comes twice. */
+export function checkInputs(items: readonly TaskItem[], where: string): void {
   const seen = new Set<string>();
   for (const { input } of items) {
     if (seen.has(input)) throw new XpatchError(`${where}: expected each input once, found "${input}" twice`);
     seen.add(input);
   }
-  return { name, ...optionalTexts(file, ["instruction", "source", "license"], where), items };
 }
 
 /**
@@ -89,12 +93,17 @@ export function picturedItemsOf(task: Task, split: Split): PicturedItem[] {
   return items;
 }
 
-function withAddress(item: TaskItem, file: string): TaskItem {
-  return item.image === undefined ? item : { ...item, image: addressFrom(file, item.image) };
-}
+export const ITEM_FIELDS = ["input", "output", "image", "emoji", "split"] as const;
 
-function readItem(json: unknown, where: string): TaskItem {
-  const item = fieldsOf(json, where, ["input", "output", "image", "emoji", "split"]);
+/**
+ * An item of a task file by its fields.
+ *
+ * @param where the item, for messages
+ * @param file where relative pictures are found from
+ * @throws XpatchError saying which field is wrong
+ */
+export function readItem(json: unknown, where: string, file: string): TaskItem {
+  const item = fieldsOf(json, where, ITEM_FIELDS);
   const { input, output } = item;
   const outputs: unknown[] = Array.isArray(output) ? output : [output];
   const split = item["split"] === undefined ? undefined : SPLITS.find((name) => name === item["split"]);
@@ -105,11 +114,13 @@ function readItem(json: unknown, where: string): TaskItem {
   if (item["split"] !== undefined && !split) {
     throw wrong(where, "split", `one of ${SPLITS.join(", ")}`, item["split"]);
   }
+  const { image, emoji } = optionalTexts(item, ["image", "emoji"], where);
   return {
     input,
     outputs,
     split: split ?? splitOf(input),
-    ...optionalTexts(item, ["image", "emoji"], where),
+    ...(image !== undefined && { image: addressFrom(file, image) }),
+    ...(emoji !== undefined && { emoji }),
   };
 }
 

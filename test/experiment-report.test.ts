@@ -139,11 +139,11 @@ describe("figures", () => {
 
   test("a PNG has its letters on a machine without fonts", async () => {
     const svg = await figureSvg(FIGURES[1]!);
-    const ink = (document: string) => {
-      const { data } = PNG.sync.read(Buffer.from(svgToPng(document)));
+    const ink = async (document: string) => {
+      const { data } = PNG.sync.read(Buffer.from(await svgToPng(document)));
       return data.reduce((count, value, i) => count + (i % 4 === 0 && value < 100 ? 1 : 0), 0);
     };
-    expect(ink(svg)).toBeGreaterThan(ink(svg.replaceAll(/<text.*?<\/text>/gs, "")) + 1000);
+    expect(await ink(svg)).toBeGreaterThan((await ink(svg.replaceAll(/<text.*?<\/text>/gs, ""))) + 1000);
   });
 });
 

@@ -1,8 +1,5 @@
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { Resvg } from "@resvg/resvg-js";
-import { parse, resetSVGDefIds, View } from "vega";
-import { compile } from "vega-lite";
 import type { Figure } from "./figure.ts";
 import { FONT, toVegaLite } from "./vega-lite.ts";
 
@@ -13,6 +10,9 @@ const ZOOM = 2;
 
 /** A figure as an SVG document. */
 export async function figureSvg(figure: Figure): Promise<string> {
+  // Loaded when a picture is drawn: they are large, and most commands draw none.
+  const { parse, resetSVGDefIds, View } = await import("vega");
+  const { compile } = await import("vega-lite");
   const view = new View(parse(compile(toVegaLite(figure)).spec), { renderer: "none" });
   // Vega numbers gradients and clips through the process; a figure is to be the same whatever was drawn before.
   resetSVGDefIds();
@@ -24,7 +24,8 @@ export async function figureSvg(figure: Figure): Promise<string> {
 }
 
 /** An SVG document as a PNG file. Letters come from a font package, so that every machine draws the same picture. */
-export function svgToPng(svg: string): Uint8Array {
+export async function svgToPng(svg: string): Promise<Uint8Array> {
+  const { Resvg } = await import("@resvg/resvg-js");
   const font = {
     loadSystemFonts: false,
     fontFiles: ["DejaVuSans.ttf", "DejaVuSans-Bold.ttf"].map((file) => join(FONTS, file)),

@@ -23,7 +23,7 @@ export async function writeFindings(
   for (const figure of findings.figures) {
     const svg = await figureSvg(figure);
     writeAtomically(join(folder, `${figure.name}.svg`), svg);
-    writeAtomically(join(folder, `${figure.name}.png`), svgToPng(svg));
+    writeAtomically(join(folder, `${figure.name}.png`), await svgToPng(svg));
   }
   const { name, title, claim } = experiment;
   const records = cells.map(({ key }) => lab.store.get(key));

@@ -7,6 +7,8 @@ import { setUp } from "./setup.mjs";
 
 await runScript(async () => {
   await setUp();
-  const model = await ensureSmolLM2();
-  become(join(root, "dist", "cli", "main.js"), ["demo", model, ...process.argv.slice(2)]);
+  // The base of the model that comes with the checkout.
+  await ensureSmolLM2();
+  const main = join(root, "dist", "cli", "main.js");
+  become(main, ["demo", "--html", "xpatch-demo.html", ...process.argv.slice(2)]);
 });

@@ -85,6 +85,7 @@ export { LAYER_SITES, type LayerSite, parseSite, type SiteEvent, type SiteName }
 export { blobSource, memorySource, urlSource } from "./model/sources.ts";
 export { createTokenizer, type Tokenizer } from "./model/tokenizer.ts";
 export type { PromptImage } from "./model/vision-setup.ts";
+export { answerEach } from "./patching/answer.ts";
 // Patching
 export {
   type AttentionMap,
@@ -120,6 +121,7 @@ export {
   SPACED_TEMPLATE,
 } from "./patching/few-shot.ts";
 export type { Generated, GenerateOptions } from "./patching/generate.ts";
+export { chooseLayer, type LayerChoice } from "./patching/layer-choice.ts";
 export { decodeStream, type LensCell, logitLens } from "./patching/logit-lens.ts";
 export { loadModel, type PatchableModel } from "./patching/model.ts";
 export { loadPictures, type Pictures } from "./patching/pictures.ts";
@@ -135,15 +137,24 @@ export {
   type Score,
   type ScoredAnswers,
   scoreAnswers,
+  scoreTokens,
 } from "./patching/score.ts";
 export { cosineSimilarity } from "./patching/similarity.ts";
 export {
+  askerIn,
+  itemsIn,
   type Modality,
+  poolOf,
   promptInContext,
   type Specification,
   type SpecificationKind,
+  specify,
+  taskSource,
+  type VectorSource,
+  vectorSource,
 } from "./patching/specification.ts";
 export { type PatchedTokens, patchEach, patchOf, type SweepResult, sweepLayers } from "./patching/sweep.ts";
+export { relatedTasks, type SwitchedTask } from "./patching/switch.ts";
 export { type Tap, tap } from "./patching/tap.ts";
 export {
   itemsOf,
@@ -164,6 +175,7 @@ export {
   extractTaskVectors,
   TaskVectors,
 } from "./patching/task-vectors.ts";
+export { Transfer, type TransferOptions, type TransferTest } from "./patching/transfer.ts";
 export type { ByteSource } from "./platform/platform.ts";
 // Tensors
 export {

@@ -104,7 +104,7 @@ describe("help and mistakes", () => {
     ["generate", [...prompted, "--edit", "erase:embed"], /no operation "erase"/],
     ["generate", [...prompted, "more"], /too many arguments/],
     ["lens", [...prompted, "--site", "resid"], /one of resid_pre, /],
-    ["patch", [...prompted, "--layer", "1"], /required option '--vectors <file>'/],
+    ["patch", [...prompted, "--layer", "1"], /either --task or --vectors/],
     ["sweep", ["--model", "m", "--vectors", "v"], /either --task or --queries/],
     [
       "extract",

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
@@ -14,6 +14,7 @@ import { drawItems } from "../src/patching/few-shot.ts";
 import { loadModel, type PatchableModel } from "../src/patching/model.ts";
 import { tap } from "../src/patching/tap.ts";
 import { itemsOf, parseTask, type Task } from "../src/patching/task.ts";
+import { encodeTaskVectors, extractTaskVectors } from "../src/patching/task-vectors.ts";
 import { testDevice } from "./helpers/device.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "xpatch-demo-pictures-"));
@@ -72,6 +73,18 @@ const runDemo = (...args: string[]) =>
 const runPatch = (...args: string[]) =>
   runCommand<PatchReport>(patchCommand(), ["--model", modelFolder, "--max-new-tokens", "1", ...args]);
 
+/** The model with another text_config. */
+function copyOfModel(change: (text: Record<string, unknown>) => Record<string, unknown>): string {
+  const copy = mkdtempSync(join(folder, "model-"));
+  cpSync(modelFolder, copy, { recursive: true });
+  const config = JSON.parse(readFileSync(join(copy, "config.json"), "utf8"));
+  writeFileSync(
+    join(copy, "config.json"),
+    JSON.stringify({ ...config, text_config: change(config.text_config) }),
+  );
+  return copy;
+}
+
 async function nextToken(
   prompt: Prompt,
   options: Parameters<PatchableModel["run"]>[1] = {},
@@ -124,6 +137,12 @@ describe("the demo on pictures", () => {
       answers.prompted.push(await nextToken(context));
       answers.patched.push(await nextToken(query(input), patch));
     }
+    // A mistaken prompt or layer would show.
+    expect(new Set(answers.patched.map((text, i) => `${text}|${answers.noContext[i]}`)).size).toBeGreaterThan(
+      1,
+    );
+    expect(answers.patched).not.toEqual(answers.noContext);
+    expect(answers.prompted).not.toEqual(answers.noContext);
     for (const way of ["noContext", "prompted", "patched"] as const) {
       expect(report[way].answers, way).toEqual(answers[way]);
       expect(report.shown.map((row) => row[way].length)).toHaveLength(4);
@@ -224,8 +243,27 @@ describe("patch", () => {
     expect(swept).toMatchObject({ layerOrigin: { by: "validation", query: "text", total: 5 } });
     expect(swept.inContext!.prompt).toMatch(/Q: Brazil\nA:$/);
 
-    const vectors = join(folder, "gone.safetensors");
-    await expect(runPatch("--vectors", vectors, "--prompt", "a")).rejects.toThrow(/ENOENT/);
+    const recorded = copyOfModel((text) => ({ ...text, task_vector_layer: 2 }));
+    const own = await runPatch(...args, "--model", recorded);
+    expect(own).toMatchObject({ layer: 2, layerOrigin: { by: "model" } });
+    expect(own.patched).toEqual((await runPatch(...args, "--layer", "2")).patched);
+    const impossible = copyOfModel((text) => ({ ...text, task_vector_layer: 3 }));
+    await expect(runPatch(...args, "--model", impossible)).rejects.toThrow(
+      /task_vector_layer is 3, but there are 3 layers/,
+    );
+  });
+
+  test("a file of vectors needs a layer where the model names none", async () => {
+    const vectors = join(folder, "v.safetensors");
+    using extracted = extractTaskVectors(model, [model.prompt("Q: a\nA:")]);
+    writeFileSync(vectors, await encodeTaskVectors(extracted));
+    const args = ["--vectors", vectors, "--prompt", "Q:<image>\\nA:", "--image", image()];
+    await expect(runPatch(...args)).rejects.toThrow(/expected --layer, since .*llava.* names no layer/);
+    const report = await runPatch(...args, "--layer", "2");
+    expect(report.inContext).toBeUndefined();
+    const query = model.prompt(["Q:", pictures.get("Brazil")!, "\nA:"]);
+    const patch = { edits: [set("resid_post.2", -1, extracted.at(2))] };
+    expect(report.patched.text).toBe(await nextToken(query, patch));
   });
 
   test.each([

@@ -66,7 +66,7 @@ function plainPositions(
 /** How to call positions in messages. */
 export function showPositions(at: Positions): string {
   if (typeof at === "number") return `position ${at}`;
-  if (typeof at === "function") return "a position found by a function";
+  if (typeof at === "function") return `position ${at.name || "found by a function"}`;
   if (at === "all") return "all positions";
   if ("span" in at) return `span "${at.span}"`;
   return "start" in at ? `positions ${at.start} to ${at.end - 1}` : `positions ${at.join(", ")}`;

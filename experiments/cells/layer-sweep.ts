@@ -1,10 +1,10 @@
-import { type Edit, type Modality, type SpecificationKind, set, type Task, type TaskVectors } from "xpatch";
+import { type Edit, type Modality, type SpecificationKind, set, type Task } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { queries, seedsOf } from "../framework/prompts.ts";
 import { type Scored, scored } from "../framework/scored.ts";
 import { accuracy, type Estimate, type Hits } from "../statistics/bootstrap.ts";
-import { loadVectors } from "./task-vectors.ts";
+import { vectorsOf } from "./task-vectors.ts";
 
 /** Patches from one kind of specification into one kind of query. */
 export interface Setup {
@@ -15,7 +15,7 @@ export interface Setup {
 export interface LayerSweepResult {
   readonly layers: readonly number[];
   readonly noContext: Scored;
-  /** `patched[seed][l]`: with the vector of `layers[l]` of that seed. */
+  /** `patched[seed][layer]` */
   readonly patched: readonly (readonly Scored[])[];
 }
 
@@ -26,31 +26,25 @@ export const layerSweep = defineCell(
     const task = lab.task(name);
     const items = lab.items(task, "validation");
     const bare = await queries(lab, task, "validation", query);
-    const sets: TaskVectors[] = [];
+    const bySeed: (readonly Float32Array[])[] = [];
     for (const seed of seedsOf(lab, specification)) {
-      sets.push(await loadVectors(lab, { source: "model", task: name, specification, seed }));
+      bySeed.push(await vectorsOf(lab, { source: "model", task: name, specification, seed }));
     }
-    const { layers } = sets[0]!.origin;
-    const scope = lab.model.device.openScope();
-    try {
-      const variants = scope.enter(() => sets.flatMap((vectors) => layers.map((l) => patchAt(l, vectors))));
-      const { unpatched, patched } = await lab.patchEach(bare, variants);
-      const scores = patched.map((answers) => scored(items, answers));
-      return {
-        layers,
-        noContext: scored(items, unpatched),
-        patched: sets.map((_, s) => scores.slice(s * layers.length, (s + 1) * layers.length)),
-      };
-    } finally {
-      scope.dispose();
-      for (const vectors of sets) vectors.dispose();
-    }
+    const layers = [...bySeed[0]!.keys()];
+    const edits = bySeed.flatMap((vectors) => layers.map((layer) => patchAt(layer, vectors[layer]!)));
+    const { unpatched, patched } = await lab.patchEach(bare, edits);
+    const scores = patched.map((answers) => scored(items, answers));
+    return {
+      layers,
+      noContext: scored(items, unpatched),
+      patched: bySeed.map((_, s) => scores.slice(s * layers.length, (s + 1) * layers.length)),
+    };
   },
 );
 
-/** Puts the layer's vector in place of the residual stream at the query's last token. */
-export function patchAt(layer: number, vectors: TaskVectors): Edit[] {
-  return [set(`resid_post.${layer}`, -1, vectors.at(layer))];
+/** Puts a vector in place of the residual stream behind a layer, at the query's last token. */
+export function patchAt(layer: number, vector: Float32Array): Edit[] {
+  return [set(`resid_post.${layer}`, -1, vector)];
 }
 
 /** Accuracy on validation items by layer, over some tasks. */

@@ -4,7 +4,6 @@ import {
   type Modality,
   mean,
   type Prompt,
-  set,
   stack,
   type Tap,
   type Tensor,
@@ -13,6 +12,8 @@ import {
 import { defineCell } from "../framework/cell.ts";
 import { queries, specifiedQueries } from "../framework/prompts.ts";
 import { type Scored, scored } from "../framework/scored.ts";
+import { patchAt } from "./layer-sweep.ts";
+import { rowsOf } from "./task-vectors.ts";
 
 /**
  * Tokens around the last example's answer cue, counted from it: from the end of its x to the first token of its answer.
@@ -51,35 +52,29 @@ export const positionSweep = defineCell(
       for (const layer of layers) taps[`${p} ${layer}`] = tap(`resid_post.${layer}`, place);
     });
     const names = Object.keys(taps);
-    const scope = model.device.openScope();
-    try {
-      const variants = scope.enter(() => {
-        const batches: Tensor[] = [];
-        for (let first = 0; first < prompts.length; first += BATCH_PROMPTS) {
-          batches.push(
-            model.device.scope(() => {
-              const tapped = model.run(prompts.slice(first, first + BATCH_PROMPTS), {
-                taps,
-                stopAfter: layers.at(-1)!,
-              });
-              return stack(names.map((key) => tapped[key]!));
-            }),
-          );
-        }
-        const means = mean(concat(batches, 1), 1);
-        return names.map((key, i) => [set(`resid_post.${Number(key.split(" ")[1])}`, -1, means.at(i))]);
-      });
-      lab.spendPasses(prompts, model);
-      const { patched } = await lab.patchEach(bare, variants);
-      const scores = patched.map((answers) => scored(items, answers));
-      const [prompt] = prompts;
-      return {
-        positions: places.map((place) => prompt!.tokens[place(prompt!)]!),
-        layers,
-        patched: places.map((_, p) => scores.slice(p * layers.length, (p + 1) * layers.length)),
-      };
-    } finally {
-      scope.dispose();
-    }
+    using means = model.device.scope(() => {
+      const batches: Tensor[] = [];
+      for (let first = 0; first < prompts.length; first += BATCH_PROMPTS) {
+        const batch = prompts.slice(first, first + BATCH_PROMPTS);
+        batches.push(
+          model.device.scope(() => {
+            const tapped = model.run(batch, { taps, stopAfter: layers.at(-1)! });
+            return stack(names.map((key) => tapped[key]!));
+          }),
+        );
+      }
+      return mean(concat(batches, 1), 1);
+    });
+    lab.spendPasses(prompts, model);
+    const vectors = await rowsOf(means);
+    const edits = vectors.map((vector, i) => patchAt(i % layers.length, vector));
+    const { patched } = await lab.patchEach(bare, edits);
+    const scores = patched.map((answers) => scored(items, answers));
+    const [prompt] = prompts;
+    return {
+      positions: places.map((place) => prompt!.tokens[place(prompt!)]!),
+      layers,
+      patched: places.map((_, p) => scores.slice(p * layers.length, (p + 1) * layers.length)),
+    };
   },
 );

@@ -9,7 +9,7 @@ import {
   type Prompt,
   type PromptImage,
   type SpecificationKind,
-  type TaskVectors,
+  type Tensor,
   XpatchError,
 } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
@@ -67,11 +67,19 @@ export const taskVectors = defineCell(
   },
 );
 
-/** The vectors of a cell on the device; the caller's to dispose of. */
-export async function loadVectors(lab: Lab, params: VectorsParams): Promise<TaskVectors> {
+/** The task vectors of a cell, by layer, each [width]. */
+export async function vectorsOf(lab: Lab, params: VectorsParams): Promise<readonly Float32Array[]> {
   const { file } = await lab.run(taskVectors(params));
   const bytes = new Uint8Array(readFileSync(join(lab.folder, file)));
-  return decodeTaskVectors(bytes, lab.model.device, file);
+  using loaded = await decodeTaskVectors(bytes, lab.model.device, file);
+  return rowsOf(loaded.vectors);
+}
+
+/** The rows of a matrix on the host. */
+export async function rowsOf(matrix: Tensor): Promise<Float32Array[]> {
+  const [rows = 0, width = 0] = matrix.shape;
+  const values = (await matrix.read()) as Float32Array;
+  return Array.from({ length: rows }, (_, row) => values.slice(row * width, (row + 1) * width));
 }
 
 /** In a causal model nothing before the last example's cue depends on what follows, so that need not be computed. */

@@ -1,10 +1,9 @@
-import { set, type TaskVectors } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import { queries, seedsOf, specifiedQueries } from "../framework/prompts.ts";
 import { type Answered, answered } from "../framework/scored.ts";
 import { normal, seededRandom } from "../statistics/random.ts";
 import { chosenLayer, patchAt, type Setup, tasksWith } from "./layer-sweep.ts";
-import { loadVectors } from "./task-vectors.ts";
+import { vectorsOf } from "./task-vectors.ts";
 
 /** Vectors that are put in place of the task's own; none of them knows the task. */
 export const CONTROLS = ["anotherTask", "meanOfTasks", "random"] as const;
@@ -30,44 +29,27 @@ export const testPatch = defineCell(
     const items = lab.items(task, "test");
     const bare = await queries(lab, task, "test", setup.query);
     const layer = chosenLayer(lab, setup, task);
-    const own: TaskVectors[] = [];
-    for (const seed of seedsOf(lab, setup.specification)) {
-      own.push(
-        await loadVectors(lab, { source: "model", task: name, specification: setup.specification, seed }),
-      );
-    }
-    const { model } = lab;
+    const vectorOf = async (of: string, seed: number) => {
+      const { specification } = setup;
+      return (await vectorsOf(lab, { source: "model", task: of, specification, seed }))[layer]!;
+    };
+    const own: Float32Array[] = [];
+    for (const seed of seedsOf(lab, setup.specification)) own.push(await vectorOf(name, seed));
     const ofTasks: { task: string; vector: Float32Array }[] = [];
     for (const { name: other } of tasksWith(lab, setup)) {
-      using vectors = await loadVectors(lab, {
-        source: "model",
-        task: other,
-        specification: setup.specification,
-        seed: 0,
-      });
-      using vector = vectors.at(layer);
-      ofTasks.push({ task: other, vector: (await vector.read()) as Float32Array });
+      ofTasks.push({ task: other, vector: await vectorOf(other, 0) });
     }
-    const scope = model.device.openScope();
-    try {
-      const controls = controlVectors(ofTasks, name, layer);
-      const variants = scope.enter(() => [
-        ...own.map((vectors) => patchAt(layer, vectors)),
-        ...controls.map(({ vector }) => [set(`resid_post.${layer}`, -1, vector)]),
-      ]);
-      const { unpatched, patched } = await lab.patchEach(bare, variants);
-      const scores = patched.map((answers) => answered(items, answers));
-      return {
-        layer,
-        queries: bare.map(({ text }) => text),
-        noContext: answered(items, unpatched),
-        patched: scores.slice(0, own.length),
-        controls: Object.fromEntries(controls.map(({ control }, i) => [control, scores[own.length + i]!])),
-      };
-    } finally {
-      scope.dispose();
-      for (const vectors of own) vectors.dispose();
-    }
+    const controls = controlVectors(ofTasks, name, layer);
+    const edits = [...own, ...controls.map(({ vector }) => vector)].map((vector) => patchAt(layer, vector));
+    const { unpatched, patched } = await lab.patchEach(bare, edits);
+    const scores = patched.map((answers) => answered(items, answers));
+    return {
+      layer,
+      queries: bare.map(({ text }) => text),
+      noContext: answered(items, unpatched),
+      patched: scores.slice(0, own.length),
+      controls: Object.fromEntries(controls.map(({ control }, i) => [control, scores[own.length + i]!])),
+    };
   },
 );
 

@@ -41,7 +41,7 @@ export function toVegaLite(figure: Figure): TopLevelSpec {
         titleFontSize: 12,
         titleFontWeight: "normal",
         gridColor: "#e8e8e8",
-        labelLimit: 260,
+        labelLimit: 400,
       },
       legend: {
         labelFontSize: 11,
@@ -58,7 +58,12 @@ export function toVegaLite(figure: Figure): TopLevelSpec {
   const single = panels.length === 1 && panels[0] === "";
   const spec: Spec = single
     ? { ...shared, ...view }
-    : { ...shared, facet, columns: Math.max(1, Math.floor(PAGE_WIDTH / view.width)), spec: view };
+    : {
+        ...shared,
+        facet,
+        columns: Math.max(1, Math.floor(PAGE_WIDTH / Math.max(view.width, PANEL_WIDTH))),
+        spec: view,
+      };
   // The compiler cannot follow Vega-Lite's own types through such a composition; compiling the specification checks it.
   return spec as unknown as TopLevelSpec;
 }
@@ -93,7 +98,11 @@ function linesView({ x, y, rows }: LinesFigure): View {
   };
   const line = {
     mark: { type: "line", strokeWidth: 2 },
-    encoding: { x: across, y: { field: "y", type: "quantitative", title: y }, color: colour },
+    encoding: {
+      x: across,
+      y: { field: "y", type: "quantitative", title: y, scale: upwards(rows) },
+      color: colour,
+    },
   };
   return { width: PANEL_WIDTH, height: PANEL_HEIGHT, layer: banded ? [band, line] : [line] };
 }
@@ -107,7 +116,11 @@ function barsView({ x, y, rows }: BarsFigure): View {
   };
   const bar = {
     mark: { type: "bar" },
-    encoding: { ...place, y: { field: "y", type: "quantitative", title: y }, color: seriesColour(rows) },
+    encoding: {
+      ...place,
+      y: { field: "y", type: "quantitative", title: y, scale: upwards(rows) },
+      color: seriesColour(rows),
+    },
   };
   const error = {
     mark: { type: "rule", color: "#222222" },
@@ -174,6 +187,11 @@ function scatterView({ x, y, colour, shape, rows }: ScatterFigure): View {
       ),
     },
   };
+}
+
+/** From 0, and up to 1 where nothing differs from 0. */
+function upwards(rows: readonly { readonly y: number }[]): Spec {
+  return rows.some(({ y }) => y !== 0) ? { zero: true } : { domain: [0, 1] };
 }
 
 function seriesColour(rows: readonly { readonly series: string }[]): Spec {

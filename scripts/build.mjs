@@ -6,20 +6,21 @@ import { command, step } from "./command.mjs";
 
 const stamp = join(root, "dist", ".sources");
 
-/** Compiles src/ into dist/, unless dist/ was made from these very sources. */
+/** Compiles src/ and experiments/ into dist/, unless dist/ was made from these very sources. */
 export async function ensureBuild() {
   const hash = hashOfSources();
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
   await step("build", async () => {
     rmSync(join(root, "dist"), { recursive: true, force: true });
     const tsc = join(root, "node_modules", "typescript", "bin", "tsc");
-    await command(process.execPath, [tsc, "-p", "tsconfig.build.json"], { cwd: root });
+    await command(process.execPath, [tsc, "-b", "tsconfig.build.json"], { cwd: root });
     writeFileSync(stamp, hash);
   });
 }
 
 function hashOfSources() {
-  const sources = readdirSync(join(root, "src"), { recursive: true, withFileTypes: true })
+  const sources = ["src", "experiments"]
+    .flatMap((folder) => readdirSync(join(root, folder), { recursive: true, withFileTypes: true }))
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath ?? entry.path, entry.name));
   const settings = ["tsconfig.json", "tsconfig.build.json", "package-lock.json"].map((file) =>

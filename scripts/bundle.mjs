@@ -72,18 +72,18 @@ await runScript(async () => {
   if (size > LIMIT_MIB) throw new SetupError(`the bundle is over its limit of ${LIMIT_MIB} MiB`);
 });
 
-/** The folders of what package.json calls "dependencies", and of theirs. */
+/** The folders of what package.json calls "dependencies", and of theirs. Of optional ones those of this platform exist. */
 function runtimeDependencies() {
   const { packages } = JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8"));
-  return Object.keys(packages).filter(
-    (path) => path !== "" && !packages[path].dev && !packages[path].optional,
-  );
+  return Object.keys(packages).filter((path) => path !== "" && !packages[path].dev);
 }
 
-/** Copies a part of the checkout, without the native modules of other platforms. */
+/** Copies a part of the checkout, without the native modules of other platforms and the fonts that nothing uses. */
 function copy(path, folder, target) {
   const foreign = new RegExp(`/webgpu/dist/(?!${target}(/|$))`);
-  cpSync(join(root, path), join(folder, path), { recursive: true, filter: (file) => !foreign.test(file) });
+  const unused = /\/dejavu-fonts-ttf\/ttf\/(?!DejaVuSans(-Bold)?\.ttf$)./;
+  const filter = (file) => !foreign.test(file) && !unused.test(file);
+  cpSync(join(root, path), join(folder, path), { recursive: true, filter });
 }
 
 async function addLoaders(folder, progress) {

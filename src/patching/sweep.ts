@@ -9,18 +9,18 @@ import { resume, type Variant } from "./resume.ts";
 import type { TaskVectors } from "./task-vectors.ts";
 
 export interface PatchEachOptions {
-  /** Most patched rows in one batch; bounds the memory (each has its own logits). Default 256. */
+  /** Most patched prompts in one batch; bounds the memory (each has its own logits). Default 256. */
   batchRows?: number;
   /** Called with the number of queries done. */
   onProgress?: (done: number) => void;
 }
 
 export interface PatchedTokens {
-  /** `patched[e][q]`: the most probable next token of query q under edit e. */
+  /** `patched[e][q]`: the most probable next token of query q under `edits[e]`. */
   readonly patched: readonly (readonly number[])[];
-  /** The same without an edit. */
+  /** The same without edits. */
   readonly unpatched: readonly number[];
-  /** Rows times layers that were computed, and those that full passes for every edit and query would have taken. */
+  /** Rows times layers that were computed, and those that full passes for every set of edits and query would have taken. */
   readonly rowLayers: number;
   readonly plainRowLayers: number;
 }
@@ -47,8 +47,13 @@ export async function sweepLayers(
   vectors: TaskVectors,
   { at = -1, layers = vectors.origin.layers, ...options }: SweepOptions = {},
 ): Promise<SweepResult> {
-  const edits = layers.map((layer) => patchOf(vectors, layer, at));
-  return { layers: [...layers], ...(await patchEach(model, queries, edits, options)) };
+  const scope = model.device.openScope();
+  try {
+    const edits = scope.enter(() => layers.map((layer) => [patchOf(vectors, layer, at)]));
+    return { layers: [...layers], ...(await patchEach(model, queries, edits, options)) };
+  } finally {
+    scope.dispose();
+  }
 }
 
 /** The edit that puts a layer's vector in place of what a prompt has there. */
@@ -63,34 +68,42 @@ export function patchOf(
 }
 
 /**
- * Makes each edit in each query, one at a time, and reads the next token. Costs one pass over the queries plus, for each
- * edit, the rows that it can change.
+ * Runs each query under each set of edits, one set at a time, and reads the next token. Costs one pass over the queries
+ * plus, for each set, the rows that it can change. Throws SiteError or PromptError like `run`.
  */
 export async function patchEach(
   model: LanguageModel,
   queries: readonly Prompt[],
-  edits: readonly Edit[],
+  edits: readonly (readonly Edit[])[],
   { batchRows = 256, onProgress }: PatchEachOptions = {},
 ): Promise<PatchedTokens> {
   const patched: number[][] = edits.map(() => []);
   const unpatched: number[] = [];
   let rowLayers = 0;
-  const perBatch = Math.max(1, Math.floor(batchRows / edits.length));
+  const perBatch = Math.max(1, Math.floor(batchRows / Math.max(1, edits.length)));
   for (let first = 0; first < queries.length; first += perBatch) {
     const batch = queries.slice(first, first + perBatch);
     const scope = model.device.openScope();
     try {
       const results = scope.enter(() => {
         using recording = record(model, batch);
-        const variants = edits.flatMap((edit) =>
-          batch.map((_, prompt): Variant => ({ prompt, edits: [edit] })),
-        );
-        const resumed = resume(recording, variants);
-        rowLayers += recording.rowLayers + resumed.rowLayers;
-        return [argmax(recording.logits, -1), argmax(resumed.logits, -1)] as const;
+        rowLayers += recording.rowLayers;
+        const variants = edits.flatMap((set) => batch.map((_, prompt): Variant => ({ prompt, edits: set })));
+        const ids = [argmax(recording.logits, -1)];
+        for (let start = 0; start < variants.length; start += batchRows) {
+          ids.push(
+            model.device.scope(() => {
+              const resumed = resume(recording, variants.slice(start, start + batchRows));
+              rowLayers += resumed.rowLayers;
+              return argmax(resumed.logits, -1);
+            }),
+          );
+        }
+        return ids;
       });
-      const [plain, ids] = await model.device.read(results);
-      unpatched.push(...plain);
+      const [plain, ...parts] = await model.device.read(results);
+      const ids = parts.flatMap((part) => [...part]);
+      unpatched.push(...plain!);
       patched.forEach((answers, e) => {
         answers.push(...ids.slice(e * batch.length, (e + 1) * batch.length));
       });

@@ -131,7 +131,11 @@ export class Transfer {
     const queries = tested.map((item) => this.query(item));
     const contexts = tested.map((item) => this.inContext(item));
     const patches = [vectors, ...others.map((other) => other.vectors)].map((v) => patchOf(v, layer));
-    const { unpatched, patched } = await patchEach(model, queries, patches);
+    const { unpatched, patched } = await patchEach(
+      model,
+      queries,
+      patches.map((patch) => [patch]),
+    );
     const long = await answerEach(
       model,
       queries.slice(0, shown),

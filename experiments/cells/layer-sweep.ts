@@ -1,0 +1,103 @@
+import { type Edit, type Modality, type SpecificationKind, set, type Task } from "xpatch";
+import { defineCell } from "../framework/cell.ts";
+import type { Lab } from "../framework/lab.ts";
+import { queries, seedsOf } from "../framework/prompts.ts";
+import { type Scored, scored } from "../framework/scored.ts";
+import { accuracy, type Estimate, type Hits } from "../statistics/bootstrap.ts";
+import { vectorsOf } from "./task-vectors.ts";
+
+/** Patches from one kind of specification into one kind of query. */
+export interface Setup {
+  readonly specification: SpecificationKind;
+  readonly query: Modality;
+}
+
+export interface LayerSweepResult {
+  readonly layers: readonly number[];
+  readonly noContext: Scored;
+  /** `patched[seed][layer]` */
+  readonly patched: readonly (readonly Scored[])[];
+}
+
+/** Accuracy on validation items, by patched layer. */
+export const layerSweep = defineCell(
+  "layer-sweep",
+  async (lab, { specification, query, task: name }: Setup & { task: string }): Promise<LayerSweepResult> => {
+    const task = lab.task(name);
+    const items = lab.items(task, "validation");
+    const bare = await queries(lab, task, "validation", query);
+    const bySeed: (readonly Float32Array[])[] = [];
+    for (const seed of seedsOf(lab, specification)) {
+      bySeed.push(await vectorsOf(lab, { source: "model", task: name, specification, seed }));
+    }
+    const layers = [...bySeed[0]!.keys()];
+    const edits = bySeed.flatMap((vectors) => layers.map((layer) => patchAt(layer, vectors[layer]!)));
+    const { unpatched, patched } = await lab.patchEach(bare, edits);
+    const scores = patched.map((answers) => scored(items, answers));
+    return {
+      layers,
+      noContext: scored(items, unpatched),
+      patched: bySeed.map((_, s) => scores.slice(s * layers.length, (s + 1) * layers.length)),
+    };
+  },
+);
+
+/** Puts a vector in place of the residual stream behind a layer, at the query's last token. */
+export function patchAt(layer: number, vector: Float32Array): Edit[] {
+  return [set(`resid_post.${layer}`, -1, vector)];
+}
+
+/** Accuracy on validation items by layer, over some tasks. */
+export function accuracyByLayer(
+  lab: Lab,
+  setup: Setup,
+  tasks: readonly Task[],
+): { layer: number; hits: Hits; accuracy: Estimate }[] {
+  const sweeps = tasks.map(({ name }) => lab.result(layerSweep({ ...setup, task: name })));
+  return sweeps[0]!.layers.map((layer, l) => {
+    const hits = sweeps.map(({ patched }) => patched.map((byLayer) => byLayer[l]!.hits));
+    return { layer, hits, accuracy: accuracy(hits) };
+  });
+}
+
+/**
+ * The layer to patch, chosen on validation items: the one with the highest mean accuracy over the tasks (or for this task
+ * alone, if the user wants that); of equals the first.
+ */
+export function chosenLayer(lab: Lab, setup: Setup, task: Task): number {
+  const tasks = lab.options.layerBy === "task" ? [task] : tasksWith(lab, setup, lab.tasksInMeans);
+  const sweeps = tasks.map(({ name }) => lab.result(layerSweep({ ...setup, task: name })));
+  const mean = (l: number) => {
+    const ofTask = sweeps.map(({ patched }) => average(patched.map((byLayer) => byLayer[l]!.accuracy)));
+    return average(ofTask);
+  };
+  const { layers } = sweeps[0]!;
+  const means = layers.map((_, l) => mean(l));
+  return layers[means.indexOf(Math.max(...means))]!;
+}
+
+/** Those of the tasks that can be specified and asked about so. */
+export function tasksWith(
+  lab: Lab,
+  { specification, query }: Setup,
+  tasks: readonly Task[] = lab.tasks,
+): Task[] {
+  return tasks.filter((task) => {
+    const modalities: readonly string[] = lab.modalities(task);
+    const specified =
+      specification === "instruction" ? task.instruction !== undefined : modalities.includes(specification);
+    return specified && modalities.includes(query);
+  });
+}
+
+/** All setups that at least one task allows, in the order of tables. */
+export function setupsOf(lab: Lab): Setup[] {
+  const all = (["text", "image"] as const).flatMap((query) =>
+    (["text", "image", "instruction"] as const).map((specification): Setup => ({ specification, query })),
+  );
+  return all.filter((setup) => tasksWith(lab, setup).length > 0);
+}
+
+function average(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}

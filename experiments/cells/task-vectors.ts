@@ -1,0 +1,94 @@
+import { mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import {
+  atLastExample,
+  decodeTaskVectors,
+  encodeTaskVectors,
+  extractTaskVectors,
+  type PatchableModel,
+  type Prompt,
+  type PromptImage,
+  type SpecificationKind,
+  type Tensor,
+  XpatchError,
+} from "xpatch";
+import { defineCell } from "../framework/cell.ts";
+import type { Lab } from "../framework/lab.ts";
+import { instructionOf, specifiedQueries } from "../framework/prompts.ts";
+import { writeAtomically } from "../framework/store.ts";
+
+/** Whose activations: those of the model, or of the language model that it was fine-tuned from. */
+export type Source = "model" | "llm";
+
+export interface VectorsParams {
+  readonly source: Source;
+  readonly task: string;
+  readonly specification: SpecificationKind;
+  readonly seed: number;
+}
+
+export interface VectorsResult {
+  /** Safetensors file in the run's folder, as `xpatch patch --vectors` takes it. */
+  readonly file: string;
+  /** The prompts averaged, up to the token where the vector is read. */
+  readonly prompts: readonly string[];
+}
+
+/**
+ * Extracts the task vectors of all layers. Of examples: the mean, over prompts for the validation items, at the answer cue
+ * of the last example, where neither its answer nor the query is seen. Of an instruction: at its last token.
+ */
+export const taskVectors = defineCell(
+  "vectors",
+  async (lab, params: VectorsParams): Promise<VectorsResult> => {
+    const { source, specification, seed } = params;
+    const model = modelOf(lab, source);
+    const task = lab.task(params.task);
+    const whole =
+      specification === "instruction"
+        ? [model.prompt(instructionOf(task))]
+        : await specifiedQueries(
+            lab,
+            task,
+            { split: "validation", specification, query: "text", seed },
+            model,
+          );
+    const prompts =
+      specification === "instruction" ? whole : whole.map((prompt) => upToLastExample(model, prompt));
+    using vectors = extractTaskVectors(model, prompts);
+    lab.spendPasses(prompts, model, whole);
+    const file = join(
+      "vectors",
+      `${source}-${encodeURIComponent(task.name)}-${specification}-${seed}.safetensors`,
+    );
+    mkdirSync(join(lab.folder, "vectors"), { recursive: true });
+    writeAtomically(join(lab.folder, file), await encodeTaskVectors(vectors));
+    return { file, prompts: prompts.map(({ text }) => text) };
+  },
+);
+
+/** The task vectors of a cell, by layer, each [width]. */
+export async function vectorsOf(lab: Lab, params: VectorsParams): Promise<readonly Float32Array[]> {
+  const { file } = await lab.run(taskVectors(params));
+  const bytes = new Uint8Array(readFileSync(join(lab.folder, file)));
+  using loaded = await decodeTaskVectors(bytes, lab.model.device, file);
+  return rowsOf(loaded.vectors);
+}
+
+/** The rows of a matrix on the host. */
+export async function rowsOf(matrix: Tensor): Promise<Float32Array[]> {
+  const [rows = 0, width = 0] = matrix.shape;
+  const values = (await matrix.read()) as Float32Array;
+  return Array.from({ length: rows }, (_, row) => values.slice(row * width, (row + 1) * width));
+}
+
+/** In a causal model nothing before the last example's cue depends on what follows, so that need not be computed. */
+function upToLastExample(model: PatchableModel, prompt: Prompt<PromptImage>): Prompt {
+  return model.promptFromIds(prompt.ids.slice(0, atLastExample(prompt) + 1), prompt.images);
+}
+
+export function modelOf(lab: Lab, source: Source): PatchableModel {
+  const model = source === "llm" ? lab.llm : lab.model;
+  if (model) return model;
+  throw new XpatchError("this needs the language model that the model was fine-tuned from");
+}

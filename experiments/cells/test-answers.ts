@@ -1,0 +1,96 @@
+import { defineCell } from "../framework/cell.ts";
+import { queries, seedsOf, specifiedQueries } from "../framework/prompts.ts";
+import { type Answered, answered } from "../framework/scored.ts";
+import { normal, seededRandom } from "../statistics/random.ts";
+import { chosenLayer, patchAt, type Setup, tasksWith } from "./layer-sweep.ts";
+import { vectorsOf } from "./task-vectors.ts";
+
+/** Vectors that are put in place of the task's own; none of them knows the task. */
+export const CONTROLS = ["anotherTask", "meanOfTasks", "random"] as const;
+
+export type Control = (typeof CONTROLS)[number];
+
+export interface TestPatchResult {
+  /** The layer that validation items chose. */
+  readonly layer: number;
+  readonly queries: readonly string[];
+  readonly noContext: Answered;
+  /** By seed. */
+  readonly patched: readonly Answered[];
+  /** With a single task there is no other one, and no mean that differs. */
+  readonly controls: Readonly<Partial<Record<Control, Answered>>>;
+}
+
+/** The test items of a task, patched in the chosen layer with its own vectors and with those of the controls. */
+export const testPatch = defineCell(
+  "test-patch",
+  async (lab, { task: name, ...setup }: Setup & { task: string }): Promise<TestPatchResult> => {
+    const task = lab.task(name);
+    const items = lab.items(task, "test");
+    const bare = await queries(lab, task, "test", setup.query);
+    const layer = chosenLayer(lab, setup, task);
+    const vectorOf = async (of: string, seed: number) => {
+      const { specification } = setup;
+      return (await vectorsOf(lab, { source: "model", task: of, specification, seed }))[layer]!;
+    };
+    const own: Float32Array[] = [];
+    for (const seed of seedsOf(lab, setup.specification)) own.push(await vectorOf(name, seed));
+    const ofTasks: { task: string; vector: Float32Array }[] = [];
+    for (const { name: other } of tasksWith(lab, setup)) {
+      ofTasks.push({ task: other, vector: await vectorOf(other, 0) });
+    }
+    const controls = controlVectors(ofTasks, name, layer);
+    const edits = [...own, ...controls.map(({ vector }) => vector)].map((vector) => patchAt(layer, vector));
+    const { unpatched, patched } = await lab.patchEach(bare, edits);
+    const scores = patched.map((answers) => answered(items, answers));
+    return {
+      layer,
+      queries: bare.map(({ text }) => text),
+      noContext: answered(items, unpatched),
+      patched: scores.slice(0, own.length),
+      controls: Object.fromEntries(controls.map(({ control }, i) => [control, scores[own.length + i]!])),
+    };
+  },
+);
+
+export interface TestPromptResult extends Answered {
+  readonly prompts: readonly string[];
+}
+
+/** The test items of a task behind their specification: the few-shot prompt, or the instruction. */
+export const testPrompt = defineCell(
+  "test-prompt",
+  async (
+    lab,
+    { task: name, specification, query, seed }: Setup & { task: string; seed: number },
+  ): Promise<TestPromptResult> => {
+    const task = lab.task(name);
+    const prompts = await specifiedQueries(lab, task, { split: "test", specification, query, seed });
+    const answers = await lab.answers(prompts);
+    return { ...answered(lab.items(task, "test"), answers), prompts: prompts.map(({ text }) => text) };
+  },
+);
+
+function controlVectors(
+  ofTasks: readonly { task: string; vector: Float32Array }[],
+  task: string,
+  seed: number,
+): { control: Control; vector: Float32Array }[] {
+  const index = ofTasks.findIndex((other) => other.task === task);
+  const own = ofTasks[index]!.vector;
+  const gaussian = seededRandom(seed);
+  const noise = own.map(() => normal(gaussian));
+  const scale = norm(own) / norm(noise);
+  const random = { control: "random" as const, vector: noise.map((x) => x * scale) };
+  if (ofTasks.length === 1) return [random];
+  const mean = own.map((_, i) => ofTasks.reduce((sum, { vector }) => sum + vector[i]! / ofTasks.length, 0));
+  return [
+    { control: "anotherTask", vector: ofTasks[(index + 1) % ofTasks.length]!.vector },
+    { control: "meanOfTasks", vector: mean },
+    random,
+  ];
+}
+
+function norm(vector: Float32Array): number {
+  return Math.hypot(...vector);
+}

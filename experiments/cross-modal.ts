@@ -1,0 +1,253 @@
+import type { Task } from "xpatch";
+import { type Setup, setupsOf, tasksWith } from "./cells/layer-sweep.ts";
+import { CONTROLS, type Control, testPatch, testPrompt } from "./cells/test-answers.ts";
+import { validationCells } from "./cells/validation.ts";
+import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
+import type { Lab } from "./framework/lab.ts";
+import { QUERY_NAMES, SPECIFICATION_NAMES, seedsOf } from "./framework/prompts.ts";
+import { paperRows } from "./paper.ts";
+import type { BarsFigure } from "./report/figure.ts";
+import { showEstimate, type Table } from "./report/table.ts";
+import { accuracy, accuracyDifference, type Hits } from "./statistics/bootstrap.ts";
+
+const CONTROL_NAMES: Readonly<Record<Control, string>> = {
+  anotherTask: "another task's vector",
+  meanOfTasks: "mean of the tasks' vectors",
+  random: "random vector of the same norm",
+};
+
+/** The claim's own case. */
+const CROSS_MODAL: Setup = { specification: "text", query: "image" };
+
+export const crossModal: Experiment = {
+  name: "cross-modal",
+  title: "Task vectors cross modalities",
+  claim:
+    "The task vector of text examples, patched into a query about a picture, makes the model do the task, better than the same examples in the prompt.",
+  cells: (lab) => [
+    ...validationCells(lab),
+    ...lab.tasks.flatMap((task) => {
+      const setups = setupsOf(lab).filter((setup) => tasksWith(lab, setup, [task]).length > 0);
+      return setups.flatMap((setup) => [
+        testPatch({ ...setup, task: task.name }),
+        ...promptSeeds(lab, setup).map((seed) => testPrompt({ ...setup, task: task.name, seed })),
+      ]);
+    }),
+  ],
+  report(lab): Findings {
+    const setups = setupsOf(lab);
+    return {
+      verdict: verdictOf(lab),
+      text: [
+        "Each query is asked three ways: by itself (no context), behind the specification (prompt), and by itself with the task vector of the specification in place of the residual stream at its last token (patch).",
+        "Vectors and layers come from validation items; the test items were scored once.",
+      ],
+      figures: [methodsFigure(lab, setups)],
+      tables: [methodsTable(lab, setups), byTaskTable(lab, setups), ...paperTable(lab)],
+      controls: [controlsTable(lab, setups)],
+    };
+  },
+};
+
+/** Right and wrong answers to the test items, by method. */
+function hitsOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
+  const patches = tasks.map(({ name }) => lab.result(testPatch({ ...setup, task: name })));
+  const noContext: Hits = patches.map((result) => [result.noContext.hits]);
+  const patch: Hits = patches.map(({ patched }) => patched.map(({ hits }) => hits));
+  const prompt: Hits = tasks.map(({ name }) =>
+    promptSeeds(lab, setup).map((seed) => lab.result(testPrompt({ ...setup, task: name, seed })).hits),
+  );
+  return { noContext, prompt, patch };
+}
+
+function verdictOf(lab: Lab): Verdict {
+  const tasks = tasksWith(lab, CROSS_MODAL, lab.tasksInMeans);
+  if (tasks.length === 0) {
+    return { outcome: "not testable here", because: "the model takes no pictures, or no task has them" };
+  }
+  const { noContext, prompt, patch } = hitsOf(lab, CROSS_MODAL, tasks);
+  const { majority } = meansOf(lab, CROSS_MODAL, tasks);
+  const another = controlHits(lab, CROSS_MODAL, tasks, "anotherTask");
+  const patched = accuracy(patch);
+  const above = [noContext, ...(another ? [another] : [])].map((rival) => accuracyDifference(patch, rival));
+  const works = above.every(({ low }) => low > 0) && patched.low > majority;
+  const overPrompt = accuracyDifference(patch, prompt);
+  const numbers = `patch ${showEstimate(patched)}, no context ${showEstimate(accuracy(noContext))}, prompt ${showEstimate(accuracy(prompt))}, majority ${majority.toFixed(2)}; patch − prompt ${showEstimate(overPrompt)}`;
+  if (!works)
+    return {
+      outcome: "does not replicate",
+      because: `the patch is not clearly above its controls: ${numbers}`,
+    };
+  if (overPrompt.low <= 0) {
+    return {
+      outcome: "replicates in part",
+      because: `the patch works, but is not clearly better than the prompt: ${numbers}`,
+    };
+  }
+  return { outcome: "replicates", because: `the patch works, and better than the prompt: ${numbers}` };
+}
+
+function methodsFigure(lab: Lab, setups: readonly Setup[]): BarsFigure {
+  const rows = setups.flatMap((setup) => {
+    const { noContext, prompt, patch } = hitsOf(lab, setup, inMeans(lab, setup));
+    const methods = { "no context": noContext, prompt, patch };
+    return Object.entries(methods).map(([series, hits]) => {
+      const { mean: y, low, high } = accuracy(hits);
+      return {
+        panel: QUERY_NAMES[setup.query],
+        x: SPECIFICATION_NAMES[setup.specification],
+        series,
+        y,
+        low,
+        high,
+      };
+    });
+  });
+  return {
+    kind: "bars",
+    name: "methods",
+    title: "Accuracy by specification, query and method",
+    caption: `Mean over ${taskNames(lab)} on test items, with 95 % intervals.`,
+    x: "specification",
+    y: "accuracy",
+    rows,
+  };
+}
+
+function methodsTable(lab: Lab, setups: readonly Setup[]): Table {
+  return {
+    name: "methods",
+    title: `Accuracy on test items, mean over ${taskNames(lab)}`,
+    columns: [
+      "query",
+      "specification",
+      "layer",
+      "majority",
+      "no context",
+      "prompt",
+      "patch",
+      "patch − prompt",
+      "distinct answers to the patch",
+    ],
+    rows: setups.map((setup) => {
+      const tasks = inMeans(lab, setup);
+      const { noContext, prompt, patch } = hitsOf(lab, setup, tasks);
+      const { majority, distinct, layers } = meansOf(lab, setup, tasks);
+      return [
+        QUERY_NAMES[setup.query],
+        SPECIFICATION_NAMES[setup.specification],
+        layers,
+        majority,
+        accuracy(noContext),
+        accuracy(prompt),
+        accuracy(patch),
+        accuracyDifference(patch, prompt),
+        distinct,
+      ];
+    }),
+  };
+}
+
+function byTaskTable(lab: Lab, setups: readonly Setup[]): Table {
+  return {
+    name: "by-task",
+    title: "The same by task",
+    columns: [
+      "task",
+      "query",
+      "specification",
+      "layer",
+      "majority",
+      "no context",
+      "prompt",
+      "patch",
+      "best constant answer",
+      "distinct answers",
+    ],
+    rows: lab.tasks.flatMap((task) =>
+      setups
+        .filter((setup) => tasksWith(lab, setup, [task]).length > 0)
+        .map((setup) => {
+          const { noContext, prompt, patch } = hitsOf(lab, setup, [task]);
+          const { layer, patched } = lab.result(testPatch({ ...setup, task: task.name }));
+          return [
+            task.name,
+            QUERY_NAMES[setup.query],
+            SPECIFICATION_NAMES[setup.specification],
+            layer,
+            patched[0]!.majority,
+            accuracy(noContext),
+            accuracy(prompt),
+            accuracy(patch),
+            Math.max(...patched.map(({ constant }) => constant)),
+            patched.map(({ distinct }) => distinct).join(", "),
+          ];
+        }),
+    ),
+  };
+}
+
+function controlsTable(lab: Lab, setups: readonly Setup[]): Table {
+  const present = CONTROLS.filter((control) =>
+    setups.some((setup) => controlHits(lab, setup, inMeans(lab, setup), control)),
+  );
+  return {
+    name: "controls",
+    title: "Other vectors in the same place, mean over the same tasks",
+    columns: [
+      "query",
+      "specification",
+      "the task's own vector",
+      ...present.map((control) => CONTROL_NAMES[control]),
+    ],
+    rows: setups.map((setup) => {
+      const tasks = inMeans(lab, setup);
+      const others = present.map((control) => controlHits(lab, setup, tasks, control));
+      return [
+        QUERY_NAMES[setup.query],
+        SPECIFICATION_NAMES[setup.specification],
+        accuracy(hitsOf(lab, setup, tasks).patch),
+        ...others.map((hits) => (hits ? accuracy(hits) : "–")),
+      ];
+    }),
+  };
+}
+
+function paperTable(lab: Lab): Table[] {
+  const rows = paperRows(lab.setting.model.name);
+  if (!rows) return [];
+  return [
+    {
+      name: "paper",
+      title: "What the paper reports of this model, on its own data (six tasks, 4-bit NF4 weights)",
+      columns: ["setup", "accuracy"],
+      rows: rows.map(({ setup, accuracy: value }) => [setup, value]),
+    },
+  ];
+}
+
+function controlHits(lab: Lab, setup: Setup, tasks: readonly Task[], control: Control): Hits | undefined {
+  const scores = tasks.map(({ name }) => lab.result(testPatch({ ...setup, task: name })).controls[control]);
+  return scores.every((score) => score !== undefined) ? scores.map(({ hits }) => [hits]) : undefined;
+}
+
+function meansOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
+  const results = tasks.map(({ name }) => lab.result(testPatch({ ...setup, task: name })));
+  return {
+    majority: results.reduce((sum, { noContext }) => sum + noContext.majority, 0) / results.length,
+    distinct: results.map(({ patched }) => patched[0]!.distinct).join(", "),
+    layers: [...new Set(results.map(({ layer }) => layer))].join(", "),
+  };
+}
+
+function inMeans(lab: Lab, setup: Setup): Task[] {
+  return tasksWith(lab, setup, lab.tasksInMeans);
+}
+
+function taskNames(lab: Lab): string {
+  return lab.tasksInMeans.map(({ name }) => name).join(", ");
+}
+
+function promptSeeds(lab: Lab, { specification }: Setup): number[] {
+  return seedsOf(lab, specification, lab.options.promptSeeds);
+}

@@ -1,0 +1,202 @@
+import {
+  type Asker,
+  argmax,
+  byText,
+  type Edit,
+  itemsOf,
+  loadPictures,
+  type Modality,
+  type PatchableModel,
+  type PicturedItem,
+  type Prompt,
+  patchEach,
+  picturedItemsOf,
+  type Split,
+  type Task,
+  type TaskItem,
+  XpatchError,
+} from "xpatch";
+import { sample } from "../statistics/random.ts";
+import type { Cell } from "./cell.ts";
+import { addCosts, type Cost, NO_COST } from "./cost.ts";
+import type { LabOptions, Setting, SettingParts } from "./setting.ts";
+import type { Store } from "./store.ts";
+
+/** The splits that experiments use: to choose by, and to report on. */
+export type AskedSplit = Exclude<Split, "train">;
+
+/** Tokens of prompts in one pass; bounds the memory. */
+const BATCH_TOKENS = 1024;
+
+export interface LabParts extends SettingParts {
+  readonly setting: Setting;
+  readonly store: Store;
+  /** Where results, and files beside them, go. */
+  readonly folder: string;
+}
+
+/** What experiments work with: the models, the tasks, the finished cells, and a meter of what was computed. */
+export class Lab {
+  readonly model: PatchableModel;
+  /** The language model that `model` was fine-tuned from, if the user has it. */
+  readonly llm: PatchableModel | undefined;
+  readonly tasks: readonly Task[];
+  readonly options: LabOptions;
+  readonly setting: Setting;
+  readonly folder: string;
+  readonly store: Store;
+  readonly #pictures = new Map<string, Promise<Asker>>();
+  #meter = { cost: NO_COST, secondsOfOthers: 0 };
+
+  constructor(parts: LabParts) {
+    this.model = parts.model;
+    this.llm = parts.llm;
+    this.tasks = parts.tasks;
+    this.options = parts.options;
+    this.setting = parts.setting;
+    this.folder = parts.folder;
+    this.store = parts.store;
+  }
+
+  /** The result of a cell: the stored one, or else it is computed and stored. */
+  async run<R>(cell: Cell<R>): Promise<R> {
+    const stored = this.store.get(cell.key);
+    if (stored) return stored.result as R;
+    const outer = this.#meter;
+    const meter = { cost: NO_COST, secondsOfOthers: 0 };
+    this.#meter = meter;
+    const start = performance.now();
+    try {
+      const result = await cell.compute(this);
+      const seconds = (performance.now() - start) / 1000;
+      outer.secondsOfOthers += seconds;
+      const { key, kind, params } = cell;
+      const record = {
+        key,
+        kind,
+        params,
+        result,
+        cost: meter.cost,
+        seconds: seconds - meter.secondsOfOthers,
+      };
+      return this.store.add(record).result as R;
+    } finally {
+      this.#meter = outer;
+    }
+  }
+
+  /** The result of a cell that has been run. */
+  result<R>({ key }: Cell<R>): R {
+    const stored = this.store.get(key);
+    if (stored) return stored.result as R;
+    throw new XpatchError(`the cell "${key}" has not been run; an experiment has to list what it reports`);
+  }
+
+  /** Puts what was computed on the account of the cell that is being run. */
+  spend(cost: Cost): void {
+    this.#meter.cost = addCosts(this.#meter.cost, cost);
+  }
+
+  task(name: string): Task {
+    const task = this.tasks.find((t) => t.name === name);
+    if (task) return task;
+    throw new XpatchError(
+      `there is no task ${name}; expected one of ${this.tasks.map((t) => t.name).join(", ")}`,
+    );
+  }
+
+  /** Tasks whose accuracies go into means. */
+  get tasksInMeans(): readonly Task[] {
+    const inside = this.tasks.filter(({ name }) => !this.options.outsideMeans.includes(name));
+    return inside.length > 0 ? inside : this.tasks;
+  }
+
+  /** Whether a task can be asked about by pictures: the model takes them and both splits have them. */
+  isPictured({ items }: Task): boolean {
+    const pictured = (split: AskedSplit) => items.some((i) => i.split === split && i.image !== undefined);
+    return this.model.config.vision !== undefined && pictured("validation") && pictured("test");
+  }
+
+  modalities(task: Task): Modality[] {
+    return this.isPictured(task) ? ["text", "image"] : ["text"];
+  }
+
+  /** Where the examples of a split's prompts are drawn from. Where there are pictures, only items with one. */
+  pool(task: Task, split: AskedSplit): TaskItem[] {
+    return this.isPictured(task) ? picturedItemsOf(task, split) : itemsOf(task, split);
+  }
+
+  /** The items of a split that are asked about, the same for both modalities. */
+  items(task: Task, split: AskedSplit): TaskItem[] {
+    const { validationItems, testItems } = this.options;
+    const most = split === "validation" ? validationItems : testItems;
+    const pool = this.pool(task, split);
+    return most === undefined ? pool : sample(pool, most);
+  }
+
+  /** How items of a split are asked about. */
+  async asker(task: Task, split: AskedSplit, modality: Modality): Promise<Asker> {
+    if (modality === "text") return byText;
+    const key = `${task.name} ${split}`;
+    let pictures = this.#pictures.get(key);
+    if (!pictures) {
+      // Those of one task and split at a time: a large model's are a gigabyte in all.
+      this.#pictures.clear();
+      pictures = loadPictures(this.model, this.pool(task, split) as PicturedItem[]);
+      this.#pictures.set(key, pictures);
+    }
+    return pictures;
+  }
+
+  /** The next token of each query under each set of edits, and without any, as text. */
+  async patchEach(
+    queries: readonly Prompt[],
+    edits: readonly (readonly Edit[])[],
+  ): Promise<{ unpatched: string[]; patched: string[][] }> {
+    const { unpatched, patched, rowLayers, plainRowLayers } = await patchEach(this.model, queries, edits);
+    this.spend({ rowLayers, plainRowLayers, plainPasses: queries.length * (edits.length + 1) });
+    return { unpatched: this.#texts(unpatched), patched: patched.map((ids) => this.#texts(ids)) };
+  }
+
+  /** The next token of each prompt, as text. */
+  async answers(prompts: readonly Prompt[]): Promise<string[]> {
+    const ids: number[] = [];
+    for (const batch of batchesOf(prompts)) {
+      using next = this.model.device.scope(() => {
+        const { logits } = this.model.run(batch);
+        return argmax(logits as Exclude<typeof logits, readonly unknown[] | undefined>, -1);
+      });
+      ids.push(...(await next.read()));
+    }
+    this.spendPasses(prompts, this.model);
+    return this.#texts(ids);
+  }
+
+  /** Puts whole passes over prompts, up to and with `layers`, on the account. */
+  spendPasses(prompts: readonly Prompt[], model: PatchableModel, plain: readonly Prompt[] = prompts): void {
+    const tokens = (list: readonly Prompt[]) => list.reduce((sum, { length }) => sum + length, 0);
+    this.spend({
+      rowLayers: tokens(prompts) * model.config.layers,
+      plainRowLayers: tokens(plain) * model.config.layers,
+      plainPasses: prompts.length,
+    });
+  }
+
+  #texts(ids: readonly number[]): string[] {
+    return ids.map((id) => this.model.tokenizer.decode([id], { skipSpecial: true }));
+  }
+}
+
+function batchesOf(prompts: readonly Prompt[]): Prompt[][] {
+  const batches: Prompt[][] = [];
+  let tokens = Number.POSITIVE_INFINITY;
+  for (const prompt of prompts) {
+    tokens += prompt.length;
+    if (tokens > BATCH_TOKENS) {
+      batches.push([]);
+      tokens = prompt.length;
+    }
+    batches.at(-1)!.push(prompt);
+  }
+  return batches;
+}

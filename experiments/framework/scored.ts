@@ -1,0 +1,21 @@
+import { isCorrect, type Score, scoreAnswers, type TaskItem } from "xpatch";
+
+/** Answers of one token to items, by the rule of Luo et al. 2025, with what a constant answer would get. */
+export interface Scored extends Pick<Score, "accuracy" | "distinct" | "majority" | "constant"> {
+  /** A character an item: `1` where the answer is right. */
+  readonly hits: string;
+}
+
+export interface Answered extends Scored {
+  readonly answers: readonly string[];
+}
+
+export function scored(items: readonly TaskItem[], answers: readonly string[]): Scored {
+  const { accuracy, distinct, majority, constant } = scoreAnswers(items, answers);
+  const hits = items.map(({ outputs }, i) => (isCorrect(answers[i]!, outputs) ? "1" : "0")).join("");
+  return { accuracy, distinct, majority, constant, hits };
+}
+
+export function answered(items: readonly TaskItem[], answers: readonly string[]): Answered {
+  return { ...scored(items, answers), answers };
+}

@@ -1,0 +1,122 @@
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { basename, resolve } from "node:path";
+import { openCheckpoint, type PatchableModel, type Task } from "xpatch";
+
+/** What the user chooses. Part of the setting of a run. */
+export interface LabOptions {
+  /** Draws of the examples: their seeds are 0, 1, … */
+  readonly seeds: number;
+  /** Of these, how many the few-shot prompts of the test items are made with; prompts cost most of all. */
+  readonly promptSeeds: number;
+  /** Examples in a prompt. */
+  readonly shots: number;
+  readonly template: string;
+  /** Most items of a split that are asked about, a task. All unless given. */
+  readonly validationItems?: number;
+  readonly testItems?: number;
+  /** Whether one layer serves all tasks (the one with the best mean) or each task has its own. */
+  readonly layerBy: "mean" | "task";
+  /** Tasks that are reported but kept out of means over the tasks. */
+  readonly outsideMeans: readonly string[];
+}
+
+/** A model as a run knows it. */
+export interface ModelSetting {
+  readonly name: string;
+  readonly family: string;
+  readonly layers: number;
+  /** Dtypes of the weights as stored, most bytes first. */
+  readonly dtypes: readonly string[];
+  /** SHA-256 over the config, the tokenizer and all tensors. */
+  readonly hash: string;
+}
+
+/** All that results depend on. A run is continued only under the very setting that it began with. */
+export interface Setting {
+  readonly model: ModelSetting;
+  readonly llm?: ModelSetting;
+  readonly adapter: string;
+  readonly kernels: string;
+  readonly versions: Readonly<Record<string, string>>;
+  readonly options: LabOptions;
+  readonly tasks: readonly TaskSetting[];
+}
+
+interface TaskSetting {
+  readonly name: string;
+  readonly items: number;
+  /** SHA-256 over items and pictures. */
+  readonly hash: string;
+}
+
+export interface SettingParts {
+  readonly model: PatchableModel;
+  readonly llm?: PatchableModel;
+  readonly tasks: readonly Task[];
+  readonly options: LabOptions;
+}
+
+export async function settingOf({ model, llm, tasks, options }: SettingParts): Promise<Setting> {
+  const { description, device, vendor, kernels } = model.device.info;
+  const self = createRequire(import.meta.url)("xpatch/package.json");
+  return {
+    model: await modelSetting(model),
+    ...(llm && { llm: await modelSetting(llm) }),
+    adapter: description || device || vendor || "unnamed",
+    kernels,
+    versions: { xpatch: self.version, webgpu: self.dependencies.webgpu, node: process.versions.node },
+    options,
+    tasks: await Promise.all(tasks.map(taskSetting)),
+  };
+}
+
+/** Where two settings differ, in words: `options.seeds was 3, now 1`. */
+export function differences(before: unknown, now: unknown, path = ""): string[] {
+  if (isObject(before) && isObject(now)) {
+    const keys = [...new Set([...Object.keys(before), ...Object.keys(now)])];
+    return keys.flatMap((key) => differences(before[key], now[key], path === "" ? key : `${path}.${key}`));
+  }
+  const show = (value: unknown) => (value === undefined ? "missing" : JSON.stringify(value));
+  return show(before) === show(now) ? [] : [`${path} was ${show(before)}, now ${show(now)}`];
+}
+
+async function modelSetting(model: PatchableModel): Promise<ModelSetting> {
+  return {
+    // Where a folder lies says nothing of the model.
+    name: existsSync(model.name) ? basename(resolve(model.name)) : model.name,
+    family: model.family,
+    layers: model.config.layers,
+    dtypes: model.storedDtypes,
+    hash: await hashCheckpoint(model.name),
+  };
+}
+
+async function hashCheckpoint(ref: string): Promise<string> {
+  await using checkpoint = await openCheckpoint(ref, { accessToken: process.env.HF_TOKEN });
+  const hash = createHash("sha256").update(JSON.stringify(checkpoint.config));
+  for (const file of ["tokenizer.json", "preprocessor_config.json"]) {
+    hash.update(`\0${file}\0`).update((await checkpoint.text(file)) ?? "");
+  }
+  for (const name of checkpoint.names.sort()) {
+    const entry = checkpoint.entry(name);
+    hash.update(`\0${name} ${entry.stored} ${entry.shape}\0`);
+    for await (const chunk of entry.stream()) hash.update(chunk);
+  }
+  return hash.digest("hex");
+}
+
+async function taskSetting({ name, instruction, items }: Task): Promise<TaskSetting> {
+  const hash = createHash("sha256").update(JSON.stringify([name, instruction]));
+  for (const { image, ...item } of items) {
+    hash.update(`\0${JSON.stringify(item)}\0`);
+    if (image !== undefined) hash.update(existsSync(image) ? await readFile(image) : image);
+  }
+  return { name, items: items.length, hash: hash.digest("hex") };
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}

@@ -1,0 +1,16 @@
+/** The paper's experiments, and how they are run. */
+
+import { crossModal } from "./cross-modal.ts";
+import type { Experiment } from "./framework/experiment.ts";
+import { sweep } from "./sweep.ts";
+
+export { addCosts, forwardPassEquivalents, NO_COST } from "./framework/cost.ts";
+export type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
+export { Lab } from "./framework/lab.ts";
+export { type Finished, type RunProgress, runExperiments } from "./framework/runner.ts";
+export { type LabOptions, type Setting, settingOf } from "./framework/setting.ts";
+export { Store } from "./framework/store.ts";
+export { PAPER_TASKS } from "./paper.ts";
+
+/** In the order of the report. */
+export const EXPERIMENTS: readonly Experiment[] = [crossModal, sweep];

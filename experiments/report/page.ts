@@ -1,0 +1,160 @@
+import { join } from "node:path";
+import { addCosts, type Cost, forwardPassEquivalents, NO_COST } from "../framework/cost.ts";
+import type { Outcome } from "../framework/experiment.ts";
+import type { Lab } from "../framework/lab.ts";
+import type { Finished } from "../framework/runner.ts";
+import type { Setting } from "../framework/setting.ts";
+import { writeAtomically } from "../framework/store.ts";
+import type { Figure } from "./figure.ts";
+import { figureSvg } from "./picture.ts";
+import { showCell, type Table } from "./table.ts";
+
+const STYLE = `
+body { font: 16px/1.5 Georgia, "DejaVu Serif", serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2, h3, table, figcaption, .verdict, nav, .setting { font-family: "DejaVu Sans", Verdana, sans-serif; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1.5rem; }
+h3 { font-size: 1rem; margin-bottom: .3rem; }
+table { border-collapse: collapse; font-size: .78rem; margin: .5rem 0 1.5rem; display: block; overflow-x: auto; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+figure { margin: 1.5rem 0; overflow-x: auto; } figure svg { max-width: 100%; height: auto; }
+figcaption { font-size: .82rem; color: #444; }
+.claim { font-style: italic; }
+.verdict { font-size: .9rem; padding: .6rem .9rem; border-left: 5px solid; background: #f6f6f6; }
+.setting { font-size: .78rem; color: #444; overflow-wrap: anywhere; }
+`;
+
+const VERDICT_COLOURS: Readonly<Record<Outcome, string>> = {
+  replicates: "#009e73",
+  "replicates in part": "#e69f00",
+  "does not replicate": "#d55e00",
+  "not testable here": "#888888",
+};
+
+/** Writes report.html: the experiments done so far as one page that needs no other file. */
+export async function writePage(lab: Lab, finished: readonly Finished[]): Promise<void> {
+  const sections: string[] = [];
+  for (const [i, one] of finished.entries()) sections.push(await section(one, i + 1));
+  const title = `Cross-modal task representations in ${lab.setting.model.name}`;
+  const page = `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>${escaped(title)}</title>
+<style>${STYLE}</style>
+</head>
+<body>
+<h1>${escaped(title)}</h1>
+${introduction(
+  lab.setting,
+  lab.store.records.map(({ cost }) => cost),
+)}
+<h3>Verdicts</h3>
+${summary(finished)}
+${sections.join("\n")}
+</body>
+</html>
+`;
+  writeAtomically(join(lab.folder, "report.html"), page);
+}
+
+function introduction(
+  { model, llm, adapter, kernels, versions, options, tasks }: Setting,
+  costs: readonly Cost[],
+): string {
+  const { seeds, promptSeeds, shots, template, validationItems, testItems, layerBy, outsideMeans } = options;
+  const named = ({ name, family, dtypes, layers, hash }: Setting["model"]) =>
+    `${name} (${family}, ${layers} layers, ${dtypes.join(" and ")}, SHA-256 ${hash.slice(0, 16)})`;
+  const limit = (most: number | undefined) => (most === undefined ? "all" : `at most ${most}`);
+  const rows = [
+    ["Model", named(model)],
+    ...(llm ? [["Language model it came from", named(llm)]] : []),
+    ["Adapter", `${adapter}, ${kernels} kernels`],
+    [
+      "Versions",
+      Object.entries(versions)
+        .map(([name, version]) => `${name} ${version}`)
+        .join(", "),
+    ],
+    ["Tasks", tasks.map(({ name, items }) => `${name} (${items} items)`).join(", ")],
+    [
+      "Outside of means",
+      outsideMeans.filter((name) => tasks.some((task) => task.name === name)).join(", ") || "none",
+    ],
+    ["Prompts", `${shots} examples, template ${JSON.stringify(template)}`],
+    ["Seeds", `${seeds} draws of examples; few-shot prompts of test items with ${promptSeeds}`],
+    ["Items a task", `${limit(validationItems)} for validation, ${limit(testItems)} for test`],
+    [
+      "Layer chosen by",
+      layerBy === "mean" ? "the mean over the tasks on validation items" : "each task's validation items",
+    ],
+    ["Computed", spent(costs)],
+  ];
+  const body = rows
+    .map(([name, value]) => `<tr><th>${escaped(name!)}</th><td>${escaped(value!)}</td></tr>`)
+    .join("\n");
+  return `<p>The claims are those of Luo, Darrell and Bar, “Vision-Language Models Create Cross-Modal Task Representations”
+(ICML 2025, arXiv 2410.22330), and some beyond. Accuracies are of one greedy token; brackets are 95 % bootstrap intervals over
+items and seeds, n is items×seeds. Nothing was chosen on test items.</p>
+<div class="setting"><table>${body.replaceAll("<td>", '<td style="white-space: normal">')}</table></div>`;
+}
+
+function spent(costs: readonly Cost[]): string {
+  const total = costs.reduce(addCosts, NO_COST);
+  const equivalents = Math.round(forwardPassEquivalents(total)).toLocaleString("en");
+  const plain = total.plainPasses.toLocaleString("en");
+  return `${equivalents} forward-pass equivalents of the language model, where a full pass for every prompt and patch takes ${plain}`;
+}
+
+function summary(finished: readonly Finished[]): string {
+  const rows = finished.map(({ experiment: { name, claim }, findings: { verdict } }) =>
+    [`<a href="#${name}">${name}</a>`, escaped(claim), outcome(verdict.outcome)]
+      .map((cell) => `<td style="white-space: normal">${cell}</td>`)
+      .join(""),
+  );
+  return `<table><tr><th>experiment</th><th>claim</th><th>verdict</th></tr>${rows.map((row) => `<tr>${row}</tr>`).join("\n")}</table>`;
+}
+
+async function section({ experiment, findings }: Finished, number: number): Promise<string> {
+  const { name, title, claim } = experiment;
+  const { verdict, text, figures, tables, controls } = findings;
+  const drawn: string[] = [];
+  for (const figure of figures) drawn.push(await figureElement(name, figure));
+  return `<section id="${name}">
+<h2>${number}. ${escaped(title)}</h2>
+<p class="claim">${escaped(claim)}</p>
+<p class="verdict" style="border-color: ${VERDICT_COLOURS[verdict.outcome]}">${outcome(verdict.outcome)} – ${escaped(verdict.because)}</p>
+${text.map((paragraph) => `<p>${escaped(paragraph)}</p>`).join("\n")}
+${drawn.join("\n")}
+${tables.map(tableElement).join("\n")}
+${controls.length > 0 ? `<h3>Controls</h3>\n${controls.map(tableElement).join("\n")}` : ""}
+</section>`;
+}
+
+async function figureElement(experiment: string, figure: Figure): Promise<string> {
+  const svg = await figureSvg(figure);
+  // Vega numbers its definitions anew in each document; here they share one.
+  const own = svg.replaceAll(/(\bid="|url\(#|href="#)/g, `$1${experiment}-${figure.name}-`);
+  return `<figure>${own}<figcaption>${escaped(figure.caption)}</figcaption></figure>`;
+}
+
+function tableElement({ title, columns, rows }: Table): string {
+  const cell = (value: Table["rows"][number][number]) =>
+    `<td${typeof value === "string" ? "" : ' class="number"'}>${escaped(showCell(value))}</td>`;
+  const body = rows.map((row) => `<tr>${row.map(cell).join("")}</tr>`).join("\n");
+  const head = columns.map((name) => `<th>${escaped(name)}</th>`).join("");
+  return `<h3>${escaped(title)}</h3>\n<table><tr>${head}</tr>\n${body}</table>`;
+}
+
+function outcome(name: Outcome): string {
+  return `<strong style="color: ${VERDICT_COLOURS[name]}">${name}</strong>`;
+}
+
+function escaped(text: string): string {
+  return text
+    .replaceAll("&", "&amp;")
+    .replaceAll("<", "&lt;")
+    .replaceAll(">", "&gt;")
+    .replaceAll('"', "&quot;");
+}

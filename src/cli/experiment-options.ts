@@ -1,0 +1,81 @@
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { type LabOptions, PAPER_TASKS } from "#experiments/index";
+import { SPACED_TEMPLATE } from "../patching/few-shot.ts";
+import { escapedText, wholeNumber } from "./arguments.ts";
+import { addModelOptions, type ModelArguments, shippedModel } from "./session.ts";
+
+export interface ExperimentArguments extends ModelArguments {
+  readonly llm?: string;
+  readonly tasks: readonly string[];
+  readonly seeds: number;
+  readonly promptSeeds?: number;
+  readonly shots: number;
+  readonly template: string;
+  readonly validationItems?: number;
+  readonly testItems?: number;
+  readonly layerBy: LabOptions["layerBy"];
+  readonly outsideMeans: readonly string[];
+  readonly out: string;
+}
+
+/** Adds what `experiment` and `reproduce` share. */
+export function addExperimentOptions(command: Command): Command {
+  const shown = SPACED_TEMPLATE.replaceAll("\n", "\\n");
+  return addModelOptions(command, shippedModel())
+    .option("--llm <ref>", "the language model that it was fine-tuned from, for experiments with both")
+    .option("--tasks <tasks>", "names and files (.json, .csv), divided by commas", names, [...PAPER_TASKS])
+    .option(
+      "--out <folder>",
+      "where results go; a run that was broken off is continued from there",
+      "results",
+    )
+    .option("--seeds <n>", "draws of the examples", wholeNumber(1), 3)
+    .option(
+      "--prompt-seeds <n>",
+      "of these, how many test prompts are made with (default: all)",
+      wholeNumber(1),
+    )
+    .option("--shots <n>", "examples in a prompt", wholeNumber(1), 5)
+    .addOption(
+      new Option("--template <text>", "one example; the query is what comes before {y}")
+        .argParser(escapedText)
+        .default(SPACED_TEMPLATE, shown),
+    )
+    .option("--validation-items <n>", "most validation items a task (default: all)", wholeNumber(1))
+    .option("--test-items <n>", "most test items a task (default: all)", wholeNumber(1))
+    .addOption(
+      new Option("--layer-by <what>", "whether tasks share the layer that is best for their mean")
+        .choices(["mean", "task"])
+        .default("mean"),
+    )
+    .option("--outside-means <tasks>", "tasks to report but to keep out of means", names, ["food-flavor"]);
+}
+
+export function labOptions(args: ExperimentArguments): LabOptions {
+  const {
+    seeds,
+    promptSeeds = seeds,
+    shots,
+    template,
+    validationItems,
+    testItems,
+    layerBy,
+    outsideMeans,
+  } = args;
+  return {
+    seeds,
+    promptSeeds: Math.min(promptSeeds, seeds),
+    shots,
+    template,
+    validationItems,
+    testItems,
+    layerBy,
+    outsideMeans,
+  };
+}
+
+function names(text: string): string[] {
+  const list = text.split(",").map((name) => name.trim());
+  if (list.every((name) => name !== "") && new Set(list).size === list.length) return list;
+  throw new InvalidArgumentError("Expected names divided by commas, each once.");
+}

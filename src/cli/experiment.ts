@@ -1,0 +1,98 @@
+import { join } from "node:path";
+import { type Command, InvalidArgumentError } from "commander";
+import {
+  addCosts,
+  EXPERIMENTS,
+  type Experiment,
+  forwardPassEquivalents,
+  Lab,
+  NO_COST,
+  runExperiments,
+  type Setting,
+  Store,
+  settingOf,
+  type Verdict,
+} from "#experiments/index";
+import { loadModel, type PatchableModel } from "../patching/model.ts";
+import { newCommand } from "./command.ts";
+import { addExperimentOptions, type ExperimentArguments, labOptions } from "./experiment-options.ts";
+import { experimentProgress } from "./experiment-progress.ts";
+import { table } from "./layout.ts";
+import { printResult } from "./output.ts";
+import { withModel } from "./session.ts";
+import { readTask } from "./task-file.ts";
+
+export interface ExperimentReport {
+  readonly setting: Setting;
+  readonly folder: string;
+  readonly experiments: readonly ({ readonly name: string; readonly claim: string } & Verdict)[];
+  /** Of all cells of the folder. */
+  readonly forwardPassEquivalents: number;
+  readonly plainForwardPasses: number;
+}
+
+export function experimentCommand(): Command {
+  const command = newCommand("experiment", "Run one of the paper's experiments: tables, figures, a report", [
+    "experiment cross-modal --model ./vlm --out results",
+    "experiment sweep --model ./smollm2 --tasks country-capital,my-task.csv --seeds 1",
+  ]).argument("<name>", `one of ${EXPERIMENTS.map(({ name }) => name).join(", ")}`, experimentNamed);
+  return addExperimentOptions(command).action(async (experiment: Experiment, args: ExperimentArguments) => {
+    printResult(await runAndReport([experiment], args), args.json, formatReport);
+  });
+}
+
+/** Runs experiments on the model that the arguments name, and writes their results to its folder. */
+export async function runAndReport(
+  experiments: readonly Experiment[],
+  args: ExperimentArguments,
+): Promise<ExperimentReport> {
+  const tasks = await Promise.all(args.tasks.map(readTask));
+  const options = labOptions(args);
+  return withModel(args, async (model) => {
+    using llm = await baseModel(args, model);
+    const setting = await settingOf({ model, llm, tasks, options });
+    const store = Store.open(args.out, setting);
+    const lab = new Lab({ model, llm, tasks, options, setting, store, folder: args.out });
+    using progress = experimentProgress();
+    const finished = await runExperiments(lab, experiments, progress.update);
+    const cost = store.records.reduce((sum, record) => addCosts(sum, record.cost), NO_COST);
+    return {
+      setting,
+      folder: args.out,
+      experiments: finished.map(({ experiment: { name, claim }, findings: { verdict } }) => ({
+        name,
+        claim,
+        ...verdict,
+      })),
+      forwardPassEquivalents: forwardPassEquivalents(cost),
+      plainForwardPasses: cost.plainPasses,
+    };
+  });
+}
+
+async function baseModel(
+  { llm }: ExperimentArguments,
+  { device }: PatchableModel,
+): Promise<PatchableModel | undefined> {
+  return llm === undefined ? undefined : loadModel(llm, { device, accessToken: process.env.HF_TOKEN });
+}
+
+export function formatReport(report: ExperimentReport): string {
+  const { setting, folder, experiments, plainForwardPasses } = report;
+  const { model, adapter, options } = setting;
+  const computed = Math.round(report.forwardPassEquivalents).toLocaleString("en");
+  return [
+    `${model.name} (${model.family}, ${model.dtypes.join(" and ")}) · ${adapter} · ${options.seeds} seeds`,
+    "",
+    table(experiments.map(({ name, outcome, because }) => [name, outcome, because])),
+    "",
+    `${computed} forward-pass equivalents; a full pass for every prompt and patch takes ${plainForwardPasses.toLocaleString("en")}`,
+    `report: ${join(folder, "report.html")}`,
+  ].join("\n");
+}
+
+function experimentNamed(text: string): Experiment {
+  const found = EXPERIMENTS.find(({ name }) => name === text);
+  if (found) return found;
+  throw new InvalidArgumentError(`Expected one of ${EXPERIMENTS.map(({ name }) => name).join(", ")}.`);
+}

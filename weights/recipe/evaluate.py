@@ -83,15 +83,15 @@ class Evaluator:
     def examples(self, items) -> list[int]:
         return [t for i in items for t in self.prompter.answered(self.prompter.name(i.input), i.outputs[0])[0]]
 
-    def vectors(self, items) -> torch.Tensor:
-        """Mean residual stream after each layer at the last example's cue: [layers, width]."""
+    def vectors(self, items, prompts: int) -> torch.Tensor:
+        """Mean residual stream after each layer at the last example's cue, over prompts for the first items: [layers, width]."""
         total = 0
-        for item in items:
+        for item in items[:prompts]:
             shown = draw(items, item)
             ids = self.examples(shown[:-1]) + self.prompter.query(self.prompter.name(shown[-1].input))
             hidden = self.model.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
             total = total + torch.stack([h[0, -1] for h in hidden[1:]])
-        return total / len(items)
+        return total / len(items[:prompts])
 
     def answers(self, embeds: torch.Tensor, vectors=None, layers=()) -> dict:
         """First tokens of answers to prompts of one length [n, tokens, width]: unpatched (None) and patched, by layer."""
@@ -167,6 +167,13 @@ def name_pictures(evaluator: Evaluator, pictures, tasks) -> dict:
     return result
 
 
+def evaluate_text(evaluator: Evaluator, pool, vectors, layers) -> dict:
+    query = lambda item: evaluator.prompter.query(evaluator.prompter.name(item.input))
+    found = [evaluator.answers(evaluator.text_embeds(query(i)), vectors, layers) for i in pool]
+    shots = [evaluator.answers(evaluator.text_embeds(evaluator.examples(draw(pool, i)) + query(i)))[None][0] for i in pool]
+    return {**{str(l): score(pool, [f[l][0] for f in found]) for l in (None, *layers)}, "prompt": score(pool, shots)}
+
+
 @torch.inference_mode()
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -176,7 +183,9 @@ def main():
     parser.add_argument("--pictures", choices=["drawings", "validation", "test"], default="validation")
     parser.add_argument("--data")
     parser.add_argument("--layer", type=int, help="instead of the best on these items")
+    parser.add_argument("--prompts", type=int, default=12, help="that a task vector is the mean of")
     parser.add_argument("--tasks", nargs="*")
+    parser.add_argument("--queries", nargs="*", choices=["text", "image"], default=["text", "image"])
     parser.add_argument("--json")
     args = parser.parse_args()
     tasks = {n: t for n, t in read_tasks().items() if not args.tasks or n in args.tasks}
@@ -187,22 +196,16 @@ def main():
     if evaluator.tower is not None:
         pictures = drawing_pictures(args.data) if args.pictures == "drawings" else held_out_pictures(HELD_OUT[args.pictures])
     report = {"pictures": args.pictures, "naming": name_pictures(evaluator, pictures, read_tasks()) if pictures else None, "tasks": {}}
-    print(json.dumps(report["naming"]))
+    print(json.dumps(report["naming"]), flush=True)
     for name, task in tasks.items():
         validation = [i for i in task["items"] if i.split == "validation"]
-        vectors = evaluator.vectors(validation)
+        vectors = evaluator.vectors(validation, args.prompts)
         pool = [i for i in task["items"] if i.split == split]
         result = {}
-        by_layer = {None: {}, **{l: {} for l in layers}}
-        for item in pool:
-            found = evaluator.answers(evaluator.text_embeds(evaluator.prompter.query(evaluator.prompter.name(item.input))), vectors, layers)
-            for layer, (answer,) in found.items():
-                by_layer[layer][item.input] = answer
-        result["text"] = {str(l): score(pool, [by_layer[l][i.input] for i in pool]) for l in by_layer} if pool else {}
-        shots = [evaluator.answers(evaluator.text_embeds(evaluator.examples(draw(pool, i)) + evaluator.prompter.query(evaluator.prompter.name(i.input))))[None][0] for i in pool]
-        result["text"]["prompt"] = score(pool, shots)
+        if "text" in args.queries:
+            result["text"] = evaluate_text(evaluator, pool, vectors, layers)
         seen = [i for i in (task["items"] if args.pictures == "drawings" else pool) if i.emoji in pictures]
-        if seen:
+        if seen and "image" in args.queries:
             embeds = evaluator.picture_embeds(torch.stack([pictures[i.emoji] for i in seen]))
             found = evaluator.answers(embeds, vectors, layers)
             result["image"] = {str(l): score(seen, a) for l, a in found.items()}

@@ -18,7 +18,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from prompts import IGNORE, IMAGE_TOKENS, Prompter, draw_naming, draw_text, read_extra_tasks, read_tasks
+from prompts import IGNORE, IMAGE_TOKENS, Prompter, draw_text, read_extra_tasks, read_tasks
 from text_tune import FROZEN_LAYERS, LINEARS
 from tower import Names
 from training import Progress, answer_loss, batch_text, checkpoint_path, device_and_autocast, load_state, save_state, schedule
@@ -73,7 +73,7 @@ def main():
     parser.add_argument("--tower", required=True, help="folder of stage 2")
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--images", type=int, default=16, help="pictures in a step")
     parser.add_argument("--texts", type=int, default=2, help="text prompts in a step")
     parser.add_argument("--rank", type=int, default=8)
@@ -115,7 +115,6 @@ def main():
     ])
     scheduler = schedule(optimizer, args.steps, warmup=30)
     tasks, extra = read_tasks(), read_extra_tasks()
-    text_names = sorted({i.input for t in tasks.values() for i in t["items"]})
     state = checkpoint_path(args.out)
     first = load_state(state, model, optimizer, scheduler)
     progress = Progress("joint", args.steps, first, every=20)
@@ -140,7 +139,6 @@ def main():
 
         rng = python_random.Random(f"{args.seed} {step}")
         prompts = [draw_text(rng, prompter, tasks, extra, None) for _ in range(args.texts)]
-        prompts += [draw_naming(rng, prompter, text_names) for _ in range(args.texts)]
         ids, mask, targets = (t.to(device) for t in batch_text(prompts))
         with autocast():
             text = answer_loss(llm.get_base_model(), targets, input_ids=ids, attention_mask=mask)

@@ -1,0 +1,55 @@
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { readTask } from "../src/cli/task-file.ts";
+import { set } from "../src/patching/edit.ts";
+import { fewShotPrompt } from "../src/patching/few-shot.ts";
+import { loadModel, type PatchableModel } from "../src/patching/model.ts";
+import { loadPictures } from "../src/patching/pictures.ts";
+import { isCorrect } from "../src/patching/score.ts";
+import { taskSource } from "../src/patching/specification.ts";
+import { picturedItemsOf } from "../src/patching/task.ts";
+import { extractTaskVectors } from "../src/patching/task-vectors.ts";
+import { testDevice } from "./helpers/device.ts";
+
+/** Validation items only: a test must not be a reason to look at the test style. */
+const FLAGS = 16;
+
+async function flags(model: PatchableModel) {
+  const task = await readTask("country-capital");
+  const items = picturedItemsOf(task, "validation").slice(0, FLAGS);
+  const pictures = await loadPictures(model, items);
+  return { task, items, queries: items.map((item) => fewShotPrompt(model, [], pictures(item))) };
+}
+
+test("what was trained takes at most 25 MB", () => {
+  const files = ["weights/llm", "weights/vlm"].flatMap((folder) =>
+    readdirSync(folder, { recursive: true, encoding: "utf8" }).map((file) => statSync(join(folder, file))),
+  );
+  const bytes = files.filter((f) => f.isFile()).reduce((sum, { size }) => sum + size, 0);
+  expect(bytes).toBeGreaterThan(10e6);
+  expect(bytes).toBeLessThanOrEqual(25e6);
+});
+
+test("the shipped VLM names flags, and names their capitals when patched with the vector of text examples", async () => {
+  const model = await loadModel("weights/vlm", { device: await testDevice() });
+  const { task, items, queries } = await flags(model);
+  const layer = model.config.taskVectorLayer;
+  if (layer === undefined) throw new Error("weights/vlm/config.json names no task_vector_layer");
+
+  const named = await model.generate(queries, { maxNewTokens: 8 });
+  const names = named.filter(
+    ({ text }, i) => text.trim().split("\n")[0]!.toLowerCase() === items[i]!.input.toLowerCase(),
+  );
+  expect(names.length).toBeGreaterThanOrEqual(FLAGS * 0.75);
+
+  const source = await taskSource(model, task, "validation", { kind: "text", items: 8 });
+  using vectors = extractTaskVectors(model, source.prompts, { at: source.at, layers: [layer] });
+  const edits = queries.map((_, prompt) => set(`resid_post.${layer}`, -1, vectors.at(layer), { prompt }));
+  const right = async (answers: Promise<readonly { text: string }[]>) =>
+    (await answers).filter(({ text }, i) => isCorrect(text, items[i]!.outputs)).length;
+  const unpatched = await right(model.generate(queries, { maxNewTokens: 1 }));
+  const patched = await right(model.generate(queries, { maxNewTokens: 1, edits }));
+  expect(unpatched).toBeLessThanOrEqual(1);
+  expect(patched).toBeGreaterThanOrEqual(FLAGS / 2);
+});

@@ -2,6 +2,7 @@
 
 import { crossModal } from "./cross-modal.ts";
 import type { Experiment } from "./framework/experiment.ts";
+import { llmToVlm } from "./llm-to-vlm.ts";
 import { sweep } from "./sweep.ts";
 
 export { addCosts, forwardPassEquivalents, NO_COST } from "./framework/cost.ts";
@@ -13,4 +14,4 @@ export { Store } from "./framework/store.ts";
 export { PAPER_TASKS } from "./paper.ts";
 
 /** In the order of the report. */
-export const EXPERIMENTS: readonly Experiment[] = [crossModal, sweep];
+export const EXPERIMENTS: readonly Experiment[] = [crossModal, sweep, llmToVlm];

@@ -2,8 +2,10 @@
 
 import { crossModal } from "./cross-modal.ts";
 import type { Experiment } from "./framework/experiment.ts";
+import { instructions } from "./instructions.ts";
 import { llmToVlm } from "./llm-to-vlm.ts";
 import { sweep } from "./sweep.ts";
+import { taskConflict } from "./task-conflict.ts";
 
 export { addCosts, forwardPassEquivalents, NO_COST } from "./framework/cost.ts";
 export type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
@@ -14,4 +16,4 @@ export { Store } from "./framework/store.ts";
 export { PAPER_TASKS } from "./paper.ts";
 
 /** In the order of the report. */
-export const EXPERIMENTS: readonly Experiment[] = [crossModal, sweep, llmToVlm];
+export const EXPERIMENTS: readonly Experiment[] = [crossModal, sweep, llmToVlm, instructions, taskConflict];

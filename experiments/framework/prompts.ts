@@ -28,7 +28,7 @@ export function seedsOf(lab: Lab, specification: SpecificationKind, count = lab.
 
 /** Queries about pictures, the farthest from text, where the lab has any; else about text. */
 export function widestQuery(lab: Lab): Modality {
-  return lab.tasks.some((task) => lab.isPictured(task)) ? "image" : "text";
+  return lab.tasksInMeans.some((task) => lab.isPictured(task)) ? "image" : "text";
 }
 
 /** The bare query of each item. */

@@ -1,5 +1,6 @@
 /** The paper's experiments, and how they are run. */
 
+import { arithmetic } from "./arithmetic.ts";
 import { crossModal } from "./cross-modal.ts";
 import type { Experiment } from "./framework/experiment.ts";
 import { instructions } from "./instructions.ts";
@@ -16,4 +17,11 @@ export { Store } from "./framework/store.ts";
 export { PAPER_TASKS } from "./paper.ts";
 
 /** In the order of the report. */
-export const EXPERIMENTS: readonly Experiment[] = [crossModal, sweep, llmToVlm, instructions, taskConflict];
+export const EXPERIMENTS: readonly Experiment[] = [
+  crossModal,
+  sweep,
+  llmToVlm,
+  instructions,
+  taskConflict,
+  arithmetic,
+];

@@ -300,7 +300,7 @@ describe("findings", () => {
     for (const { key, result, cost } of again.store.records) {
       expect(lab.store.get(key)).toMatchObject({ result, cost });
     }
-    for (const { experiment, findings } of finished) expect(experiment.report(again)).toEqual(findings);
+    for (const experiment of TRANSFER) expect(experiment.report(again)).toEqual(experiment.report(lab));
   });
 
   test("what cannot be tested says why", async () => {

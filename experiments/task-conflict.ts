@@ -82,7 +82,7 @@ function verdictOf(lab: Lab): Verdict {
     const margin = accuracyDifference(other, hitsOf(results, patchedBy(FULL), "own"));
     const rivals = [unpatched, ({ controls }: ConflictTestResult) => controls.random];
     const moved = rivals.every((rival) => accuracyDifference(other, hitsOf(results, rival, "other")).low > 0);
-    const text = `${SPECIFICATION_NAMES[specification]}: patch's task ${showEstimate(accuracy(other))}, less the prompt's task ${showEstimate(margin)}, unpatched ${showEstimate(accuracy(hitsOf(results, unpatched, "other")))}`;
+    const text = `${SPECIFICATION_NAMES[specification]}: patch's task ${showEstimate(accuracy(other))}, less the prompt's task ${showEstimate(margin)}, unpatched ${showEstimate(accuracy(hitsOf(results, unpatched, "other")))} (prompt's task ${showEstimate(accuracy(hitsOf(results, unpatched, "own")))})`;
     return { moved, wins: moved && margin.low > 0, text };
   });
   const because = found.map(({ text }) => text).join("; ");

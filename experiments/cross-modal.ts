@@ -1,6 +1,6 @@
 import type { Task } from "xpatch";
 import { type Setup, setupsOf, tasksWith } from "./cells/layer-sweep.ts";
-import { CONTROLS, type Control, testPatch, testPrompt } from "./cells/test-answers.ts";
+import { CONTROL_NAMES, CONTROLS, controlHits, testPatch, testPrompt } from "./cells/test-answers.ts";
 import { validationCells } from "./cells/validation.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
@@ -9,12 +9,6 @@ import { paperRows } from "./paper.ts";
 import type { BarsFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { accuracy, accuracyDifference, type Hits } from "./statistics/bootstrap.ts";
-
-const CONTROL_NAMES: Readonly<Record<Control, string>> = {
-  anotherTask: "another task's vector",
-  meanOfTasks: "mean of the tasks' vectors",
-  random: "random vector of the same norm",
-};
 
 /** The claim's own case. */
 const CROSS_MODAL: Setup = { specification: "text", query: "image" };
@@ -51,7 +45,7 @@ export const crossModal: Experiment = {
 
 /** Right and wrong answers to the test items, by method. */
 function hitsOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
-  const patches = tasks.map(({ name }) => lab.result(testPatch({ ...setup, task: name })));
+  const patches = resultsOf(lab, setup, tasks);
   const noContext: Hits = patches.map((result) => [result.noContext.hits]);
   const patch: Hits = patches.map(({ patched }) => patched.map(({ hits }) => hits));
   const prompt: Hits = tasks.map(({ name }) =>
@@ -67,7 +61,7 @@ function verdictOf(lab: Lab): Verdict {
   }
   const { noContext, prompt, patch } = hitsOf(lab, CROSS_MODAL, tasks);
   const { majority } = meansOf(lab, CROSS_MODAL, tasks);
-  const another = controlHits(lab, CROSS_MODAL, tasks, "anotherTask");
+  const another = controlHits(resultsOf(lab, CROSS_MODAL, tasks), "anotherTask");
   const patched = accuracy(patch);
   const above = [noContext, ...(another ? [another] : [])].map((rival) => accuracyDifference(patch, rival));
   const works = above.every(({ low }) => low > 0) && patched.low > majority;
@@ -189,7 +183,7 @@ function byTaskTable(lab: Lab, setups: readonly Setup[]): Table {
 
 function controlsTable(lab: Lab, setups: readonly Setup[]): Table {
   const present = CONTROLS.filter((control) =>
-    setups.some((setup) => controlHits(lab, setup, inMeans(lab, setup), control)),
+    setups.some((setup) => controlHits(resultsOf(lab, setup, inMeans(lab, setup)), control)),
   );
   return {
     name: "controls",
@@ -202,7 +196,7 @@ function controlsTable(lab: Lab, setups: readonly Setup[]): Table {
     ],
     rows: setups.map((setup) => {
       const tasks = inMeans(lab, setup);
-      const others = present.map((control) => controlHits(lab, setup, tasks, control));
+      const others = present.map((control) => controlHits(resultsOf(lab, setup, tasks), control));
       return [
         QUERY_NAMES[setup.query],
         SPECIFICATION_NAMES[setup.specification],
@@ -226,13 +220,12 @@ function paperTable(lab: Lab): Table[] {
   ];
 }
 
-function controlHits(lab: Lab, setup: Setup, tasks: readonly Task[], control: Control): Hits | undefined {
-  const scores = tasks.map(({ name }) => lab.result(testPatch({ ...setup, task: name })).controls[control]);
-  return scores.every((score) => score !== undefined) ? scores.map(({ hits }) => [hits]) : undefined;
+function resultsOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
+  return tasks.map(({ name }) => lab.result(testPatch({ ...setup, task: name })));
 }
 
 function meansOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
-  const results = tasks.map(({ name }) => lab.result(testPatch({ ...setup, task: name })));
+  const results = resultsOf(lab, setup, tasks);
   return {
     majority: results.reduce((sum, { noContext }) => sum + noContext.majority, 0) / results.length,
     distinct: results.map(({ patched }) => patched[0]!.distinct).join(", "),

@@ -1,8 +1,12 @@
 /** The paper's experiments, and how they are run. */
 
+import { arithmetic } from "./arithmetic.ts";
 import { crossModal } from "./cross-modal.ts";
 import type { Experiment } from "./framework/experiment.ts";
+import { instructions } from "./instructions.ts";
+import { llmToVlm } from "./llm-to-vlm.ts";
 import { sweep } from "./sweep.ts";
+import { taskConflict } from "./task-conflict.ts";
 
 export { addCosts, forwardPassEquivalents, NO_COST } from "./framework/cost.ts";
 export type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
@@ -13,4 +17,11 @@ export { Store } from "./framework/store.ts";
 export { PAPER_TASKS } from "./paper.ts";
 
 /** In the order of the report. */
-export const EXPERIMENTS: readonly Experiment[] = [crossModal, sweep];
+export const EXPERIMENTS: readonly Experiment[] = [
+  crossModal,
+  sweep,
+  llmToVlm,
+  instructions,
+  taskConflict,
+  arithmetic,
+];

@@ -1,10 +1,10 @@
-import type { Modality, Task } from "xpatch";
+import type { Task } from "xpatch";
 import { accuracyByLayer, layerSweep, type Setup, setupsOf, tasksWith } from "./cells/layer-sweep.ts";
 import { positionSweep } from "./cells/position-sweep.ts";
 import { validationCells } from "./cells/validation.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
-import { QUERY_NAMES, SPECIFICATION_NAMES } from "./framework/prompts.ts";
+import { QUERY_NAMES, SPECIFICATION_NAMES, widestQuery } from "./framework/prompts.ts";
 import type { HeatFigure, LinesFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { accuracy, accuracyDifference, type Estimate, type Hits } from "./statistics/bootstrap.ts";
@@ -17,7 +17,7 @@ export const sweep: Experiment = {
   cells: (lab) => [
     ...validationCells(lab),
     ...tasksWith(lab, positionSetup(lab)).map(({ name }) =>
-      positionSweep({ task: name, query: positionQuery(lab) }),
+      positionSweep({ task: name, query: widestQuery(lab) }),
     ),
   ],
   report(lab): Findings {
@@ -81,7 +81,7 @@ const PLACES = [
 ];
 
 function positionAccuracies(lab: Lab): PositionAccuracy[] {
-  const query = positionQuery(lab);
+  const query = widestQuery(lab);
   const results = inMeans(lab, positionSetup(lab)).map(({ name }) =>
     lab.result(positionSweep({ task: name, query })),
   );
@@ -167,7 +167,7 @@ function positionFigure(lab: Lab, positions: readonly PositionAccuracy[]): HeatF
     kind: "heat",
     name: "positions",
     title: "Which token of the text prompt carries the task",
-    caption: `Accuracy of ${QUERY_NAMES[positionQuery(lab)]} validation items under the mean activation at that token.`,
+    caption: `Accuracy of ${QUERY_NAMES[widestQuery(lab)]} validation items under the mean activation at that token.`,
     x: "layer",
     y: "token",
     value: "accuracy",
@@ -196,19 +196,14 @@ function bestTable(best: readonly Best[]): Table {
 function positionTable(lab: Lab, positions: readonly PositionAccuracy[]): Table {
   return {
     name: "positions",
-    title: `The best layer of each token, ${QUERY_NAMES[positionQuery(lab)]}`,
+    title: `The best layer of each token, ${QUERY_NAMES[widestQuery(lab)]}`,
     columns: ["token", "layer", "accuracy"],
     rows: positions.map(({ position, bestLayer: layer, best }) => [position, layer, best]),
   };
 }
 
-/** Tokens are compared where it matters most: across modalities, if the model has two. */
-function positionQuery(lab: Lab): Modality {
-  return lab.tasks.some((task) => lab.isPictured(task)) ? "image" : "text";
-}
-
 function positionSetup(lab: Lab): Setup {
-  return { specification: "text", query: positionQuery(lab) };
+  return { specification: "text", query: widestQuery(lab) };
 }
 
 function inMeans(lab: Lab, setup: Setup): Task[] {

@@ -89,6 +89,10 @@ test("a run that is killed twice ends as one that is not, with nothing lost or c
   expect(report.experiments).toMatchObject([
     { name: "cross-modal", outcome: "not testable here" },
     { name: "sweep" },
+    { name: "llm-to-vlm", outcome: "not testable here" },
+    { name: "instructions" },
+    { name: "task-conflict", outcome: "not testable here" },
+    { name: "arithmetic", outcome: "not testable here" },
   ]);
 });
 

@@ -1,5 +1,5 @@
 import { type Edit, type Modality, type SpecificationKind, set, type Task } from "xpatch";
-import { defineCell } from "../framework/cell.ts";
+import { type Cell, defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { queries, seedsOf } from "../framework/prompts.ts";
 import { type Scored, scored } from "../framework/scored.ts";
@@ -19,28 +19,52 @@ export interface LayerSweepResult {
   readonly patched: readonly (readonly Scored[])[];
 }
 
+/** A kind of cell that tells layers apart by validation items. */
+export type Sweep = (params: Setup & { task: string }) => Cell<LayerSweepResult>;
+
 /** Accuracy on validation items, by patched layer. */
-export const layerSweep = defineCell(
-  "layer-sweep",
-  async (lab, { specification, query, task: name }: Setup & { task: string }): Promise<LayerSweepResult> => {
-    const task = lab.task(name);
-    const items = lab.items(task, "validation");
-    const bare = await queries(lab, task, "validation", query);
-    const bySeed: (readonly Float32Array[])[] = [];
-    for (const seed of seedsOf(lab, specification)) {
-      bySeed.push(await vectorsOf(lab, { source: "model", task: name, specification, seed }));
-    }
-    const layers = [...bySeed[0]!.keys()];
-    const edits = bySeed.flatMap((vectors) => layers.map((layer) => patchAt(layer, vectors[layer]!)));
-    const { unpatched, patched } = await lab.patchEach(bare, edits);
-    const scores = patched.map((answers) => scored(items, answers));
-    return {
-      layers,
-      noContext: scored(items, unpatched),
-      patched: bySeed.map((_, s) => scores.slice(s * layers.length, (s + 1) * layers.length)),
-    };
-  },
+export const layerSweep: Sweep = defineCell("layer-sweep", (lab, { task, ...setup }) =>
+  sweepVectors(lab, task, setup.query, seedsOf(lab, setup.specification), (seed) =>
+    vectorsOf(lab, { source: "model", task, specification: setup.specification, seed }),
+  ),
 );
+
+/** The same with vectors of the language model that the model was fine-tuned from, as far as both have layers. */
+export const llmLayerSweep: Sweep = defineCell("llm-layer-sweep", (lab, { task, ...setup }) =>
+  sweepVectors(lab, task, setup.query, seedsOf(lab, setup.specification), async (seed) => {
+    const vectors = await vectorsOf(lab, {
+      source: "llm",
+      task,
+      specification: setup.specification,
+      seed,
+    });
+    return vectors.slice(0, lab.model.config.layers);
+  }),
+);
+
+/** Puts each layer's vector of each seed into the validation queries of a task. */
+export async function sweepVectors(
+  lab: Lab,
+  name: string,
+  query: Modality,
+  seeds: readonly number[],
+  vectorsOfSeed: (seed: number) => Promise<readonly Float32Array[]>,
+): Promise<LayerSweepResult> {
+  const task = lab.task(name);
+  const items = lab.items(task, "validation");
+  const bare = await queries(lab, task, "validation", query);
+  const bySeed: (readonly Float32Array[])[] = [];
+  for (const seed of seeds) bySeed.push(await vectorsOfSeed(seed));
+  const layers = [...bySeed[0]!.keys()];
+  const edits = bySeed.flatMap((vectors) => layers.map((layer) => patchAt(layer, vectors[layer]!)));
+  const { unpatched, patched } = await lab.patchEach(bare, edits);
+  const scores = patched.map((answers) => scored(items, answers));
+  return {
+    layers,
+    noContext: scored(items, unpatched),
+    patched: bySeed.map((_, s) => scores.slice(s * layers.length, (s + 1) * layers.length)),
+  };
+}
 
 /** Puts a vector in place of the residual stream behind a layer, at the query's last token. */
 export function patchAt(layer: number, vector: Float32Array): Edit[] {
@@ -52,8 +76,9 @@ export function accuracyByLayer(
   lab: Lab,
   setup: Setup,
   tasks: readonly Task[],
+  sweep: Sweep = layerSweep,
 ): { layer: number; hits: Hits; accuracy: Estimate }[] {
-  const sweeps = tasks.map(({ name }) => lab.result(layerSweep({ ...setup, task: name })));
+  const sweeps = tasks.map(({ name }) => lab.result(sweep({ ...setup, task: name })));
   return sweeps[0]!.layers.map((layer, l) => {
     const hits = sweeps.map(({ patched }) => patched.map((byLayer) => byLayer[l]!.hits));
     return { layer, hits, accuracy: accuracy(hits) };
@@ -64,9 +89,9 @@ export function accuracyByLayer(
  * The layer to patch, chosen on validation items: the one with the highest mean accuracy over the tasks (or for this task
  * alone, if the user wants that); of equals the first.
  */
-export function chosenLayer(lab: Lab, setup: Setup, task: Task): number {
+export function chosenLayer(lab: Lab, setup: Setup, task: Task, sweep: Sweep = layerSweep): number {
   const tasks = lab.options.layerBy === "task" ? [task] : tasksWith(lab, setup, lab.tasksInMeans);
-  const sweeps = tasks.map(({ name }) => lab.result(layerSweep({ ...setup, task: name })));
+  const sweeps = tasks.map(({ name }) => lab.result(sweep({ ...setup, task: name })));
   const mean = (l: number) => {
     const ofTask = sweeps.map(({ patched }) => average(patched.map((byLayer) => byLayer[l]!.accuracy)));
     return average(ofTask);

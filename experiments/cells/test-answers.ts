@@ -1,14 +1,30 @@
 import { defineCell } from "../framework/cell.ts";
+import type { Lab } from "../framework/lab.ts";
 import { queries, seedsOf, specifiedQueries } from "../framework/prompts.ts";
 import { type Answered, answered } from "../framework/scored.ts";
-import { normal, seededRandom } from "../statistics/random.ts";
-import { chosenLayer, patchAt, type Setup, tasksWith } from "./layer-sweep.ts";
-import { vectorsOf } from "./task-vectors.ts";
+import type { Hits } from "../statistics/bootstrap.ts";
+import { meanOf, randomLike } from "../statistics/vectors.ts";
+import {
+  chosenLayer,
+  layerSweep,
+  llmLayerSweep,
+  patchAt,
+  type Setup,
+  type Sweep,
+  tasksWith,
+} from "./layer-sweep.ts";
+import { type Source, vectorsOf } from "./task-vectors.ts";
 
 /** Vectors that are put in place of the task's own; none of them knows the task. */
 export const CONTROLS = ["anotherTask", "meanOfTasks", "random"] as const;
 
 export type Control = (typeof CONTROLS)[number];
+
+export const CONTROL_NAMES: Readonly<Record<Control, string>> = {
+  anotherTask: "another task's vector",
+  meanOfTasks: "mean of the tasks' vectors",
+  random: "random vector of the same norm",
+};
 
 export interface TestPatchResult {
   /** The layer that validation items chose. */
@@ -22,36 +38,53 @@ export interface TestPatchResult {
 }
 
 /** The test items of a task, patched in the chosen layer with its own vectors and with those of the controls. */
-export const testPatch = defineCell(
-  "test-patch",
-  async (lab, { task: name, ...setup }: Setup & { task: string }): Promise<TestPatchResult> => {
-    const task = lab.task(name);
-    const items = lab.items(task, "test");
-    const bare = await queries(lab, task, "test", setup.query);
-    const layer = chosenLayer(lab, setup, task);
-    const vectorOf = async (of: string, seed: number) => {
-      const { specification } = setup;
-      return (await vectorsOf(lab, { source: "model", task: of, specification, seed }))[layer]!;
-    };
-    const own: Float32Array[] = [];
-    for (const seed of seedsOf(lab, setup.specification)) own.push(await vectorOf(name, seed));
-    const ofTasks: { task: string; vector: Float32Array }[] = [];
-    for (const { name: other } of tasksWith(lab, setup)) {
-      ofTasks.push({ task: other, vector: await vectorOf(other, 0) });
-    }
-    const controls = controlVectors(ofTasks, name, layer);
-    const edits = [...own, ...controls.map(({ vector }) => vector)].map((vector) => patchAt(layer, vector));
-    const { unpatched, patched } = await lab.patchEach(bare, edits);
-    const scores = patched.map((answers) => answered(items, answers));
-    return {
-      layer,
-      queries: bare.map(({ text }) => text),
-      noContext: answered(items, unpatched),
-      patched: scores.slice(0, own.length),
-      controls: Object.fromEntries(controls.map(({ control }, i) => [control, scores[own.length + i]!])),
-    };
-  },
+export const testPatch = defineCell("test-patch", (lab, params: Setup & { task: string }) =>
+  patchTestItems(lab, params, "model", layerSweep),
 );
+
+/** The same with vectors of the language model that the model was fine-tuned from, in the layer that suits these. */
+export const llmTestPatch = defineCell("llm-test-patch", (lab, params: Setup & { task: string }) =>
+  patchTestItems(lab, params, "llm", llmLayerSweep),
+);
+
+async function patchTestItems(
+  lab: Lab,
+  { task: name, ...setup }: Setup & { task: string },
+  source: Source,
+  sweep: Sweep,
+): Promise<TestPatchResult> {
+  const task = lab.task(name);
+  const items = lab.items(task, "test");
+  const bare = await queries(lab, task, "test", setup.query);
+  const layer = chosenLayer(lab, setup, task, sweep);
+  const vectorOf = async (of: string, seed: number) => {
+    const { specification } = setup;
+    return (await vectorsOf(lab, { source, task: of, specification, seed }))[layer]!;
+  };
+  const own: Float32Array[] = [];
+  for (const seed of seedsOf(lab, setup.specification)) own.push(await vectorOf(name, seed));
+  const ofTasks: { task: string; vector: Float32Array }[] = [];
+  for (const { name: other } of tasksWith(lab, setup)) {
+    ofTasks.push({ task: other, vector: await vectorOf(other, 0) });
+  }
+  const controls = controlVectors(ofTasks, name, layer);
+  const edits = [...own, ...controls.map(({ vector }) => vector)].map((vector) => patchAt(layer, vector));
+  const { unpatched, patched } = await lab.patchEach(bare, edits);
+  const scores = patched.map((answers) => answered(items, answers));
+  return {
+    layer,
+    queries: bare.map(({ text }) => text),
+    noContext: answered(items, unpatched),
+    patched: scores.slice(0, own.length),
+    controls: Object.fromEntries(controls.map(({ control }, i) => [control, scores[own.length + i]!])),
+  };
+}
+
+/** Right and wrong answers under a control; undefined where it is not there for all. */
+export function controlHits(results: readonly TestPatchResult[], control: Control): Hits | undefined {
+  const scores = results.map(({ controls }) => controls[control]);
+  return scores.every((score) => score !== undefined) ? scores.map(({ hits }) => [hits]) : undefined;
+}
 
 export interface TestPromptResult extends Answered {
   readonly prompts: readonly string[];
@@ -78,19 +111,11 @@ function controlVectors(
 ): { control: Control; vector: Float32Array }[] {
   const index = ofTasks.findIndex((other) => other.task === task);
   const own = ofTasks[index]!.vector;
-  const gaussian = seededRandom(seed);
-  const noise = own.map(() => normal(gaussian));
-  const scale = norm(own) / norm(noise);
-  const random = { control: "random" as const, vector: noise.map((x) => x * scale) };
+  const random = { control: "random" as const, vector: randomLike(own, seed) };
   if (ofTasks.length === 1) return [random];
-  const mean = own.map((_, i) => ofTasks.reduce((sum, { vector }) => sum + vector[i]! / ofTasks.length, 0));
   return [
     { control: "anotherTask", vector: ofTasks[(index + 1) % ofTasks.length]!.vector },
-    { control: "meanOfTasks", vector: mean },
+    { control: "meanOfTasks", vector: meanOf(ofTasks.map(({ vector }) => vector)) },
     random,
   ];
-}
-
-function norm(vector: Float32Array): number {
-  return Math.hypot(...vector);
 }

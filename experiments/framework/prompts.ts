@@ -26,6 +26,11 @@ export function seedsOf(lab: Lab, specification: SpecificationKind, count = lab.
   return specification === "instruction" ? [0] : Array.from({ length: count }, (_, seed) => seed);
 }
 
+/** Queries about pictures, the farthest from text, where the lab has any; else about text. */
+export function widestQuery(lab: Lab): Modality {
+  return lab.tasksInMeans.some((task) => lab.isPictured(task)) ? "image" : "text";
+}
+
 /** The bare query of each item. */
 export async function queries(
   lab: Lab,

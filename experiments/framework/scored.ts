@@ -19,3 +19,11 @@ export function scored(items: readonly TaskItem[], answers: readonly string[]): 
 export function answered(items: readonly TaskItem[], answers: readonly string[]): Answered {
   return { ...scored(items, answers), answers };
 }
+
+/** What stands beside an accuracy over tasks: the mean majority baseline, and the distinct answers of each task. */
+export function beside(scores: readonly Scored[]): { majority: number; distinct: string } {
+  return {
+    majority: scores.reduce((sum, { majority }) => sum + majority, 0) / scores.length,
+    distinct: scores.map(({ distinct }) => distinct).join(", "),
+  };
+}

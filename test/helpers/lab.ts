@@ -38,7 +38,8 @@ export async function openLab(
   model: PatchableModel,
   tasks: readonly Task[],
   options: LabOptions = OPTIONS,
+  llm?: PatchableModel,
 ): Promise<Lab> {
-  const setting = await settingOf({ model, tasks, options });
-  return new Lab({ model, tasks, options, setting, store: Store.open(folder, setting), folder });
+  const setting = await settingOf({ model, llm, tasks, options });
+  return new Lab({ model, llm, tasks, options, setting, store: Store.open(folder, setting), folder });
 }

@@ -1,0 +1,62 @@
+import { defineCell } from "../framework/cell.ts";
+import { seedsOf } from "../framework/prompts.ts";
+import { cosine, meanOf } from "../statistics/vectors.ts";
+import { tasksWith } from "./layer-sweep.ts";
+import { type Source, vectorsOf } from "./task-vectors.ts";
+
+/** Cosines by layer. */
+export interface Similarity {
+  /** Between the two models' vectors of this task. */
+  readonly own: readonly number[];
+  /** Between the language model's vector of this task and the model's of the others, on average; none for one task. */
+  readonly others: readonly number[];
+}
+
+export interface LlmSimilarityResult {
+  readonly raw: Similarity;
+  /** Of vectors less the mean over the tasks in their own model, which most of a residual stream is. */
+  readonly centred: Similarity;
+}
+
+/** How alike the text vectors of the model are to those of the language model that it was fine-tuned from. */
+export const llmSimilarity = defineCell(
+  "llm-similarity",
+  async (lab, { task }: { task: string }): Promise<LlmSimilarityResult> => {
+    const names = tasksWith(lab, { specification: "text", query: "text" }).map(({ name }) => name);
+    const layers = Math.min(lab.model.config.layers, lab.llm!.config.layers);
+    /** `[task][layer]`, means over the seeds. */
+    const vectorsIn = async (source: Source) => {
+      const ofTasks: Float32Array[][] = [];
+      for (const name of names) {
+        const bySeed: (readonly Float32Array[])[] = [];
+        for (const seed of seedsOf(lab, "text")) {
+          bySeed.push(await vectorsOf(lab, { source, task: name, specification: "text", seed }));
+        }
+        ofTasks.push(
+          Array.from({ length: layers }, (_, layer) => meanOf(bySeed.map((vectors) => vectors[layer]!))),
+        );
+      }
+      return ofTasks;
+    };
+    const [llm, model] = [await vectorsIn("llm"), await vectorsIn("model")];
+    const index = names.indexOf(task);
+    const similarity = (a: Float32Array[][], b: Float32Array[][]): Similarity => {
+      const others = b.filter((_, other) => other !== index);
+      return {
+        own: a[index]!.map((vector, layer) => cosine(vector, b[index]![layer]!)),
+        others: a[index]!.flatMap((vector, layer) => {
+          const cosines = others.map((other) => cosine(vector, other[layer]!));
+          return cosines.length === 0 ? [] : [cosines.reduce((sum, c) => sum + c, 0) / cosines.length];
+        }),
+      };
+    };
+    return { raw: similarity(llm, model), centred: similarity(centred(llm), centred(model)) };
+  },
+);
+
+function centred(ofTasks: readonly Float32Array[][]): Float32Array[][] {
+  const means = ofTasks[0]!.map((_, layer) => meanOf(ofTasks.map((vectors) => vectors[layer]!)));
+  return ofTasks.map((vectors) =>
+    vectors.map((vector, layer) => vector.map((x, i) => x - means[layer]![i]!)),
+  );
+}

@@ -1,0 +1,256 @@
+import {
+  type ConflictParams,
+  type ConflictTestResult,
+  conflictSweep,
+  conflictTest,
+  SCALES,
+} from "./cells/conflict.ts";
+import { nameOf, type Pair, pairsInMeans, pairsOf, type ScoredTwice, withoutPairs } from "./cells/pairs.ts";
+import { validationCells } from "./cells/validation.ts";
+import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
+import type { Lab } from "./framework/lab.ts";
+import { QUERY_NAMES, SPECIFICATION_NAMES, seedsOf, widestQuery } from "./framework/prompts.ts";
+import { beside } from "./framework/scored.ts";
+import type { HeatFigure, LinesFigure } from "./report/figure.ts";
+import { showEstimate, type Table } from "./report/table.ts";
+import { accuracy, accuracyDifference, type Hits } from "./statistics/bootstrap.ts";
+
+type Asked = ConflictParams["specification"];
+
+/** Whose outputs count as right: those of the task that the prompt asks for, or of the one that is patched in. */
+const SIDES = { "the prompt's task": "own", "the patch's task": "other" } as const;
+
+type Side = (typeof SIDES)[keyof typeof SIDES];
+
+/** The vector as it is. */
+const FULL = SCALES.indexOf(1);
+
+export const taskConflict: Experiment = {
+  name: "task-conflict",
+  title: "Prompt against patch",
+  claim:
+    "Where the prompt asks for one task and the patched vector is of another, the model does the task of the patch.",
+  untestable: (lab) => withoutPairs(lab, widestQuery(lab)),
+  cells: (lab) => [
+    ...validationCells(lab),
+    ...askedWays(lab).flatMap((specification) =>
+      pairsAsked(lab, specification, pairsOf(lab, widestQuery(lab))).flatMap((pair) => [
+        conflictSweep({ ...paramsOf(lab, pair, specification), seed: 0 }),
+        ...seedsFor(lab, specification).map((seed) =>
+          conflictTest({ ...paramsOf(lab, pair, specification), seed }),
+        ),
+      ]),
+    ),
+  ],
+  report(lab): Findings {
+    return {
+      verdict: verdictOf(lab),
+      text: [
+        "The same answers are scored twice: by the outputs of the task that the prompt asks for, and by those of the task whose vector is patched into the last token. Only things that both tasks have are asked about.",
+        "The layer is the one that validation items chose for the patched vector in queries without context; scales and layers in the heat maps are of validation items.",
+      ],
+      figures: [scalesFigure(lab), layersFigure(lab)],
+      tables: [methodsTable(lab), byPairTable(lab)],
+      controls: [controlsTable(lab)],
+    };
+  },
+};
+
+function resultsOf(lab: Lab, specification: Asked, list: readonly Pair[]): ConflictTestResult[][] {
+  return list.map((pair) =>
+    seedsFor(lab, specification).map((seed) =>
+      lab.result(conflictTest({ ...paramsOf(lab, pair, specification), seed })),
+    ),
+  );
+}
+
+function hitsOf(
+  results: readonly (readonly ConflictTestResult[])[],
+  pick: (result: ConflictTestResult) => ScoredTwice,
+  side: Side,
+): Hits {
+  return results.map((seeds) => seeds.map((result) => pick(result)[side].hits));
+}
+
+const unpatched = (result: ConflictTestResult) => result.unpatched;
+const patchedBy = (scale: number) => (result: ConflictTestResult) => result.patched[scale]!;
+
+function verdictOf(lab: Lab): Verdict {
+  const found = askedWays(lab).map((specification) => {
+    const results = resultsOf(lab, specification, pairsAsked(lab, specification));
+    const other = hitsOf(results, patchedBy(FULL), "other");
+    const margin = accuracyDifference(other, hitsOf(results, patchedBy(FULL), "own"));
+    const rivals = [unpatched, ({ controls }: ConflictTestResult) => controls.random];
+    const moved = rivals.every((rival) => accuracyDifference(other, hitsOf(results, rival, "other")).low > 0);
+    const text = `${SPECIFICATION_NAMES[specification]}: patch's task ${showEstimate(accuracy(other))}, less the prompt's task ${showEstimate(margin)}, unpatched ${showEstimate(accuracy(hitsOf(results, unpatched, "other")))} (prompt's task ${showEstimate(accuracy(hitsOf(results, unpatched, "own")))})`;
+    return { moved, wins: moved && margin.low > 0, text };
+  });
+  const because = found.map(({ text }) => text).join("; ");
+  if (found.every(({ wins }) => wins)) return { outcome: "replicates", because };
+  const some = found.some(({ moved }) => moved);
+  return { outcome: some ? "replicates in part" : "does not replicate", because };
+}
+
+function scalesFigure(lab: Lab): LinesFigure {
+  return {
+    kind: "lines",
+    name: "scales",
+    title: "Which task wins, by the scale of the patch",
+    caption: `${QUERY_NAMES[widestQuery(lab)]}, mean over ${pairNames(lab)} on test items, with 95 % intervals. At 0 nothing is patched.`,
+    x: "scale of the patched vector",
+    y: "accuracy",
+    rows: askedWays(lab).flatMap((specification) => {
+      const results = resultsOf(lab, specification, pairsAsked(lab, specification));
+      return Object.entries(SIDES).flatMap(([series, side]) =>
+        [unpatched, ...SCALES.map((_, s) => patchedBy(s))].map((pick, i) => {
+          const { mean, low, high } = accuracy(hitsOf(results, pick, side));
+          return {
+            panel: `prompt of ${SPECIFICATION_NAMES[specification]}`,
+            series,
+            x: [0, ...SCALES][i]!,
+            y: mean,
+            low,
+            high,
+          };
+        }),
+      );
+    }),
+  };
+}
+
+function layersFigure(lab: Lab): HeatFigure {
+  return {
+    kind: "heat",
+    name: "layers",
+    title: "Which task wins, by layer and scale",
+    caption: `Accuracy by the patch's task less that by the prompt's, mean over ${pairNames(lab)} on validation items, one seed.`,
+    x: "layer",
+    y: "scale of the patched vector",
+    value: "patch − prompt",
+    diverging: true,
+    rows: askedWays(lab).flatMap((specification) => {
+      const results = pairsAsked(lab, specification).map((pair) =>
+        lab.result(conflictSweep({ ...paramsOf(lab, pair, specification), seed: 0 })),
+      );
+      return SCALES.flatMap((scale, s) =>
+        results[0]!.layers.map((layer, l) => {
+          const margins = results.map(({ patched }) => {
+            const { own, other } = patched[s]![l]!;
+            return other.accuracy - own.accuracy;
+          });
+          return {
+            panel: `prompt of ${SPECIFICATION_NAMES[specification]}`,
+            x: layer,
+            y: scale,
+            value: margins.reduce((sum, margin) => sum + margin, 0) / margins.length,
+          };
+        }),
+      );
+    }),
+  };
+}
+
+const COLUMNS = [
+  "prompt",
+  "layer",
+  "scale",
+  "answers of",
+  "majority",
+  "unpatched",
+  "patched",
+  "patched − unpatched",
+  "patch's task − prompt's task",
+  "distinct answers",
+];
+
+function methodsTable(lab: Lab): Table {
+  return {
+    name: "methods",
+    title: `Accuracy on test items by either task, mean over ${pairNames(lab)}`,
+    columns: COLUMNS,
+    rows: askedWays(lab).flatMap((specification) =>
+      SCALES.flatMap((_, scale) => rowsFor(lab, specification, pairsAsked(lab, specification), scale)),
+    ),
+  };
+}
+
+function byPairTable(lab: Lab): Table {
+  return {
+    name: "by-pair",
+    title: "The same by pair of tasks, at full scale",
+    columns: ["pair", ...COLUMNS],
+    rows: askedWays(lab).flatMap((specification) =>
+      pairsAsked(lab, specification, pairsOf(lab, widestQuery(lab))).flatMap((pair) =>
+        rowsFor(lab, specification, [pair], FULL).map((row) => [nameOf(pair), ...row]),
+      ),
+    ),
+  };
+}
+
+function rowsFor(lab: Lab, specification: Asked, list: readonly Pair[], scale: number) {
+  const results = resultsOf(lab, specification, list);
+  const patched = patchedBy(scale);
+  const margin = accuracyDifference(hitsOf(results, patched, "other"), hitsOf(results, patched, "own"));
+  const layers = [...new Set(results.map(([first]) => first!.layer))].join(", ");
+  return Object.entries(SIDES).map(([name, side]) => {
+    const [before, after] = [hitsOf(results, unpatched, side), hitsOf(results, patched, side)];
+    const { majority, distinct } = beside(results.map(([first]) => patched(first!)[side]));
+    return [
+      SPECIFICATION_NAMES[specification],
+      layers,
+      SCALES[scale]!,
+      name,
+      majority,
+      accuracy(before),
+      accuracy(after),
+      accuracyDifference(after, before),
+      margin,
+      distinct,
+    ];
+  });
+}
+
+function controlsTable(lab: Lab): Table {
+  const vectors = {
+    "of the prompt's own task": ({ controls }: ConflictTestResult) => controls.same,
+    "random, of the same norm": ({ controls }: ConflictTestResult) => controls.random,
+  };
+  return {
+    name: "controls",
+    title: "Other vectors in the same place",
+    columns: ["prompt", "vector", "answers of", "accuracy", "majority", "distinct answers"],
+    rows: askedWays(lab).flatMap((specification) => {
+      const results = resultsOf(lab, specification, pairsAsked(lab, specification));
+      return Object.entries(vectors).flatMap(([vector, pick]) =>
+        Object.entries(SIDES).map(([name, side]) => {
+          const { majority, distinct } = beside(results.map(([first]) => pick(first!)[side]));
+          const value = accuracy(hitsOf(results, pick, side));
+          return [SPECIFICATION_NAMES[specification], vector, name, value, majority, distinct];
+        }),
+      );
+    }),
+  };
+}
+
+/** The ways to ask that at least one pair allows. */
+function askedWays(lab: Lab): Asked[] {
+  return (["text", "instruction"] as const).filter((way) => pairsAsked(lab, way).length > 0);
+}
+
+/** Those of some pairs whose first task can be asked for so. */
+function pairsAsked(lab: Lab, specification: Asked, list = pairsInMeans(lab, widestQuery(lab))): Pair[] {
+  return list.filter(({ task }) => specification === "text" || lab.task(task).instruction !== undefined);
+}
+
+function paramsOf(lab: Lab, { task, other }: Pair, specification: Asked) {
+  return { task, other, specification, query: widestQuery(lab) };
+}
+
+/** Few-shot prompts cost most of all. */
+function seedsFor(lab: Lab, specification: Asked): number[] {
+  return seedsOf(lab, specification, lab.options.promptSeeds);
+}
+
+function pairNames(lab: Lab): string {
+  return pairsInMeans(lab, widestQuery(lab)).map(nameOf).join(", ");
+}

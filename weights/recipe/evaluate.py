@@ -209,12 +209,13 @@ def main():
             embeds = evaluator.picture_embeds(torch.stack([pictures[i.emoji] for i in seen]))
             found = evaluator.answers(embeds, vectors, layers)
             result["image"] = {str(l): score(seen, a) for l, a in found.items()}
-            queries = [torch.cat([evaluator.text_embeds(evaluator.examples(draw(pool, i))), e[None]], 1) for i, e in zip(seen, embeds)]
-            result["image"]["prompt"] = score(seen, [evaluator.answers(q)[None][0] for q in queries])
+            if args.pictures != "drawings":
+                queries = [torch.cat([evaluator.text_embeds(evaluator.examples(draw(pool, i))), e[None]], 1) for i, e in zip(seen, embeds)]
+                result["image"]["prompt"] = score(seen, [evaluator.answers(q)[None][0] for q in queries])
         report["tasks"][name] = result
         best = lambda m: max(layers, key=lambda l: result[m][str(l)]["accuracy"])
         for m in [m for m in ("text", "image") if m in result]:
-            cell = lambda k: f"{result[m][k]['accuracy']:.2f}"
+            cell = lambda k: f"{result[m][k]['accuracy']:.2f}" if k in result[m] else "–"
             b = str(best(m))
             print(f"{name:18} {m:5} n {result[m]['None']['total']:3}  majority {result[m]['None']['majority']:.2f}  no context {cell('None')}  prompt {cell('prompt')}  patch {cell(b)} (layer {b}, {result[m][b]['distinct']} distinct)", flush=True)
     counted = [r for n, r in report["tasks"].items() if n != REPORTED_ONLY]
@@ -225,7 +226,7 @@ def main():
         mean = {k: float(np.mean([r[k]["accuracy"] for r in shown])) for k in shown[0]}
         best = max(layers, key=lambda l: mean[str(l)])
         report[f"mean {m}"] = {"best": best, **mean, "majority": float(np.mean([r["None"]["majority"] for r in shown]))}
-        print(f"mean of {len(shown)} tasks, {m} queries: majority {report[f'mean {m}']['majority']:.3f}  no context {mean['None']:.3f}  prompt {mean['prompt']:.3f}  patch " + " ".join(f"{l}:{mean[str(l)]:.3f}" for l in layers) + f"  best {best}")
+        print(f"mean of {len(shown)} tasks, {m} queries: majority {report[f'mean {m}']['majority']:.3f}  no context {mean['None']:.3f}  prompt {mean.get('prompt', float('nan')):.3f}  patch " + " ".join(f"{l}:{mean[str(l)]:.3f}" for l in layers) + f"  best {best}")
     if args.json:
         with open(args.json, "w") as file:
             json.dump(report, file, indent=1)

@@ -1,7 +1,10 @@
 /** The paper's experiments, and how they are run. */
 
+import { clustering } from "./clustering.ts";
 import { crossModal } from "./cross-modal.ts";
 import type { Experiment } from "./framework/experiment.ts";
+import { grounding } from "./grounding.ts";
+import { lens } from "./lens.ts";
 import { sweep } from "./sweep.ts";
 
 export { addCosts, forwardPassEquivalents, NO_COST } from "./framework/cost.ts";
@@ -13,4 +16,4 @@ export { Store } from "./framework/store.ts";
 export { PAPER_TASKS } from "./paper.ts";
 
 /** In the order of the report. */
-export const EXPERIMENTS: readonly Experiment[] = [crossModal, sweep];
+export const EXPERIMENTS: readonly Experiment[] = [crossModal, sweep, lens, clustering, grounding];

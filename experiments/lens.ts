@@ -2,7 +2,7 @@ import type { Modality, SpecificationKind } from "xpatch";
 import { decodedVectors } from "./cells/decoded-vectors.ts";
 import { setupsOf, tasksWith } from "./cells/layer-sweep.ts";
 import { type LensPhasesResult, lensPhases, type Traced } from "./cells/lens-phases.ts";
-import { TARGETS, type Target } from "./cells/token-sets.ts";
+import { TARGETS, type Target, tokenSets } from "./cells/token-sets.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { AskedSplit, Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES } from "./framework/prompts.ts";
@@ -28,6 +28,10 @@ export const lens: Experiment = {
   title: "Input, task, answer: the logit lens",
   claim:
     "Read through the unembedding, the query's last token goes from the input over the task to the answer, layer by layer, whether the query is text or a picture.",
+  untestable: (lab) =>
+    hasDistinctItems(lab)
+      ? undefined
+      : "the names and answers of all items begin alike, so that they cannot be told apart",
   cells: (lab) => [
     ...modalitiesOf(lab).flatMap((modality) =>
       tasksWith(lab, { specification: modality, query: modality }).flatMap(({ name: task }) =>
@@ -214,6 +218,18 @@ function tracesOf(lab: Lab, modality: Modality, split: AskedSplit): Traces {
 function modalitiesOf(lab: Lab): Modality[] {
   return (["text", "image"] as const).filter(
     (modality) => tasksWith(lab, { specification: modality, query: modality }).length > 0,
+  );
+}
+
+/** Whether each split leaves something to look at, in each modality. */
+function hasDistinctItems(lab: Lab): boolean {
+  return modalitiesOf(lab).every((modality) =>
+    (["validation", "test"] as const).every((split) =>
+      tasksWith(lab, { specification: modality, query: modality }).some((task) => {
+        const items = lab.items(task, split);
+        return items.some((item) => tokenSets(lab.model.tokenizer, task, items, item) !== undefined);
+      }),
+    ),
   );
 }
 

@@ -235,7 +235,8 @@ describe("on a model", () => {
 
   test("another run gives the same, to the last digit", async () => {
     const again = await openLab(join(root, "again"), model, tasks);
-    await runExperiments(again, [grounding, clustering, lens]);
+    for (const cell of [grounding, clustering, lens].flatMap((one) => one.cells(again)))
+      await again.run(cell);
     expect(again.store.records.length).toBe(lab.store.records.length);
     for (const { key, result, cost } of again.store.records) {
       expect(lab.store.get(key)).toMatchObject({ result, cost });

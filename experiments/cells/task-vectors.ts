@@ -83,7 +83,7 @@ export async function rowsOf(matrix: Tensor): Promise<Float32Array[]> {
 }
 
 /** In a causal model nothing before the last example's cue depends on what follows, so that need not be computed. */
-export function upToLastExample(model: PatchableModel, prompt: Prompt<PromptImage>): Prompt {
+export function upToLastExample(model: PatchableModel, prompt: Prompt<PromptImage>): Prompt<PromptImage> {
   return model.promptFromIds(prompt.ids.slice(0, atLastExample(prompt) + 1), prompt.images);
 }
 

@@ -9,16 +9,18 @@ export function meanOf(vectors: readonly Float32Array[]): Float32Array {
   return combine(...vectors.map((vector) => [1 / vectors.length, vector] as const));
 }
 
-export function dot(a: Float32Array, b: Float32Array): number {
-  return a.reduce((sum, x, i) => sum + x * b[i]!, 0);
+export function dot(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!;
+  return sum;
 }
 
-export function norm(vector: Float32Array): number {
-  return Math.hypot(...vector);
+export function norm(vector: ArrayLike<number>): number {
+  return Math.sqrt(dot(vector, vector));
 }
 
-/** 0 where one of them is zero. */
-export function cosine(a: Float32Array, b: Float32Array): number {
+/** Cosine of the angle between two vectors; 0 where one of them is zero. */
+export function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number {
   const norms = norm(a) * norm(b);
   return norms === 0 ? 0 : dot(a, b) / norms;
 }

@@ -1,0 +1,131 @@
+import { decodeStream, extractActivations, type Modality, type Prompt, softmax } from "xpatch";
+import { defineCell } from "../framework/cell.ts";
+import type { AskedSplit, Lab } from "../framework/lab.ts";
+import { specifiedQueries } from "../framework/prompts.ts";
+import { TARGETS, type Target, type TokenSets, tokenSets, typeTokens } from "./token-sets.ts";
+
+export interface LensParams {
+  readonly task: string;
+  /** Of the query and of the examples before it. */
+  readonly modality: Modality;
+  readonly split: AskedSplit;
+}
+
+/** What the lens shows of a set of tokens, `[item][layer]`. */
+export interface Traced {
+  /** Probability of all of them. */
+  readonly mass: readonly (readonly number[])[];
+  /** 1 over the rank of the most probable one; 0 where the set is empty. */
+  readonly reciprocalRank: readonly (readonly number[])[];
+}
+
+export interface LensPhasesResult {
+  readonly prompts: readonly string[];
+  /** Items left out since their name and answer begin with the same token. */
+  readonly ambiguous: number;
+  readonly own: Readonly<Record<Target, Traced>>;
+  /** The same of the sets of another item (input, answer) and of another task (task, answers). */
+  readonly other: Readonly<Record<Target, Traced>>;
+}
+
+/** The logit lens at the last token of few-shot prompts: the sets of tokens, through the layers. */
+export const lensPhases = defineCell(
+  "lens-phases",
+  async (lab, { task: name, modality, split }: LensParams): Promise<LensPhasesResult> => {
+    const task = lab.task(name);
+    const all = lab.items(task, split);
+    const prompts = await specifiedQueries(lab, task, {
+      split,
+      specification: modality,
+      query: modality,
+      seed: 0,
+    });
+    const { tokenizer } = lab.model;
+    const kept = all.flatMap((item, i) => {
+      const sets = tokenSets(tokenizer, task, all, item);
+      return sets ? [{ sets, prompt: prompts[i]! }] : [];
+    });
+    const foreign = otherTaskSets(lab, name, split);
+    const controls = kept.map(({ sets }, i): TokenSets => {
+      const next = kept[(i + 1) % kept.length]!.sets;
+      const without = (ids: readonly number[], own: readonly number[]) =>
+        ids.filter((id) => !own.includes(id));
+      return {
+        input: without(next.input, sets.input),
+        answer: without(next.answer, sets.answer),
+        ...foreign(sets),
+      };
+    });
+    const own = emptyTraces();
+    const other = emptyTraces();
+    const used = kept.map(({ prompt }) => prompt);
+    await eachLens(lab, used, (i, probabilities) => {
+      for (const target of TARGETS) {
+        addTrace(own[target], probabilities, kept[i]!.sets[target]);
+        addTrace(other[target], probabilities, controls[i]![target]);
+      }
+    });
+    lab.spendPasses(used, lab.model);
+    return { prompts: used.map(({ text }) => text), ambiguous: all.length - kept.length, own, other };
+  },
+);
+
+/** Token probabilities of each prompt's last token, a row a layer. */
+async function eachLens(
+  lab: Lab,
+  prompts: readonly Prompt[],
+  see: (prompt: number, probabilities: readonly Float32Array[]) => void,
+): Promise<void> {
+  if (prompts.length === 0) return;
+  const { model } = lab;
+  using activations = extractActivations(model, prompts);
+  for (const i of prompts.keys()) {
+    using probabilities = model.device.scope(() => softmax(decodeStream(model, activations.at(i))));
+    const [layers = 0, vocab = 0] = probabilities.shape;
+    const values = await probabilities.read();
+    see(
+      i,
+      Array.from({ length: layers }, (_, layer) =>
+        Float32Array.from(values.subarray(layer * vocab, (layer + 1) * vocab)),
+      ),
+    );
+  }
+}
+
+/** The task and answer sets of the next task, without what an item's own sets hold; empty where there is only one task. */
+function otherTaskSets(lab: Lab, name: string, split: AskedSplit) {
+  const index = lab.tasks.findIndex((task) => task.name === name);
+  const other = lab.tasks[(index + 1) % lab.tasks.length]!;
+  const sets = typeTokens(lab.model.tokenizer, other, lab.items(other, split));
+  return (own: TokenSets): Pick<TokenSets, "task" | "answers"> => {
+    const mine = new Set(TARGETS.flatMap((target) => own[target]));
+    const foreign = (ids: readonly number[]) =>
+      other.name === name ? [] : ids.filter((id) => !mine.has(id));
+    return { task: foreign(sets.task), answers: foreign(sets.answers) };
+  };
+}
+
+interface Trace {
+  readonly mass: number[][];
+  readonly reciprocalRank: number[][];
+}
+
+function emptyTraces(): Record<Target, Trace> {
+  const trace = (): Trace => ({ mass: [], reciprocalRank: [] });
+  return { input: trace(), task: trace(), answers: trace(), answer: trace() };
+}
+
+function addTrace(
+  { mass, reciprocalRank }: Trace,
+  layers: readonly Float32Array[],
+  ids: readonly number[],
+): void {
+  mass.push(layers.map((row) => ids.reduce((sum, id) => sum + row[id]!, 0)));
+  reciprocalRank.push(
+    layers.map((row) => {
+      if (ids.length === 0) return 0;
+      const best = Math.max(...ids.map((id) => row[id]!));
+      return 1 / (1 + row.reduce((count, value) => count + (value > best ? 1 : 0), 0));
+    }),
+  );
+}

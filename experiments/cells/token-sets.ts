@@ -1,0 +1,67 @@
+import type { Task, TaskItem, Tokenizer } from "xpatch";
+
+/** What is looked for in the logit lens, as token ids. */
+export interface TokenSets {
+  readonly input: readonly number[];
+  /** Words of the task's name that its items' kind does not share: `capital` of country-capital. */
+  readonly task: readonly number[];
+  /** The answers of the task's other items: the type of the answer, without the answer. */
+  readonly answers: readonly number[];
+  readonly answer: readonly number[];
+}
+
+export type Target = keyof TokenSets;
+
+export const TARGETS: readonly Target[] = ["input", "task", "answers", "answer"];
+
+/**
+ * The sets of an item, none of which shares a token with another. Undefined where the name and the answer begin alike
+ * (Mexico → Mexico City), so that they cannot be told apart.
+ */
+export function tokenSets(
+  tokenizer: Tokenizer,
+  task: Task,
+  items: readonly TaskItem[],
+  item: TaskItem,
+): TokenSets | undefined {
+  const input = starts(tokenizer, [item.input]);
+  const answer = starts(tokenizer, item.outputs);
+  if (input.some((id) => answer.includes(id))) return undefined;
+  const without = (ids: readonly number[]) => ids.filter((id) => !input.includes(id) && !answer.includes(id));
+  const type = typeTokens(tokenizer, task, items);
+  return { input, task: without(type.task), answers: without(type.answers), answer };
+}
+
+/** The sets that are of a task, not of an item. */
+export function typeTokens(
+  tokenizer: Tokenizer,
+  task: Task,
+  items: readonly TaskItem[],
+): Pick<TokenSets, "task" | "answers"> {
+  const words = starts(tokenizer, taskWords(task.name));
+  const answers = starts(
+    tokenizer,
+    items.flatMap(({ outputs }) => outputs),
+  );
+  return { task: words, answers: answers.filter((id) => !words.includes(id)) };
+}
+
+function starts(tokenizer: Tokenizer, texts: readonly string[]): number[] {
+  return [...new Set(texts.flatMap((text) => firstTokens(tokenizer, text)))];
+}
+
+/** The words of a name after the first, which says what the items are. */
+function taskWords(name: string): string[] {
+  const words = name.split(/[^\p{L}]+/u).filter((word) => word !== "");
+  return words.length > 1 ? words.slice(1) : words;
+}
+
+/** How a text may begin: with and without a space, as written and in small letters. */
+function firstTokens(tokenizer: Tokenizer, text: string): number[] {
+  const spellings = [text, text.toLowerCase()].flatMap((one) => [one, ` ${one}`]);
+  return spellings.flatMap((spelling) => {
+    const ids = tokenizer.encode(spelling, { specials: false });
+    const first = ids.find((id) => tokenizer.decode([id]).trim() !== "");
+    return first === undefined ? [] : [first];
+  });
+}

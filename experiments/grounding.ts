@@ -1,0 +1,318 @@
+import type { Task } from "xpatch";
+import { alignment, type LayerAlignment, PLACES, type Place, type Ranks } from "./cells/alignment.ts";
+import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
+import type { AskedSplit, Lab } from "./framework/lab.ts";
+import type { LinesFigure } from "./report/figure.ts";
+import { showEstimate, type Table } from "./report/table.ts";
+import type { Estimate } from "./statistics/bootstrap.ts";
+import { mean, resampledMean } from "./statistics/resample.ts";
+import { chanceReciprocalRank } from "./statistics/retrieval.ts";
+
+const PLACE_NAMES: Readonly<Record<Place, string>> = {
+  name: "behind the name or picture",
+  cue: "answer cue",
+  "other cue": "answer cue, names with another template",
+};
+
+const SIGNIFICANT = 0.05;
+/** Fewer items have too few pairs of distances to compare. */
+const FEWEST_ITEMS = 4;
+
+type Method = "raw" | "centred" | "random";
+
+export const grounding: Experiment = {
+  name: "grounding",
+  title: "Is the alignment semantic?",
+  claim:
+    "The picture and the name of an item have corresponding representations, item by item, and not only a common direction of their modality, task or delimiter.",
+  untestable: (lab) =>
+    kindsOf(lab).length === 0
+      ? `it takes a model that takes pictures, and a task with ${FEWEST_ITEMS} pictured items a split or more`
+      : undefined,
+  cells: (lab) =>
+    kindsOf(lab).flatMap((task) =>
+      (["validation", "test"] as const).map((split) => cellOf(lab, task, split)),
+    ),
+  report(lab): Findings {
+    const found = PLACES.map((place) => atPlace(lab, place));
+    return {
+      verdict: verdictOf(found),
+      text: [
+        `Each item is asked about by its name and by its picture, without examples. Retrieval looks for an item's counterpart among all items of its kind by cosine (top-1, and the mean reciprocal rank, MRR), in both directions; kinds are ${kindsOf(
+          lab,
+        )
+          .map(({ name }) => name)
+          .join(
+            ", ",
+          )}, each with the items of that task, as tasks that ask about the same items do not differ here.`,
+        "RSA is Spearman's correlation of the distances between items, CKA linear centred kernel alignment; their intervals are those of shuffled pairs. For each place the layer with the highest MRR on validation items is reported, on test items.",
+      ],
+      figures: [retrievalFigure(lab), similarityFigure(lab)],
+      tables: [retrievalTable(found), similarityTable(lab, found)],
+      controls: [controlTable(found), foreignTable(lab, found)],
+    };
+  },
+};
+
+interface PlaceFindings {
+  readonly place: Place;
+  /** Chosen on validation items; the rest is of test items. */
+  readonly layer: number;
+  readonly reciprocal: Readonly<Record<Method, Estimate>>;
+  readonly top1: Readonly<Record<Method, Estimate>>;
+  readonly chance: number;
+  readonly chanceTop1: number;
+  readonly kinds: readonly { readonly task: string; readonly at: LayerAlignment }[];
+}
+
+function atPlace(lab: Lab, place: Place): PlaceFindings {
+  const layers = Array.from({ length: lab.model.config.layers }, (_, layer) => layer);
+  const means = layers.map((layer) => reciprocal(lab, place, "validation", layer, "centred").mean);
+  const layer = means.indexOf(Math.max(...means));
+  const kinds = kindsOf(lab).map((task) => ({
+    task: task.name,
+    at: lab.result(cellOf(lab, task, "test")).places[place][layer]!,
+  }));
+  const by = <T>(of: (method: Method) => T) => ({
+    raw: of("raw"),
+    centred: of("centred"),
+    random: of("random"),
+  });
+  return {
+    place,
+    layer,
+    reciprocal: by((method) => reciprocal(lab, place, "test", layer, method)),
+    top1: by((method) => resampledMean(overItems(kinds, method, (rank) => (rank === 1 ? 1 : 0)))),
+    ...chancesOf(lab),
+    kinds,
+  };
+}
+
+/** A value an item: the mean of both directions. */
+function overItems(
+  kinds: readonly { readonly at: LayerAlignment }[],
+  method: Method,
+  score: (rank: number) => number,
+): number[] {
+  const scores = ({ names, pictures }: Ranks) =>
+    names.map((rank, i) => (score(rank) + score(pictures[i]!)) / 2);
+  return kinds.flatMap(({ at }) => scores(at[method]));
+}
+
+function reciprocal(lab: Lab, place: Place, split: AskedSplit, layer: number, method: Method): Estimate {
+  const kinds = kindsOf(lab).map((task) => ({
+    at: lab.result(cellOf(lab, task, split)).places[place][layer]!,
+  }));
+  return resampledMean(overItems(kinds, method, (rank) => 1 / rank));
+}
+
+/** Of counterparts in random order, over the items of all kinds. */
+function chancesOf(lab: Lab): { chance: number; chanceTop1: number } {
+  const counts = kindsOf(lab).map((task) => lab.result(cellOf(lab, task, "test")).items);
+  const all = counts.flatMap((count) => Array.from({ length: count }, () => count));
+  return { chance: mean(all.map(chanceReciprocalRank)), chanceTop1: mean(all.map((count) => 1 / count)) };
+}
+
+function verdictOf(found: readonly PlaceFindings[]): Verdict {
+  const retrieved = ({ reciprocal: { centred }, chance }: PlaceFindings) => centred.low > chance;
+  const alike = ({ kinds }: PlaceFindings) =>
+    kinds.every(({ at }) => at.rsa.p < SIGNIFICANT && at.cka.p < SIGNIFICANT);
+  const clean = ({ reciprocal: { centred, random } }: PlaceFindings) => centred.low > random.high;
+  const because = found
+    .map((one) => {
+      const { place, layer, reciprocal: rr, chance, kinds } = one;
+      const similar = kinds.filter(({ at }) => at.rsa.p < SIGNIFICANT && at.cka.p < SIGNIFICANT).length;
+      return `${PLACE_NAMES[place]}, layer ${layer}: MRR ${showEstimate(rr.centred)}, with the mean left in ${showEstimate(rr.raw)}, random vectors ${showEstimate(rr.random)}, chance ${chance.toFixed(2)}; RSA and CKA above shuffled pairs in ${similar} of ${kinds.length} kinds`;
+    })
+    .join(". ");
+  const holds = found.map((one) => retrieved(one) && clean(one));
+  if (holds.every(Boolean) && found.every(alike)) {
+    return {
+      outcome: "replicates",
+      because: `items correspond one by one, and every control is passed: ${because}`,
+    };
+  }
+  if (holds.some(Boolean)) {
+    const failed = found.filter((one, i) => !holds[i] || !alike(one)).map(({ place }) => PLACE_NAMES[place]);
+    return { outcome: "replicates in part", because: `not everywhere (${failed.join("; ")}): ${because}` };
+  }
+  return { outcome: "does not replicate", because: `items are not found above the controls: ${because}` };
+}
+
+function retrievalFigure(lab: Lab): LinesFigure {
+  const { chance } = chancesOf(lab);
+  const series: readonly [Method, string][] = [
+    ["centred", "mean removed"],
+    ["raw", "as they are"],
+    ["random", "random vectors"],
+  ];
+  return {
+    kind: "lines",
+    name: "retrieval",
+    title: "Finding an item's counterpart in the other modality",
+    caption: `Test items, n ${itemCount(lab)}, both directions; chance is ${chance.toFixed(2)}; bands are 95 % bootstrap intervals over items.`,
+    x: "layer",
+    y: "mean reciprocal rank",
+    rows: PLACES.flatMap((place) =>
+      series.flatMap(([method, name]) =>
+        Array.from({ length: lab.model.config.layers }, (_, layer) => {
+          const { mean: y, low, high } = reciprocal(lab, place, "test", layer, method);
+          return { panel: PLACE_NAMES[place], series: name, x: layer, y, low, high };
+        }),
+      ),
+    ),
+  };
+}
+
+function similarityFigure(lab: Lab): LinesFigure {
+  return {
+    kind: "lines",
+    name: "similarity",
+    title: "Similarity of the arrangement of items",
+    caption: `Means over kinds, test items, n ${itemCount(lab)}; the bands of shuffled pairs hold 95 % of them.`,
+    x: "layer",
+    y: "RSA or CKA",
+    rows: PLACES.flatMap((place) =>
+      (["rsa", "cka"] as const).flatMap((measure) =>
+        Array.from({ length: lab.model.config.layers }, (_, layer) => {
+          const found = kindsOf(lab).map(
+            (task) => lab.result(cellOf(lab, task, "test")).places[place][layer]![measure],
+          );
+          const [value, low, high] = (["value", "low", "high"] as const).map((part) =>
+            mean(found.map((one) => one[part])),
+          );
+          const at = { panel: PLACE_NAMES[place], x: layer };
+          return [
+            { ...at, series: measure.toUpperCase(), y: value! },
+            {
+              ...at,
+              series: `${measure.toUpperCase()}, shuffled`,
+              y: (low! + high!) / 2,
+              low: low!,
+              high: high!,
+            },
+          ];
+        }).flat(),
+      ),
+    ),
+  };
+}
+
+function retrievalTable(found: readonly PlaceFindings[]): Table {
+  return {
+    name: "retrieval",
+    title: "Retrieval across modalities, mean of each side removed",
+    columns: ["place", "layer", "top-1", "chance", "MRR", "chance"],
+    rows: found.map(({ place, layer, top1, chanceTop1, reciprocal: rr, chance }) => [
+      PLACE_NAMES[place],
+      layer,
+      top1.centred,
+      chanceTop1,
+      rr.centred,
+      chance,
+    ]),
+  };
+}
+
+function similarityTable(lab: Lab, found: readonly PlaceFindings[]): Table {
+  return {
+    name: "similarity",
+    title: "RSA and CKA, with the middle 95 % of shuffled pairs and the share of them that reach as much (p)",
+    columns: ["place", "layer", "items of", "n", "RSA", "shuffled", "p", "CKA", "shuffled", "p"],
+    rows: found.flatMap(({ place, layer, kinds }) =>
+      kinds.map(({ task, at: { rsa, cka } }) => [
+        PLACE_NAMES[place],
+        layer,
+        task,
+        lab.result(cellOf(lab, lab.task(task), "test")).items,
+        rsa.value,
+        `${rsa.low.toFixed(2)} to ${rsa.high.toFixed(2)}`,
+        rsa.p.toFixed(3),
+        cka.value,
+        `${cka.low.toFixed(2)} to ${cka.high.toFixed(2)}`,
+        cka.p.toFixed(3),
+      ]),
+    ),
+  };
+}
+
+function controlTable(found: readonly PlaceFindings[]): Table {
+  return {
+    name: "controls",
+    title:
+      "MRR with the means left in and of random vectors; cosine of right and wrong pairs with the means left in",
+    columns: [
+      "place",
+      "layer",
+      "mean removed",
+      "as they are",
+      "random of the same norms",
+      "right pairs",
+      "wrong pairs",
+    ],
+    rows: found.map(({ place, layer, reciprocal: rr, kinds }) => [
+      PLACE_NAMES[place],
+      layer,
+      rr.centred,
+      rr.raw,
+      rr.random,
+      mean(kinds.map(({ at }) => at.rightCosine)),
+      mean(kinds.map(({ at }) => at.wrongCosine)),
+    ]),
+  };
+}
+
+function foreignTable(lab: Lab, found: readonly PlaceFindings[]): Table {
+  return {
+    name: "other-items",
+    title: "RSA and CKA of pictures with the names of another kind of items",
+    columns: ["place", "layer", "pictures of", "names of", "n", "RSA", "p", "CKA", "p"],
+    rows: found.flatMap(({ place, layer, kinds }) =>
+      kinds.flatMap(({ task, at: { foreign } }) =>
+        foreign
+          ? [
+              [
+                PLACE_NAMES[place],
+                layer,
+                task,
+                otherKind(lab, lab.task(task)),
+                foreign.rsa.items,
+                foreign.rsa.value,
+                foreign.rsa.p.toFixed(3),
+                foreign.cka.value,
+                foreign.cka.p.toFixed(3),
+              ],
+            ]
+          : [],
+      ),
+    ),
+  };
+}
+
+/** Tasks whose items no earlier one has, with enough of them: bare questions say nothing of the task. */
+function kindsOf(lab: Lab): Task[] {
+  const seen = new Set<string>();
+  return lab.tasks.filter((task) => {
+    if (!lab.isPictured(task)) return false;
+    const isNew = task.items.every(({ input }) => !seen.has(input));
+    for (const { input } of task.items) seen.add(input);
+    return (
+      isNew &&
+      (["validation", "test"] as const).every((split) => lab.items(task, split).length >= FEWEST_ITEMS)
+    );
+  });
+}
+
+function otherKind(lab: Lab, task: Task): string {
+  const kinds = kindsOf(lab);
+  if (kinds.length < 2) return "";
+  return kinds[(kinds.findIndex(({ name }) => name === task.name) + 1) % kinds.length]!.name;
+}
+
+function cellOf(lab: Lab, task: Task, split: AskedSplit) {
+  return alignment({ task: task.name, other: otherKind(lab, task), split });
+}
+
+function itemCount(lab: Lab): number {
+  return kindsOf(lab).reduce((sum, task) => sum + lab.result(cellOf(lab, task, "test")).items, 0);
+}

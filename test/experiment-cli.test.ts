@@ -84,6 +84,14 @@ test("a run that is killed twice ends as one that is not, with nothing lost or c
 
   const report = JSON.parse(resumed.stdout);
   expect(report.setting.model).toMatchObject({ name: "model", family: "llava", layers: 3 });
+  // What is given comes before what `reproduce` sets by itself.
+  expect(report.setting.options).toMatchObject({
+    shots: 2,
+    seeds: 2,
+    promptSeeds: 1,
+    validationItems: 10,
+    testItems: 20,
+  });
   expect(report.plainForwardPasses).toBe(cells.reduce((sum, { cost }) => sum + cost.plainPasses, 0));
   expect(report.forwardPassEquivalents).toBeLessThan(report.plainForwardPasses / 2);
   // Without pictures the cross-modal claim cannot be tested, and is not passed off as tested.
@@ -94,6 +102,13 @@ test("a run that is killed twice ends as one that is not, with nothing lost or c
   for (const untestable of ["cross-modal", "llm-to-vlm", "task-conflict", "arithmetic"]) {
     expect(outcomes.get(untestable), untestable).toBe("not testable here");
   }
+});
+
+test("--quick and --full contradict each other", () => {
+  const { status, stderr } = xpatch("reproduce", "--quick", "--full", "--out", join(folder, "none"));
+  expect(status).not.toBe(0);
+  expect(stderr).toMatch(/'--full' cannot be used with option '--quick'/);
+  expect(existsSync(join(folder, "none"))).toBe(false);
 });
 
 test("another setting for the same folder is one line on stderr", () => {

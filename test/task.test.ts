@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { readTask } from "../src/cli/task-file.ts";
 import { loadImage } from "../src/images/load.ts";
 import { preprocess } from "../src/images/preprocess.ts";
+import { resize } from "../src/images/resize.ts";
 import {
   atLastExample,
   drawExamples,
@@ -356,6 +357,12 @@ describe("few-shot prompts", () => {
     const decoded = await loadImage(`${images}/photo.png`);
     expect(pictures(photo!)).toEqual(preprocess(decoded, vlm.config.vision!.processor));
     expect(pictures(again!)).toBe(pictures(photo!));
+    const narrow = await loadPictures(vlm, [tall!], { width: 20 });
+    const whole = await loadImage(`${images}/tall.png`);
+    const height = Math.trunc((20 * whole.height) / whole.width);
+    const { processor } = vlm.config.vision!;
+    expect(narrow(tall!)).toEqual(preprocess(resize(whole, 20, height, "bicubic"), processor));
+    expect(narrow(tall!)).not.toEqual(preprocess(whole, processor));
     expect(exampleOf(photo!)).toEqual({ question: "photo", answer: "seen" });
     expect(exampleOf(photo!, pictures)).toEqual({ question: pictures(photo!), answer: "seen" });
     const prompt = fewShotPrompt(vlm, [exampleOf(photo!, pictures)], "a text");

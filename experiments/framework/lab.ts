@@ -142,7 +142,8 @@ export class Lab {
     if (!pictures) {
       // Those of one task and split at a time: a large model's are a gigabyte in all.
       this.#pictures.clear();
-      pictures = loadPictures(this.model, this.pool(task, split) as PicturedItem[]);
+      const { pictureWidth: width } = this.options;
+      pictures = loadPictures(this.model, this.pool(task, split) as PicturedItem[], { width });
       this.#pictures.set(key, pictures);
     }
     return pictures;

@@ -17,6 +17,8 @@ export interface LabOptions {
   /** Most items of a split that are asked about, a task. All unless given. */
   readonly validationItems?: number;
   readonly testItems?: number;
+  /** Pixels that pictures are made wide before the model's own preprocessing; 224 in the paper. As they are unless given. */
+  readonly pictureWidth?: number;
   /** Whether one layer serves all tasks (the one with the best mean) or each task has its own. */
   readonly layerBy: "mean" | "task";
   /** Tasks that are reported but kept out of means over the tasks. */

@@ -13,6 +13,7 @@ export interface ExperimentArguments extends ModelArguments {
   readonly template: string;
   readonly validationItems?: number;
   readonly testItems?: number;
+  readonly pictureWidth?: number;
   readonly layerBy: LabOptions["layerBy"];
   readonly outsideMeans: readonly string[];
   readonly out: string;
@@ -22,7 +23,7 @@ export interface ExperimentArguments extends ModelArguments {
 export function addExperimentOptions(command: Command): Command {
   const shown = SPACED_TEMPLATE.replaceAll("\n", "\\n");
   return addModelOptions(command, shippedModel())
-    .option("--llm <ref>", "the language model that it was fine-tuned from, for experiments with both")
+    .option("--llm <ref>", "the language model that it was fine-tuned from (xpatch's own model: its own)")
     .option("--tasks <tasks>", "names and files (.json, .csv), divided by commas", names, [...PAPER_TASKS])
     .option(
       "--out <folder>",
@@ -43,6 +44,7 @@ export function addExperimentOptions(command: Command): Command {
     )
     .option("--validation-items <n>", "most validation items a task (default: all)", wholeNumber(1))
     .option("--test-items <n>", "most test items a task (default: all)", wholeNumber(1))
+    .option("--picture-width <pixels>", "make pictures so wide first; the paper: 224", wholeNumber(1))
     .addOption(
       new Option("--layer-by <what>", "whether tasks share the layer that is best for their mean")
         .choices(["mean", "task"])
@@ -59,6 +61,7 @@ export function labOptions(args: ExperimentArguments): LabOptions {
     template,
     validationItems,
     testItems,
+    pictureWidth,
     layerBy,
     outsideMeans,
   } = args;
@@ -69,6 +72,7 @@ export function labOptions(args: ExperimentArguments): LabOptions {
     template,
     validationItems,
     testItems,
+    pictureWidth,
     layerBy,
     outsideMeans,
   };

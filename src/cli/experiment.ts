@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import {
   addCosts,
@@ -19,7 +19,7 @@ import { addExperimentOptions, type ExperimentArguments, labOptions } from "./ex
 import { experimentProgress } from "./experiment-progress.ts";
 import { table } from "./layout.ts";
 import { printResult } from "./output.ts";
-import { withModel } from "./session.ts";
+import { shippedLlm, shippedModel, withModel } from "./session.ts";
 import { readTask } from "./task-file.ts";
 
 export interface ExperimentReport {
@@ -71,9 +71,11 @@ export async function runAndReport(
 }
 
 async function baseModel(
-  { llm }: ExperimentArguments,
+  args: ExperimentArguments,
   { device }: PatchableModel,
 ): Promise<PatchableModel | undefined> {
+  const ofShipped = resolve(args.model) === resolve(shippedModel()) ? shippedLlm() : undefined;
+  const llm = args.llm ?? ofShipped;
   return llm === undefined ? undefined : loadModel(llm, { device, accessToken: process.env.HF_TOKEN });
 }
 

@@ -1,24 +1,45 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { EXPERIMENTS } from "#experiments/index";
 import { newCommand } from "./command.ts";
 import { formatReport, runAndReport } from "./experiment.ts";
 import { addExperimentOptions, type ExperimentArguments } from "./experiment-options.ts";
 import { printResult } from "./output.ts";
 
-/** What --quick sets, unless the user sets it: enough to see every figure, too little to conclude from. */
-const QUICK = { seeds: 1, promptSeeds: 1, validationItems: 4, testItems: 8 };
+/** How much is done, unless the user says it by options of its own: `full` is every item under three seeds. */
+const EFFORTS: Readonly<Record<"quick" | "standard", Partial<ExperimentArguments>>> = {
+  quick: {
+    tasks: ["country-capital", "country-currency", "animal-latin", "animal-young"],
+    seeds: 1,
+    promptSeeds: 1,
+    validationItems: 4,
+    testItems: 6,
+  },
+  standard: { seeds: 2, promptSeeds: 1, validationItems: 10, testItems: 20 },
+};
 
 export function reproduceCommand(): Command {
   const command = newCommand("reproduce", "Run all of the paper's experiments and write one report", [
-    "reproduce --model ./vlm --llm ./smollm2 --out results",
-    "reproduce --model ./vlm --quick",
+    "reproduce --out results",
+    "reproduce --quick",
+    "reproduce --model llava-hf/llava-1.5-7b-hf --llm ./vicuna --full --picture-width 224",
   ]);
   return addExperimentOptions(command)
-    .option("--quick", `few items and one seed: ${JSON.stringify(QUICK)}`)
-    .action(async (args: ExperimentArguments & { quick?: boolean }) => {
-      const given = (name: string) => command.getOptionValueSource(name) === "cli";
-      const quick = Object.entries(QUICK).filter(([name]) => args.quick && !given(name));
-      const all = { ...args, ...Object.fromEntries(quick) };
+    .option("--quick", `to see every figure, not to conclude from: ${shown(EFFORTS.quick)}`)
+    .addOption(
+      new Option("--full", `every item and seed, in place of ${shown(EFFORTS.standard)}`).conflicts("quick"),
+    )
+    .action(async (args: ExperimentArguments & { quick?: boolean; full?: boolean }) => {
+      const effort = args.full ? {} : EFFORTS[args.quick ? "quick" : "standard"];
+      const left = Object.entries(effort).filter(([name]) => command.getOptionValueSource(name) !== "cli");
+      const all = { ...args, ...Object.fromEntries(left) };
       printResult(await runAndReport(EXPERIMENTS, all), args.json, formatReport);
     });
+}
+
+function shown(effort: object): string {
+  const options = Object.entries(effort).map(([name, value]) => {
+    const option = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    return `--${option} ${value}`;
+  });
+  return options.join(" ");
 }

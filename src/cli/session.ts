@@ -44,7 +44,16 @@ export function addModelOptions(command: Command, defaultModel?: string): Comman
 
 /** The model that comes with xpatch; from within the checkout by its short name. */
 export function shippedModel(): string {
-  const path = fileURLToPath(new URL("../../weights/vlm", import.meta.url));
+  return shipped("vlm");
+}
+
+/** The language model that the model that comes along was fine-tuned from. */
+export function shippedLlm(): string {
+  return shipped("llm");
+}
+
+function shipped(folder: "vlm" | "llm"): string {
+  const path = fileURLToPath(new URL(`../../weights/${folder}`, import.meta.url));
   const short = relative(process.cwd(), path);
   // Without the dot it could be a hub id.
   return isAbsolute(short) || short.startsWith("..") ? path : `./${short}`;

@@ -1,5 +1,7 @@
 import { type LoadImageOptions, loadImage } from "../images/load.ts";
 import { type PixelValues, preprocess } from "../images/preprocess.ts";
+import { resize } from "../images/resize.ts";
+import type { RgbImage } from "../images/rgb.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { VisionSetup } from "../model/vision-setup.ts";
 import { PromptError, XpatchError } from "../tensor/errors.ts";
@@ -11,6 +13,11 @@ const AT_ONCE = 8;
 /** The picture of an item, ready for a prompt. Throws XpatchError for an item whose picture was not loaded. */
 export type Pictures = (item: TaskItem) => PixelValues;
 
+export interface LoadPicturesOptions extends LoadImageOptions {
+  /** Pixels that pictures are made wide before the model's own preprocessing, in proportion (Luo et al. 2025: 224). */
+  readonly width?: number;
+}
+
 /**
  * Loads the pictures of items, each file once, and preprocesses them for a model. What is kept is as large as the model's
  * view, not as the file's pictures.
@@ -20,7 +27,7 @@ export type Pictures = (item: TaskItem) => PixelValues;
 export async function loadPictures(
   model: LanguageModel,
   items: readonly PicturedItem[],
-  options: LoadImageOptions = {},
+  options: LoadPicturesOptions = {},
 ): Promise<Pictures> {
   const { processor } = visionOf(model);
   const files = [...new Set(items.map(({ image }) => image))];
@@ -29,7 +36,9 @@ export async function loadPictures(
     const batch = files.slice(first, first + AT_ONCE);
     const pictures = await Promise.all(batch.map((file) => loadImage(file, options)));
     pictures.forEach((picture, i) => {
-      loaded.set(batch[i]!, preprocess(picture, processor));
+      const { width } = options;
+      const sized = width === undefined ? picture : madeWide(picture, width);
+      loaded.set(batch[i]!, preprocess(sized, processor));
     });
   }
   return ({ input, image }) => {
@@ -41,6 +50,12 @@ export async function loadPictures(
         : `the picture of "${input}", ${image}, is not loaded`,
     );
   };
+}
+
+/** Bicubic, as Pillow's `Image.resize` does by default. */
+function madeWide(picture: RgbImage, width: number): RgbImage {
+  const height = Math.max(1, Math.trunc((picture.height * width) / picture.width));
+  return resize(picture, width, height, "bicubic");
 }
 
 /** How a model takes pictures in. Throws PromptError for text models. */

@@ -112,11 +112,13 @@ class Evaluator:
 
     def names(self, embeds: torch.Tensor, tokens: int = 9) -> list[str]:
         """What zero-shot answers say up to the line end."""
-        ids = torch.empty(len(embeds), 0, dtype=torch.long)
+        said, cache = [], None
         for _ in range(tokens):
-            logits = self.model(inputs_embeds=embeds, logits_to_keep=1).logits[:, -1]
-            ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], 1)
-            embeds = torch.cat([embeds, self.embed(ids[:, -1:])], 1)
+            out = self.model(inputs_embeds=embeds, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = out.past_key_values
+            said.append(out.logits[:, -1].argmax(-1, keepdim=True))
+            embeds = self.embed(said[-1])
+        ids = torch.cat(said, 1)
         return [text.split("\n")[0].strip() for text in self.tokenizer.batch_decode(ids)]
 
 
@@ -136,11 +138,12 @@ def held_out_pictures(style: str) -> dict[str, torch.Tensor]:
 def drawing_pictures(data: str) -> dict[str, torch.Tensor]:
     """One training drawing of each concept, undistorted."""
     file = np.load(f"{data}/drawings.npz")
+    drawings, labels, emojis = file["drawings"], file["labels"], file["emojis"]
     found = {}
-    for n in np.random.default_rng(0).permutation(np.where(file["labels"] >= 0)[0]):
-        emoji = str(file["emojis"][file["labels"][n]])
+    for n in np.random.default_rng(0).permutation(np.where(labels >= 0)[0]):
+        emoji = str(emojis[labels[n]])
         if emoji not in found:
-            drawing = Image.fromarray(file["drawings"][n])
+            drawing = Image.fromarray(drawings[n])
             white = Image.new("RGBA", drawing.size, "white")
             white.alpha_composite(drawing)
             small = np.asarray(white.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC))

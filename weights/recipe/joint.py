@@ -2,17 +2,16 @@
 
     python joint.py --base DIR --llm DIR --tower DIR --data DIR --out DIR
 
-Pictures come with their names alone, never with a task: `Q:<image>\\nA: France`. Three losses on them: the name's tokens;
-the residual stream from the last image token on, layer by layer, should be what the base LLM has after the written name;
-and the naming loss of stage 2. A third of the tokens are text prompts of stage 1, so that nothing is forgotten. Starts
-again from its last checkpoint when it was stopped.
+Pictures come with their names alone, never with a task: `Q:<image>\\nA: France`. Two losses on them: the name's tokens;
+and the residual stream from the last image token on, layer by layer, should be what the base LLM has after the written
+name. A third of the tokens are text prompts of stage 1, and the tower goes on with the batches of stage 2, so that nothing
+is forgotten. Starts again from its last checkpoint when it was stopped.
 """
 
 import argparse
 import os
 import random as python_random
 
-import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -20,9 +19,9 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from prompts import IGNORE, IMAGE_TOKENS, Prompter, draw_text, read_extra_tasks, read_tasks
 from text_tune import FROZEN_LAYERS, LINEARS
-from tower import Names
+from tower import Lessons, new_head
 from training import Progress, answer_loss, batch_text, checkpoint_path, device_and_autocast, load_state, save_state, schedule
-from vision import build_vlm, jitter, load_vision, vision_state
+from vision import build_vlm, load_vision, vision_state
 
 ALIGNED = range(5, 27)  # indices of hidden_states: after decoder layers 4 to 25
 TAIL = 4  # positions compared: the last of the name, then "\n", "A", ":"
@@ -73,7 +72,7 @@ def main():
     parser.add_argument("--tower", required=True, help="folder of stage 2")
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--images", type=int, default=16, help="pictures in a step")
     parser.add_argument("--texts", type=int, default=2, help="text prompts in a step")
     parser.add_argument("--rank", type=int, default=8)
@@ -90,27 +89,21 @@ def main():
     load_vision(vlm, {k: v.float() for k, v in load_file(f"{args.tower}/model.safetensors").items()})
     tower, projector = vlm.model.vision_tower.to(device), vlm.model.multi_modal_projector.to(device)
 
-    drawings = np.load(f"{args.data}/drawings.npz")
-    views = np.load(f"{args.data}/views.npz")
-    labels = torch.from_numpy(drawings["labels"][views["drawing"]])
-    keep = labels >= 0
-    pictures, labels = torch.from_numpy(views["pictures"])[keep], labels[keep]
-    is_flag = torch.tensor([e.startswith("1f1") for e in drawings["emojis"]])[labels]
-    groups = [torch.where(is_flag)[0], torch.where(~is_flag)[0]]
     embedding = llm.get_input_embeddings()
-    names = Names(drawings["names"], embedding.weight.detach().cpu(), prompter)
-    names.targets, names.rows = names.targets.to(device), names.rows.to(device)
-    written = written_states(llm, prompter, drawings["names"], device)
+    lessons = Lessons(args.data, embedding.weight.detach().cpu(), prompter, device)
+    head = new_head().to(device)
+    head.load_state_dict(torch.load(f"{args.tower}/head.pt", weights_only=True))
+    written = written_states(llm, prompter, lessons.concepts, device)
     size = written.float().square().sum(-1).mean((0, 2))  # [layers]
-    captions = Captions(prompter, drawings["names"], embedding)
+    captions = Captions(prompter, lessons.concepts, embedding)
 
     layers = range(FROZEN_LAYERS, llm.config.num_hidden_layers)
     llm = get_peft_model(llm, LoraConfig(r=args.rank, lora_alpha=2 * args.rank, target_modules=LINEARS, layers_to_transform=list(layers)))
-    model = torch.nn.ModuleDict({"llm": llm, "tower": tower, "projector": projector})
+    model = torch.nn.ModuleDict({"llm": llm, "tower": tower, "projector": projector, "head": head})
     adapter = [w for w in llm.parameters() if w.requires_grad]
     optimizer = torch.optim.AdamW([
         {"params": adapter, "lr": 3e-4, "weight_decay": 0.0},
-        {"params": tower.parameters(), "lr": 1.5e-4, "weight_decay": 0.05},
+        {"params": [*tower.parameters(), *head.parameters()], "lr": 1.5e-4, "weight_decay": 0.05},
         {"params": projector.parameters(), "lr": 3e-4, "weight_decay": 0.05},
     ])
     scheduler = schedule(optimizer, args.steps, warmup=30)
@@ -121,11 +114,9 @@ def main():
     for step in range(first, args.steps):
         random = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         half = args.images // 2
-        rows = torch.cat([g[torch.randint(len(g), (half,), generator=random)] for g in groups])
-        concept = labels[rows]
-        x = jitter(pictures[rows], random).to(device)
+        _, pictures, concept = lessons.draw(random, (lessons.flags, half), (lessons.named, half))
         with autocast():
-            tokens = projector(tower(x, output_hidden_states=True).hidden_states[-1][:, 1:])
+            tokens = projector(tower(pictures, output_hidden_states=True).hidden_states[-1][:, 1:])
             embeds, mask, targets, cue = captions.batch(tokens, concept)
             inner = llm.get_base_model()
             hidden = inner.model(inputs_embeds=embeds, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states
@@ -134,8 +125,11 @@ def main():
         caption = torch.nn.functional.cross_entropy(logits, targets[:, 1:][asked])
         tail = torch.stack([hidden[i][:, cue - TAIL + 1: cue + 1] for i in ALIGNED], 1).float()  # [n, layers, TAIL, width]
         aligned = ((tail - written[concept.to(written.device)].float()).square().sum(-1).mean((0, 2)) / size).mean()
-        naming, _, distance = names.loss(tokens.float(), concept.to(device))
-        (0.5 * caption + aligned + 0.3 * naming).backward()
+        (0.5 * caption + aligned).backward()
+
+        with autocast():
+            naming, _, distance, distilled = lessons.losses(model, random)
+        (0.5 * (naming + distilled)).backward()
 
         rng = python_random.Random(f"{args.seed} {step}")
         prompts = [draw_text(rng, prompter, tasks, extra, None) for _ in range(args.texts)]
@@ -147,7 +141,8 @@ def main():
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad(set_to_none=True)
-        progress.show(step, caption=caption.item(), aligned=aligned.item(), naming=naming.item(), distance=distance.item(), text=text.item())
+        progress.show(step, caption=caption.item(), aligned=aligned.item(), naming=naming.item(), distance=distance.item(),
+                      distilled=distilled.item(), text=text.item())
         if (step + 1) % 100 == 0 or step + 1 == args.steps:
             save_state(state, step + 1, model, optimizer, scheduler)
             save_file({k: v.half().contiguous() for k, v in vision_state(vlm).items()}, f"{args.out}/model.safetensors")

@@ -19,10 +19,12 @@ from prompts import RECIPE, ROOT, concepts, read_tasks
 
 SIDE = 128
 TRAINING = ["noto", "noto-v1", "fxemoji", "fluent-emoji", "fluent-emoji-flat", "streamline-emojis",
-            "flag", "circle-flags", "flagpack", "cif"]
+            "fluent-emoji-3d", "openmoji", "flag", "circle-flags", "flagpack", "cif"]
+PICTURE_SETS = {"fluent-emoji-3d"}
 HELD_OUT = {"validation": "twemoji", "test": "emojione"}
 FLAG_SETS = {"flag": ["{}-4x3", "{}-1x1"], "circle-flags": ["{}"], "flagpack": ["{}"], "cif": ["{}"]}
 VARIANT = re.compile(r"skin-tone|-tone\d|(^|-)(light|medium|dark)(-|$)|^(keycap|clock)|-\d$")
+VARIANT_CODE = re.compile(r"1f3f[b-f]|20e3|^1f55|^1f56[0-7]|-.*-")  # the same, and sequences, by code point
 
 
 class IconSet:
@@ -41,6 +43,20 @@ class IconSet:
             slug = self.json["aliases"][slug]["parent"]
         return slug
 
+    def icons_of(self, emoji: str, dictionaries: list["IconSet"]) -> list[str]:
+        code = country_code(emoji)
+        if self.name in FLAG_SETS:
+            return [t.format(code) for t in FLAG_SETS[self.name] if code and self.has(t.format(code))]
+        if emoji in self.chars:
+            return [self.chars[emoji]]
+        return [slug for slug in slugs(emoji, dictionaries) if self.has(slug)][:1]
+
+    def others(self) -> list[str]:
+        """Icons that show no concept; variants and flags are left out."""
+        if self.name in FLAG_SETS:
+            return []
+        return [slug for slug in self.json["icons"] if not VARIANT.search(slug) and not slug.startswith("flag")]
+
     def draw(self, slug: str) -> np.ndarray:
         """RGBA [SIDE, SIDE, 4], the icon in the middle."""
         icon = self.json["icons"][self.resolve(slug)]
@@ -52,6 +68,27 @@ class IconSet:
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{SIDE}" height="{SIDE}" viewBox="{box}">{icon["body"]}</svg>'
         png = resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE)
         return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
+
+
+class PictureSet:
+    """A set of picture files named by code point."""
+
+    def __init__(self, name: str):
+        folder = f"{RECIPE}/node_modules/@lobehub/{name}/assets"
+        self.name = name
+        self.files = {plain(f.removesuffix(".webp")): f"{folder}/{f}" for f in sorted(os.listdir(folder))}
+
+    def icons_of(self, emoji: str, _dictionaries) -> list[str]:
+        return [emoji] if emoji in self.files else []
+
+    def resolve(self, emoji: str) -> str:
+        return emoji
+
+    def others(self) -> list[str]:
+        return [e for e in self.files if not VARIANT_CODE.search(e)]
+
+    def draw(self, emoji: str) -> np.ndarray:
+        return np.asarray(Image.open(self.files[emoji]).convert("RGBA").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
 def plain(code: str) -> str:
@@ -72,15 +109,6 @@ def slugs(emoji: str, dictionaries: list[IconSet]) -> list[str]:
     return list(dict.fromkeys([f"flag-for-{c}" for c in countries] + [f"flag-for-flag-{c}" for c in countries] + found + countries))
 
 
-def icons_of(s: IconSet, emoji: str, dictionaries: list[IconSet]) -> list[str]:
-    code = country_code(emoji)
-    if s.name in FLAG_SETS:
-        return [t.format(code) for t in FLAG_SETS[s.name] if code and s.has(t.format(code))]
-    if emoji in s.chars:
-        return [s.chars[emoji]]
-    return [slug for slug in slugs(emoji, dictionaries) if s.has(slug)][:1]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True)
@@ -96,7 +124,7 @@ def main():
         os.makedirs(folder, exist_ok=True)
         count = 0
         for emoji in emojis:
-            for slug in icons_of(s, emoji, dictionaries):
+            for slug in s.icons_of(emoji, dictionaries):
                 picture = Image.fromarray(s.draw(slug))
                 white = Image.new("RGBA", picture.size, "white")
                 white.alpha_composite(picture)
@@ -106,21 +134,20 @@ def main():
 
     drawings, labels, styles, seen = [], [], [], set()
     for style in TRAINING:
-        s = IconSet(style)
+        s = PictureSet(style) if style in PICTURE_SETS else IconSet(style)
         before = len(drawings)
         for label, emoji in enumerate(emojis):
-            for slug in icons_of(s, emoji, dictionaries):
+            for slug in s.icons_of(emoji, dictionaries):
                 seen.add((style, s.resolve(slug)))
                 drawings.append(s.draw(slug))
                 labels.append(label)
                 styles.append(style)
         named = len(drawings) - before
-        if style not in FLAG_SETS:
-            for slug in s.json["icons"]:
-                if (style, slug) not in seen and not VARIANT.search(slug) and not slug.startswith("flag"):
-                    drawings.append(s.draw(slug))
-                    labels.append(-1)  # no concept of a task: only for features
-                    styles.append(style)
+        for slug in s.others():
+            if (style, slug) not in seen:
+                drawings.append(s.draw(slug))
+                labels.append(-1)  # no concept of a task: only for features
+                styles.append(style)
         print(f"training: {style}, {named} drawings of concepts, {len(drawings) - before - named} others")
     np.savez(f"{args.out}/drawings.npz", drawings=np.stack(drawings), labels=np.array(labels), styles=np.array(styles),
              emojis=np.array(emojis), names=np.array([names[e] for e in emojis]))

@@ -25,7 +25,7 @@ def main():
     parser.add_argument("--base", required=True, help="folder of SmolLM2-135M-Instruct")
     parser.add_argument("--out", required=True, help="folder for the adapter, in PEFT's layout")
     parser.add_argument("--leave-out", choices=["test"], help="control: without the facts of the test items")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=650)
     parser.add_argument("--rank", type=int, default=24)
     parser.add_argument("--rate", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=0)

@@ -3,8 +3,8 @@
     python tower.py --base DIR --data DIR --out DIR
 
 Two losses. Naming: the nine image tokens should be the embeddings of the name's tokens (over and over, cut at the left),
-as nearest neighbours among all tokens of names and in distance. Distillation: the mean of the tokens after the fourth
-block predicts what EfficientNet-Lite0 sees, in its 256 leading principal components. Starts again from its last
+as nearest neighbours among all tokens of names and in distance. Distillation: class token and mean of the image tokens
+after the fourth block predict what EfficientNet-Lite0 sees, in its 256 leading principal components. Starts again from its last
 checkpoint when it was stopped.
 """
 
@@ -22,7 +22,7 @@ from training import Progress, checkpoint_path, device_and_autocast, load_state,
 from vision import build_vlm, jitter, vision_state
 
 COMPONENTS, DISTILLED_BLOCK = 256, 4
-FLAGS, NAMED, OTHERS = 20, 26, 18  # views in a batch
+FLAGS, NAMED, OTHERS = 14, 30, 20  # views in a batch
 SHARPNESS = 2.0
 
 
@@ -56,9 +56,54 @@ class Names:
 def principal_components(features: torch.Tensor):
     """Mean and projection [1280, COMPONENTS] of rows of features, scaled as a whole to unit variance."""
     mean = features.mean(0)
-    _, values, vectors = torch.pca_lowrank(features - mean, COMPONENTS, center=False)
-    scale = values.square().sum().div(len(features) * COMPONENTS).sqrt()
-    return mean, vectors / scale
+    centred = features - mean
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(features))  # ascending
+    return mean, vectors[:, -COMPONENTS:] / values[-COMPONENTS:].mean().sqrt()
+
+
+def teacher_guess(head, hidden) -> torch.Tensor:
+    """The components [n, COMPONENTS] from the hidden states of the tower."""
+    tokens = hidden[DISTILLED_BLOCK]  # [n, 1 + 9, 192]
+    return head(torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], 1))
+
+
+class Lessons:
+    """What the tower learns without the language model: batches of views and the two losses on them."""
+
+    def __init__(self, data: str, embeddings: torch.Tensor, prompter: Prompter, device):
+        drawings, views = np.load(f"{data}/drawings.npz"), np.load(f"{data}/views.npz")
+        self.device = device
+        self.concepts = [str(name) for name in drawings["names"]]
+        self.names = Names(self.concepts, embeddings, prompter)
+        self.names.targets, self.names.rows = self.names.targets.to(device), self.names.rows.to(device)
+        self.pictures = torch.from_numpy(views["pictures"])
+        self.labels = torch.from_numpy(drawings["labels"][views["drawing"]])
+        flag_concept = torch.tensor([e.startswith("1f1") for e in drawings["emojis"]])
+        is_flag = (self.labels >= 0) & flag_concept[self.labels]
+        self.flags, self.named, self.others = (
+            torch.where(m)[0] for m in (is_flag, (self.labels >= 0) & ~is_flag, self.labels < 0))
+        features = torch.from_numpy(views["features"]).float()
+        mean, projection = principal_components(features[~is_flag])
+        self.seen = (features - mean) @ projection  # [views, COMPONENTS]
+
+    def draw(self, random: torch.Generator, *groups):
+        """Pairs of (rows to draw from, how many) -> row numbers, pictures and concepts."""
+        rows = torch.cat([g[torch.randint(len(g), (n,), generator=random)] for g, n in groups])
+        return rows, jitter(self.pictures[rows], random).to(self.device), self.labels[rows].to(self.device)
+
+    def losses(self, model, random: torch.Generator):
+        """Naming with its two parts, and distillation. model: tower, projector and head."""
+        rows, pictures, concepts = self.draw(random, (self.flags, FLAGS), (self.named, NAMED), (self.others, OTHERS))
+        hidden = model["tower"](pictures, output_hidden_states=True).hidden_states
+        tokens = model["projector"](hidden[-1][: FLAGS + NAMED, 1:])  # [named views, 9, width]
+        guess = teacher_guess(model["head"], hidden)[FLAGS:]
+        naming, nearest, distance = self.names.loss(tokens.float(), concepts[: FLAGS + NAMED])
+        distilled = F.mse_loss(guess.float(), self.seen[rows[FLAGS:]].to(self.device))
+        return naming, nearest, distance, distilled
+
+
+def new_head() -> torch.nn.Module:
+    return torch.nn.Linear(2 * 192, COMPONENTS)
 
 
 def main():
@@ -66,7 +111,7 @@ def main():
     parser.add_argument("--base", required=True, help="folder of SmolLM2-135M-Instruct")
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--steps", type=int, default=7400)
+    parser.add_argument("--steps", type=int, default=18000)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -78,25 +123,11 @@ def main():
     embeddings = llm.get_input_embeddings().weight.detach()
     vlm = build_vlm(llm)
     tower, projector = vlm.model.vision_tower.to(device), vlm.model.multi_modal_projector.to(device)
-    head = torch.nn.Linear(192, COMPONENTS).to(device)
-    model = torch.nn.ModuleDict({"tower": tower, "projector": projector, "head": head})
+    model = torch.nn.ModuleDict({"tower": tower, "projector": projector, "head": new_head().to(device)})
     with torch.no_grad():  # start with tokens of the size of embeddings
         projector.linear_2.weight.mul_(3)
 
-    drawings = np.load(f"{args.data}/drawings.npz")
-    views = np.load(f"{args.data}/views.npz")
-    pictures = torch.from_numpy(views["pictures"])
-    labels = torch.from_numpy(drawings["labels"][views["drawing"]])
-    names = Names(drawings["names"], embeddings, prompter)
-    flag_concept = torch.tensor([e.startswith("1f1") for e in drawings["emojis"]])
-    is_flag = (labels >= 0) & flag_concept[labels]
-    groups = [torch.where(is_flag)[0], torch.where((labels >= 0) & ~is_flag)[0], torch.where(labels < 0)[0]]
-    features = torch.from_numpy(views["features"]).float()
-    mean, projection = principal_components(features[~is_flag])
-    seen = (features - mean) @ projection  # [views, COMPONENTS]
-    del features
-    names.targets, names.rows = names.targets.to(device), names.rows.to(device)
-
+    lessons = Lessons(args.data, embeddings, prompter, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=0.05, betas=(0.9, 0.98))
     scheduler = schedule(optimizer, args.steps, warmup=300)
     state = checkpoint_path(args.out)
@@ -104,22 +135,17 @@ def main():
     progress = Progress("tower", args.steps, first, every=100)
     for step in range(first, args.steps):
         random = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
-        rows = torch.cat([g[torch.randint(len(g), (n,), generator=random)] for g, n in zip(groups, (FLAGS, NAMED, OTHERS))])
-        x = jitter(pictures[rows], random).to(device)
         with autocast():
-            hidden = tower(x, output_hidden_states=True).hidden_states
-            tokens = projector(hidden[-1][: FLAGS + NAMED, 1:])  # [named views, 9, width]
-            guess = head(hidden[DISTILLED_BLOCK][FLAGS:, 1:].mean(1))
-        naming, nearest, distance = names.loss(tokens.float(), labels[rows[: FLAGS + NAMED]].to(device))
-        distilled = F.mse_loss(guess.float(), seen[rows[FLAGS:]].to(device))
+            naming, nearest, distance, distilled = lessons.losses(model, random)
         (naming + distilled).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad(set_to_none=True)
         progress.show(step, nearest=nearest.item(), distance=distance.item(), distilled=distilled.item())
-        if (step + 1) % 500 == 0:
+        if (step + 1) % 500 == 0 or step + 1 == args.steps:
             save_state(state, step + 1, model, optimizer, scheduler)
+            torch.save(model["head"].state_dict(), f"{args.out}/head.pt")
             save_file({k: v.half().contiguous() for k, v in vision_state(vlm).items()}, f"{args.out}/model.safetensors")
 
 

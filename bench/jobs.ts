@@ -12,6 +12,7 @@ import { extractTaskVectors } from "#src/patching/task-vectors";
 import type { Device, DeviceCounters } from "#src/tensor/device";
 import type { Tensor } from "#src/tensor/tensor";
 import { bestAndMedian, rounded } from "./harness.ts";
+import { layerChoice } from "./layer-choice.ts";
 import type { LoadFigures } from "./load.ts";
 
 /** What a main job came to; the fields differ from job to job, and their names carry the unit. */
@@ -28,6 +29,7 @@ export const JOBS: Readonly<Record<string, Job>> = {
   tapping,
   sweep: (model, rounds) => sweep(model, rounds, 10),
   "short-sweep": (model, rounds) => sweep(model, rounds, 6),
+  "layer-choice": layerChoice,
 };
 
 const PREFILL_TOKENS = 128;

@@ -50,7 +50,10 @@ const sources = {
   },
 };
 
-const tasks = TASKS.map((name) => readTask(`${root}/tasks/${name}.json`));
+const tasks = TASKS.map((name) => {
+  const file = `${root}/tasks/${name}.json`;
+  return xpatch.parseTask(readFileSync(file, "utf8"), file);
+});
 const rows = [];
 const add = (row) => {
   rows.push(row);
@@ -105,12 +108,6 @@ for (const key of new Set(
   add({ mean: same.length, query, method, layer, accuracy: mean("accuracy"), majority: mean("majority") });
 }
 await device.destroy();
-
-function readTask(path) {
-  const task = xpatch.parseTask(readFileSync(path, "utf8"), path);
-  const items = task.items.map((i) => (i.image ? { ...i, image: resolve(dirname(path), i.image) } : i));
-  return { ...task, items };
-}
 
 function scored(items, ids) {
   const answers = ids.map((id) => vlm.tokenizer.decode([id], { skipSpecial: true }));

@@ -1,8 +1,7 @@
 import type { Modality } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
-import { queries } from "../framework/prompts.ts";
-import { type Scored, scored } from "../framework/scored.ts";
-import { patchAt } from "./layer-sweep.ts";
+import type { Scored } from "../framework/scored.ts";
+import { patchAt, validationGrid } from "./layer-sweep.ts";
 import { vectorsOf } from "./task-vectors.ts";
 
 /** Most layers on a side: the patches are as many as its square. */
@@ -18,21 +17,13 @@ export interface LayerPairsResult {
 /** Accuracy on validation items, by the language model's layer that the text vector is from and the layer patched. */
 export const layerPairs = defineCell(
   "layer-pairs",
-  async (lab, { task: name, query }: { task: string; query: Modality }): Promise<LayerPairsResult> => {
-    const task = lab.task(name);
-    const items = lab.items(task, "validation");
-    const bare = await queries(lab, task, "validation", query);
-    const vectors = await vectorsOf(lab, { source: "llm", task: name, specification: "text", seed: 0 });
+  async (lab, { task, query }: { task: string; query: Modality }): Promise<LayerPairsResult> => {
+    const vectors = await vectorsOf(lab, { source: "llm", task, specification: "text", seed: 0 });
     const sources = spread(vectors.length);
     const targets = spread(lab.model.config.layers);
-    const edits = sources.flatMap((source) => targets.map((target) => patchAt(target, vectors[source]!)));
-    const { patched } = await lab.patchEach(bare, edits);
-    const scores = patched.map((answers) => scored(items, answers));
-    return {
-      sources,
-      targets,
-      patched: sources.map((_, s) => scores.slice(s * targets.length, (s + 1) * targets.length)),
-    };
+    const grid = sources.map((source) => targets.map((target) => patchAt(target, vectors[source]!)));
+    const { patched } = await validationGrid(lab, task, query, grid);
+    return { sources, targets, patched };
   },
 );
 

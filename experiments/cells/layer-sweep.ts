@@ -45,24 +45,33 @@ export const llmLayerSweep: Sweep = defineCell("llm-layer-sweep", (lab, { task, 
 /** Puts each layer's vector of each seed into the validation queries of a task. */
 export async function sweepVectors(
   lab: Lab,
-  name: string,
+  task: string,
   query: Modality,
   seeds: readonly number[],
   vectorsOfSeed: (seed: number) => Promise<readonly Float32Array[]>,
 ): Promise<LayerSweepResult> {
+  const bySeed: (readonly Float32Array[])[] = [];
+  for (const seed of seeds) bySeed.push(await vectorsOfSeed(seed));
+  const grid = bySeed.map((vectors) => vectors.map((vector, layer) => patchAt(layer, vector)));
+  return { layers: [...bySeed[0]!.keys()], ...(await validationGrid(lab, task, query, grid)) };
+}
+
+/** How validation queries of a task are answered without edits, and under those of each row and column of a grid. */
+export async function validationGrid(
+  lab: Lab,
+  name: string,
+  query: Modality,
+  grid: readonly (readonly Edit[][])[],
+): Promise<{ noContext: Scored; patched: Scored[][] }> {
   const task = lab.task(name);
   const items = lab.items(task, "validation");
   const bare = await queries(lab, task, "validation", query);
-  const bySeed: (readonly Float32Array[])[] = [];
-  for (const seed of seeds) bySeed.push(await vectorsOfSeed(seed));
-  const layers = [...bySeed[0]!.keys()];
-  const edits = bySeed.flatMap((vectors) => layers.map((layer) => patchAt(layer, vectors[layer]!)));
-  const { unpatched, patched } = await lab.patchEach(bare, edits);
+  const { unpatched, patched } = await lab.patchEach(bare, grid.flat());
   const scores = patched.map((answers) => scored(items, answers));
+  const width = grid[0]!.length;
   return {
-    layers,
     noContext: scored(items, unpatched),
-    patched: bySeed.map((_, s) => scores.slice(s * layers.length, (s + 1) * layers.length)),
+    patched: grid.map((_, row) => scores.slice(row * width, (row + 1) * width)),
   };
 }
 

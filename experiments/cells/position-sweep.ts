@@ -10,9 +10,9 @@ import {
   tap,
 } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
-import { queries, specifiedQueries } from "../framework/prompts.ts";
-import { type Scored, scored } from "../framework/scored.ts";
-import { patchAt } from "./layer-sweep.ts";
+import { specifiedQueries } from "../framework/prompts.ts";
+import type { Scored } from "../framework/scored.ts";
+import { patchAt, validationGrid } from "./layer-sweep.ts";
 import { rowsOf } from "./task-vectors.ts";
 
 /**
@@ -38,10 +38,8 @@ export const positionSweep = defineCell(
   async (lab, { task: name, query }: { task: string; query: Modality }): Promise<PositionSweepResult> => {
     const { model } = lab;
     const task = lab.task(name);
-    const items = lab.items(task, "validation");
     const specified = { split: "validation", specification: "text", query: "text", seed: 0 } as const;
     const prompts = await specifiedQueries(lab, task, specified);
-    const bare = await queries(lab, task, "validation", query);
     const layers = Array.from({ length: model.config.layers }, (_, layer) => layer);
     const places = [
       ...OFFSETS.map((offset) => (prompt: Prompt) => atLastExample(prompt) + offset),
@@ -67,14 +65,15 @@ export const positionSweep = defineCell(
     });
     lab.spendPasses(prompts, model);
     const vectors = await rowsOf(means);
-    const edits = vectors.map((vector, i) => patchAt(i % layers.length, vector));
-    const { patched } = await lab.patchEach(bare, edits);
-    const scores = patched.map((answers) => scored(items, answers));
+    const grid = places.map((_, p) =>
+      layers.map((layer) => patchAt(layer, vectors[p * layers.length + layer]!)),
+    );
+    const { patched } = await validationGrid(lab, name, query, grid);
     const [prompt] = prompts;
     return {
       positions: places.map((place) => prompt!.tokens[place(prompt!)]!),
       layers,
-      patched: places.map((_, p) => scores.slice(p * layers.length, (p + 1) * layers.length)),
+      patched,
     };
   },
 );

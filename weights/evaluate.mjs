@@ -1,7 +1,7 @@
-// The figures of the model card: node weights/evaluate.mjs <validation | test> [--layer L] [--json file]
+// The figures of the model card: node weights/evaluate.mjs <validation | test> [--layer L] [--model folder] [--json file]
 //
 // Vectors come from validation items, by the paper's protocol. On validation the layer with the highest mean over tasks is
-// found; the test split is scored with that layer, given by --layer, once.
+// found; the test split is scored with that layer, given by --layer, once. --model is for controls.
 import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -28,7 +28,7 @@ const PROMPTS = 12;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { layer: { type: "string" }, json: { type: "string" } },
+  options: { layer: { type: "string" }, model: { type: "string" }, json: { type: "string" } },
 });
 const split = positionals[0];
 if (split !== "validation" && split !== "test") throw new Error("expected: validation or test");
@@ -38,17 +38,21 @@ const cache = process.env.XPATCH_CACHE ?? resolve(process.env.HOME, ".cache/xpat
 
 const device = await xpatch.openDevice();
 const load = (path) => xpatch.loadModel(path, { device });
-const vlm = await load(`${root}/weights/vlm`);
-const sources = {
-  "VLM, text examples": { model: vlm, kind: "text" },
-  "VLM, image examples": { model: vlm, kind: "image" },
-  "VLM, instruction": { model: vlm, kind: "instruction" },
-  "base LLM, text examples": { model: await load(`${root}/weights/llm`), kind: "text" },
-  "untouched SmolLM2, text examples": {
-    model: await load(`${cache}/models/smollm2-135m-instruct`),
-    kind: "text",
-  },
-};
+const vlm = await load(values.model ?? `${root}/weights/vlm`);
+const sources = { "VLM, text examples": { model: vlm, kind: "text" } };
+const choosing = split === "validation";
+const control = values.model !== undefined;
+if (!choosing && !control) {
+  Object.assign(sources, {
+    "VLM, image examples": { model: vlm, kind: "image" },
+    "VLM, instruction": { model: vlm, kind: "instruction" },
+    "base LLM, text examples": { model: await load(`${root}/weights/llm`), kind: "text" },
+    "untouched SmolLM2, text examples": {
+      model: await load(`${cache}/models/smollm2-135m-instruct`),
+      kind: "text",
+    },
+  });
+}
 
 const tasks = TASKS.map((name) => {
   const file = `${root}/tasks/${name}.json`;
@@ -62,12 +66,10 @@ const add = (row) => {
     writeFileSync(values.json, `${JSON.stringify({ split, layers, device: device.info, rows }, null, 1)}\n`);
 };
 
-for (const row of await naming()) add(row);
-const choosing = split === "validation";
+if (!control) for (const row of await naming()) add(row);
 for (const task of tasks) {
   const vectors = {};
   for (const [name, { model, kind }] of Object.entries(sources)) {
-    if (choosing && name !== "VLM, text examples") continue;
     const source = await xpatch.taskSource(model, task, "validation", { kind, count: SHOTS, items: PROMPTS });
     vectors[name] = xpatch.extractTaskVectors(model, source.prompts, { at: source.at, layers });
   }

@@ -1,8 +1,9 @@
 """Stage 4: puts what was trained where the library loads it from: weights/llm and weights/vlm.
 
-    python assemble.py --base DIR --llm DIR --vlm DIR [--layer L]
+    python assemble.py --base DIR --llm DIR --vlm DIR [--layer L] [--untouched DIR]
 
 --layer is the layer of task vectors, chosen on validation items; it is written into the config as the default.
+--untouched writes a control: the same tower on SmolLM2 as it is.
 """
 
 import argparse
@@ -54,12 +55,21 @@ def copy_adapter(source: str, target: str):
     write_json(f"{target}/adapter_config.json", {k: v for k, v in config.items() if v not in (None, {}, [])})
 
 
+def write_vlm(folder: str, vision: str, config: dict, assembly: dict):
+    os.makedirs(folder, exist_ok=True)
+    shutil.copy(f"{vision}/model.safetensors", folder)
+    write_json(f"{folder}/config.json", {**config, "architectures": ["LlavaForConditionalGeneration"], "dtype": "float16"})
+    write_json(f"{folder}/preprocessor_config.json", PROCESSOR)
+    write_json(f"{folder}/assembly.json", assembly)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", required=True)
     parser.add_argument("--llm", required=True)
     parser.add_argument("--vlm", required=True)
     parser.add_argument("--layer", type=int)
+    parser.add_argument("--untouched")
     args = parser.parse_args()
     base = {"name": BASE_NAME, "sha256": tensors_sha256(f"{args.base}/model.safetensors"), "command": "npm run setup -- model"}
     assembly = {"format": "xpatch-assembly", "version": 1, "base": base}
@@ -67,16 +77,14 @@ def main():
     copy_adapter(args.llm, f"{ROOT}/weights/llm")
     write_json(f"{ROOT}/weights/llm/assembly.json", {**assembly, "adapters": ["."]})
 
-    vlm = f"{ROOT}/weights/vlm"
-    copy_adapter(f"{args.vlm}/adapter", f"{vlm}/adapter")
-    shutil.copy(f"{args.vlm}/model.safetensors", vlm)
     config = vlm_config(LlamaConfig.from_pretrained(args.base)).to_dict()
     if args.layer is not None:
         config["text_config"]["task_vector_layer"] = args.layer
-    write_json(f"{vlm}/config.json", {**config, "architectures": ["LlavaForConditionalGeneration"], "dtype": "float16"})
-    write_json(f"{vlm}/preprocessor_config.json", PROCESSOR)
-    write_json(f"{vlm}/assembly.json", {**assembly, "prefix": "language_model.", "adapters": ["../llm", "adapter"],
-                                        "tokens": {str(IMAGE_TOKEN): "<image>"}})
+    vlm = {**assembly, "prefix": "language_model.", "tokens": {str(IMAGE_TOKEN): "<image>"}}
+    copy_adapter(f"{args.vlm}/adapter", f"{ROOT}/weights/vlm/adapter")
+    write_vlm(f"{ROOT}/weights/vlm", args.vlm, config, {**vlm, "adapters": ["../llm", "adapter"]})
+    if args.untouched:
+        write_vlm(args.untouched, args.vlm, config, vlm)
     print("wrote weights/llm and weights/vlm")
 
 

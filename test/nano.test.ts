@@ -105,6 +105,20 @@ describe("exported", () => {
     expect([...files.keys()].at(-1)).toBe("config.json");
   });
 
+  test("numbers of the config keep their kind: transformers refuses 1 for 1.0", async () => {
+    const files = nanoFiles();
+    const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+    const config = decode(files.get("vlm/config.json")!).replace(
+      '"vision_config": {',
+      '"note": "1.0 and \\"2.0\\"", "vision_config": { "initializer_factor": 1.0, "dropout": [0.0, -1e0, 2, 0.5],',
+    );
+    files.set("vlm/config.json", new TextEncoder().encode(config));
+    const text = decode((await exported(nanoFolder(files, "vlm"))).get("config.json")!);
+    expect(text).toContain('"note": "1.0 and \\"2.0\\""');
+    expect(text).toMatch(/"initializer_factor": 1\.0,\s+"dropout": \[\s*0\.0,\s+-1e0,\s+2,\s+0\.5\s*\]/);
+    expect(text).toMatch(/"hidden_size": 48,/);
+  });
+
   test("in f32 weights are merged without rounding, in bf16 rounded once", async () => {
     const [exact, rounded] = [
       await exported("weights/nano/vlm", "f32"),

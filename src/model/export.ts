@@ -4,14 +4,15 @@ import type { Tensor } from "../tensor/tensor.ts";
 import type { StoredUpdate } from "./adapter.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { isObject, type JsonObject } from "./config.ts";
-import type { DecoderConfig } from "./decoder-config.ts";
 import { asFloats, floatBytes } from "./float-chunks.ts";
 import { type FolderSink, jsonFile } from "./folder-sink.ts";
 import { readModelFiles } from "./language-model.ts";
 import { type LowRankUpdate, merged } from "./low-rank.ts";
 import { writeSafetensors } from "./safetensors-writer.ts";
 import { padded, readTensor, type TensorEntry } from "./tensor-entry.ts";
+import type { VisionSetup } from "./vision-setup.ts";
 import { checkWeights } from "./weights.ts";
+import { parseWholeFloats } from "./whole-floats.ts";
 
 /** The dtypes that a model can be written in, by the names of the safetensors format and of PyTorch. */
 export const EXPORT_DTYPES = {
@@ -32,7 +33,7 @@ export interface ExportOptions {
 /** Files that go along as they are. */
 const COPIED = [
   ...["tokenizer.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"],
-  "preprocessor_config.json",
+  ...["preprocessor_config.json", "processor_config.json", "generation_config.json"],
 ];
 
 /**
@@ -72,12 +73,18 @@ export async function exportModel(
     if (text !== undefined) await sink.write(path, textFile(text));
   }
   await sink.write("tokenizer_config.json", jsonFile(await tokenizerConfig(checkpoint)));
-  const processor = await processorConfig(checkpoint, decoder);
-  if (processor) await sink.write("processor_config.json", jsonFile(processor));
-  await sink.write("generation_config.json", jsonFile(await generationConfig(checkpoint, config)));
+  const missing = async (path: string) => (await checkpoint.text(path)) === undefined;
+  if (decoder.vision && (await missing("processor_config.json"))) {
+    await sink.write("processor_config.json", jsonFile(processorConfig(decoder.vision)));
+  }
+  if (await missing("generation_config.json")) {
+    await sink.write("generation_config.json", jsonFile(generationConfig(config)));
+  }
   const most =
     dtype ?? (["f16", "bf16"] as const).find((d) => EXPORT_DTYPES[d].stored === checkpoint.storedDtypes[0]);
-  await sink.write("config.json", jsonFile(withDType(config, EXPORT_DTYPES[most ?? "f32"].torch)));
+  const text = await checkpoint.text("config.json");
+  const whole = text === undefined ? config : parseWholeFloats(text);
+  await sink.write("config.json", jsonFile(withDType(whole, EXPORT_DTYPES[most ?? "f32"].torch)));
 }
 
 /** A tensor's elements, with what adapters add. */
@@ -133,24 +140,17 @@ async function tokenizerConfig(checkpoint: Checkpoint): Promise<JsonObject> {
 }
 
 /** What a LLaVA's processor has to know beside its preprocessor_config.json. */
-async function processorConfig(
-  checkpoint: Checkpoint,
-  { vision }: DecoderConfig,
-): Promise<JsonObject | undefined> {
-  const config = await checkpoint.json("processor_config.json");
-  if (isObject(config) || !vision) return isObject(config) ? config : undefined;
+function processorConfig({ imageToken, tower, keepsClassToken }: VisionSetup): JsonObject {
   return {
     processor_class: "LlavaProcessor",
-    image_token: vision.imageToken,
-    patch_size: vision.tower.patchSize,
-    num_additional_image_tokens: vision.tower.kind === "clip" ? 1 : 0,
-    vision_feature_select_strategy: vision.keepsClassToken ? "full" : "default",
+    image_token: imageToken,
+    patch_size: tower.patchSize,
+    num_additional_image_tokens: tower.kind === "clip" ? 1 : 0,
+    vision_feature_select_strategy: keepsClassToken ? "full" : "default",
   };
 }
 
-async function generationConfig(checkpoint: Checkpoint, config: JsonObject): Promise<JsonObject> {
-  const given = await checkpoint.json("generation_config.json");
-  if (isObject(given)) return given;
+function generationConfig(config: JsonObject): JsonObject {
   const text = isObject(config["text_config"]) ? config["text_config"] : config;
   const ids = ["bos_token_id", "eos_token_id", "pad_token_id"].map((key) => [key, config[key] ?? text[key]]);
   return Object.fromEntries(ids.filter(([, id]) => id !== undefined));

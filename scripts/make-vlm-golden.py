@@ -14,7 +14,8 @@ from goldens import ROOT, run, write_case
 
 PICTURE = "tasks/pictures/twemoji/1f1ec-1f1f7.png"
 TEXT = "Q:<image>\nA:"
-LAYERS = (0, 5, 10, 15, 20, 25, 29)
+# Not the last one: there the first token's thousands cancel, and what is left is rounding. What follows it is checked.
+LAYERS = (0, 5, 10, 15, 20, 25)
 
 
 def main():

@@ -1,6 +1,7 @@
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { checkFolder } from "../src/cli/parity.ts";
 import { readTask } from "../src/cli/task-file.ts";
 import { set } from "../src/patching/edit.ts";
 import { fewShotPrompt } from "../src/patching/few-shot.ts";
@@ -29,6 +30,16 @@ test("what was trained takes at most 25 MB", () => {
   const bytes = files.filter((f) => f.isFile()).reduce((sum, { size }) => sum + size, 0);
   expect(bytes).toBeGreaterThan(10e6);
   expect(bytes).toBeLessThanOrEqual(25e6);
+});
+
+test("the shipped VLM agrees with transformers, which loaded what `xpatch export` made of it", async () => {
+  const { checks, passed, notRun } = await checkFolder("test/fixtures/vlm", await testDevice());
+  expect(checks.filter((check) => !check.passed).map((check) => check.name)).toEqual([]);
+  expect([passed, notRun]).toEqual([true, []]);
+  const names = checks.map((check) => check.name);
+  for (const site of ["projector.out", "resid_post.20", "logits_last", "generate.ids"]) {
+    expect(names).toContain(`case0/${site}`);
+  }
 });
 
 test("the shipped VLM names flags, and names their capitals when patched with the vector of text examples", async () => {

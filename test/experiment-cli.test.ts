@@ -89,8 +89,8 @@ test("a run that is killed twice ends as one that is not, with nothing lost or c
     shots: 2,
     seeds: 2,
     promptSeeds: 1,
-    validationItems: 10,
-    testItems: 20,
+    validationItems: 5,
+    testItems: 10,
   });
   expect(report.plainForwardPasses).toBe(cells.reduce((sum, { cost }) => sum + cost.plainPasses, 0));
   expect(report.forwardPassEquivalents).toBeLessThan(report.plainForwardPasses / 2);

@@ -127,7 +127,10 @@ async function naming() {
       : task.name.startsWith("animal")
         ? "animals"
         : "foods";
-    for (const { input, emoji } of task.items) if (emoji) kinds[kind].set(emoji, input);
+    for (const { input, emoji } of task.items) {
+      // What is an animal and a food counts as an animal.
+      if (emoji && !(kind === "foods" && kinds.animals.has(emoji))) kinds[kind].set(emoji, input);
+    }
   }
   const found = [];
   for (const [kind, names] of Object.entries(kinds)) {

@@ -1,6 +1,7 @@
 """The recipe's own evaluation, in PyTorch, by the protocol of the library (same prompts, same draws, same scoring).
 
-    python evaluate.py --base DIR --llm DIR --vlm DIR --pictures drawings --data DIR     (gates: training drawings)
+    python evaluate.py --base DIR --tower DIR --pictures drawings --data DIR             (gate 1: naming by the tower)
+    python evaluate.py --base DIR --llm DIR --vlm DIR --pictures drawings --data DIR     (gate 2: patching)
     python evaluate.py --base DIR --llm DIR --vlm DIR --pictures validation              (validation items and style)
     python evaluate.py --base DIR --llm DIR --vlm DIR --pictures test --layer L          (once, at the end)
 
@@ -20,6 +21,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from prompts import ROOT, Prompter, concepts, read_tasks
 from render import HELD_OUT
+from tower import Names
 from vision import SIDE, build_vlm, load_vision
 
 LAYERS = range(14, 26)
@@ -54,6 +56,19 @@ def score(items, answers) -> dict:
             "distinct": len({a.strip().lower() for a in answers})}
 
 
+class Vision:
+    """Tower and projector of a folder of stage 2 or 3."""
+
+    def __init__(self, folder: str, llm: LlamaForCausalLM):
+        vlm = build_vlm(llm)
+        load_vision(vlm, {k: v.float() for k, v in load_file(f"{folder}/model.safetensors").items()})
+        self.tower, self.projector = vlm.model.vision_tower.eval(), vlm.model.multi_modal_projector
+
+    def tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pictures [n, 3, SIDE, SIDE] -> [n, 9, width]."""
+        return torch.cat([self.projector(self.tower(x, output_hidden_states=True).hidden_states[-1][:, 1:]) for x in pixels.split(64)])
+
+
 class Evaluator:
     def __init__(self, base: str, llm: str | None, vlm: str | None):
         self.tokenizer = AutoTokenizer.from_pretrained(base)
@@ -61,19 +76,15 @@ class Evaluator:
         model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
         if llm:
             model = PeftModel.from_pretrained(model, llm).merge_and_unload()
-        self.tower = None
-        if vlm:
-            if llm:
-                model = PeftModel.from_pretrained(model, f"{vlm}/adapter").merge_and_unload()
-            whole = build_vlm(model)
-            load_vision(whole, {k: v.float() for k, v in load_file(f"{vlm}/model.safetensors").items()})
-            self.tower, self.projector = whole.model.vision_tower.eval(), whole.model.multi_modal_projector
+        if vlm and llm:
+            model = PeftModel.from_pretrained(model, f"{vlm}/adapter").merge_and_unload()
+        self.vision = Vision(vlm, model) if vlm else None
         self.model = model.eval()
         self.embed = model.get_input_embeddings()
 
     def picture_embeds(self, pixels: torch.Tensor) -> torch.Tensor:
         """`Q:<image>\\nA:` for pictures [n, 3, SIDE, SIDE]: [n, 14, width]."""
-        tokens = torch.cat([self.projector(self.tower(x, output_hidden_states=True).hidden_states[-1][:, 1:]) for x in pixels.split(64)])
+        tokens = self.vision.tokens(pixels)
         rows = lambda text: self.embed(torch.tensor(self.prompter.ids(text))).expand(len(pixels), -1, -1)
         return torch.cat([rows("Q:"), tokens, rows("\nA:")], 1)
 
@@ -158,16 +169,28 @@ def kind_of(emoji: str, tasks) -> str:
     return "animals" if any(i.emoji == emoji for n in ("animal-latin", "animal-young", "animal-class") for i in tasks[n]["items"]) else "foods"
 
 
-def name_pictures(evaluator: Evaluator, pictures, tasks) -> dict:
+def share_named(said, emojis, tasks) -> dict:
+    """Right names by kind of picture."""
     names = concepts(tasks)
-    emojis = list(pictures)
-    embeds = evaluator.picture_embeds(torch.stack([pictures[e] for e in emojis]))
-    said = [n for part in embeds.split(64) for n in evaluator.names(part)]
     result = {}
     for kind in ("flags", "animals", "foods"):
         hits = [s.lower() == names[e].lower() for s, e in zip(said, emojis) if kind_of(e, tasks) == kind]
         result[kind] = {"correct": sum(hits), "total": len(hits), "accuracy": sum(hits) / max(1, len(hits))}
     return result
+
+
+def name_pictures(evaluator: Evaluator, pictures, tasks) -> dict:
+    embeds = evaluator.picture_embeds(torch.stack(list(pictures.values())))
+    return share_named([n for part in embeds.split(64) for n in evaluator.names(part)], pictures, tasks)
+
+
+def name_by_tower(base: str, folder: str, pictures, tasks) -> dict:
+    """The names whose embeddings the image tokens are nearest to, without the language model."""
+    llm = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
+    known = sorted(concepts(tasks).values())
+    names = Names(known, llm.get_input_embeddings().weight, Prompter(AutoTokenizer.from_pretrained(base)))
+    found = names.named(Vision(folder, llm).tokens(torch.stack(list(pictures.values()))))
+    return share_named([known[i] for i in found.tolist()], pictures, tasks)
 
 
 def evaluate_text(evaluator: Evaluator, pool, vectors, layers) -> dict:
@@ -183,6 +206,7 @@ def main():
     parser.add_argument("--base", required=True)
     parser.add_argument("--llm")
     parser.add_argument("--vlm")
+    parser.add_argument("--tower", help="name pictures by a tower of stage 2 alone, and nothing else")
     parser.add_argument("--pictures", choices=["drawings", "validation", "test"], default="validation")
     parser.add_argument("--data")
     parser.add_argument("--layer", type=int, help="instead of the best on these items")
@@ -192,12 +216,15 @@ def main():
     parser.add_argument("--json")
     args = parser.parse_args()
     tasks = {n: t for n, t in read_tasks().items() if not args.tasks or n in args.tasks}
+    pictures = {}
+    if args.vlm or args.tower:
+        pictures = drawing_pictures(args.data) if args.pictures == "drawings" else held_out_pictures(HELD_OUT[args.pictures])
+    if args.tower:
+        print(json.dumps(name_by_tower(args.base, args.tower, pictures, read_tasks())))
+        return
     evaluator = Evaluator(args.base, args.llm, args.vlm)
     layers = [args.layer] if args.layer is not None else list(LAYERS)
     split = "validation" if args.pictures == "drawings" else args.pictures
-    pictures = {}
-    if evaluator.tower is not None:
-        pictures = drawing_pictures(args.data) if args.pictures == "drawings" else held_out_pictures(HELD_OUT[args.pictures])
     report = {"pictures": args.pictures, "naming": name_pictures(evaluator, pictures, read_tasks()) if pictures else None, "tasks": {}}
     print(json.dumps(report["naming"]), flush=True)
     for name, task in tasks.items():

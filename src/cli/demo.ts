@@ -25,16 +25,16 @@ import { readShippedTasks, readTask, TASK_OPTION } from "./task-file.ts";
 import { addDrawOptions, type DrawArguments } from "./task-options.ts";
 
 /** Most items of each part: the whole takes a minute or two on two CPU cores. */
-const EXTRACTION_ITEMS = 16;
-const SWEEP_ITEMS = 24;
-const TEST_ITEMS = 44;
+const EXTRACTION_ITEMS = 12;
+const SWEEP_ITEMS = 20;
+const TEST_ITEMS = 28;
 
 /** Other tasks whose vectors are tried on the same questions, and the items that those come from. */
 const OTHER_TASKS = 2;
 const OTHER_ITEMS = 5;
 
 /** Items whose answers are shown, and how many tokens of them. Scores count the first token only. */
-const SHOWN_ITEMS = 8;
+const SHOWN_ITEMS = 6;
 const SHOWN_TOKENS = 5;
 
 interface Arguments extends CommonArguments, PartArguments, DrawArguments {

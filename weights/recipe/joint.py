@@ -72,7 +72,7 @@ def main():
     parser.add_argument("--tower", required=True, help="folder of stage 2")
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=420)
     parser.add_argument("--images", type=int, default=16, help="pictures in a step")
     parser.add_argument("--texts", type=int, default=2, help="text prompts in a step")
     parser.add_argument("--rank", type=int, default=8)

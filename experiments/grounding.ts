@@ -49,7 +49,7 @@ export const grounding: Experiment = {
       ],
       figures: [retrievalFigure(lab), similarityFigure(lab)],
       tables: [retrievalTable(found), similarityTable(lab, found)],
-      controls: [controlTable(found), foreignTable(lab, found)],
+      controls: [controlTable(found), foreignTable(lab, found)].filter(({ rows }) => rows.length > 0),
     };
   },
 };

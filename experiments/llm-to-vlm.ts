@@ -2,6 +2,7 @@ import type { Task } from "xpatch";
 import { layerPairs } from "./cells/layer-pairs.ts";
 import { accuracyByLayer, llmLayerSweep, type Setup, tasksWith } from "./cells/layer-sweep.ts";
 import { llmSimilarity } from "./cells/llm-similarity.ts";
+import { SPREAD_NOTE } from "./cells/spread.ts";
 import { taskVectors } from "./cells/task-vectors.ts";
 import { CONTROL_NAMES, CONTROLS, controlHits, llmTestPatch, testPatch } from "./cells/test-answers.ts";
 import { validationCells } from "./cells/validation.ts";
@@ -123,7 +124,7 @@ function pairsFigure(lab: Lab): HeatFigure {
     kind: "heat",
     name: "layer-pairs",
     title: "Accuracy by the language model's layer and the layer patched",
-    caption: `${QUERY_NAMES[query]}, mean over ${taskNames(lab)} on validation items, one seed. Of deep models a dozen layers at even distances.`,
+    caption: `${QUERY_NAMES[query]}, mean over ${taskNames(lab)} on validation items, one seed. ${SPREAD_NOTE}`,
     x: "layer patched",
     y: "language model's layer",
     value: "accuracy",

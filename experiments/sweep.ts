@@ -1,6 +1,7 @@
 import type { Task } from "xpatch";
 import { accuracyByLayer, layerSweep, type Setup, setupsOf, tasksWith } from "./cells/layer-sweep.ts";
 import { positionSweep } from "./cells/position-sweep.ts";
+import { SPREAD_NOTE } from "./cells/spread.ts";
 import { validationCells } from "./cells/validation.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
@@ -63,6 +64,8 @@ function bestLayer(lab: Lab, setup: Setup): Best {
 
 interface PositionAccuracy {
   readonly position: string;
+  readonly layers: readonly number[];
+  /** By {@link layers}. */
   readonly byLayer: readonly Estimate[];
   readonly hits: readonly Hits[];
   readonly bestLayer: number;
@@ -86,17 +89,19 @@ function positionAccuracies(lab: Lab): PositionAccuracy[] {
     lab.result(positionSweep({ task: name, query })),
   );
   const [first] = results;
+  const { layers } = first!;
   return first!.positions.map((token, p) => {
-    const hits = first!.layers.map((_, l): Hits => results.map(({ patched }) => [patched[p]![l]!.hits]));
+    const hits = layers.map((_, l): Hits => results.map(({ patched }) => [patched[p]![l]!.hits]));
     const byLayer = hits.map(accuracy);
     const means = byLayer.map(({ mean }) => mean);
     const index = means.indexOf(Math.max(...means));
     const place = PLACES[p] ? `${PLACES[p]} ` : "";
     return {
       position: `${place}${JSON.stringify(token)}`,
+      layers,
       byLayer,
       hits,
-      bestLayer: first!.layers[index]!,
+      bestLayer: layers[index]!,
       best: byLayer[index]!,
     };
   });
@@ -167,12 +172,12 @@ function positionFigure(lab: Lab, positions: readonly PositionAccuracy[]): HeatF
     kind: "heat",
     name: "positions",
     title: "Which token of the text prompt carries the task",
-    caption: `Accuracy of ${QUERY_NAMES[widestQuery(lab)]} validation items under the mean activation at that token.`,
+    caption: `Accuracy of ${QUERY_NAMES[widestQuery(lab)]} validation items under the mean activation at that token, seed 0. ${SPREAD_NOTE}`,
     x: "layer",
     y: "token",
     value: "accuracy",
-    rows: positions.flatMap(({ position, byLayer }) =>
-      byLayer.map(({ mean }, layer) => ({ x: layer, y: position, value: mean })),
+    rows: positions.flatMap(({ position, layers, byLayer }) =>
+      byLayer.map(({ mean }, l) => ({ x: layers[l]!, y: position, value: mean })),
     ),
   };
 }

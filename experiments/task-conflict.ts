@@ -6,6 +6,7 @@ import {
   SCALES,
 } from "./cells/conflict.ts";
 import { nameOf, type Pair, pairsInMeans, pairsOf, type ScoredTwice, withoutPairs } from "./cells/pairs.ts";
+import { SPREAD_NOTE } from "./cells/spread.ts";
 import { validationCells } from "./cells/validation.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
@@ -123,9 +124,9 @@ function layersFigure(lab: Lab): HeatFigure {
     kind: "heat",
     name: "layers",
     title: "Which task wins, by layer and scale",
-    caption: `Accuracy by the patch's task less that by the prompt's, mean over ${pairNames(lab)} on validation items, one seed.`,
+    caption: `Accuracy by the patch's task less that by the prompt's, by the scale of the patched vector; mean over ${pairNames(lab)} on validation items, one seed. ${SPREAD_NOTE}`,
     x: "layer",
-    y: "scale of the patched vector",
+    y: "scale",
     value: "patch − prompt",
     diverging: true,
     rows: askedWays(lab).flatMap((specification) => {

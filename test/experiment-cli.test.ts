@@ -6,6 +6,7 @@ import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { CellRecord } from "../experiments/framework/store.ts";
 import { EXPERIMENTS } from "../experiments/index.ts";
+import { knownLlm } from "../src/cli/session.ts";
 import { randomTask } from "./helpers/lab.ts";
 import { fixtureModel } from "./helpers/model.ts";
 
@@ -122,4 +123,10 @@ test("another setting for the same folder is one line on stderr", () => {
   );
   expect({ status, stdout }).toEqual({ status: 1, stdout: "" });
   expect(stderr).toMatch(/holds a run of another setting.*options\.seeds was 2, now 1/);
+});
+
+test("the language model of the model that comes along is known, however that is named", () => {
+  expect(knownLlm("weights/vlm")).toMatch(/weights[\\/]llm$/);
+  expect(knownLlm(join(root, "weights", "vlm"))).toBe(knownLlm("./weights/vlm"));
+  expect(knownLlm("weights/nano")).toBeUndefined();
 });

@@ -12,9 +12,10 @@ const styles: [string, DeviceOptions][] = [
   ["register", { kernels: "register" }],
   ["workgroup", { kernels: "workgroup" }],
 ];
-/** Matrix-vector kernels reduce in another way where there are no subgroups. */
+/** Where there are no subgroups matrix-vector kernels reduce, and register kernels load rows, in another way. */
 const vectorStyles: typeof styles = [
   ...styles,
+  ["register without subgroups", { kernels: "register", without: ["subgroups"] }],
   ["workgroup without subgroups", { kernels: "workgroup", without: ["subgroups"] }],
 ];
 
@@ -417,18 +418,23 @@ describe("more workgroups than one dispatch dimension holds", () => {
   });
 });
 
-it("gives a row the same bits whatever rows come with it (register kernels)", async () => {
-  const device = await testDevice({ kernels: "register" });
-  await withTensors(device, async () => {
-    const x = matrix(device, [21, 75], {});
-    const weight = toPreferredLayout(matrix(device, [52, 75], { dtype: "f16", seed: 2 }));
-    const parts = [x.rows(0, 1), x.rows(1, 4), x.rows(4, 11), x.rows(11, 21)].map((some) =>
-      linear(some, weight),
-    );
-    const [all, ...some] = await device.read([linear(x, weight), ...parts]);
-    expect(some.flatMap((values) => [...values])).toEqual([...all!]);
-  });
-});
+it.each([
+  ["with", undefined],
+  ["without", ["subgroups"]],
+] as const)(
+  "gives a row the same bits whatever rows come with it (register kernels, %s subgroups)",
+  async (_, without) => {
+    const device = await testDevice({ kernels: "register", without });
+    await withTensors(device, async () => {
+      const x = matrix(device, [41, 75], {});
+      const weight = toPreferredLayout(matrix(device, [52, 75], { dtype: "f16", seed: 2 }));
+      const cuts = [0, 1, 4, 11, 24, 41];
+      const parts = cuts.slice(1).map((end, i) => linear(x.rows(cuts[i]!, end), weight));
+      const [all, ...some] = await device.read([linear(x, weight), ...parts]);
+      expect(some.flatMap((values) => [...values])).toEqual([...all!]);
+    });
+  },
+);
 
 describe("errors", () => {
   it("name the operation and the shapes", async () => {

@@ -5,6 +5,7 @@ import { specifiedQueries } from "../framework/prompts.ts";
 import { combine, randomLike } from "../statistics/vectors.ts";
 import { chosenLayer, patchAt } from "./layer-sweep.ts";
 import { type Pair, type ScoredTwice, scoredTwice, sharedItems } from "./pairs.ts";
+import { spread } from "./spread.ts";
 import { vectorsOf } from "./task-vectors.ts";
 
 /** Factors that the patched vector is multiplied by. */
@@ -29,14 +30,15 @@ export const conflictSweep = defineCell(
   async (lab, params: ConflictParams): Promise<ConflictSweepResult> => {
     const { prompts, items } = await promptsOf(lab, params, "validation");
     const vectors = await vectorsOf(lab, vectorOf(params, params.other));
+    const layers = spread(vectors.length);
     const edits = SCALES.flatMap((scale) =>
-      vectors.map((vector, layer) => patchAt(layer, combine([scale, vector]))),
+      layers.map((layer) => patchAt(layer, combine([scale, vectors[layer]!]))),
     );
     const { patched } = await lab.patchEach(prompts, edits);
     const scores = patched.map((answers) => scoredTwice(items, answers));
     return {
-      layers: [...vectors.keys()],
-      patched: SCALES.map((_, s) => scores.slice(s * vectors.length, (s + 1) * vectors.length)),
+      layers,
+      patched: SCALES.map((_, s) => scores.slice(s * layers.length, (s + 1) * layers.length)),
     };
   },
 );

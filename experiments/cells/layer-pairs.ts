@@ -2,10 +2,8 @@ import type { Modality } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import type { Scored } from "../framework/scored.ts";
 import { patchAt, validationGrid } from "./layer-sweep.ts";
+import { spread } from "./spread.ts";
 import { vectorsOf } from "./task-vectors.ts";
-
-/** Most layers on a side: the patches are as many as its square. */
-const MOST_LAYERS = 12;
 
 export interface LayerPairsResult {
   readonly sources: readonly number[];
@@ -26,9 +24,3 @@ export const layerPairs = defineCell(
     return { sources, targets, patched };
   },
 );
-
-/** All layers, or of a deep model so many at even distances, with the first and the last. */
-export function spread(layers: number): number[] {
-  const count = Math.min(layers, MOST_LAYERS);
-  return Array.from({ length: count }, (_, i) => Math.round((i * (layers - 1)) / Math.max(1, count - 1)));
-}

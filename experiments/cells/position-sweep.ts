@@ -13,6 +13,7 @@ import { defineCell } from "../framework/cell.ts";
 import { specifiedQueries } from "../framework/prompts.ts";
 import type { Scored } from "../framework/scored.ts";
 import { patchAt, validationGrid } from "./layer-sweep.ts";
+import { spread } from "./spread.ts";
 import { rowsOf } from "./task-vectors.ts";
 
 /**
@@ -40,7 +41,7 @@ export const positionSweep = defineCell(
     const task = lab.task(name);
     const specified = { split: "validation", specification: "text", query: "text", seed: 0 } as const;
     const prompts = await specifiedQueries(lab, task, specified);
-    const layers = Array.from({ length: model.config.layers }, (_, layer) => layer);
+    const layers = spread(model.config.layers);
     const places = [
       ...OFFSETS.map((offset) => (prompt: Prompt) => atLastExample(prompt) + offset),
       (prompt: Prompt) => prompt.last,
@@ -66,12 +67,12 @@ export const positionSweep = defineCell(
     lab.spendPasses(prompts, model);
     const vectors = await rowsOf(means);
     const grid = places.map((_, p) =>
-      layers.map((layer) => patchAt(layer, vectors[p * layers.length + layer]!)),
+      layers.map((layer, l) => patchAt(layer, vectors[p * layers.length + l]!)),
     );
     const { patched } = await validationGrid(lab, name, query, grid);
     const [prompt] = prompts;
     return {
-      positions: places.map((place) => prompt!.tokens[place(prompt!)]!),
+      positions: places.map((place) => model.tokenizer.decode([prompt!.ids[place(prompt!)]!])),
       layers,
       patched,
     };

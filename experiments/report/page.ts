@@ -7,18 +7,20 @@ import type { Setting } from "../framework/setting.ts";
 import { writeAtomically } from "../framework/store.ts";
 import type { Figure } from "./figure.ts";
 import { figureSvg } from "./picture.ts";
-import { showCell, type Table } from "./table.ts";
+import { showCell, type Table, type TableCell } from "./table.ts";
 
 const STYLE = `
-body { font: 16px/1.5 Georgia, "DejaVu Serif", serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 Georgia, "DejaVu Serif", serif; color: #222; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2, h3, table, figcaption, .verdict, nav, .setting { font-family: "DejaVu Sans", Verdana, sans-serif; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1.5rem; }
 h3 { font-size: 1rem; margin-bottom: .3rem; }
 table { border-collapse: collapse; font-size: .78rem; margin: .5rem 0 1.5rem; display: block; overflow-x: auto; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .5rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: baseline; }
+th { vertical-align: bottom; } td { white-space: nowrap; } td.prose { white-space: normal; }
+td.number { font-variant-numeric: tabular-nums; } td small { color: #666; font-size: .68rem; }
+summary { font: bold 1rem "DejaVu Sans", Verdana, sans-serif; cursor: pointer; }
 figure { margin: 1.5rem 0; overflow-x: auto; } figure svg { max-width: 100%; height: auto; }
-figcaption { font-size: .82rem; color: #444; }
+figcaption { font-size: .82rem; color: #444; } figcaption::first-letter { text-transform: uppercase; }
 .claim { font-style: italic; }
 .verdict { font-size: .9rem; padding: .6rem .9rem; border-left: 5px solid; background: #f6f6f6; }
 .setting { font-size: .78rem; color: #444; overflow-wrap: anywhere; }
@@ -30,6 +32,9 @@ const VERDICT_COLOURS: Readonly<Record<Outcome, string>> = {
   "does not replicate": "#d55e00",
   "not testable here": "#888888",
 };
+
+/** Rows that a table may have and still be shown unfolded. */
+const MOST_ROWS = 14;
 
 /** Writes report.html: the experiments done so far as one page that needs no other file. */
 export async function writePage(lab: Lab, finished: readonly Finished[]): Promise<void> {
@@ -92,12 +97,13 @@ function introduction(
     ["Computed", spent(costs)],
   ];
   const body = rows
-    .map(([name, value]) => `<tr><th>${escaped(name!)}</th><td>${escaped(value!)}</td></tr>`)
+    .map(([name, value]) => `<tr><th>${escaped(name!)}</th><td class="prose">${escaped(value!)}</td></tr>`)
     .join("\n");
   return `<p>The claims are those of Luo, Darrell and Bar, “Vision-Language Models Create Cross-Modal Task Representations”
 (ICML 2025, arXiv 2410.22330), and some beyond. Accuracies are of one greedy token; brackets are 95 % bootstrap intervals over
-items and seeds, n is items×seeds. Nothing was chosen on test items.</p>
-<div class="setting"><table>${body.replaceAll("<td>", '<td style="white-space: normal">')}</table></div>`;
+items and seeds, n is items×seeds. Nothing was chosen on test items. A claim replicates where these intervals exclude the
+contrary; with few items they are wide, and what does not replicate then may only want more of them.</p>
+<div class="setting"><table>${body}</table></div>`;
 }
 
 function spent(costs: readonly Cost[]): string {
@@ -110,7 +116,7 @@ function spent(costs: readonly Cost[]): string {
 function summary(finished: readonly Finished[]): string {
   const rows = finished.map(({ experiment: { name, claim }, findings: { verdict } }) =>
     [`<a href="#${name}">${name}</a>`, escaped(claim), outcome(verdict.outcome)]
-      .map((cell) => `<td style="white-space: normal">${cell}</td>`)
+      .map((cell) => `<td class="prose">${cell}</td>`)
       .join(""),
   );
   return `<table><tr><th>experiment</th><th>claim</th><th>verdict</th></tr>${rows.map((row) => `<tr>${row}</tr>`).join("\n")}</table>`;
@@ -140,11 +146,19 @@ async function figureElement(experiment: string, figure: Figure): Promise<string
 }
 
 function tableElement({ title, columns, rows }: Table): string {
-  const cell = (value: Table["rows"][number][number]) =>
-    `<td${typeof value === "string" ? "" : ' class="number"'}>${escaped(showCell(value))}</td>`;
-  const body = rows.map((row) => `<tr>${row.map(cell).join("")}</tr>`).join("\n");
+  const body = rows.map((row) => `<tr>${row.map(cellElement).join("")}</tr>`).join("\n");
   const head = columns.map((name) => `<th>${escaped(name)}</th>`).join("");
-  return `<h3>${escaped(title)}</h3>\n<table><tr>${head}</tr>\n${body}</table>`;
+  const table = `<table><tr>${head}</tr>\n${body}</table>`;
+  return rows.length > MOST_ROWS
+    ? `<details><summary>${escaped(title)} (${rows.length} rows)</summary>\n${table}</details>`
+    : `<h3>${escaped(title)}</h3>\n${table}`;
+}
+
+/** An estimate's interval and counts are smaller than its mean. */
+function cellElement(cell: TableCell): string {
+  const text = escaped(showCell(cell));
+  if (typeof cell === "string") return `<td>${text}</td>`;
+  return `<td class="number">${text.replace(/ (.+)$/, " <small>$1</small>")}</td>`;
 }
 
 function outcome(name: Outcome): string {

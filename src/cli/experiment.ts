@@ -1,4 +1,4 @@
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import {
   addCosts,
@@ -19,7 +19,7 @@ import { addExperimentOptions, type ExperimentArguments, labOptions } from "./ex
 import { experimentProgress } from "./experiment-progress.ts";
 import { table } from "./layout.ts";
 import { printResult } from "./output.ts";
-import { shippedLlm, shippedModel, withModel } from "./session.ts";
+import { knownLlm, withModel } from "./session.ts";
 import { readTask } from "./task-file.ts";
 
 export interface ExperimentReport {
@@ -49,7 +49,7 @@ export async function runAndReport(
   const tasks = await Promise.all(args.tasks.map(readTask));
   const options = labOptions(args);
   return withModel(args, async (model) => {
-    using llm = await baseModel(args, model);
+    using llm = await languageModel(args, model);
     const setting = await settingOf({ model, llm, tasks, options });
     const store = Store.open(args.out, setting);
     const lab = new Lab({ model, llm, tasks, options, setting, store, folder: args.out });
@@ -70,12 +70,10 @@ export async function runAndReport(
   });
 }
 
-async function baseModel(
-  args: ExperimentArguments,
+async function languageModel(
+  { model, llm = knownLlm(model) }: ExperimentArguments,
   { device }: PatchableModel,
 ): Promise<PatchableModel | undefined> {
-  const ofShipped = resolve(args.model) === resolve(shippedModel()) ? shippedLlm() : undefined;
-  const llm = args.llm ?? ofShipped;
   return llm === undefined ? undefined : loadModel(llm, { device, accessToken: process.env.HF_TOKEN });
 }
 

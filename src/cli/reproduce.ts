@@ -11,7 +11,7 @@ const EFFORTS: Readonly<Record<"quick" | "standard", Partial<ExperimentArguments
     tasks: ["country-capital", "country-currency"],
     seeds: 1,
     promptSeeds: 1,
-    shots: 3,
+    shots: 2,
     validationItems: 4,
     testItems: 4,
   },

@@ -1,4 +1,4 @@
-import { isAbsolute, relative } from "node:path";
+import { isAbsolute, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
 import type { LoadOptions } from "../model/language-model.ts";
@@ -47,9 +47,9 @@ export function shippedModel(): string {
   return shipped("vlm");
 }
 
-/** The language model that the model that comes along was fine-tuned from. */
-export function shippedLlm(): string {
-  return shipped("llm");
+/** The language model that a model was fine-tuned from, if that is known: of the one that comes with xpatch. */
+export function knownLlm(model: string): string | undefined {
+  return resolve(model) === resolve(shippedModel()) ? shipped("llm") : undefined;
 }
 
 function shipped(folder: "vlm" | "llm"): string {

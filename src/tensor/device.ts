@@ -53,6 +53,8 @@ export interface DeviceInfo {
   /** True for software drivers (lavapipe, SwiftShader, WARP). */
   fallback: boolean;
   features: readonly string[];
+  /** Invocations of a subgroup, if kernels can use subgroups and all have one size. */
+  subgroupSize: number | undefined;
   kernels: KernelStyle;
 }
 
@@ -116,7 +118,8 @@ export class Device {
     const fallback = isFallbackAdapter;
     const kernels = options.kernels ?? (fallback ? "register" : "workgroup");
     const features = [...gpu.features].sort();
-    this.info = { vendor, architecture, device, description, fallback, features, kernels };
+    const subgroupSize = subgroupSizeOf(gpu);
+    this.info = { vendor, architecture, device, description, fallback, features, subgroupSize, kernels };
     this.maxBindingBytes = bindingLimit(gpu, options.maxBindingBytes);
 
     const watch = (what: string) => (error: Promise<GPUError | null>) => this.#watch(what, error);
@@ -316,6 +319,11 @@ export class Device {
     this.#failure = undefined;
     if (failure) throw failure;
   }
+}
+
+function subgroupSizeOf({ features, adapterInfo }: GPUDevice): number | undefined {
+  const { subgroupMinSize, subgroupMaxSize } = adapterInfo;
+  return features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : undefined;
 }
 
 function bindingLimit(gpu: GPUDevice, cap: number | undefined): number {

@@ -9,6 +9,7 @@ import { testDevice } from "./helpers/device.ts";
 
 const styles: [string, DeviceOptions][] = [
   ["register", { kernels: "register" }],
+  ["register without subgroups", { kernels: "register", without: ["subgroups"] }],
   ["workgroup", { kernels: "workgroup" }],
 ];
 

@@ -133,7 +133,7 @@ describe("figures", () => {
         for (const panel of PANELS) expect(svg).toContain(`>${panel}</text>`);
       }
       expect(svg).not.toContain("NaN");
-      expect(await figureSvg(figure)).toBe(svg);
+      expect(await figureSvg(structuredClone(figure))).toBe(svg);
     },
   );
 

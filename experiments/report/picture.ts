@@ -8,8 +8,19 @@ const FONTS = join(dirname(createRequire(import.meta.url).resolve("dejavu-fonts-
 /** Pixels of a PNG for one of the SVG. */
 const ZOOM = 2;
 
-/** A figure as an SVG document. */
-export async function figureSvg(figure: Figure): Promise<string> {
+const drawn = new WeakMap<Figure, Promise<string>>();
+
+/** A figure as an SVG document; drawn once, for its file and for each state of the page. */
+export function figureSvg(figure: Figure): Promise<string> {
+  let svg = drawn.get(figure);
+  if (!svg) {
+    svg = draw(figure);
+    drawn.set(figure, svg);
+  }
+  return svg;
+}
+
+async function draw(figure: Figure): Promise<string> {
   // Loaded when a picture is drawn: they are large, and most commands draw none.
   const { parse, resetSVGDefIds, View } = await import("vega");
   const { compile } = await import("vega-lite");

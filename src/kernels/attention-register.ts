@@ -11,10 +11,11 @@ import {
   loadVector,
   storeVector,
 } from "./attention-call.ts";
+import { SharedLoads } from "./shared-loads.ts";
 
 /**
  * Attention for drivers that run on CPU cores. The invocations of a workgroup are the query heads that share a key head,
- * of neighbouring rows: they walk the same keys, so that every load of keys and values is uniform. Each keeps its own
+ * of neighbouring rows: they walk the same keys, and share the loads of keys and values. Each keeps its own
  * running maximum, sum, and up to 64 dimensions of weighted values in registers; longer heads are shared out over
  * several invocations, which all compute the scores. No barriers.
  */
@@ -37,7 +38,7 @@ export function launchRegister(pass: AttentionPass, { slices, out, stats }: Atte
   kernels[lanes].launch({
     tensors: { q, k, v, segments, out, stats },
     params: { ...params, blocks, slices },
-    constants: { headDim },
+    constants: { headDim, width: SharedLoads.widthOn(q.device, REGISTER_PAIRS) },
     workgroups: blocks * params.kv_heads * slices * parts,
   });
 }
@@ -56,7 +57,8 @@ function registerKernel(lanes: 1 | 4) {
     },
     params: { ...ATTENTION_PARAMS, blocks: "u32", slices: "u32" },
     code({ constants, has }) {
-      const { headDim } = constants as { headDim: number };
+      const { headDim, width } = constants as { headDim: number; width: number };
+      const shared = new SharedLoads(width);
       const { step, vectors } = headSize(headDim, lanes);
       const owned = Math.min(vectors, OWNED_VECTORS);
       const each = (line: (d: number) => string) =>
@@ -64,6 +66,7 @@ function registerKernel(lanes: 1 | 4) {
       const perKey = (line: (i: number) => string, between = "\n") =>
         Array.from({ length: KEYS }, (_, i) => line(i)).join(between);
       return /* wgsl */ `
+${shared.enable}
 ${ATTENTION_HELPERS}
 ${["q", "k", "v"].map((name) => loadVector(name, headDim, lanes)).join("\n")}
 ${storeVector("out", headDim, lanes)}
@@ -72,6 +75,7 @@ fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
+  ${shared.parameter}
 ) {
   let flat = flat_group(group, groups);
   let block = flat % params.blocks;
@@ -99,10 +103,12 @@ ${each((d) => `  var a${d} = vec4f();`)}
   let length = reach.y - reach.x;
   let end = reach.x + length * (slice + 1u) / params.slices;
   for (var j = reach.x + length * slice / params.slices; j < end; j += ${KEYS}u) {
-${perKey((i) => `    let k${i} = min(j + ${i}u, end - 1u) * params.k_row + kv * ${step}u; var s${i} = 0.0;`)}
+${shared.perLoad(KEYS, (i) => `    let k_base${i} = min(j + ${shared.index(i)}, end - 1u) * params.k_row + kv * ${step}u;`)}
+${perKey((i) => `    var s${i} = 0.0;`)}
     for (var d = 0u; d < ${vectors}u; d++) {
       let q = q_vec(q_base, d);
-${perKey((i) => `      s${i} += dot(q, k_vec(k${i}, d));`)}
+${shared.perLoad(KEYS, (i) => `      let k${i} = k_vec(k_base${i}, d);`)}
+${perKey((i) => `      s${i} += dot(q, ${shared.value("k", i)});`)}
     }
     let begin = max(mine.x, j);
     let stop = min(mine.y, min(end, j + ${KEYS}u));
@@ -116,9 +122,11 @@ ${perKey((i) => `    s${i} = select(0.0, decay(s${i} - m), j + ${i}u >= begin &&
 ${each((d) => `    a${d} *= shrink;`)}
     for (var key = j; key < min(j + ${KEYS}u, end); key++) {
       let v_base = key * params.v_row + kv * ${step}u;
+${shared.perLoad(owned, (i) => `      let loaded${i} = v_vec(v_base, min(first_vector + ${shared.index(i)}, ${vectors - 1}u));`)}
+${each((d) => `      let v${d} = ${shared.value("loaded", d)};`)}
       // Keys that only other rows attend to may hold anything, NaN included: keep away from them.
       if (key >= begin && key < stop) {
-${each((d) => `        a${d} = fma(vec4f(s0), v_vec(v_base, first_vector + ${d}u), a${d});`)}
+${each((d) => `        a${d} = fma(vec4f(s0), v${d}, a${d});`)}
       }
       ${perKey((i) => (i + 1 < KEYS ? `s${i} = s${i + 1};` : ""), " ")}
     }

@@ -7,16 +7,15 @@ import {
   type Product,
   productParams,
 } from "./matmul-product.ts";
+import { SharedLoads } from "./shared-loads.ts";
 
 /** Of the vectors that CPU cores compute with. */
 const LANES = 8;
 
 /**
  * Matrix product for drivers that run on CPU cores: each invocation keeps a block of `rows` x 4 * `vectors` outputs in
- * registers, and there is no workgroup memory and no barrier. A load costs such drivers as much as a dozen sums, be it
- * uniform or not, for they make it one lane at a time. The rows of a block are the same for a whole workgroup; where
- * there are subgroups each invocation therefore loads other rows of a, and passes them on. Takes any strides; fastest
- * when four columns of b can be loaded at once.
+ * registers, and there is no workgroup memory and no barrier. The rows of a block are the same for a whole workgroup, which
+ * shares the loads of a. Takes any strides; fastest when four columns of b can be loaded at once.
  */
 interface Block {
   /** Rows per invocation. */
@@ -28,10 +27,10 @@ interface Block {
 }
 
 /** Few rows are bound by loading b; a block for more rows than there are wastes less than another pipeline costs. */
-function blockFor(rows: number, columns: number, windows: boolean, shared: number): Block {
+function blockFor(rows: number, columns: number, windows: boolean, width: number): Block {
   // Each load chooses among the windows of a tensor over the binding limit: few loads, or compiling takes minutes.
   if (windows) return { rows: rows === 1 ? 1 : 4, vectors: 1, lanes: LANES };
-  const most = shared > 1 ? 16 : 8;
+  const most = width > 1 ? 16 : 8;
   return {
     rows: [1, 4, 8].find((n) => rows <= n) ?? most,
     // Rows of b that are far apart in memory are better read in longer pieces.
@@ -41,8 +40,8 @@ function blockFor(rows: number, columns: number, windows: boolean, shared: numbe
 }
 
 interface Variant extends Block {
-  /** Rows of a that one load brings: each invocation of a subgroup loads its own. */
-  shared: number;
+  /** Of {@link SharedLoads}. */
+  width: number;
   batched: boolean;
 }
 
@@ -58,16 +57,14 @@ const kernel = defineKernel({
   },
   params: PRODUCT_PARAMS,
   code({ constants, has }) {
-    const { rows, vectors, lanes, shared, batched } = constants as Variant;
+    const { rows, vectors, lanes, width, batched } = constants as Variant;
     const row = Array.from({ length: rows }, (_, i) => i);
-    const load = Array.from({ length: Math.ceil(rows / shared) }, (_, i) => i);
+    const shared = new SharedLoads(width);
     const vector = Array.from({ length: vectors }, (_, i) => i);
     const each = (line: (r: number, v: number) => string) =>
       row.flatMap((r) => vector.map((v) => line(r, v))).join("\n");
     const perRow = (line: (r: number) => string) => row.map(line).join("\n");
-    const perLoad = (line: (i: number) => string) => load.map(line).join("\n");
-    const loadedRow = (r: number) =>
-      shared > 1 ? `subgroupBroadcast(loaded${Math.floor(r / shared)}, ${r % shared}u)` : `loaded${r}`;
+    const perLoad = (line: (i: number) => string) => shared.perLoad(rows, line);
     const perVector = (line: (v: number) => string) => vector.map(line).join("\n");
 
     const loadB = has("b4")
@@ -86,7 +83,7 @@ const kernel = defineKernel({
         );
     const sums = row.flatMap((r) => vector.map((v) => `sum${r}_${v}`)).join(", ");
     return /* wgsl */ `
-${shared > 1 ? "enable subgroups;" : ""}
+${shared.enable}
 ${batchOffsets(batched)}
 ${finish(has)}
 
@@ -95,7 +92,7 @@ fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
-  ${shared > 1 ? "@builtin(subgroup_invocation_id) subgroup_lane: u32," : ""}
+  ${shared.parameter}
 ) {
   // Row blocks vary fastest, so that neighbouring workgroups find the same columns of b in the cache.
   let row_blocks = (params.rows + ${rows - 1}u) / ${rows}u;
@@ -107,14 +104,13 @@ fn main(
   if (batch >= params.batches) { return; }
 
   // Rows and columns past the end are computed from the last one and not stored: cheaper than a divergent branch.
-${perLoad((i) => `  let row${i} = row + ${i * shared}u${shared > 1 ? " + subgroup_lane" : ""};`)}
-${perLoad((i) => `  var a${i} = a_batch(batch) + min(row${i}, params.rows - 1u) * params.a_row;`)}
+${perLoad((i) => `  var a${i} = a_batch(batch) + min(row + ${shared.index(i)}, params.rows - 1u) * params.a_row;`)}
 ${startB}
 ${each((r, v) => `  var sum${r}_${v} = vec4f();`)}
   for (var k = 0u; k < params.depth; k++) {
 ${loadB}
 ${perLoad((i) => `    let loaded${i} = a_at(a${i}); a${i} += params.a_depth;`)}
-${perRow((r) => `    let x${r} = ${loadedRow(r)};`)}
+${perRow((r) => `    let x${r} = ${shared.value("loaded", r)};`)}
 ${each((r, v) => `    sum${r}_${v} = fma(vec4f(x${r}), w${v}, sum${r}_${v});`)}
   }
 
@@ -134,14 +130,14 @@ export function launchRegister(product: Product): void {
   const params = productParams(product);
   const byFour = loadsByFour(b, -1);
   const windows = [a, b].some(({ storage, device }) => storage.bytes > device.maxBindingBytes);
-  const shared = params.rows === 1 ? 1 : Math.min(out.device.info.subgroupSize ?? 1, LANES);
-  const block = blockFor(params.rows, params.columns, windows, shared);
+  const width = params.rows === 1 ? 1 : SharedLoads.widthOn(out.device, LANES);
+  const block = blockFor(params.rows, params.columns, windows, width);
   const blocks =
     Math.ceil(params.rows / block.rows) * Math.ceil(params.columns / (4 * block.vectors * block.lanes));
   kernel.launch({
     tensors: { a, b: byFour ? undefined : b, b4: byFour ? b : undefined, bias, residual, out },
     params,
-    constants: { ...block, shared, batched: out.rank > 2 },
+    constants: { ...block, width, batched: out.rank > 2 },
     workgroups: params.batches * blocks,
   });
 }

@@ -7,8 +7,9 @@ import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES, seedsOf } from "./framework/prompts.ts";
 import { paperRows } from "./paper.ts";
 import type { BarsFigure } from "./report/figure.ts";
-import { showEstimate, type Table } from "./report/table.ts";
+import { showEstimate, type Table, type TableCell } from "./report/table.ts";
 import { accuracy, accuracyDifference, type Hits } from "./statistics/bootstrap.ts";
+import { mean } from "./statistics/resample.ts";
 
 /** The claim's own case. */
 const CROSS_MODAL: Setup = { specification: "text", query: "image" };
@@ -112,73 +113,48 @@ function methodsTable(lab: Lab, setups: readonly Setup[]): Table {
   return {
     name: "methods",
     title: `Accuracy on test items, mean over ${taskNames(lab)}`,
-    columns: [
-      "query",
-      "specification",
-      "layer",
-      "majority",
-      "no context",
-      "prompt",
-      "patch",
-      "patch − prompt",
-      "distinct answers to the patch",
-    ],
-    rows: setups.map((setup) => {
-      const tasks = inMeans(lab, setup);
-      const { noContext, prompt, patch } = hitsOf(lab, setup, tasks);
-      const { majority, distinct, layers } = meansOf(lab, setup, tasks);
-      return [
-        QUERY_NAMES[setup.query],
-        SPECIFICATION_NAMES[setup.specification],
-        layers,
-        majority,
-        accuracy(noContext),
-        accuracy(prompt),
-        accuracy(patch),
-        accuracyDifference(patch, prompt),
-        distinct,
-      ];
-    }),
+    columns: METHOD_COLUMNS,
+    rows: setups.map((setup) => methodsRow(lab, setup, inMeans(lab, setup))),
   };
 }
 
 function byTaskTable(lab: Lab, setups: readonly Setup[]): Table {
-  return {
-    name: "by-task",
-    title: "The same by task",
-    columns: [
-      "task",
-      "query",
-      "specification",
-      "layer",
-      "majority",
-      "no context",
-      "prompt",
-      "patch",
-      "best constant answer",
-      "distinct answers",
-    ],
-    rows: lab.tasks.flatMap((task) =>
-      setups
-        .filter((setup) => tasksWith(lab, setup, [task]).length > 0)
-        .map((setup) => {
-          const { noContext, prompt, patch } = hitsOf(lab, setup, [task]);
-          const { layer, patched } = lab.result(testPatch({ ...setup, task: task.name }));
-          return [
-            task.name,
-            QUERY_NAMES[setup.query],
-            SPECIFICATION_NAMES[setup.specification],
-            layer,
-            patched[0]!.majority,
-            accuracy(noContext),
-            accuracy(prompt),
-            accuracy(patch),
-            Math.max(...patched.map(({ constant }) => constant)),
-            patched.map(({ distinct }) => distinct).join(", "),
-          ];
-        }),
-    ),
-  };
+  const rows = lab.tasks.flatMap((task) => {
+    const asked = setups.filter((setup) => tasksWith(lab, setup, [task]).length > 0);
+    return asked.map((setup) => [task.name, ...methodsRow(lab, setup, [task])]);
+  });
+  return { name: "by-task", title: "The same by task", columns: ["task", ...METHOD_COLUMNS], rows };
+}
+
+const METHOD_COLUMNS = [
+  "query",
+  "specification",
+  "layer",
+  "majority",
+  "no context",
+  "prompt",
+  "patch",
+  "patch − prompt",
+  "best constant answer",
+  "distinct answers",
+];
+
+/** The means over `tasks`; the last two are of the answers to the patch, the very last one a number a task. */
+function methodsRow(lab: Lab, setup: Setup, tasks: readonly Task[]): TableCell[] {
+  const { noContext, prompt, patch } = hitsOf(lab, setup, tasks);
+  const { majority, constant, distinct, layers } = meansOf(lab, setup, tasks);
+  return [
+    QUERY_NAMES[setup.query],
+    SPECIFICATION_NAMES[setup.specification],
+    layers,
+    majority,
+    accuracy(noContext),
+    accuracy(prompt),
+    accuracy(patch),
+    accuracyDifference(patch, prompt),
+    constant,
+    distinct,
+  ];
 }
 
 function controlsTable(lab: Lab, setups: readonly Setup[]): Table {
@@ -226,8 +202,10 @@ function resultsOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
 
 function meansOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
   const results = resultsOf(lab, setup, tasks);
+  const constants = results.map(({ patched }) => Math.max(...patched.map(({ constant }) => constant)));
   return {
-    majority: results.reduce((sum, { noContext }) => sum + noContext.majority, 0) / results.length,
+    majority: mean(results.map(({ noContext }) => noContext.majority)),
+    constant: mean(constants),
     distinct: results.map(({ patched }) => patched[0]!.distinct).join(", "),
     layers: [...new Set(results.map(({ layer }) => layer))].join(", "),
   };

@@ -15,6 +15,7 @@ import { beside } from "./framework/scored.ts";
 import type { HeatFigure, LinesFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { accuracy, accuracyDifference, type Hits } from "./statistics/bootstrap.ts";
+import { mean } from "./statistics/resample.ts";
 
 type Asked = ConflictParams["specification"];
 
@@ -143,7 +144,7 @@ function layersFigure(lab: Lab): HeatFigure {
             panel: `prompt of ${SPECIFICATION_NAMES[specification]}`,
             x: layer,
             y: scale,
-            value: margins.reduce((sum, margin) => sum + margin, 0) / margins.length,
+            value: mean(margins),
           };
         }),
       );

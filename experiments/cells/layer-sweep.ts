@@ -4,6 +4,7 @@ import type { Lab } from "../framework/lab.ts";
 import { queries, seedsOf } from "../framework/prompts.ts";
 import { type Scored, scored } from "../framework/scored.ts";
 import { accuracy, type Estimate, type Hits } from "../statistics/bootstrap.ts";
+import { mean } from "../statistics/resample.ts";
 import { vectorsOf } from "./task-vectors.ts";
 
 /** Patches from one kind of specification into one kind of query. */
@@ -101,12 +102,11 @@ export function accuracyByLayer(
 export function chosenLayer(lab: Lab, setup: Setup, task: Task, sweep: Sweep = layerSweep): number {
   const tasks = lab.options.layerBy === "task" ? [task] : tasksWith(lab, setup, lab.tasksInMeans);
   const sweeps = tasks.map(({ name }) => lab.result(sweep({ ...setup, task: name })));
-  const mean = (l: number) => {
-    const ofTask = sweeps.map(({ patched }) => average(patched.map((byLayer) => byLayer[l]!.accuracy)));
-    return average(ofTask);
-  };
   const { layers } = sweeps[0]!;
-  const means = layers.map((_, l) => mean(l));
+  const means = layers.map((_, l) => {
+    const ofTask = sweeps.map(({ patched }) => mean(patched.map((byLayer) => byLayer[l]!.accuracy)));
+    return mean(ofTask);
+  });
   return layers[means.indexOf(Math.max(...means))]!;
 }
 
@@ -130,8 +130,4 @@ export function setupsOf(lab: Lab): Setup[] {
     (["text", "image", "instruction"] as const).map((specification): Setup => ({ specification, query })),
   );
   return all.filter((setup) => tasksWith(lab, setup).length > 0);
-}
-
-function average(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

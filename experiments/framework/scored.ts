@@ -1,4 +1,5 @@
 import { isCorrect, type Score, scoreAnswers, type TaskItem } from "xpatch";
+import { mean } from "../statistics/resample.ts";
 
 /** Answers of one token to items, by the rule of Luo et al. 2025, with what a constant answer would get. */
 export interface Scored extends Pick<Score, "accuracy" | "distinct" | "majority" | "constant"> {
@@ -23,7 +24,7 @@ export function answered(items: readonly TaskItem[], answers: readonly string[])
 /** What stands beside an accuracy over tasks: the mean majority baseline, and the distinct answers of each task. */
 export function beside(scores: readonly Scored[]): { majority: number; distinct: string } {
   return {
-    majority: scores.reduce((sum, { majority }) => sum + majority, 0) / scores.length,
+    majority: mean(scores.map(({ majority }) => majority)),
     distinct: scores.map(({ distinct }) => distinct).join(", "),
   };
 }

@@ -23,7 +23,7 @@ figure { margin: 1.5rem 0; overflow-x: auto; } figure svg { max-width: 100%; hei
 figcaption { font-size: .82rem; color: #444; } figcaption::first-letter { text-transform: uppercase; }
 .claim { font-style: italic; }
 .verdict { font-size: .9rem; padding: .6rem .9rem; border-left: 5px solid; background: #f6f6f6; }
-.setting { font-size: .78rem; color: #444; overflow-wrap: anywhere; }
+.setting { font-size: .78rem; color: #444; overflow-wrap: anywhere; } .setting th { vertical-align: baseline; white-space: nowrap; }
 `;
 
 const VERDICT_COLOURS: Readonly<Record<Outcome, string>> = {

@@ -36,7 +36,7 @@ export function addExperimentOptions(command: Command): Command {
       "of these, how many test prompts are made with (default: all)",
       wholeNumber(1),
     )
-    .option("--shots <n>", "examples in a prompt", wholeNumber(1), 5)
+    .option("--shots <n>", "examples in a prompt; a task vector sees all but the last", wholeNumber(2), 5)
     .addOption(
       new Option("--template <text>", "one example; the query is what comes before {y}")
         .argParser(escapedText)

@@ -7,7 +7,13 @@ import { afterAll, describe, expect, test, vi } from "vitest";
 import { cacheFolder } from "../src/platform/node-cache.ts";
 
 /** Pages whose `ts` blocks, one after the other, are a program; a line `// → …` is what the program prints next. */
-const PROGRAMS = ["README.md", "docs/patching.md", "docs/kernels.md", "docs/checkpoints.md"];
+const PROGRAMS = [
+  "README.md",
+  "docs/tutorial.md",
+  "docs/patching.md",
+  "docs/kernels.md",
+  "docs/checkpoints.md",
+];
 
 const SMOLLM2 = join(cacheFolder(), "models", "smollm2-135m-instruct");
 

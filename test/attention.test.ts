@@ -9,7 +9,6 @@ import { testDevice } from "./helpers/device.ts";
 
 const styles: [string, DeviceOptions][] = [
   ["register", { kernels: "register" }],
-  ["register without subgroups", { kernels: "register", without: ["subgroups"] }],
   ["workgroup", { kernels: "workgroup" }],
 ];
 
@@ -297,6 +296,21 @@ describe.each(styles)("attention, %s kernels", (_style, options) => {
     expectClose(await out.read(), reference(c, x, 0.5).out);
   });
 });
+
+it.each([6, 64, 256])(
+  "gives the same bits without subgroups, heads of %i (register kernels)",
+  async (headDim) => {
+    const c: Case = { rows: 13, keys: 29, prefixKeys: 11, heads: 6, kvHeads: 2, headDim };
+    const x = randomValues(c, randomSegments(c, 3), 4);
+    const bits: number[][] = [];
+    for (const without of [[], ["subgroups"]] as const) {
+      const device = await testDevice({ kernels: "register", without });
+      using out = device.scope(() => attention(tensors(device, c, x), { headDim, scale: 0.3 }));
+      bits.push([...(await out.read())]);
+    }
+    expect(bits[1]).toEqual(bits[0]);
+  },
+);
 
 describe("attention arguments", () => {
   it("takes no rows", async () => {

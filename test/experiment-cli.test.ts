@@ -125,8 +125,18 @@ test("another setting for the same folder is one line on stderr", () => {
   expect(stderr).toMatch(/holds a run of another setting.*options\.seeds was 2, now 1/);
 });
 
-test("the language model of the model that comes along is known, however that is named", () => {
-  expect(knownLlm("weights/vlm")).toMatch(/weights[\\/]llm$/);
+test("the model that comes along has its language model beside it, unless another is named", () => {
+  const run = (...more: string[]) => {
+    // One task: nothing to conflict, so nothing is computed.
+    const out = join(folder, `beside-${more.length}`);
+    const given = ["task-conflict", "--tasks", args[3]!.split(",")[0]!, "--out", out, "--json", ...more];
+    const cli = [join(root, "dist", "cli", "main.js"), "experiment", ...given];
+    const { status, stdout, stderr } = spawnSync(process.execPath, cli, { cwd: root, encoding: "utf8" });
+    expect(status, stderr).toBe(0);
+    return JSON.parse(stdout).setting;
+  };
+  expect(run()).toMatchObject({ model: { name: "vlm" }, llm: { name: "llm" } });
+  expect(run("--llm", "test/fixtures/llama/model")).toMatchObject({ llm: { name: "model" } });
   expect(knownLlm(join(root, "weights", "vlm"))).toBe(knownLlm("./weights/vlm"));
   expect(knownLlm("weights/nano")).toBeUndefined();
 });

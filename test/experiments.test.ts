@@ -179,6 +179,13 @@ describe("runs", () => {
     const file = join(root, "run", "cells.jsonl");
     const before = readFileSync(file, "utf8");
     const report = readFileSync(join(root, "run", "report.html"), "utf8");
+    // Long tables are folded, and only they.
+    const tables = [...report.matchAll(/(<\/h3>|<\/summary>)\n<table>(.*?)<\/table>/gs)];
+    const rows = (body: string) => body.split("<tr>").length - 2;
+    const folded = tables.filter(([, before]) => before === "</summary>").map(([, , body]) => rows(body!));
+    const open = tables.filter(([, before]) => before === "</h3>").map(([, , body]) => rows(body!));
+    expect([Math.min(...folded) > 14, Math.max(...open) <= 14]).toEqual([true, true]);
+    expect(folded.length).toBeGreaterThan(0);
     const seen: (number | undefined)[] = [];
     await runExperiments(await openLab(join(root, "run"), model, tasks), EXPERIMENTS, ({ secondsLeft }) =>
       seen.push(secondsLeft),

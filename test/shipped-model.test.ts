@@ -1,6 +1,9 @@
-import { readdirSync, statSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { layerSweep } from "../experiments/cells/layer-sweep.ts";
+import { positionSweep } from "../experiments/cells/position-sweep.ts";
 import { checkFolder } from "../src/cli/parity.ts";
 import { readTask } from "../src/cli/task-file.ts";
 import { set } from "../src/patching/edit.ts";
@@ -12,6 +15,7 @@ import { taskSource } from "../src/patching/specification.ts";
 import { picturedItemsOf } from "../src/patching/task.ts";
 import { extractTaskVectors } from "../src/patching/task-vectors.ts";
 import { testDevice } from "./helpers/device.ts";
+import { OPTIONS, openLab } from "./helpers/lab.ts";
 
 /** Validation items only: a test must not be a reason to look at the test style. */
 const FLAGS = 24;
@@ -63,4 +67,23 @@ test("the shipped VLM names flags, and names their capitals when patched with th
   const patched = await right(model.generate(queries, { maxNewTokens: 1, edits }));
   expect(unpatched).toBeLessThanOrEqual(1);
   expect(patched).toBeGreaterThanOrEqual(FLAGS / 2);
+});
+
+test("the sweep over tokens, of some layers of a deep model, has the layer sweep's answers at the delimiter", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "xpatch-tokens-"));
+  using model = await loadModel("weights/vlm", { device: await testDevice() });
+  try {
+    const task = await readTask("country-capital");
+    const lab = await openLab(folder, model, [task], { ...OPTIONS, seeds: 1, shots: 3, validationItems: 3 });
+    const about = { task: task.name, query: "text" } as const;
+    const tokens = await lab.run(positionSweep(about));
+    const byLayer = (await lab.run(layerSweep({ ...about, specification: "text" }))).patched[0]!;
+    expect([tokens.layers.length, tokens.layers.at(-1)]).toEqual([12, model.config.layers - 1]);
+    expect(tokens.positions.slice(2, 4)).toEqual(["A", ":"]);
+    const hits = tokens.patched[3]!.map((scored) => scored.hits);
+    expect(hits).toEqual(tokens.layers.map((layer) => byLayer[layer]!.hits));
+    expect(new Set(hits).size).toBeGreaterThan(1);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });

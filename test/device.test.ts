@@ -117,6 +117,35 @@ describe("memory", () => {
     expect(hostAfter - hostBefore).toBeLessThan(2 ** 20);
   });
 
+  it("is used again in the same order, whatever order it came back in", async () => {
+    const device = await testDevice();
+    const run = () =>
+      device.scope(() => {
+        const x = device.zeros([40]);
+        return mul(add(x, x), add(x, 1));
+      });
+    run().dispose();
+    const { bindGroups } = device.counters;
+    // Leaves the buffers of that size free in another order than it found them.
+    const held = Array.from({ length: 6 }, () => device.zeros([40]));
+    for (const i of [3, 0, 5, 1, 4, 2]) held[i]!.dispose();
+    run().dispose();
+    expect(device.counters.bindGroups).toBe(bindGroups);
+    await device.sync();
+  });
+
+  it("of bind groups is bounded, and what is given up is made again", async () => {
+    const device = await testDevice();
+    const tensors = Array.from({ length: 130 }, (_, i) => device.tensor([i]));
+    for (const a of tensors) for (const b of tensors) add(a, b).dispose();
+    const named = tensors.map(({ storage }) => storage.bindGroups.size);
+    expect(Math.max(...named)).toBeGreaterThan(100);
+    expect(named.reduce((total, n) => total + n, 0)).toBeLessThan(2 * 8192 + 130);
+    const sums = tensors.map((a) => add(a, tensors[1]!));
+    expect((await device.read(sums)).map(([value]) => value)).toEqual(tensors.map((_, i) => i + 1));
+    for (const tensor of [...tensors, ...sums]) tensor.dispose();
+  });
+
   it("goes back to the driver by trim", async () => {
     const device = await testDevice();
     device.zeros([1000]).dispose();

@@ -1,3 +1,4 @@
+import type { Device } from "../tensor/device.ts";
 import { isFloat } from "../tensor/dtype.ts";
 import { DTypeError, ShapeError } from "../tensor/errors.ts";
 import { apply, type Operation } from "../tensor/operation.ts";
@@ -47,6 +48,14 @@ const matmulOperation: Operation<Record<never, never>> = {
 export function launchProduct(product: Product): void {
   if (product.out.device.info.kernels === "register") launchRegister(product);
   else if (!launchMatvec(product)) launchWorkgroup(product);
+}
+
+/**
+ * Whether a row of a product has the same bits whatever the number of rows computed with it: register kernels add up in
+ * the order of the depth, all of them; those for GPUs share out a single row in another way than many.
+ */
+export function rowsAreIndependent(device: Device): boolean {
+  return device.info.kernels === "register";
 }
 
 /** @throws DTypeError unless all are f32, f16 or bf16. */

@@ -1,5 +1,6 @@
 import { attention } from "../kernels/attention.ts";
 import { attentionMix, attentionPattern, attentionScores } from "../kernels/attention-pattern.ts";
+import { concat } from "../kernels/concat.ts";
 import { rope } from "../kernels/rope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Linear } from "./linear.ts";
@@ -42,6 +43,17 @@ export function* attend(
   const q = rotate(yield* at.pass("q", w.q.apply(x))); // [rows, heads * headDim]
   const k = rotate(yield* at.pass("k", w.k.apply(x))); // [rows, kvHeads * headDim]
   const v = yield* at.pass("v", w.v.apply(x));
+
+  if (pass.parts.length > 1) {
+    const cut = (t: Tensor, end: number, { rows }: Pass) => t.rows(end - rows.length, end);
+    let end = 0;
+    const parts = pass.parts.map((part) => {
+      end += part.rows.length;
+      const keys = part.keys.use(layer, { k: cut(k, end, part), v: cut(v, end, part) });
+      return attention({ q: cut(q, end, part), ...keys, segments: part.segments(rule) }, { headDim, scale });
+    });
+    return concat(parts); // [rows, heads * headDim]
+  }
   const keys = pass.keys.use(layer, { k, v });
   const segments = pass.segments(rule);
 

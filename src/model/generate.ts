@@ -1,14 +1,15 @@
 import { PromptError } from "../tensor/errors.ts";
-import { forward, layers, unembed } from "./forward.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { computeStep, type GenerationStep } from "./generation-step.ts";
 import { KvCache } from "./key-store.ts";
 import type { Network } from "./network.ts";
 import { Pass } from "./pass.ts";
 import { checkContext, type Prompt } from "./prompt.ts";
 import { RowMap } from "./rows.ts";
 import { greedy, type Sampler } from "./sampling.ts";
-import { NO_VISITOR, type Visitor } from "./sites.ts";
+import { SharedSteps } from "./shared-steps.ts";
+import { NO_VISITOR, type SiteName, type Visitor, type Walk } from "./sites.ts";
 import { firstImages } from "./vision-setup.ts";
-import { drive } from "./walk.ts";
 
 export interface GenerateTokensOptions {
   maxNewTokens: number;
@@ -20,7 +21,7 @@ export interface GenerateTokensOptions {
 }
 
 /** The tokens of one step: `ids[i]` continues sequence `sequences[i]`; sequences that have ended are left out. */
-export interface GenerationStep {
+export interface NewTokens {
   readonly sequences: readonly number[];
   readonly ids: readonly number[];
 }
@@ -35,13 +36,16 @@ export async function* generateTokens(
   network: Network,
   prompts: readonly Prompt[],
   { maxNewTokens, stopIds = new Set(), sampler = greedy, visitor = NO_VISITOR }: GenerateTokensOptions,
-): AsyncGenerator<GenerationStep, void, void> {
+): AsyncGenerator<NewTokens, void, void> {
   if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
     throw new PromptError(`generate: expected maxNewTokens to be a whole number >= 1, found ${maxNewTokens}`);
   }
   for (const prompt of prompts) checkContext(prompt.length + maxNewTokens, network.config.context);
   const { device } = network;
   const memory = device.openScope();
+  const uses = (site: SiteName) => visitor.uses(site);
+  const shared = visitor === NO_VISITOR ? SharedSteps.of(network) : undefined;
+  shared?.join();
   try {
     // The last token of a sequence is never fed back, so it needs no place.
     const capacities = prompts.map((p) => p.length + maxNewTokens - 1);
@@ -51,17 +55,13 @@ export async function* generateTokens(
     let previous: readonly number[] = [];
     for (let step = 0; step < maxNewTokens && rows.length > 0; step++) {
       cache.extend(rows);
-      const logits = memory.enter(() =>
-        device.scope(() => {
-          const pass = new Pass(device.currentScope!, device, rows, cache, (site) => visitor.uses(site), {
-            firstImages: images,
-          });
-          const walk = step === 0 ? forward(network, prompts, pass) : continueFrom(network, previous, pass);
-          return drive(walk, visitor)!;
-        }),
-      );
-      const ids = await sampler(logits);
-      logits.dispose();
+      const next: GenerationStep = {
+        rows: rows.length,
+        pass: () => new Pass(device.currentScope!, device, rows, cache, uses, { firstImages: images }),
+        embed: (pass) => (step === 0 ? network.embed(prompts, pass) : embedTokens(network, previous, pass)),
+        sampler,
+      };
+      const ids = shared ? await shared.run(next) : await computeStep(network, next, visitor);
       const sequences = rows.spans.map((span) => span.sequence);
       yield { sequences, ids: [...ids] };
 
@@ -75,12 +75,12 @@ export async function* generateTokens(
       );
     }
   } finally {
+    shared?.leave();
     memory.dispose();
   }
 }
 
-function* continueFrom(network: Network, ids: readonly number[], pass: Pass) {
+function embedTokens(network: Network, ids: readonly number[], pass: Pass): Walk<Tensor> {
   const tokens = network.device.tensor(Uint32Array.from(ids), { dtype: "u32" });
-  const embedded = yield* network.embedTokens(tokens, pass.sites());
-  return yield* unembed(network, yield* layers(network, embedded, pass), pass, "last");
+  return network.embedTokens(tokens, pass.sites());
 }

@@ -25,6 +25,8 @@ export function slidingWindow(window: number): AttentionRule {
 }
 
 export interface PassOptions {
+  /** The pass joins these; see {@link Pass.joined}. */
+  parts?: readonly Pass[];
   /** The pass is over the first rows of this one and shares its tables. */
   parent?: Pass;
   /** Goes in front of its sites' names. */
@@ -39,6 +41,8 @@ export class Pass {
   readonly rows: RowMap;
   readonly keys: KeyStore;
   readonly inUse: SiteFilter;
+  /** The passes that this one joins, in the order of its rows, each with keys of its own; else only itself. */
+  readonly parts: readonly Pass[];
   /** u32 [rows] */
   readonly positions: Tensor;
   readonly #scope: Scope;
@@ -59,6 +63,7 @@ export class Pass {
     this.rows = rows;
     this.keys = keys;
     this.inUse = inUse;
+    this.parts = options.parts ?? [this];
     this.#scope = scope;
     this.#options = options;
     this.positions = scope.enter(
@@ -69,6 +74,23 @@ export class Pass {
           { dtype: "u32" },
         ),
     );
+  }
+
+  /**
+   * One pass over the rows of several, none of which has sites in use. Attention goes through each by itself, so every row
+   * attends to what it would have attended to alone, and all else is computed together.
+   */
+  static joined(parts: readonly Pass[]): Pass {
+    let row = 0;
+    let sequence = 0;
+    const spans = parts.flatMap(({ rows }) => {
+      const moved = rows.spans.map((span) => ({ ...span, sequence: sequence++, row: row + span.row }));
+      row += rows.length;
+      return moved;
+    });
+    const rows = new RowMap(spans);
+    const [{ device, inUse }, scope] = [parts[0]!, parts[0]!.#scope];
+    return new Pass(scope, device, rows, new PassKeys(rows), inUse, { parts });
   }
 
   /** One more than the last position. */

@@ -2,6 +2,7 @@ import { generateTokens } from "../model/generate.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import { createSampler, type SamplingOptions } from "../model/sampling.ts";
+import { NO_VISITOR } from "../model/sites.ts";
 import type { Edit } from "./edit.ts";
 import { batchOf } from "./site-targets.ts";
 import { resolveEdits, Watcher } from "./watcher.ts";
@@ -50,7 +51,8 @@ export async function generate(
       resolveEdits(edits, model.sites, device, batchOf(prompts), maxNewTokens - 1),
     );
     const watcher = new Watcher(resolved, {});
-    const options = { maxNewTokens, stopIds: stops, sampler: createSampler(sampling), visitor: watcher };
+    const visitor = edits.length > 0 ? watcher : NO_VISITOR; // what nobody watches may share its steps
+    const options = { maxNewTokens, stopIds: stops, sampler: createSampler(sampling), visitor };
     for await (const { sequences, ids } of generateTokens(network, prompts, options)) {
       sequences.forEach((sequence, i) => {
         const id = ids[i]!;

@@ -36,4 +36,5 @@ export const platform: Platform = {
   openFile,
   cachedModel: () => undefined,
   waitForDriver: (promise) => promise, // the browser's GPU process does the waiting
+  collectGarbage: () => {}, // and counts what it holds
 };

@@ -29,6 +29,8 @@ export interface Platform {
   requestAdapter(request: AdapterRequest): Promise<GPUAdapter>;
   /** Waits for work of a software driver without taking the cores that it computes on. */
   waitForDriver<T>(promise: Promise<T>): Promise<T>;
+  /** Gives back what dropped WebGPU objects hold, where that does not happen in time by itself. */
+  collectGarbage(): void;
   /** Opens a file of a local folder. Throws CheckpointError in a browser. */
   openFile(path: string): Promise<ByteSource>;
   /** The folder where set-up puts a model of this name, whether it is there or not; undefined in a browser. */

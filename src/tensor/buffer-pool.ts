@@ -24,7 +24,8 @@ export interface PoolStatistics {
 const STORAGE_USAGE = 0x80 | 0x04 | 0x08; // STORAGE | COPY_SRC | COPY_DST; GPUBufferUsage is no global in Node
 
 /**
- * Reuses buffers by size class. Handing a buffer on while commands that use it are still queued is safe: a queue
+ * Reuses buffers by size class, the oldest first: which buffers a computation gets then depends on its sizes and on what
+ * else is alive, not on the order in which earlier ones gave theirs back, and bind groups are met again. Handing a buffer on while commands that use it are still queued is safe: a queue
  * runs in order. Only writes from the host jump ahead of unsubmitted commands; `lastUse` guards those.
  */
 export class BufferPool {
@@ -32,6 +33,7 @@ export class BufferPool {
   readonly #maxBytes: number;
   readonly #onErrors: (error: Promise<GPUError | null>) => void;
   readonly #onDestroy: (storage: Storage) => void;
+  /** By size; in each list the oldest last. */
   readonly #free = new Map<number, Storage[]>();
   readonly #statistics: PoolStatistics = { liveBuffers: 0, liveBytes: 0, freeBuffers: 0, freeBytes: 0 };
   #nextId = 0;
@@ -88,7 +90,7 @@ export class BufferPool {
     this.#statistics.freeBuffers++;
     this.#statistics.freeBytes += storage.bytes;
     const list = this.#free.get(storage.bytes);
-    if (list) list.push(storage);
+    if (list) list.splice(list.findLastIndex((other) => other.id > storage.id) + 1, 0, storage);
     else this.#free.set(storage.bytes, [storage]);
   }
 

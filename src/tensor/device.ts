@@ -124,7 +124,13 @@ export class Device {
 
     const watch = (what: string) => (error: Promise<GPUError | null>) => this.#watch(what, error);
     this.recorder = new Recorder(gpu, watch("a batch of commands"));
-    this.pipelines = new PipelineCache(gpu, this.recorder.parameterLayout, watch("compiling a kernel"));
+    this.pipelines = new PipelineCache(
+      gpu,
+      this.recorder.parameterLayout,
+      watch("compiling a kernel"),
+      // GPUs' drivers keep little for a group, and a collection halts a large program.
+      fallback ? platform.collectGarbage : () => {},
+    );
     this.pool = new BufferPool(gpu, gpu.limits.maxBufferSize, watch("allocating a buffer"), (storage) =>
       this.pipelines.forget(storage),
     );

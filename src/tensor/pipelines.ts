@@ -8,8 +8,18 @@ export interface BoundBuffer {
   window?: { offset: number; size: number };
 }
 
-/** Far more than a steady state needs; a bound so that ever-changing shapes cannot grow the cache for ever. */
-const MAX_GROUPS = 16_384;
+/**
+ * Far more than a steady state needs; a bound so that ever-changing shapes cannot grow the cache for ever. Lavapipe maps
+ * memory for every group, of which Linux gives a process 65,530 pieces.
+ */
+const MAX_GROUPS = 8192;
+/** Groups given up between two collections of garbage: only then does the driver get them back. */
+const GIVEN_UP = 2048;
+
+interface CachedGroup {
+  readonly group: GPUBindGroup;
+  readonly storages: readonly Storage[];
+}
 
 /** Caches layouts, pipelines and bind groups; in a steady state a dispatch creates no WebGPU object at all. */
 export class PipelineCache {
@@ -18,17 +28,23 @@ export class PipelineCache {
   readonly #onErrors: (error: Promise<GPUError | null>) => void;
   readonly #layouts = new Map<string, { buffers: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
   readonly #pipelines = new Map<string, GPUComputePipeline>();
-  readonly #groups = new Map<string, GPUBindGroup>();
+  /** By what they bind; the one unused for longest first. */
+  readonly #groups = new Map<string, CachedGroup>();
+  readonly #collectGarbage: () => void;
+  #givenUp = 0;
+  /** Bind groups made so far. */
   bindGroupCount = 0;
 
   constructor(
     gpu: GPUDevice,
     parameterLayout: GPUBindGroupLayout,
     onErrors: (error: Promise<GPUError | null>) => void,
+    collectGarbage: () => void,
   ) {
     this.#gpu = gpu;
     this.#parameterLayout = parameterLayout;
     this.#onErrors = onErrors;
+    this.#collectGarbage = collectGarbage;
   }
 
   get pipelineCount(): number {
@@ -56,27 +72,37 @@ export class PipelineCache {
     for (const { storage, window } of buffers) {
       key += window ? ` ${storage.id}+${window.offset}:${window.size}` : ` ${storage.id}`;
     }
-    let group = this.#groups.get(key);
-    if (!group) {
-      if (this.#groups.size >= MAX_GROUPS) this.#groups.clear();
-      group = this.#gpu.createBindGroup({
+    let cached = this.#groups.get(key);
+    if (cached) {
+      this.#groups.delete(key);
+    } else {
+      if (this.#groups.size >= MAX_GROUPS) this.#giveUp(this.#groups.keys().next().value!);
+      const group = this.#gpu.createBindGroup({
         layout: this.#layout(modes).buffers,
         entries: buffers.map(({ storage, window }, binding) => ({
           binding,
           resource: { buffer: storage.buffer, ...window },
         })),
       });
-      this.#groups.set(key, group);
-      for (const { storage } of buffers) storage.bindGroups.add(key);
+      cached = { group, storages: buffers.map(({ storage }) => storage) };
+      for (const storage of cached.storages) storage.bindGroups.add(key);
       this.bindGroupCount++;
     }
-    return group;
+    this.#groups.set(key, cached);
+    return cached.group;
   }
 
   /** Drops the bind groups of a buffer that is about to be destroyed. */
   forget(storage: Storage): void {
-    for (const key of storage.bindGroups) this.#groups.delete(key);
-    storage.bindGroups.clear();
+    for (const key of storage.bindGroups) this.#giveUp(key);
+  }
+
+  #giveUp(key: string): void {
+    for (const storage of this.#groups.get(key)!.storages) storage.bindGroups.delete(key);
+    this.#groups.delete(key);
+    if (++this.#givenUp < GIVEN_UP) return;
+    this.#givenUp = 0;
+    this.#collectGarbage();
   }
 
   #layout(modes: string): { buffers: GPUBindGroupLayout; pipeline: GPUPipelineLayout } {

@@ -1,3 +1,6 @@
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { copy } from "../src/kernels/copy.ts";
@@ -7,7 +10,7 @@ import type { Prompt } from "../src/model/prompt.ts";
 import { siteNames } from "../src/model/site-shapes.ts";
 import { readTensor } from "../src/model/tensor-entry.ts";
 import { addVector, type Edit, scale, set, zero } from "../src/patching/edit.ts";
-import type { PatchableModel } from "../src/patching/model.ts";
+import { loadModel, type PatchableModel } from "../src/patching/model.ts";
 import type { Positions } from "../src/patching/positions.ts";
 import { resume } from "../src/patching/resume.ts";
 import type { RunOptions } from "../src/patching/run.ts";
@@ -16,6 +19,7 @@ import { bf16Value } from "../src/tensor/dtype.ts";
 import { PromptError, SiteError } from "../src/tensor/errors.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
+import { testDevice } from "./helpers/device.ts";
 import { fixtureModel, randomIds, readAll } from "./helpers/model.ts";
 
 const CLOSE = { atol: 1e-5, rtol: 1e-5 };
@@ -391,6 +395,27 @@ describe("a walk", () => {
     expect(() => expectClose(logits.b, unpatched, CLOSE)).toThrow();
     expect(passed).toEqual(sites.map((site) => `${site} ${site}`));
   });
+});
+
+test("a walk that is suspended is not disturbed by runs over more positions", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "xpatch-context-"));
+  cpSync("test/fixtures/llama-gqa-tied/model", folder, { recursive: true });
+  const config = join(folder, "config.json");
+  const long = { ...JSON.parse(readFileSync(config, "utf8")), max_position_embeddings: 1024 };
+  writeFileSync(config, JSON.stringify(long));
+  const model = await loadModel(folder, { device: await testDevice() });
+  const [short, longer] = [8, 300].map((length) => model.promptFromIds(randomIds(length, length))) as [
+    Prompt,
+    Prompt,
+  ];
+  const expected = await model.run(short).logits!.read();
+  const walk = model.walk(short, (site) => site === "attn_in.0");
+  walk.next();
+  model.run(longer).logits!.dispose();
+  const { value: logits } = walk.next();
+  expect(await (logits as Tensor).read()).toEqual(expected);
+  rmSync(folder, { recursive: true });
+  model.dispose();
 });
 
 describe("memory", () => {

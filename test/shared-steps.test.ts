@@ -4,8 +4,10 @@ import type { Prompt } from "../src/model/prompt.ts";
 import { greedy, type Sampler } from "../src/model/sampling.ts";
 import { scale } from "../src/patching/edit.ts";
 import { loadModel, type PatchableModel } from "../src/patching/model.ts";
+import { OutOfMemoryError } from "../src/tensor/errors.ts";
 import { testDevice } from "./helpers/device.ts";
 import { randomIds } from "./helpers/model.ts";
+import { shortDevice } from "./helpers/short-device.ts";
 
 // Generations that go on at the same time share their steps. Nobody may notice, other than by the time it takes.
 
@@ -108,6 +110,21 @@ test("sampled, edited and broken-off generations go on beside each other", async
   expect(together).toEqual(alone);
   expect(device.memory.liveBuffers).toBe(live);
   model.dispose();
+});
+
+test("memory that ran out once is no reason to fail", async () => {
+  const { device, short, failures } = await shortDevice();
+  const model = await loadModel("test/fixtures/llama/model", { device });
+  const prompts = [3, 50, 70].map((length) => [model.promptFromIds(randomIds(length, length))]);
+  const expected = await answer(model, prompts[0]!, 3);
+  short.of = ({ label }) => label !== "read" && failures() < 2;
+  expect(await answer(model, prompts[1]!, 3)).toMatchObject({ ids: { length: 3 } });
+  expect(failures()).toBe(2);
+  short.of = ({ label }) => label !== "read" && label !== "KV cache";
+  await expect(answer(model, prompts[2]!, 3)).rejects.toThrow(OutOfMemoryError);
+  short.of = () => false;
+  expect(await answer(model, prompts[0]!, 3)).toEqual(expected);
+  await device.destroy();
 });
 
 test("kernels for GPUs, where one row is computed otherwise than many, share nothing", async () => {

@@ -1,4 +1,4 @@
-import { PromptError } from "../tensor/errors.ts";
+import { OutOfMemoryError, PromptError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { computeStep, type GenerationStep } from "./generation-step.ts";
 import { KvCache } from "./key-store.ts";
@@ -37,10 +37,29 @@ export async function* generateTokens(
   prompts: readonly Prompt[],
   { maxNewTokens, stopIds = new Set(), sampler = greedy, visitor = NO_VISITOR }: GenerateTokensOptions,
 ): AsyncGenerator<NewTokens, void, void> {
+  const options = { maxNewTokens, stopIds, sampler, visitor };
   if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
     throw new PromptError(`generate: expected maxNewTokens to be a whole number >= 1, found ${maxNewTokens}`);
   }
   for (const prompt of prompts) checkContext(prompt.length + maxNewTokens, network.config.context);
+  let started = false;
+  try {
+    for await (const tokens of continuePrompts(network, prompts, options)) {
+      started = true;
+      yield tokens;
+    }
+  } catch (error) {
+    // What was idle has been given back meanwhile. Later, or with somebody watching, it cannot be done over.
+    if (started || options.visitor !== NO_VISITOR || !(error instanceof OutOfMemoryError)) throw error;
+    yield* continuePrompts(network, prompts, options);
+  }
+}
+
+async function* continuePrompts(
+  network: Network,
+  prompts: readonly Prompt[],
+  { maxNewTokens, stopIds, sampler, visitor }: Required<GenerateTokensOptions>,
+): AsyncGenerator<NewTokens, void, void> {
   const { device } = network;
   const memory = device.openScope();
   const uses = (site: SiteName) => visitor.uses(site);

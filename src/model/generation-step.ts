@@ -20,7 +20,7 @@ export interface GenerationStep {
 
 /**
  * Computes steps of several generations together (only one may have a visitor, and then it is alone) and has their samplers
- * choose: an id for each sequence. A sampler that fails fails its own step; throws what fails for all.
+ * choose: an id for each sequence. A sampler that fails fails its own step.
  */
 export async function computeSteps(
   network: Network,

@@ -7,7 +7,8 @@ export class RopeTables {
   readonly #device: Device;
   readonly #options: Omit<RopeTableOptions, "length">;
   readonly #scope;
-  #table: Tensor | undefined;
+  /** Ever longer ones. The earlier stay: a walk that is suspended may hold one, and together they take no more room. */
+  readonly #tables: Tensor[] = [];
 
   constructor(device: Device, options: Omit<RopeTableOptions, "length">) {
     this.#device = device;
@@ -17,15 +18,15 @@ export class RopeTables {
 
   /** f32 [positions, rotaryDim] with at least this many positions. */
   upTo(positions: number): Tensor {
-    if (!this.#table || this.#table.dim(0) < positions) {
-      const length = 2 ** Math.ceil(Math.log2(Math.max(positions, 256)));
-      this.#table?.dispose();
-      const { cosSin } = ropeTable({ ...this.#options, length });
-      this.#table = this.#scope.enter(() =>
-        this.#device.tensor(cosSin, { shape: [length, this.#options.rotaryDim] }),
-      );
-    }
-    return this.#table;
+    const found = this.#tables.find((table) => table.dim(0) >= positions);
+    if (found) return found;
+    const length = 2 ** Math.ceil(Math.log2(Math.max(positions, 256)));
+    const { cosSin } = ropeTable({ ...this.#options, length });
+    const table = this.#scope.enter(() =>
+      this.#device.tensor(cosSin, { shape: [length, this.#options.rotaryDim] }),
+    );
+    this.#tables.push(table);
+    return table;
   }
 
   dispose(): void {

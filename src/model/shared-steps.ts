@@ -1,4 +1,5 @@
 import { rowsAreIndependent } from "../kernels/matmul.ts";
+import { OutOfMemoryError } from "../tensor/errors.ts";
 import { computeSteps, type GenerationStep } from "./generation-step.ts";
 import type { Network } from "./network.ts";
 
@@ -14,7 +15,7 @@ const MOST_ROWS = 256;
 /**
  * Lets generations that go on at the same time share their steps: what waits while a step is computed becomes the next
  * one. All rows go through the products together, which read the weights once; each generation attends to its own keys as
- * it would alone. Only for kernels that give a row the same bits whatever else is computed, so that an answer does not
+ * it would alone. What goes wrong on the device goes wrong for all who share the step; after memory ran out, steps are shared by fewer. Only for kernels that give a row the same bits whatever else is computed, so that an answer does not
  * depend on who else asks.
  */
 export class SharedSteps {
@@ -22,6 +23,7 @@ export class SharedSteps {
   readonly #waiting: Waiting[] = [];
   #members = 0;
   #working = false;
+  #mostRows = MOST_ROWS;
 
   private constructor(network: Network) {
     this.#network = network;
@@ -73,7 +75,7 @@ export class SharedSteps {
     let count = 0;
     for (const { step } of this.#waiting) {
       rows += step.rows;
-      if (count > 0 && rows > MOST_ROWS) break;
+      if (count > 0 && rows > this.#mostRows) break;
       count++;
     }
     return this.#waiting.splice(0, count);
@@ -91,9 +93,10 @@ export class SharedSteps {
         else reject(result.reason);
       });
     } catch (error) {
-      if (group.length === 1) group[0]!.reject(error);
-      // Whose failure it is shows when each is alone.
-      else for (const waiting of group) await this.#compute([waiting]);
+      if (error instanceof OutOfMemoryError) {
+        this.#mostRows = Math.ceil(group.reduce((rows, { step }) => rows + step.rows, 0) / 2);
+      }
+      for (const { reject } of group) reject(error);
     }
   }
 }

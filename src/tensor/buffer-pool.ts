@@ -1,4 +1,5 @@
 import { OutOfMemoryError } from "./errors.ts";
+import { Fate, type Guard } from "./fate.ts";
 
 /** A GPU buffer on loan from the pool. Several tensors (views) may share one; the last to go gives it back. */
 export interface Storage {
@@ -8,6 +9,10 @@ export interface Storage {
   references: number;
   /** Number of the submit that the latest recorded command using it belongs to. */
   lastUse: number;
+  /** Of its allocation. Until that is known, the buffer may be one in name only. */
+  readonly allocation: Fate;
+  /** Of the batch that wrote it last; undefined for what the host wrote. */
+  written: Fate | undefined;
   /** Keys of cached bind groups that name this buffer. */
   readonly bindGroups: Set<string>;
 }
@@ -21,6 +26,12 @@ export interface PoolStatistics {
   freeBytes: number;
 }
 
+/** Idle bytes that are kept whatever is in use; beyond them, and beyond what is in use, growing gives some back first. */
+const KEPT_BYTES = 2 ** 27;
+/** Batches after which a buffer that nobody has used goes back to the driver, and how often to look. */
+const IDLE_BATCHES = 4096;
+const SWEEP_BATCHES = 512;
+
 const STORAGE_USAGE = 0x80 | 0x04 | 0x08; // STORAGE | COPY_SRC | COPY_DST; GPUBufferUsage is no global in Node
 
 /**
@@ -31,23 +42,28 @@ const STORAGE_USAGE = 0x80 | 0x04 | 0x08; // STORAGE | COPY_SRC | COPY_DST; GPUB
 export class BufferPool {
   readonly #gpu: GPUDevice;
   readonly #maxBytes: number;
-  readonly #onErrors: (error: Promise<GPUError | null>) => void;
+  readonly #guard: Guard;
   readonly #onDestroy: (storage: Storage) => void;
+  /** Number of the batch being recorded. */
+  readonly #batch: () => number;
   /** By size; in each list the oldest last. */
   readonly #free = new Map<number, Storage[]>();
   readonly #statistics: PoolStatistics = { liveBuffers: 0, liveBytes: 0, freeBuffers: 0, freeBytes: 0 };
   #nextId = 0;
+  #swept = 0;
 
   constructor(
     gpu: GPUDevice,
     maxBytes: number,
-    onErrors: (error: Promise<GPUError | null>) => void,
+    guard: Guard,
     onDestroy: (storage: Storage) => void,
+    batch: () => number,
   ) {
     this.#gpu = gpu;
     this.#maxBytes = maxBytes;
-    this.#onErrors = onErrors;
+    this.#guard = guard;
     this.#onDestroy = onDestroy;
+    this.#batch = batch;
   }
 
   get statistics(): Readonly<PoolStatistics> {
@@ -65,15 +81,9 @@ export class BufferPool {
       );
     }
     const size = Math.min(sizeClass(bytes), this.#maxBytes);
-    const free = this.#free.get(size) ?? [];
-    const index = free.findLastIndex((storage) => storage.lastUse < idleBefore);
-    const [reused] = index < 0 ? [] : free.splice(index, 1);
-    if (reused) {
-      this.#statistics.freeBuffers--;
-      this.#statistics.freeBytes -= size;
-    }
-    const storage = reused ?? this.#create(size, label);
+    const storage = this.#takeIdle(size, idleBefore) ?? this.#create(size, label);
     storage.references = 1;
+    storage.written = undefined;
     this.#statistics.liveBuffers++;
     this.#statistics.liveBytes += size;
     return storage;
@@ -96,22 +106,76 @@ export class BufferPool {
 
   /** Destroys the buffers that nobody uses. The caller has submitted every command that names them. */
   trim(): void {
-    for (const list of this.#free.values()) {
-      for (const storage of list) {
-        this.#onDestroy(storage);
-        storage.buffer.destroy();
-      }
-    }
-    this.#free.clear();
-    this.#statistics.freeBuffers = 0;
-    this.#statistics.freeBytes = 0;
+    this.#drop(() => true);
+  }
+
+  /** Gives back what has been idle for long. To be called now and then. */
+  sweep(): void {
+    const batch = this.#batch();
+    if (batch - this.#swept < SWEEP_BATCHES) return;
+    this.#swept = batch;
+    this.#drop((storage) => storage.lastUse < batch - IDLE_BATCHES);
+  }
+
+  #takeIdle(size: number, idleBefore: number): Storage | undefined {
+    const list = this.#free.get(size) ?? [];
+    const index = list.findLastIndex(
+      ({ lastUse, allocation }) => lastUse < idleBefore && !allocation.failure,
+    );
+    if (index < 0) return undefined;
+    const [storage] = list.splice(index, 1);
+    this.#statistics.freeBuffers--;
+    this.#statistics.freeBytes -= size;
+    return storage;
   }
 
   #create(bytes: number, label: string): Storage {
-    this.#gpu.pushErrorScope("out-of-memory");
-    const buffer = this.#gpu.createBuffer({ label, size: bytes, usage: STORAGE_USAGE });
-    this.#onErrors(this.#gpu.popErrorScope());
-    return { id: this.#nextId++, buffer, bytes, references: 0, lastUse: -1, bindGroups: new Set() };
+    this.#makeRoom(bytes);
+    const allocation = new Fate();
+    const buffer = this.#guard(`allocating ${bytes} bytes for ${label}`, allocation, () =>
+      this.#gpu.createBuffer({ label, size: bytes, usage: STORAGE_USAGE }),
+    );
+    return {
+      id: this.#nextId++,
+      buffer,
+      bytes,
+      references: 0,
+      lastUse: -1,
+      allocation,
+      written: undefined,
+      bindGroups: new Set(),
+    };
+  }
+
+  /** Before the pool grows: idle buffers beyond its ceiling go, the ones unused for longest first. */
+  #makeRoom(bytes: number): void {
+    const ceiling = Math.max(KEPT_BYTES, this.#statistics.liveBytes);
+    let surplus = this.#statistics.freeBytes + bytes - ceiling;
+    if (surplus <= 0 || this.#statistics.freeBytes === 0) return;
+    const batch = this.#batch();
+    const idle = [...this.#free.values()].flat().filter(({ lastUse }) => lastUse < batch);
+    const doomed = new Set<Storage>();
+    for (const storage of idle.sort((a, b) => a.lastUse - b.lastUse)) {
+      if (surplus <= 0) break;
+      doomed.add(storage);
+      surplus -= storage.bytes;
+    }
+    this.#drop((storage) => doomed.has(storage));
+  }
+
+  #drop(doomed: (storage: Storage) => boolean): void {
+    for (const [size, list] of this.#free) {
+      const kept = list.filter((storage) => {
+        if (!doomed(storage)) return true;
+        this.#onDestroy(storage);
+        storage.buffer.destroy();
+        this.#statistics.freeBuffers--;
+        this.#statistics.freeBytes -= size;
+        return false;
+      });
+      if (kept.length > 0) this.#free.set(size, kept);
+      else this.#free.delete(size);
+    }
   }
 }
 

@@ -3,6 +3,7 @@ import type { AdapterChoice } from "../platform/platform.ts";
 import { BufferPool, type PoolStatistics, type Storage } from "./buffer-pool.ts";
 import { DTYPE_BYTES, type DType, encode, type HostArray } from "./dtype.ts";
 import { DeviceError, DeviceLostError, LifetimeError, OutOfMemoryError, ShapeError } from "./errors.ts";
+import { Fate, type Guard } from "./fate.ts";
 import type { OperationRecord } from "./operation.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { readTensors } from "./read.ts";
@@ -88,8 +89,9 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
 /**
  * A WebGPU device together with its buffer pool, its caches and the commands recorded but not yet submitted.
  *
- * Errors that WebGPU reports late (validation, out of memory) are thrown by the next `read()` or `sync()`; after a
- * device loss every use throws DeviceLostError.
+ * Errors that WebGPU reports late (validation, out of memory) are thrown by the `read()` of any tensor that came to nothing
+ * by them, and by the next `sync()`; reads of other tensors are not disturbed. After a device loss every use throws
+ * DeviceLostError.
  */
 export class Device {
   readonly gpu: GPUDevice;
@@ -106,8 +108,10 @@ export class Device {
   onOperation: ((record: OperationRecord) => void) | undefined;
 
   readonly #scopes: { current: Scope | undefined } = { current: undefined };
+  /** Outcomes that WebGPU still owes. */
   readonly #pending = new Set<Promise<unknown>>();
-  #failure: DeviceError | undefined;
+  /** What came to nothing and nobody has been told of yet. */
+  #unreported: Fate[] = [];
   #lost: DeviceLostError | undefined;
   #bytesWritten = 0;
 
@@ -122,18 +126,28 @@ export class Device {
     this.info = { vendor, architecture, device, description, fallback, features, subgroupSize, kernels };
     this.maxBindingBytes = bindingLimit(gpu, options.maxBindingBytes);
 
-    const watch = (what: string) => (error: Promise<GPUError | null>) => this.#watch(what, error);
-    this.recorder = new Recorder(gpu, watch("a batch of commands"));
+    const guard: Guard = (what, fate, fn) => this.guard(what, fate, fn);
+    this.recorder = new Recorder(gpu, guard, (modes, buffers) => this.pipelines.bindGroup(modes, buffers));
     this.pipelines = new PipelineCache(
       gpu,
       this.recorder.parameterLayout,
-      watch("compiling a kernel"),
+      guard,
       // GPUs' drivers keep little for a group, and a collection halts a large program.
       fallback ? platform.collectGarbage : () => {},
     );
-    this.pool = new BufferPool(gpu, gpu.limits.maxBufferSize, watch("allocating a buffer"), (storage) =>
-      this.pipelines.forget(storage),
+    this.pool = new BufferPool(
+      gpu,
+      gpu.limits.maxBufferSize,
+      guard,
+      (storage) => this.pipelines.forget(storage),
+      () => this.recorder.batch,
     );
+    gpu.addEventListener("uncapturederror", ({ error }) => {
+      const fate = new Fate();
+      const failure = new DeviceError(`WebGPU reported an error outside of any operation: ${error.message}`);
+      fate.expect(Promise.resolve(failure));
+      this.#unreported.push(fate);
+    });
     gpu.lost.then(({ reason, message }) => {
       this.#lost = new DeviceLostError(
         `the WebGPU device was lost (${reason}): ${message || "no details given"}`,
@@ -193,7 +207,7 @@ export class Device {
 
   zeros<D extends DType = "f32">(shape: Shape, dtype: D = "f32" as D): Tensor<D> {
     const tensor = this.empty(shape, dtype, "zeros");
-    this.touch(tensor.storage);
+    this.touch(tensor.storage, { writes: true });
     this.recorder.clear(tensor.storage.buffer, tensor.storage.bytes);
     return tensor;
   }
@@ -220,7 +234,9 @@ export class Device {
     const { storage } = tensor;
     // A host write lands before everything not yet submitted, so commands that still read this buffer go first.
     if (storage.lastUse === this.recorder.batch) this.recorder.flush();
-    this.gpu.queue.writeBuffer(storage.buffer, start, bytes);
+    const write = () => this.gpu.queue.writeBuffer(storage.buffer, start, bytes);
+    if (storage.allocation.fine) write();
+    else this.guard("writing a tensor", storage.allocation, write);
     this.#bytesWritten += bytes.length;
   }
 
@@ -229,9 +245,7 @@ export class Device {
     tensors: T,
   ): Promise<{ [K in keyof T]: T[K] extends Tensor<infer D> ? HostArray<D> : never }> {
     this.assertUsable();
-    const arrays = await readTensors(this, tensors);
-    await this.#settle();
-    return arrays as never;
+    return (await readTensors(this, tensors)) as never;
   }
 
   /** Submits everything recorded and waits until the GPU has done it; throws what it reported. */
@@ -239,7 +253,9 @@ export class Device {
     this.assertUsable();
     this.recorder.flush();
     await this.wait(this.gpu.queue.onSubmittedWorkDone());
-    await this.#settle();
+    await this.settle();
+    const [fate] = this.#unreported.splice(0);
+    if (fate) throw fate.failure;
   }
 
   /**
@@ -294,8 +310,59 @@ export class Device {
   }
 
   /** @internal Notes that a command of the current batch uses the buffer. */
-  touch(storage: Storage): void {
-    storage.lastUse = this.recorder.batch;
+  touch(storage: Storage, { writes }: { writes: boolean }): void {
+    const { fate, batch } = this.recorder;
+    storage.lastUse = batch;
+    fate.dependOn(storage.allocation);
+    // Also before writes: what was there may be written over in part only.
+    fate.dependOn(storage.written);
+    if (writes) storage.written = fate;
+  }
+
+  /**
+   * @internal Waits for what WebGPU has to say of all that was asked of it so far. Throws when the device is lost, or the
+   * cause when `fate` came to nothing.
+   */
+  async settle(fate?: Fate): Promise<void> {
+    await this.wait(Promise.all(this.#pending));
+    this.assertUsable();
+    this.pool.sweep();
+    const failure = fate?.failure;
+    if (!failure) return;
+    this.#unreported = this.#unreported.filter((other) => other.failure !== failure);
+    throw failure;
+  }
+
+  /** @internal Runs `fn` within error scopes that are closed when it returns; the fate learns what they caught. */
+  guard<T>(what: string, fate: Fate, fn: () => T): T {
+    const { gpu } = this;
+    gpu.pushErrorScope("validation");
+    gpu.pushErrorScope("out-of-memory");
+    try {
+      return fn();
+    } finally {
+      // Popped from a lost device they may reject; `lost` tells that story.
+      const found = Promise.all([gpu.popErrorScope(), gpu.popErrorScope()]).catch(() => [null, null]);
+      const outcome = found.then(([memory, validation]) => this.#failure(what, memory, validation));
+      const watched = fate.expect(outcome).finally(() => {
+        this.#pending.delete(watched);
+        if (fate.failure && !this.#unreported.includes(fate)) this.#unreported.push(fate);
+      });
+      this.#pending.add(watched);
+    }
+  }
+
+  #failure(
+    what: string,
+    memory: GPUError | null | undefined,
+    validation: GPUError | null | undefined,
+  ): DeviceError | undefined {
+    const error = memory ?? validation;
+    if (!error) return undefined;
+    const Kind = memory ? OutOfMemoryError : DeviceError;
+    const failure = new Kind(`WebGPU reported an error while ${what}: ${error.message}`);
+    if (memory) this.trim(); // what is idle may be what is lacking
+    return failure;
   }
 
   #allocate<D extends DType>(shape: Shape, dtype: D, label: string, idleBefore?: number): Tensor<D> {
@@ -303,27 +370,6 @@ export class Device {
     checkShape(label, shape);
     const bytes = Math.max(4, Math.ceil((sizeOf(shape) * DTYPE_BYTES[dtype]) / 4) * 4);
     return new Tensor(this, dtype, this.pool.acquire(bytes, label, idleBefore), shape);
-  }
-
-  #watch(what: string, error: Promise<GPUError | null>): void {
-    const watched = error
-      .then((found) => {
-        if (!found) return;
-        // "instanceof GPUOutOfMemoryError" needs a global that Node lacks.
-        const Kind = found.constructor.name === "GPUOutOfMemoryError" ? OutOfMemoryError : DeviceError;
-        this.#failure ??= new Kind(`WebGPU reported an error while ${what}: ${found.message}`);
-      })
-      .catch(() => {}) // a scope popped from a lost device; `lost` tells the story
-      .finally(() => this.#pending.delete(watched));
-    this.#pending.add(watched);
-  }
-
-  async #settle(): Promise<void> {
-    await this.wait(Promise.all(this.#pending));
-    this.assertUsable();
-    const failure = this.#failure;
-    this.#failure = undefined;
-    if (failure) throw failure;
   }
 }
 

@@ -105,21 +105,22 @@ export function defineKernel<
             "split the operation by rows",
         );
       }
-      const pipeline = device.pipelines.pipeline(key, modes, () => source(spec, bound, constants, device));
+      const { pipeline, fate } = device.pipelines.pipeline(key, modes, () =>
+        source(spec, bound, constants, device),
+      );
 
       const { words, byteOffset } = device.recorder.parameters();
       let at = 0;
       for (const { offset } of bound) words[at++] = offset;
       for (const [name, type] of paramTypes) {
         const value = params[name]!;
-        words[at++] = type === "f32" ? floatBits(value) : value;
+        words[at++] = type === "f32" ? floatBits(value) : wholeNumber(spec.name, name, type, value);
       }
-      for (const { tensor } of bound) device.touch(tensor.storage);
-      const buffers = device.pipelines.bindGroup(
-        modes,
-        bound.flatMap((b) => b.buffers),
-      );
-      device.recorder.dispatch(pipeline, buffers, byteOffset, groups);
+      device.recorder.fate.dependOn(fate);
+      for (const { tensor, shape } of bound)
+        device.touch(tensor.storage, { writes: isWritable(shape.access) });
+      const buffers = bound.flatMap((b) => b.buffers);
+      device.recorder.dispatch(pipeline, modes, buffers, byteOffset, groups);
     },
   };
 }
@@ -203,4 +204,15 @@ const bits = new Uint32Array(floats.buffer);
 function floatBits(value: number): number {
   floats[0] = value;
   return bits[0]!;
+}
+
+/** A parameter as its 32 bits. Throws DeviceError for what would silently become another number. */
+function wholeNumber(kernel: string, name: string, type: "u32" | "i32", value: number): number {
+  const [low, high] = type === "u32" ? [0, 0xffff_ffff] : [-0x8000_0000, 0x7fff_ffff];
+  if (!(Number.isInteger(value) && value >= low && value <= high)) {
+    throw new DeviceError(
+      `${kernel}: expected parameter ${name} to be ${type === "u32" ? "a u32" : "an i32"}, found ${value}`,
+    );
+  }
+  return value;
 }

@@ -1,4 +1,5 @@
 import type { Storage } from "./buffer-pool.ts";
+import { Fate, type Guard } from "./fate.ts";
 
 /** One storage binding of a dispatch: a buffer, or a window of a buffer too large to bind whole. */
 export interface BoundBuffer {
@@ -16,6 +17,14 @@ const MAX_GROUPS = 8192;
 /** Groups given up between two collections of garbage: only then does the driver get them back. */
 const GIVEN_UP = 2048;
 
+/** Kernels times dtypes times layouts: a model has some dozens, the tests of all kernels some hundreds. */
+const MAX_PIPELINES = 2048;
+
+export interface CompiledPipeline {
+  readonly pipeline: GPUComputePipeline;
+  readonly fate: Fate;
+}
+
 interface CachedGroup {
   readonly group: GPUBindGroup;
   readonly storages: readonly Storage[];
@@ -25,9 +34,10 @@ interface CachedGroup {
 export class PipelineCache {
   readonly #gpu: GPUDevice;
   readonly #parameterLayout: GPUBindGroupLayout;
-  readonly #onErrors: (error: Promise<GPUError | null>) => void;
+  readonly #guard: Guard;
   readonly #layouts = new Map<string, { buffers: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
-  readonly #pipelines = new Map<string, GPUComputePipeline>();
+  /** The one unused for longest first. */
+  readonly #pipelines = new Map<string, CompiledPipeline>();
   /** By what they bind; the one unused for longest first. */
   readonly #groups = new Map<string, CachedGroup>();
   readonly #collectGarbage: () => void;
@@ -35,15 +45,10 @@ export class PipelineCache {
   /** Bind groups made so far. */
   bindGroupCount = 0;
 
-  constructor(
-    gpu: GPUDevice,
-    parameterLayout: GPUBindGroupLayout,
-    onErrors: (error: Promise<GPUError | null>) => void,
-    collectGarbage: () => void,
-  ) {
+  constructor(gpu: GPUDevice, parameterLayout: GPUBindGroupLayout, guard: Guard, collectGarbage: () => void) {
     this.#gpu = gpu;
     this.#parameterLayout = parameterLayout;
-    this.#onErrors = onErrors;
+    this.#guard = guard;
     this.#collectGarbage = collectGarbage;
   }
 
@@ -52,19 +57,27 @@ export class PipelineCache {
   }
 
   /** The pipeline for `key`, compiled from `source()` when it is new. `modes` has r or w for each storage binding. */
-  pipeline(key: string, modes: string, source: () => string): GPUComputePipeline {
-    let pipeline = this.#pipelines.get(key);
-    if (!pipeline) {
-      this.#gpu.pushErrorScope("validation");
-      pipeline = this.#gpu.createComputePipeline({
-        label: key,
-        layout: this.#layout(modes).pipeline,
-        compute: { module: this.#gpu.createShaderModule({ label: key, code: source() }), entryPoint: "main" },
-      });
-      this.#onErrors(this.#gpu.popErrorScope());
-      this.#pipelines.set(key, pipeline);
+  pipeline(key: string, modes: string, source: () => string): CompiledPipeline {
+    let compiled = this.#pipelines.get(key);
+    // One that failed is tried again: a driver short of memory may have recovered.
+    if (!compiled || compiled.fate.failure) {
+      const fate = new Fate();
+      const pipeline = this.#guard("compiling a kernel", fate, () =>
+        this.#gpu.createComputePipeline({
+          label: key,
+          layout: this.#layout(modes).pipeline,
+          compute: {
+            module: this.#gpu.createShaderModule({ label: key, code: source() }),
+            entryPoint: "main",
+          },
+        }),
+      );
+      compiled = { pipeline, fate };
+      if (this.#pipelines.size >= MAX_PIPELINES) this.#pipelines.delete(this.#pipelines.keys().next().value!);
     }
-    return pipeline;
+    this.#pipelines.delete(key);
+    this.#pipelines.set(key, compiled);
+    return compiled;
   }
 
   bindGroup(modes: string, buffers: readonly BoundBuffer[]): GPUBindGroup {

@@ -1,5 +1,6 @@
 import type { Device } from "./device.ts";
 import { DTYPE_BYTES, decode, type HostArray } from "./dtype.ts";
+import { Fate } from "./fate.ts";
 import { isContiguous, sizeOf } from "./shape.ts";
 import type { Tensor } from "./tensor.ts";
 
@@ -26,19 +27,25 @@ export async function readTensors(device: Device, tensors: readonly Tensor[]): P
   }
   if (total === 0) return tensors.map((t) => decode(new Uint8Array(0), t.dtype, 0));
 
-  const staging = device.gpu.createBuffer({ label: "read", size: total, usage: STAGING_USAGE });
+  const { recorder, gpu } = device;
+  const fate = new Fate();
+  const staging = device.guard(`allocating ${total} bytes to read results`, fate, () =>
+    gpu.createBuffer({ label: "read", size: total, usage: STAGING_USAGE }),
+  );
   for (const { tensor, sourceByte, bytes, stagingByte } of spans) {
     if (bytes === 0) continue;
-    device.touch(tensor.storage);
-    device.recorder.copy(tensor.storage.buffer, sourceByte, staging, stagingByte, bytes);
+    device.touch(tensor.storage, { writes: false });
+    recorder.copy(tensor.storage.buffer, sourceByte, staging, stagingByte, bytes);
   }
-  device.recorder.flush();
+  fate.dependOn(recorder.fate);
+  recorder.flush();
   try {
     await device.wait(staging.mapAsync(MAP_READ));
+    await device.settle(fate);
     const mapped = new Uint8Array(staging.getMappedRange());
     return spans.map((span) => gather(span, mapped.slice(span.stagingByte, span.stagingByte + span.bytes)));
   } catch (error) {
-    await device.sync(); // a lost device or a reported error explains a failed mapping better than WebGPU does
+    await device.settle(fate); // a lost device or a reported error explains a failed mapping better than WebGPU does
     throw error;
   } finally {
     staging.destroy();

@@ -1,3 +1,6 @@
+import { Fate, type Guard } from "./fate.ts";
+import type { BoundBuffer } from "./pipelines.ts";
+
 /** Bytes of one parameter slot: WebGPU's default alignment of dynamic uniform offsets. */
 export const SLOT_BYTES = 256;
 const SLOTS = 256;
@@ -12,31 +15,63 @@ export interface RecorderCounters {
   submits: number;
 }
 
+interface Dispatch {
+  readonly kind: "dispatch";
+  readonly pipeline: GPUComputePipeline;
+  /** r or w for each of `buffers`. */
+  readonly modes: string;
+  readonly buffers: readonly BoundBuffer[];
+  readonly parameterOffset: number;
+  readonly workgroups: readonly [number, number, number];
+}
+
+interface Copy {
+  readonly kind: "copy";
+  readonly source: GPUBuffer;
+  readonly sourceOffset: number;
+  readonly target: GPUBuffer;
+  readonly targetOffset: number;
+  readonly bytes: number;
+}
+
+interface Clear {
+  readonly kind: "clear";
+  readonly buffer: GPUBuffer;
+  readonly bytes: number;
+}
+
 /**
- * Collects dispatches and copies into one command buffer and submits it when it is full or when somebody needs the
- * results. Parameters of all dispatches of a batch travel in one write to a ring of uniform slots, bound once with a
- * dynamic offset, so bind groups never depend on them.
+ * Collects commands, and encodes and submits them when there are enough or when somebody needs the results: all in one
+ * go, so that no encoder or error scope stays open while other code uses the GPUDevice. Parameters of all dispatches of a
+ * batch travel in one write to a ring of uniform slots, bound once with a dynamic offset, so bind groups never depend on
+ * them.
  */
 export class Recorder {
   readonly parameterLayout: GPUBindGroupLayout;
   readonly counters: RecorderCounters = { dispatches: 0, copies: 0, submits: 0 };
   /** Number of the batch being recorded; a buffer whose `lastUse` equals it has commands not yet submitted. */
   batch = 1;
+  /** What will become of that batch. */
+  fate = new Fate();
 
   readonly #gpu: GPUDevice;
-  readonly #onErrors: (error: Promise<GPUError | null>) => void;
+  readonly #guard: Guard;
   readonly #slots = new Uint32Array((SLOTS * SLOT_BYTES) / 4);
   readonly #ring: GPUBuffer;
   readonly #parameterGroup: GPUBindGroup;
   #usedSlots = 0;
-  #commands = 0;
-  #encoder: GPUCommandEncoder | undefined;
-  #pass: GPUComputePassEncoder | undefined;
-  #pipeline: GPUComputePipeline | undefined;
+  #commands: (Dispatch | Copy | Clear)[] = [];
 
-  constructor(gpu: GPUDevice, onErrors: (error: Promise<GPUError | null>) => void) {
+  readonly #bindGroup: (modes: string, buffers: readonly BoundBuffer[]) => GPUBindGroup;
+
+  constructor(
+    gpu: GPUDevice,
+    guard: Guard,
+    bindGroup: (modes: string, buffers: readonly BoundBuffer[]) => GPUBindGroup,
+  ) {
     this.#gpu = gpu;
-    this.#onErrors = onErrors;
+    this.#guard = guard;
+    this.#bindGroup = bindGroup;
     this.#ring = gpu.createBuffer({ label: "parameters", size: SLOTS * SLOT_BYTES, usage: UNIFORM_USAGE });
     this.parameterLayout = gpu.createBindGroupLayout({
       label: "parameters",
@@ -56,24 +91,19 @@ export class Recorder {
 
   /** Room for one dispatch's parameters, as 32-bit words to fill before the next call on this recorder. */
   parameters(): { words: Uint32Array; byteOffset: number } {
-    if (this.#usedSlots === SLOTS || this.#commands >= MAX_COMMANDS) this.flush();
+    if (this.#usedSlots === SLOTS || this.#commands.length >= MAX_COMMANDS) this.flush();
     const byteOffset = this.#usedSlots++ * SLOT_BYTES;
     return { words: this.#slots.subarray(byteOffset / 4, (byteOffset + SLOT_BYTES) / 4), byteOffset };
   }
 
   dispatch(
     pipeline: GPUComputePipeline,
-    buffers: GPUBindGroup,
+    modes: string,
+    buffers: readonly BoundBuffer[],
     parameterOffset: number,
     workgroups: readonly [number, number, number],
   ): void {
-    this.#pass ??= this.#begin().beginComputePass();
-    if (this.#pipeline !== pipeline) this.#pass.setPipeline(pipeline);
-    this.#pipeline = pipeline;
-    this.#pass.setBindGroup(0, buffers);
-    this.#pass.setBindGroup(1, this.#parameterGroup, [parameterOffset]);
-    this.#pass.dispatchWorkgroups(...workgroups);
-    this.#commands++;
+    this.#commands.push({ kind: "dispatch", pipeline, modes, buffers, parameterOffset, workgroups });
     this.counters.dispatches++;
   }
 
@@ -84,48 +114,53 @@ export class Recorder {
     targetOffset: number,
     bytes: number,
   ): void {
-    const encoder = this.#begin();
-    this.#endPass();
-    encoder.copyBufferToBuffer(source, sourceOffset, target, targetOffset, bytes);
-    this.#commands++;
+    this.#commands.push({ kind: "copy", source, sourceOffset, target, targetOffset, bytes });
     this.counters.copies++;
   }
 
   clear(buffer: GPUBuffer, bytes: number): void {
-    const encoder = this.#begin();
-    this.#endPass();
-    encoder.clearBuffer(buffer, 0, bytes);
-    this.#commands++;
+    this.#commands.push({ kind: "clear", buffer, bytes });
   }
 
   /** Submits what has been recorded. Cheap when there is nothing. */
   flush(): void {
-    const encoder = this.#encoder;
-    if (!encoder) return;
-    this.#endPass();
-    if (this.#usedSlots > 0) {
-      this.#gpu.queue.writeBuffer(this.#ring, 0, this.#slots, 0, (this.#usedSlots * SLOT_BYTES) / 4);
-    }
-    this.#gpu.queue.submit([encoder.finish()]);
-    this.#onErrors(this.#gpu.popErrorScope());
-    this.#encoder = undefined;
+    if (this.#commands.length === 0) return;
+    this.#guard("running a batch of commands", this.fate, () => this.#submit());
     this.#usedSlots = 0;
-    this.#commands = 0;
+    this.#commands = [];
     this.batch++;
+    this.fate = new Fate();
     this.counters.submits++;
   }
 
-  #begin(): GPUCommandEncoder {
-    if (!this.#encoder) {
-      this.#gpu.pushErrorScope("validation");
-      this.#encoder = this.#gpu.createCommandEncoder();
+  #submit(): void {
+    if (this.#usedSlots > 0) {
+      this.#gpu.queue.writeBuffer(this.#ring, 0, this.#slots, 0, (this.#usedSlots * SLOT_BYTES) / 4);
     }
-    return this.#encoder;
-  }
-
-  #endPass(): void {
-    this.#pass?.end();
-    this.#pass = undefined;
-    this.#pipeline = undefined;
+    const encoder = this.#gpu.createCommandEncoder();
+    let pass: GPUComputePassEncoder | undefined;
+    let pipeline: GPUComputePipeline | undefined;
+    for (const command of this.#commands) {
+      if (command.kind === "dispatch") {
+        pass ??= encoder.beginComputePass();
+        if (pipeline !== command.pipeline) pass.setPipeline(command.pipeline);
+        pipeline = command.pipeline;
+        pass.setBindGroup(0, this.#bindGroup(command.modes, command.buffers));
+        pass.setBindGroup(1, this.#parameterGroup, [command.parameterOffset]);
+        pass.dispatchWorkgroups(...command.workgroups);
+        continue;
+      }
+      pass?.end();
+      pass = undefined;
+      pipeline = undefined;
+      if (command.kind === "clear") {
+        encoder.clearBuffer(command.buffer, 0, command.bytes);
+      } else {
+        const { source, sourceOffset, target, targetOffset, bytes } = command;
+        encoder.copyBufferToBuffer(source, sourceOffset, target, targetOffset, bytes);
+      }
+    }
+    pass?.end();
+    this.#gpu.queue.submit([encoder.finish()]);
   }
 }

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { generateTokens } from "../src/model/generate.ts";
 import type { Prompt } from "../src/model/prompt.ts";
-import { greedy } from "../src/model/sampling.ts";
+import { greedy, type Sampler } from "../src/model/sampling.ts";
 import { siteInfo, siteNames } from "../src/model/site-shapes.ts";
 import type { SiteName } from "../src/model/sites.ts";
 import { addVector, type Edit, scale, set, zero } from "../src/patching/edit.ts";
@@ -38,9 +38,9 @@ async function cached(
     const resolved = scope.enter(() => resolveEdits(edits, sites, device, batch, maxNewTokens - 1));
     const visitor = new Watcher(resolved, {});
     let latest = new Float32Array();
-    const sampler = async (logits: Parameters<typeof greedy>[0]) => {
+    const sampler: Sampler = async (logits, rows) => {
       latest = (await logits.read()) as Float32Array<ArrayBuffer>;
-      return await greedy(logits);
+      return await greedy(logits, rows);
     };
     for await (const step of generateTokens(network, prompts, { maxNewTokens, stopIds, sampler, visitor })) {
       step.sequences.forEach((sequence, i) => {

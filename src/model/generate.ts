@@ -29,7 +29,8 @@ export interface GenerationStep {
  * Continues several prompts at once, with a KV cache and without padding, and yields the new tokens step by step. The
  * memory goes when the generator ends or is broken off.
  *
- * Throws PromptError when a prompt and its new tokens exceed the model's context.
+ * Throws PromptError when a prompt and its new tokens but the last exceed the model's context, and GenerationError when
+ * the logits leave no token to choose.
  */
 export async function* generateTokens(
   network: Network,
@@ -39,12 +40,12 @@ export async function* generateTokens(
   if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
     throw new PromptError(`generate: expected maxNewTokens to be a whole number >= 1, found ${maxNewTokens}`);
   }
-  for (const prompt of prompts) checkContext(prompt.length + maxNewTokens, network.config.context);
+  // The last token of a sequence is never fed back, so it needs no place.
+  const capacities = prompts.map((p) => p.length + maxNewTokens - 1);
+  for (const capacity of capacities) checkContext(capacity, network.config.context);
   const { device } = network;
   const memory = device.openScope();
   try {
-    // The last token of a sequence is never fed back, so it needs no place.
-    const capacities = prompts.map((p) => p.length + maxNewTokens - 1);
     const cache = new KvCache(device, capacities, memory);
     const images = firstImages(prompts);
     let rows = RowMap.packed(prompts.map((p) => p.length));
@@ -60,9 +61,9 @@ export async function* generateTokens(
           return drive(walk, visitor)!;
         }),
       );
-      const ids = await sampler(logits);
-      logits.dispose();
       const sequences = rows.spans.map((span) => span.sequence);
+      const ids = await sampler(logits, { sequences, step });
+      logits.dispose();
       yield { sequences, ids: [...ids] };
 
       const going = rows.spans.map((_, i) => i).filter((i) => !stopIds.has(ids[i]!));

@@ -1,9 +1,19 @@
 import { platform } from "#platform";
 import type { ByteSource } from "../platform/platform.ts";
+import {
+  aFunction,
+  aListOf,
+  aString,
+  checkArgument,
+  checkOptions,
+  type Expected,
+  type Options,
+} from "../tensor/arguments.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import { ADAPTER_CONFIG, applyAdapter, openAdapter } from "./adapter.ts";
 import { ASSEMBLY, type Assembly, readAssembly } from "./assembly.ts";
 import { Checkpoint, type CheckpointParts } from "./checkpoint.ts";
+import { isObject } from "./config.ts";
 import {
   type Folder,
   type HubOptions,
@@ -35,6 +45,22 @@ export interface CheckpointOptions extends HubOptions {
   base?: string | Folder;
 }
 
+/** A path, URL or hub id, or a {@link Folder}. */
+export const aCheckpointRef: Expected = {
+  words:
+    "a path, a URL or a hub id, as a string, or a Folder (of a file: URL object give the path, of others the href)",
+  holds: (value) =>
+    (typeof value === "string" && value !== "") || (isObject(value) && typeof value["open"] === "function"),
+};
+
+export const CHECKPOINT_OPTIONS: Options<CheckpointOptions> = {
+  adapters: aListOf(aCheckpointRef),
+  base: aCheckpointRef,
+  revision: aString,
+  accessToken: aString,
+  fetch: aFunction,
+};
+
 const NOTHING_ON_TOP: Pick<CheckpointParts, "adapters" | "updates" | "digests"> = {
   adapters: [],
   updates: new Map(),
@@ -52,6 +78,8 @@ export async function openCheckpoint(
   ref: string | Folder,
   options: CheckpointOptions = {},
 ): Promise<Checkpoint> {
+  checkArgument("openCheckpoint", "ref", ref, aCheckpointRef);
+  checkOptions("openCheckpoint", options, CHECKPOINT_OPTIONS);
   const opened: OpenFiles = [];
   try {
     const parts =

@@ -77,6 +77,17 @@ export function parseSite(name: string): SiteAddress {
 }
 
 /**
+ * The attention mask over scores or a pattern, [heads, rows, keys]. It is the model's: whatever a visitor puts in, a row
+ * attends to no more than the mask lets it.
+ */
+export interface AttentionMask {
+  /** The values with −∞ (scores) or 0 (patterns) wherever the row does not attend. */
+  hide(value: Tensor): Tensor;
+  /** f32 [rows, keys] for values of that shape: 1 where a row attends, else 0. */
+  visible(value: Tensor): Tensor;
+}
+
+/**
  * An activation on its way through the forward pass. Whoever drives the walk may look at `value` and may put another
  * tensor of the same shape in its place; the pass goes on with that.
  */
@@ -87,14 +98,25 @@ export class SiteEvent {
   readonly rows: RowMap;
   /** For attention sites: which key column belongs to which sequence and position. */
   readonly keys: RowMap | undefined;
+  /** For attention sites. */
+  readonly mask: AttentionMask | undefined;
   #value: Tensor;
+  /** The latest value that obeys the mask. */
+  #masked: Tensor;
 
-  constructor(site: SiteName, layout: SiteLayout, value: Tensor, rows: RowMap, keys?: RowMap) {
+  constructor(
+    site: SiteName,
+    layout: SiteLayout,
+    value: Tensor,
+    rows: RowMap,
+    { keys, mask }: { keys?: RowMap; mask?: AttentionMask } = {},
+  ) {
     this.site = site;
     this.layout = layout;
-    this.#value = value;
+    this.#value = this.#masked = value;
     this.rows = rows;
     this.keys = keys;
+    this.mask = mask;
   }
 
   get value(): Tensor {
@@ -108,6 +130,13 @@ export class SiteEvent {
       throw new SiteError(`${this.site}: expected a value ${this.#value}, found ${replacement}`);
     }
     this.#value = replacement;
+  }
+
+  /** The value with the mask laid on what a visitor has put in. */
+  masked(): Tensor {
+    if (this.#value !== this.#masked && this.mask) this.#value = this.mask.hide(this.#value);
+    this.#masked = this.#value;
+    return this.#value;
   }
 }
 
@@ -153,12 +182,12 @@ export class Sites {
   }
 
   /** Passes an activation through its site: `x = yield* at.pass("resid_pre", x)`. */
-  *pass(site: LayerSite | ModelSite | VisionSite, value: Tensor): Walk<Tensor> {
+  *pass(site: LayerSite | ModelSite | VisionSite, value: Tensor, mask?: AttentionMask): Walk<Tensor> {
     const name = this.#name(site);
     if (!this.#inUse(name)) return value;
-    const event = new SiteEvent(name, layoutOf(site), value, this.#rows, this.#keys);
+    const event = new SiteEvent(name, layoutOf(site), value, this.#rows, { keys: this.#keys, mask });
     yield event;
-    return event.value;
+    return event.masked();
   }
 
   #name(site: string): SiteName {

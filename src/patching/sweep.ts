@@ -1,7 +1,8 @@
-import { argmax } from "../kernels/reduce.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
+import { checkChoice, mostProbable } from "../model/sampling.ts";
 import type { SiteName } from "../model/sites.ts";
+import type { Tensor } from "../tensor/tensor.ts";
 import { type Edit, set } from "./edit.ts";
 import type { OnePosition } from "./positions.ts";
 import { record } from "./recording.ts";
@@ -69,7 +70,8 @@ export function patchOf(
 
 /**
  * Runs each query under each set of edits, one set at a time, and reads the next token. Costs one pass over the queries
- * plus, for each set, the rows that it can change. Throws SiteError or PromptError like `run`.
+ * plus, for each set, the rows that it can change. Throws SiteError or PromptError like `run`, and GenerationError where
+ * there is no most probable token, because the logits are NaN.
  */
 export async function patchEach(
   model: LanguageModel,
@@ -89,21 +91,32 @@ export async function patchEach(
         using recording = record(model, batch);
         rowLayers += recording.rowLayers;
         const variants = edits.flatMap((set) => batch.map((_, prompt): Variant => ({ prompt, edits: set })));
-        const ids = [argmax(recording.logits, -1)];
+        const chosen = [mostProbable(recording.logits)];
         for (let start = 0; start < variants.length; start += batchRows) {
-          ids.push(
+          chosen.push(
             model.device.scope(() => {
               const resumed = resume(recording, variants.slice(start, start + batchRows));
               rowLayers += resumed.rowLayers;
-              return argmax(resumed.logits, -1);
+              return mostProbable(resumed.logits);
             }),
           );
         }
-        return ids;
+        return chosen;
       });
-      const [plain, ...parts] = await model.device.read(results);
-      const ids = parts.flatMap((part) => [...part]);
-      unpatched.push(...plain!);
+      const read = await model.device.read(results.flatMap(({ ids, best }): Tensor[] => [ids, best]));
+      const [plain, plainBest, ...parts] = read.map((values) => [...values]) as [
+        number[],
+        number[],
+        ...number[][],
+      ];
+      const ids = parts.filter((_, i) => i % 2 === 0).flat();
+      const best = parts.filter((_, i) => i % 2 === 1).flat();
+      [...plainBest, ...best].forEach((value, i) => {
+        const e = Math.floor(i / batch.length) - 1;
+        const edited = e < 0 ? "without edits" : `under edits[${e}]`;
+        checkChoice(value, () => `patchEach: query ${first + (i % batch.length)} ${edited}`);
+      });
+      unpatched.push(...plain);
       patched.forEach((answers, e) => {
         answers.push(...ids.slice(e * batch.length, (e + 1) * batch.length));
       });

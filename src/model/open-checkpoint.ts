@@ -26,6 +26,7 @@ import {
   urlFolder,
 } from "./folder.ts";
 import { GgufFile } from "./gguf.ts";
+import { isInFolder, missingFolder } from "./missing-folder.ts";
 import { respeltTokens } from "./respelt-tokens.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 import { urlSource } from "./sources.ts";
@@ -130,10 +131,20 @@ async function folderOf(ref: string | Folder, options: HubOptions): Promise<Fold
       if (probe) return localFolder(ref);
     }
   }
-  if (/^[\w-][\w.-]*\/[\w-][\w.-]*$/.test(ref)) return hubFolder(ref, options);
-  throw new CheckpointError(
-    `${ref}: not a folder with a ${CONFIG} (or an ${ASSEMBLY} or ${ADAPTER_CONFIG}), nor a URL, nor a hub id like org/name`,
-  );
+  const local = platform.name === "node" ? await missingFolder(ref) : "a browser has no folders";
+  if (!/^[\w-][\w.-]*\/[\w-][\w.-]*$/.test(ref)) {
+    throw new CheckpointError(
+      `${ref}: not a folder with a ${CONFIG} (or an ${ASSEMBLY} or ${ADAPTER_CONFIG}), nor a URL, nor a hub id like ` +
+        `org/name; ${local}`,
+    );
+  }
+  try {
+    return await hubFolder(ref, options);
+  } catch (cause) {
+    // Either may have been meant; what lies in a folder that is there was rather a path.
+    if (!(cause instanceof CheckpointError) || !(await isInFolder(ref))) throw cause;
+    throw new CheckpointError(`${ref}: ${local}, and as a hub id: ${cause.message}`, { cause });
+  }
 }
 
 async function openWithAdapters(

@@ -1,6 +1,8 @@
 import { SiteError } from "../tensor/errors.ts";
+import { nearest } from "../tensor/nearest.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { RowMap } from "./rows.ts";
+import { siteFromElsewhere } from "./site-translation.ts";
 
 /** Activations of one transformer block, in the order in which they are born. */
 export const LAYER_SITES = [
@@ -62,7 +64,7 @@ const VISION_SITES: ReadonlySet<string> = new Set<VisionSite>([
 ]);
 const LAYERED: ReadonlySet<string> = new Set(LAYER_SITES);
 
-/** Takes a site name apart. Throws SiteError for anything that is none, with what there is. */
+/** Takes a site name apart. Throws SiteError for anything that is none, with the nearest site and what there is. */
 export function parseSite(name: string): SiteAddress {
   if (MODEL_SITES.has(name)) return { tower: "text", site: name as ModelSite };
   if (VISION_SITES.has(name)) return { tower: "vision", site: name as VisionSite };
@@ -71,9 +73,21 @@ export function parseSite(name: string): SiteAddress {
     return { tower: vision ? "vision" : "text", site: site as LayerSite, layer: Number(layer) };
   }
   throw new SiteError(
-    `there is no site ${JSON.stringify(name)}; expected ${LAYER_SITES.join(", ")} with a layer ("resid_post.3"), ` +
+    `there is no site ${JSON.stringify(name)}${hint(name)}; expected ${LAYER_SITES.join(", ")} with a layer ("resid_post.3"), ` +
       `${[...MODEL_SITES].join(", ")}, or one of the vision tower ("vision.resid_post.3", ${[...VISION_SITES].join(", ")})`,
   );
+}
+
+/** What was probably meant. */
+function hint(name: string): string {
+  const elsewhere = siteFromElsewhere(name);
+  if (elsewhere !== undefined) return `; it is called ${JSON.stringify(elsewhere)} here`;
+  const vision = name.startsWith("vision.");
+  if (LAYERED.has(vision ? name.slice("vision.".length) : name))
+    return `, a layer is missing, as in "${name}.3"`;
+  const [layer = "0"] = /\d+/.exec(name) ?? [];
+  const candidates = LAYER_SITES.map((site) => `${vision ? "vision." : ""}${site}.${Number(layer)}`);
+  return `; the nearest is "${nearest(name, [...candidates, ...MODEL_SITES, ...VISION_SITES])}"`;
 }
 
 /**

@@ -68,20 +68,44 @@ export function editValue(edit: Edit, target: Target, device: Device): Tensor | 
   return device.tensor(numbers, { shape });
 }
 
+/**
+ * Looks at the directions that are tensors, which waits for the device. Throws SiteError for one that is all 0 or holds
+ * what is not finite.
+ */
+export async function checkDirections(edits: readonly ResolvedEdit[]): Promise<void> {
+  const onDevice = edits.filter(
+    ({ edit }) => PROJECTIONS.has(edit.operation) && edit.value instanceof Tensor,
+  );
+  const [first] = onDevice;
+  if (!first) return;
+  const { device } = first.value!;
+  const sizes = device.scope(() => onDevice.map(({ value }) => max(abs(value!), -1)));
+  const read = await device.read(sizes);
+  for (const size of sizes) size.dispose();
+  onDevice.forEach(({ target }, i) => {
+    // Scores have -infinity where their row does not attend.
+    const infinite = target.layout === "attention";
+    for (const largest of read[i]!) checkDirection(infinite ? Math.min(largest, 1) : largest, target);
+  });
+}
+
+/** Throws SiteError when the largest magnitude of a direction's numbers is none. */
+function checkDirection(largest: number, { label }: Target): void {
+  if (largest > 0 && largest < Number.POSITIVE_INFINITY) return;
+  const found = largest === 0 ? "zeros alone" : largest;
+  throw new SiteError(`${label}: expected a direction of finite numbers, not all 0, found ${found}`);
+}
+
 const isF32 = (x: number) => Number.isFinite(Math.fround(x));
 
 /** Directions of `size` numbers each, with a largest magnitude of 1, so that those of any length fit f32. */
-function directions(value: ArrayLike<number>, size: number, { label, layout }: Target): Float32Array {
+function directions(value: ArrayLike<number>, size: number, target: Target): Float32Array {
   const scaled = new Float32Array(value.length);
   for (let start = 0; start < value.length; start += size) {
     const row = Array.from({ length: size }, (_, i) => value[start + i]!);
-    // Scores that were read have -infinity where their row does not attend.
-    const counted = layout === "attention" ? row.filter((x) => x !== Number.NEGATIVE_INFINITY) : row;
-    const largest = counted.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-    if (!(largest > 0 && largest < Number.POSITIVE_INFINITY)) {
-      const found = largest === 0 ? "zeros alone" : `${counted.find((x) => !Number.isFinite(x))}`;
-      throw new SiteError(`${label}: expected a direction of finite numbers, not all 0, found ${found}`);
-    }
+    const attended = target.layout === "attention" ? row.filter((x) => x !== Number.NEGATIVE_INFINITY) : row;
+    const largest = attended.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+    checkDirection(largest, target);
     scaled.set(
       row.map((x) => x / largest),
       start,
@@ -142,16 +166,13 @@ function editAttention(
         columns.map((span) => x.slice(1, span.row, span.row + span.count)),
         1,
       );
-    let own = ofSequence(takeRows(flat, ids));
-    let vector = value?.rank === 2 ? takeRows(value, perHead(found.map(({ i }) => i))) : value;
+    const own = ofSequence(takeRows(flat, ids));
+    const vector = value?.rank === 2 ? takeRows(value, perHead(found.map(({ i }) => i))) : value;
+    let changed: Tensor;
     if (PROJECTIONS.has(edit.operation)) {
-      // Only what a row attends to has a part in its direction.
       const visible = takeRows(event.mask!.visible(event.value), perHead(found.map(({ row }) => row)));
-      const attended = mul(greater(ofSequence(visible), 0), notEqual(own, Number.NEGATIVE_INFINITY));
-      own = select(attended, own, 0);
-      vector = select(attended, vector!, 0);
-    }
-    const changed = change(own, [...ids.keys()], edit, vector);
+      changed = projectVisible(own, ofSequence(visible), edit, vector!);
+    } else changed = change(own, [...ids.keys()], edit, vector);
     let column = 0;
     for (const span of columns) {
       const features = { start: span.row, end: span.row + span.count };
@@ -161,6 +182,14 @@ function editAttention(
     count += found.length;
   }
   return { value: flat.reshape(event.value.shape), rows: count };
+}
+
+/** A projection of rows [rows, keys] within the keys that each attends to; the others stay as they are. */
+function projectVisible(x: Tensor, visible: Tensor, edit: Edit, direction: Tensor): Tensor {
+  const attended = mul(greater(visible, 0), notEqual(x, Number.NEGATIVE_INFINITY));
+  const rows = [...Array(x.dim(0)).keys()];
+  const changed = change(select(attended, x, 0), rows, edit, select(attended, direction, 0));
+  return select(attended, changed, x);
 }
 
 /** Directions whose largest magnitude is 1; what has no direction is NaN, so that it does not pass for no component. */

@@ -1,3 +1,4 @@
+import { LanguageModel } from "../model/language-model.ts";
 import { Prompt } from "../model/prompt.ts";
 import {
   aKindOf,
@@ -17,7 +18,14 @@ import { Tensor } from "../tensor/tensor.ts";
 import type { Edit, EditOperation } from "./edit.ts";
 import type { Part, Tap } from "./tap.ts";
 
+export const aModel = aKindOf(LanguageModel, "await loadModel(…)");
 export const aPrompt = aKindOf(Prompt, "model.prompt(…) makes one");
+
+/** Throws ArgumentError unless there are a model and a list of prompts, as `name`. */
+export function checkModelAndPrompts(call: string, model: unknown, name: string, prompts: unknown): void {
+  checkArgument(call, "model", model, aModel);
+  checkArgument(call, name, prompts, aListOf(aPrompt));
+}
 
 /** Throws ArgumentError for what is neither a prompt nor a list of prompts. */
 export function checkPrompts(call: string, input: unknown): void {
@@ -30,7 +38,7 @@ const aRange: Expected = {
   holds: (value) => isObject(value) && Number.isInteger(value["start"]) && Number.isInteger(value["end"]),
 };
 
-export const positionsExpected: Expected = {
+export const somePositions: Expected = {
   words: 'a position, a list of them, { start, end }, { span: "name" }, a function of the prompt or "all"',
   holds: (value) =>
     value === "all" ||
@@ -41,7 +49,7 @@ export const positionsExpected: Expected = {
     (isObject(value) && typeof value["span"] === "string"),
 };
 
-export const onePositionExpected: Expected = {
+export const onePosition: Expected = {
   words: "a position or a function of the prompt",
   holds: (value) => typeof value === "number" || typeof value === "function",
 };
@@ -64,7 +72,7 @@ const NEEDS: Record<EditOperation, { readonly value?: string; readonly amount?: 
   projectOnto: { value: "direction" },
 };
 
-const SITE_AND_POSITIONS = { site: aString, at: positionsExpected };
+const SITE_AND_POSITIONS = { site: aString, at: somePositions };
 const TAP: Options<Tap> = { kind: oneOf("tap"), ...SITE_AND_POSITIONS, ...PART };
 const EDIT: Options<Edit> = {
   kind: oneOf("edit"),

@@ -92,7 +92,7 @@ export function meanAblate(site: SiteName, at: Positions, mean: EditValue, optio
 
 /**
  * Takes the component along a direction out. The direction may have any length but 0: numbers that are all 0 or not finite
- * throw SiteError when the edit is used; of a tensor, which is not read for that, they make the activation NaN.
+ * throw SiteError when the edit is used; of a tensor, which only generation reads for that, they make the activation NaN.
  */
 export function projectOut(
   site: SiteName,

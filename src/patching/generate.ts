@@ -13,7 +13,7 @@ import {
   type Options,
 } from "../tensor/arguments.ts";
 import { SiteError } from "../tensor/errors.ts";
-import type { ResolvedEdit } from "./apply-edit.ts";
+import { checkDirections, type ResolvedEdit } from "./apply-edit.ts";
 import { checkEdits } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import { batchOf, type Target } from "./site-targets.ts";
@@ -98,6 +98,7 @@ export async function generate(
       resolveEdits(edits, model.sites, device, batchOf(prompts), maxNewTokens - 1),
     );
     for (const { target } of resolved) checkHead(target, prompts, model);
+    await checkDirections(resolved);
     const watcher = new Watcher(resolved, {});
     const sampler = createSampler(sampling, prompts.length);
     const steps = generateTokens(network, prompts, {

@@ -2,12 +2,21 @@ import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import { checkChoice, mostProbable } from "../model/sampling.ts";
 import type { SiteName } from "../model/sites.ts";
+import {
+  aFunction,
+  aListOf,
+  aNumber,
+  checkArgument,
+  checkOptions,
+  type Options,
+} from "../tensor/arguments.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { checkEdits, checkModelAndPrompts, onePosition } from "./arguments.ts";
 import { type Edit, set } from "./edit.ts";
 import type { OnePosition } from "./positions.ts";
 import { record } from "./recording.ts";
 import { resume, type Variant } from "./resume.ts";
-import type { TaskVectors } from "./task-vectors.ts";
+import { aTaskVectors, type TaskVectors } from "./task-vectors.ts";
 
 export interface PatchEachOptions {
   /** Most patched prompts in one batch; bounds the memory (each has its own logits). Default 256. */
@@ -15,6 +24,8 @@ export interface PatchEachOptions {
   /** Called with the number of queries done. */
   onProgress?: (done: number) => void;
 }
+
+const EACH: Options<PatchEachOptions> = { batchRows: aNumber, onProgress: aFunction };
 
 export interface PatchedTokens {
   /** `patched[e][q]`: the most probable next token of query q under `edits[e]`. */
@@ -46,12 +57,16 @@ export async function sweepLayers(
   model: LanguageModel,
   queries: readonly Prompt[],
   vectors: TaskVectors,
-  { at = -1, layers = vectors.origin.layers, ...options }: SweepOptions = {},
+  options: SweepOptions = {},
 ): Promise<SweepResult> {
+  checkModelAndPrompts("sweepLayers", model, "queries", queries);
+  checkArgument("sweepLayers", "vectors", vectors, aTaskVectors);
+  checkOptions("sweepLayers", options, { ...EACH, at: onePosition, layers: aListOf(aNumber) });
+  const { at = -1, layers = vectors.origin.layers, ...each } = options;
   const scope = model.device.openScope();
   try {
     const edits = scope.enter(() => layers.map((layer) => [patchOf(vectors, layer, at)]));
-    return { layers: [...layers], ...(await patchEach(model, queries, edits, options)) };
+    return { layers: [...layers], ...(await patchEach(model, queries, edits, each)) };
   } finally {
     scope.dispose();
   }
@@ -64,6 +79,7 @@ export function patchOf(
   at: OnePosition = -1,
   options: { readonly prompt?: number } = {},
 ): Edit {
+  checkArgument("patchOf", "vectors", vectors, aTaskVectors);
   const site: SiteName = `${vectors.origin.site}.${layer}`;
   return set(site, at, vectors.at(layer), options);
 }
@@ -77,8 +93,13 @@ export async function patchEach(
   model: LanguageModel,
   queries: readonly Prompt[],
   edits: readonly (readonly Edit[])[],
-  { batchRows = 256, onProgress }: PatchEachOptions = {},
+  options: PatchEachOptions = {},
 ): Promise<PatchedTokens> {
+  checkModelAndPrompts("patchEach", model, "queries", queries);
+  checkArgument("patchEach", "edits", edits, aListOf({ words: "a list of edits", holds: Array.isArray }));
+  for (const [e, set] of edits.entries()) checkEdits(`patchEach, edits[${e}]`, set);
+  checkOptions("patchEach", options, EACH);
+  const { batchRows = 256, onProgress } = options;
   const patched: number[][] = edits.map(() => []);
   const unpatched: number[] = [];
   let rowLayers = 0;

@@ -61,10 +61,13 @@ const aValue: Expected = either(
 
 const PART: Options<Part> = { head: aNumber, features: aRange, image: aNumber };
 
+/** Checked under the names below. */
+const anything: Expected = { words: "anything", holds: () => true };
+
 /** What an operation needs besides site and positions; `amount` by the name that its function calls it. */
 const NEEDS: Record<EditOperation, { readonly value?: string; readonly amount?: string }> = {
   set: { value: "value" },
-  add: { value: "value" },
+  add: { value: "value", amount: "scale" },
   scale: { amount: "factor" },
   zero: {},
   interpolate: { value: "value", amount: "t" },
@@ -78,8 +81,8 @@ const EDIT: Options<Edit> = {
   kind: oneOf("edit"),
   operation: oneOf(...Object.keys(NEEDS)),
   ...SITE_AND_POSITIONS,
-  value: aValue,
-  amount: aNumber,
+  value: anything,
+  amount: anything,
   prompt: aNumber,
   ...PART,
 };
@@ -107,9 +110,9 @@ export function checkEdit(call: string, edit: unknown): asserts edit is Edit {
   }
   checkOptions(call, edit, EDIT, { name: "the edit", required: ["operation", "site", "at"] });
   const { value, amount } = NEEDS[edit["operation"] as EditOperation];
-  const where = `${call}, ${edit["operation"]} at ${edit["site"]}`;
-  if (value !== undefined) checkArgument(where, value, edit["value"], aValue);
-  if (amount !== undefined) checkArgument(where, amount, edit["amount"], aNumber);
+  if (value !== undefined) checkArgument(call, value, edit["value"], aValue);
+  if (amount !== undefined)
+    checkArgument(call, amount, edit["amount"] ?? (amount === "scale" ? 1 : undefined), aNumber);
 }
 
 /** Throws ArgumentError for what is no list of edits. */

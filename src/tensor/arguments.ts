@@ -34,7 +34,7 @@ export const anArray: Expected = { words: "a list", holds: Array.isArray };
 export function oneOf(...values: readonly string[]): Expected {
   const quoted = values.map((value) => `"${value}"`);
   return {
-    words: `${quoted.slice(0, -1).join(", ")} or ${quoted.at(-1)}`,
+    words: [quoted.slice(0, -1).join(", "), quoted.at(-1)].filter(Boolean).join(" or "),
     holds: (value) => values.includes(value as string),
   };
 }
@@ -127,7 +127,7 @@ export function showFound(value: unknown): string {
 }
 
 function article(noun: string): string {
-  return `${/^[aeiou]/i.test(noun) ? "an" : "a"} ${noun}`;
+  return `${/^[aeio]/i.test(noun) ? "an" : "a"} ${noun}`;
 }
 
 function isPlain(value: unknown): value is object {

@@ -108,7 +108,7 @@ describe("loading", () => {
     [
       "a device without a shape of options",
       (_, { device }) => (x as Anything).decodeTaskVectors("a", device),
-      /^decodeTaskVectors: expected bytes to be a Uint8Array/,
+      /^decodeTaskVectors: expected bytes to be a file's bytes/,
     ],
   ]);
 });

@@ -14,6 +14,7 @@ import {
   aNumber,
   checkArgument,
   checkOptions,
+  type Expected,
   type Options,
   oneOf,
 } from "../tensor/arguments.ts";
@@ -169,13 +170,15 @@ export async function encodeTaskVectors(taskVectors: TaskVectors): Promise<Uint8
   return new Uint8Array(await new Blob(chunks).arrayBuffer());
 }
 
+const aFilesBytes: Expected = { words: "a file's bytes, a Uint8Array", holds: ArrayBuffer.isView };
+
 /** The inverse of {@link encodeTaskVectors}. Throws CheckpointError for other files. */
 export async function decodeTaskVectors(
   bytes: Uint8Array<ArrayBuffer>,
   device: Device,
   name = "task vectors",
 ): Promise<TaskVectors> {
-  checkArgument("decodeTaskVectors", "bytes", bytes, aKindOf(Uint8Array, "a file's bytes"));
+  checkArgument("decodeTaskVectors", "bytes", bytes, aFilesBytes);
   checkArgument("decodeTaskVectors", "device", device, aKindOf(Device, "await openDevice()"));
   const file = await SafetensorsFile.open(memorySource(bytes, name));
   const { metadata } = file;

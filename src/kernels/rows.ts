@@ -52,13 +52,18 @@ const NEW_ELEMENT: Record<EditKind, string> = {
   keepDirection: "component(slot, v)",
 };
 
+const COMPONENT = `
+fn component(slot: u32, v: f32) -> f32 {
+  return coefficients_at(2u * slot) * (v / coefficients_at(2u * slot + 1u));
+}`;
+
 /** Writes the selected rows, features outside the selection as they were; `out` holds the other rows already. */
 const editKernel = defineKernel({
   name: "editRows",
   bindings: { x: "read", ids: "read?", value: "read?", coefficients: "read?", out: "write" },
   params: { count: "u32", width: "u32", amount: "f32", ...SELECTION },
   code: ({ constants, has }: Variant<"ids" | "value" | "coefficients", { kind: EditKind }>) => `
-${has("coefficients") ? "fn component(slot: u32, v: f32) -> f32 { return coefficients_at(2u * slot) * (v / coefficients_at(2u * slot + 1u)); }" : ""}
+${has("coefficients") ? COMPONENT : ""}
 @compute @workgroup_size(${SIZE})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {

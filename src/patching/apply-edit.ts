@@ -33,7 +33,8 @@ const NEEDS_VALUE: ReadonlySet<EditOperation> = new Set(["set", "add", "interpol
 
 /**
  * The value of an edit on the device: [features] or [positions, features]. Throws SiteError when it is missing or does
- * not fit the site, LifetimeError when it is a tensor that is gone or of another device. Keys of scores and patterns are counted only when the edit is applied.
+ * not fit the site or names no direction where one is needed, LifetimeError for a tensor that is gone or of another
+ * device. Keys of scores and patterns are counted only when the edit is applied.
  */
 export function editValue(edit: Edit, target: Target, device: Device): Tensor | undefined {
   if (!NEEDS_VALUE.has(edit.operation)) return undefined;

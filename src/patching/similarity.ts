@@ -3,8 +3,10 @@ import { abs, div, maximum, mul } from "../kernels/elementwise.ts";
 import { max, norm, sum } from "../kernels/reduce.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
-/** Cosine of the angle between vectors along the last axis, with broadcasting: [..., n] and [..., n] → [...]. The zero
- * vector has similarity 0 with everything. */
+/**
+ * Cosine of the angle between vectors along the last axis, with broadcasting: [..., n] and [..., n] → [...]. The zero
+ * vector has similarity 0 with everything.
+ */
 export function cosineSimilarity(a: Tensor, b: Tensor): Tensor {
   return a.device.scope(() => {
     const [u, v] = [scaled(a), scaled(b)];

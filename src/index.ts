@@ -123,7 +123,7 @@ export {
   type Question,
   SPACED_TEMPLATE,
 } from "./patching/few-shot.ts";
-export type { Generated, GenerateOptions } from "./patching/generate.ts";
+export type { Generated, GenerateOptions, UnfiredEdit } from "./patching/generate.ts";
 export { chooseLayer, type LayerChoice } from "./patching/layer-choice.ts";
 export { decodeStream, type LensCell, logitLens } from "./patching/logit-lens.ts";
 export { loadModel, type PatchableModel } from "./patching/model.ts";

@@ -210,6 +210,19 @@ describe("a folder", () => {
     await expectRefusal(openCheckpoint("./no/where"), /nor a hub id/);
   });
 
+  test("a path with a typing error", async () => {
+    const offline = { fetch: () => Promise.reject(new Error("offline")) };
+    const none =
+      /test\/fixturs: there is no such folder \(the nearest is test\/fixtures\), and as a hub id: .*offline/;
+    await expectRefusal(openCheckpoint("test/fixturs", offline), none);
+    const near = /there is no such folder \(the nearest is \.\/test\/fixtures\/llama\)/;
+    await expectRefusal(openCheckpoint("./tset/fixtures/lama"), near);
+    await expectRefusal(
+      openCheckpoint("test/fixtures/llama"),
+      /the folder is there, but none of these files is in it/,
+    );
+  });
+
   test("lone files, for inspection", async () => {
     const lone = await openCheckpoint(join(FIXTURE, "model.safetensors"));
     expect(lone.config).toBe(undefined);

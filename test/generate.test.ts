@@ -2,15 +2,17 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { generateTokens } from "../src/model/generate.ts";
 import type { Prompt } from "../src/model/prompt.ts";
-import { greedy } from "../src/model/sampling.ts";
+import { createSampler, greedy, type Sampler } from "../src/model/sampling.ts";
 import { siteInfo, siteNames } from "../src/model/site-shapes.ts";
 import type { SiteName } from "../src/model/sites.ts";
 import { addVector, type Edit, scale, set, zero } from "../src/patching/edit.ts";
 import type { PatchableModel } from "../src/patching/model.ts";
 import { batchOf } from "../src/patching/site-targets.ts";
+import { patchEach } from "../src/patching/sweep.ts";
 import { resolveEdits, Watcher } from "../src/patching/watcher.ts";
-import { PromptError, SiteError } from "../src/tensor/errors.ts";
+import { GenerationError, PromptError, SiteError } from "../src/tensor/errors.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
+import { testDevice } from "./helpers/device.ts";
 import { fixtureModel, randomIds, readAll } from "./helpers/model.ts";
 
 // Generation keeps keys and values and computes one new row a step. It has to give what a full run over everything so
@@ -38,9 +40,9 @@ async function cached(
     const resolved = scope.enter(() => resolveEdits(edits, sites, device, batch, maxNewTokens - 1));
     const visitor = new Watcher(resolved, {});
     let latest = new Float32Array();
-    const sampler = async (logits: Parameters<typeof greedy>[0]) => {
+    const sampler: Sampler = async (logits, rows) => {
       latest = (await logits.read()) as Float32Array<ArrayBuffer>;
-      return await greedy(logits);
+      return await greedy(logits, rows);
     };
     for await (const step of generateTokens(network, prompts, { maxNewTokens, stopIds, sampler, visitor })) {
       step.sequences.forEach((sequence, i) => {
@@ -91,6 +93,7 @@ describe.each(["llama-gqa-tied", "mistral"])("%s", (name) => {
     const editArbitrary = fc.record({
       site: fc.nat({ max: sites.length - 1 }),
       kind: fc.constantFrom("set", "add", "scale", "zero"),
+      factor: fc.constantFrom(0.5, 0, -1),
       prompt: fc.nat(),
       position: fc.nat(),
       seed: fc.nat(),
@@ -101,7 +104,7 @@ describe.each(["llama-gqa-tied", "mistral"])("%s", (name) => {
         fc.array(editArbitrary, { maxLength: 4 }),
         async (lengths, drawn) => {
           const prompts = lengths.map((length, i) => model.promptFromIds(randomIds(length, i)));
-          const edits = drawn.map(({ site: index, kind, prompt: p, position, seed }): Edit => {
+          const edits = drawn.map(({ site: index, kind, factor, prompt: p, position, seed }): Edit => {
             const site = sites[index]!;
             const { features, order } = siteInfo(model.sites, site);
             const prompt = p % prompts.length;
@@ -109,9 +112,9 @@ describe.each(["llama-gqa-tied", "mistral"])("%s", (name) => {
             // Of the head only last positions are computed, of a prompt and then of every new token.
             const first = order === model.config.layers ? last : 0;
             const at = first + (position % (last + NEW_TOKENS - first));
-            if (features === undefined || kind === "scale") return scale(site, at, 0.5, { prompt });
-            const value = randomArray(features, seed);
             if (kind === "zero") return zero(site, at, { prompt });
+            if (features === undefined || kind === "scale") return scale(site, at, factor, { prompt });
+            const value = randomArray(features, seed);
             return (kind === "set" ? set : addVector)(site, at, value, { prompt });
           });
           const found = await cached(model, prompts, edits, NEW_TOKENS);
@@ -208,20 +211,154 @@ describe("generate", () => {
     await expect(attempt).rejects.toSatisfy((e) => e instanceof PromptError || e instanceof SiteError);
   });
 
-  test("an edit whose position never came, because the answer ended, throws", async () => {
+  test("an edit whose position never came, because the answer ended, is reported with the answer", async () => {
     const { model, prompt } = await setUp();
-    const [first] = (await answer(model, prompt)).ids;
-    const at = prompt.length + 1;
-    const edits = [zero("resid_post.0", at)];
-    const attempt = model.generate(prompt, { maxNewTokens: NEW_TOKENS, edits, stopIds: [first!] });
-    await expect(attempt).rejects.toThrow(
-      new RegExp(`zero at resid_post\\.0, position ${at}: fired for 0 of 1 positions`),
-    );
+    const other = model.prompt("The sky and the sea");
+    const first = zero("mlp_out.0", 0);
+    const plain = await model.generate([prompt, other], {
+      maxNewTokens: NEW_TOKENS,
+      edits: [first],
+      stopIds: [],
+    });
+    const stop = plain[0]!.ids[1]!; // the second token ends the first answer
+    expect(plain[1]!.ids).not.toContain(stop);
+    const steer = (p: number, { length }: Prompt) => {
+      const at = { start: length, end: length + NEW_TOKENS - 1 };
+      return scale("resid_post.0", at, 1, { prompt: p });
+    };
+    const edits = [first, steer(0, prompt), steer(1, other)];
+    const options = { maxNewTokens: NEW_TOKENS, edits, stopIds: [stop] };
+    const [short, long] = await model.generate([prompt, other], options);
+    expect(short!.ended).toBe(true);
+    const { ids, unfired } = short!;
+    const { length } = prompt;
+    // The end token itself is never fed back.
+    const positions = Array.from({ length: NEW_TOKENS - ids.length }, (_, i) => length + ids.length - 1 + i);
+    const label = `scale at resid_post.0, positions ${length} to ${length + NEW_TOKENS - 2}`;
+    expect(unfired).toEqual([{ edit: 1, label, positions }]);
+    expect([long!.ids.length, long!.unfired]).toEqual([NEW_TOKENS, []]);
+  });
+
+  test("of the logits of a prompt only those of the last token can be edited, and all of them means that", async () => {
+    const { model, prompt } = await setUp();
+    const sample = (temperature: number, edits: Edit[]) =>
+      model.generate(prompt, { maxNewTokens: 1, edits, temperature, seed: 3, stopIds: [] });
+    const [doubled, colder] = [await sample(1, [scale("logits", "all", 2)]), await sample(0.5, [])];
+    expect(doubled.ids).toEqual(colder.ids);
+    const wanted = 11;
+    const only = Array.from({ length: 448 }, (_, id) => (id === wanted ? 50 : 0));
+    const { ids } = await answer(model, prompt, [
+      addVector("logits", [0, -1], only),
+      scale("final_norm", "all", 1),
+    ]);
+    expect(ids[0]).toBe(wanted);
+    const attempt = answer(model, prompt, [zero("logits", 0)]);
+    await expect(attempt).rejects.toThrow(SiteError);
+    await expect(attempt).rejects.toThrow(/zero at logits, position 0: .*from the prompt's last token on/);
+  });
+
+  test("a prompt may fill the context, and one token more comes", async () => {
+    const { model } = await setUp();
+    const full = model.promptFromIds(randomIds(256, 3));
+    const { ids } = await answer(model, full, [], 1);
+    const { logits } = await readAll({ logits: model.run(full).logits });
+    expect(ids).toEqual([logits.indexOf(Math.max(...logits))]);
+    await expect(answer(model, full, [], 2)).rejects.toThrow(/at most 256 tokens.*found 257/);
   });
 
   test("more tokens than the context holds, or none, throw", async () => {
     const { model, prompt } = await setUp();
     await expect(answer(model, prompt, [], 256)).rejects.toThrow(/at most 256 tokens/);
     await expect(answer(model, prompt, [], 0)).rejects.toThrow(/maxNewTokens.*found 0/);
+  });
+});
+
+describe("sampling", () => {
+  const options = { maxNewTokens: 8, stopIds: [], temperature: 1.5 };
+
+  test("gives each prompt of a batch what it gets alone", async () => {
+    const model = await fixtureModel("llama");
+    const [a, b] = [model.prompt("The capital of France is"), model.prompt("The sky")];
+    const alone = {
+      a: await model.generate(a, { ...options, seed: 5 }),
+      b: await model.generate(b, { ...options, seed: 5 }),
+    };
+    expect(await model.generate([a, b], { ...options, seed: 5 })).toEqual([alone.a, alone.b]);
+    expect(await model.generate([b, a, b], { ...options, seed: 5 })).toEqual([alone.b, alone.a, alone.b]);
+    // A neighbour that ends early does not shift the others' numbers either.
+    const stopIds = [alone.b.ids[0]!];
+    const [first, second] = await model.generate([b, a], { ...options, seed: 5, stopIds });
+    expect(first!.ids).toEqual([alone.b.ids[0]]);
+    expect(second).toEqual(await model.generate(a, { ...options, seed: 5, stopIds }));
+  });
+
+  test("takes a seed for each prompt", async () => {
+    const model = await fixtureModel("llama");
+    const prompt = model.prompt("The sky");
+    const each = await model.generate([prompt, prompt, prompt], { ...options, seed: [1, 2, 1] });
+    expect(each[0]).toEqual(await model.generate(prompt, { ...options, seed: 1 }));
+    expect(each[1]).toEqual(await model.generate(prompt, { ...options, seed: 2 }));
+    expect(each[2]).toEqual(each[0]);
+    expect(each[1]).not.toEqual(each[0]);
+    const attempt = model.generate([prompt, prompt], { ...options, seed: [1] });
+    await expect(attempt).rejects.toThrow(/a seed for each of 2 prompt\(s\), found 1/);
+    await expect(model.generate(prompt, { ...options, seed: 0.5 })).rejects.toThrow(
+      /whole numbers as seed, found 0.5/,
+    );
+  });
+
+  const { POSITIVE_INFINITY: inf, NEGATIVE_INFINITY: none, NaN: nan } = Number;
+  const rows = { sequences: [3], step: 2 };
+  const samplers = (seed = 0) => [
+    greedy,
+    createSampler({ temperature: 0.7, seed }, 4),
+    createSampler({ temperature: inf, topP: 0.9, seed }, 4),
+  ];
+
+  async function choose(sampler: Sampler, logits: readonly number[]): Promise<number> {
+    using tensor = (await testDevice()).tensor(logits, { shape: [1, logits.length] });
+    return (await sampler(tensor, rows))[0]!;
+  }
+
+  test("an infinite logit is chosen", async () => {
+    const logits = Array.from({ length: 9 }, (_, i) => (i === 7 ? inf : i));
+    for (const sampler of samplers()) expect(await choose(sampler, logits)).toBe(7);
+  });
+
+  test("of several infinite logits each is as likely", async () => {
+    const counts = [0, 0, 0, 0, 0];
+    const [, sampler] = samplers(1);
+    for (let i = 0; i < 400; i++) counts[await choose(sampler!, [3, inf, 99, inf, none])]!++;
+    expect([counts[0], counts[2], counts[4]]).toEqual([0, 0, 0]);
+    expect(Math.abs(counts[1]! - 200)).toBeLessThan(50); // five standard deviations
+    expect(await choose(greedy, [3, inf, 99, inf, none])).toBe(1);
+  });
+
+  test("a logit of -infinity is never chosen, however hot", async () => {
+    const hot = samplers()[2]!;
+    for (let i = 0; i < 50; i++) expect(await choose(hot, [none, 1, none, none])).toBe(1);
+  });
+
+  test.each([
+    ["NaN", [1, nan, inf], /new token 2 of prompt 3 .*there is a NaN among the logits/],
+    ["-infinity alone", [none, none], /new token 2 of prompt 3 .*all logits are -Infinity/],
+  ] as const)("logits of %s are an error", async (_, logits, message) => {
+    for (const sampler of samplers()) {
+      const attempt = choose(sampler, logits);
+      await expect(attempt).rejects.toThrow(message);
+      await expect(attempt).rejects.toThrow(GenerationError);
+    }
+  });
+
+  test("NaN in a layer is an error of the prompt and the token that it reaches", async () => {
+    const model = await fixtureModel("llama");
+    const prompts = [model.prompt("The sky"), model.prompt("The capital of France is")];
+    const spoilt = set("resid_post.1", prompts[1]!.length, Array(48).fill(nan), { prompt: 1 });
+    for (const temperature of [undefined, 1]) {
+      const attempt = model.generate(prompts, { maxNewTokens: 4, stopIds: [], edits: [spoilt], temperature });
+      await expect(attempt).rejects.toThrow(/new token 1 of prompt 1 .*NaN/);
+    }
+    const edits = [[zero("mlp_out.0", -1)], [set("resid_post.1", -1, Array(48).fill(nan))]];
+    await expect(patchEach(model, prompts, edits)).rejects.toThrow(/query 0 under edits\[1\].*NaN/);
   });
 });

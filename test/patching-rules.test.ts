@@ -16,7 +16,7 @@ import { resume } from "../src/patching/resume.ts";
 import type { RunOptions } from "../src/patching/run.ts";
 import { type Tap, tap } from "../src/patching/tap.ts";
 import { bf16Value } from "../src/tensor/dtype.ts";
-import { PromptError, SiteError } from "../src/tensor/errors.ts";
+import { GenerationError, PromptError, SiteError } from "../src/tensor/errors.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
@@ -472,9 +472,10 @@ describe("memory", () => {
     await expectFlat(model, 5, async () => {
       const late = zero("resid_post.0", 7);
       const first = (await model.generate(prompt, { maxNewTokens: 1, stopIds: [] })).ids;
-      await expect(
-        model.generate(prompt, { maxNewTokens: 4, edits: [late], stopIds: first }),
-      ).rejects.toThrow(/position 7: fired for 0 of 1/);
+      const ended = await model.generate(prompt, { maxNewTokens: 4, edits: [late], stopIds: first });
+      expect(ended.unfired).toHaveLength(1);
+      const nan = [scale("resid_post.0", -1, 1), addVector("resid_post.1", -1, Array(48).fill(Number.NaN))];
+      await expect(model.generate(prompt, { maxNewTokens: 4, edits: nan })).rejects.toThrow(GenerationError);
     });
   });
 

@@ -22,10 +22,10 @@ interface Answer {
 
 async function answer(model: PatchableModel, prompts: readonly Prompt[], tokens: number): Promise<Answer> {
   const found: Answer = { ids: [], bits: [] };
-  const sampler: Sampler = async (logits) => {
+  const sampler: Sampler = async (logits, at) => {
     const values = (await logits.read()) as Float32Array;
     found.bits.push([...new Uint32Array(values.buffer, values.byteOffset, values.length)]);
-    return greedy(logits);
+    return greedy(logits, at);
   };
   for await (const { ids } of generateTokens(model.network, prompts, { maxNewTokens: tokens, sampler })) {
     found.ids.push(...ids);

@@ -89,6 +89,9 @@ async function generate(
     [
       formatSetting(setting),
       ...described,
+      ...answer.unfired.map(
+        ({ label, positions }) => `the answer ended before position ${positions[0]}: ${label}`,
+      ),
       `${prompt.length} + ${answer.ids.length} tokens in ${seconds.toFixed(2)} s` +
         (answer.ended ? "" : `, stopped by --max-new-tokens ${maxNewTokens}`),
     ].join("\n"),

@@ -1,4 +1,12 @@
 import { platform } from "#platform";
+import {
+  aFunction,
+  aNumber,
+  checkArgument,
+  checkOptions,
+  type Expected,
+  type Options,
+} from "../tensor/arguments.ts";
 import { ImageError } from "../tensor/errors.ts";
 import { type Drawable, readDrawable } from "./canvas.ts";
 import { type DecodeOptions, decodeImage } from "./decode.ts";
@@ -16,6 +24,19 @@ export interface LoadImageOptions extends DecodeOptions {
   fetch?: typeof fetch;
 }
 
+const OPTIONS: Options<LoadImageOptions> = { maxPixels: aNumber, fetch: aFunction };
+
+const aSource: Expected = {
+  words: "a path or URL, bytes, a Blob, or a picture with width and height",
+  holds: (source) =>
+    typeof source === "string" ||
+    source instanceof URL ||
+    source instanceof Uint8Array ||
+    source instanceof ArrayBuffer ||
+    source instanceof Blob ||
+    (typeof source === "object" && source !== null && "width" in source && "height" in source),
+};
+
 /** The longest file worth reading: 16-bit RGBA that did not compress, and room for metadata. */
 const maxFileSize = (maxPixels: number) => 8 * maxPixels + 2 ** 20;
 
@@ -24,6 +45,8 @@ const maxFileSize = (maxPixels: number) => 8 * maxPixels + 2 ** 20;
  * read, does not decode or has more than `options.maxPixels` pixels.
  */
 export async function loadImage(source: ImageSource, options: LoadImageOptions = {}): Promise<RgbImage> {
+  checkArgument("loadImage", "source", source, aSource);
+  checkOptions("loadImage", options, OPTIONS);
   const maxPixels = options.maxPixels ?? DEFAULT_MAX_PIXELS;
   if (typeof source === "string" || source instanceof URL) return loadNamed(source, options, maxPixels);
   if (source instanceof Uint8Array) return decodeImage(source, options);

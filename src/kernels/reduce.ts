@@ -1,10 +1,12 @@
 import type { Device } from "../tensor/device.ts";
+import { isFloat } from "../tensor/dtype.ts";
 import { DTypeError, ShapeError } from "../tensor/errors.ts";
 import { defineKernel, type Variant } from "../tensor/kernel.ts";
 import { apply, type Operation } from "../tensor/operation.ts";
 import { normalizeAxis, showShape, sizeOf } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { mul, sqrt, square, sub } from "./elementwise.ts";
+import { greater, less, select } from "./compare.ts";
+import { abs, div, mul, sqrt, square, sub } from "./elementwise.ts";
 import { IS_NAN, orderKey } from "./float-bits.ts";
 import { arithmeticDType } from "./map.ts";
 import { collapse, type Layout, layoutFields, layoutValues, locate } from "./strided.ts";
@@ -271,7 +273,16 @@ export function variance(
   });
 }
 
-/** Euclidean length along `axes`. Squares are taken in f32, so elements beyond 1e19 overflow. */
+/** Euclidean length along `axes`. What is squared has been divided by the largest magnitude, so it stays in range. */
 export function norm(x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor {
-  return x.device.scope(() => sqrt(sum(square(x), axes, options)));
+  return x.device.scope(() => {
+    if (x.size === 0 || !isFloat(x.dtype)) return sqrt(sum(square(x), axes, options));
+    const size = max(abs(x), axes, { keepDims: true });
+    const usable = mul(greater(size, 0), less(size, Number.POSITIVE_INFINITY));
+    const scale = select(usable, size, 1); // 0, infinity and NaN take care of themselves
+    const length = sqrt(sum(square(div(x, scale)), axes, { keepDims: true }));
+    const scaled = mul(length, scale);
+    const reduced = [axes ?? [...x.shape.keys()]].flat().map((axis) => normalizeAxis("norm", axis, x.rank));
+    return options.keepDims ? scaled : scaled.reshape(x.shape.filter((_, i) => !reduced.includes(i)));
+  });
 }

@@ -45,17 +45,25 @@ const NEW_ELEMENT: Record<EditKind, string> = {
   add: "old + params.amount * v",
   scale: "old * params.amount",
   zero: "0.0",
-  interpolate: "old * (1.0 - params.amount) + v * params.amount",
-  projectOut: "old - coefficients_at(slot) * v",
-  keepDirection: "coefficients_at(slot) * v",
+  // At the ends without arithmetic, since 0 times infinity is NaN.
+  interpolate:
+    "select(select(old * (1.0 - params.amount) + v * params.amount, v, params.amount == 1.0), old, params.amount == 0.0)",
+  projectOut: "old - component(slot, v)",
+  keepDirection: "component(slot, v)",
 };
+
+const COMPONENT = `
+fn component(slot: u32, v: f32) -> f32 {
+  return coefficients_at(2u * slot) * (v / coefficients_at(2u * slot + 1u));
+}`;
 
 /** Writes the selected rows, features outside the selection as they were; `out` holds the other rows already. */
 const editKernel = defineKernel({
   name: "editRows",
   bindings: { x: "read", ids: "read?", value: "read?", coefficients: "read?", out: "write" },
   params: { count: "u32", width: "u32", amount: "f32", ...SELECTION },
-  code: ({ constants, has }: Variant<"ids" | "value", { kind: EditKind }>) => `
+  code: ({ constants, has }: Variant<"ids" | "value" | "coefficients", { kind: EditKind }>) => `
+${has("coefficients") ? COMPONENT : ""}
 @compute @workgroup_size(${SIZE})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
@@ -76,7 +84,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 }`,
 });
 
-/** coefficients[slot] = <x row, value row> / <value row, value row>, or 0 for a direction of zeros. */
+/**
+ * coefficients[slot] = <x row, u> / <u, u> and the largest magnitude of the value row, by which it is divided to give u:
+ * squares of its own elements might overflow or vanish. For a direction of zeros 0 and 1.
+ */
 const projectKernel = defineKernel({
   name: "projectRows",
   bindings: { x: "read", ids: "read?", value: "read", coefficients: "write" },
@@ -84,20 +95,32 @@ const projectKernel = defineKernel({
   code: ({ has, device }: Variant<"ids", Record<never, never>>) => {
     const cooperative = device.info.kernels === "workgroup";
     return `
-fn dots(slot: u32, first: u32, step: u32) -> vec2f {
-  let row = ${has("ids") ? "u32(ids_at(slot))" : "params.first + slot"};
+fn row_of(slot: u32) -> u32 { return ${has("ids") ? "u32(ids_at(slot))" : "params.first + slot"}; }
+fn direction(slot: u32, f: u32) -> f32 { return value_at(slot * params.value_row + f * params.value_step); }
+// As bits, which order magnitudes as numbers do and put NaN last.
+fn largest(slot: u32, first: u32, step: u32) -> u32 {
+  var most = 0u;
+  for (var f = first; f < params.features; f += step) {
+    most = max(most, bitcast<u32>(direction(slot, f)) & 0x7fffffffu);
+  }
+  return most;
+}
+fn dots(slot: u32, size: u32, first: u32, step: u32) -> vec2f {
+  let row = row_of(slot);
   if (row >= params.rows) { return vec2f(0.0); }
   var sums = vec2f(0.0);
   for (var f = first; f < params.features; f += step) {
-    let v = value_at(slot * params.value_row + f * params.value_step);
-    sums += v * vec2f(x_at(row * params.x_row + (params.first_feature + f) * params.x_step), v);
+    let u = direction(slot, f) / bitcast<f32>(size);
+    sums += u * vec2f(x_at(row * params.x_row + (params.first_feature + f) * params.x_step), u);
   }
   return sums;
 }
-fn finish(slot: u32, sums: vec2f) {
-  coefficients_set(slot, select(sums.x / sums.y, 0.0, sums.y == 0.0));
+fn finish(slot: u32, size: u32, sums: vec2f) {
+  let some = size != 0u;
+  coefficients_set(2u * slot, select(0.0, sums.x / sums.y, some));
+  coefficients_set(2u * slot + 1u, select(1.0, bitcast<f32>(size), some));
 }
-${cooperative ? "var<workgroup> partial: array<vec2f, 64>;" : ""}
+${cooperative ? "var<workgroup> sizes: array<u32, 64>;\nvar<workgroup> partial: array<vec2f, 64>;" : ""}
 @compute @workgroup_size(${SIZE})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
@@ -106,15 +129,24 @@ ${
     ? `
   let slot = flat_group(group, groups);
   if (slot >= params.selected) { return; }
-  partial[local] = dots(slot, local, ${SIZE}u);
+  sizes[local] = largest(slot, local, ${SIZE}u);
+  for (var half = ${SIZE / 2}u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (local < half) { sizes[local] = max(sizes[local], sizes[local + half]); }
+  }
+  workgroupBarrier();
+  let size = sizes[0];
+  partial[local] = dots(slot, size, local, ${SIZE}u);
   for (var half = ${SIZE / 2}u; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (local < half) { partial[local] += partial[local + half]; }
   }
-  if (local == 0u) { finish(slot, partial[0]); }`
+  if (local == 0u) { finish(slot, size, partial[0]); }`
     : `
   let slot = flat_group(group, groups) * ${SIZE}u + local;
-  if (slot < params.selected) { finish(slot, dots(slot, 0u, 1u)); }`
+  if (slot >= params.selected) { return; }
+  let size = largest(slot, 0u, 1u);
+  finish(slot, size, dots(slot, size, 0u, 1u));`
 }
 }`;
   },
@@ -152,7 +184,7 @@ const editOperation: Operation<EditRowsAttributes> = {
     return out;
 
     function project(): Tensor {
-      const result = device.empty([selected], "f32", kind);
+      const result = device.empty([selected, 2], "f32", kind);
       projectKernel.launch({
         tensors: { x, ids, value: value!, coefficients: result },
         params: shared,

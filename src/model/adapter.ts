@@ -1,11 +1,11 @@
 import { isFloat } from "../tensor/dtype.ts";
 import { CheckpointError } from "../tensor/errors.ts";
+import { nearest } from "../tensor/nearest.ts";
 import { showShape } from "../tensor/shape.ts";
 import { type AdapterConfig, readAdapterConfig } from "./adapter-config.ts";
 import type { CheckpointParts } from "./checkpoint.ts";
 import { type Folder, readJsonObject } from "./folder.ts";
 import { commonName } from "./module-names.ts";
-import { nearest } from "./nearest.ts";
 import { renamed, type TensorEntry } from "./tensor-entry.ts";
 import { type OpenFiles, openTensorFile } from "./tensor-files.ts";
 

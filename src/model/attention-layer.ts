@@ -1,11 +1,12 @@
 import { attention } from "../kernels/attention.ts";
+import { type AttentionMaskOptions, maskAttention } from "../kernels/attention-mask.ts";
 import { attentionMix, attentionPattern, attentionScores } from "../kernels/attention-pattern.ts";
 import { concat } from "../kernels/concat.ts";
 import { rope } from "../kernels/rope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Linear } from "./linear.ts";
 import type { AttentionRule, Pass } from "./pass.ts";
-import type { Walk } from "./sites.ts";
+import type { AttentionMask, Walk } from "./sites.ts";
 
 export interface AttentionWeights {
   readonly q: Linear;
@@ -60,7 +61,23 @@ export function* attend(
   if (!at.uses("scores") && !at.uses("pattern")) {
     return yield* at.pass("z", attention({ q, ...keys, segments }, { headDim, scale }));
   }
-  const scores = yield* at.pass("scores", attentionScores({ q, ...keys, segments }, { headDim, scale }));
-  const pattern = yield* at.pass("pattern", attentionPattern(scores)); // [heads, rows, keys]
+  const prefixKeys = pass.keys.prefixRows;
+  const mask = (hidden: number) => maskOf(segments, { prefixKeys, hidden });
+  const scores = yield* at.pass(
+    "scores",
+    attentionScores({ q, ...keys, segments }, { headDim, scale }),
+    mask(Number.NEGATIVE_INFINITY),
+  );
+  const pattern = yield* at.pass("pattern", attentionPattern(scores), mask(0)); // [heads, rows, keys]
   return yield* at.pass("z", attentionMix(pattern, keys, { headDim }));
+}
+
+function maskOf(segments: Tensor, options: AttentionMaskOptions): AttentionMask {
+  return {
+    hide: (value) => maskAttention(value, segments, options),
+    visible: ({ device, shape: [, rows, keys] }) => {
+      const ones = device.tensor([1]).broadcastTo([1, rows!, keys!]);
+      return maskAttention(ones, segments, { ...options, hidden: 0 }).at(0);
+    },
+  };
 }

@@ -1,8 +1,8 @@
 import { CheckpointError } from "../tensor/errors.ts";
+import { nearest } from "../tensor/nearest.ts";
 import type { Adapter, StoredUpdate } from "./adapter.ts";
 import type { JsonObject } from "./config.ts";
 import { type Folder, readJson, readText } from "./folder.ts";
-import { nearest } from "./nearest.ts";
 import type { TensorEntry } from "./tensor-entry.ts";
 import { closeAll, type TensorFile } from "./tensor-files.ts";
 import type { TensorsDigest } from "./tensors-digest.ts";

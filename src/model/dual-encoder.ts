@@ -3,6 +3,7 @@ import { readProcessorConfig } from "../images/processor-config.ts";
 import { add, div, exp, mul, sqrt } from "../kernels/elementwise.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { sum } from "../kernels/reduce.ts";
+import { aString, checkArgument } from "../tensor/arguments.ts";
 import type { Device } from "../tensor/device.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import type { Scope } from "../tensor/scope.ts";
@@ -12,7 +13,7 @@ import { promptFromIds } from "./build-prompt.ts";
 import { ConfigReader, isObject, type JsonObject } from "./config.ts";
 import type { Folder } from "./folder.ts";
 import { takeRows } from "./forward.ts";
-import type { LoadOptions } from "./language-model.ts";
+import { checkLoad, type LoadOptions } from "./language-model.ts";
 import type { Linear } from "./linear.ts";
 import { openCheckpoint } from "./open-checkpoint.ts";
 import type { Pass } from "./pass.ts";
@@ -101,6 +102,7 @@ export class DualEncoder {
 
   /** A text as the model wants it: framed, cut to the context, and for SigLIP padded to it. */
   prompt(text: string): Prompt {
+    checkArgument("prompt", "text", text, aString);
     const { kind, context, padTokenId } = this.config.text;
     const { prefix, suffix } = this.tokenizer;
     const body = this.tokenizer.encode(text, { specials: false });
@@ -168,8 +170,9 @@ export async function loadDualEncoderParts(
   ref: string | Folder,
   options: LoadOptions,
 ): Promise<ConstructorParameters<typeof DualEncoder>> {
-  const { device } = options;
-  await using checkpoint = await openCheckpoint(ref, options);
+  checkLoad("loadDualEncoder", ref, options);
+  const { device, merge: _, onProgress: __, ...access } = options;
+  await using checkpoint = await openCheckpoint(ref, access);
   const { config: json, name } = checkpoint;
   const where = `${name}/config.json`;
   const config = readConfig(json ?? {}, where);

@@ -1,8 +1,9 @@
-import type { Device } from "../tensor/device.ts";
+import { aFunction, aKindOf, checkArgument, checkOptions, type Options, oneOf } from "../tensor/arguments.ts";
+import { Device } from "../tensor/device.ts";
 import { type DType, isFloat } from "../tensor/dtype.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { StoredUpdate } from "./adapter.ts";
-import type { Checkpoint } from "./checkpoint.ts";
+import { Checkpoint } from "./checkpoint.ts";
 import { isObject, type JsonObject } from "./config.ts";
 import { asFloats, floatBytes } from "./float-chunks.ts";
 import { type FolderSink, jsonFile } from "./folder-sink.ts";
@@ -47,8 +48,16 @@ export async function exportModel(
   checkpoint: Checkpoint,
   device: Device,
   sink: FolderSink,
-  { dtype, onProgress }: ExportOptions = {},
+  options: ExportOptions = {},
 ): Promise<void> {
+  checkArgument("exportModel", "checkpoint", checkpoint, aKindOf(Checkpoint, "await openCheckpoint(…)"));
+  checkArgument("exportModel", "device", device, aKindOf(Device, "await openDevice()"));
+  const known: Options<ExportOptions> = {
+    dtype: oneOf(...Object.keys(EXPORT_DTYPES)),
+    onProgress: aFunction,
+  };
+  checkOptions("exportModel", options, known);
+  const { dtype, onProgress } = options;
   const { family, decoder, config } = await readModelFiles(checkpoint);
   await checkWeights(checkpoint, device, (weights) => family.build(weights, decoder, config));
 

@@ -30,7 +30,8 @@ export interface NewTokens {
  * Continues several prompts at once, with a KV cache and without padding, and yields the new tokens step by step. The
  * memory goes when the generator ends or is broken off.
  *
- * Throws PromptError when a prompt and its new tokens exceed the model's context.
+ * Throws PromptError when a prompt and its new tokens but the last exceed the model's context, and GenerationError when
+ * the logits leave no token to choose.
  */
 export async function* generateTokens(
   network: Network,
@@ -41,7 +42,8 @@ export async function* generateTokens(
   if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
     throw new PromptError(`generate: expected maxNewTokens to be a whole number >= 1, found ${maxNewTokens}`);
   }
-  for (const prompt of prompts) checkContext(prompt.length + maxNewTokens, network.config.context);
+  // The last token of a sequence is never fed back, so it needs no position.
+  for (const { length } of prompts) checkContext(length + maxNewTokens - 1, network.config.context);
   let started = false;
   try {
     for await (const tokens of continuePrompts(network, prompts, options)) {
@@ -74,14 +76,15 @@ async function* continuePrompts(
     let previous: readonly number[] = [];
     for (let step = 0; step < maxNewTokens && rows.length > 0; step++) {
       cache.extend(rows);
+      const sequences = rows.spans.map((span) => span.sequence);
       const next: GenerationStep = {
         rows: rows.length,
         pass: () => new Pass(device.currentScope!, device, rows, cache, uses, { firstImages: images }),
         embed: (pass) => (step === 0 ? network.embed(prompts, pass) : embedTokens(network, previous, pass)),
         sampler,
+        at: { sequences, step },
       };
       const ids = shared ? await shared.run(next) : await computeStep(network, next, visitor);
-      const sequences = rows.spans.map((span) => span.sequence);
       yield { sequences, ids: [...ids] };
 
       const going = rows.spans.map((_, i) => i).filter((i) => !stopIds.has(ids[i]!));

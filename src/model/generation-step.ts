@@ -3,7 +3,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { layers, unembed } from "./forward.ts";
 import type { Network } from "./network.ts";
 import { Pass } from "./pass.ts";
-import { greedy, type Sampler } from "./sampling.ts";
+import { chooseGreedily, greedy, readMostProbable, type Sampler, type SamplerRows } from "./sampling.ts";
 import { NO_VISITOR, type Visitor, type Walk } from "./sites.ts";
 import { drive } from "./walk.ts";
 
@@ -16,6 +16,7 @@ export interface GenerationStep {
   /** The rows that go into the first layer: [rows, width]. */
   embed(pass: Pass): Walk<Tensor>;
   readonly sampler: Sampler;
+  readonly at: SamplerRows;
 }
 
 /**
@@ -33,10 +34,12 @@ export async function computeSteps(
     const { logits, counts } = scope.enter(() => device.scope(() => forwardSteps(network, steps, visitor)));
     const ends = counts.map((_, i) => counts.slice(0, i + 1).reduce((sum, n) => sum + n, 0));
     const allGreedy = steps.every(({ sampler }) => sampler === greedy);
-    const best = allGreedy ? await greedy(logits) : undefined;
-    const choices = steps.map(async ({ sampler }, i) => {
+    const best = allGreedy ? await readMostProbable(logits) : undefined;
+    const choices = steps.map(async ({ sampler, at }, i) => {
       const [start, end] = [ends[i]! - counts[i]!, ends[i]!];
-      return best?.slice(start, end) ?? sampler(scope.enter(() => logits.rows(start, end)));
+      if (best) return chooseGreedily(best.ids.slice(start, end), best.logits.slice(start, end), at);
+      const own = scope.enter(() => logits.rows(start, end));
+      return await sampler(own, at);
     });
     return await Promise.allSettled(choices);
   } finally {

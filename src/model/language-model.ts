@@ -1,4 +1,14 @@
-import type { Device } from "../tensor/device.ts";
+import {
+  aBoolean,
+  aFunction,
+  aKindOf,
+  aListOf,
+  aNumber,
+  checkArgument,
+  checkOptions,
+  type Options,
+} from "../tensor/arguments.ts";
+import { Device } from "../tensor/device.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import type { Scope } from "../tensor/scope.ts";
 import {
@@ -15,8 +25,14 @@ import type { DecoderConfig } from "./decoder-config.ts";
 import type { Family } from "./family.ts";
 import type { Folder } from "./folder.ts";
 import type { Network } from "./network.ts";
-import { type CheckpointOptions, openCheckpoint } from "./open-checkpoint.ts";
+import {
+  aCheckpointRef,
+  CHECKPOINT_OPTIONS,
+  type CheckpointOptions,
+  openCheckpoint,
+} from "./open-checkpoint.ts";
 import type { Prompt } from "./prompt.ts";
+import { aMessage, aPicture, BOS, CHAT_OPTIONS, checkParts, SPANS } from "./prompt-arguments.ts";
 import { familyOf } from "./registry.ts";
 import { type SiteMap, siteMapOf } from "./site-shapes.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
@@ -25,6 +41,18 @@ import { loadWeights, type WeightOptions } from "./weights.ts";
 
 export interface LoadOptions extends CheckpointOptions, WeightOptions {
   device: Device;
+}
+
+/** Throws ArgumentError for what is no reference to a checkpoint, or no options to load it with. */
+export function checkLoad(call: string, ref: unknown, options: unknown): void {
+  checkArgument(call, "ref", ref, aCheckpointRef);
+  const known: Options<LoadOptions> = {
+    ...CHECKPOINT_OPTIONS,
+    device: aKindOf(Device, "await openDevice()"),
+    merge: aBoolean,
+    onProgress: aFunction,
+  };
+  checkOptions(call, options, known, { required: ["device"] });
 }
 
 /** The parts of a loaded model; `loadModel` of the patching room puts its methods on them. */
@@ -94,7 +122,9 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
  * supported.
  */
 export async function loadParts(ref: string | Folder, options: LoadOptions): Promise<ModelParts> {
-  await using checkpoint = await openCheckpoint(ref, options);
+  checkLoad("loadModel", ref, options);
+  const { device: _, merge: __, onProgress: ___, ...access } = options;
+  await using checkpoint = await openCheckpoint(ref, access);
   const { family, config, decoder, ...files } = await readModelFiles(checkpoint);
   const { built: network, memory } = await loadWeights(
     checkpoint,
@@ -167,12 +197,16 @@ export class LanguageModel {
     parts: string | readonly (PromptPart<PromptImage> | PromptImage)[],
     options: Omit<PromptOptions<PromptImage>, "imageRules"> = {},
   ): Prompt<PromptImage> {
+    checkParts(parts);
+    checkOptions("prompt", options, { bos: BOS, spans: SPANS, images: aListOf(aPicture) });
     const wrapped = typeof parts === "string" ? parts : parts.map(asPart);
     return prompt(this.tokenizer, wrapped, { ...options, imageRules: this.#imageRules });
   }
 
   /** A prompt from token ids as they are. */
   promptFromIds(ids: readonly number[], images: readonly PromptImage[] = []): Prompt<PromptImage> {
+    checkArgument("promptFromIds", "ids", ids, aListOf(aNumber));
+    checkArgument("promptFromIds", "images", images, aListOf(aPicture));
     return promptFromIds(this.tokenizer, ids, { images });
   }
 
@@ -181,6 +215,8 @@ export class LanguageModel {
     messages: readonly ChatMessage<PromptImage>[],
     options: Omit<ChatOptions<PromptImage>, "imageRules"> = {},
   ): Prompt<PromptImage> {
+    checkArgument("chat", "messages", messages, aListOf(aMessage));
+    checkOptions("chat", options, CHAT_OPTIONS);
     const rules = { imageRules: this.#imageRules };
     return chatPrompt(this.#chatTemplate, this.tokenizer, messages, { ...options, ...rules });
   }

@@ -1,9 +1,19 @@
 import { platform } from "#platform";
 import type { ByteSource } from "../platform/platform.ts";
+import {
+  aFunction,
+  aListOf,
+  aString,
+  checkArgument,
+  checkOptions,
+  type Expected,
+  type Options,
+} from "../tensor/arguments.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import { ADAPTER_CONFIG, applyAdapter, openAdapter } from "./adapter.ts";
 import { ASSEMBLY, type Assembly, readAssembly } from "./assembly.ts";
 import { Checkpoint, type CheckpointParts } from "./checkpoint.ts";
+import { isObject } from "./config.ts";
 import {
   type Folder,
   type HubOptions,
@@ -16,6 +26,7 @@ import {
   urlFolder,
 } from "./folder.ts";
 import { GgufFile } from "./gguf.ts";
+import { isInFolder, missingFolder } from "./missing-folder.ts";
 import { respeltTokens } from "./respelt-tokens.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 import { urlSource } from "./sources.ts";
@@ -35,6 +46,22 @@ export interface CheckpointOptions extends HubOptions {
   base?: string | Folder;
 }
 
+/** A path, URL or hub id, or a {@link Folder}. */
+export const aCheckpointRef: Expected = {
+  words:
+    "a path, a URL or a hub id, as a string, or a Folder (of a file: URL object give the path, of others the href)",
+  holds: (value) =>
+    (typeof value === "string" && value !== "") || (isObject(value) && typeof value["open"] === "function"),
+};
+
+export const CHECKPOINT_OPTIONS: Options<CheckpointOptions> = {
+  adapters: aListOf(aCheckpointRef),
+  base: aCheckpointRef,
+  revision: aString,
+  accessToken: aString,
+  fetch: aFunction,
+};
+
 const NOTHING_ON_TOP: Pick<CheckpointParts, "adapters" | "updates" | "digests"> = {
   adapters: [],
   updates: new Map(),
@@ -52,6 +79,8 @@ export async function openCheckpoint(
   ref: string | Folder,
   options: CheckpointOptions = {},
 ): Promise<Checkpoint> {
+  checkArgument("openCheckpoint", "ref", ref, aCheckpointRef);
+  checkOptions("openCheckpoint", options, CHECKPOINT_OPTIONS);
   const opened: OpenFiles = [];
   try {
     const parts =
@@ -102,10 +131,20 @@ async function folderOf(ref: string | Folder, options: HubOptions): Promise<Fold
       if (probe) return localFolder(ref);
     }
   }
-  if (/^[\w-][\w.-]*\/[\w-][\w.-]*$/.test(ref)) return hubFolder(ref, options);
-  throw new CheckpointError(
-    `${ref}: not a folder with a ${CONFIG} (or an ${ASSEMBLY} or ${ADAPTER_CONFIG}), nor a URL, nor a hub id like org/name`,
-  );
+  const local = platform.name === "node" ? await missingFolder(ref) : "a browser has no folders";
+  if (!/^[\w-][\w.-]*\/[\w-][\w.-]*$/.test(ref)) {
+    throw new CheckpointError(
+      `${ref}: not a folder with a ${CONFIG} (or an ${ASSEMBLY} or ${ADAPTER_CONFIG}), nor a URL, nor a hub id like ` +
+        `org/name; ${local}`,
+    );
+  }
+  try {
+    return await hubFolder(ref, options);
+  } catch (cause) {
+    // Either may have been meant; what lies in a folder that is there was rather a path.
+    if (!(cause instanceof CheckpointError) || !(await isInFolder(ref))) throw cause;
+    throw new CheckpointError(`${ref}: ${local}, and as a hub id: ${cause.message}`, { cause });
+  }
 }
 
 async function openWithAdapters(

@@ -1,8 +1,8 @@
 import type { ByteSource } from "../platform/platform.ts";
 import { DTYPE_BYTES, type DType } from "../tensor/dtype.ts";
 import { CheckpointError } from "../tensor/errors.ts";
+import { nearest } from "../tensor/nearest.ts";
 import type { Shape } from "../tensor/shape.ts";
-import { nearest } from "./nearest.ts";
 import { readSafetensorsHeader, type SafetensorsHeader, type StoredTensor } from "./safetensors-header.ts";
 import { STORED_DTYPES, type StoredDType } from "./stored-dtype.ts";
 import { aligned, DEFAULT_CHUNK_BYTES, type TensorEntry } from "./tensor-entry.ts";

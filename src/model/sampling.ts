@@ -1,5 +1,6 @@
+import { takeAlongAxis } from "../kernels/gather.ts";
 import { argmax } from "../kernels/reduce.ts";
-import { PromptError } from "../tensor/errors.ts";
+import { GenerationError, PromptError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 /** How the next token is chosen. Greedy unless a temperature is given. */
@@ -10,21 +11,77 @@ export interface SamplingOptions {
   topK?: number;
   /** Only the most probable tokens that together reach this probability, 0 < topP <= 1. */
   topP?: number;
-  /** Of the random numbers; the same seed gives the same tokens. Default 0. */
-  seed?: number;
+  /**
+   * Of the random numbers, a whole number: the same seed gives the same tokens. Default 0. Each prompt of a batch has a
+   * stream of its own, so that its neighbours change nothing; with one seed for all, equal prompts get equal answers. A
+   * list has a seed for each prompt.
+   */
+  seed?: number | readonly number[];
 }
 
-/** Chooses a token id for each row of logits [rows, vocab]. */
-export type Sampler = (logits: Tensor) => Promise<Uint32Array>;
+/** What a sampler chooses for: row i of the logits continues prompt `sequences[i]`. */
+export interface SamplerRows {
+  readonly sequences: readonly number[];
+  /** New tokens that these prompts have so far. */
+  readonly step: number;
+}
+
+/** Chooses a token id for each row of logits [rows, vocab]. Throws GenerationError where there is none to choose. */
+export type Sampler = (logits: Tensor, rows: SamplerRows) => Promise<Uint32Array>;
+
+/** The most probable token of each row, of equals the one with the lowest id, and its logit: u32 and f32 [rows]. */
+export function mostProbable(logits: Tensor): { ids: Tensor<"u32">; best: Tensor<"f32"> } {
+  return logits.device.scope(() => {
+    const ids = argmax(logits, -1);
+    const rows = logits.dim(0);
+    const best = takeAlongAxis(logits, ids.reshape([rows, 1]), -1).reshape([rows]);
+    return { ids, best: best as Tensor<"f32"> };
+  });
+}
+
+/** Throws GenerationError when a row's greatest logit (NaN if there is one) leaves nothing to choose. */
+export function checkChoice(best: number, where: () => string): void {
+  if (best > Number.NEGATIVE_INFINITY) return;
+  const problem = Number.isNaN(best) ? "there is a NaN among the logits" : "all logits are -Infinity";
+  throw new GenerationError(`${where()}: no token can be chosen, ${problem}`);
+}
+
+const placeOf =
+  ({ sequences, step }: SamplerRows, row: number) =>
+  () =>
+    `generate: new token ${step} of prompt ${sequences[row]} (both counted from 0)`;
+
+/** {@link mostProbable}, on the host. */
+export async function readMostProbable(logits: Tensor): Promise<{ ids: Uint32Array; logits: Float32Array }> {
+  const { ids, best } = mostProbable(logits);
+  try {
+    const [chosen, values] = await logits.device.read([ids, best]);
+    return { ids: chosen, logits: values };
+  } finally {
+    ids.dispose();
+    best.dispose();
+  }
+}
+
+/** Most probable tokens as a sampler's choice. Throws GenerationError where there is none to choose. */
+export function chooseGreedily(ids: Uint32Array, logits: Float32Array, rows: SamplerRows): Uint32Array {
+  logits.forEach((value, row) => {
+    checkChoice(value, placeOf(rows, row));
+  });
+  return ids;
+}
 
 /** The most probable token; of equals the one with the lowest id. */
-export const greedy: Sampler = async (logits) => {
-  using ids = argmax(logits, -1) as Tensor<"u32">;
-  return await ids.read();
+export const greedy: Sampler = async (logits, rows) => {
+  const best = await readMostProbable(logits);
+  return chooseGreedily(best.ids, best.logits, rows);
 };
 
-/** Throws PromptError for options that make no sense. */
-export function createSampler({ temperature, topK, topP = 1, seed = 0 }: SamplingOptions = {}): Sampler {
+/** A sampler for so many prompts. Throws PromptError for options that make no sense. */
+export function createSampler(
+  { temperature, topK, topP = 1, seed = 0 }: SamplingOptions,
+  prompts: number,
+): Sampler {
   if (temperature === undefined) {
     if (topK !== undefined || topP !== 1) {
       throw new PromptError("sampling: topK and topP need a temperature; without one the choice is greedy");
@@ -36,24 +93,46 @@ export function createSampler({ temperature, topK, topP = 1, seed = 0 }: Samplin
   if (topK !== undefined && !(Number.isInteger(topK) && topK > 0)) {
     throw new PromptError(`sampling: expected topK to be a whole number > 0, found ${topK}`);
   }
-  const random = uniform(seed);
-  return async (logits) => {
-    const [rows, vocab] = logits.shape as [number, number];
-    const values = await logits.read();
-    return Uint32Array.from({ length: rows }, (_, row) => {
-      const scores = values.subarray(row * vocab, (row + 1) * vocab) as Float32Array;
-      return draw(scores, temperature, topK ?? vocab, topP, random());
+  const random = seedsOf(seed, prompts).map(uniform);
+  return async (logits, rows) => {
+    const vocab = logits.dim(1);
+    const values = (await logits.read()) as Float32Array;
+    return Uint32Array.from(rows.sequences, (sequence, row) => {
+      const scores = values.subarray(row * vocab, (row + 1) * vocab);
+      checkChoice(greatest(scores), placeOf(rows, row));
+      return draw(scores, temperature, topK ?? vocab, topP, random[sequence]!());
     });
   };
 }
 
-/** Draws from softmax(scores / temperature), cut to the `topK` best and then to the mass `topP`. */
+function seedsOf(seed: number | readonly number[], prompts: number): readonly number[] {
+  const seeds = typeof seed === "number" ? Array.from({ length: prompts }, () => seed) : seed;
+  const wrong = seeds.find((each) => !Number.isInteger(each));
+  if (wrong !== undefined) throw new PromptError(`sampling: expected whole numbers as seed, found ${wrong}`);
+  if (seeds.length === prompts) return seeds;
+  throw new PromptError(`sampling: expected a seed for each of ${prompts} prompt(s), found ${seeds.length}`);
+}
+
+/** NaN if there is one. */
+function greatest(scores: Float32Array): number {
+  return scores.reduce((most, score) => Math.max(most, score), Number.NEGATIVE_INFINITY);
+}
+
+/**
+ * Draws from softmax(scores / temperature), cut to the `topK` best and then to the mass `topP`. Scores of +infinity have
+ * all the probability, in equal parts.
+ */
 function draw(scores: Float32Array, temperature: number, topK: number, topP: number, u: number): number {
-  const order = Uint32Array.from(scores.keys()).sort((a, b) => scores[b]! - scores[a]! || a - b);
+  const before = (a: number, b: number) =>
+    scores[a] === scores[b] ? a - b : scores[b]! > scores[a]! ? 1 : -1;
+  const order = Uint32Array.from(scores.keys()).sort(before);
   const best = scores[order[0]!]!;
   const weights: number[] = [];
   for (let i = 0; i < Math.min(topK, order.length); i++) {
-    weights.push(Math.exp((scores[order[i]!]! - best) / temperature));
+    const score = scores[order[i]!]!;
+    // By hand at the infinities, where differences are NaN.
+    const finite = Number.isFinite(best) && Number.isFinite(score);
+    weights.push(finite ? Math.exp((score - best) / temperature) : Number(score === best));
   }
   const total = weights.reduce((sum, w) => sum + w, 0);
   let kept = 0;

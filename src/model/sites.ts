@@ -1,6 +1,8 @@
 import { SiteError } from "../tensor/errors.ts";
+import { nearest } from "../tensor/nearest.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { RowMap } from "./rows.ts";
+import { siteFromElsewhere } from "./site-translation.ts";
 
 /** Activations of one transformer block, in the order in which they are born. */
 export const LAYER_SITES = [
@@ -62,7 +64,7 @@ const VISION_SITES: ReadonlySet<string> = new Set<VisionSite>([
 ]);
 const LAYERED: ReadonlySet<string> = new Set(LAYER_SITES);
 
-/** Takes a site name apart. Throws SiteError for anything that is none, with what there is. */
+/** Takes a site name apart. Throws SiteError for anything that is none, with the nearest site and what there is. */
 export function parseSite(name: string): SiteAddress {
   if (MODEL_SITES.has(name)) return { tower: "text", site: name as ModelSite };
   if (VISION_SITES.has(name)) return { tower: "vision", site: name as VisionSite };
@@ -71,9 +73,32 @@ export function parseSite(name: string): SiteAddress {
     return { tower: vision ? "vision" : "text", site: site as LayerSite, layer: Number(layer) };
   }
   throw new SiteError(
-    `there is no site ${JSON.stringify(name)}; expected ${LAYER_SITES.join(", ")} with a layer ("resid_post.3"), ` +
+    `there is no site ${JSON.stringify(name)}${hint(name)}; expected ${LAYER_SITES.join(", ")} with a layer ("resid_post.3"), ` +
       `${[...MODEL_SITES].join(", ")}, or one of the vision tower ("vision.resid_post.3", ${[...VISION_SITES].join(", ")})`,
   );
+}
+
+/** What was probably meant. */
+function hint(name: string): string {
+  const elsewhere = siteFromElsewhere(name);
+  if (elsewhere !== undefined) return `; it is called ${JSON.stringify(elsewhere)} here`;
+  const vision = name.startsWith("vision.");
+  if (LAYERED.has(vision ? name.slice("vision.".length) : name))
+    return `, a layer is missing, as in "${name}.3"`;
+  const [layer = "0"] = /\d+/.exec(name) ?? [];
+  const candidates = LAYER_SITES.map((site) => `${vision ? "vision." : ""}${site}.${Number(layer)}`);
+  return `; the nearest is "${nearest(name, [...candidates, ...MODEL_SITES, ...VISION_SITES])}"`;
+}
+
+/**
+ * The attention mask over scores or a pattern, [heads, rows, keys]. It is the model's: whatever a visitor puts in, a row
+ * attends to no more than the mask lets it.
+ */
+export interface AttentionMask {
+  /** The values with −∞ (scores) or 0 (patterns) wherever the row does not attend. */
+  hide(value: Tensor): Tensor;
+  /** f32 [rows, keys] for values of that shape: 1 where a row attends, else 0. */
+  visible(value: Tensor): Tensor;
 }
 
 /**
@@ -87,14 +112,25 @@ export class SiteEvent {
   readonly rows: RowMap;
   /** For attention sites: which key column belongs to which sequence and position. */
   readonly keys: RowMap | undefined;
+  /** For attention sites. */
+  readonly mask: AttentionMask | undefined;
   #value: Tensor;
+  /** The latest value that obeys the mask. */
+  #masked: Tensor;
 
-  constructor(site: SiteName, layout: SiteLayout, value: Tensor, rows: RowMap, keys?: RowMap) {
+  constructor(
+    site: SiteName,
+    layout: SiteLayout,
+    value: Tensor,
+    rows: RowMap,
+    { keys, mask }: { keys?: RowMap; mask?: AttentionMask } = {},
+  ) {
     this.site = site;
     this.layout = layout;
-    this.#value = value;
+    this.#value = this.#masked = value;
     this.rows = rows;
     this.keys = keys;
+    this.mask = mask;
   }
 
   get value(): Tensor {
@@ -108,6 +144,13 @@ export class SiteEvent {
       throw new SiteError(`${this.site}: expected a value ${this.#value}, found ${replacement}`);
     }
     this.#value = replacement;
+  }
+
+  /** The value with the mask laid on what a visitor has put in. */
+  masked(): Tensor {
+    if (this.#value !== this.#masked && this.mask) this.#value = this.mask.hide(this.#value);
+    this.#masked = this.#value;
+    return this.#value;
   }
 }
 
@@ -153,12 +196,12 @@ export class Sites {
   }
 
   /** Passes an activation through its site: `x = yield* at.pass("resid_pre", x)`. */
-  *pass(site: LayerSite | ModelSite | VisionSite, value: Tensor): Walk<Tensor> {
+  *pass(site: LayerSite | ModelSite | VisionSite, value: Tensor, mask?: AttentionMask): Walk<Tensor> {
     const name = this.#name(site);
     if (!this.#inUse(name)) return value;
-    const event = new SiteEvent(name, layoutOf(site), value, this.#rows, this.#keys);
+    const event = new SiteEvent(name, layoutOf(site), value, this.#rows, { keys: this.#keys, mask });
     yield event;
-    return event.value;
+    return event.masked();
   }
 
   #name(site: string): SiteName {

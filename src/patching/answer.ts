@@ -1,4 +1,6 @@
 import type { Prompt } from "../model/prompt.ts";
+import { aListOf, checkArgument } from "../tensor/arguments.ts";
+import { checkEdits, checkModelAndPrompts } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import type { Generated } from "./generate.ts";
 import type { PatchableModel } from "./model.ts";
@@ -13,6 +15,9 @@ export async function answerEach(
   edits: readonly (readonly Edit[])[],
   maxNewTokens: number,
 ): Promise<Generated[][]> {
+  checkModelAndPrompts("answerEach", model, "queries", queries);
+  checkArgument("answerEach", "edits", edits, aListOf({ words: "a list of edits", holds: Array.isArray }));
+  for (const [e, set] of edits.entries()) checkEdits(`answerEach, edits[${e}]`, set);
   const { length } = queries;
   const placed = edits.flatMap((set, e) =>
     queries.flatMap((_, q) => set.map((edit): Edit => ({ ...edit, prompt: e * length + q }))),

@@ -1,4 +1,7 @@
+import { greater, notEqual, select } from "../kernels/compare.ts";
 import { concat } from "../kernels/concat.ts";
+import { abs, div, mul } from "../kernels/elementwise.ts";
+import { max } from "../kernels/reduce.ts";
 import {
   addRows,
   interpolateRows,
@@ -11,7 +14,8 @@ import {
 import { takeRows } from "../model/forward.ts";
 import type { SiteEvent } from "../model/sites.ts";
 import type { Device } from "../tensor/device.ts";
-import { SiteError } from "../tensor/errors.ts";
+import { isFloat } from "../tensor/dtype.ts";
+import { DTypeError, LifetimeError, SiteError } from "../tensor/errors.ts";
 import { showShape } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import type { Edit, EditOperation } from "./edit.ts";
@@ -24,17 +28,13 @@ export interface ResolvedEdit {
   readonly value: Tensor | undefined;
 }
 
-const NEEDS_VALUE: ReadonlySet<EditOperation> = new Set([
-  "set",
-  "add",
-  "interpolate",
-  "projectOut",
-  "projectOnto",
-]);
+const PROJECTIONS: ReadonlySet<EditOperation> = new Set(["projectOut", "projectOnto"]);
+const NEEDS_VALUE: ReadonlySet<EditOperation> = new Set(["set", "add", "interpolate", ...PROJECTIONS]);
 
 /**
  * The value of an edit on the device: [features] or [positions, features]. Throws SiteError when it is missing or does
- * not fit the site. Keys of scores and patterns are counted only when the edit is applied.
+ * not fit the site or names no direction where one is needed, LifetimeError for a tensor that is gone or of another
+ * device. Keys of scores and patterns are counted only when the edit is applied.
  */
 export function editValue(edit: Edit, target: Target, device: Device): Tensor | undefined {
   if (!NEEDS_VALUE.has(edit.operation)) return undefined;
@@ -48,7 +48,11 @@ export function editValue(edit: Edit, target: Target, device: Device): Tensor | 
     throw new SiteError(`${target.label}: expected a value [${width ?? "keys"}]${perRow}, found ${found}`);
   };
   if (value instanceof Tensor) {
-    if (value.device !== device) throw new SiteError(`${target.label}: the value lives on another device`);
+    if (value.disposed) throw new LifetimeError(`${target.label}: the value ${value} has been disposed of`);
+    if (value.device !== device) {
+      throw new LifetimeError(`${target.label}: the value ${value} lives on another device than the model`);
+    }
+    if (!isFloat(value.dtype)) throw new DTypeError(`${target.label}: expected floats, found ${value.dtype}`);
     const [n, w] = value.rank === 1 ? [rows, value.dim(0)] : [value.dim(0), value.dim(1)];
     if (value.rank < 1 || value.rank > 2 || n !== rows || (width !== undefined && w !== width)) {
       reject(showShape(value.shape));
@@ -56,10 +60,59 @@ export function editValue(edit: Edit, target: Target, device: Device): Tensor | 
     return value;
   }
   const size = width ?? value.length;
-  if (value.length === size) return device.tensor(value, { shape: [size] });
-  if (rows !== undefined && value.length === rows * size)
-    return device.tensor(value, { shape: [rows, size] });
-  return reject(`${value.length} numbers`);
+  const whole = rows !== undefined && value.length === rows * size;
+  if (value.length !== size && !whole) reject(`${value.length} numbers`);
+  const shape = value.length === size ? [size] : [rows!, size];
+  const numbers = PROJECTIONS.has(edit.operation) ? directions(value, size, target) : value;
+  const large = Array.isArray(numbers) ? numbers.find((x) => Number.isFinite(x) && !isF32(x)) : undefined;
+  if (large !== undefined) throw new SiteError(`${target.label}: ${large} is beyond the range of f32`);
+  return device.tensor(numbers, { shape });
+}
+
+/**
+ * Looks at the directions that are tensors, which waits for the device. Throws SiteError for one that is all 0 or holds
+ * what is not finite.
+ */
+export async function checkDirections(edits: readonly ResolvedEdit[]): Promise<void> {
+  const onDevice = edits.filter(
+    ({ edit }) => PROJECTIONS.has(edit.operation) && edit.value instanceof Tensor,
+  );
+  const [first] = onDevice;
+  if (!first) return;
+  const { device } = first.value!;
+  const sizes = device.scope(() => onDevice.map(({ value }) => max(abs(value!), -1)));
+  const read = await device.read(sizes);
+  for (const size of sizes) size.dispose();
+  onDevice.forEach(({ target }, i) => {
+    // Scores have -infinity where their row does not attend.
+    const infinite = target.layout === "attention";
+    for (const largest of read[i]!) checkDirection(infinite ? Math.min(largest, 1) : largest, target);
+  });
+}
+
+/** Throws SiteError when the largest magnitude of a direction's numbers is none. */
+function checkDirection(largest: number, { label }: Target): void {
+  if (largest > 0 && largest < Number.POSITIVE_INFINITY) return;
+  const found = largest === 0 ? "zeros alone" : largest;
+  throw new SiteError(`${label}: expected a direction of finite numbers, not all 0, found ${found}`);
+}
+
+const isF32 = (x: number) => Number.isFinite(Math.fround(x));
+
+/** Directions of `size` numbers each, with a largest magnitude of 1, so that those of any length fit f32. */
+function directions(value: ArrayLike<number>, size: number, target: Target): Float32Array {
+  const scaled = new Float32Array(value.length);
+  for (let start = 0; start < value.length; start += size) {
+    const row = Array.from({ length: size }, (_, i) => value[start + i]!);
+    const attended = target.layout === "attention" ? row.filter((x) => x !== Number.NEGATIVE_INFINITY) : row;
+    const largest = attended.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+    checkDirection(largest, target);
+    scaled.set(
+      row.map((x) => x / largest),
+      start,
+    );
+  }
+  return scaled;
 }
 
 /** Applies an edit to those of its rows that the event holds. `rows` counts their positions. */
@@ -80,7 +133,8 @@ function editRows({ edit, target, value }: ResolvedEdit, event: SiteEvent): { va
     });
   }
   if (found.length === 0) return { value: event.value, rows: 0 };
-  const rowValue = value?.rank === 2 ? takeRows(value, fromValue) : value;
+  let rowValue = value?.rank === 2 ? takeRows(value, fromValue) : value;
+  if (PROJECTIONS.has(edit.operation)) rowValue = withoutZeros(rowValue!);
   return { value: change(event.value, found, edit, rowValue, target.features), rows: found.length };
 }
 
@@ -107,13 +161,19 @@ function editAttention(
       throw new SiteError(`${target.label}: expected values for ${width} keys, found ${value.dim(-1)}`);
     }
     const ids = target.heads.flatMap((head) => found.map(({ row }) => head * rows + row));
-    const perHead = value?.rank === 2 ? target.heads.flatMap(() => found.map(({ i }) => i)) : undefined;
-    const picked = takeRows(flat, ids);
-    const own = concat(
-      columns.map((span) => picked.slice(1, span.row, span.row + span.count)),
-      1,
-    );
-    const changed = change(own, [...ids.keys()], edit, value && perHead ? takeRows(value, perHead) : value);
+    const perHead = <T>(list: readonly T[]) => target.heads.flatMap(() => list);
+    const ofSequence = (x: Tensor) =>
+      concat(
+        columns.map((span) => x.slice(1, span.row, span.row + span.count)),
+        1,
+      );
+    const own = ofSequence(takeRows(flat, ids));
+    const vector = value?.rank === 2 ? takeRows(value, perHead(found.map(({ i }) => i))) : value;
+    let changed: Tensor;
+    if (PROJECTIONS.has(edit.operation)) {
+      const visible = takeRows(event.mask!.visible(event.value), perHead(found.map(({ row }) => row)));
+      changed = projectVisible(own, ofSequence(visible), edit, vector!);
+    } else changed = change(own, [...ids.keys()], edit, vector);
     let column = 0;
     for (const span of columns) {
       const features = { start: span.row, end: span.row + span.count };
@@ -123,6 +183,19 @@ function editAttention(
     count += found.length;
   }
   return { value: flat.reshape(event.value.shape), rows: count };
+}
+
+/** A projection of rows [rows, keys] within the keys that each attends to; the others stay as they are. */
+function projectVisible(x: Tensor, visible: Tensor, edit: Edit, direction: Tensor): Tensor {
+  const attended = mul(greater(visible, 0), notEqual(x, Number.NEGATIVE_INFINITY));
+  const rows = [...Array(x.dim(0)).keys()];
+  const changed = change(select(attended, x, 0), rows, edit, select(attended, direction, 0));
+  return select(attended, changed, x);
+}
+
+/** Directions whose largest magnitude is 1; what has no direction is NaN, so that it does not pass for no component. */
+function withoutZeros(value: Tensor): Tensor {
+  return div(value, max(abs(value), -1, { keepDims: true }));
 }
 
 function change(

@@ -2,8 +2,10 @@ import { mean } from "../kernels/reduce.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { PatchGrid, Prompt } from "../model/prompt.ts";
 import type { SiteName } from "../model/sites.ts";
+import { aListOf, aNumber, aString, checkArgument, checkOptions, type Options } from "../tensor/arguments.ts";
 import { PromptError, SiteError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { aModel, aPrompt, onePosition } from "./arguments.ts";
 import type { PatchableModel } from "./model.ts";
 import { type OnePosition, resolvePositions } from "./positions.ts";
 import { rollout } from "./rollout.ts";
@@ -55,8 +57,10 @@ export function imagePatches(prompt: Prompt, name = "image"): ImagePatches {
 export async function attentionMaps(
   model: LanguageModel,
   prompt: Prompt,
-  { at = -1, span, layers = allLayers(model), head }: AttentionMapOptions = {},
+  options: AttentionMapOptions = {},
 ): Promise<AttentionMap[]> {
+  checkMaps("attentionMaps", model, prompt, options, { ...ROLLOUT_OPTIONS, head: aNumber });
+  const { at = -1, span, layers = allLayers(model), head } = options;
   const patches = imagePatches(prompt, span);
   checkLayers(model, layers);
   const { device } = model;
@@ -85,8 +89,10 @@ export async function attentionMaps(
 export async function rolloutMaps(
   model: PatchableModel,
   prompt: Prompt,
-  { at = -1, span, layers = allLayers(model) }: Omit<AttentionMapOptions, "head"> = {},
+  options: Omit<AttentionMapOptions, "head"> = {},
 ): Promise<AttentionMap[]> {
+  checkMaps("rolloutMaps", model, prompt, options, ROLLOUT_OPTIONS);
+  const { at = -1, span, layers = allLayers(model) } = options;
   const patches = imagePatches(prompt, span);
   checkLayers(model, layers);
   const [position] = resolvePositions(at, prompt);
@@ -124,6 +130,24 @@ function mapOf(
   const weights = Float32Array.from(row).subarray(start, end);
   const share = weights.reduce((sum, weight) => sum + weight, 0);
   return { layer, ...(head !== undefined && { head }), grid, weights, share };
+}
+
+const ROLLOUT_OPTIONS: Options<Omit<AttentionMapOptions, "head">> = {
+  at: onePosition,
+  span: aString,
+  layers: aListOf(aNumber),
+};
+
+function checkMaps<T>(
+  call: string,
+  model: unknown,
+  prompt: unknown,
+  options: unknown,
+  known: Options<T>,
+): void {
+  checkArgument(call, "model", model, aModel);
+  checkArgument(call, "prompt", prompt, aPrompt);
+  checkOptions(call, options, known);
 }
 
 function checkLayers({ config }: LanguageModel, layers: readonly number[]): void {

@@ -4,13 +4,24 @@ import { PassKeys } from "../model/key-store.ts";
 import type { LoadOptions } from "../model/language-model.ts";
 import { Pass } from "../model/pass.ts";
 import type { Prompt } from "../model/prompt.ts";
+import { aPicture } from "../model/prompt-arguments.ts";
 import { RowMap } from "../model/rows.ts";
 import type { SitePrefix, Walk } from "../model/sites.ts";
 import type { PromptImage } from "../model/vision-setup.ts";
 import { rowsPerImage } from "../model/vision-tower.ts";
 import { drive } from "../model/walk.ts";
+import {
+  aListOf,
+  anArray,
+  anObject,
+  aString,
+  checkArgument,
+  checkOptions,
+  either,
+} from "../tensor/arguments.ts";
 import { PromptError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { aPrompt, checkEdits, checkTaps } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import type { TapLists } from "./run.ts";
 import type { Batch } from "./site-targets.ts";
@@ -48,6 +59,7 @@ export class PatchableDualEncoder extends DualEncoder {
     inputs: readonly (string | Prompt)[],
     options: EncodeOptions<T> = {},
   ): EncodeResult<T> {
+    checkArgument("texts", "inputs", inputs, aListOf(either(aString, aPrompt)));
     const prompts = inputs.map((input) => (typeof input === "string" ? this.prompt(input) : input));
     const batch = { prompts, imageCounts: prompts.map(() => 0) };
     const rows = RowMap.packed(prompts.map((p) => p.length));
@@ -59,6 +71,7 @@ export class PatchableDualEncoder extends DualEncoder {
     images: readonly PromptImage[],
     options: EncodeOptions<T> = {},
   ): EncodeResult<T> {
+    checkArgument("images", "images", images, aListOf(aPicture));
     const rows = RowMap.packed(images.map(() => rowsPerImage(this.config.vision)));
     const batch = { prompts: [], imageCounts: images.map(() => 1) };
     return this.#encode(batch, rows, "vision.", options, (pass) => this.encodeImages(images, pass));
@@ -68,16 +81,21 @@ export class PatchableDualEncoder extends DualEncoder {
     batch: Batch,
     rows: RowMap,
     prefix: SitePrefix,
-    { taps, edits = [] }: EncodeOptions<T>,
+    options: EncodeOptions<T>,
     encode: (pass: Pass) => Walk<{ pooled: Tensor; embeds: Tensor }>,
   ): EncodeResult<T> {
+    const call = prefix === "" ? "texts" : "images";
+    checkOptions(call, options, { taps: anObject, edits: anArray });
+    const { taps = {}, edits = [] } = options;
+    checkTaps(call, taps);
+    checkEdits(call, edits);
     if (batch.imageCounts.length === 0)
       throw new PromptError("encode: expected at least one input, found none");
     const { device } = this;
     return device.scope(() => {
       const watcher = new Watcher(
         resolveEdits(edits, this.sites, device, batch),
-        resolveTaps(taps ?? {}, this.sites, batch, false),
+        resolveTaps(taps, this.sites, batch, false),
       );
       const uses = watcher.uses.bind(watcher);
       const pass = new Pass(device.currentScope!, device, rows, new PassKeys(rows), uses, { prefix });

@@ -1,5 +1,7 @@
 import type { SiteName } from "../model/sites.ts";
+import { aNumber, checkOptions } from "../tensor/arguments.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { checkEdit, EDIT_OPTIONS } from "./arguments.ts";
 import type { Positions } from "./positions.ts";
 import type { Part } from "./tap.ts";
 
@@ -39,13 +41,26 @@ export interface EditOptions extends Part {
   readonly prompt?: number;
 }
 
-function edit(operation: EditOperation, site: SiteName, at: Positions, rest: Partial<Edit>): Edit {
-  return { kind: "edit", operation, site, at, ...rest };
+/** `call` is the function's name; of its options those are checked here that are no part of the edit yet. */
+function edit(
+  call: string,
+  operation: EditOperation,
+  {
+    site,
+    at,
+    options = {},
+    ...rest
+  }: Pick<Edit, "site" | "at" | "value" | "amount"> & { options?: EditOptions },
+): Edit {
+  checkOptions(call, options, EDIT_OPTIONS);
+  const made: Edit = { kind: "edit", operation, site, at, ...rest, ...options };
+  checkEdit(call, made);
+  return made;
 }
 
 /** Puts `value` in place of the activation: patching proper. */
 export function set(site: SiteName, at: Positions, value: EditValue, options: EditOptions = {}): Edit {
-  return edit("set", site, at, { value, ...options });
+  return edit("set", "set", { site, at, value, options });
 }
 
 /** Adds `scale * value` (default 1): steering. */
@@ -53,44 +68,49 @@ export function addVector(
   site: SiteName,
   at: Positions,
   value: EditValue,
-  { scale: amount = 1, ...options }: EditOptions & { scale?: number } = {},
+  options: EditOptions & { scale?: number } = {},
 ): Edit {
-  return edit("add", site, at, { value, amount, ...options });
+  checkOptions("addVector", options, { ...EDIT_OPTIONS, scale: aNumber });
+  const { scale: amount = 1, ...others } = options;
+  return edit("addVector", "add", { site, at, value, amount, options: others });
 }
 
 /** Multiplies by a factor. */
 export function scale(site: SiteName, at: Positions, factor: number, options: EditOptions = {}): Edit {
-  return edit("scale", site, at, { amount: factor, ...options });
+  return edit("scale", "scale", { site, at, amount: factor, options });
 }
 
 /** Zero-ablation. */
 export function zero(site: SiteName, at: Positions, options: EditOptions = {}): Edit {
-  return edit("zero", site, at, options);
+  return edit("zero", "zero", { site, at, options });
 }
 
 /** Mean-ablation: puts the mean activation, which the caller has measured, in place of this one. */
 export function meanAblate(site: SiteName, at: Positions, mean: EditValue, options: EditOptions = {}): Edit {
-  return set(site, at, mean, options);
+  return edit("meanAblate", "set", { site, at, value: mean, options });
 }
 
-/** Takes the component along a direction out; the direction need not have unit length. */
+/**
+ * Takes the component along a direction out. The direction may have any length but 0: numbers that are all 0 or not finite
+ * throw SiteError when the edit is used; of a tensor, which only generation reads for that, they make the activation NaN.
+ */
 export function projectOut(
   site: SiteName,
   at: Positions,
   direction: EditValue,
   options: EditOptions = {},
 ): Edit {
-  return edit("projectOut", site, at, { value: direction, ...options });
+  return edit("projectOut", "projectOut", { site, at, value: direction, options });
 }
 
-/** Leaves only the component along a direction. */
+/** Leaves only the component along a direction, for which {@link projectOut} has the rules. */
 export function projectOnto(
   site: SiteName,
   at: Positions,
   direction: EditValue,
   options: EditOptions = {},
 ): Edit {
-  return edit("projectOnto", site, at, { value: direction, ...options });
+  return edit("projectOnto", "projectOnto", { site, at, value: direction, options });
 }
 
 /** Moves the activation towards `value`: 0 leaves it, 1 replaces it. */
@@ -101,5 +121,5 @@ export function interpolate(
   t: number,
   options: EditOptions = {},
 ): Edit {
-  return edit("interpolate", site, at, { value, amount: t, ...options });
+  return edit("interpolate", "interpolate", { site, at, value, amount: t, options });
 }

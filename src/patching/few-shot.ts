@@ -1,8 +1,21 @@
 import type { PromptPart } from "../model/build-prompt.ts";
+import { isObject } from "../model/config.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
+import { aPicture } from "../model/prompt-arguments.ts";
 import type { PromptImage } from "../model/vision-setup.ts";
+import {
+  aListOf,
+  aNumber,
+  anArray,
+  aString,
+  checkArgument,
+  checkOptions,
+  type Expected,
+  either,
+} from "../tensor/arguments.ts";
 import { PromptError, XpatchError } from "../tensor/errors.ts";
+import { aModel } from "./arguments.ts";
 import type { TaskItem } from "./task.ts";
 import { hashText } from "./text-hash.ts";
 
@@ -25,6 +38,13 @@ export interface Example {
   readonly answer: string;
 }
 
+const aQuestion = either(aString, aPicture);
+const anExample: Expected = {
+  words: "{ question, answer }",
+  holds: (example) =>
+    isObject(example) && aQuestion.holds(example["question"]) && typeof example["answer"] === "string",
+};
+
 /**
  * A prompt of examples and then a question without its answer: `Q: Greece\nA: Athens\n\nQ: Italy\nA:`. Without examples
  * it is the zero-shot query.
@@ -40,6 +60,9 @@ export function fewShotPrompt(
   question: Question,
   template = SPACED_TEMPLATE,
 ): Prompt<PromptImage> {
+  checkArgument("fewShotPrompt", "model", model, aModel);
+  checkArgument("fewShotPrompt", "examples", examples, aListOf(anExample));
+  checkArgument("fewShotPrompt", "question", question, aQuestion);
   const pieces = splitTemplate(template);
   const shown = examples.flatMap(({ question: asked, answer }, i) => [
     ...ask(pieces, asked, i === examples.length - 1 ? "example" : undefined),
@@ -87,8 +110,11 @@ export interface DrawOptions {
 export function drawItems<T extends TaskItem>(
   pool: readonly T[],
   query: Pick<TaskItem, "input">,
-  { count = 5, seed = 0 }: DrawOptions = {},
+  options: DrawOptions = {},
 ): T[] {
+  checkArgument("drawItems", "pool", pool, anArray);
+  checkOptions("drawItems", options, { count: aNumber, seed: aNumber });
+  const { count = 5, seed = 0 } = options;
   const others = pool.filter((item) => item.input !== query.input);
   if (others.length < count) {
     throw new XpatchError(
@@ -140,6 +166,7 @@ function ask(
 }
 
 function splitTemplate(template: string): TemplatePieces {
+  checkArgument("fewShotPrompt", "template", template, aString);
   const [, before, between, after] = /^(.*)\{x\}(.*)\{y\}(.*)$/s.exec(template) ?? [];
   const cue = between?.trimEnd();
   if (before === undefined || !cue || /\{[xy]\}/.test(before + cue + after)) {

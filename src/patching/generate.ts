@@ -3,16 +3,31 @@ import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import { createSampler, type SamplingOptions } from "../model/sampling.ts";
 import { NO_VISITOR } from "../model/sites.ts";
+import {
+  aFunction,
+  aListOf,
+  aNumber,
+  anArray,
+  checkOptions,
+  type Expected,
+  either,
+  type Options,
+} from "../tensor/arguments.ts";
+import { SiteError } from "../tensor/errors.ts";
+import { checkDirections, type ResolvedEdit } from "./apply-edit.ts";
+import { checkEdits } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
-import { batchOf } from "./site-targets.ts";
-import { resolveEdits, Watcher } from "./watcher.ts";
+import { batchOf, type Target } from "./site-targets.ts";
+import { type Computed, resolveEdits, Watcher } from "./watcher.ts";
 
 export interface GenerateOptions extends SamplingOptions {
   /** Most tokens to add to each prompt. */
   maxNewTokens: number;
   /**
    * Changes to make on the way. An edit fires in the step that computes its position: those of the prompt in the first,
-   * those of new tokens (positions from the prompt's length on) later. Negative positions count from the prompt's end.
+   * those of new tokens (positions from the prompt's length on) later. Negative positions count from the prompt's end, and
+   * "all" are those of the prompt. The final norm and the logits are computed from the prompt's last token on; of a
+   * token before it they change nothing.
    */
   edits?: readonly Edit[];
   /** Ids that end a sequence, in place of the checkpoint's own. */
@@ -29,17 +44,50 @@ export interface Generated {
   readonly text: string;
   /** Whether an end token came, rather than the limit. */
   readonly ended: boolean;
+  /** Edits of positions that were never computed, because the answer ended before them. */
+  readonly unfired: readonly UnfiredEdit[];
 }
 
+export interface UnfiredEdit {
+  /** Index in the list of edits. */
+  readonly edit: number;
+  /** What it is called in messages: operation, site and positions. */
+  readonly label: string;
+  /** Those of its positions where it did not fire. */
+  readonly positions: readonly number[];
+}
+
+const anIterable: Expected = {
+  words: "a list or set of ids",
+  holds: (value) => typeof value === "object" && value !== null && Symbol.iterator in value,
+};
+
+const OPTIONS: Options<GenerateOptions> = {
+  maxNewTokens: aNumber,
+  edits: anArray,
+  stopIds: anIterable,
+  onToken: aFunction,
+  temperature: aNumber,
+  topK: aNumber,
+  topP: aNumber,
+  seed: either(aNumber, aListOf(aNumber)),
+};
+
 /**
- * Continues prompts with a KV cache; several at once share every step. Greedy unless a temperature is given. Throws
- * SiteError for an edit whose position was never computed, because the answer ended before it.
+ * Continues prompts with a KV cache; several at once share every step. Greedy unless a temperature is given.
+ *
+ * Throws before anything runs: ArgumentError, PromptError for what does not fit the context, SiteError for an edit that
+ * cannot fire. Where an answer ends before an edit's position it says so. Throws GenerationError, which names the prompt
+ * and the new token, for logits that are NaN or all -infinity.
  */
 export async function generate(
   model: LanguageModel,
   prompts: readonly Prompt[],
-  { maxNewTokens, edits = [], stopIds = model.endIds, onToken, ...sampling }: GenerateOptions,
+  options: GenerateOptions,
 ): Promise<Generated[]> {
+  checkOptions("generate", options, OPTIONS, { required: ["maxNewTokens"] });
+  const { maxNewTokens, edits = [], stopIds = model.endIds, onToken, ...sampling } = options;
+  checkEdits("generate", edits);
   const { network, tokenizer } = model;
   const { device } = network;
   const scope = device.openScope();
@@ -50,9 +98,15 @@ export async function generate(
     const resolved = scope.enter(() =>
       resolveEdits(edits, model.sites, device, batchOf(prompts), maxNewTokens - 1),
     );
+    for (const { target } of resolved) checkHead(target, prompts, model);
+    await checkDirections(resolved);
     const watcher = new Watcher(resolved, {});
-    const visitor = edits.length > 0 ? watcher : NO_VISITOR; // what nobody watches may share its steps
-    const options = { maxNewTokens, stopIds: stops, sampler: createSampler(sampling), visitor };
+    const options = {
+      maxNewTokens,
+      stopIds: stops,
+      sampler: createSampler(sampling, prompts.length),
+      visitor: edits.length > 0 ? watcher : NO_VISITOR, // what nobody watches may share its steps
+    };
     for await (const { sequences, ids } of generateTokens(network, prompts, options)) {
       sequences.forEach((sequence, i) => {
         const id = ids[i]!;
@@ -60,13 +114,47 @@ export async function generate(
         onToken?.({ prompt: sequence, id, text: tokenizer.decode([id]) });
       });
     }
-    watcher.finish();
+    const reached = prompts.map((prompt, s) => prompt.length + answers[s]!.length - 1);
+    watcher.finish(computedBy(prompts, reached, model));
+    return answers.map((ids, s) => ({
+      ids,
+      text: tokenizer.decode(ids, { skipSpecial: true }),
+      ended: ids.length > 0 && stops.has(ids.at(-1)!),
+      unfired: unfired(resolved, s, reached[s]!),
+    }));
   } finally {
     scope.dispose();
   }
-  return answers.map((ids) => ({
-    ids,
-    text: tokenizer.decode(ids, { skipSpecial: true }),
-    ended: ids.length > 0 && stops.has(ids.at(-1)!),
-  }));
+}
+
+/** The sites behind the layers, which are computed only where a token is to be chosen. */
+const isOfHead = ({ info }: Target, { config }: LanguageModel) => info.order >= config.layers;
+
+/** Throws SiteError for an edit of the head that names only tokens whose logits nobody needs. */
+function checkHead(target: Target, prompts: readonly Prompt[], model: LanguageModel): void {
+  if (!isOfHead(target, model)) return;
+  for (const [s, positions] of target.positions) {
+    const { last } = prompts[s]!;
+    if (positions.some((position) => position >= last)) continue;
+    throw new SiteError(
+      `${target.label}: while generating, ${target.site} is computed from the prompt's last token on, which is position ${last}`,
+    );
+  }
+}
+
+/** What was computed when sequence s came to have `reached[s]` computed positions. */
+function computedBy(prompts: readonly Prompt[], reached: readonly number[], model: LanguageModel): Computed {
+  return (target, sequence, position) => {
+    if (target.info.tower === "vision") return true;
+    const first = isOfHead(target, model) ? prompts[sequence]!.last : 0;
+    return position >= first && position < reached[sequence]!;
+  };
+}
+
+function unfired(edits: readonly ResolvedEdit[], sequence: number, reached: number): UnfiredEdit[] {
+  return edits.flatMap(({ target }, edit) => {
+    if (target.info.tower === "vision") return [];
+    const positions = (target.positions.get(sequence) ?? []).filter((position) => position >= reached);
+    return positions.length === 0 ? [] : [{ edit, label: target.label, positions }];
+  });
 }

@@ -5,8 +5,18 @@ import type { Prompt } from "../model/prompt.ts";
 import { RowMap } from "../model/rows.ts";
 import { LAYER_SITES, type LayerSite, NO_VISITOR, Sites } from "../model/sites.ts";
 import { drive } from "../model/walk.ts";
+import {
+  aKindOf,
+  aListOf,
+  aNumber,
+  checkArgument,
+  checkOptions,
+  type Options,
+  oneOf,
+} from "../tensor/arguments.ts";
 import { SiteError } from "../tensor/errors.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { Tensor } from "../tensor/tensor.ts";
+import { aModel, aPrompt, somePositions } from "./arguments.ts";
 import { type Positions, resolvePositions } from "./positions.ts";
 import { run } from "./run.ts";
 import { tap } from "./tap.ts";
@@ -16,6 +26,8 @@ import { tap } from "./tap.ts";
  * logit lens"). x: [rows, width] → logits [rows, vocab].
  */
 export function decodeStream(model: LanguageModel, x: Tensor): Tensor {
+  checkArgument("decodeStream", "model", model, aModel);
+  checkArgument("decodeStream", "x", x, aKindOf(Tensor, "from a tap"));
   const { network } = model;
   return network.device.scope(() =>
     drive(network.head(x, new Sites(NO_VISITOR.uses, new RowMap([]))), NO_VISITOR),
@@ -44,6 +56,13 @@ export interface LensOptions {
   k?: number;
 }
 
+const OPTIONS: Options<LensOptions> = {
+  site: oneOf(...LAYER_SITES),
+  at: somePositions,
+  layers: aListOf(aNumber),
+  k: aNumber,
+};
+
 export interface LensToken {
   readonly id: number;
   readonly text: string;
@@ -63,6 +82,9 @@ export async function logitLens(
   prompt: Prompt,
   options: LensOptions = {},
 ): Promise<LensCell[]> {
+  checkArgument("logitLens", "model", model, aModel);
+  checkArgument("logitLens", "prompt", prompt, aPrompt);
+  checkOptions("logitLens", options, OPTIONS);
   const { site = "resid_post", at = -1, k = 5 } = options;
   const layers = options.layers ?? Array.from({ length: model.config.layers }, (_, i) => i);
   if (!STREAM_SITES.has(site)) {

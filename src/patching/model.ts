@@ -7,7 +7,9 @@ import { checkContext, type Prompt } from "../model/prompt.ts";
 import { RowMap } from "../model/rows.ts";
 import type { SiteFilter, Walk } from "../model/sites.ts";
 import { scoped } from "../model/walk.ts";
+import { aFunction, checkArgument } from "../tensor/arguments.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { aPrompt, checkPrompts } from "./arguments.ts";
 import { type Generated, type GenerateOptions, generate } from "./generate.ts";
 import { type Recording, record } from "./recording.ts";
 import { type BatchResult, type RunOptions, type RunResult, run } from "./run.ts";
@@ -45,6 +47,7 @@ export class PatchableModel extends LanguageModel {
     input: Prompt | readonly Prompt[],
     options: GenerateOptions,
   ): Promise<Generated | Generated[]> {
+    checkPrompts("generate", input);
     if (Array.isArray(input)) return generate(this, input as readonly Prompt[], options);
     const [answer] = await generate(this, [input as Prompt], options);
     return answer!;
@@ -58,6 +61,8 @@ export class PatchableModel extends LanguageModel {
    * @example for (const s of model.walk(prompt)) if (s.site === "resid_post.3") s.value = zeroRows(s.value, [0]);
    */
   walk(prompt: Prompt, sites: SiteFilter = () => true): Walk<Tensor> {
+    checkArgument("walk", "prompt", prompt, aPrompt);
+    checkArgument("walk", "sites", sites, aFunction);
     const { network, device } = this;
     checkContext(prompt.length, this.config.context);
     return scoped(device, () => {
@@ -69,6 +74,7 @@ export class PatchableModel extends LanguageModel {
 
   /** A run that patched ones can start from; see `record` and `resume`. */
   record(prompts: Prompt | readonly Prompt[]): Recording {
+    checkPrompts("record", prompts);
     return record(this, Array.isArray(prompts) ? prompts : [prompts as Prompt]);
   }
 }

@@ -4,7 +4,9 @@ import { resize } from "../images/resize.ts";
 import type { RgbImage } from "../images/rgb.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { VisionSetup } from "../model/vision-setup.ts";
+import { aFunction, aNumber, anArray, checkArgument, checkOptions } from "../tensor/arguments.ts";
 import { PromptError, XpatchError } from "../tensor/errors.ts";
+import { aModel } from "./arguments.ts";
 import type { PicturedItem, TaskItem } from "./task.ts";
 
 /** Files that are read at the same time. */
@@ -29,14 +31,17 @@ export async function loadPictures(
   items: readonly PicturedItem[],
   options: LoadPicturesOptions = {},
 ): Promise<Pictures> {
+  checkArgument("loadPictures", "model", model, aModel);
+  checkArgument("loadPictures", "items", items, anArray);
+  checkOptions("loadPictures", options, { maxPixels: aNumber, fetch: aFunction, width: aNumber });
+  const { width, ...reading } = options;
   const { processor } = visionOf(model);
   const files = [...new Set(items.map(({ image }) => image))];
   const loaded = new Map<string, PixelValues>();
   for (let first = 0; first < files.length; first += AT_ONCE) {
     const batch = files.slice(first, first + AT_ONCE);
-    const pictures = await Promise.all(batch.map((file) => loadImage(file, options)));
+    const pictures = await Promise.all(batch.map((file) => loadImage(file, reading)));
     pictures.forEach((picture, i) => {
-      const { width } = options;
       const sized = width === undefined ? picture : madeWide(picture, width);
       loaded.set(batch[i]!, preprocess(sized, processor));
     });

@@ -6,12 +6,22 @@ import { RowMap } from "../model/rows.ts";
 import { type SiteName, Sites, type Walk } from "../model/sites.ts";
 import { firstImages } from "../model/vision-setup.ts";
 import { drive } from "../model/walk.ts";
+import {
+  aKindOf,
+  aNumber,
+  anArray,
+  anObject,
+  checkArgument,
+  checkOptions,
+  type Options,
+} from "../tensor/arguments.ts";
 import { SiteError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { ResolvedEdit } from "./apply-edit.ts";
+import { checkEdits, checkTaps } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import { type Change, changeOf } from "./reach.ts";
-import type { Recording } from "./recording.ts";
+import { Recording } from "./recording.ts";
 import type { TapLists } from "./run.ts";
 import { batchOf } from "./site-targets.ts";
 import type { Tap } from "./tap.ts";
@@ -28,6 +38,8 @@ export interface ResumeOptions<T extends Readonly<Record<string, Tap>>> {
   /** Taken in every variant. They must lie where the variants differ from the recording. */
   taps?: T;
 }
+
+const VARIANT: Options<Variant> = { prompt: aNumber, edits: anArray };
 
 /** Taps as for a list of prompts, a variant each. */
 export type ResumeResult<T> = TapLists<T> & {
@@ -56,8 +68,17 @@ interface Planned extends Change {
 export function resume<const T extends Readonly<Record<string, Tap>> = Record<never, never>>(
   recording: Recording,
   variants: readonly Variant[],
-  { taps }: ResumeOptions<T> = {},
+  options: ResumeOptions<T> = {},
 ): ResumeResult<T> {
+  checkArgument("resume", "recording", recording, aKindOf(Recording, "model.record(…) makes one"));
+  checkArgument("resume", "variants", variants, anArray);
+  for (const [i, variant] of variants.entries()) {
+    checkOptions<Variant>("resume", variant, VARIANT, { name: `variants[${i}]`, required: ["edits"] });
+    checkEdits(`resume, variants[${i}]`, variant.edits);
+  }
+  checkOptions("resume", options, { taps: anObject });
+  const { taps = {} } = options;
+  checkTaps("resume", taps);
   const { model, prompts } = recording;
   const { device } = model.network;
   if (variants.length === 0) throw new SiteError("resume: expected at least one variant, found none");
@@ -77,7 +98,7 @@ export function resume<const T extends Readonly<Record<string, Tap>> = Record<ne
       ),
     );
     const plan = variants.map((variant, i) => planVariant(recording, variant, i, edits[i]!, images[i]!));
-    const watcher = new Watcher(edits.flat(), resolveTaps(taps ?? {}, model.sites, batch, false));
+    const watcher = new Watcher(edits.flat(), resolveTaps(taps, model.sites, batch, false));
     const { walk, rowLayers } = resumedForward(recording, plan, watcher, images);
     const logits = drive(walk, watcher);
     return { ...watcher.finish(), logits, rowLayers } as ResumeResult<T>;

@@ -7,8 +7,10 @@ import { RowMap } from "../model/rows.ts";
 import type { SiteName } from "../model/sites.ts";
 import { firstImages } from "../model/vision-setup.ts";
 import { drive } from "../model/walk.ts";
+import { aNumber, anArray, anObject, checkOptions, type Options, oneOf } from "../tensor/arguments.ts";
 import { SiteError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { checkEdits, checkPrompts, checkTaps } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import type { OnePosition } from "./positions.ts";
 import { batchOf, type Target } from "./site-targets.ts";
@@ -25,6 +27,13 @@ export interface RunOptions<T extends Readonly<Record<string, Tap>> = Record<nev
   /** Positions to compute logits for. Default "last". */
   logits?: "last" | "all";
 }
+
+const OPTIONS: Options<RunOptions> = {
+  taps: anObject,
+  edits: anArray,
+  stopAfter: aNumber,
+  logits: oneOf("last", "all"),
+};
 
 /** A tap's value for one prompt. */
 type TapValues<T> = { [K in keyof T]: Tensor<"f32"> };
@@ -73,11 +82,15 @@ export function run(
   input: Prompt | readonly Prompt[],
   options: RunOptions<Readonly<Record<string, Tap>>> = {},
 ): Record<string, unknown> {
+  checkPrompts("run", input);
+  checkOptions("run", options, OPTIONS);
   const { network } = model;
   const { device, config } = network;
   const single = !Array.isArray(input);
   const prompts = (single ? [input] : input) as readonly Prompt[];
   const { taps = {}, edits = [], stopAfter } = options;
+  checkTaps("run", taps);
+  checkEdits("run", edits);
   checkRun(prompts, config.context, config.layers, taps, stopAfter);
   return device.scope(() => {
     const batch = batchOf(prompts);

@@ -1,18 +1,23 @@
-import { div, maximum, mul, sqrt } from "../kernels/elementwise.ts";
-import { sum } from "../kernels/reduce.ts";
+import { equal, select } from "../kernels/compare.ts";
+import { abs, div, maximum, mul } from "../kernels/elementwise.ts";
+import { max, norm, sum } from "../kernels/reduce.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
-/** Norms below this count as this, so that the zero vector has similarity 0 with everything. */
-const TINY = 1e-12;
-
-/** Cosine of the angle between vectors along the last axis, with broadcasting: [..., n] and [..., n] → [...]. */
+/**
+ * Cosine of the angle between vectors along the last axis, with broadcasting: [..., n] and [..., n] → [...]. The zero
+ * vector has similarity 0 with everything.
+ */
 export function cosineSimilarity(a: Tensor, b: Tensor): Tensor {
   return a.device.scope(() => {
-    const norms = maximum(mul(norm(a), norm(b)), TINY);
-    return div(sum(mul(a, b), -1), norms);
+    const [u, v] = [scaled(a), scaled(b)];
+    // Of what is not zero the norms are 1 or more.
+    const norms = maximum(mul(norm(u, -1), norm(v, -1)), 1);
+    return div(sum(mul(u, v), -1), norms);
   });
 }
 
-function norm(x: Tensor): Tensor {
-  return sqrt(sum(mul(x, x), -1));
+/** The vectors divided by their largest magnitude, so that products of their elements stay in range. */
+function scaled(x: Tensor): Tensor {
+  const size = max(abs(x), -1, { keepDims: true });
+  return div(x, select(equal(size, 0), 1, size));
 }

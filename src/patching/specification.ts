@@ -1,7 +1,18 @@
+import { isObject } from "../model/config.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import type { PromptImage } from "../model/vision-setup.ts";
+import {
+  aNumber,
+  aString,
+  checkArgument,
+  checkOptions,
+  type Expected,
+  type Options,
+  oneOf,
+} from "../tensor/arguments.ts";
 import { XpatchError } from "../tensor/errors.ts";
+import { aModel } from "./arguments.ts";
 import {
   type Asker,
   atLastExample,
@@ -14,7 +25,15 @@ import {
 } from "./few-shot.ts";
 import { loadPictures } from "./pictures.ts";
 import type { OnePosition } from "./positions.ts";
-import { itemsOf, type PicturedItem, picturedItemsOf, type Split, type Task, type TaskItem } from "./task.ts";
+import {
+  itemsOf,
+  type PicturedItem,
+  picturedItemsOf,
+  SPLITS,
+  type Split,
+  type Task,
+  type TaskItem,
+} from "./task.ts";
 
 /** What questions are made of. */
 export const MODALITIES = ["text", "image"] as const;
@@ -62,13 +81,40 @@ export interface SpecifyOptions {
   readonly template?: string;
 }
 
+export const SPECIFY_OPTIONS: Options<SpecifyOptions> = {
+  kind: oneOf(...SPECIFICATION_KINDS),
+  count: aNumber,
+  seed: aNumber,
+  template: aString,
+};
+
+const aTask: Expected = {
+  words: "a task (parseTask(…) makes one)",
+  holds: (task) => isObject(task) && typeof task["name"] === "string" && Array.isArray(task["items"]),
+};
+
+/** Throws ArgumentError unless there are a model, a task and options that say its kind. */
+export function checkTask<T extends { kind: unknown }>(
+  call: string,
+  model: unknown,
+  task: unknown,
+  options: unknown,
+  known: Options<T>,
+): void {
+  checkArgument(call, "model", model, aModel);
+  checkArgument(call, "task", task, aTask);
+  checkOptions(call, options, known, { required: ["kind"] });
+}
+
 /** A task's specification. Loads the pictures of `items` where examples are pictures; throws as `loadPictures` does. */
 export async function specify(
   model: LanguageModel,
   task: Task,
   items: readonly TaskItem[],
-  { kind, count = 5, seed = 0, template }: SpecifyOptions,
+  options: SpecifyOptions,
 ): Promise<Specification> {
+  checkTask("specify", model, task, options, SPECIFY_OPTIONS);
+  const { kind, count = 5, seed = 0, template } = options;
   if (kind !== "instruction") {
     return { kind: "examples", asked: await askerIn(kind, model, items), count, seed, template };
   }
@@ -128,8 +174,11 @@ export async function taskSource(
   model: LanguageModel,
   task: Task,
   split: Split,
-  { items, ...options }: TaskSourceOptions,
+  given: TaskSourceOptions,
 ): Promise<VectorSource> {
+  checkTask("taskSource", model, task, given, { ...SPECIFY_OPTIONS, items: aNumber });
+  checkArgument("taskSource", "split", split, oneOf(...SPLITS));
+  const { items, ...options } = given;
   const pool = poolOf(options.kind, task, split);
   return vectorSource(model, await specify(model, task, pool, options), pool, pool.slice(0, items));
 }

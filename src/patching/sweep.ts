@@ -1,12 +1,22 @@
-import { argmax } from "../kernels/reduce.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
+import { checkChoice, mostProbable } from "../model/sampling.ts";
 import type { SiteName } from "../model/sites.ts";
+import {
+  aFunction,
+  aListOf,
+  aNumber,
+  checkArgument,
+  checkOptions,
+  type Options,
+} from "../tensor/arguments.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { checkEdits, checkModelAndPrompts, onePosition } from "./arguments.ts";
 import { type Edit, set } from "./edit.ts";
 import type { OnePosition } from "./positions.ts";
 import { record } from "./recording.ts";
 import { resume, type Variant } from "./resume.ts";
-import type { TaskVectors } from "./task-vectors.ts";
+import { aTaskVectors, type TaskVectors } from "./task-vectors.ts";
 
 export interface PatchEachOptions {
   /** Most patched prompts in one batch; bounds the memory (each has its own logits). Default 256. */
@@ -14,6 +24,8 @@ export interface PatchEachOptions {
   /** Called with the number of queries done. */
   onProgress?: (done: number) => void;
 }
+
+const EACH: Options<PatchEachOptions> = { batchRows: aNumber, onProgress: aFunction };
 
 export interface PatchedTokens {
   /** `patched[e][q]`: the most probable next token of query q under `edits[e]`. */
@@ -45,12 +57,16 @@ export async function sweepLayers(
   model: LanguageModel,
   queries: readonly Prompt[],
   vectors: TaskVectors,
-  { at = -1, layers = vectors.origin.layers, ...options }: SweepOptions = {},
+  options: SweepOptions = {},
 ): Promise<SweepResult> {
+  checkModelAndPrompts("sweepLayers", model, "queries", queries);
+  checkArgument("sweepLayers", "vectors", vectors, aTaskVectors);
+  checkOptions("sweepLayers", options, { ...EACH, at: onePosition, layers: aListOf(aNumber) });
+  const { at = -1, layers = vectors.origin.layers, ...each } = options;
   const scope = model.device.openScope();
   try {
     const edits = scope.enter(() => layers.map((layer) => [patchOf(vectors, layer, at)]));
-    return { layers: [...layers], ...(await patchEach(model, queries, edits, options)) };
+    return { layers: [...layers], ...(await patchEach(model, queries, edits, each)) };
   } finally {
     scope.dispose();
   }
@@ -63,20 +79,27 @@ export function patchOf(
   at: OnePosition = -1,
   options: { readonly prompt?: number } = {},
 ): Edit {
+  checkArgument("patchOf", "vectors", vectors, aTaskVectors);
   const site: SiteName = `${vectors.origin.site}.${layer}`;
   return set(site, at, vectors.at(layer), options);
 }
 
 /**
  * Runs each query under each set of edits, one set at a time, and reads the next token. Costs one pass over the queries
- * plus, for each set, the rows that it can change. Throws SiteError or PromptError like `run`.
+ * plus, for each set, the rows that it can change. Throws SiteError or PromptError like `run`, and GenerationError where
+ * there is no most probable token, because the logits are NaN.
  */
 export async function patchEach(
   model: LanguageModel,
   queries: readonly Prompt[],
   edits: readonly (readonly Edit[])[],
-  { batchRows = 256, onProgress }: PatchEachOptions = {},
+  options: PatchEachOptions = {},
 ): Promise<PatchedTokens> {
+  checkModelAndPrompts("patchEach", model, "queries", queries);
+  checkArgument("patchEach", "edits", edits, aListOf({ words: "a list of edits", holds: Array.isArray }));
+  for (const [e, set] of edits.entries()) checkEdits(`patchEach, edits[${e}]`, set);
+  checkOptions("patchEach", options, EACH);
+  const { batchRows = 256, onProgress } = options;
   const patched: number[][] = edits.map(() => []);
   const unpatched: number[] = [];
   let rowLayers = 0;
@@ -89,21 +112,32 @@ export async function patchEach(
         using recording = record(model, batch);
         rowLayers += recording.rowLayers;
         const variants = edits.flatMap((set) => batch.map((_, prompt): Variant => ({ prompt, edits: set })));
-        const ids = [argmax(recording.logits, -1)];
+        const chosen = [mostProbable(recording.logits)];
         for (let start = 0; start < variants.length; start += batchRows) {
-          ids.push(
+          chosen.push(
             model.device.scope(() => {
               const resumed = resume(recording, variants.slice(start, start + batchRows));
               rowLayers += resumed.rowLayers;
-              return argmax(resumed.logits, -1);
+              return mostProbable(resumed.logits);
             }),
           );
         }
-        return ids;
+        return chosen;
       });
-      const [plain, ...parts] = await model.device.read(results);
-      const ids = parts.flatMap((part) => [...part]);
-      unpatched.push(...plain!);
+      const read = await model.device.read(results.flatMap(({ ids, best }): Tensor[] => [ids, best]));
+      const [plain, plainBest, ...parts] = read.map((values) => [...values]) as [
+        number[],
+        number[],
+        ...number[][],
+      ];
+      const ids = parts.filter((_, i) => i % 2 === 0).flat();
+      const best = parts.filter((_, i) => i % 2 === 1).flat();
+      [...plainBest, ...best].forEach((value, i) => {
+        const e = Math.floor(i / batch.length) - 1;
+        const edited = e < 0 ? "without edits" : `under edits[${e}]`;
+        checkChoice(value, () => `patchEach: query ${first + (i % batch.length)} ${edited}`);
+      });
+      unpatched.push(...plain);
       patched.forEach((answers, e) => {
         answers.push(...ids.slice(e * batch.length, (e + 1) * batch.length));
       });

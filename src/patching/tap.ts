@@ -1,4 +1,6 @@
 import type { SiteName } from "../model/sites.ts";
+import { checkOptions } from "../tensor/arguments.ts";
+import { checkTap, TAP_OPTIONS } from "./arguments.ts";
 import type { Positions } from "./positions.ts";
 
 /** Part of a site's rows: a head of q, k, v, z, scores or pattern, or a range of features (columns). */
@@ -36,5 +38,8 @@ export function tap<Site extends SiteName, At extends Positions>(
   part?: Part,
 ): Tap<At, Site>;
 export function tap(site: SiteName, at: Positions = "all", part: Part = {}): Tap {
-  return { kind: "tap", site, at, ...part };
+  checkOptions("tap", part, TAP_OPTIONS);
+  const made: Tap = { kind: "tap", site, at, ...part };
+  checkTap("tap", made);
+  return made;
 }

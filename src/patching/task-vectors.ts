@@ -7,9 +7,21 @@ import { writeSafetensors } from "../model/safetensors-writer.ts";
 import { LAYER_SITES, type LayerSite } from "../model/sites.ts";
 import { memorySource } from "../model/sources.ts";
 import { readTensor } from "../model/tensor-entry.ts";
-import type { Device } from "../tensor/device.ts";
+import {
+  aFunction,
+  aKindOf,
+  aListOf,
+  aNumber,
+  checkArgument,
+  checkOptions,
+  type Expected,
+  type Options,
+  oneOf,
+} from "../tensor/arguments.ts";
+import { Device } from "../tensor/device.ts";
 import { CheckpointError, SiteError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { checkModelAndPrompts, onePosition } from "./arguments.ts";
 import { type OnePosition, showPositions } from "./positions.ts";
 import { run } from "./run.ts";
 import { type Tap, tap } from "./tap.ts";
@@ -27,6 +39,14 @@ export interface ExtractOptions {
   onProgress?: (done: number) => void;
 }
 
+const EXTRACT_OPTIONS: Options<ExtractOptions> = {
+  site: oneOf(...LAYER_SITES),
+  at: onePosition,
+  layers: aListOf(aNumber),
+  batchTokens: aNumber,
+  onProgress: aFunction,
+};
+
 /**
  * One activation a layer of each prompt, all layers in one pass: [prompts, layers, features]. Layers above the last one
  * asked for are not computed.
@@ -34,14 +54,11 @@ export interface ExtractOptions {
 export function extractActivations(
   model: LanguageModel,
   prompts: readonly Prompt[],
-  {
-    site = "resid_post",
-    at = -1,
-    layers = allLayers(model),
-    batchTokens = 1024,
-    onProgress,
-  }: ExtractOptions = {},
+  options: ExtractOptions = {},
 ): Tensor {
+  checkModelAndPrompts("extract", model, "prompts", prompts);
+  checkOptions("extract", options, EXTRACT_OPTIONS);
+  const { site = "resid_post", at = -1, layers = allLayers(model), batchTokens = 1024, onProgress } = options;
   if (prompts.length === 0) throw new SiteError("extract: expected at least one prompt, found none");
   if (layers.length === 0) throw new SiteError("extract: expected at least one layer, found none");
   const taps: Record<string, Tap<OnePosition>> = {};
@@ -114,12 +131,16 @@ export class TaskVectors {
   }
 }
 
+export const aTaskVectors = aKindOf(TaskVectors, "extractTaskVectors(…) makes them");
+
 /** Averages one activation over prompts, for all layers at once. */
 export function extractTaskVectors(
   model: LanguageModel,
   prompts: readonly Prompt[],
   options: ExtractOptions = {},
 ): TaskVectors {
+  checkModelAndPrompts("extract", model, "prompts", prompts);
+  checkOptions("extract", options, EXTRACT_OPTIONS);
   const { site = "resid_post", at = -1, layers = allLayers(model) } = options;
   const vectors = model.device.scope(() => mean(extractActivations(model, prompts, options), 0));
   return new TaskVectors(vectors, {
@@ -136,7 +157,9 @@ export function extractTaskVectors(
 const FORMAT = "xpatch.task_vectors.1";
 
 /** Task vectors as the bytes of a safetensors file: one tensor `vectors` [layers, features], its origin as metadata. */
-export async function encodeTaskVectors({ vectors, origin }: TaskVectors): Promise<Uint8Array<ArrayBuffer>> {
+export async function encodeTaskVectors(taskVectors: TaskVectors): Promise<Uint8Array<ArrayBuffer>> {
+  checkArgument("encodeTaskVectors", "vectors", taskVectors, aTaskVectors);
+  const { vectors, origin } = taskVectors;
   const values = await vectors.read();
   const metadata: Record<string, string> = { format: FORMAT };
   for (const [key, value] of Object.entries(origin)) metadata[key] = String(value);
@@ -147,12 +170,16 @@ export async function encodeTaskVectors({ vectors, origin }: TaskVectors): Promi
   return new Uint8Array(await new Blob(chunks).arrayBuffer());
 }
 
+const aFilesBytes: Expected = { words: "a file's bytes, a Uint8Array", holds: ArrayBuffer.isView };
+
 /** The inverse of {@link encodeTaskVectors}. Throws CheckpointError for other files. */
 export async function decodeTaskVectors(
   bytes: Uint8Array<ArrayBuffer>,
   device: Device,
   name = "task vectors",
 ): Promise<TaskVectors> {
+  checkArgument("decodeTaskVectors", "bytes", bytes, aFilesBytes);
+  checkArgument("decodeTaskVectors", "device", device, aKindOf(Device, "await openDevice()"));
   const file = await SafetensorsFile.open(memorySource(bytes, name));
   const { metadata } = file;
   if (metadata.get("format") !== FORMAT || !file.has("vectors")) {

@@ -1,3 +1,4 @@
+import { aString, checkArgument } from "../tensor/arguments.ts";
 import { XpatchError } from "../tensor/errors.ts";
 import { addressFrom } from "./address.ts";
 import { hashText } from "./text-hash.ts";
@@ -44,6 +45,8 @@ export interface Task {
  * @throws XpatchError saying which item and field is wrong
  */
 export function parseTask(text: string, where: string): Task {
+  checkArgument("parseTask", "text", text, aString);
+  checkArgument("parseTask", "where (the file's path)", where, aString);
   let json: unknown;
   try {
     json = JSON.parse(text);

@@ -1,5 +1,6 @@
 import type { Prompt } from "../model/prompt.ts";
 import type { PromptImage } from "../model/vision-setup.ts";
+import { aNumber, type Options, oneOf } from "../tensor/arguments.ts";
 import { answerEach, firstLine } from "./answer.ts";
 import { type Asker, fewShotPrompt } from "./few-shot.ts";
 import type { Generated } from "./generate.ts";
@@ -8,10 +9,13 @@ import type { PatchableModel } from "./model.ts";
 import { type ScoredAnswers, scoreTokens } from "./score.ts";
 import {
   askerIn,
+  checkTask,
   itemsIn,
+  MODALITIES,
   type Modality,
   poolOf,
   promptInContext,
+  SPECIFY_OPTIONS,
   type Specification,
   type SpecifyOptions,
   specify,
@@ -31,6 +35,13 @@ export interface TransferOptions extends SpecifyOptions {
   readonly sweepItems?: number;
   readonly testItems?: number;
 }
+
+const OPTIONS: Options<TransferOptions> = {
+  ...SPECIFY_OPTIONS,
+  query: oneOf(...MODALITIES),
+  sweepItems: aNumber,
+  testItems: aNumber,
+};
 
 export interface TestOptions {
   /** Vectors of other tasks of the same things, to be tried on the same questions. */
@@ -88,11 +99,9 @@ export class Transfer {
   }
 
   /** Finds the items and loads their pictures. Throws XpatchError, PromptError or ImageError where there are none. */
-  static async open(
-    model: PatchableModel,
-    task: Task,
-    { query, sweepItems, testItems, ...given }: TransferOptions,
-  ): Promise<Transfer> {
+  static async open(model: PatchableModel, task: Task, options: TransferOptions): Promise<Transfer> {
+    checkTask("Transfer.open", model, task, options, OPTIONS);
+    const { query, sweepItems, testItems, ...given } = options;
     const tuned = itemsIn(query, task, "validation").slice(0, sweepItems);
     const tested = itemsIn(query, task, "test").slice(0, testItems);
     const asked = await askerIn(query, model, [...tuned, ...tested]);

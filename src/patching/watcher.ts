@@ -41,17 +41,23 @@ export class Watcher implements Visitor {
       const before = event.value;
       const { value, rows } = applyEdit(edit, event);
       event.value = value;
+      const masked = event.masked();
       this.#fired.set(edit, this.#fired.get(edit)! + rows);
-      if (before !== value && before.scope !== undefined && before.scope === value.scope) before.dispose();
+      for (const old of new Set([before, value])) {
+        if (old !== masked && old.scope !== undefined && old.scope === masked.scope) old.dispose();
+      }
     }
     for (const result of this.#taps.get(event.site) ?? []) result.take(event);
   }
 
-  /** The tapped values by name. Throws SiteError naming the taps and edits that did not fire everywhere. */
-  finish(): Record<string, Tensor | Tensor[]> {
+  /**
+   * The tapped values by name. Throws SiteError naming the taps and edits that did not fire everywhere; of edits only the
+   * positions count that `computed` lets through.
+   */
+  finish(computed: Computed = () => true): Record<string, Tensor | Tensor[]> {
     const problems: string[] = [];
     for (const [{ target }, rows] of this.#fired) {
-      const expected = countPositions(target);
+      const expected = countPositions(target, computed);
       if (rows < expected) problems.push(`${target.label}: fired for ${rows} of ${expected} positions`);
     }
     for (const result of Object.values(this.#results)) {
@@ -106,9 +112,14 @@ export function resolveTaps(
   return results;
 }
 
-export function countPositions(target: Target): number {
+/** Whether a position of a sequence came by at the target's site. */
+export type Computed = (target: Target, sequence: number, position: number) => boolean;
+
+function countPositions(target: Target, computed: Computed): number {
   let count = 0;
-  for (const positions of target.positions.values()) count += positions.length;
+  for (const [sequence, positions] of target.positions) {
+    for (const position of positions) if (computed(target, sequence, position)) count++;
+  }
   return count;
 }
 

@@ -34,6 +34,7 @@ export const platform: Platform = {
   name: "browser",
   requestAdapter,
   openFile,
+  subfolders: async () => undefined,
   cachedModel: () => undefined,
   waitForDriver: (promise) => promise, // the browser's GPU process does the waiting
   collectGarbage: () => {}, // and counts what it holds

@@ -1,4 +1,4 @@
-import { open } from "node:fs/promises";
+import { open, readdir } from "node:fs/promises";
 import { CheckpointError } from "../tensor/errors.ts";
 import type { ByteSource } from "./platform.ts";
 
@@ -42,4 +42,10 @@ export async function openFile(path: string): Promise<ByteSource> {
     },
     close: () => file.close(),
   };
+}
+
+/** The folders in a local folder (links, which may lead to one, included); undefined when it is none. */
+export async function subfolders(path: string): Promise<string[] | undefined> {
+  const entries = await readdir(path, { withFileTypes: true }).catch(() => undefined);
+  return entries?.filter((e) => e.isDirectory() || e.isSymbolicLink()).map(({ name }) => name);
 }

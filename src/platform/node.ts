@@ -1,6 +1,6 @@
 import { requestAdapter } from "./node-adapter.ts";
 import { cachedModel } from "./node-cache.ts";
-import { openFile } from "./node-file.ts";
+import { openFile, subfolders } from "./node-file.ts";
 import { collectGarbage } from "./node-garbage.ts";
 import { waitForDriver } from "./node-wait.ts";
 import type { Platform } from "./platform.ts";
@@ -10,6 +10,7 @@ export const platform: Platform = {
   name: "node",
   requestAdapter,
   openFile,
+  subfolders,
   cachedModel,
   waitForDriver,
   collectGarbage,

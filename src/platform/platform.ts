@@ -33,6 +33,8 @@ export interface Platform {
   collectGarbage(): void;
   /** Opens a file of a local folder. Throws CheckpointError in a browser. */
   openFile(path: string): Promise<ByteSource>;
+  /** The folders in a local folder; undefined when it is none, and in a browser. */
+  subfolders(path: string): Promise<string[] | undefined>;
   /** The folder where set-up puts a model of this name, whether it is there or not; undefined in a browser. */
   cachedModel(name: string): string | undefined;
 }

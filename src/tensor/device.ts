@@ -1,5 +1,6 @@
 import { platform } from "#platform";
 import type { AdapterChoice } from "../platform/platform.ts";
+import { aListOf, aNumber, aString, checkOptions, type Options, oneOf } from "./arguments.ts";
 import { BufferPool, type PoolStatistics, type Storage } from "./buffer-pool.ts";
 import { DTYPE_BYTES, type DType, encode, type HostArray } from "./dtype.ts";
 import { DeviceError, DeviceLostError, LifetimeError, OutOfMemoryError, ShapeError } from "./errors.ts";
@@ -45,6 +46,14 @@ export interface DeviceOptions {
   toggles?: readonly string[];
 }
 
+const OPTIONS: Options<DeviceOptions> = {
+  adapter: oneOf("auto", "gpu", "lavapipe", "swiftshader"),
+  without: aListOf(aString),
+  kernels: oneOf("register", "workgroup"),
+  maxBindingBytes: aNumber,
+  toggles: aListOf(aString),
+};
+
 /** What a device is, for reports: everything that can change a number. */
 export interface DeviceInfo {
   vendor: string;
@@ -71,6 +80,7 @@ export interface DeviceCounters extends RecorderCounters {
  * Throws DeviceError, saying what to install, when there is no adapter.
  */
 export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
+  checkOptions("openDevice", options, OPTIONS);
   const adapter = await platform.requestAdapter({ adapter: options.adapter, toggles: options.toggles });
   const without: ReadonlySet<string> = new Set(options.without);
   const requiredFeatures = WANTED_FEATURES.filter((f) => adapter.features.has(f) && !without.has(f));

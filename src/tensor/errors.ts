@@ -48,6 +48,16 @@ export class PromptError extends XpatchError {
   override name = "PromptError";
 }
 
+/** An argument that is missing, of the wrong kind, or an option that there is none of; the message names it. */
+export class ArgumentError extends XpatchError {
+  override name = "ArgumentError";
+}
+
+/** Logits that no token can be chosen by: there is a NaN among them, or all are -infinity. */
+export class GenerationError extends XpatchError {
+  override name = "GenerationError";
+}
+
 /** Pictures that do not decode or are over the accepted size. */
 export class ImageError extends XpatchError {
   override name = "ImageError";

@@ -1,0 +1,138 @@
+import { LanguageModel } from "../model/language-model.ts";
+import { Prompt } from "../model/prompt.ts";
+import {
+  aKindOf,
+  aListOf,
+  aNumber,
+  aString,
+  checkArgument,
+  checkOptions,
+  type Expected,
+  either,
+  type Options,
+  oneOf,
+  showFound,
+} from "../tensor/arguments.ts";
+import { ArgumentError } from "../tensor/errors.ts";
+import { Tensor } from "../tensor/tensor.ts";
+import type { Edit, EditOperation } from "./edit.ts";
+import type { Part, Tap } from "./tap.ts";
+
+export const aModel = aKindOf(LanguageModel, "await loadModel(…)");
+export const aPrompt = aKindOf(Prompt, "model.prompt(…) makes one");
+
+/** Throws ArgumentError unless there are a model and a list of prompts, as `name`. */
+export function checkModelAndPrompts(call: string, model: unknown, name: string, prompts: unknown): void {
+  checkArgument(call, "model", model, aModel);
+  checkArgument(call, name, prompts, aListOf(aPrompt));
+}
+
+/** Throws ArgumentError for what is neither a prompt nor a list of prompts. */
+export function checkPrompts(call: string, input: unknown): void {
+  if (Array.isArray(input)) checkArgument(call, "prompts", input, aListOf(aPrompt));
+  else checkArgument(call, "prompt", input, aPrompt);
+}
+
+const aRange: Expected = {
+  words: "{ start, end }, two whole numbers",
+  holds: (value) => isObject(value) && Number.isInteger(value["start"]) && Number.isInteger(value["end"]),
+};
+
+export const somePositions: Expected = {
+  words: 'a position, a list of them, { start, end }, { span: "name" }, a function of the prompt or "all"',
+  holds: (value) =>
+    value === "all" ||
+    typeof value === "number" ||
+    typeof value === "function" ||
+    (Array.isArray(value) && value.every((position) => typeof position === "number")) ||
+    aRange.holds(value) ||
+    (isObject(value) && typeof value["span"] === "string"),
+};
+
+export const onePosition: Expected = {
+  words: "a position or a function of the prompt",
+  holds: (value) => typeof value === "number" || typeof value === "function",
+};
+
+const aValue: Expected = either(
+  aKindOf(Tensor, "from a tap, or device.tensor(…)"),
+  aListOf({ words: "a number", holds: (value) => typeof value === "number" }),
+);
+
+const PART: Options<Part> = { head: aNumber, features: aRange, image: aNumber };
+
+/** Checked under the names below. */
+const anything: Expected = { words: "anything", holds: () => true };
+
+/** What an operation needs besides site and positions; `amount` by the name that its function calls it. */
+const NEEDS: Record<EditOperation, { readonly value?: string; readonly amount?: string }> = {
+  set: { value: "value" },
+  add: { value: "value", amount: "scale" },
+  scale: { amount: "factor" },
+  zero: {},
+  interpolate: { value: "value", amount: "t" },
+  projectOut: { value: "direction" },
+  projectOnto: { value: "direction" },
+};
+
+const SITE_AND_POSITIONS = { site: aString, at: somePositions };
+const TAP: Options<Tap> = { kind: oneOf("tap"), ...SITE_AND_POSITIONS, ...PART };
+const EDIT: Options<Edit> = {
+  kind: oneOf("edit"),
+  operation: oneOf(...Object.keys(NEEDS)),
+  ...SITE_AND_POSITIONS,
+  value: anything,
+  amount: anything,
+  prompt: aNumber,
+  ...PART,
+};
+
+/** What taps and edits take besides site, positions and value. */
+export const TAP_OPTIONS = PART;
+export const EDIT_OPTIONS: Options<Part & { prompt?: number }> = { ...PART, prompt: aNumber };
+
+/** Throws ArgumentError for what is no tap; `call` says whose it is. */
+export function checkTap(call: string, tap: unknown): asserts tap is Tap {
+  if (!isObject(tap) || tap["kind"] !== "tap") {
+    throw new ArgumentError(
+      `${call}: expected a tap, as tap(site, positions) makes, found ${showFound(tap)}`,
+    );
+  }
+  checkOptions(call, tap, TAP, { name: "the tap", required: ["site", "at"] });
+}
+
+/** Throws ArgumentError for what is no edit, or lacks something. */
+export function checkEdit(call: string, edit: unknown): asserts edit is Edit {
+  if (!isObject(edit) || edit["kind"] !== "edit") {
+    throw new ArgumentError(
+      `${call}: expected an edit, as set(site, positions, value) makes, found ${showFound(edit)}`,
+    );
+  }
+  checkOptions(call, edit, EDIT, { name: "the edit", required: ["operation", "site", "at"] });
+  const { value, amount } = NEEDS[edit["operation"] as EditOperation];
+  if (value !== undefined) checkArgument(call, value, edit["value"], aValue);
+  if (amount !== undefined)
+    checkArgument(call, amount, edit["amount"] ?? (amount === "scale" ? 1 : undefined), aNumber);
+}
+
+/** Throws ArgumentError for what is no list of edits. */
+export function checkEdits(call: string, edits: unknown): asserts edits is readonly Edit[] {
+  if (!Array.isArray(edits)) {
+    throw new ArgumentError(`${call}: expected edits to be a list of edits, found ${showFound(edits)}`);
+  }
+  for (const [i, edit] of edits.entries()) checkEdit(`${call}, edits[${i}]`, edit);
+}
+
+/** Throws ArgumentError for what is no object of taps by name. */
+export function checkTaps(call: string, taps: unknown): asserts taps is Readonly<Record<string, Tap>> {
+  if (!isObject(taps) || taps["kind"] === "tap") {
+    throw new ArgumentError(
+      `${call}: expected taps to be an object of taps by name, as in { x: tap(site) }, found ${showFound(taps)}`,
+    );
+  }
+  for (const [name, tap] of Object.entries(taps)) checkTap(`${call}, taps.${name}`, tap);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}

@@ -59,7 +59,66 @@ describe.each(kinds)("goldens of the reference implementation: %s", (kind) => {
   });
 });
 
+/** Flags drawn at random, ids of Python's `tokenizers`; see scripts/make-text-goldens.py. */
+describe("added tokens with flags", () => {
+  const { cases } = read("../added-tokens.json") as {
+    cases: { kind: string; added: object[]; rows: [text: string, ids: number[]][] }[];
+  };
+  const withAdded = (kind: string, added: object[]) => {
+    const json = read(`${kind}/tokenizer.json`);
+    return createTokenizer({ ...json, added_tokens: [...json.added_tokens, ...added] });
+  };
+
+  it.each(cases.map(({ kind, ...rest }, i) => [`${kind} ${i}`, { kind, ...rest }] as const))(
+    "%s",
+    (_, { kind, added, rows }) => {
+      const subject = withAdded(kind, added);
+      for (const [text, ids] of rows) {
+        expect(subject.encode(text, { specials: false }), JSON.stringify(text)).toEqual(ids);
+      }
+    },
+  );
+
+  it("are single words, take white space along, and are known by their ids", () => {
+    const ids = (flags: object, text: string) => {
+      const token = { id: 900, content: "<tok>", special: false, normalized: false, ...flags };
+      const subject = withAdded("byte-smol", [token]);
+      expect([subject.size, subject.tokenOf(900), subject.idOf("<tok>")]).toEqual([901, "<tok>", 900]);
+      return subject.encode(text).map((id) => subject.tokenOf(id));
+    };
+    expect(ids({}, "a<tok>b")).toEqual(["a", "<tok>", "b"]);
+    expect(ids({ single_word: true }, "a<tok>b")).toEqual(["a", "<", "t", "o", "k", ">", "b"]);
+    expect(ids({ single_word: true }, "-<tok>-")).toEqual(["-", "<tok>", "-"]);
+    expect(ids({ lstrip: true, rstrip: true }, "a <tok>\u0085b")).toEqual(["a", "<tok>", "b"]);
+    expect(ids({ lstrip: true, rstrip: true }, "\ufeff<tok>")).toEqual(["ï", "»", "¿", "<tok>"]);
+  });
+});
+
 describe("Tokenizer", () => {
+  it.each(kinds.filter((kind) => !["t5", "siglip", "bert", "clip"].includes(kind)))(
+    "%s keeps U+FEFF",
+    (kind) => {
+      const subject = tokenizer(kind);
+      for (const text of ["\ufeffa", "a\ufeff", "a \ufeff\ufeff!"]) {
+        const ids = subject.encode(text, { specials: false });
+        expect(subject.decode(ids).replace(/^ /, "")).toBe(text);
+      }
+    },
+  );
+
+  it.each([
+    ["spm-unigram", "ab c"],
+    ["spm-unigram", "日"],
+    ["spm-bpe", "ab c"],
+    ["byte-smol", "日"],
+  ])("%s takes a text of 210,000 characters: %s", (kind, unit) => {
+    const subject = tokenizer(kind);
+    const ids = (times: number) => subject.encode(unit.repeat(times), { specials: false });
+    const [long, short] = [ids(200).length, ids(100).length];
+    const times = 210_000 / unit.length;
+    expect(ids(times).length).toBe(long + ((times - 200) / 100) * (long - short));
+  });
+
   it("knows what it puts round a text", () => {
     const framing = (kind: string) => {
       const { prefix, suffix } = tokenizer(kind);

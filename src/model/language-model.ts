@@ -8,11 +8,12 @@ import {
   prompt,
   promptFromIds,
 } from "./build-prompt.ts";
-import { type ChatMessage, type ChatOptions, chatPrompt, findChatTemplate } from "./chat-template.ts";
+import { type ChatMessage, type ChatOptions, chatPrompt } from "./chat-template.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { isObject, type JsonObject } from "./config.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import type { Family } from "./family.ts";
+import { type ChatTemplates, findChatTemplates } from "./find-chat-template.ts";
 import type { Folder } from "./folder.ts";
 import type { Network } from "./network.ts";
 import { type CheckpointOptions, openCheckpoint } from "./open-checkpoint.ts";
@@ -34,7 +35,7 @@ export interface ModelParts {
   readonly family: string;
   readonly network: Network;
   readonly tokenizer: Tokenizer;
-  readonly chatTemplate: string | undefined;
+  readonly chatTemplates: ChatTemplates;
   readonly imageRules: ImageRules<PromptImage> | undefined;
   /** Ids that end an answer, from generation_config.json or config.json. */
   readonly endIds: ReadonlySet<number>;
@@ -53,7 +54,7 @@ export interface ModelFiles {
   readonly config: JsonObject;
   readonly decoder: DecoderConfig;
   readonly tokenizer: Tokenizer;
-  readonly chatTemplate: string | undefined;
+  readonly chatTemplates: ChatTemplates;
   /** Ids that end an answer, from generation_config.json or config.json. */
   readonly endIds: ReadonlySet<number>;
 }
@@ -76,16 +77,17 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
     preprocessor: (await checkpoint.json("preprocessor_config.json")) ?? processorConfig,
     tokenOf: (id) => tokenizer.tokenOf(id),
   });
-  const chatTemplate = findChatTemplate({
+  const files = {
     jinja: await checkpoint.text("chat_template.jinja"),
     json: await checkpoint.json("chat_template.json"),
     processorConfig,
     tokenizerConfig,
-  });
+  };
+  const chatTemplates = findChatTemplates(files, decoder.vision !== undefined);
   const generation = (await checkpoint.json("generation_config.json")) as Record<string, unknown> | undefined;
   const text = isObject(config["text_config"]) ? config["text_config"] : config;
   const endIds = generation?.["eos_token_id"] ?? config["eos_token_id"] ?? text["eos_token_id"];
-  return { family, config, decoder, tokenizer, chatTemplate, endIds: idsOf(endIds) };
+  return { family, config, decoder, tokenizer, chatTemplates, endIds: idsOf(endIds) };
 }
 
 /**
@@ -128,7 +130,7 @@ export class LanguageModel {
   readonly endIds: ReadonlySet<number>;
   readonly storedDtypes: readonly string[];
   readonly adapters: readonly string[];
-  readonly #chatTemplate: string | undefined;
+  readonly #chatTemplates: ChatTemplates;
   readonly #imageRules: ImageRules<PromptImage> | undefined;
   readonly #memory: Scope;
 
@@ -140,7 +142,7 @@ export class LanguageModel {
     this.endIds = parts.endIds;
     this.storedDtypes = parts.storedDtypes;
     this.adapters = parts.adapters;
-    this.#chatTemplate = parts.chatTemplate;
+    this.#chatTemplates = parts.chatTemplates;
     this.#imageRules = parts.imageRules;
     this.#memory = parts.memory;
   }
@@ -182,7 +184,7 @@ export class LanguageModel {
     options: Omit<ChatOptions<PromptImage>, "imageRules"> = {},
   ): Prompt<PromptImage> {
     const rules = { imageRules: this.#imageRules };
-    return chatPrompt(this.#chatTemplate, this.tokenizer, messages, { ...options, ...rules });
+    return chatPrompt(this.#chatTemplates, this.tokenizer, messages, { ...options, ...rules });
   }
 
   /** Gives the weights' memory back. */

@@ -19,6 +19,19 @@ function byteAlphabet(): Map<string, number> {
   return alphabet;
 }
 
+const ALPHABET = byteAlphabet();
+
+/** The bytes of a token in GPT-2's alphabet; one with other characters stands for itself. */
+export function byteLevelBytes(token: string): Uint8Array {
+  const bytes = new Uint8Array(token.length);
+  for (let i = 0; i < token.length; i++) {
+    const byte = ALPHABET.get(token[i]!);
+    if (byte === undefined) return encoder.encode(token);
+    bytes[i] = byte;
+  }
+  return bytes;
+}
+
 /** The types of a tokenizer.json pipeline stage, sequences flattened: `["Replace", "ByteFallback", …]`. */
 function stageTypes(stage: unknown): string[] {
   if (typeof stage !== "object" || stage === null) return [];
@@ -42,9 +55,9 @@ export function spellingOf(
   const stages = stageTypes(tokenizerJson.decoder);
   const model = tokenizerJson.model as { end_of_word_suffix?: string | null } | undefined;
   const suffix = model?.end_of_word_suffix ?? "";
-  const alphabet = stages.includes("ByteLevel") ? byteAlphabet() : undefined;
+  const byteLevel = stages.includes("ByteLevel");
   const spellPiece = (piece: string): Uint8Array => {
-    if (alphabet) return Uint8Array.from(piece, (c) => alphabet.get(c) ?? 0x3f);
+    if (byteLevel) return byteLevelBytes(piece);
     const byte = stages.includes("ByteFallback") ? /^<0x([0-9A-F]{2})>$/.exec(piece) : null;
     if (byte) return Uint8Array.of(Number.parseInt(byte[1]!, 16));
     if (stages.includes("WordPiece")) return encoder.encode(piece.replace(/^##/, ""));

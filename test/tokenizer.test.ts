@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { TextStream } from "../src/model/text-stream.ts";
 import { createTokenizer } from "../src/model/tokenizer.ts";
 import { CheckpointError, PromptError } from "../src/tensor/errors.ts";
 
@@ -205,6 +206,65 @@ describe("Tokenizer", () => {
         expect(subject.decode(subject.encode(text, { specials: false }))).toBe(text);
       }),
     );
+  });
+});
+
+/** Text that is cut into bytes, blanks and words. */
+const TEXTS = ["the cat in the house", "été Łódź 日本", " a  b", "👨‍👩‍👧!", "\ufffd\ufeff", "Łódź"];
+
+describe("TextStream", () => {
+  it("keeps the blanks between the words of SentencePiece", () => {
+    const subject = tokenizer("spm-bpe");
+    const ids = subject.encode("the cat in the house", { specials: false });
+    const stream = new TextStream(subject);
+    const pieces = ids.map((id, i) => stream.next(id, i === ids.length - 1));
+    expect(pieces.join("")).toBe("the cat in the house");
+    expect(pieces).toContain(" ca");
+  });
+
+  it("gives a character when its bytes are all there", () => {
+    const subject = tokenizer("byte-gpt2");
+    const stream = new TextStream(subject);
+    const ids = subject.encode("aŁ");
+    expect(ids.map((id) => subject.tokenOf(id))).toEqual(["a", "Å", "ģ"]);
+    expect(ids.map((id) => stream.next(id))).toEqual(["a", "", "Ł"]);
+    const cut = new TextStream(subject);
+    expect([cut.next(ids[1]!), cut.end(), cut.end()]).toEqual(["", "\ufffd", ""]);
+  });
+
+  it.each(kinds)("%s: the pieces joined are the text, for any tokens", (kind) => {
+    const subject = tokenizer(kind);
+    const id = fc.nat({ max: subject.size + 1 });
+    const texts = fc.constantFrom(...TEXTS).map((text) => subject.encode(text));
+    const sequences = fc.array(
+      fc.oneof(
+        id.map((one) => [one]),
+        texts,
+      ),
+      { minLength: 1, maxLength: 12 },
+    );
+    fc.assert(
+      fc.property(sequences, (parts) => {
+        const ids = parts.flat();
+        const stream = new TextStream(subject);
+        const pieces = ids.map((one, i) => stream.next(one, i === ids.length - 1));
+        expect(pieces.join("")).toBe(subject.decode(ids, { skipSpecial: true }));
+      }),
+    );
+  });
+
+  it.each(kinds)("%s: a prefix is text that is kept, and the first bytes of what follows", (kind) => {
+    const subject = tokenizer(kind);
+    for (const text of TEXTS) {
+      const ids = subject.encode(text, { specials: false });
+      const whole = new TextEncoder().encode(subject.decode(ids));
+      for (const count of ids.keys()) {
+        const { text: given, tail } = subject.decodePrefix(ids.slice(0, count));
+        const bytes = [...new TextEncoder().encode(given), ...tail];
+        if (tail.length === 0) expect(given).toBe(subject.decode(ids.slice(0, count)));
+        else expect(bytes).toEqual([...whole.slice(0, bytes.length)]);
+      }
+    }
   });
 });
 

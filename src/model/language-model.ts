@@ -9,6 +9,7 @@ import {
   promptFromIds,
 } from "./build-prompt.ts";
 import { type ChatMessage, type ChatOptions, chatPrompt } from "./chat-template.ts";
+import { checkPrompt } from "./check-prompt.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { isObject, type JsonObject } from "./config.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
@@ -170,12 +171,12 @@ export class LanguageModel {
     options: Omit<PromptOptions<PromptImage>, "imageRules"> = {},
   ): Prompt<PromptImage> {
     const wrapped = typeof parts === "string" ? parts : parts.map(asPart);
-    return prompt(this.tokenizer, wrapped, { ...options, imageRules: this.#imageRules });
+    return this.check(prompt(this.tokenizer, wrapped, { ...options, imageRules: this.#imageRules }));
   }
 
-  /** A prompt from token ids as they are. */
+  /** A prompt from token ids as they are. Throws PromptError as {@link check} does. */
   promptFromIds(ids: readonly number[], images: readonly PromptImage[] = []): Prompt<PromptImage> {
-    return promptFromIds(this.tokenizer, ids, { images });
+    return this.check(promptFromIds(this.tokenizer, ids, { images }));
   }
 
   /** A conversation by the checkpoint's chat template, up to where the assistant answers. */
@@ -184,7 +185,16 @@ export class LanguageModel {
     options: Omit<ChatOptions<PromptImage>, "imageRules"> = {},
   ): Prompt<PromptImage> {
     const rules = { imageRules: this.#imageRules };
-    return chatPrompt(this.#chatTemplates, this.tokenizer, messages, { ...options, ...rules });
+    return this.check(chatPrompt(this.#chatTemplates, this.tokenizer, messages, { ...options, ...rules }));
+  }
+
+  /**
+   * The prompt itself, if it means on this model what it says: it may have been made by another. Throws PromptError for
+   * ids beyond the embedding, ids that are other tokens here, and pictures or places for them that do not fit.
+   */
+  check<P extends Prompt>(prompt: P): P {
+    checkPrompt(prompt, this);
+    return prompt;
   }
 
   /** Gives the weights' memory back. */

@@ -69,6 +69,21 @@ export function spellingOf(
   };
 }
 
+/** The bytes at the end of some pieces that begin a character and do not complete it; at most three, mostly none. */
+export function incompleteTail(pieces: readonly Uint8Array[]): Uint8Array {
+  const bytes = Uint8Array.from(pieces.flatMap((piece) => [...piece.slice(-3)]));
+  for (let length = 1; length <= Math.min(3, bytes.length); length++) {
+    const tail = bytes.slice(-length);
+    try {
+      if (new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(tail, { stream: true }) === "")
+        return tail;
+    } catch {
+      // No beginning of a character.
+    }
+  }
+  return new Uint8Array();
+}
+
 /** Half-open ranges of UTF-8 bytes, one per token; empty for a token that stands for no byte of the text. */
 export interface ByteRange {
   readonly start: number;

@@ -1,7 +1,7 @@
 import { CheckpointError, PromptError } from "../tensor/errors.ts";
 import { type AddedToken, AddedTokenSplitter, readAddedTokens } from "./added-tokens.ts";
 import { isObject } from "./config.ts";
-import { type Spelling, spellingOf } from "./token-spelling.ts";
+import { incompleteTail, type Spelling, spellingOf } from "./token-spelling.ts";
 import { type Stages, type TokenizerJson, tokenizerStages } from "./tokenizer-stages.ts";
 
 /** The library takes any other model for a plain word list. */
@@ -10,7 +10,13 @@ const MODELS = ["BPE", "Unigram", "WordPiece"];
 const encoder = new TextEncoder();
 
 /** What Python's `strip` takes off; JavaScript's `trim` takes U+FEFF too. */
-const OUTER_SPACE = /^[\p{White_Space}\x1c-\x1f]+|[\p{White_Space}\x1c-\x1f]+$/gu;
+const OUTER_SPACE = /^\p{White_Space}+|\p{White_Space}+$/gu;
+
+/** Decoded text, and the first bytes of a character that follows it. */
+export interface TextPrefix {
+  readonly text: string;
+  readonly tail: Uint8Array;
+}
 
 /** A special token in a config is its text, or an object with the text as `content`. */
 function tokenText(value: unknown): string | undefined {
@@ -105,14 +111,24 @@ export class Tokenizer {
    */
   decode(ids: Iterable<number>, { skipSpecial = false }: { skipSpecial?: boolean } = {}): string {
     const { decoder, model } = this.#stages;
-    const tokens = Array.from(ids, (id) => this.#token(id)).filter(
-      (token) => token !== undefined && !(skipSpecial && this.#special.has(token)),
-    ) as string[];
+    const tokens = this.#tokens(ids, { skipSpecial });
     const text = decoder ? decoder.decode_chain(tokens).join("") : tokens.join(" ");
     const suffix = decoder && model.end_of_word_suffix;
     if (!suffix) return text;
     const spaced = text.replaceAll(suffix, " ");
     return skipSpecial ? spaced.replace(OUTER_SPACE, "") : spaced;
+  }
+
+  /**
+   * Text of ids that others may follow: without the last character where its bytes are not all there yet. Those are the
+   * `tail`, up to three bytes.
+   */
+  decodePrefix(ids: readonly number[], options: { skipSpecial?: boolean } = {}): TextPrefix {
+    const text = this.decode(ids, options);
+    if (!text.endsWith("\ufffd")) return { text, tail: new Uint8Array() };
+    const tail = incompleteTail(this.#tokens(ids, options).slice(-3).map(this.spell));
+    // However many its bytes, an incomplete character is one U+FFFD.
+    return { text: tail.length > 0 ? text.slice(0, -1) : text, tail };
   }
 
   /** The token string of an id as the vocabulary spells it (`Ġthe`, `▁the`, `<0x0A>`); `<#500>` if there is none. */
@@ -123,6 +139,13 @@ export class Tokenizer {
   /** The id of a token string as the vocabulary spells it, if there is one. */
   idOf(token: string): number | undefined {
     return this.#addedByContent.get(token)?.id ?? this.#stages.model.tokens_to_ids.get(token);
+  }
+
+  /** The token strings that decoding goes by. */
+  #tokens(ids: Iterable<number>, { skipSpecial = false }: { skipSpecial?: boolean }): string[] {
+    return Array.from(ids, (id) => this.#token(id)).filter(
+      (token) => token !== undefined && !(skipSpecial && this.#special.has(token)),
+    ) as string[];
   }
 
   #token(id: number): string | undefined {

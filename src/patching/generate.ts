@@ -2,6 +2,7 @@ import { generateTokens } from "../model/generate.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import { createSampler, type SamplingOptions } from "../model/sampling.ts";
+import { TextStream } from "../model/text-stream.ts";
 import type { Edit } from "./edit.ts";
 import { batchOf } from "./site-targets.ts";
 import { resolveEdits, Watcher } from "./watcher.ts";
@@ -16,7 +17,10 @@ export interface GenerateOptions extends SamplingOptions {
   edits?: readonly Edit[];
   /** Ids that end a sequence, in place of the checkpoint's own. */
   stopIds?: Iterable<number>;
-  /** Called with each new token as it comes. */
+  /**
+   * Called with each new token as it comes, and with what the text has grown by: the pieces of a prompt joined are the text
+   * of its answer. Special tokens, and bytes of a character that is not complete yet, add nothing.
+   */
   onToken?: (token: { prompt: number; id: number; text: string }) => void;
 }
 
@@ -44,6 +48,8 @@ export async function generate(
   const scope = device.openScope();
   const stops = new Set(stopIds);
   const answers: number[][] = prompts.map(() => []);
+  const streams = prompts.map(() => new TextStream(tokenizer));
+  for (const prompt of prompts) model.check(prompt);
   try {
     // The last new token is never fed back, so its position is not computed.
     const resolved = scope.enter(() =>
@@ -55,7 +61,8 @@ export async function generate(
       sequences.forEach((sequence, i) => {
         const id = ids[i]!;
         answers[sequence]!.push(id);
-        onToken?.({ prompt: sequence, id, text: tokenizer.decode([id]) });
+        const last = stops.has(id) || answers[sequence]!.length === maxNewTokens;
+        onToken?.({ prompt: sequence, id, text: streams[sequence]!.next(id, last) });
       });
     }
     watcher.finish();

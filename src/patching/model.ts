@@ -60,6 +60,7 @@ export class PatchableModel extends LanguageModel {
   walk(prompt: Prompt, sites: SiteFilter = () => true): Walk<Tensor> {
     const { network, device } = this;
     checkContext(prompt.length, this.config.context);
+    this.check(prompt);
     return scoped(device, () => {
       const rows = RowMap.packed([prompt.length]);
       const pass = new Pass(device.currentScope!, device, rows, new PassKeys(rows), sites);

@@ -150,6 +150,17 @@ describe("Tokenizer", () => {
     expect(createTokenizer(json).decode(ids, { skipSpecial: true })).toBe("a<image>b");
     const named = createTokenizer(json, { additional_special_tokens: [{ content: "<image>" }] });
     expect(named.decode(ids, { skipSpecial: true })).toBe("ab");
+    // As transformers 5.24 does with each of these.
+    for (const config of [{ image_token: "<image>" }, { extra_special_tokens: { image_token: "<image>" } }]) {
+      const subject = createTokenizer(json, config);
+      expect(subject.specialTokens).toEqual({ image_token: "<image>" });
+      expect(subject.decode(ids, { skipSpecial: true })).toBe("ab");
+    }
+  });
+
+  it("refuses half of a character", () => {
+    expect(() => tokenizer("byte-smol").encode("ab\ud83d")).toThrow("found a lone surrogate at 2.");
+    expect(tokenizer("byte-smol").encode("\ud83d\ude00")).toHaveLength(4);
   });
 
   it("leaves blanks before punctuation alone, whatever the config says", () => {

@@ -51,7 +51,7 @@ export class Tokenizer {
   readonly #special: ReadonlySet<string>;
 
   /** Use {@link createTokenizer}. */
-  constructor(json: TokenizerJson, specialTokens: Record<string, string>, additional: readonly string[]) {
+  constructor(json: TokenizerJson, specialTokens: Record<string, string>, unnamed: readonly string[]) {
     const listed = readAddedTokens(json.added_tokens);
     const contents = new Set(listed.map(({ content }) => content));
     this.#stages = tokenizerStages(json, specialTokens, contents);
@@ -67,7 +67,7 @@ export class Tokenizer {
       added.filter(({ normalized }) => normalized).map((token) => [this.#normalise(token.content), token]),
     );
     const special = added.filter((token) => token.special).map(({ content }) => content);
-    this.#special = new Set([...special, ...additional]);
+    this.#special = new Set([...special, ...Object.values(specialTokens), ...unnamed]);
     this.#bytesForUnknown = json.model.type === "Unigram" && json.model.byte_fallback === true;
     this.specialTokens = Object.freeze(specialTokens);
     this.spell = spellingOf(json, contents);
@@ -94,9 +94,12 @@ export class Tokenizer {
    * Ids of a text. Special tokens written in the text (`<image>`, `</s>`) become their own ids.
    *
    * @param options.specials put `prefix` and `suffix` around it (default true)
-   * @throws PromptError if the tokenizer has no token, not even an unknown one, for a piece of the text
+   * @throws PromptError if the tokenizer has no token, not even an unknown one, for a piece of the text, or for half of a
+   *   character (a lone surrogate)
    */
   encode(text: string, { specials = true }: { specials?: boolean } = {}): number[] {
+    const half = text.search(/\p{Surrogate}/u);
+    if (half >= 0) throw new PromptError(`Expected whole characters, found a lone surrogate at ${half}.`);
     const body = this.#raw
       .split(text)
       .flatMap((piece, i) => (typeof piece === "string" ? this.#encodePiece(piece, i === 0) : [piece.id]));
@@ -225,13 +228,13 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
     throw new CheckpointError("tokenizer.json: expected an object with a `model`.");
   }
   const config = isObject(tokenizerConfig) ? tokenizerConfig : {};
+  const { additional_special_tokens: additional, extra_special_tokens: extra } = config;
   const specialTokens: Record<string, string> = {};
-  for (const [name, value] of Object.entries(config)) {
+  for (const [name, value] of Object.entries({ ...config, ...(isObject(extra) && extra) })) {
     const text = name.endsWith("_token") ? tokenText(value) : undefined;
     if (text) specialTokens[name] = text;
   }
-  const extra = config["additional_special_tokens"];
-  const additional = Array.isArray(extra) ? extra.map(tokenText).filter((text) => text !== undefined) : [];
+  const unnamed = [additional, extra].flatMap((list) => (Array.isArray(list) ? list.map(tokenText) : []));
   const json = {
     normalizer: null,
     pre_tokenizer: null,
@@ -248,7 +251,7 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
     );
   }
   try {
-    return new Tokenizer(json, specialTokens, additional);
+    return new Tokenizer(json, specialTokens, unnamed.filter((text) => text !== undefined));
   } catch (cause) {
     if (cause instanceof CheckpointError) throw cause;
     throw new CheckpointError(`tokenizer.json: ${cause instanceof Error ? cause.message : cause}`, { cause });

@@ -1,9 +1,11 @@
 import { readFileSync } from "node:fs";
 import { beforeAll, describe, expect, test } from "vitest";
-import { promptFromIds } from "../src/model/build-prompt.ts";
+import { prompt, promptFromIds } from "../src/model/build-prompt.ts";
 import { localFolder, memoryFolder, overlay } from "../src/model/folder.ts";
+import { llavaImageRules } from "../src/model/llava.ts";
 import { Prompt } from "../src/model/prompt.ts";
 import type { PromptImage } from "../src/model/vision-setup.ts";
+import { patchesPerSide } from "../src/model/vision-tower.ts";
 import { loadDualEncoder } from "../src/patching/dual-encoder.ts";
 import { loadModel, type PatchableModel } from "../src/patching/model.ts";
 import type { Device } from "../src/tensor/device.ts";
@@ -146,5 +148,15 @@ describe("pictures", () => {
     const places = vision.prompt(["Q:", picture]).ids.filter((id) => id === 431);
     const fewer = promptFromIds(vision.tokenizer, [1, ...places.slice(0, 4)], { images: [picture] });
     await expect(async () => way(vision, fewer)).rejects.toThrow(/Expected 16 <image> tokens .*, found 4/);
+  });
+
+  test("that fill no whole grid are prompts all the same: default drops the first patch of a SigLIP tower", () => {
+    const setup = vision.config.vision!;
+    const side = patchesPerSide(setup.tower);
+    const tower = { ...setup.tower, kind: "siglip" as const };
+    const imageRules = llavaImageRules({ ...setup, tower, tokensPerImage: side * side - 1 });
+    const made = prompt(vision.tokenizer, ["Q:", { image: picture }], { imageRules });
+    expect(made.span("image").grid).toBeUndefined();
+    expect(made.ids.filter((id) => id === 431)).toHaveLength(side * side - 1);
   });
 });

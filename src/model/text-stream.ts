@@ -1,5 +1,8 @@
 import type { Tokenizer } from "./tokenizer.ts";
 
+/** Tokens that are decoded again with each new one, so that it is decoded as what it follows. */
+const CONTEXT = 32;
+
 /**
  * Text of tokens as they come, so that the pieces joined are the text of all: blanks between words are there, and the
  * bytes of a character are held back until it is complete. Special tokens are left out.
@@ -16,10 +19,14 @@ export class TextStream {
   /** What the text has grown by with this token; if it is the last, all that was held back too. */
   next(id: number, last = false): string {
     this.#ids.push(id);
-    return (
-      this.#rest(this.#tokenizer.decodePrefix(this.#ids, { skipSpecial: true }).text) +
-      (last ? this.end() : "")
-    );
+    const { text, tail } = this.#tokenizer.decodePrefix(this.#ids, { skipSpecial: true });
+    const piece = this.#rest(text);
+    if (last) return piece + this.end();
+    if (this.#ids.length >= 4 * CONTEXT && tail.length === 0) {
+      this.#ids.splice(0, this.#ids.length - CONTEXT);
+      this.#given = this.#tokenizer.decode(this.#ids, { skipSpecial: true });
+    }
+    return piece;
   }
 
   /** What was held back, when no more tokens come. */

@@ -251,7 +251,11 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
     );
   }
   try {
-    return new Tokenizer(json, specialTokens, unnamed.filter((text) => text !== undefined));
+    return new Tokenizer(
+      json,
+      specialTokens,
+      unnamed.filter((text) => text !== undefined),
+    );
   } catch (cause) {
     if (cause instanceof CheckpointError) throw cause;
     throw new CheckpointError(`tokenizer.json: ${cause instanceof Error ? cause.message : cause}`, { cause });

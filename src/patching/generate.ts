@@ -45,11 +45,11 @@ export async function generate(
 ): Promise<Generated[]> {
   const { network, tokenizer } = model;
   const { device } = network;
+  for (const prompt of prompts) model.check(prompt);
   const scope = device.openScope();
   const stops = new Set(stopIds);
   const answers: number[][] = prompts.map(() => []);
   const streams = prompts.map(() => new TextStream(tokenizer));
-  for (const prompt of prompts) model.check(prompt);
   try {
     // The last new token is never fed back, so its position is not computed.
     const resolved = scope.enter(() =>

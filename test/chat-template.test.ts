@@ -222,6 +222,14 @@ describe("chatPrompt", () => {
     ).toBe(image);
   });
 
+  it.each([
+    [{ type: "image_url", image_url: { url: "cat.png" } }, /found one of type image_url/],
+    [{ type: "image" }, /found no image in one of type image/],
+  ])("refuses pieces that would be lost: %j", (piece, message) => {
+    const messages = [{ role: "user", content: [piece as never] }];
+    expect(() => chatPrompt({ default: LLAVA }, tokenizer, messages, { imageRules })).toThrow(message);
+  });
+
   it("refuses images that the template has no place for", () => {
     const textOnly = "{% for m in messages %}{{ m.role }}{% endfor %}";
     const refused = () =>

@@ -133,7 +133,7 @@ const show = (value: unknown) => JSON.stringify(value) ?? String(value);
 function plainMessage(message: ChatMessage): Plain {
   const { content } = message;
   const plain: Plain = Array.isArray(content)
-    ? { ...message, content: content.map((piece) => (piece.type === "image" ? IMAGE : { ...piece })) }
+    ? { ...message, content: content.map(plainPiece) }
     : { ...message };
   for (const [key, value] of Object.entries(plain)) {
     if (value === null || value === undefined) delete plain[key];
@@ -142,7 +142,15 @@ function plainMessage(message: ChatMessage): Plain {
   return reasoning === undefined ? plain : { thinking: reasoning, ...plain, reasoning_content: reasoning };
 }
 
-const IMAGE = { type: "image", image: "<image>" };
+function plainPiece(piece: ChatContent): Plain {
+  const { type } = piece;
+  if (type === "text") return { ...piece };
+  if (type === "image" && piece.image) return { type, image: "<image>" };
+  const found = type === "image" ? "no image in one of type image" : `one of type ${type}`;
+  throw new PromptError(
+    `Expected pieces of type text, or of type image with a picture as image, found ${found}.`,
+  );
+}
 
 /** Marks the end of a message's last text, and returns that text. */
 function markEnd(message: Plain, field: string, template: string): string {

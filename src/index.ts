@@ -97,6 +97,7 @@ export {
   imagePatches,
   rolloutMaps,
 } from "./patching/attention-map.ts";
+export { isCorrect, isCorrectTokens } from "./patching/correct.ts";
 export { loadDualEncoder, type PatchableDualEncoder } from "./patching/dual-encoder.ts";
 export {
   addVector,
@@ -135,7 +136,6 @@ export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
 export { rollout } from "./patching/rollout.ts";
 export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
 export {
-  isCorrect,
   majorityBaseline,
   type Score,
   type ScoredAnswers,

@@ -1,4 +1,4 @@
-import { type Modality, relatedTasks, type Task, type TaskItem } from "xpatch";
+import { type Modality, relatedTasks, type Task, type TaskItem, type Tokenizer } from "xpatch";
 import type { AskedSplit, Lab } from "../framework/lab.ts";
 import { type Answered, answered } from "../framework/scored.ts";
 import { tasksWith } from "./layer-sweep.ts";
@@ -73,6 +73,10 @@ export interface ScoredTwice {
   readonly other: Answered;
 }
 
-export function scoredTwice({ own, other }: SharedItems, answers: readonly string[]): ScoredTwice {
-  return { own: answered(own, answers), other: answered(other, answers) };
+export function scoredTwice(
+  tokenizer: Tokenizer,
+  { own, other }: SharedItems,
+  ids: readonly number[],
+): ScoredTwice {
+  return { own: answered(tokenizer, own, ids), other: answered(tokenizer, other, ids) };
 }

@@ -1,4 +1,4 @@
-import { isCorrect, type Score, scoreAnswers, type TaskItem } from "xpatch";
+import { isCorrectTokens, type Score, scoreTokens, type TaskItem, type Tokenizer } from "xpatch";
 import { mean } from "../statistics/resample.ts";
 
 /** Answers of one token to items, by the rule of Luo et al. 2025, with what a constant answer would get. */
@@ -11,14 +11,16 @@ export interface Answered extends Scored {
   readonly answers: readonly string[];
 }
 
-export function scored(items: readonly TaskItem[], answers: readonly string[]): Scored {
-  const { accuracy, distinct, majority, constant } = scoreAnswers(items, answers);
-  const hits = items.map(({ outputs }, i) => (isCorrect(answers[i]!, outputs) ? "1" : "0")).join("");
-  return { accuracy, distinct, majority, constant, hits };
+export function scored(tokenizer: Tokenizer, items: readonly TaskItem[], ids: readonly number[]): Scored {
+  const { answers: _, ...found } = answered(tokenizer, items, ids);
+  return found;
 }
 
-export function answered(items: readonly TaskItem[], answers: readonly string[]): Answered {
-  return { ...scored(items, answers), answers };
+export function answered(tokenizer: Tokenizer, items: readonly TaskItem[], ids: readonly number[]): Answered {
+  const { accuracy, distinct, majority, constant, answers } = scoreTokens(tokenizer, items, ids);
+  const right = items.map(({ outputs }, i) => isCorrectTokens(tokenizer, [ids[i]!], outputs));
+  const hits = right.map((one) => (one ? "1" : "0")).join("");
+  return { accuracy, distinct, majority, constant, hits, answers };
 }
 
 /** What stands beside an accuracy over tasks: the mean majority baseline, and the distinct answers of each task. */

@@ -1,7 +1,6 @@
 import type { Command } from "commander";
 import type { RgbImage } from "../images/rgb.ts";
 import type { Prompt } from "../model/prompt.ts";
-import type { Tokenizer } from "../model/tokenizer.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { listed, number, wholeNumber } from "./arguments.ts";
 import { newCommand } from "./command.ts";
@@ -64,7 +63,6 @@ async function generate(
   const { maxNewTokens, temperature, topK, topP, seed, json } = args;
   const images = args.image ? await loadImages(model, args.image) : [];
   const prompt = args.chat ? chatPrompt(model, text, images) : model.prompt(text, { images });
-  const stream = new TextStream(model.tokenizer);
   const started = performance.now();
   const answer = await model.generate(prompt, {
     maxNewTokens,
@@ -75,16 +73,16 @@ async function generate(
     edits: await Promise.all(
       edits.map(async ({ edit, file }) => editOf(edit, file && (await vectorsOf(file, model.device)))),
     ),
-    onToken: ({ id }) => {
-      if (!json) process.stdout.write(stream.next(id));
+    onToken: ({ text }) => {
+      if (!json) process.stdout.write(text);
     },
   });
   const seconds = (performance.now() - started) / 1000;
   const setting = settingOf(model, seed);
   const described = edits.map(({ edit }) => showEdit(edit));
   const result = { ...setting, edits: described, prompt: promptReport(prompt), answer, seconds };
-  // The text has been streamed; what is left is how it ends.
-  printResult(result, json, () => stream.rest(answer.text));
+  // The text has been streamed.
+  printResult(result, json, () => "");
   note(
     [
       formatSetting(setting),
@@ -107,29 +105,4 @@ function chatPrompt(model: PatchableModel, text: string, images: readonly RgbIma
 
 function promptReport({ text, ids, tokens }: Prompt) {
   return { text, ids, tokens };
-}
-
-/** Text of tokens as they come. Bytes of a character that is not complete yet are held back. */
-class TextStream {
-  readonly #tokenizer: Tokenizer;
-  readonly #ids: number[] = [];
-  #shown = "";
-
-  constructor(tokenizer: Tokenizer) {
-    this.#tokenizer = tokenizer;
-  }
-
-  /** What there is to print when this token has come. */
-  next(id: number): string {
-    this.#ids.push(id);
-    const text = this.#tokenizer.decode(this.#ids, { skipSpecial: true });
-    return text.endsWith("\ufffd") ? "" : this.rest(text);
-  }
-
-  /** What of this text has not been printed. */
-  rest(text: string): string {
-    const rest = text.slice(this.#shown.length);
-    this.#shown = text;
-    return rest;
-  }
 }

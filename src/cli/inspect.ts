@@ -1,9 +1,9 @@
 import type { Command } from "commander";
 import { platform } from "#platform";
 import type { Adapter } from "../model/adapter.ts";
-import { findChatTemplate } from "../model/chat-template.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
 import type { DecoderConfig } from "../model/decoder-config.ts";
+import { findChatTemplates } from "../model/find-chat-template.ts";
 import { openCheckpoint } from "../model/open-checkpoint.ts";
 import { familyOf } from "../model/registry.ts";
 import { type SiteMap, siteInfo, siteMapOf, siteNames } from "../model/site-shapes.ts";
@@ -188,18 +188,18 @@ async function openTokenizer(checkpoint: Checkpoint): Promise<Tokenizer> {
 
 async function tokenizerReport(checkpoint: Checkpoint, tokenizer: Tokenizer): Promise<TokenizerReport> {
   const spell = (ids: readonly number[]) => ids.map((id) => tokenizer.tokenOf(id));
-  const template = findChatTemplate({
+  const files = {
     jinja: await checkpoint.text("chat_template.jinja"),
     json: await checkpoint.json("chat_template.json"),
     processorConfig: await checkpoint.json("processor_config.json"),
     tokenizerConfig: await checkpoint.json("tokenizer_config.json"),
-  });
+  };
   return {
     size: tokenizer.size,
     specialTokens: tokenizer.specialTokens,
     prefix: spell(tokenizer.prefix),
     suffix: spell(tokenizer.suffix),
-    chatTemplate: template !== undefined,
+    chatTemplate: Object.keys(findChatTemplates(files, true)).length > 0,
   };
 }
 

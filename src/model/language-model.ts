@@ -18,11 +18,13 @@ import {
   prompt,
   promptFromIds,
 } from "./build-prompt.ts";
-import { type ChatMessage, type ChatOptions, chatPrompt, findChatTemplate } from "./chat-template.ts";
+import { type ChatMessage, type ChatOptions, chatPrompt } from "./chat-template.ts";
+import { checkPrompt } from "./check-prompt.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { isObject, type JsonObject } from "./config.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import type { Family } from "./family.ts";
+import { type ChatTemplates, findChatTemplates } from "./find-chat-template.ts";
 import type { Folder } from "./folder.ts";
 import type { Network } from "./network.ts";
 import {
@@ -62,7 +64,7 @@ export interface ModelParts {
   readonly family: string;
   readonly network: Network;
   readonly tokenizer: Tokenizer;
-  readonly chatTemplate: string | undefined;
+  readonly chatTemplates: ChatTemplates;
   readonly imageRules: ImageRules<PromptImage> | undefined;
   /** Ids that end an answer, from generation_config.json or config.json. */
   readonly endIds: ReadonlySet<number>;
@@ -81,7 +83,7 @@ export interface ModelFiles {
   readonly config: JsonObject;
   readonly decoder: DecoderConfig;
   readonly tokenizer: Tokenizer;
-  readonly chatTemplate: string | undefined;
+  readonly chatTemplates: ChatTemplates;
   /** Ids that end an answer, from generation_config.json or config.json. */
   readonly endIds: ReadonlySet<number>;
 }
@@ -104,16 +106,17 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
     preprocessor: (await checkpoint.json("preprocessor_config.json")) ?? processorConfig,
     tokenOf: (id) => tokenizer.tokenOf(id),
   });
-  const chatTemplate = findChatTemplate({
+  const files = {
     jinja: await checkpoint.text("chat_template.jinja"),
     json: await checkpoint.json("chat_template.json"),
     processorConfig,
     tokenizerConfig,
-  });
+  };
+  const chatTemplates = findChatTemplates(files, decoder.vision !== undefined);
   const generation = (await checkpoint.json("generation_config.json")) as Record<string, unknown> | undefined;
   const text = isObject(config["text_config"]) ? config["text_config"] : config;
   const endIds = generation?.["eos_token_id"] ?? config["eos_token_id"] ?? text["eos_token_id"];
-  return { family, config, decoder, tokenizer, chatTemplate, endIds: idsOf(endIds) };
+  return { family, config, decoder, tokenizer, chatTemplates, endIds: idsOf(endIds) };
 }
 
 /**
@@ -158,7 +161,7 @@ export class LanguageModel {
   readonly endIds: ReadonlySet<number>;
   readonly storedDtypes: readonly string[];
   readonly adapters: readonly string[];
-  readonly #chatTemplate: string | undefined;
+  readonly #chatTemplates: ChatTemplates;
   readonly #imageRules: ImageRules<PromptImage> | undefined;
   readonly #memory: Scope;
 
@@ -170,7 +173,7 @@ export class LanguageModel {
     this.endIds = parts.endIds;
     this.storedDtypes = parts.storedDtypes;
     this.adapters = parts.adapters;
-    this.#chatTemplate = parts.chatTemplate;
+    this.#chatTemplates = parts.chatTemplates;
     this.#imageRules = parts.imageRules;
     this.#memory = parts.memory;
   }
@@ -200,14 +203,14 @@ export class LanguageModel {
     checkParts(parts);
     checkOptions("prompt", options, { bos: BOS, spans: SPANS, images: aListOf(aPicture) });
     const wrapped = typeof parts === "string" ? parts : parts.map(asPart);
-    return prompt(this.tokenizer, wrapped, { ...options, imageRules: this.#imageRules });
+    return this.check(prompt(this.tokenizer, wrapped, { ...options, imageRules: this.#imageRules }));
   }
 
-  /** A prompt from token ids as they are. */
+  /** A prompt from token ids as they are. Throws PromptError as {@link check} does. */
   promptFromIds(ids: readonly number[], images: readonly PromptImage[] = []): Prompt<PromptImage> {
     checkArgument("promptFromIds", "ids", ids, aListOf(aNumber));
     checkArgument("promptFromIds", "images", images, aListOf(aPicture));
-    return promptFromIds(this.tokenizer, ids, { images });
+    return this.check(promptFromIds(this.tokenizer, ids, { images }));
   }
 
   /** A conversation by the checkpoint's chat template, up to where the assistant answers. */
@@ -218,7 +221,16 @@ export class LanguageModel {
     checkArgument("chat", "messages", messages, aListOf(aMessage));
     checkOptions("chat", options, CHAT_OPTIONS);
     const rules = { imageRules: this.#imageRules };
-    return chatPrompt(this.#chatTemplate, this.tokenizer, messages, { ...options, ...rules });
+    return this.check(chatPrompt(this.#chatTemplates, this.tokenizer, messages, { ...options, ...rules }));
+  }
+
+  /**
+   * The prompt itself, if it means on this model what it says: it may have been made by another. Throws PromptError for
+   * ids beyond the embedding, ids that are other tokens here, and pictures or places for them that do not fit.
+   */
+  check<P extends Prompt>(prompt: P): P {
+    checkPrompt(prompt, this);
+    return prompt;
   }
 
   /** Gives the weights' memory back. */

@@ -2,7 +2,7 @@ import { readProcessorConfig } from "../images/processor-config.ts";
 import { type ActivationKind, activation } from "../kernels/activation.ts";
 import { setRows } from "../kernels/rows.ts";
 import type { Device } from "../tensor/device.ts";
-import { CheckpointError, PromptError } from "../tensor/errors.ts";
+import { CheckpointError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { activationKind } from "./activation-kind.ts";
 import type { ImageRules } from "./build-prompt.ts";
@@ -17,7 +17,13 @@ import type { Network } from "./network.ts";
 import type { AttentionRule, Pass } from "./pass.ts";
 import type { Prompt } from "./prompt.ts";
 import type { Sites, Walk } from "./sites.ts";
-import { imagePlaces, type PromptImage, uploadImages, type VisionSetup } from "./vision-setup.ts";
+import {
+  checkImagePlaces,
+  imagePlaces,
+  type PromptImage,
+  uploadImages,
+  type VisionSetup,
+} from "./vision-setup.ts";
 import {
   patchesPerSide,
   readVisionConfig,
@@ -58,9 +64,8 @@ export class LlavaNetwork implements Network {
     const at = pass.sites();
     const ids = this.device.tensor(Uint32Array.from(prompts.flatMap((p) => p.ids)), { dtype: "u32" });
     const tokens = this.#decoder.tokenEmbeddings(ids); // [rows, width]
-    const images = prompts.flatMap((p) => p.images);
-    if (images.length === 0) return yield* at.pass("embed", tokens);
     const places = imageRows(prompts, this.#setup);
+    if (places.length === 0) return yield* at.pass("embed", tokens);
     const features = yield* this.#features(prompts, pass); // [images * tokensPerImage, width]
     return yield* at.pass("embed", setRows(tokens, places, features));
   }
@@ -112,14 +117,8 @@ function imageRows(prompts: readonly Prompt<PromptImage>[], setup: VisionSetup):
   const rows: number[] = [];
   let start = 0;
   for (const prompt of prompts) {
-    const places = imagePlaces(prompt, setup);
-    const expected = prompt.images.length * setup.tokensPerImage;
-    if (places.length !== expected) {
-      throw new PromptError(
-        `Expected ${expected} ${setup.imageToken} tokens for ${prompt.images.length} image(s), found ${places.length}.`,
-      );
-    }
-    for (const place of places) rows.push(start + place);
+    checkImagePlaces(prompt, setup);
+    for (const place of imagePlaces(prompt, setup)) rows.push(start + place);
     start += prompt.length;
   }
   return rows;
@@ -128,13 +127,13 @@ function imageRows(prompts: readonly Prompt<PromptImage>[], setup: VisionSetup):
 /** How LLaVA prompts hold images: each `<image>` becomes one placeholder a feature, in one plain grid. */
 export function llavaImageRules(setup: VisionSetup): ImageRules<PromptImage> {
   const side = patchesPerSide(setup.tower);
+  // With a class token there is one more, and one less where "default" drops the first patch of a SigLIP tower.
+  const isGrid = setup.tokensPerImage === side * side;
   return {
     placeholder: setup.imageToken,
     expand: () => ({
       text: setup.imageToken.repeat(setup.tokensPerImage),
-      ...(setup.keepsClassToken && setup.tower.kind === "clip"
-        ? {}
-        : { grid: { rows: side, columns: side } }),
+      ...(isGrid && { grid: { rows: side, columns: side } }),
     }),
   };
 }

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** The public API of xpatch, the same in Node and in browsers. */
 
 // Figures

@@ -1,4 +1,5 @@
 import { platform } from "#platform";
+import type { Blob, Fetch, ImageData, URL } from "../platform/global-types.ts";
 import { ImageError } from "../tensor/errors.ts";
 import { type Drawable, readDrawable } from "./canvas.ts";
 import { type DecodeOptions, decodeImage } from "./decode.ts";
@@ -13,7 +14,7 @@ export type ImageSource = string | URL | Uint8Array | ArrayBuffer | Blob | Drawa
 
 export interface LoadImageOptions extends DecodeOptions {
   /** Used for URLs in place of the global `fetch`. */
-  fetch?: typeof fetch;
+  fetch?: Fetch;
 }
 
 /** The longest file worth reading: 16-bit RGBA that did not compress, and room for metadata. */
@@ -66,7 +67,7 @@ async function readFile(path: string, maxPixels: number): Promise<Uint8Array> {
   }
 }
 
-async function fetchBytes(url: string, get: typeof fetch, maxPixels: number): Promise<Uint8Array> {
+async function fetchBytes(url: string, get: Fetch, maxPixels: number): Promise<Uint8Array> {
   const response = await get(url);
   if (!response.ok) {
     await response.body?.cancel();

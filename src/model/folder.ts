@@ -1,4 +1,5 @@
 import { platform } from "#platform";
+import type { Blob, Fetch } from "../platform/global-types.ts";
 import type { ByteSource } from "../platform/platform.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import { isObject, type JsonObject } from "./config.ts";
@@ -39,7 +40,7 @@ export async function localSource(path: string): Promise<ByteSource | undefined>
 }
 
 /** A folder served over HTTP by a server that does range requests. */
-export function urlFolder(url: string, fetch = globalThis.fetch): Folder {
+export function urlFolder(url: string, fetch: Fetch = globalThis.fetch): Folder {
   const prefix = url.replace(/\/+$/, "");
   return {
     name: prefix,
@@ -131,7 +132,7 @@ export interface HubOptions {
   /** For gated and private models. */
   accessToken?: string;
   /** To use instead of the global fetch, for example to count bytes or go through a proxy. */
-  fetch?: typeof globalThis.fetch;
+  fetch?: Fetch;
 }
 
 /**

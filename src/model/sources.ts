@@ -1,3 +1,4 @@
+import type { Blob, Fetch } from "../platform/global-types.ts";
 import type { ByteSource } from "../platform/platform.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 
@@ -38,7 +39,10 @@ export function blobSource(blob: Blob, name: string): ByteSource {
  * A URL, read with range requests; undefined when the server says that there is no such file (404, 410). Throws
  * CheckpointError when the server cannot be reached, answers with another error, or does not do ranges.
  */
-export async function urlSource(url: string, fetch = globalThis.fetch): Promise<ByteSource | undefined> {
+export async function urlSource(
+  url: string,
+  fetch: Fetch = globalThis.fetch,
+): Promise<ByteSource | undefined> {
   const probe = await requestRange(url, fetch, 0, 1);
   await probe.body?.cancel();
   if (probe.status === 404 || probe.status === 410) return undefined;

@@ -1,3 +1,5 @@
+import type { GPUAdapter } from "./global-types.ts";
+
 /**
  * What the library needs from the machine it runs on. `#platform` resolves to node.ts or browser.ts (package.json
  * "imports"); nothing else in src/ may import a Node module, src/cli apart.

@@ -1,3 +1,4 @@
+import type { GPUBuffer, GPUDevice, GPUError } from "../platform/global-types.ts";
 import { OutOfMemoryError } from "./errors.ts";
 
 /** A GPU buffer on loan from the pool. Several tensors (views) may share one; the last to go gives it back. */

@@ -1,3 +1,10 @@
+import type {
+  GPUBindGroup,
+  GPUBindGroupLayout,
+  GPUComputePipeline,
+  GPUDevice,
+  GPUError,
+} from "../platform/global-types.ts";
 import type { Storage } from "./buffer-pool.ts";
 
 /** One storage binding of a dispatch: a buffer, or a window of a buffer too large to bind whole. */

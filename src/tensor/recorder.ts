@@ -1,3 +1,11 @@
+import type {
+  GPUBindGroup,
+  GPUBindGroupLayout,
+  GPUBuffer,
+  GPUComputePipeline,
+  GPUDevice,
+  GPUError,
+} from "../platform/global-types.ts";
 /** Bytes of one parameter slot: WebGPU's default alignment of dynamic uniform offsets. */
 export const SLOT_BYTES = 256;
 const SLOTS = 256;

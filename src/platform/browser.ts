@@ -29,11 +29,19 @@ function openFile(path: string): Promise<ByteSource> {
   );
 }
 
+/** A worker made from a Blob has an address that nothing is relative to; some runtimes have none at all. */
+function baseUrl(): string | undefined {
+  if (globalThis.document) return document.baseURI;
+  const address: Location | undefined = globalThis.location;
+  return address?.protocol === "blob:" ? address.origin : address?.href;
+}
+
 /** The platform in a browser, or any runtime that has `navigator.gpu`. */
 export const platform: Platform = {
   name: "browser",
   requestAdapter,
   openFile,
   cachedModel: () => undefined,
+  baseUrl,
   waitForDriver: (promise) => promise, // the browser's GPU process does the waiting
 };

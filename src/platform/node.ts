@@ -5,4 +5,11 @@ import { waitForDriver } from "./node-wait.ts";
 import type { Platform } from "./platform.ts";
 
 /** The platform in Node. */
-export const platform: Platform = { name: "node", requestAdapter, openFile, cachedModel, waitForDriver };
+export const platform: Platform = {
+  name: "node",
+  requestAdapter,
+  openFile,
+  cachedModel,
+  baseUrl: () => undefined,
+  waitForDriver,
+};

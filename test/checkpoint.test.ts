@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Folder, memoryFolder } from "../src/model/folder.ts";
 import { openCheckpoint } from "../src/model/open-checkpoint.ts";
@@ -207,6 +207,23 @@ describe("a folder", () => {
     await expectRefusal(openCheckpoint("./no/where"), /nor a hub id/);
   });
 
+  test("by a file: URL, with a slash behind it, with any name", async () => {
+    const name = "mein Modell ü 日本 #1?%20.gguf";
+    await mkdir(join(root, name));
+    for (const file of ["config.json", "model.safetensors"]) {
+      await symlink(join(FIXTURE, file), join(root, name, file));
+    }
+    const path = join(root, name);
+    for (const ref of [path, `${path}/`, pathToFileURL(path).href, `${pathToFileURL(path).href}/`]) {
+      await using checkpoint = await openCheckpoint(ref);
+      expect(checkpoint.has("model.norm.weight")).toBe(true);
+    }
+    await using lone = await openCheckpoint(pathToFileURL(join(path, "model.safetensors")).href);
+    expect(lone.has("model.norm.weight")).toBe(true);
+    await mkdir(join(root, "empty.gguf"));
+    await expectRefusal(openCheckpoint(join(root, "empty.gguf")), /expected a file, found a folder/);
+  });
+
   test("lone files, for inspection", async () => {
     const lone = await openCheckpoint(join(FIXTURE, "model.safetensors"));
     expect(lone.config).toBe(undefined);
@@ -249,8 +266,9 @@ describe("a hub id", () => {
       if (!file) return Response.json({ error: "Repository not found" }, { status: 404 });
       const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(new Headers(init?.headers).get("range") ?? "") ?? [];
       if (from === undefined) return new Response(Uint8Array.from(file), { headers: { etag: "e" } });
-      const body = Uint8Array.from(file.subarray(Number(from), Number(to) + 1));
-      const headers = { "content-range": `bytes ${from}-${to}/${file.length}`, etag: "e" };
+      const last = Math.min(Number(to), file.length - 1);
+      const body = Uint8Array.from(file.subarray(Number(from), last + 1));
+      const headers = { "content-range": `bytes ${from}-${last}/${file.length}`, etag: "e" };
       return new Response(body, { status: 206, headers });
     };
   }
@@ -281,6 +299,43 @@ describe("a hub id", () => {
       else process.env["HF_HUB_CACHE"] = before;
       await rm(cache, { recursive: true });
     }
+  });
+
+  test("or its page's address, and what fails for a moment is tried again", async () => {
+    const cache = await mkdtemp(join(tmpdir(), "xpatch-hub-"));
+    const before = process.env["HF_HUB_CACHE"];
+    process.env["HF_HUB_CACHE"] = cache;
+    try {
+      const requests: string[] = [];
+      const hub = mockHub(await sharded(), requests);
+      let failures = 1;
+      const shaky: typeof fetch = async (input, init) =>
+        failures-- > 0 ? new Response("", { status: 503 }) : hub(input, init);
+      const options = { accessToken: "hf_test", fetch: shaky };
+      await using checkpoint = await openCheckpoint("https://huggingface.co/org/name/tree/v1", options);
+      expect(checkpoint.names).toEqual(["a", "bb", "ccc"]);
+      expect(failures).toBeLessThan(0);
+    } finally {
+      if (before === undefined) delete process.env["HF_HUB_CACHE"];
+      else process.env["HF_HUB_CACHE"] = before;
+      await rm(cache, { recursive: true });
+    }
+  });
+
+  test("and its resolve/<revision> are read by ranges, with the token, which other servers do not get", async () => {
+    const requests: string[] = [];
+    const hub = mockHub(await sharded(), requests);
+    const url = `https://huggingface.co/org/name/resolve/${COMMIT}`;
+    await using checkpoint = await openCheckpoint(url, { accessToken: "hf_test", fetch: hub });
+    expect(checkpoint.names).toEqual(["a", "bb", "ccc"]);
+    const seen: (string | null)[] = [];
+    const elsewhere: typeof fetch = async (_, init) => {
+      seen.push(new Headers(init?.headers).get("authorization"));
+      return new Response("", { status: 404 });
+    };
+    const options = { accessToken: "hf_test", fetch: elsewhere };
+    await expectRefusal(openCheckpoint("https://example.org/org/name", options), /there is no config\.json/);
+    expect(new Set(seen)).toEqual(new Set([null]));
   });
 
   test("that the hub does not have", async () => {

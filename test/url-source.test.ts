@@ -60,8 +60,8 @@ describe("a folder's URL", () => {
     const checkpoint = await openCheckpoint(`${await servers.start(serveFiles(files, log))}/m/`);
     expect(checkpoint.names).toEqual(["ccc"]);
     expect(log).toEqual([
-      "GET m/assembly.json bytes=0-67108863",
-      "GET m/config.json bytes=0-67108863",
+      "GET m/assembly.json ",
+      "GET m/config.json ",
       "GET m/model.safetensors bytes=0-131071",
     ]);
     const entry = checkpoint.entry("ccc");
@@ -216,6 +216,21 @@ describe("a server without ranges", () => {
     });
     expect(await readWhole(await open(base))).toBe(hash(BIG));
     expect(requests).toBe(3);
+  });
+
+  test("and so is one with text, which may be compressed, up to a limit", async () => {
+    const text = utf8(JSON.stringify({ vocab: "x".repeat(300_000) }));
+    const ranges: (string | undefined)[] = [];
+    const base = await servers.start((request, response) => {
+      ranges.push(request.headers.range);
+      const body = gzipSync(text);
+      response.writeHead(200, { "content-encoding": "gzip", "content-length": body.length }).end(body);
+    });
+    const source = await open(`${base}/tokenizer.json?key=1`);
+    expect(await source.read(0, source.size)).toEqual(text);
+    expect(ranges).toEqual([undefined]);
+    const endless = await servers.start((_, r) => r.writeHead(200, { "content-length": 2 ** 40 }).write("x"));
+    await expectRefusal(open(`${endless}/a.json`), /1099511627776 bytes are over the limit of 268435456/);
   });
 
   test("is refused for a large file, with or without a length, before it is read", async () => {

@@ -7,7 +7,8 @@ import { filePath } from "./file-url.ts";
 import { checkPixelCount, DEFAULT_MAX_PIXELS, type RgbImage, rgbaOverWhite } from "./rgb.ts";
 
 /**
- * Where a picture comes from: a path (in Node) or URL (`http:`, `https:`, `data:`, `blob:`, `file:`), the bytes of a file, a
+ * Where a picture comes from: a path (in Node) or URL (`http:`, `https:`, `data:`, `blob:`, `file:`, in a browser also
+ * relative to the page), the bytes of a file, a
  * Blob or File, a browser's ImageBitmap, canvas or ImageData, or 8-bit RGB as it is.
  */
 export type ImageSource = string | URL | Uint8Array | ArrayBuffer | Blob | Drawable | ImageData | RgbImage;
@@ -44,9 +45,11 @@ async function loadNamed(
 ): Promise<RgbImage> {
   const address = String(source);
   try {
-    const bytes = /^(https?|data|blob):/i.test(address)
+    const isFile = /^file:/i.test(address);
+    const isUrl = /^(https?|data|blob):/i.test(address) || (!isFile && platform.baseUrl() !== undefined);
+    const bytes = isUrl
       ? await fetchBytes(address, options.fetch ?? fetch, maxPixels)
-      : await readFile(/^file:/i.test(address) ? filePath(address) : address, maxPixels);
+      : await readFile(isFile ? filePath(address) : address, maxPixels);
     return await decodeImage(bytes, options);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);

@@ -10,7 +10,7 @@ export interface JoinLimits {
   readonly held: number;
 }
 
-const LIMITS: JoinLimits = { ahead: 48 * 2 ** 20, gap: 8 * 2 ** 20, held: 64 * 2 ** 20 };
+const LIMITS: JoinLimits = { ahead: 48 * 2 ** 20, gap: 8 * 2 ** 20, held: 96 * 2 ** 20 };
 
 /** Bytes that somebody has said will be read. */
 interface Piece {
@@ -18,7 +18,7 @@ interface Piece {
   readonly end: number;
   /** Its place in the order of reading. */
   readonly turn: number;
-  /** Bytes of it that have not been read yet. */
+  /** Bytes of it that are still to be read ahead. */
   unread: number;
   run?: Run;
 }
@@ -111,6 +111,7 @@ class Plan {
     for (const oldest of this.#held) {
       if (bytes <= this.#limits.held || oldest === run) return;
       bytes -= oldest.end - oldest.begin;
+      for (const piece of oldest.pieces) piece.unread = 0; // from now on read by itself: reading ahead did not pay
       this.#drop(oldest);
     }
   }

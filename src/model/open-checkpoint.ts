@@ -1,5 +1,6 @@
 import { platform } from "#platform";
 import { filePath } from "../images/file-url.ts";
+import type { Fetch } from "../platform/global-types.ts";
 import type { ByteSource } from "../platform/platform.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import { ADAPTER_CONFIG, applyAdapter, openAdapter } from "./adapter.ts";
@@ -68,6 +69,9 @@ export async function openCheckpoint(
 
 const isUrl = (ref: string) => /^https?:\/\//i.test(ref);
 const isHubId = (ref: string) => /^[\w-][\w.-]*\/[\w-][\w.-]*$/.test(ref);
+/** What stands in the browser's address bar when one looks at a model. */
+const HUB_PAGE = /^https:\/\/huggingface\.co\/([\w-][\w.-]*\/[\w-][\w.-]*)(?:\/tree\/([^/?#]+))?\/?$/;
+const TENSOR_FILE = /\.(safetensors|gguf)$/i;
 
 /**
  * A reference as a path, a URL with its scheme, or a hub id. In a browser everything else is relative to the page. Throws
@@ -80,8 +84,16 @@ function resolved(ref: string): string {
       throw new CheckpointError(`${ref}: a browser has no local files; expected a URL`);
     return filePath(ref);
   }
-  if (base === undefined || isUrl(ref) || isHubId(ref) || !URL.canParse(ref, base)) return ref;
-  return new URL(ref, base).href;
+  if (base === undefined || isUrl(ref) || !URL.canParse(ref, base)) return ref;
+  return isHubId(ref) && !TENSOR_FILE.test(ref) ? ref : new URL(ref, base).href;
+}
+
+/** How to fetch from a URL: the hub gets the access token, other servers do not. */
+function fetchFor(url: string, { fetch = globalThis.fetch, accessToken }: HubOptions): Fetch {
+  if (accessToken === undefined || !url.startsWith("https://huggingface.co/")) return fetch;
+  const authorization = `Bearer ${accessToken}`;
+  return (input, init) =>
+    fetch(input, { ...init, headers: { ...(init?.headers as Record<string, string>), authorization } });
 }
 
 /** A lone tensor file; undefined for what is none by its name, and for a folder of such a name. */
@@ -91,7 +103,7 @@ async function openLoneFile(
   opened: OpenFiles,
 ): Promise<CheckpointParts | undefined> {
   const place = resolved(ref);
-  const [, suffix] = /\.(safetensors|gguf)$/i.exec(isUrl(place) ? new URL(place).pathname : place) ?? [];
+  const [, suffix] = TENSOR_FILE.exec(isUrl(place) ? new URL(place).pathname : place) ?? [];
   if (!suffix) return undefined;
   const source = await openPlace(place, options);
   if (!source) return undefined;
@@ -109,9 +121,9 @@ async function openPlace(place: string, options: CheckpointOptions): Promise<Byt
     if (source) return source;
     throw new CheckpointError(`${place}: no such file`);
   }
-  const opened = await openUrl(place, options.fetch ?? fetch);
+  const opened = await openUrl(place, fetchFor(place, options));
   if (!("absent" in opened)) return opened;
-  const folder = urlFolder(place, options.fetch);
+  const folder = urlFolder(place, fetchFor(place, options));
   if (await isModelFolder(folder)) return undefined;
   throw new CheckpointError(`${folder.name}: no such file: ${opened.absent}`);
 }
@@ -139,7 +151,9 @@ async function openFile(source: ByteSource, isGguf: boolean): Promise<GgufFile |
 async function folderOf(ref: string | Folder, options: HubOptions): Promise<Folder> {
   if (typeof ref !== "string") return ref;
   const place = resolved(ref);
-  if (isUrl(place)) return urlFolder(place, options.fetch);
+  const [, id, revision] = HUB_PAGE.exec(place) ?? [];
+  if (id) return hubFolder(id, revision ? { ...options, revision } : options);
+  if (isUrl(place)) return urlFolder(place, fetchFor(place, options));
   if (platform.name === "node") {
     const folder = localFolder(place);
     if (await isModelFolder(folder)) return folder;

@@ -7,8 +7,9 @@ import { checkRange, memorySource, messageOf, short } from "./sources.ts";
 
 /** Read with the first request, which also tells the size: enough for most headers of tensor files. */
 const FIRST_BYTES = 128 * 2 ** 10;
-/** Files of text are read as a whole. */
+/** Files of text are fetched as a whole, which the server may compress. */
 const TEXT_FILE = /\.(json|jinja|txt)$/i;
+const MAX_TEXT_BYTES = 256 * 2 ** 20;
 /** The most that is kept of a server that sends whole files in place of ranges. */
 const MAX_WHOLE_BYTES = 64 * 2 ** 20;
 /** A connection that brought this much before it broke does not count as a failed attempt. */
@@ -37,8 +38,8 @@ export async function urlSource(
 /** {@link urlSource} that says why there is no file. `wait` is for tests. */
 export async function openUrl(url: string, fetch: Fetch, wait?: Wait): Promise<ByteSource | Absent> {
   const remote = new RemoteFile(url, fetch, wait);
-  let length = TEXT_FILE.test(remote.name) ? MAX_WHOLE_BYTES : FIRST_BYTES;
-  let response = await remote.request(0, length);
+  let length = FIRST_BYTES;
+  let response = await (remote.isText ? remote.request() : remote.request(0, length));
   if (response.status === 416) {
     // Of no bytes, then; but some servers also refuse a range that goes beyond the end.
     await drop(response);
@@ -106,11 +107,16 @@ class RemoteFile {
     this.#wait = wait;
   }
 
-  /** Asks for `length` bytes, or all from `offset` on. */
-  async request(offset: number, length?: number): Promise<Response> {
-    const end = length === undefined ? "" : offset + length - 1;
+  get isText(): boolean {
+    return TEXT_FILE.test(this.name);
+  }
+
+  /** Asks for `length` bytes from `offset` on, for all from there, or for the file. */
+  async request(offset?: number, length?: number): Promise<Response> {
+    const end = length === undefined ? "" : offset! + length - 1;
+    const headers: Record<string, string> = offset === undefined ? {} : { Range: `bytes=${offset}-${end}` };
     try {
-      return await this.#fetch(this.#url, { headers: { Range: `bytes=${offset}-${end}` } });
+      return await this.#fetch(this.#url, { headers });
     } catch (cause) {
       throw new CheckpointError(`${this.name}: cannot be reached: ${messageOf(cause)}`, { cause });
     }
@@ -148,32 +154,40 @@ class RemoteFile {
     }
   }
 
-  /** A file that the server sends whole, although a range was asked for. */
+  /** A file that the server sends whole, asked for it or not. */
   async whole(first: Response): Promise<{ bytes: Uint8Array<ArrayBuffer>; size: number }> {
+    const most = this.isText ? MAX_TEXT_BYTES : MAX_WHOLE_BYTES;
     const attempts = new Attempts(this.#wait);
     for (let response = first; ; ) {
       const length = lengthOf(response);
-      if (length !== undefined && length > MAX_WHOLE_BYTES) {
+      if (length !== undefined && length > most) {
         await drop(response);
-        throw this.#withoutRanges(`of ${length} bytes `);
+        throw this.#tooLong(length, most);
       }
       let problem: unknown;
       try {
-        const bytes = await this.#upTo(MAX_WHOLE_BYTES, response);
-        if (bytes === undefined) throw this.#withoutRanges("");
-        if (length === undefined || bytes.length === length) return { bytes, size: bytes.length };
+        const bytes = await this.#upTo(most, response);
+        // Of another origin one cannot see whether it was compressed; a browser finds out itself what broke off.
+        const isWhole = length === undefined || bytes.length === length || response.type === "cors";
+        if (isWhole) return { bytes, size: bytes.length };
         problem = short(this.name, 0, length, bytes.length);
       } catch (error) {
         if (error instanceof CheckpointError) throw error;
         problem = new CheckpointError(`${this.name}: cannot be read: ${messageOf(error)}`, { cause: error });
       }
       if (!(await attempts.another())) throw problem;
-      response = await this.request(0);
+      response = await this.request(this.isText ? undefined : 0);
       if (response.status !== 200) {
         await drop(response);
         throw problem;
       }
     }
+  }
+
+  /** `length` where it is known. */
+  #tooLong(length: number | undefined, most: number): CheckpointError {
+    if (!this.isText) return this.#withoutRanges(length === undefined ? "" : `of ${length} bytes `);
+    return new CheckpointError(`${this.name}: ${length ?? "its"} bytes are over the limit of ${most}`);
   }
 
   #withoutRanges(size: string): CheckpointError {
@@ -183,13 +197,13 @@ class RemoteFile {
     );
   }
 
-  /** The body; undefined when it is longer than that. */
-  async #upTo(most: number, response: Response): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  /** The body. Throws CheckpointError when it is longer than that. */
+  async #upTo(most: number, response: Response): Promise<Uint8Array<ArrayBuffer>> {
     const parts: Uint8Array<ArrayBuffer>[] = [];
     let length = 0;
     for await (const part of chunksOf(response)) {
       length += part.length;
-      if (length > most) return undefined;
+      if (length > most) throw this.#tooLong(undefined, most);
       parts.push(part);
     }
     return new Uint8Array(await new Blob(parts).arrayBuffer());

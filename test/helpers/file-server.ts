@@ -34,21 +34,22 @@ export function rangeOf(request: IncomingMessage, size: number): [first: number,
   return [Number(first), last ? Math.min(Number(last), size - 1) : size - 1];
 }
 
-/** Answers a request for a range of a file as a well-behaved server does. */
+/** Answers a request for a file or for a range of it as a well-behaved server does. */
 export function sendRange(
   request: IncomingMessage,
   response: ServerResponse,
   file: Uint8Array,
   headers: Record<string, string> = {},
 ): void {
+  if (!request.headers.range) {
+    return void response.writeHead(200, { "content-length": file.length, ...headers }).end(file);
+  }
   const [first, last] = rangeOf(request, file.length);
   if (first >= file.length)
     return void response.writeHead(416, { "content-range": `bytes */${file.length}` }).end();
   const body = file.subarray(first, last + 1);
   const range = `bytes ${first}-${last}/${file.length}`;
-  response
-    .writeHead(206, { "content-range": range, "content-length": body.length, ...headers })
-    .end(request.method === "HEAD" ? undefined : body);
+  response.writeHead(206, { "content-range": range, "content-length": body.length, ...headers }).end(body);
 }
 
 /** A server of these files, by path; `log` gets each request's method, path and range. */

@@ -121,6 +121,13 @@ describe("a folder's URL", () => {
   });
 });
 
+test.each([
+  ["http://", /not a URL/],
+  ["https://user:secret@host/m", /^(?!.*secret).*fetch that sends an Authorization header/],
+])("an address that cannot be fetched is refused: %s", async (ref, message) => {
+  await expectRefusal(openCheckpoint(ref), message);
+});
+
 describe("a file that is not there", () => {
   const missing: Record<string, [listener: Listener, why: RegExp]> = {
     "404": [(_, r) => r.writeHead(404).end(), /404 Not Found/],
@@ -406,6 +413,7 @@ describe("a server that answers oddly", () => {
       response.writeHead(206, { "content-range": first ? "bytes 0-3/10" : range }).end(first ? "0123" : body);
     };
   test.each<[problem: string, range: string, body: string, message: RegExp]>([
+    ["no bytes", "bytes 4-3/10", "", /expected 10 bytes at 0, found 4/],
     ["another range", "bytes 1-2/10", "xx", /asked for bytes from 4 of 10, got bytes from 1 of 10/],
     ["a file of another size", "bytes 4-5/11", "xx", /got bytes from 4 of 11/],
     ["too little", "bytes 4-9/10", "", /expected 10 bytes at 0, found 4/],

@@ -4,9 +4,10 @@ import type { ByteSource } from "../platform/platform.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import { isObject, type JsonObject } from "./config.ts";
 import { joinedReads } from "./joined-reads.ts";
+import { publicName } from "./remote-file.ts";
 import { retrying } from "./retry.ts";
 import { blobSource, memorySource } from "./sources.ts";
-import { openUrl, publicName } from "./url-source.ts";
+import { openUrl } from "./url-source.ts";
 
 /** The largest real tokenizer.json files have about 35 MB. */
 const MAX_TEXT_BYTES = 256 * 2 ** 20;
@@ -50,12 +51,8 @@ export async function localSource(path: string): Promise<ByteSource | undefined>
   }
 }
 
-/**
- * A folder served over HTTP. A query or fragment of its URL goes behind the path of each file. Throws CheckpointError for
- * what is no URL.
- */
+/** A folder served over HTTP. A query or fragment of its URL goes behind the path of each file. */
 export function urlFolder(url: string, fetch: Fetch = globalThis.fetch): Folder {
-  if (!URL.canParse(url)) throw new CheckpointError(`${publicName(url)}: not a URL`);
   const base = new URL(url);
   const root = base.pathname.replace(/\/+$/, "");
   const absent = new Map<string, string>();

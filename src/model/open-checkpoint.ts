@@ -19,6 +19,7 @@ import {
   urlFolder,
 } from "./folder.ts";
 import { GgufFile } from "./gguf.ts";
+import { publicName } from "./remote-file.ts";
 import { respeltTokens } from "./respelt-tokens.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 import { renamed, type TensorEntry } from "./tensor-entry.ts";
@@ -75,7 +76,7 @@ const TENSOR_FILE = /\.(safetensors|gguf)$/i;
 
 /**
  * A reference as a path, a URL with its scheme, or a hub id. In a browser everything else is relative to the page. Throws
- * CheckpointError for a file of this machine in a browser.
+ * CheckpointError for a URL that cannot be fetched.
  */
 function resolved(ref: string): string {
   const base = platform.baseUrl();
@@ -84,7 +85,14 @@ function resolved(ref: string): string {
       throw new CheckpointError(`${ref}: a browser has no local files; expected a URL`);
     return filePath(ref);
   }
-  if (base === undefined || isUrl(ref) || !URL.canParse(ref, base)) return ref;
+  if (isUrl(ref)) {
+    if (!URL.canParse(ref)) throw new CheckpointError(`${publicName(ref)}: not a URL`);
+    if (new URL(ref).username === "") return ref;
+    throw new CheckpointError(
+      "a URL with a name and password in it cannot be fetched; give a fetch that sends an Authorization header",
+    );
+  }
+  if (base === undefined || !URL.canParse(ref, base)) return ref;
   return isHubId(ref) && !TENSOR_FILE.test(ref) ? ref : new URL(ref, base).href;
 }
 

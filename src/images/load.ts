@@ -8,8 +8,8 @@ import { checkPixelCount, DEFAULT_MAX_PIXELS, type RgbImage, rgbaOverWhite } fro
 
 /**
  * Where a picture comes from: a path (in Node) or URL (`http:`, `https:`, `data:`, `blob:`, `file:`, in a browser also
- * relative to the page), the bytes of a file, a
- * Blob or File, a browser's ImageBitmap, canvas or ImageData, or 8-bit RGB as it is.
+ * relative to the page), the bytes of a file, a Blob or File, a browser's ImageBitmap, canvas or ImageData, or 8-bit RGB
+ * as it is.
  */
 export type ImageSource = string | URL | Uint8Array | ArrayBuffer | Blob | Drawable | ImageData | RgbImage;
 

@@ -4,7 +4,7 @@ import { nearest } from "../tensor/nearest.ts";
 import { showShape } from "../tensor/shape.ts";
 import { type AdapterConfig, readAdapterConfig } from "./adapter-config.ts";
 import type { CheckpointParts } from "./checkpoint.ts";
-import { type Folder, readJsonObject } from "./folder.ts";
+import { type Folder, missingFile, readJsonObject } from "./folder.ts";
 import { commonName } from "./module-names.ts";
 import { renamed, type TensorEntry } from "./tensor-entry.ts";
 import { type OpenFiles, openTensorFile } from "./tensor-files.ts";
@@ -39,11 +39,13 @@ export interface Adapter {
 export async function openAdapter(folder: Folder, opened: OpenFiles): Promise<Adapter> {
   const json = await readJsonObject(folder, ADAPTER_CONFIG);
   if (json === undefined) {
-    throw new CheckpointError(`${folder.name}: expected a LoRA adapter, found no ${ADAPTER_CONFIG}`);
+    throw new CheckpointError(
+      `${folder.name}: expected a LoRA adapter, found no ${missingFile(folder, ADAPTER_CONFIG)}`,
+    );
   }
   const config = readAdapterConfig(json, `${folder.name}/${ADAPTER_CONFIG}`);
   const file = await openTensorFile(folder, ADAPTER_WEIGHTS, opened);
-  if (!file) throw new CheckpointError(`${folder.name}: there is no ${ADAPTER_WEIGHTS}`);
+  if (!file) throw new CheckpointError(`${folder.name}: there is no ${missingFile(folder, ADAPTER_WEIGHTS)}`);
   const entries = new Map<string, TensorEntry>();
   for (const entry of file.entries) {
     if (!entry.name.startsWith(PREFIX)) {

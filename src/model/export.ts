@@ -61,6 +61,10 @@ export async function exportModel(
   const { family, decoder, config } = await readModelFiles(checkpoint);
   await checkWeights(checkpoint, device, (weights) => family.build(weights, decoder, config));
 
+  for (const entry of checkpoint.entries) {
+    for (const read of [entry, ...checkpoint.updatesOf(entry.name).flatMap(({ a, b }) => [a, b])])
+      read.expect?.();
+  }
   const totalBytes = checkpoint.entries.reduce((sum, entry) => sum + entry.byteLength, 0);
   let readBytes = 0;
   const tensors = checkpoint.entries.map((entry) => {

@@ -100,7 +100,10 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
   const where = `${name}/config.json`;
   const family = familyOf(config, where);
   const tokenizerConfig = await checkpoint.json("tokenizer_config.json");
-  const tokenizer = createTokenizer(await checkpoint.json("tokenizer.json"), tokenizerConfig ?? undefined);
+  const tokenizerJson = await checkpoint.json("tokenizer.json");
+  const why = tokenizerJson === undefined ? checkpoint.whyMissing("tokenizer.json") : undefined;
+  if (why) throw new CheckpointError(`${name}: there is no tokenizer.json (${why})`);
+  const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig ?? undefined);
   const processorConfig = await checkpoint.json("processor_config.json");
   const decoder = family.readConfig(config, where, {
     preprocessor: (await checkpoint.json("preprocessor_config.json")) ?? processorConfig,

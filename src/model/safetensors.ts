@@ -82,6 +82,10 @@ class SafetensorsEntry implements TensorEntry {
     this.#type = type;
   }
 
+  expect(): void {
+    this.#source.expect?.(this.#begin, this.storedBytes);
+  }
+
   async *stream(chunkBytes = DEFAULT_CHUNK_BYTES): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
     const { bytes, dtype, convert } = this.#type;
     const widest = Math.max(bytes, DTYPE_BYTES[dtype]);

@@ -23,12 +23,18 @@ export interface TensorEntry {
    * CheckpointError when the file cannot be read or a value cannot be converted.
    */
   stream(chunkBytes?: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined>;
+  /** Says that the tensor is going to be read, after those of earlier calls; see `ByteSource`. */
+  expect?(): void;
 }
 
 /** The same tensor under another name. */
 export function renamed(entry: TensorEntry, name: string): TensorEntry {
   const { shape, stored, storedBytes, dtype, byteLength } = entry;
-  return { name, shape, stored, storedBytes, dtype, byteLength, stream: (bytes) => entry.stream(bytes) };
+  return {
+    ...{ name, shape, stored, storedBytes, dtype, byteLength },
+    stream: (bytes) => entry.stream(bytes),
+    expect: () => entry.expect?.(),
+  };
 }
 
 /** The same bytes at an address that typed arrays of any element size accept; a copy only where it has to be. */

@@ -45,11 +45,11 @@ export async function checkWeights(
   checkpoint: Checkpoint,
   device: Device,
   build: (weights: Weights) => Promise<unknown>,
-): Promise<{ bytes: number }> {
+): Promise<{ bytes: number; entries: readonly TensorEntry[] }> {
   const check = new Check(checkpoint, device);
   await build(check);
   check.finish();
-  return { bytes: check.bytes };
+  return check;
 }
 
 /**
@@ -64,7 +64,8 @@ export async function loadWeights<T>(
   build: (weights: Weights) => Promise<T>,
   options: WeightOptions = {},
 ): Promise<{ built: T; memory: Scope }> {
-  const { bytes } = await checkWeights(checkpoint, device, build);
+  const { bytes, entries } = await checkWeights(checkpoint, device, build);
+  for (const entry of entries) entry.expect?.();
   const memory = device.openScope();
   try {
     const built = await build(new Load(checkpoint, device, memory, bytes, options));
@@ -100,18 +101,25 @@ class Check extends WeightsBase {
   readonly #names = new Set<string>();
   readonly #linear = new Set<string>();
   readonly #wrongShapes: string[] = [];
+  /** In the order in which they are loaded. */
+  readonly entries: TensorEntry[] = [];
   bytes = 0;
 
   async tensor(name: string, shape: Shape): Promise<Tensor> {
     this.#names.add(name);
     if (this.has(name)) {
       const entry = this.checkpoint.entry(name);
-      this.bytes += entry.byteLength;
+      this.#add(entry);
       if (!sameShape(entry.shape, shape)) {
         this.#wrongShapes.push(`${name} is ${showShape(entry.shape)} instead of ${showShape(shape)}`);
       }
     }
     return PLACEHOLDER;
+  }
+
+  #add(entry: TensorEntry): void {
+    this.entries.push(entry);
+    this.bytes += entry.byteLength;
   }
 
   reshape(tensor: Tensor): Tensor {
@@ -122,7 +130,10 @@ class Check extends WeightsBase {
     const weight = `${name}.weight`;
     await this.tensor(weight, shape);
     this.#linear.add(weight);
-    for (const { a, b } of this.checkpoint.updatesOf(weight)) this.bytes += a.byteLength + b.byteLength;
+    for (const { a, b } of this.checkpoint.updatesOf(weight)) {
+      this.#add(a);
+      this.#add(b);
+    }
     if (bias) await this.tensor(`${name}.bias`, [shape[0]]);
     return new Linear(PLACEHOLDER);
   }

@@ -1,4 +1,5 @@
 import { platform } from "#platform";
+import type { GPUDevice } from "../platform/global-types.ts";
 import type { AdapterChoice } from "../platform/platform.ts";
 import { aListOf, aNumber, aString, checkOptions, type Options, oneOf } from "./arguments.ts";
 import { BufferPool, type PoolStatistics, type Storage } from "./buffer-pool.ts";

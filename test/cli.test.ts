@@ -20,7 +20,7 @@ import { COMMANDS } from "../src/cli/commands.ts";
 import { editArgument, editOf } from "../src/cli/edit-argument.ts";
 import { bar, showBytes, showCount, table } from "../src/cli/layout.ts";
 import { formatLens, type LensReport } from "../src/cli/lens.ts";
-import type { TaskVectors } from "../src/patching/task-vectors.ts";
+import type { StoredTaskVectors } from "../src/patching/task-vectors.ts";
 import { buildGguf, tinyLlama } from "./helpers/gguf-builder.ts";
 
 const root = join(import.meta.dirname, "..");
@@ -151,7 +151,9 @@ describe("what cannot be had: exit code 1 and one line on stderr", () => {
   test("a folder to write to that is missing, found before any model is opened", () => {
     const out = path("none/v.safetensors");
     const args = ["extract", "--model", path("no-model"), "--task", "food-color", "--out", out];
-    expect(oneLine(args)).toMatch(/^xpatch: ENOENT.*none/);
+    expect(oneLine(args)).toMatch(
+      /^xpatch: --out: cannot write .*none.v\.safetensors: there is no folder .*none/,
+    );
   });
 
   test("damaged weights", () => {
@@ -508,12 +510,12 @@ describe("values on the command line", () => {
     ["project-out:z.2=v", { operation: "projectOut", site: "z.2", value: [2] }],
     ["project-onto:z.2=v", { operation: "projectOnto", site: "z.2", value: [2] }],
   ])("--edit %s", (text, expected) => {
-    const vectors = { at: (layer: number) => [layer] } as unknown as TaskVectors;
+    const vectors = { at: (layer: number) => [layer] } as unknown as StoredTaskVectors;
     expect(editOf(editArgument(text)[0]!, vectors)).toEqual({ kind: "edit", at: -1, ...expected });
   });
 
   test("vectors at a site without a layer are refused", () => {
-    expect(() => editOf(editArgument("set:embed=v")[0]!, {} as TaskVectors)).toThrow(/embed has none/);
+    expect(() => editOf(editArgument("set:embed=v")[0]!, {} as StoredTaskVectors)).toThrow(/embed has none/);
   });
 
   test.each([

@@ -1,4 +1,6 @@
+import type { ModelOutline } from "../model/language-model.ts";
 import { chooseLayer } from "../patching/layer-choice.ts";
+import { checkLayers } from "../patching/layers.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import {
   askerIn,
@@ -8,11 +10,11 @@ import {
   taskSource,
 } from "../patching/specification.ts";
 import type { Split, Task } from "../patching/task.ts";
-import type { TaskVectors } from "../patching/task-vectors.ts";
+import type { StoredTaskVectors, TaskVectors } from "../patching/task-vectors.ts";
 import { XpatchError } from "../tensor/errors.ts";
+import { checkWidth } from "./checks.ts";
 import { extractVectors } from "./extraction.ts";
 import { withProgress } from "./output.ts";
-import { type VectorFile, vectorsOf } from "./vector-files.ts";
 
 /** Prompts that a task's vectors come from, and validation items that a layer is chosen by. */
 const EXTRACTION_ITEMS = 16;
@@ -20,7 +22,7 @@ const SWEEP_ITEMS = 24;
 
 /** Where the vector of a patch comes from. */
 export type PatchSource =
-  | { readonly kind: "file"; readonly file: VectorFile }
+  | { readonly kind: "file"; readonly file: StoredTaskVectors }
   | { readonly kind: "task"; readonly task: Task; readonly split: Split; readonly given: TaskSourceOptions };
 
 /** Who chose the layer: an argument, the checkpoint's config, or a sweep over validation items. */
@@ -35,6 +37,18 @@ export interface ChosenVectors {
   readonly layerOrigin: LayerOrigin;
 }
 
+/** Throws XpatchError where it is known beforehand that {@link vectorsFor} finds no vector for the layer. */
+export function checkLayer(model: ModelOutline, source: PatchSource, asked: number | undefined): void {
+  if (asked !== undefined) checkLayers(model, [asked], "--layer");
+  if (source.kind === "task") return;
+  const layer = asked ?? model.config.taskVectorLayer;
+  if (layer === undefined) {
+    throw new XpatchError(`expected --layer, since ${model.name} names no layer for task vectors`);
+  }
+  source.file.at(layer);
+  checkWidth(model, `${source.file.origin.site}.${layer}`, source.file);
+}
+
 /** Vectors and the layer to patch: the one asked for, else the model's own, else the best on questions like `query`. */
 export async function vectorsFor(
   model: PatchableModel,
@@ -45,10 +59,8 @@ export async function vectorsFor(
   const layer = asked ?? model.config.taskVectorLayer;
   const layerOrigin: LayerOrigin = asked === undefined ? { by: "model" } : { by: "argument" };
   if (source.kind === "file") {
-    if (layer === undefined) {
-      throw new XpatchError(`expected --layer, since ${model.name} names no layer for task vectors`);
-    }
-    return { vectors: await vectorsOf(source.file, model.device), layer, layerOrigin };
+    checkLayer(model, source, asked);
+    return { vectors: source.file.on(model.device), layer: layer!, layerOrigin };
   }
   const { task, split, given } = source;
   const prompts = await taskSource(model, task, split, { ...given, items: EXTRACTION_ITEMS });

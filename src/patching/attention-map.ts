@@ -2,8 +2,9 @@ import { mean } from "../kernels/reduce.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { PatchGrid, Prompt } from "../model/prompt.ts";
 import type { SiteName } from "../model/sites.ts";
-import { PromptError, SiteError } from "../tensor/errors.ts";
+import { PromptError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { allLayers, checkLayers } from "./layers.ts";
 import type { PatchableModel } from "./model.ts";
 import { type OnePosition, resolvePositions } from "./positions.ts";
 import { rollout } from "./rollout.ts";
@@ -58,7 +59,7 @@ export async function attentionMaps(
   { at = -1, span, layers = allLayers(model), head }: AttentionMapOptions = {},
 ): Promise<AttentionMap[]> {
   const patches = imagePatches(prompt, span);
-  checkLayers(model, layers);
+  checkLayers(model, layers, "attention maps");
   const { device } = model;
   const scope = device.openScope();
   try {
@@ -88,7 +89,7 @@ export async function rolloutMaps(
   { at = -1, span, layers = allLayers(model) }: Omit<AttentionMapOptions, "head"> = {},
 ): Promise<AttentionMap[]> {
   const patches = imagePatches(prompt, span);
-  checkLayers(model, layers);
+  checkLayers(model, layers, "attention maps");
   const [position] = resolvePositions(at, prompt);
   const { device } = model;
   const scope = device.openScope();
@@ -124,15 +125,4 @@ function mapOf(
   const weights = Float32Array.from(row).subarray(start, end);
   const share = weights.reduce((sum, weight) => sum + weight, 0);
   return { layer, ...(head !== undefined && { head }), grid, weights, share };
-}
-
-function checkLayers({ config }: LanguageModel, layers: readonly number[]): void {
-  const wrong = layers.find((layer) => !(Number.isInteger(layer) && layer >= 0 && layer < config.layers));
-  if (layers.length > 0 && wrong === undefined) return;
-  const found = layers.length === 0 ? "none" : wrong;
-  throw new SiteError(`attention maps: expected layers from 0 to ${config.layers - 1}, found ${found}`);
-}
-
-function allLayers(model: LanguageModel): number[] {
-  return Array.from({ length: model.config.layers }, (_, layer) => layer);
 }

@@ -1,5 +1,5 @@
 import type { PromptPart } from "../model/build-prompt.ts";
-import type { LanguageModel } from "../model/language-model.ts";
+import type { ModelOutline } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import type { PromptImage } from "../model/vision-setup.ts";
 import { PromptError, XpatchError } from "../tensor/errors.ts";
@@ -35,7 +35,7 @@ export interface Example {
  * @throws PromptError if the template lacks {x}, then some text, then {y}, each once
  */
 export function fewShotPrompt(
-  model: LanguageModel,
+  model: ModelOutline,
   examples: readonly Example[],
   question: Question,
   template = SPACED_TEMPLATE,
@@ -63,7 +63,7 @@ export function atLastExample(prompt: Prompt): number {
  * @throws PromptError as {@link fewShotPrompt} does
  */
 export function instructedPrompt(
-  model: LanguageModel,
+  model: ModelOutline,
   instruction: string,
   question: Question,
   template = SPACED_TEMPLATE,

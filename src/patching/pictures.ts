@@ -2,7 +2,7 @@ import { type LoadImageOptions, loadImage } from "../images/load.ts";
 import { type PixelValues, preprocess } from "../images/preprocess.ts";
 import { resize } from "../images/resize.ts";
 import type { RgbImage } from "../images/rgb.ts";
-import type { LanguageModel } from "../model/language-model.ts";
+import type { ModelOutline } from "../model/language-model.ts";
 import type { VisionSetup } from "../model/vision-setup.ts";
 import { PromptError, XpatchError } from "../tensor/errors.ts";
 import type { PicturedItem, TaskItem } from "./task.ts";
@@ -25,7 +25,7 @@ export interface LoadPicturesOptions extends LoadImageOptions {
  * @throws PromptError if the model takes no pictures, ImageError for a file that is missing or holds none
  */
 export async function loadPictures(
-  model: LanguageModel,
+  model: ModelOutline,
   items: readonly PicturedItem[],
   options: LoadPicturesOptions = {},
 ): Promise<Pictures> {
@@ -59,7 +59,7 @@ function madeWide(picture: RgbImage, width: number): RgbImage {
 }
 
 /** How a model takes pictures in. Throws PromptError for text models. */
-export function visionOf({ name, family, config: { vision } }: LanguageModel): VisionSetup {
+export function visionOf({ name, family, config: { vision } }: ModelOutline): VisionSetup {
   if (vision) return vision;
   throw new PromptError(`${name} (${family}) takes no images; expected a model such as LLaVA`);
 }

@@ -1,4 +1,4 @@
-import type { LanguageModel } from "../model/language-model.ts";
+import type { ModelOutline } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import type { PromptImage } from "../model/vision-setup.ts";
 import { XpatchError } from "../tensor/errors.ts";
@@ -43,7 +43,7 @@ export function poolOf(kind: SpecificationKind, task: Task, split: Split): TaskI
 /** How to ask about items in a modality. Loads their pictures where it takes pictures; throws as `loadPictures` does. */
 export async function askerIn(
   modality: Modality,
-  model: LanguageModel,
+  model: ModelOutline,
   items: readonly TaskItem[],
 ): Promise<Asker> {
   if (modality === "text") return byText;
@@ -64,7 +64,7 @@ export interface SpecifyOptions {
 
 /** A task's specification. Loads the pictures of `items` where examples are pictures; throws as `loadPictures` does. */
 export async function specify(
-  model: LanguageModel,
+  model: ModelOutline,
   task: Task,
   items: readonly TaskItem[],
   { kind, count = 5, seed = 0, template }: SpecifyOptions,
@@ -81,7 +81,7 @@ export async function specify(
  * instruction, before the question.
  */
 export function promptInContext(
-  model: LanguageModel,
+  model: ModelOutline,
   specification: Specification,
   pool: readonly TaskItem[],
   { input }: Pick<TaskItem, "input">,
@@ -107,7 +107,7 @@ export interface VectorSource {
  * last example's answer cue, where nothing is known of the question; or the instruction alone, at its last token.
  */
 export function vectorSource(
-  model: LanguageModel,
+  model: ModelOutline,
   specification: Specification,
   pool: readonly TaskItem[],
   items: readonly TaskItem[],
@@ -125,7 +125,7 @@ export interface TaskSourceOptions extends SpecifyOptions {
 
 /** What a task's vector is read from, given as `options` say by the items of a split. */
 export async function taskSource(
-  model: LanguageModel,
+  model: ModelOutline,
   task: Task,
   split: Split,
   { items, ...options }: TaskSourceOptions,

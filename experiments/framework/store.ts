@@ -98,12 +98,20 @@ function append(path: string, lines: string): void {
       }
       fsyncSync(file);
     } catch (cause) {
-      ftruncateSync(file, end);
+      takeBack(file, end);
       const reason = showSystemError(cause as NodeJS.ErrnoException);
       throw new FileError(`cannot write ${path}: ${reason}`, { cause });
     }
   } finally {
     closeSync(file);
+  }
+}
+
+function takeBack(file: number, end: number): void {
+  try {
+    ftruncateSync(file, end);
+  } catch {
+    // Half a line at the end is cut off by whoever opens the store next.
   }
 }
 

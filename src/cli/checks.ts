@@ -24,6 +24,8 @@ export async function ofOption<T>(option: string, check: () => T | Promise<T>): 
 /** Throws FileError where a file cannot be written, as far as that is known without doing it. */
 export async function checkWritable(option: string, file: string): Promise<void> {
   const found = await stat(file).catch(() => undefined);
+  if (/[\\/]$/.test(file))
+    throw new FileError(`${option}: expected a file, found the name of a folder, ${file}`);
   if (found?.isDirectory()) throw new FileError(`${option}: expected a file, found the folder ${file}`);
   if (found && !found.isFile()) return;
   const folder = dirname(resolve(file));

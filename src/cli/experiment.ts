@@ -61,7 +61,7 @@ export async function runAndReport(
     const ref = llmOf(args);
     if (ref !== undefined) await ofOption("--llm", () => checkModel(ref));
   };
-  return withModel(args, prepare, async (model) => {
+  return await withModel(args, prepare, async (model) => {
     using llm = await languageModel(args, model);
     const setting = await settingOf({ model, llm, tasks, options });
     const store = await Store.open(lock, setting);

@@ -34,7 +34,12 @@ export async function writeFolder(
     await mkdir(incoming, { recursive: true }).catch((error) => refuse(folder, error));
     await write({
       async write(name, chunks) {
-        files.push({ name, bytes: await writeWhole(join(incoming, name), chunks) });
+        const bytes = await writeWhole(join(incoming, name), chunks).catch((error) => {
+          // Where the file was to be in the end.
+          if (error instanceof FileError) error.message = error.message.replace(incoming, folder);
+          throw error;
+        });
+        files.push({ name, bytes });
       },
     });
     // Only while it is still empty: somebody else may have been writing there all the while.

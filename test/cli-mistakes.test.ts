@@ -75,6 +75,15 @@ describe("mistakes are found before a device is opened or weights are read, and 
     mkdirSync(path("full"), { recursive: true });
     writeFileSync(path("full/file"), "");
     writeFileSync(path("same.csv"), "input,output\na,b\n");
+    const seen = [
+      "a,b,validation,",
+      "c,d,validation,gone.png",
+      "e,f,validation,",
+      "g,h,test,",
+      "i,j,test,",
+      "k,l,test,",
+    ];
+    writeFileSync(path("gone.csv"), `input,output,split,image\n${seen.join("\n")}\n`);
     mkdirSync(path("other"), { recursive: true });
     writeFileSync(path("other/same.csv"), "input,output\na,c\n");
   });
@@ -191,6 +200,16 @@ describe("mistakes are found before a device is opened or weights are read, and 
       /^--image: .*ENOENT/,
     ],
     [
+      "patch",
+      () => [...text, "--task", "food-color", "--layer", "1", "--shots", "999"],
+      /at least 999 items/,
+    ],
+    [
+      "experiment",
+      () => ["sweep", "--out", path("r"), "--model", llava, "--shots", "2", "--tasks", path("gone.csv")],
+      /^--tasks: gone: the picture of "c" cannot be read: ENOENT.*gone\.png/,
+    ],
+    [
       "sweep",
       () => ["--model", llama, ...vectors(), "--task", "food-color", "--layers", "2"],
       /^--layers: no task vector of layer 2/,
@@ -262,6 +281,11 @@ describe("mistakes are found before a device is opened or weights are read, and 
     ],
     [["generate", ...text, "--temperature", "1", "--top-p", "2"], /Expected a number above 0 and at most 1/],
     [["generate", ...text, "--top-k", "2"], /--top-k and --top-p need a --temperature/],
+    [
+      ["extract", "--model", llama, "--task", "food-color", "--out", "o", "--template", "Q: {x}"],
+      /'--template <text>' argument 'Q: \{x\}' is invalid. Expected a template with \{x\}, some text and \{y\}/,
+    ],
+    [["experiment", "sweep", "--template", "{y} {x}"], /Expected a template with \{x\}/],
     [["lens", ...text, "--top", "2000"], /a whole number from 1 to 1024/],
     [["lens", ...text, "--site", "pattern"], /Expected one of resid_pre, attn_in, attn_out/],
     [
@@ -286,7 +310,7 @@ describe("mistakes are found before a device is opened or weights are read, and 
 
   test("none of them left anything", () => {
     expect(readdirSync(folder).sort()).toEqual(
-      ["full", "other", "prompts.txt", "same.csv", "text.png", "v.safetensors"].sort(),
+      ["full", "gone.csv", "other", "prompts.txt", "same.csv", "text.png", "v.safetensors"].sort(),
     );
   });
 

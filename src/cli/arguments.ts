@@ -1,6 +1,8 @@
 import { InvalidArgumentError } from "commander";
 import { LAYER_SITES, type LayerSite } from "../model/sites.ts";
+import { checkTemplate } from "../patching/few-shot.ts";
 import type { Positions } from "../patching/positions.ts";
+import { PromptError } from "../tensor/errors.ts";
 
 /** Parses of single values on the command line. They throw commander's InvalidArgumentError: a usage error. */
 
@@ -72,6 +74,18 @@ export function layerSite(fits: (site: LayerSite) => boolean): (text: string) =>
 /** Text with `\n`, `\t` and `\\` for what is hard to type in a shell. */
 export function escapedText(text: string): string {
   return text.replace(/\\([nt\\])/g, (_, letter) => ({ n: "\n", t: "\t", "\\": "\\" })[letter as "n"]);
+}
+
+/** A template of examples, with the escapes of {@link escapedText}. */
+export function templateText(text: string): string {
+  const template = escapedText(text);
+  try {
+    checkTemplate(template);
+  } catch (error) {
+    if (!(error instanceof PromptError)) throw error;
+    throw new InvalidArgumentError(error.message);
+  }
+  return template;
 }
 
 /** For options that may be given several times. */

@@ -6,8 +6,9 @@ import { siteInfo } from "../model/site-shapes.ts";
 import type { SiteName } from "../model/sites.ts";
 import { checkLayers } from "../patching/layers.ts";
 import { type Positions, resolvePositions } from "../patching/positions.ts";
+import type { TaskItem } from "../patching/task.ts";
 import type { StoredTaskVectors } from "../patching/task-vectors.ts";
-import { FileError, SiteError, XpatchError } from "../tensor/errors.ts";
+import { FileError, ImageError, SiteError, XpatchError } from "../tensor/errors.ts";
 
 /** Checks of what arguments say, before a model's weights are read. They name the option that is wrong. */
 
@@ -36,6 +37,16 @@ export async function checkWritable(option: string, file: string): Promise<void>
   await access(folder, constants.W_OK).catch(() => {
     throw new FileError(`${option}: cannot write ${file}: no permission to write in ${dirname(file)}`);
   });
+}
+
+/** Throws ImageError naming the first picture of some items whose file cannot be read. URLs are not looked at. */
+export async function checkPictures(items: readonly TaskItem[]): Promise<void> {
+  for (const { input, image } of items) {
+    if (image === undefined || /^[a-z][a-z0-9+.-]+:/i.test(image)) continue;
+    await access(image, constants.R_OK).catch((error) => {
+      throw new ImageError(`the picture of "${input}" cannot be read: ${error.message}`);
+    });
+  }
 }
 
 /** Throws SiteError for layers that the model does not have; none given is all. */

@@ -18,7 +18,7 @@ import type { Task } from "../patching/task.ts";
 import type { TaskVectors } from "../patching/task-vectors.ts";
 import { Transfer, type TransferTest } from "../patching/transfer.ts";
 import { writeWhole } from "../platform/node-write.ts";
-import { checkLengths, checkWritable } from "./checks.ts";
+import { checkLengths, checkPictures, checkWritable } from "./checks.ts";
 import { type CommonArguments, newCommand } from "./command.ts";
 import { demoPage } from "./demo-page.ts";
 import { formatDemo } from "./demo-text.ts";
@@ -115,7 +115,10 @@ export function demoCommand(): Command {
 async function sourceOf(model: ModelOutline, task: Task, args: Arguments): Promise<VectorSource> {
   const { spec: kind, shots: count, seed } = args;
   const query = queryOf(model, args);
-  if (query === "image") visionOf(model);
+  if (query === "image") {
+    visionOf(model);
+    await checkPictures(task.items.filter(({ split }) => split !== "train"));
+  }
   for (const split of ["validation", "test"] as const) {
     const [item] = itemsIn(query, task, split);
     const pool = poolOf(kind, task, split);

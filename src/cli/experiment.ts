@@ -15,11 +15,11 @@ import {
   settingOf,
   type Verdict,
 } from "#experiments/index";
-import { OpenModel } from "../model/language-model.ts";
+import { type ModelOutline, OpenModel } from "../model/language-model.ts";
 import { loadModel, type PatchableModel } from "../patching/model.ts";
 import { itemsOf, type Task } from "../patching/task.ts";
 import { XpatchError } from "../tensor/errors.ts";
-import { ofOption } from "./checks.ts";
+import { checkPictures, ofOption } from "./checks.ts";
 import { newCommand } from "./command.ts";
 import { addExperimentOptions, type ExperimentArguments, labOptions } from "./experiment-options.ts";
 import { experimentProgress } from "./experiment-progress.ts";
@@ -57,7 +57,13 @@ export async function runAndReport(
   const options = labOptions(args);
   checkTasks(tasks, args);
   using lock = FolderLock.take(args.out);
-  const prepare = async () => {
+  const prepare = async ({ config }: ModelOutline) => {
+    if (config.vision) {
+      for (const { name, items } of tasks) {
+        const asked = items.filter(({ split }) => split !== "train");
+        await ofOption(`--tasks: ${name}`, () => checkPictures(asked));
+      }
+    }
     const ref = llmOf(args);
     if (ref !== undefined) await ofOption("--llm", () => checkModel(ref));
   };

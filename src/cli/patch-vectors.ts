@@ -8,6 +8,7 @@ import {
   type Modality,
   type TaskSourceOptions,
   taskSource,
+  type VectorSource,
 } from "../patching/specification.ts";
 import type { Split, Task } from "../patching/task.ts";
 import type { StoredTaskVectors, TaskVectors } from "../patching/task-vectors.ts";
@@ -37,39 +38,60 @@ export interface ChosenVectors {
   readonly layerOrigin: LayerOrigin;
 }
 
-/** Throws XpatchError where it is known beforehand that {@link vectorsFor} finds no vector for the layer. */
-export function checkLayer(model: ModelOutline, source: PatchSource, asked: number | undefined): void {
+/** A source whose prompts have been made, and the layer as far as it is known without running the model. */
+export type PreparedSource =
+  | { readonly kind: "file"; readonly file: StoredTaskVectors; readonly layer: number }
+  | {
+      readonly kind: "task";
+      readonly task: Task;
+      readonly template: string | undefined;
+      readonly prompts: VectorSource;
+      readonly layer: number | undefined;
+    };
+
+/** Throws XpatchError where there is no vector for the layer, or nothing to choose a layer by. */
+export async function prepareSource(
+  model: ModelOutline,
+  source: PatchSource,
+  asked: number | undefined,
+  query: Modality,
+): Promise<PreparedSource> {
   if (asked !== undefined) checkLayers(model, [asked], "--layer");
-  if (source.kind === "task") return;
   const layer = asked ?? model.config.taskVectorLayer;
+  if (source.kind === "task") {
+    const { task, split, given } = source;
+    if (layer === undefined) itemsIn(query, task, "validation");
+    const prompts = await taskSource(model, task, split, { ...given, items: EXTRACTION_ITEMS });
+    return { kind: "task", task, template: given.template, prompts, layer };
+  }
+  const { file } = source;
   if (layer === undefined) {
     throw new XpatchError(`expected --layer, since ${model.name} names no layer for task vectors`);
   }
-  source.file.at(layer);
-  checkWidth(model, `${source.file.origin.site}.${layer}`, source.file);
+  file.at(layer);
+  checkWidth(model, `${file.origin.site}.${layer}`, file);
+  return { kind: "file", file, layer };
 }
 
 /** Vectors and the layer to patch: the one asked for, else the model's own, else the best on questions like `query`. */
 export async function vectorsFor(
   model: PatchableModel,
-  source: PatchSource,
+  source: PreparedSource,
   asked: number | undefined,
   query: Modality,
 ): Promise<ChosenVectors> {
-  const layer = asked ?? model.config.taskVectorLayer;
+  const { layer } = source;
   const layerOrigin: LayerOrigin = asked === undefined ? { by: "model" } : { by: "argument" };
   if (source.kind === "file") {
-    checkLayer(model, source, asked);
-    return { vectors: source.file.on(model.device), layer: layer!, layerOrigin };
+    return { vectors: source.file.on(model.device), layer: source.layer, layerOrigin };
   }
-  const { task, split, given } = source;
-  const prompts = await taskSource(model, task, split, { ...given, items: EXTRACTION_ITEMS });
+  const { task, template, prompts } = source;
   const vectors = await extractVectors(model, prompts, { layers: layer === undefined ? undefined : [layer] });
   if (layer !== undefined) return { vectors, layer, layerOrigin };
   const items = itemsIn(query, task, "validation").slice(0, SWEEP_ITEMS);
   const byItem = await askerIn(query, model, items);
   const { best, layers } = await withProgress("choosing a layer", (onProgress) =>
-    chooseLayer(model, items, byItem, vectors, { template: given.template, onProgress }),
+    chooseLayer(model, items, byItem, vectors, { template, onProgress }),
   );
   const { correct, total } = layers.find((scored) => scored.layer === best)!;
   return { vectors, layer: best, layerOrigin: { by: "validation", query, correct, total } };

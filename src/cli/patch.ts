@@ -1,12 +1,11 @@
 import type { Command } from "commander";
-import type { RgbImage } from "../images/rgb.ts";
 import type { ModelOutline } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import { answerEach } from "../patching/answer.ts";
 import { fewShotPrompt, type Question } from "../patching/few-shot.ts";
 import type { Generated } from "../patching/generate.ts";
 import type { PatchableModel } from "../patching/model.ts";
-import { poolOf, promptInContext, specify } from "../patching/specification.ts";
+import { type Modality, poolOf, promptInContext, specify } from "../patching/specification.ts";
 import { patchOf } from "../patching/sweep.ts";
 import type { TaskVectorOrigin } from "../patching/task-vectors.ts";
 import { listed, position, wholeNumber } from "./arguments.ts";
@@ -16,9 +15,10 @@ import { IMAGE_OPTION, loadImages } from "./image-prompt.ts";
 import { quote, table } from "./layout.ts";
 import { printResult } from "./output.ts";
 import {
-  checkLayer,
   type LayerOrigin,
   type PatchSource,
+  type PreparedSource,
+  prepareSource,
   showLayerOrigin,
   vectorsFor,
 } from "./patch-vectors.ts";
@@ -88,7 +88,7 @@ export function patchCommand(): Command {
       const report = await withModel(
         args,
         (model) => prepare(model, asked, source, args),
-        (model, prepared) => patch(model, prepared, source, args),
+        (model, prepared) => patch(model, prepared, args),
       );
       printResult(report, args.json, formatPatch);
     });
@@ -121,7 +121,8 @@ async function readSource(args: Arguments, command: Command): Promise<PatchSourc
 }
 
 interface Prepared {
-  readonly pictures: readonly RgbImage[];
+  readonly source: PreparedSource;
+  readonly modality: Modality;
   readonly query: Prompt;
   /** Of the patched token, counted from the start. */
   readonly position: number;
@@ -137,7 +138,8 @@ async function prepare(
   args: Arguments,
 ): Promise<Prepared> {
   const { image: images, template, maxNewTokens } = args;
-  checkLayer(model, source, args.layer);
+  const modality = images.length > 0 ? "image" : "text";
+  const prepared = await prepareSource(model, source, args.layer, modality);
   const pictures = images.length > 0 ? await loadImages(model, images) : [];
   const question: Question | undefined = "name" in asked ? (pictures[0] ?? asked.name) : undefined;
   const query =
@@ -151,17 +153,15 @@ async function prepare(
       : undefined;
   // The last new token is never computed.
   checkLengths(model, [query, ...(context ? [context] : [])], maxNewTokens - 1);
-  return { pictures, query, position, ...(context && { context }) };
+  return { source: prepared, modality, query, position, ...(context && { context }) };
 }
 
 async function patch(
   model: PatchableModel,
-  { pictures, query, position, context }: Prepared,
-  source: PatchSource,
+  { source, modality, query, position, context }: Prepared,
   args: Arguments,
 ): Promise<PatchReport> {
   const { image: images, maxNewTokens } = args;
-  const modality = pictures.length > 0 ? "image" : "text";
   const { layer, layerOrigin, ...chosen } = await vectorsFor(model, source, args.layer, modality);
   using vectors = chosen.vectors;
 

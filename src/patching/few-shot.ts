@@ -139,6 +139,11 @@ function ask(
   ];
 }
 
+/** Throws PromptError if a template lacks {x}, then some text, then {y}, each once. */
+export function checkTemplate(template: string): void {
+  splitTemplate(template);
+}
+
 function splitTemplate(template: string): TemplatePieces {
   const [, before, between, after] = /^(.*)\{x\}(.*)\{y\}(.*)$/s.exec(template) ?? [];
   const cue = between?.trimEnd();

@@ -2,10 +2,13 @@ import { spawnSync } from "node:child_process";
 import {
   cpSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
@@ -368,6 +371,12 @@ test("convert writes a folder that inspect understands, and never over another o
   });
   expect(xpatch(["convert", path("tiny.gguf"), out])).toMatchObject({ status: 1 });
   expect(existsSync(join(out, "config.json"))).toBe(true);
+
+  mkdirSync(path("linked"));
+  symlinkSync(path("linked"), path("link"));
+  report("convert", path("tiny.gguf"), path("link"));
+  expect(readdirSync(path("linked")).sort()).toEqual([...names].sort());
+  expect(lstatSync(path("link")).isSymbolicLink()).toBe(true);
 
   mkdirSync(path("empty"));
   writeFileSync(path("broken.gguf"), "GGUF");

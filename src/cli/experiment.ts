@@ -91,7 +91,7 @@ export async function runAndReport(
   });
 }
 
-/** What would go wrong, or wrong without a word, only after the models have been loaded. */
+/** Throws XpatchError for mistakes that would show only after the models have been loaded, or not at all. */
 function checkTasks(tasks: readonly Task[], { shots, outsideMeans }: ExperimentArguments): void {
   const names = tasks.map(({ name }) => name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);

@@ -1,5 +1,5 @@
-import { mkdir, readdir, rename, rm, rmdir } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, readdir, realpath, rename, rm, rmdir } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import type { FolderSink } from "../model/folder-sink.ts";
 import { keep, removeOnExit } from "../platform/node-exit.ts";
 import { showSystemError, writeWhole } from "../platform/node-write.ts";
@@ -27,7 +27,9 @@ export async function writeFolder(
   write: (sink: FolderSink) => Promise<void>,
 ): Promise<WrittenFile[]> {
   await checkNewFolder(folder);
-  const incoming = `${folder.replace(/[\\/]+$/, "")}.incoming-${process.pid}`;
+  // Of a link, the folder that it leads to.
+  const target = await realpath(folder).catch(() => resolve(folder));
+  const incoming = `${target}.incoming-${process.pid}`;
   const files: WrittenFile[] = [];
   try {
     removeOnExit(incoming);
@@ -43,8 +45,8 @@ export async function writeFolder(
       },
     });
     // Only while it is still empty: somebody else may have been writing there all the while.
-    await rmdir(folder).catch((error) => error.code === "ENOENT" || refuse(folder, error));
-    await rename(incoming, folder).catch((error) => refuse(folder, error));
+    await rmdir(target).catch((error) => error.code === "ENOENT" || refuse(folder, error));
+    await rename(incoming, target).catch((error) => refuse(folder, error));
   } finally {
     await rm(incoming, { recursive: true, force: true });
     keep(incoming);

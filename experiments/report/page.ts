@@ -1,10 +1,10 @@
 import { join } from "node:path";
+import { writeWhole } from "#src/platform/node-write";
 import { addCosts, type Cost, forwardPassEquivalents, NO_COST } from "../framework/cost.ts";
 import type { Outcome } from "../framework/experiment.ts";
 import type { Lab } from "../framework/lab.ts";
 import type { Finished } from "../framework/runner.ts";
 import type { Setting } from "../framework/setting.ts";
-import { writeAtomically } from "../framework/store.ts";
 import type { Figure } from "./figure.ts";
 import { figureSvg } from "./picture.ts";
 import { showCell, type Table, type TableCell } from "./table.ts";
@@ -61,7 +61,7 @@ ${sections.join("\n")}
 </body>
 </html>
 `;
-  writeAtomically(join(lab.folder, "report.html"), page);
+  await writeWhole(join(lab.folder, "report.html"), page);
 }
 
 function introduction(

@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type LabOptions, PAPER_TASKS } from "#experiments/index";
 import { SPACED_TEMPLATE } from "../patching/few-shot.ts";
-import { escapedText, wholeNumber } from "./arguments.ts";
+import { templateText, wholeNumber } from "./arguments.ts";
 import { addModelOptions, type ModelArguments, shippedModel } from "./session.ts";
 
 export interface ExperimentArguments extends ModelArguments {
@@ -39,7 +39,7 @@ export function addExperimentOptions(command: Command): Command {
     .option("--shots <n>", "examples in a prompt; a task vector sees all but the last", wholeNumber(2), 5)
     .addOption(
       new Option("--template <text>", "one example; the query is what comes before {y}")
-        .argParser(escapedText)
+        .argParser(templateText)
         .default(SPACED_TEMPLATE, shown),
     )
     .option("--validation-items <n>", "most validation items a task (default: all)", wholeNumber(1))

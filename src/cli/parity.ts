@@ -8,7 +8,7 @@ import { newCommand } from "./command.ts";
 import { printResult } from "./output.ts";
 import { checkDualCases, isDual } from "./parity-dual.ts";
 import { CaseFolder, type GoldenCase } from "./parity-folder.ts";
-import { checkReal } from "./parity-real.ts";
+import { checkReal, readReal } from "./parity-real.ts";
 import { formatParity, newReport, type ParityReport, type ParityResult } from "./parity-report.ts";
 import { checkTextCases } from "./parity-text.ts";
 import { addModelOptions, type ModelArguments, settingOf, withModel } from "./session.ts";
@@ -33,7 +33,13 @@ export function parityCommand(): Command {
       const { real, lora, base } = args;
       if (!real && (lora || base)) return command.error("error: --lora and --base go with --real only");
       const results = real
-        ? [await withModel(args, (model) => checkReal(real, model))]
+        ? [
+            await withModel(
+              args,
+              () => readReal(real),
+              (model, goldens) => checkReal(goldens, model),
+            ),
+          ]
         : await checkFolders(folders, args);
       printResult(results, args.json, formatParity);
       if (!results.every(({ passed }) => passed)) process.exitCode = 1;

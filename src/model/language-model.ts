@@ -57,12 +57,12 @@ export function checkLoad(call: string, ref: unknown, options: unknown): void {
   checkOptions(call, options, known, { required: ["device"] });
 }
 
-/** The parts of a loaded model; `loadModel` of the patching room puts its methods on them. */
-export interface ModelParts {
+/** What is known of a model without its weights. */
+export interface OutlineParts {
   /** The folder, URL or hub id that it came from. */
   readonly name: string;
   readonly family: string;
-  readonly network: Network;
+  readonly decoder: DecoderConfig;
   readonly tokenizer: Tokenizer;
   readonly chatTemplates: ChatTemplates;
   readonly imageRules: ImageRules<PromptImage> | undefined;
@@ -72,6 +72,11 @@ export interface ModelParts {
   readonly storedDtypes: readonly string[];
   /** Folders, URLs or hub ids of the LoRA adapters that are part of it. */
   readonly adapters: readonly string[];
+}
+
+/** The parts of a loaded model; `loadModel` of the patching room puts its methods on them. */
+export interface ModelParts extends OutlineParts {
+  readonly network: Network;
   /** Holds the weights. */
   readonly memory: Scope;
 }
@@ -129,25 +134,62 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
  */
 export async function loadParts(ref: string | Folder, options: LoadOptions): Promise<ModelParts> {
   checkLoad("loadModel", ref, options);
-  const { device: _, merge: __, onProgress: ___, ...access } = options;
-  await using checkpoint = await openCheckpoint(ref, access);
-  const { family, config, decoder, ...files } = await readModelFiles(checkpoint);
-  const { built: network, memory } = await loadWeights(
-    checkpoint,
-    options.device,
-    (weights) => family.build(weights, decoder, config),
-    options,
-  );
-  return {
-    ...files,
-    name: checkpoint.name,
-    family: family.modelType,
-    network,
-    imageRules: family.imageRules?.(decoder),
-    storedDtypes: checkpoint.storedDtypes,
-    adapters: checkpoint.adapters.map(({ name }) => name),
-    memory,
-  };
+  const { device, merge, onProgress, ...access } = options;
+  await using opened = await OpenModel.open(ref, access);
+  return await opened.load({
+    device,
+    ...(merge !== undefined && { merge }),
+    ...(onProgress && { onProgress }),
+  });
+}
+
+/** A checkpoint whose config and tokenizer have been read, but not its weights: prompts can be made and checked. */
+export class OpenModel {
+  readonly outline: ModelOutline;
+  readonly #checkpoint: Checkpoint;
+  readonly #files: ModelFiles;
+  readonly #parts: OutlineParts;
+
+  private constructor(checkpoint: Checkpoint, files: ModelFiles) {
+    this.#checkpoint = checkpoint;
+    this.#files = files;
+    this.#parts = {
+      ...files,
+      name: checkpoint.name,
+      family: files.family.modelType,
+      imageRules: files.family.imageRules?.(files.decoder),
+      storedDtypes: checkpoint.storedDtypes,
+      adapters: checkpoint.adapters.map(({ name }) => name),
+    };
+    this.outline = new ModelOutline(this.#parts);
+  }
+
+  /** Throws CheckpointError, as {@link loadParts} does. */
+  static async open(ref: string | Folder, options: CheckpointOptions = {}): Promise<OpenModel> {
+    const checkpoint = await openCheckpoint(ref, options);
+    try {
+      return new OpenModel(checkpoint, await readModelFiles(checkpoint));
+    } catch (error) {
+      await checkpoint.close();
+      throw error;
+    }
+  }
+
+  /** Reads the weights. */
+  async load(options: WeightOptions & { device: Device }): Promise<ModelParts> {
+    const { family, decoder, config } = this.#files;
+    const { built: network, memory } = await loadWeights(
+      this.#checkpoint,
+      options.device,
+      (weights) => family.build(weights, decoder, config),
+      options,
+    );
+    return { ...this.#parts, network, memory };
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#checkpoint.close();
+  }
 }
 
 function idsOf(value: unknown): ReadonlySet<number> {
@@ -155,38 +197,28 @@ function idsOf(value: unknown): ReadonlySet<number> {
   return new Set(ids.filter((id): id is number => typeof id === "number"));
 }
 
-/** A checkpoint on a device, with its tokenizer: builds prompts and holds the network. */
-export class LanguageModel {
+/** A model without its weights: what it is, what there is to look at, and prompts for it. */
+export class ModelOutline {
   readonly name: string;
   readonly family: string;
-  readonly network: Network;
+  readonly config: DecoderConfig;
   readonly tokenizer: Tokenizer;
   readonly endIds: ReadonlySet<number>;
   readonly storedDtypes: readonly string[];
   readonly adapters: readonly string[];
   readonly #chatTemplates: ChatTemplates;
   readonly #imageRules: ImageRules<PromptImage> | undefined;
-  readonly #memory: Scope;
 
-  constructor(parts: ModelParts) {
+  constructor(parts: OutlineParts) {
     this.name = parts.name;
     this.family = parts.family;
-    this.network = parts.network;
+    this.config = parts.decoder;
     this.tokenizer = parts.tokenizer;
     this.endIds = parts.endIds;
     this.storedDtypes = parts.storedDtypes;
     this.adapters = parts.adapters;
     this.#chatTemplates = parts.chatTemplates;
     this.#imageRules = parts.imageRules;
-    this.#memory = parts.memory;
-  }
-
-  get device(): Device {
-    return this.network.device;
-  }
-
-  get config(): DecoderConfig {
-    return this.network.config;
   }
 
   /** What there is to tap and edit. */
@@ -234,6 +266,22 @@ export class LanguageModel {
   check<P extends Prompt>(prompt: P): P {
     checkPrompt(prompt, this);
     return prompt;
+  }
+}
+
+/** A checkpoint on a device, with its tokenizer: builds prompts and holds the network. */
+export class LanguageModel extends ModelOutline {
+  readonly network: Network;
+  readonly #memory: Scope;
+
+  constructor(parts: ModelParts) {
+    super(parts);
+    this.network = parts.network;
+    this.#memory = parts.memory;
+  }
+
+  get device(): Device {
+    return this.network.device;
   }
 
   /** Gives the weights' memory back. */

@@ -3,7 +3,9 @@ import { Inflate, Z_SYNC_FLUSH } from "pako";
 export interface Inflated {
   /** How many bytes there were; one more than asked for stands for any surplus. */
   readonly size: number;
-  /** Whether the data break off in the middle of something that makes no sense, or with a wrong checksum. */
+  /** Whether the stream came to its end, with a checksum that is right. */
+  readonly whole: boolean;
+  /** Whether something in it makes no sense, or its checksum is wrong. */
   readonly damaged: boolean;
 }
 
@@ -32,5 +34,5 @@ export function inflateInto(target: Uint8Array, parts: readonly Uint8Array[]): I
   } catch (reason) {
     if (reason !== ENOUGH) throw reason;
   }
-  return { size, damaged: inflate.err !== 0 };
+  return { size, whole: inflate.ended && inflate.err === 0, damaged: inflate.err !== 0 };
 }

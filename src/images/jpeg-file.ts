@@ -192,9 +192,13 @@ function withRestartsInOrder(data: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuf
   return repaired;
 }
 
+/** Decoding costs the same for each of them. */
+const MAX_EXPLANATIONS = 64;
+
 /**
- * The file once more for each way to explain that `count` bytes are left over before a marker: without the zeros before
- * every marker of the scans, and without the bytes before one of them. Few of them are worth trying.
+ * The file once more for each likely explanation of `count` bytes that were left over before a marker: without the zeros
+ * before every marker of the scans, then without the bytes before one of them. libjpeg may have read ahead, and speaks of
+ * the marker behind.
  */
 export function* withoutLeftOvers(
   { bytes, scans }: JpegFile,
@@ -202,7 +206,7 @@ export function* withoutLeftOvers(
   count: number,
 ): Generator<Uint8Array<ArrayBuffer>> {
   const zeros: Scan[] = [];
-  const others: Scan[] = [];
+  const ends: { marker: number; part: Scan }[] = [];
   for (const { begin, end } of scans) {
     for (let at = begin; at <= end; at++) {
       if (bytes[at] !== 0xff || (at < end && !isRestart(bytes[at + 1]))) continue;
@@ -211,12 +215,12 @@ export function* withoutLeftOvers(
       let first = last;
       while (first > begin && bytes[first - 1] === 0 && bytes[first - 2] !== 0xff) first--;
       if (first < last) zeros.push({ begin: first, end: last });
-      const found = bytes.subarray(at).find((byte) => byte !== 0xff);
-      if (found === marker && last - count >= begin) others.push({ begin: last - count, end: last });
+      ends.push({ marker: bytes[at + 1]!, part: { begin: Math.max(begin, last - count), end: last } });
     }
   }
   if (zeros.length > 0) yield without(bytes, zeros);
-  for (const part of others.slice(0, 64)) yield without(bytes, [part]);
+  const likely = ends.filter((end, i) => end.marker === marker || ends[i + 1]?.marker === marker);
+  for (const { part } of likely.slice(0, MAX_EXPLANATIONS)) yield without(bytes, [part]);
 }
 
 function without(bytes: Uint8Array<ArrayBuffer>, gaps: readonly Scan[]): Uint8Array<ArrayBuffer> {

@@ -23,18 +23,20 @@ export function readRows({ header, compressed, cutOff }: PngChunks): { pass: Png
     );
   }
   const all = new Uint8Array(expected);
-  const { size, damaged } = inflateInto(all, compressed);
+  const { size, whole, damaged } = inflateInto(all, compressed);
   if (size < expected && cutOff) throw new ImageError(`PNG: truncated: ${cutOff}`);
-  if (damaged) {
+  if (damaged || (size < expected && !whole)) {
     throw new ImageError(`PNG: the compressed data is damaged or cut off after ${size} of ${expected} bytes`);
   }
   if (size < expected)
     throw new ImageError(`PNG: expected ${expected} bytes of compressed rows, found ${size}`);
 
   const pixelSize = Math.max(1, (samplesOf(header.colorType) * header.depth) >> 3);
-  let at = 0;
+  let end = 0;
   return passes.map((pass) => {
-    const rows = all.subarray(at, (at += pass.rows * (1 + pass.rowSize)));
+    const begin = end;
+    end += pass.rows * (1 + pass.rowSize);
+    const rows = all.subarray(begin, end);
     for (let row = 0; row < pass.rows; row++) unfilter(rows, row, pass.rowSize, pixelSize);
     return { pass, rows };
   });

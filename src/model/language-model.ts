@@ -16,6 +16,7 @@ import type { Family } from "./family.ts";
 import type { Folder } from "./folder.ts";
 import type { Network } from "./network.ts";
 import { type CheckpointOptions, openCheckpoint } from "./open-checkpoint.ts";
+import { processorJson } from "./processor-file.ts";
 import type { Prompt } from "./prompt.ts";
 import { familyOf } from "./registry.ts";
 import { type SiteMap, siteMapOf } from "./site-shapes.ts";
@@ -73,7 +74,7 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
   const tokenizer = createTokenizer(await checkpoint.json("tokenizer.json"), tokenizerConfig ?? undefined);
   const processorConfig = await checkpoint.json("processor_config.json");
   const decoder = family.readConfig(config, where, {
-    preprocessor: (await checkpoint.json("preprocessor_config.json")) ?? processorConfig,
+    preprocessor: await processorJson(checkpoint),
     tokenOf: (id) => tokenizer.tokenOf(id),
   });
   const chatTemplate = findChatTemplate({

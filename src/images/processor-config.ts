@@ -61,7 +61,7 @@ const CLASSES: ReadonlyMap<string, ClassDefaults> = new Map([
 ]);
 
 /** PIL's numbers for its filters, as configs write them. */
-const FILTERS: Record<number, ResizeFilter> = { 0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic" };
+const FILTERS: readonly ResizeFilter[] = ["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"];
 
 /**
  * Reads the parsed contents of a preprocessor_config.json, or of a processor_config.json that has an `image_processor`:
@@ -113,7 +113,10 @@ function classOf(fields: Fields): ClassDefaults {
 
 function filterOf(fields: Fields): ResizeFilter {
   const filter = FILTERS[fields.number("resample") ?? 3];
-  if (!filter) throw fields.wrong("resample", "0 (nearest), 1 (lanczos), 2 (bilinear) or 3 (bicubic)");
+  if (!filter) {
+    const names = FILTERS.map((name, number) => `${number} (${name})`);
+    throw fields.wrong("resample", `one of ${names.join(", ")}`);
+  }
   return filter;
 }
 

@@ -55,7 +55,9 @@ async function turn(): Promise<() => void> {
     const code = await new Promise<string | undefined>((settled) => {
       server.once("error", (error: NodeJS.ErrnoException) => settled(error.code ?? error.message));
       // Exclusive: in a cluster, the primary would listen otherwise.
-      server.listen({ path: `\0xpatch-environment-${process.pid}`, exclusive: true }, () => settled(undefined));
+      server.listen({ path: `\0xpatch-environment-${process.pid}`, exclusive: true }, () =>
+        settled(undefined),
+      );
     });
     if (code === undefined) return () => void server.close();
     if (code !== "EADDRINUSE") return () => {};

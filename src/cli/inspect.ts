@@ -5,6 +5,7 @@ import type { Checkpoint } from "../model/checkpoint.ts";
 import type { DecoderConfig } from "../model/decoder-config.ts";
 import { findChatTemplates } from "../model/find-chat-template.ts";
 import { openCheckpoint } from "../model/open-checkpoint.ts";
+import { processorJson } from "../model/processor-file.ts";
 import { familyOf } from "../model/registry.ts";
 import { type SiteMap, siteInfo, siteMapOf, siteNames } from "../model/site-shapes.ts";
 import { createTokenizer, type Tokenizer } from "../model/tokenizer.ts";
@@ -210,8 +211,7 @@ async function architectureOf(
   const where = `${checkpoint.name}/config.json`;
   const family = familyOf(checkpoint.config!, where);
   const config = family.readConfig(checkpoint.config!, where, {
-    preprocessor:
-      (await checkpoint.json("preprocessor_config.json")) ?? (await checkpoint.json("processor_config.json")),
+    preprocessor: await processorJson(checkpoint),
     tokenOf: (id) => ("problem" in tokenizer ? `<#${id}>` : tokenizer.tokenOf(id)),
   });
   return { family: family.modelType, config, sites: sitesOf(siteMapOf(config)) };

@@ -12,8 +12,8 @@ export interface DecodeOptions {
 
 /**
  * Decodes the bytes of a PNG, JPEG or WebP file, told apart by how they begin, to 8-bit RGB: the same bytes that PIL and
- * transformers 5 come to. The format's own file says what becomes of transparency, 16 bits and animations. Of Exif
- * orientations, only JPEG's is followed.
+ * transformers 5 come to, turned upright as Exif or XMP says. The format's own file says what becomes of transparency, 16
+ * bits and animations, and of files that break their standard.
  *
  * Memory stays within a small multiple of `maxPixels`: some 20 bytes a pixel, twice that for 16-bit PNGs. Throws
  * ImageError for other formats and for damaged, truncated and too large pictures.

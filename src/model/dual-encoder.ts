@@ -17,6 +17,7 @@ import { checkLoad, type LoadOptions } from "./language-model.ts";
 import type { Linear } from "./linear.ts";
 import { openCheckpoint } from "./open-checkpoint.ts";
 import type { Pass } from "./pass.ts";
+import { processorJson } from "./processor-file.ts";
 import type { Prompt } from "./prompt.ts";
 import type { SiteMap } from "./site-shapes.ts";
 import type { Walk } from "./sites.ts";
@@ -180,8 +181,7 @@ export async function loadDualEncoderParts(
     await checkpoint.json("tokenizer.json"),
     (await checkpoint.json("tokenizer_config.json")) ?? undefined,
   );
-  const preprocessor =
-    (await checkpoint.json("preprocessor_config.json")) ?? (await checkpoint.json("processor_config.json"));
+  const preprocessor = await processorJson(checkpoint);
   if (preprocessor === undefined) throw new CheckpointError(`${name}: there is no preprocessor_config.json`);
   const processor = readProcessorConfig(preprocessor);
   const { built, memory } = await loadWeights(checkpoint, device, (w) => build(w, config), options);

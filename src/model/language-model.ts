@@ -33,6 +33,7 @@ import {
   type CheckpointOptions,
   openCheckpoint,
 } from "./open-checkpoint.ts";
+import { processorJson } from "./processor-file.ts";
 import type { Prompt } from "./prompt.ts";
 import { aMessage, aPicture, BOS, CHAT_OPTIONS, checkParts, SPANS } from "./prompt-arguments.ts";
 import { familyOf } from "./registry.ts";
@@ -111,7 +112,7 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
   const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig ?? undefined);
   const processorConfig = await checkpoint.json("processor_config.json");
   const decoder = family.readConfig(config, where, {
-    preprocessor: (await checkpoint.json("preprocessor_config.json")) ?? processorConfig,
+    preprocessor: await processorJson(checkpoint),
     tokenOf: (id) => tokenizer.tokenOf(id),
   });
   const files = {

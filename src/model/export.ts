@@ -1,13 +1,16 @@
 import type { Device } from "../tensor/device.ts";
 import { type DType, isFloat } from "../tensor/dtype.ts";
+import { CheckpointError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { StoredUpdate } from "./adapter.ts";
+import { declaresTied } from "./adapter-embeddings.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { isObject, type JsonObject } from "./config.ts";
 import { asFloats, floatBytes } from "./float-chunks.ts";
 import { type FolderSink, jsonFile } from "./folder-sink.ts";
 import { readModelFiles } from "./language-model.ts";
 import { type LowRankUpdate, merged } from "./low-rank.ts";
+import { commonName, HEAD } from "./module-names.ts";
 import { writeSafetensors } from "./safetensors-writer.ts";
 import { padded, readTensor, type TensorEntry } from "./tensor-entry.ts";
 import type { VisionSetup } from "./vision-setup.ts";
@@ -84,7 +87,9 @@ export async function exportModel(
     dtype ?? (["f16", "bf16"] as const).find((d) => EXPORT_DTYPES[d].stored === checkpoint.storedDtypes[0]);
   const text = await checkpoint.text("config.json");
   const whole = text === undefined ? config : parseWholeFloats(text);
-  await sink.write("config.json", jsonFile(withDType(whole, EXPORT_DTYPES[most ?? "f32"].torch)));
+  const written = withDType(whole, EXPORT_DTYPES[most ?? "f32"].torch);
+  const hasHead = checkpoint.names.some((name) => commonName(name) === HEAD);
+  await sink.write("config.json", jsonFile(hasHead && declaresTied(written) ? untied(written) : written));
 }
 
 /** A tensor's elements, with what adapters add. */
@@ -97,6 +102,10 @@ async function* elements(
   const updates = checkpoint.updatesOf(entry.name);
   if (updates.length > 0) {
     const values = await mergedValues(device, entry, updates);
+    const bad = values.find((value) => !Number.isFinite(value));
+    if (bad !== undefined) {
+      throw new CheckpointError(`${checkpoint.name}: ${entry.name} with its adapters has ${bad}`);
+    }
     yield floatBytes(values, dtype, `${checkpoint.name}: ${entry.name}`);
   } else if (isFloat(dtype)) yield* asFloats(entry, dtype, checkpoint.name);
   else yield* entry.stream();
@@ -154,6 +163,16 @@ function generationConfig(config: JsonObject): JsonObject {
   const text = isObject(config["text_config"]) ? config["text_config"] : config;
   const ids = ["bos_token_id", "eos_token_id", "pad_token_id"].map((key) => [key, config[key] ?? text[key]]);
   return Object.fromEntries(ids.filter(([, id]) => id !== undefined));
+}
+
+/** A config that says that the output matrix is one of its own, for what would not look for it. */
+function untied(config: JsonObject): JsonObject {
+  const text = config["text_config"];
+  return {
+    ...config,
+    tie_word_embeddings: false,
+    ...(isObject(text) && { text_config: { ...text, tie_word_embeddings: false } }),
+  };
 }
 
 /** The config with this dtype in place of all that it names. */

@@ -104,8 +104,9 @@ export async function readLlamaWeights(
   { prefix = "model.", head = "lm_head" } = {},
 ): Promise<LlamaWeights> {
   const layers: LlamaLayer[] = [];
-  // Tied models read the embedding as a matrix too, so both uses share the layout that suits the matrix product.
-  const tied = c.tied ? await w.linear(`${prefix}embed_tokens`, [c.vocab, c.width]) : undefined;
+  // Tied models read the embedding as a matrix too, so both uses share the layout that suits the matrix product. An output
+  // matrix of its own comes first.
+  const tied = c.tied && !w.has(`${head}.weight`) ? await w.linear(`${prefix}embed_tokens`, [c.vocab, c.width]) : undefined;
   const embedding = tied?.weight ?? (await w.tensor(`${prefix}embed_tokens.weight`, [c.vocab, c.width]));
   for (let i = 0; i < c.layers; i++) layers.push(await readLayer(w, c, `${prefix}layers.${i}.`));
   return {

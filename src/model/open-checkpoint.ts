@@ -1,7 +1,8 @@
 import { platform } from "#platform";
 import type { ByteSource } from "../platform/platform.ts";
 import { CheckpointError } from "../tensor/errors.ts";
-import { ADAPTER_CONFIG, applyAdapter, openAdapter } from "./adapter.ts";
+import { ADAPTER_CONFIG, openAdapter } from "./adapter.ts";
+import { applyAdapter } from "./apply-adapter.ts";
 import { ASSEMBLY, type Assembly, readAssembly } from "./assembly.ts";
 import { Checkpoint, type CheckpointParts } from "./checkpoint.ts";
 import {
@@ -116,7 +117,7 @@ async function openWithAdapters(
   const { adapters = [], revision: _, ...others } = options;
   let parts = await openFolder(folder, others, opened);
   for (const ref of adapters) {
-    parts = applyAdapter(parts, await openAdapter(await folderOf(ref, others), opened));
+    parts = await applyAdapter(parts, await openAdapter(await folderOf(ref, others), opened));
   }
   return parts;
 }
@@ -159,10 +160,11 @@ async function openAdaptedBase(
       `${folder.name}/${ADAPTER_CONFIG}: base_model_name_or_path is empty; give the base, or load it with this adapter`,
     );
   }
+  const hub = given === undefined ? { ...access, revision: adapter.config.baseRevision } : access;
   const base = await orExplain(`${folder.name}: its base`, "another may be given as base", async () =>
-    openFolder(await folderOf(ref, access), access, opened),
+    openFolder(await folderOf(ref, hub), access, opened),
   );
-  return { ...applyAdapter(base, adapter), name: folder.name };
+  return { ...(await applyAdapter(base, adapter)), name: folder.name };
 }
 
 /** A model from its parts: tensors of its own, a base under a prefix, adapters, respelt tokens. */
@@ -209,7 +211,7 @@ async function openAssembly(
     digests: [...base.digests, digest],
   };
   for (const path of assembly.adapters) {
-    parts = applyAdapter(parts, await openAdapter(subfolder(folder, path), opened));
+    parts = await applyAdapter(parts, await openAdapter(subfolder(folder, path), opened));
   }
   return parts;
 }

@@ -1,5 +1,6 @@
 import { cast } from "../kernels/copy.ts";
 import { toPreferredLayout } from "../kernels/linear.ts";
+import { sum } from "../kernels/reduce.ts";
 import type { Device } from "../tensor/device.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import type { Scope } from "../tensor/scope.ts";
@@ -67,8 +68,10 @@ export async function loadWeights<T>(
   const { bytes } = await checkWeights(checkpoint, device, build);
   const memory = device.openScope();
   try {
-    const built = await build(new Load(checkpoint, device, memory, bytes, options));
+    const load = new Load(checkpoint, device, memory, bytes, options);
+    const built = await build(load);
     await checkpoint.verify();
+    await load.checkMerged();
     await device.sync(); // reports what went wrong on the GPU while the checkpoint's name is still at hand
     device.trim(); // weights that changed their layout have left large buffers behind
     return { built, memory };
@@ -150,6 +153,8 @@ class Load extends WeightsBase {
   readonly #totalBytes: number;
   readonly #merge: boolean;
   readonly #onProgress: WeightOptions["onProgress"];
+  /** Sums of merged weights, by name: not finite where an element is not. */
+  readonly #sums = new Map<string, Tensor<"f32">>();
   #loadedBytes = 0;
   #inFlight = 0;
 
@@ -180,6 +185,7 @@ class Load extends WeightsBase {
     const updates = await this.#updates(`${name}.weight`);
     const mergeNow = this.#merge && updates.length > 0;
     const whole = mergeNow ? this.#memory.enter(() => mergedAsStored(stored, updates)) : stored;
+    if (mergeNow) this.#sums.set(`${name}.weight`, this.#memory.enter(() => sum(whole)) as Tensor<"f32">);
     const weight = this.#preferred(whole);
     const offset = bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined;
     if (mergeNow) return new Linear(weight, offset);
@@ -187,6 +193,21 @@ class Load extends WeightsBase {
       weight,
       offset,
       updates.map(({ a, b, scale }) => ({ a: this.#preferred(a), b: this.#preferred(b), scale })),
+    );
+  }
+
+  /** Throws CheckpointError when a merged weight is beyond the range of its dtype. */
+  async checkMerged(): Promise<void> {
+    const names = [...this.#sums.keys()];
+    const sums = await this.device.read([...this.#sums.values()]);
+    for (const tensor of this.#sums.values()) tensor.dispose();
+    const bad = names.find((_, i) => !Number.isFinite(sums[i]![0]));
+    if (bad === undefined) return;
+    const { dtype } = this.checkpoint.entry(bad);
+    const adapters = this.checkpoint.updatesOf(bad).map(({ adapter }) => adapter);
+    throw new CheckpointError(
+      `${this.checkpoint.name}: with ${[...new Set(adapters)].join(", ")} merged into it, ${bad} has values beyond the ` +
+        `range of ${dtype}; merge: false leaves the weights as they are`,
     );
   }
 

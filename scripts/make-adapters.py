@@ -183,6 +183,14 @@ def edit(tensors, config, op):
         config.pop(args[0], None)
 
 
+def inputs(base):
+    """Tokens; for a LLaVA those of its first golden, with the picture."""
+    if base != "llava":
+        return {"input_ids": torch.tensor([IDS])}
+    golden = load_file(FIXTURES / base / "golden.safetensors")
+    return {"input_ids": golden["case0/in.input_ids"].long(), "pixel_values": golden["case0/in.pixel_values"]}
+
+
 def outcome(name, ops, with_logits=False):
     """What PEFT makes of an adapter with edits."""
     base = ADAPTERS[name][0]
@@ -201,7 +209,7 @@ def outcome(name, ops, with_logits=False):
             result = {}
             if with_logits:
                 with torch.no_grad():
-                    result["logits"] = [round(x, 5) for x in model(input_ids=torch.tensor([IDS])).logits[0, -1].tolist()]
+                    result["logits"] = [round(x, 5) for x in model(**inputs(base)).logits[0, -1].tolist()]
             with torch.no_grad():
                 found = probes(base_model(base), inner.double())
         except Exception as error:

@@ -63,7 +63,11 @@ async function readAdapter(name: string): Promise<Map<string, Matrix>> {
   return matrices;
 }
 
-function edit(tensors: Map<string, Matrix>, config: Record<string, unknown>, [kind, key, ...args]: Edit): void {
+function edit(
+  tensors: Map<string, Matrix>,
+  config: Record<string, unknown>,
+  [kind, key, ...args]: Edit,
+): void {
   const old = tensors.get(key)!;
   if (kind === "drop") tensors.delete(key);
   else if (kind === "rename") {
@@ -71,7 +75,14 @@ function edit(tensors: Map<string, Matrix>, config: Record<string, unknown>, [ki
     tensors.set(args[0] as string, old);
   } else if (kind === "rows") {
     const shape = [Math.min(args[0] as number, old.shape[0]!), ...old.shape.slice(1)];
-    tensors.set(key, { ...old, shape, values: old.values.slice(0, shape.reduce((a, b) => a * b, 1)) });
+    tensors.set(key, {
+      ...old,
+      shape,
+      values: old.values.slice(
+        0,
+        shape.reduce((a, b) => a * b, 1),
+      ),
+    });
   } else if (kind === "transpose") {
     const [rows, columns] = old.shape as [number, number];
     const values = old.values.map((_, i) => old.values[(i % rows) * columns + Math.floor(i / rows)]!);
@@ -101,7 +112,12 @@ async function adapterWith(name: string, edits: readonly Edit[]): Promise<Folder
   const tensors = await readAdapter(name);
   const config = JSON.parse(readFileSync(`${FOLDER}/${name}/adapter_config.json`, "utf8"));
   for (const one of edits) edit(tensors, config, one);
-  const written = [...tensors].map(([key, m]) => ({ name: key, stored: m.stored, shape: m.shape, data: bytesOf(m) }));
+  const written = [...tensors].map(([key, m]) => ({
+    name: key,
+    stored: m.stored,
+    shape: m.shape,
+    data: bytesOf(m),
+  }));
   const files = new Map([
     ["adapter_config.json", utf8(JSON.stringify(config))],
     ["adapter_model.safetensors", await collect(writeSafetensors(written))],
@@ -213,7 +229,8 @@ test("edited adapters give what PEFT gives, or are refused", async () => {
     const found = await attempt(name, edits);
     if (found instanceof Error) {
       // A refusal where PEFT has nothing to say must be meant.
-      if (!error && !missing && !ignored && !edits.some(isUnsupported)) expect.fail(`${label}: ${found.message}`);
+      if (!error && !missing && !ignored && !edits.some(isUnsupported))
+        expect.fail(`${label}: ${found.message}`);
       continue;
     }
     expect(error, label).toBeUndefined();

@@ -71,6 +71,24 @@ describe("the config", () => {
       /c: rank_pattern: expected q_proj to be a number, found "x"/,
     ],
     ["a pattern that is none", { alpha_pattern: { "(": 1 } }, /alpha_pattern: Invalid regular expression/],
+    ["no scale", { lora_alpha: null }, /lora_alpha null is not supported; expected a number/],
+    ["an unknown initialisation", { init_lora_weights: "twist" }, /init_lora_weights "twist"/],
+    ["a variant with its defaults", { kasa_config: {} }, /kasa_config \{\} is not supported/],
+    ["an empty list of trained tokens", { trainable_token_indices: [] }, /trainable_token_indices \[\]/],
+    ["activated LoRA", { alora_invocation_tokens: [5] }, /alora_invocation_tokens \[5\] is not supported/],
+    ["a number that is not known", { twist: 0 }, /twist 0 is not supported/],
+    ["a nameless module", { modules_to_save: [""] }, /modules_to_save has an empty name/],
+    [
+      "layers of a pattern",
+      { target_modules: ".*q_proj", layers_to_transform: [1] },
+      /layers_to_transform only with a list/,
+    ],
+    [
+      "layers by name",
+      { layers_to_transform: ["1"] },
+      /layers_to_transform to be whole numbers, found \["1"\]/,
+    ],
+    ["flags in a pattern", { target_modules: "(?i)q" }, /c: target_modules: Invalid regular expression/],
     ["modules by number", { modules_to_save: [1] }, /modules_to_save: expected a list of names/],
   ])("is refused: %s", (_, change, message) => {
     expect(() => read(change)).toThrow(CheckpointError);
@@ -80,6 +98,17 @@ describe("the config", () => {
   test("fields that say nothing are let through", () => {
     const empty = { use_dora: false, loftq_config: {}, target_parameters: null, layers_pattern: "layers" };
     expect(read({ ...empty, megatron_core: "megatron.core" }).of(Q).rank).toBe(4);
+    const future = { from_the_future: null, and_this: false, or_that: [], kasa_config: null };
+    const training = { loftq_config: { loftq_bits: 4 }, eva_config: { rho: 2 }, init_lora_weights: "eva" };
+    expect(read({ ...future, ...training, fan_in_fan_out: true, lora_dropout: 0.5 }).of(Q).rank).toBe(4);
+    for (const init of [true, false, null, "gaussian", "orthogonal", "mica"]) {
+      expect(read({ init_lora_weights: init }).of(Q).rank).toBe(4);
+    }
+  });
+
+  test("a scale may be zero or negative", () => {
+    expect(read({ lora_alpha: -2 }).of(Q).scale).toBe(-0.5);
+    expect(read({ alpha_pattern: { q_proj: 0 } }).of(Q).scale).toBe(0);
   });
 });
 
@@ -349,6 +378,19 @@ describe("an adapter's folder as a model", () => {
     const expected = await c!.read();
     expect(await a!.read()).toEqual(expected);
     expect(await b!.read()).toEqual(expected);
+  });
+
+  test("asks the hub for the revision that the config names", async () => {
+    const requests: string[] = [];
+    const fetch = async (input: RequestInfo | URL) => {
+      requests.push(new URL(String(input)).pathname);
+      return Response.json({ error: "Repository not found" }, { status: 404 });
+    };
+    const named = nanoFiles();
+    named.delete("llm/assembly.json");
+    changeJson(named, "llm/adapter_config.json", { base_model_name_or_path: "org/base", revision: "v7" });
+    await expectRefusal(openCheckpoint(nanoFolder(named, "llm"), { fetch }), /org\/base: cannot be had/);
+    expect(requests).toEqual(["/api/models/org/base/revision/v7"]);
   });
 
   test("says so when there is none", async () => {

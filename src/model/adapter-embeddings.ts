@@ -1,4 +1,5 @@
 import type { AdapterConfig } from "./adapter-config.ts";
+import { inPlaceOf } from "./adapter-entry.ts";
 import type { CheckpointParts } from "./checkpoint.ts";
 import { isObject, type JsonObject } from "./config.ts";
 import { commonName, EMBEDDING, HEAD } from "./module-names.ts";
@@ -26,14 +27,16 @@ export interface AdapterEmbeddings {
 export async function embeddingsWith(
   parts: CheckpointParts,
   { tiesWeights, tiesSaved }: AdapterConfig,
-  { embedding: own, head: ownHead, saves, hasHeadUpdate }: AdapterEmbeddings,
+  { embedding: given, head: givenHead, saves, hasHeadUpdate }: AdapterEmbeddings,
   problems: string[],
 ): Promise<ReadonlyMap<string, TensorEntry>> {
   const nameOf = (common: string) => [...parts.entries.keys()].find((key) => commonName(key) === common);
   const name = nameOf(EMBEDDING);
-  if (name === undefined || !(own || ownHead || hasHeadUpdate)) return parts.entries;
+  if (name === undefined || !(given || givenHead || hasHeadUpdate)) return parts.entries;
   const headName = nameOf(HEAD) ?? headBeside(name);
   const base = parts.entries.get(name)!;
+  const own = given && inPlaceOf(base.dtype, given);
+  const ownHead = givenHead && inPlaceOf(base.dtype, givenHead);
   const baseHead = parts.entries.get(headName);
   const entries = new Map(parts.entries);
   if (parts.updates.has(headName) || !(await isTied(parts.config, base, baseHead))) {

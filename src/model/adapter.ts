@@ -1,6 +1,6 @@
 import { CheckpointError } from "../tensor/errors.ts";
 import { type AdapterConfig, readAdapterConfig } from "./adapter-config.ts";
-import { finite } from "./finite-entry.ts";
+import { finite } from "./adapter-entry.ts";
 import { type Folder, readJsonObject } from "./folder.ts";
 import type { TensorEntry } from "./tensor-entry.ts";
 import { type OpenFiles, openTensorFile } from "./tensor-files.ts";

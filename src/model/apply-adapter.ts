@@ -4,6 +4,7 @@ import { sameShape, showShape } from "../tensor/shape.ts";
 import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, type Adapter } from "./adapter.ts";
 import type { AdapterConfig } from "./adapter-config.ts";
 import { declaresTied, embeddingsWith } from "./adapter-embeddings.ts";
+import { inPlaceOf } from "./adapter-entry.ts";
 import type { CheckpointParts } from "./checkpoint.ts";
 import { commonName, EMBEDDING, HEAD, spellingOf } from "./module-names.ts";
 import { nearest } from "./nearest.ts";
@@ -67,11 +68,11 @@ export async function applyAdapter(parts: CheckpointParts, adapter: Adapter): Pr
     const name = nameOf(isShared ? EMBEDDING : common, key);
     if (name === undefined) continue;
     // An output matrix that the base does not have is the embedding.
-    const { shape } = parts.entries.get(name) ?? parts.entries.get(names.get(EMBEDDING)!)!;
+    const { shape, dtype } = parts.entries.get(name) ?? parts.entries.get(names.get(EMBEDDING)!)!;
     if (!sameShape(shape, entry.shape)) {
       problems.push(`${key} is ${showShape(entry.shape)} instead of ${showShape(shape)}`);
     } else if (!isFloat(entry.dtype)) problems.push(`${key}: expected floats, found ${entry.stored}`);
-    if (common !== EMBEDDING && common !== HEAD) entries.set(name, renamed(entry, name));
+    if (common !== EMBEDDING && common !== HEAD) entries.set(name, renamed(inPlaceOf(dtype, entry), name));
     updates.delete(name); // as a whole it stands for what adapters before it did
   }
   for (const [common, { module, a, b }] of pairs) {
@@ -162,7 +163,10 @@ function missing(
     const module = name.slice(0, at);
     const isBias = name.slice(at) === ".bias";
     if (config.saves(module)) problems.push(`${name} is missing, although modules_to_save has its module`);
-    else if (isBias && (config.biases === "all" || (config.biases === "lora_only" && config.targets(module)))) {
+    else if (
+      isBias &&
+      (config.biases === "all" || (config.biases === "lora_only" && config.targets(module)))
+    ) {
       problems.push(`${name} is missing, although bias is "${config.biases}"`);
     }
   }

@@ -106,7 +106,10 @@ export async function readLlamaWeights(
   const layers: LlamaLayer[] = [];
   // Tied models read the embedding as a matrix too, so both uses share the layout that suits the matrix product. An output
   // matrix of its own comes first.
-  const tied = c.tied && !w.has(`${head}.weight`) ? await w.linear(`${prefix}embed_tokens`, [c.vocab, c.width]) : undefined;
+  const tied =
+    c.tied && !w.has(`${head}.weight`)
+      ? await w.linear(`${prefix}embed_tokens`, [c.vocab, c.width])
+      : undefined;
   const embedding = tied?.weight ?? (await w.tensor(`${prefix}embed_tokens.weight`, [c.vocab, c.width]));
   for (let i = 0; i < c.layers; i++) layers.push(await readLayer(w, c, `${prefix}layers.${i}.`));
   return {

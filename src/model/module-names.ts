@@ -45,7 +45,9 @@ const SAVED_BY_5: Spelling = {
  */
 export function spellingOf(names: Iterable<string>): (common: string) => string | undefined {
   const all = [...names];
-  const isSaved = all.some((name) => /^model\.(language_model|vision_tower|multi_modal_projector)\./.test(name));
+  const isSaved = all.some((name) =>
+    /^model\.(language_model|vision_tower|multi_modal_projector)\./.test(name),
+  );
   const isPublished = all.some((name) => /^(language_model|vision_tower|multi_modal_projector)\./.test(name));
   const spelling = isSaved ? SAVED_BY_5 : isPublished ? PUBLISHED : BARE;
   return (common) => {

@@ -9,10 +9,10 @@ const SAME_ESCAPE = /[\^$\\.*+?()[\]{}|/bBdDsSwWfnrtv]/;
  */
 export function pythonRegex(source: string, where: string): RegExp {
   const quoted = JSON.stringify(source);
-  const translated = source.replace(/\\([\s\S])/g, (escape, character: string) => {
-    if (SAME_ESCAPE.test(character)) return escape;
+  const translated = source.replace(/\\([\s\S])/g, (whole, character: string) => {
+    if (SAME_ESCAPE.test(character)) return whole;
     if (/[A-Za-z0-9]/.test(character)) {
-      throw new CheckpointError(`${where}: ${escape} in the regular expression ${quoted} is not supported`);
+      throw new CheckpointError(`${where}: ${whole} in the regular expression ${quoted} is not supported`);
     }
     return character === "-" ? "\\x2d" : character; // Python lets any sign be escaped
   });

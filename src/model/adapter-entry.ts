@@ -1,6 +1,6 @@
-import type { DType } from "../tensor/dtype.ts";
+import { DTYPE_BYTES, type DType, decode, encode } from "../tensor/dtype.ts";
 import { CheckpointError } from "../tensor/errors.ts";
-import { renamed, type TensorEntry } from "./tensor-entry.ts";
+import { DEFAULT_CHUNK_BYTES, renamed, type TensorEntry } from "./tensor-entry.ts";
 
 /** The exponent's bits of the float dtypes: all of them are set in infinities and NaN, and in nothing else. */
 const EXPONENTS: Partial<Record<DType, number>> = { f32: 0x7f800000, f16: 0x7c00, bf16: 0x7f80 };
@@ -25,4 +25,22 @@ export function finite(entry: TensorEntry, what: string): TensorEntry {
     }
   }
   return { ...renamed(entry, entry.name), stream };
+}
+
+/**
+ * The tensor in place of a weight of `dtype`: as it is, or in f32 where the two differ, so that neither it nor what is merged
+ * into it is rounded to the adapter's dtype.
+ */
+export function inPlaceOf(dtype: DType, entry: TensorEntry): TensorEntry {
+  if (entry.dtype === dtype || entry.dtype === "f32") return entry;
+  const elementBytes = DTYPE_BYTES[entry.dtype];
+  async function* stream(
+    chunkBytes = DEFAULT_CHUNK_BYTES,
+  ): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
+    for await (const chunk of entry.stream((chunkBytes / 4) * elementBytes)) {
+      yield encode(decode(chunk, entry.dtype, chunk.length / elementBytes), "f32");
+    }
+  }
+  const byteLength = (entry.byteLength / elementBytes) * 4;
+  return { ...renamed(entry, entry.name), dtype: "f32", byteLength, stream };
 }

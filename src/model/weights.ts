@@ -185,7 +185,7 @@ class Load extends WeightsBase {
     const updates = await this.#updates(`${name}.weight`);
     const mergeNow = this.#merge && updates.length > 0;
     const whole = mergeNow ? this.#memory.enter(() => mergedAsStored(stored, updates)) : stored;
-    if (mergeNow) this.#sums.set(`${name}.weight`, this.#memory.enter(() => sum(whole)) as Tensor<"f32">);
+    if (mergeNow) this.#sums.set(`${name}.weight`, this.#memory.enter(() => sumOf(whole)));
     const weight = this.#preferred(whole);
     const offset = bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined;
     if (mergeNow) return new Linear(weight, offset);
@@ -246,6 +246,10 @@ class Load extends WeightsBase {
       this.#onProgress?.({ loadedBytes: this.#loadedBytes, totalBytes: this.#totalBytes });
     }
   }
+}
+
+function sumOf(weight: Tensor): Tensor<"f32"> {
+  return weight.device.scope(() => sum(weight)) as Tensor<"f32">;
 }
 
 /** The weight with its updates in it, in its own dtype, in place of all of them. */

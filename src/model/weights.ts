@@ -185,7 +185,11 @@ class Load extends WeightsBase {
     const updates = await this.#updates(`${name}.weight`);
     const mergeNow = this.#merge && updates.length > 0;
     const whole = mergeNow ? this.#memory.enter(() => mergedAsStored(stored, updates)) : stored;
-    if (mergeNow) this.#sums.set(`${name}.weight`, this.#memory.enter(() => sumOf(whole)));
+    if (mergeNow)
+      this.#sums.set(
+        `${name}.weight`,
+        this.#memory.enter(() => sumOf(whole)),
+      );
     const weight = this.#preferred(whole);
     const offset = bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined;
     if (mergeNow) return new Linear(weight, offset);

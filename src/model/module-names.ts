@@ -7,6 +7,20 @@ const SPELLINGS: readonly (readonly [prefix: RegExp, common: string])[] = [
   [/^model\./, "text."],
 ];
 
+const PUBLISHED: readonly (readonly [common: string, published: string])[] = [
+  ["text.", "language_model.model."],
+  ["head.", "language_model.lm_head."],
+  ["vision.", "vision_tower.vision_model."],
+  ["projector.", "multi_modal_projector."],
+];
+
+/** The name of a LLaVA's tensor in published checkpoints, which every version of transformers knows. */
+export function publishedName(tensor: string): string {
+  const common = commonName(tensor);
+  const [prefix, published] = PUBLISHED.find(([start]) => common.startsWith(start)) ?? [];
+  return prefix === undefined || common === tensor ? tensor : published + common.slice(prefix.length);
+}
+
 /**
  * One name for the same tensor under all names that it has: published, as saved by transformers 4.52 on, as saved by 5, and
  * for the language model inside of a LLaVA also its name in that language model alone.

@@ -17,10 +17,17 @@ export function ropeParameters(values: JsonObject): JsonObject {
     (section) => isObject(section) && Object.keys(section).length > 0,
   );
   const section = (said ?? {}) as JsonObject;
+  const type = section["rope_type"] ?? section["type"] ?? "default";
+  // A field of its own stands above what the parameters say.
+  const context =
+    values["original_max_position_embeddings"] ??
+    section["original_max_position_embeddings"] ??
+    values["max_position_embeddings"];
   const given = "rope_theta" in values ? values["rope_theta"] : 10000;
   return {
     ...section,
-    rope_type: section["rope_type"] ?? section["type"] ?? "default",
+    rope_type: type,
+    ...(type === "llama3" && context !== undefined && { original_max_position_embeddings: context }),
     rope_theta: "rope_theta" in section ? section["rope_theta"] : given,
   };
 }
@@ -53,8 +60,7 @@ export function readRope(values: JsonObject, context: number, where: string): Ro
       return { theta };
     case "linear":
       return { theta, scaling: { type, factor: r.number("factor") } };
-    case "llama3": {
-      const outer = new ConfigReader(values, where);
+    case "llama3":
       return {
         theta,
         scaling: {
@@ -62,13 +68,9 @@ export function readRope(values: JsonObject, context: number, where: string): Ro
           factor: r.number("factor"),
           lowFreqFactor: r.number("low_freq_factor"),
           highFreqFactor: r.number("high_freq_factor"),
-          // A field of its own stands above what the parameters say.
-          originalContext: outer.has("original_max_position_embeddings")
-            ? outer.count("original_max_position_embeddings")
-            : r.count("original_max_position_embeddings", context),
+          originalContext: r.count("original_max_position_embeddings", context),
         },
       };
-    }
     default:
       throw new CheckpointError(
         `${where}: RoPE scaling (rope_type) ${JSON.stringify(type)} is not supported; supported are default, linear, dynamic, llama3`,

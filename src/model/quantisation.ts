@@ -16,18 +16,19 @@ const SECTIONS = ["text_config", "vision_config"];
  * floats: `fp8`, `fbgemm_fp8`, `compressed-tensors` and `modelopt`.
  */
 export function readQuantisation(config: JsonObject, where: string): Quantisation | undefined {
+  let found: Quantisation | undefined;
   for (const section of ["", ...SECTIONS]) {
     const values = section ? config[section] : config;
     if (!isObject(values)) continue;
     for (const field of FIELDS) {
-      if (values[field] === undefined || values[field] === null) continue;
-      const path = `${where}: ${section && `${section}.`}${field}`;
       const given = values[field];
+      if (given === undefined || given === null) continue;
+      const path = `${where}: ${section && `${section}.`}${field}`;
       if (!isObject(given)) throw new CheckpointError(`${path}: expected an object`);
-      return readMethod(given, field === "compression_config", path);
+      found = { ...readMethod(given, field === "compression_config", path), ...found };
     }
   }
-  return undefined;
+  return found;
 }
 
 /** {@link readQuantisation} for those who only list tensors: undefined for what is not supported. */

@@ -5,6 +5,7 @@ import { findChatTemplate } from "../model/chat-template.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
 import type { DecoderConfig } from "../model/decoder-config.ts";
 import { openCheckpoint } from "../model/open-checkpoint.ts";
+import { readQuantisation } from "../model/quantisation.ts";
 import { familyOf } from "../model/registry.ts";
 import { type SiteMap, siteInfo, siteMapOf, siteNames } from "../model/site-shapes.ts";
 import { createTokenizer, type Tokenizer } from "../model/tokenizer.ts";
@@ -209,6 +210,7 @@ async function architectureOf(
 ): Promise<ArchitectureReport> {
   const where = `${checkpoint.name}/config.json`;
   const family = familyOf(checkpoint.config!, where);
+  readQuantisation(checkpoint.config!, where);
   const config = family.readConfig(checkpoint.config!, where, {
     preprocessor:
       (await checkpoint.json("preprocessor_config.json")) ?? (await checkpoint.json("processor_config.json")),

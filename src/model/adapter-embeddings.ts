@@ -3,6 +3,7 @@ import { inPlaceOf } from "./adapter-entry.ts";
 import type { CheckpointParts } from "./checkpoint.ts";
 import { isObject, type JsonObject } from "./config.ts";
 import { commonName, EMBEDDING, HEAD } from "./module-names.ts";
+import { sameTensor } from "./same-tensor.ts";
 import { renamed, type TensorEntry } from "./tensor-entry.ts";
 
 /** An adapter's tensors for the two matrices that a model may tie, if it has any. */
@@ -69,7 +70,7 @@ export async function embeddingsWith(
 /** Whether a config says that the output matrix is the embedding. */
 export function declaresTied(config: JsonObject | undefined): boolean {
   const text = isObject(config?.["text_config"]) ? config["text_config"] : undefined;
-  return (text?.["tie_word_embeddings"] ?? config?.["tie_word_embeddings"]) === true;
+  return [config, text].some((json) => json?.["tie_word_embeddings"] === true);
 }
 
 function headBeside(embedding: string): string {
@@ -82,19 +83,5 @@ async function isTied(
   embedding: TensorEntry,
   head: TensorEntry | undefined,
 ): Promise<boolean> {
-  return declaresTied(config) && (!head || (await isSame(embedding, head)));
-}
-
-async function isSame(a: TensorEntry, b: TensorEntry): Promise<boolean> {
-  if (a.dtype !== b.dtype || a.byteLength !== b.byteLength) return false;
-  const others = b.stream();
-  try {
-    for await (const chunk of a.stream()) {
-      const { value } = await others.next();
-      if (value?.length !== chunk.length || chunk.some((byte, i) => byte !== value[i])) return false;
-    }
-    return true;
-  } finally {
-    await others.return();
-  }
+  return declaresTied(config) && (!head || (await sameTensor(embedding, head)));
 }

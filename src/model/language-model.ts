@@ -15,8 +15,10 @@ import type { DecoderConfig } from "./decoder-config.ts";
 import type { Family } from "./family.ts";
 import type { Folder } from "./folder.ts";
 import type { Network } from "./network.ts";
+import { requireNeutral } from "./neutral-fields.ts";
 import { type CheckpointOptions, openCheckpoint } from "./open-checkpoint.ts";
 import type { Prompt } from "./prompt.ts";
+import { readQuantisation } from "./quantisation.ts";
 import { familyOf } from "./registry.ts";
 import { type SiteMap, siteMapOf } from "./site-shapes.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
@@ -69,6 +71,8 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
 
   const where = `${name}/config.json`;
   const family = familyOf(config, where);
+  readQuantisation(config, where);
+  requireNeutral(config, where, ["transformers_weights"]);
   const tokenizerConfig = await checkpoint.json("tokenizer_config.json");
   const tokenizer = createTokenizer(await checkpoint.json("tokenizer.json"), tokenizerConfig ?? undefined);
   const processorConfig = await checkpoint.json("processor_config.json");

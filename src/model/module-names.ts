@@ -50,10 +50,18 @@ export function spellingOf(names: Iterable<string>): (common: string) => string 
   );
   const isPublished = all.some((name) => /^(language_model|vision_tower|multi_modal_projector)\./.test(name));
   const spelling = isSaved ? SAVED_BY_5 : isPublished ? PUBLISHED : BARE;
-  return (common) => {
-    const [, part, rest] = /^(text|head|vision|projector)\.(.*)$/.exec(common) ?? [];
-    if (part === undefined) return common;
-    const prefix = spelling[part as keyof Spelling];
-    return prefix === undefined ? undefined : prefix + rest;
-  };
+  return (common) => spelt(common, spelling);
+}
+
+function spelt(common: string, spelling: Spelling): string | undefined {
+  const [, part, rest] = /^(text|head|vision|projector)\.(.*)$/.exec(common) ?? [];
+  if (part === undefined) return common;
+  const prefix = spelling[part as keyof Spelling];
+  return prefix === undefined ? undefined : prefix + rest;
+}
+
+/** The name of a LLaVA's tensor in published checkpoints, which every version of transformers knows. */
+export function publishedName(tensor: string): string {
+  const common = commonName(tensor);
+  return common === tensor ? tensor : spelt(common, PUBLISHED)!;
 }

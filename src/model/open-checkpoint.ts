@@ -16,7 +16,9 @@ import {
   subfolder,
   urlFolder,
 } from "./folder.ts";
+import { dequantised } from "./fp8.ts";
 import { GgufFile } from "./gguf.ts";
+import { quantisationOrNone } from "./quantisation.ts";
 import { respeltTokens } from "./respelt-tokens.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 import { urlSource } from "./sources.ts";
@@ -142,7 +144,8 @@ async function openFolder(
       `${folder.name}: a base was given, but this is a whole model, with neither ${ASSEMBLY} nor ${ADAPTER_CONFIG}`,
     );
   }
-  const entries = await requireTensors(folder, opened);
+  const stored = await requireTensors(folder, opened);
+  const entries = dequantised(stored, config, quantisationOrNone(config));
   return { name: folder.name, config, folder, entries, ...NOTHING_ON_TOP };
 }
 

@@ -2,6 +2,7 @@ import { cast } from "../kernels/copy.ts";
 import { toPreferredLayout } from "../kernels/linear.ts";
 import { sum } from "../kernels/reduce.ts";
 import type { Device } from "../tensor/device.ts";
+import { isFloat } from "../tensor/dtype.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import type { Scope } from "../tensor/scope.ts";
 import { type Shape, sameShape, showShape } from "../tensor/shape.ts";
@@ -9,10 +10,14 @@ import type { Tensor } from "../tensor/tensor.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { Linear } from "./linear.ts";
 import { type LowRankUpdate, merged } from "./low-rank.ts";
-import { padded, type TensorEntry } from "./tensor-entry.ts";
+import { comparedWith } from "./same-tensor.ts";
+import { adviceFor, strayTensors } from "./stray-tensors.ts";
+import { padded, readTensor, type TensorEntry } from "./tensor-entry.ts";
 
 /** Bytes handed to the driver before waiting for it; bounds the host memory that loading takes. */
 const MAX_IN_FLIGHT_BYTES = 32 * 2 ** 20;
+/** Problems that a message spells out. */
+const MAX_LISTED = 8;
 
 export interface LoadProgress {
   loadedBytes: number;
@@ -29,6 +34,17 @@ export interface Weights {
   reshape(tensor: Tensor, shape: Shape): Tensor;
   /** `<name>.weight` [out, in] and, if asked for, `<name>.bias` [out]. */
   linear(name: string, shape: readonly [out: number, width: number], bias?: boolean): Promise<Linear>;
+  /**
+   * Embedding and output matrix [vocab, width] of a config that ties them. As in transformers 5 one that is missing is the
+   * other, and where the file has both and they differ, they are not tied.
+   */
+  tied(
+    embedding: string,
+    head: string,
+    shape: readonly [vocab: number, width: number],
+  ): Promise<{ embedding: Tensor; unembedding: Linear }>;
+  /** Modules that the file may have and this model has no use for; others inside of what it reads are refused. */
+  skip(...modules: string[]): void;
 }
 
 export interface WeightOptions {
@@ -49,7 +65,7 @@ export async function checkWeights(
 ): Promise<{ bytes: number }> {
   const check = new Check(checkpoint, device);
   await build(check);
-  check.finish();
+  await check.finish();
   return { bytes: check.bytes };
 }
 
@@ -57,7 +73,9 @@ export async function checkWeights(
  * Loads a model's weights, dtype as stored, with bounded host memory. `build` is called twice: first to find out whether
  * everything that it asks for is there in the right shape, before any byte of a tensor is read, then to load.
  *
- * The tensors live in `memory`, which the caller disposes of. Throws one CheckpointError that lists all missing tensors (with the nearest present names) and wrong shapes.
+ * The tensors live in `memory`, which the caller disposes of. Throws one CheckpointError that lists all missing tensors (with
+ * the nearest present names), wrong shapes and dtypes, or tensors of the file that would change the model but have no place in
+ * it.
  */
 export async function loadWeights<T>(
   checkpoint: Checkpoint,
@@ -97,12 +115,17 @@ abstract class WeightsBase implements Weights {
   abstract tensor(name: string, shape: Shape): Promise<Tensor>;
   abstract reshape(tensor: Tensor, shape: Shape): Tensor;
   abstract linear(name: string, shape: readonly [number, number], bias?: boolean): Promise<Linear>;
+  abstract tied(...args: Parameters<Weights["tied"]>): ReturnType<Weights["tied"]>;
+  abstract skip(...modules: string[]): void;
 }
 
 class Check extends WeightsBase {
   readonly #names = new Set<string>();
   readonly #linear = new Set<string>();
-  readonly #wrongShapes: string[] = [];
+  /** Asked for where they are there. */
+  readonly #optional = new Set<string>();
+  readonly #skipped: string[] = [];
+  readonly #misfits: string[] = [];
   bytes = 0;
 
   async tensor(name: string, shape: Shape): Promise<Tensor> {
@@ -110,8 +133,11 @@ class Check extends WeightsBase {
     if (this.has(name)) {
       const entry = this.checkpoint.entry(name);
       this.bytes += entry.byteLength;
+      if (entry.problem) throw new CheckpointError(entry.problem);
       if (!sameShape(entry.shape, shape)) {
-        this.#wrongShapes.push(`${name} is ${showShape(entry.shape)} instead of ${showShape(shape)}`);
+        this.#misfits.push(`${name} is ${showShape(entry.shape)} instead of ${showShape(shape)}`);
+      } else if (!isFloat(entry.dtype)) {
+        this.#misfits.push(`${name} is ${entry.stored} instead of floats`);
       }
     }
     return PLACEHOLDER;
@@ -130,19 +156,59 @@ class Check extends WeightsBase {
     return new Linear(PLACEHOLDER);
   }
 
-  finish(): void {
+  async tied(embedding: string, head: string, shape: readonly [number, number]) {
+    const [first, second] = this.has(`${embedding}.weight`) ? [embedding, head] : [head, embedding];
+    const unembedding = await this.linear(this.has(`${first}.weight`) ? first : embedding, shape);
+    const { bytes } = this; // what a second one has is found out as it loads
+    if (this.has(`${second}.weight`)) await this.linear(second, shape);
+    this.bytes = bytes;
+    for (const name of [embedding, head]) this.#optional.add(`${name}.weight`);
+    return { embedding: PLACEHOLDER, unembedding };
+  }
+
+  skip(...modules: string[]): void {
+    this.#skipped.push(...modules);
+  }
+
+  async finish(): Promise<void> {
     this.checkpoint.require(this.#names);
     const unused = this.checkpoint.updated.find((weight) => !this.#linear.has(weight));
     if (unused !== undefined) {
       const { adapter } = this.checkpoint.updatesOf(unused)[0]!;
       throw new CheckpointError(`${adapter} changes ${unused}, which is no linear layer of this model`);
     }
-    if (this.#wrongShapes.length > 0) {
+    if (this.#misfits.length > 0) {
       throw new CheckpointError(
-        `${this.checkpoint.name}: the config does not fit the tensors: ${this.#wrongShapes.slice(0, 8).join("; ")}`,
+        `${this.checkpoint.name}: the config does not fit the tensors: ${listed(this.#misfits)}`,
       );
     }
+    await this.#refuseStrays();
   }
+
+  async #refuseStrays(): Promise<void> {
+    const asked = new Set([...this.#names, ...this.#optional]);
+    const strays: string[] = [];
+    for (const name of strayTensors(this.checkpoint.names, asked, this.#skipped)) {
+      if (!(name.endsWith(".bias") && (await isZero(this.checkpoint.entry(name))))) strays.push(name);
+    }
+    if (strays.length === 0) return;
+    const advice = [...new Set(strays.map(adviceFor))].join("; ");
+    throw new CheckpointError(
+      `${this.checkpoint.name}: expected nothing beside what the model reads, found ${listed(strays)} (${advice}): ` +
+        "without it the model would be another",
+    );
+  }
+}
+
+/** Whether a bias adds nothing. */
+async function isZero(entry: TensorEntry): Promise<boolean> {
+  if (entry.problem || entry.shape.length !== 1) return false;
+  return (await readTensor(entry)).every((byte) => byte === 0);
+}
+
+function listed(problems: readonly string[]): string {
+  const more = problems.length - MAX_LISTED;
+  return problems.slice(0, MAX_LISTED).join("; ") + (more > 0 ? `; and ${more} more` : "");
 }
 
 /** Stands for a tensor while names and shapes are checked; a builder only passes it on. */
@@ -150,7 +216,7 @@ const PLACEHOLDER = Object.freeze({}) as Tensor;
 
 class Load extends WeightsBase {
   readonly #memory: Scope;
-  readonly #totalBytes: number;
+  #totalBytes: number;
   readonly #merge: boolean;
   readonly #onProgress: WeightOptions["onProgress"];
   /** Sums of merged weights, by name: not finite where an element is not. */
@@ -180,8 +246,34 @@ class Load extends WeightsBase {
     return this.#memory.enter(() => tensor.reshape(shape));
   }
 
+  skip(): void {}
+
   async linear(name: string, shape: readonly [number, number], bias = false): Promise<Linear> {
-    const stored = await this.tensor(`${name}.weight`, shape);
+    return this.#linear(name, shape, await this.tensor(`${name}.weight`, shape), bias);
+  }
+
+  async tied(embedding: string, head: string, shape: readonly [number, number]) {
+    const [first, second] = this.has(`${embedding}.weight`) ? [embedding, head] : [head, embedding];
+    // A tied model reads the embedding as a matrix too, so both uses share the layout that suits the matrix product.
+    const both = (unembedding: Linear) => ({ embedding: unembedding.weight, unembedding });
+    if (!this.has(`${second}.weight`)) return both(await this.linear(first, shape));
+    const other = this.checkpoint.entry(`${head}.weight`);
+    const compared = comparedWith(this.checkpoint.entry(`${embedding}.weight`), other);
+    const stored = await this.#upload(compared.entry, shape);
+    if (compared.same() && this.checkpoint.updatesOf(other.name).length === 0) {
+      return both(await this.#linear(embedding, shape, stored, false));
+    }
+    this.#totalBytes += other.byteLength;
+    return { embedding: stored, unembedding: await this.linear(head, shape) };
+  }
+
+  /** The linear layer whose weight, as stored, is this one. */
+  async #linear(
+    name: string,
+    shape: readonly [number, number],
+    stored: Tensor,
+    bias: boolean,
+  ): Promise<Linear> {
     const updates = await this.#updates(`${name}.weight`);
     const mergeNow = this.#merge && updates.length > 0;
     const whole = mergeNow ? this.#memory.enter(() => mergedAsStored(stored, updates)) : stored;

@@ -14,11 +14,11 @@ const PUBLISHED: readonly (readonly [common: string, published: string])[] = [
   ["projector.", "multi_modal_projector."],
 ];
 
-/** The name of a LLaVA's tensor in published checkpoints, which every version of transformers knows. */
+/** The name of a LLaVA's tensor, by any name or by {@link commonName}, in published checkpoints, which every version of transformers knows. */
 export function publishedName(tensor: string): string {
   const common = commonName(tensor);
   const [prefix, published] = PUBLISHED.find(([start]) => common.startsWith(start)) ?? [];
-  return prefix === undefined || common === tensor ? tensor : published + common.slice(prefix.length);
+  return prefix === undefined ? tensor : published + common.slice(prefix.length);
 }
 
 /**

@@ -272,6 +272,24 @@ describe("exported for transformers 4.46 and 5", () => {
     expect(await logitsOf(written)).toEqual(await logitsOf(files));
   });
 
+  test("a tied model whose one matrix is called the head has it as the embedding there", async () => {
+    for (const [fixture, tie] of [
+      ["llama-gqa-tied", {}],
+      ["llava", { tie_word_embeddings: true }],
+    ] as const) {
+      const files = fixtureFiles(fixture);
+      const tensors = await tensorsOf(files);
+      const embedding = [...tensors.keys()].find((name) => name.endsWith("embed_tokens.weight"))!;
+      const head = fixture === "llava" ? "language_model.lm_head.weight" : "lm_head.weight";
+      const bare = [...tensors.values()].filter(({ name }) => name !== embedding && name !== head);
+      const moved = await withTensors(files, [...bare, { ...tensors.get(embedding)!, name: head }], tie);
+      const written = await exported(moved);
+      const names = [...(await tensorsOf(written)).keys()];
+      expect([names.includes(embedding), names.includes(head)]).toEqual([true, false]);
+      expect(await logitsOf(written)).toEqual(await logitsOf(moved));
+    }
+  });
+
   test("processor and chat template where 4.46 looks for them, special tokens as it has them", async () => {
     const files = fixtureFiles("llava");
     const preprocessor = JSON.parse(text(files, "preprocessor_config.json"));

@@ -70,8 +70,18 @@ describe("8-bit floats with scales", () => {
     expectClose(await logitsOf(files), golden.logits, { atol: 1e-4, rtol: 1e-4 });
   });
 
-  test.each<[method: string, quantization: Record<string, unknown>]>([
-    ["fp8", { quant_method: "fp8", activation_scheme: "static", ignored_layers: ["lm_head"] }],
+  /** Scales of a tensor or a row alone, which need no block size. */
+  const unblocked: Tensors = new Map();
+  beforeAll(() => {
+    for (const { name, shape } of tensors.values()) {
+      if (!/(o|gate|up|down)_proj\.weight_scale_inv$/.test(name)) continue;
+      const one = Float32Array.of(2 ** -shape[0]!);
+      for (const [key, value] of tensor(asWeightScale(name), "F32", [1], one)) unblocked.set(key, value);
+    }
+  });
+  const FP8 = { quantization_config: { quant_method: "fp8", weight_block_size: null } };
+
+  test.each<[method: string, config: Record<string, unknown>]>([
     ["fbgemm_fp8", { quant_method: "fbgemm_fp8", activation_scale_ub: 1200 }],
     ["modelopt", { quant_method: "modelopt", quant_algo: "FP8", kv_cache_scheme: { num_bits: 8 } }],
     [
@@ -80,23 +90,46 @@ describe("8-bit floats with scales", () => {
         quant_method: "compressed-tensors",
         format: "float-quantized",
         config_groups: {
-          group_0: { targets: ["Linear"], weights: { num_bits: 8, type: "float", symmetric: true } },
+          group_0: {
+            targets: ["Linear"],
+            weights: { num_bits: 8, type: "float", symmetric: true, group_size: null, block_structure: null },
+          },
         },
       },
     ],
   ])("of %s, whose scales of activations change nothing", async (_, quantization) => {
     const activations: Tensors = new Map([
+      ...unblocked,
       ...scalar(`${Q}.input_scale`),
       ...scalar("model.layers.0.self_attn.k_scale"),
       ...scalar(`${UP}.input_scale_ub`),
     ]);
     const other = await changed(asWeightScale, { quantization_config: quantization }, activations);
+    expect(await logitsOf(other)).toEqual(await logitsOf(await changed(asWeightScale, FP8, unblocked)));
+  });
+
+  test("of compressed-tensors in blocks", async () => {
+    const group = { weights: { num_bits: 8, type: "float", block_structure: "16x24" } };
+    const config = { quant_method: "compressed-tensors", config_groups: { group } };
+    const other = await changed(asWeightScale, { quantization_config: config });
     expect(await logitsOf(other)).toEqual(await logitsOf(files));
   });
 
-  test("without a word of it in the config", async () => {
-    const other = await changed(asWeightScale, { quantization_config: undefined });
-    expect(await logitsOf(other)).toEqual(await logitsOf(files));
+  test("without a word of it in the config, unless they are of blocks", async () => {
+    const silent = { quantization_config: undefined };
+    expect(await logitsOf(await changed(asWeightScale, silent, unblocked))).toEqual(
+      await logitsOf(await changed(asWeightScale, FP8, unblocked)),
+    );
+    await expectRefusal(
+      await changed(same, silent),
+      /does not fit .* and the config gives no weight_block_size/,
+    );
+    await expectRefusal(
+      await changed(same, FP8),
+      /does not fit .* and the config gives no weight_block_size/,
+    );
+    const usual = { quantization_config: { quant_method: "fp8" } };
+    await expectRefusal(await changed(same, usual), /does not fit .* in blocks of 128 × 128/);
   });
 
   /** What is stored as UP's weight [96, 48]: F8_E4M3, a scale for each 16 × 24. */

@@ -1,5 +1,4 @@
 import type { ActivationKind } from "../kernels/activation.ts";
-
 import { CheckpointError } from "../tensor/errors.ts";
 import { activationKind } from "./activation-kind.ts";
 import { ConfigReader, type JsonObject } from "./config.ts";

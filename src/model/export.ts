@@ -39,6 +39,10 @@ export interface ExportOptions {
   onProgress?: (progress: { writtenBytes: number; totalBytes: number }) => void;
 }
 
+/** By {@link commonName}. */
+const EMBEDDING = "text.embed_tokens.weight";
+const HEAD = "head.weight";
+
 /** Files that go along as they are. */
 const COPIED = [
   ...["tokenizer.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"],
@@ -48,8 +52,8 @@ const COPIED = [
 /**
  * Writes a model as one complete Hugging Face folder, which transformers 4.46 and 5 read alike: adapters merged (in f32, then
  * rounded once to the dtype written), the parts of an assembled model put together, tokens respelt, tensors under the names
- * of published checkpoints. Tensors that are neither needed nor read are left out. Weights are [out, in], as checkpoints have them. One tensor at
- * a time is in memory. config.json comes last, so a folder that has it is complete.
+ * of published checkpoints. Unneeded tensors of a dtype that is not read are left out. Weights are [out, in], as checkpoints
+ * have them. One tensor at a time is in memory. config.json comes last, so a folder that has it is complete.
  *
  * Throws CheckpointError for what `loadModel` would not load, and for a weight beyond the dtype's range.
  */
@@ -65,9 +69,16 @@ export async function exportModel(
   const entries = checkpoint.entries.filter((entry) => entry.problem === undefined);
   const totalBytes = entries.reduce((sum, entry) => sum + entry.byteLength, 0);
   let readBytes = 0;
+  const hasEmbedding = entries.some((entry) => commonName(entry.name) === EMBEDDING);
+  const nameOf = ({ name }: TensorEntry) => {
+    // Where a tied model has its one matrix as the head, 4.46 would not find it.
+    const moved = decoder.tied && !hasEmbedding && commonName(name) === HEAD;
+    if (!decoder.vision) return moved ? "model.embed_tokens.weight" : name;
+    return publishedName(moved ? EMBEDDING : name);
+  };
   const tensors = entries.map((entry) => {
     const { shape } = entry;
-    const name = decoder.vision ? publishedName(entry.name) : entry.name;
+    const name = nameOf(entry);
     const as = dtype && isFloat(entry.dtype) ? dtype : entry.dtype;
     const stored = as === "i32" || as === "u32" ? as.toUpperCase() : EXPORT_DTYPES[as].stored;
     const data = async function* () {

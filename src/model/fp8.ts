@@ -4,14 +4,13 @@ import { type Shape, showShape, sizeOf } from "../tensor/shape.ts";
 import { isObject, type JsonObject } from "./config.ts";
 import { floatBytes } from "./float-chunks.ts";
 import type { Quantisation } from "./quantisation.ts";
+import { F8_VALUES } from "./stored-dtype.ts";
 import { DEFAULT_CHUNK_BYTES, readTensor, type TensorEntry } from "./tensor-entry.ts";
 
 /** By what it is called beside a weight, both are factors: `W = weight · scale`. */
 const SCALES = ["weight_scale", "weight_scale_inv"];
 /** What only activations and caches would be quantised by: `input_scale`, `k_scale` … */
 const ACTIVATION_SCALE = /\.(input_scale|input_scale_ub|activation_scale|output_scale|[qkv]_scale)$/;
-
-const isFp8 = (entry: TensorEntry) => entry.stored === "F8_E4M3" || entry.stored === "F8_E5M2";
 
 /**
  * The tensors with each 8-bit float weight and the scale beside it as one, dequantised: `weight · scale` in f32, rounded to
@@ -29,7 +28,7 @@ export function dequantised(
   const out = new Map(entries);
   let found = false;
   for (const [name, weight] of entries) {
-    if (!isFp8(weight) || !name.endsWith(".weight")) continue;
+    if (!F8_VALUES.has(weight.stored) || !name.endsWith(".weight")) continue;
     const module = name.slice(0, -".weight".length);
     const scales = SCALES.filter((scale) => entries.has(`${module}.${scale}`));
     if (scales.length === 0) {
@@ -72,7 +71,7 @@ function withScale(
       (grid
         ? undefined
         : `${scale.name} ${showShape(scale.shape)} does not fit ${name} ${showShape(shape)}` +
-          (block ? ` in blocks of ${block.join(" × ")}` : "")));
+          (block ? ` in blocks of ${block.join(" × ")}` : ", and the config gives no weight_block_size")));
   return {
     name,
     shape,
@@ -85,14 +84,10 @@ function withScale(
       if (problem || !grid) throw new CheckpointError(problem ?? name);
       const bytes = await readTensor(scale);
       const scales = decode(bytes, scale.dtype, sizeOf(scale.shape));
-      // Weights arrive as f16, which holds each of their values.
       let at = 0;
-      for await (const chunk of weight.stream((chunkBytes * 2) / DTYPE_BYTES[dtype])) {
-        const values = decode(chunk, weight.dtype, chunk.length / DTYPE_BYTES[weight.dtype]) as Float32Array;
-        scaleInPlace(values, at, shape.at(-1) ?? 1, scales, grid);
-        yield dtype === "f32"
-          ? new Uint8Array(values.buffer as ArrayBuffer)
-          : floatBytes(values, dtype, name);
+      for await (const chunk of weight.raw!(4 * Math.max(1, Math.floor(chunkBytes / 16)))) {
+        const values = scaled(chunk, F8_VALUES.get(stored)!, at, shape.at(-1) ?? 1, scales, grid);
+        yield dtype === "f32" ? new Uint8Array(values.buffer) : floatBytes(values, dtype, name);
         at += values.length;
       }
     },
@@ -115,28 +110,28 @@ function gridOf(weight: Shape, scale: Shape, block: Quantisation["block"]): Grid
   const [down, across = 1] = scale;
   if (scale.length > 2 || down === undefined) return undefined;
   if (down === rows && across === 1) return { rows: 1, columns, width: 1 };
-  if (scale.length !== 2) return undefined;
-  if (block) {
-    const fits = Math.ceil(rows / block[0]) === down && Math.ceil(columns / block[1]) === across;
-    return fits ? { rows: block[0], columns: block[1], width: across } : undefined;
-  }
-  if (rows % down || columns % across) return undefined;
-  return { rows: rows / down, columns: columns / across, width: across };
+  // Without a word of their size the last blocks of a row could be short ones, or all of another length.
+  if (scale.length !== 2 || !block) return undefined;
+  const fits = Math.ceil(rows / block[0]) === down && Math.ceil(columns / block[1]) === across;
+  return fits ? { rows: block[0], columns: block[1], width: across } : undefined;
 }
 
-/** Multiplies elements `first`, `first + 1`, … of a matrix with so many columns by their scales, each product in f32. */
-function scaleInPlace(
-  values: Float32Array,
+/** Elements `first`, `first + 1`, … of a matrix with so many columns, each times its scale, in f32. */
+function scaled(
+  bytes: Uint8Array,
+  byByte: Float32Array,
   first: number,
   columns: number,
   scales: ArrayLike<number>,
   grid: Grid,
-): void {
-  for (let i = 0; i < values.length; ) {
+): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(bytes.length);
+  for (let i = 0; i < out.length; ) {
     const row = Math.floor((first + i) / columns);
     const column = (first + i) % columns;
-    const factor = scales[Math.floor(row / grid.rows) * grid.width + Math.floor(column / grid.columns)]!;
-    const end = Math.min(i + columns - column, i + grid.columns - (column % grid.columns), values.length);
-    for (; i < end; i++) values[i]! *= factor;
+    const scale = scales[Math.floor(row / grid.rows) * grid.width + Math.floor(column / grid.columns)]!;
+    const end = Math.min(i + columns - column, i + grid.columns - (column % grid.columns), out.length);
+    for (; i < end; i++) out[i] = byByte[bytes[i]!]! * scale;
   }
+  return out;
 }

@@ -45,12 +45,12 @@ function readMethod(given: JsonObject, isCompression: boolean, where: string): Q
   const method =
     given["quant_method"] ?? (bits ? "bitsandbytes" : isCompression ? "compressed-tensors" : undefined);
   switch (bits ? "bitsandbytes" : method) {
-    case "fp8":
-    case "fbgemm_fp8": {
+    case "fbgemm_fp8":
+      return {};
+    case "fp8": {
       const block = given["weight_block_size"];
-      return block === undefined || block === null
-        ? {}
-        : { block: blockOf(block, `${where}.weight_block_size`) };
+      if (block === undefined) return { block: [128, 128] };
+      return block === null ? {} : { block: blockOf(block, `${where}.weight_block_size`) };
     }
     case "compressed-tensors":
       return readCompressedTensors(given, where);
@@ -82,6 +82,7 @@ function readCompressedTensors(given: JsonObject, where: string): Quantisation {
       throw unsupported(where, `compressed-tensors ${name} (${bits} bits, ${type}${symmetric})`);
     }
     const structure = weights.value("block_structure");
+    if (weights.has("group_size")) block = [1, weights.count("group_size")];
     if (structure !== undefined)
       block = blockOf(structure, `${where}.config_groups.${name}.weights.block_structure`);
   }

@@ -1,4 +1,4 @@
-import { type DType, f16Bits } from "../tensor/dtype.ts";
+import { type DType, f16Bits, f16Value } from "../tensor/dtype.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
@@ -68,6 +68,12 @@ const E4M3_AS_F16 = Uint16Array.from({ length: 256 }, (_, bits) => {
   if (exponent === 15 && fraction === 7) return f16Bits(Number.NaN);
   return f16Bits(sign * (exponent === 0 ? fraction / 8 : 1 + fraction / 8) * 2 ** ((exponent || 1) - 7));
 });
+
+/** What the bytes of 8-bit floats with a fraction stand for. */
+export const F8_VALUES: ReadonlyMap<string, Float32Array> = new Map([
+  ["F8_E4M3", Float32Array.from(E4M3_AS_F16, f16Value)],
+  ["F8_E5M2", Float32Array.from({ length: 256 }, (_, byte) => f16Value(byte << 8))],
+]);
 
 interface StoredArray {
   readonly BYTES_PER_ELEMENT: number;

@@ -173,10 +173,7 @@ class Check extends WeightsBase {
   async finish(): Promise<void> {
     this.checkpoint.require(this.#names);
     const unused = this.checkpoint.updated.find((weight) => !this.#linear.has(weight));
-    if (unused !== undefined) {
-      const { adapter } = this.checkpoint.updatesOf(unused)[0]!;
-      throw new CheckpointError(`${adapter} changes ${unused}, which is no linear layer of this model`);
-    }
+    if (unused !== undefined) throw noLinearLayer(this.checkpoint, unused);
     if (this.#misfits.length > 0) {
       throw new CheckpointError(
         `${this.checkpoint.name}: the config does not fit the tensors: ${listed(this.#misfits)}`,
@@ -198,6 +195,11 @@ class Check extends WeightsBase {
         "without it the model would be another",
     );
   }
+}
+
+function noLinearLayer(checkpoint: Checkpoint, weight: string): CheckpointError {
+  const { adapter } = checkpoint.updatesOf(weight)[0]!;
+  return new CheckpointError(`${adapter} changes ${weight}, which is no linear layer of this model`);
 }
 
 /** Whether a bias adds nothing. */
@@ -262,6 +264,9 @@ class Load extends WeightsBase {
     const stored = await this.#upload(compared.entry, shape);
     if (compared.same() && this.checkpoint.updatesOf(other.name).length === 0) {
       return both(await this.#linear(embedding, shape, stored, false));
+    }
+    if (this.checkpoint.updatesOf(`${embedding}.weight`).length > 0) {
+      throw noLinearLayer(this.checkpoint, `${embedding}.weight`);
     }
     this.#totalBytes += other.byteLength;
     return { embedding: stored, unembedding: await this.linear(head, shape) };

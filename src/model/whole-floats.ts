@@ -6,8 +6,9 @@ const MARK = "\u0001whole float ";
 const MARKED = new RegExp(`"${JSON.stringify(MARK).slice(1, -1).replace("\\", "\\\\")}([^"]*)"`, "g");
 
 /**
- * JSON in which floats without a fraction (`1.0`, `1e4`), Infinity and NaN are strings that {@link withWholeFloats} turns back. Python tells
- * them from integers, and transformers refuses a config that has one for the other; JavaScript cannot.
+ * JSON in which floats without a fraction (`1.0`, `1e4`), Infinity and NaN are strings that {@link withWholeFloats} turns
+ * back. Python tells such floats from integers, and transformers refuses a config that has one for the other; JavaScript
+ * cannot.
  */
 export function parseWholeFloats(text: string): JsonObject {
   const marked = text.replace(TOKENS, (token) => {

@@ -77,7 +77,8 @@ describe.each(["clip", "siglip"])("%s", (kind) => {
   });
 
   test("a text longer than the context is cut, the end token kept", () => {
-    const { context, eosTokenId } = model.config.text;
+    const { context } = model.config.text;
+    const eosTokenId = model.tokenizer.eosId;
     const prompt = model.prompt("many words ".repeat(50));
     expect(prompt.length).toBe(context);
     expect(prompt.ids.at(-1)).toBe(eosTokenId);

@@ -88,9 +88,9 @@ describe("header", () => {
     ["no dtype", entry('"shape":[2],"data_offsets":[0,8]'), 8, /lacks dtype/],
     [
       "unknown dtype",
-      entry('"dtype":"F4","shape":[2],"data_offsets":[0,1]'),
+      entry('"dtype":"F5","shape":[2],"data_offsets":[0,1]'),
       1,
-      /dtype F4; supported are F32/,
+      /dtype F5; supported are F32/,
     ],
     ["negative size", entry('"dtype":"F32","shape":[-2],"data_offsets":[0,8]'), 8, /whole number, found "-"/],
     ["fraction", entry('"dtype":"F32","shape":[2.0],"data_offsets":[0,8]'), 8, /whole number/],

@@ -6,6 +6,7 @@ import type { DecoderConfig } from "../model/decoder-config.ts";
 import { findChatTemplates } from "../model/find-chat-template.ts";
 import { openCheckpoint } from "../model/open-checkpoint.ts";
 import { processorJson } from "../model/processor-file.ts";
+import { readQuantisation } from "../model/quantisation.ts";
 import { familyOf } from "../model/registry.ts";
 import { type SiteMap, siteInfo, siteMapOf, siteNames } from "../model/site-shapes.ts";
 import { createTokenizer, type Tokenizer } from "../model/tokenizer.ts";
@@ -210,6 +211,7 @@ async function architectureOf(
 ): Promise<ArchitectureReport> {
   const where = `${checkpoint.name}/config.json`;
   const family = familyOf(checkpoint.config!, where);
+  readQuantisation(checkpoint.config!, where);
   const config = family.readConfig(checkpoint.config!, where, {
     preprocessor: await processorJson(checkpoint),
     tokenOf: (id) => ("problem" in tokenizer ? `<#${id}>` : tokenizer.tokenOf(id)),

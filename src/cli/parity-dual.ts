@@ -144,7 +144,7 @@ async function readTexts(
     }
   }
   const theirs = columns.map((own, t) => own.map((column) => ids.values[t * extent + column]!));
-  const ours = texts.map((text, t) => paddedTo(theirs[t]!.length, model.prompt(text).ids, padIdOf(model)));
+  const ours = texts.map((text, t) => paddedTo(theirs[t]!.length, model.prompt(text).ids, model));
   return {
     prompts: theirs.map((own) => promptFromIds(model.tokenizer, own)),
     columns,
@@ -153,18 +153,11 @@ async function readTexts(
   };
 }
 
-/** CLIP's tokenizer names its own padding, the end token. */
-function padIdOf({ config: { kind, text }, tokenizer }: PatchableDualEncoder): number {
-  const named = tokenizer.specialTokens["pad_token"];
-  const id = kind === "clip" && named !== undefined ? tokenizer.idOf(named) : undefined;
-  return id ?? text.padTokenId;
-}
-
 /** Ids with padding behind them, or with padding taken away, as far as that goes. */
-function paddedTo(length: number, ids: readonly number[], padId: number): number[] {
+function paddedTo(length: number, ids: readonly number[], model: PatchableDualEncoder): number[] {
   const padded = [...ids];
-  while (padded.length < length) padded.push(padId);
-  while (padded.length > length && padded.at(-1) === padId) padded.pop();
+  while (padded.length < length) padded.push(model.padId);
+  while (padded.length > length && padded.at(-1) === model.padId) padded.pop();
   return padded;
 }
 

@@ -1,3 +1,4 @@
+import { lfsPointerProblem } from "../platform/lfs-pointer.ts";
 import { ImageError } from "../tensor/errors.ts";
 import { decodeJpeg } from "./jpeg.ts";
 import { decodePng } from "./png.ts";
@@ -28,6 +29,8 @@ export async function decodeImage(bytes: Uint8Array, options: DecodeOptions = {}
   if (start[0] === 0xff && start[1] === 0xd8) return decodeJpeg(own, maxPixels);
   const letters = String.fromCharCode(...start);
   if (letters.startsWith("RIFF") && letters.endsWith("WEBP")) return decodeWebp(own, maxPixels);
+  const pointer = lfsPointerProblem(own);
+  if (pointer) throw new ImageError(`expected a PNG, JPEG or WebP picture: ${pointer}`);
   const found = start.length === 0 ? "no bytes" : `a file that begins with ${hex(start)}`;
   throw new ImageError(`expected a PNG, JPEG or WebP picture, found ${found}`);
 }

@@ -1,9 +1,11 @@
 import { platform } from "#platform";
 import type { Blob, Fetch } from "../platform/global-types.ts";
+import { lfsPointerProblem } from "../platform/lfs-pointer.ts";
 import type { ByteSource } from "../platform/platform.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import { isObject, type JsonObject } from "./config.ts";
 import { joinedReads } from "./joined-reads.ts";
+import { parsePythonJson } from "./python-json.ts";
 import { publicName } from "./remote-file.ts";
 import { retrying } from "./retry.ts";
 import { blobSource, memorySource } from "./sources.ts";
@@ -125,6 +127,8 @@ export async function readText(folder: Folder, path: string): Promise<string | u
       );
     }
     const bytes = await source.read(0, source.size);
+    const problem = lfsPointerProblem(bytes);
+    if (problem) throw new CheckpointError(`${source.name}: ${problem}`);
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;
@@ -134,12 +138,12 @@ export async function readText(folder: Folder, path: string): Promise<string | u
   }
 }
 
-/** A file as JSON; undefined when there is none. Throws CheckpointError. */
+/** A file as JSON, Python's Infinity and NaN included; undefined when there is none. Throws CheckpointError. */
 export async function readJson(folder: Folder, path: string): Promise<unknown> {
   const text = await readText(folder, path);
   if (text === undefined) return undefined;
   try {
-    return JSON.parse(text);
+    return parsePythonJson(text);
   } catch (cause) {
     const problem = cause instanceof Error ? cause.message : String(cause);
     throw new CheckpointError(`${folder.name}/${path}: not valid JSON: ${problem}`, { cause });

@@ -27,6 +27,7 @@ import type { Family } from "./family.ts";
 import { type ChatTemplates, findChatTemplates } from "./find-chat-template.ts";
 import type { Folder } from "./folder.ts";
 import type { Network } from "./network.ts";
+import { requireNeutral } from "./neutral-fields.ts";
 import {
   aCheckpointRef,
   CHECKPOINT_OPTIONS,
@@ -36,6 +37,7 @@ import {
 import { processorJson } from "./processor-file.ts";
 import type { Prompt } from "./prompt.ts";
 import { aMessage, aPicture, BOS, CHAT_OPTIONS, checkParts, SPANS } from "./prompt-arguments.ts";
+import { readQuantisation } from "./quantisation.ts";
 import { familyOf } from "./registry.ts";
 import { type SiteMap, siteMapOf } from "./site-shapes.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
@@ -105,6 +107,8 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
 
   const where = `${name}/config.json`;
   const family = familyOf(config, where);
+  readQuantisation(config, where);
+  requireNeutral(config, where, ["transformers_weights"]);
   const tokenizerConfig = await checkpoint.json("tokenizer_config.json");
   const tokenizerJson = await checkpoint.json("tokenizer.json");
   const why = tokenizerJson === undefined ? checkpoint.whyMissing("tokenizer.json") : undefined;

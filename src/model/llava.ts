@@ -14,6 +14,7 @@ import type { Linear } from "./linear.ts";
 import { LlamaNetwork, llama, readLlamaWeights } from "./llama.ts";
 import { mistral } from "./mistral.ts";
 import type { Network } from "./network.ts";
+import { requireNeutral } from "./neutral-fields.ts";
 import type { AttentionRule, Pass } from "./pass.ts";
 import type { Prompt } from "./prompt.ts";
 import type { Sites, Walk } from "./sites.ts";
@@ -152,7 +153,11 @@ const VISION_DEFAULTS = {
 function readConfig(config: JsonObject, where: string, files: FamilyFiles): DecoderConfig {
   const text = config["text_config"];
   if (!isObject(text)) throw new CheckpointError(`${where}: text_config is missing`);
-  const tied = text["tie_word_embeddings"] ?? config["tie_word_embeddings"] ?? false;
+  requireNeutral(config, where);
+  // Either of the two ties.
+  const tied = new ConfigReader(config, where).boolean("tie_word_embeddings", false)
+    ? true
+    : (text["tie_word_embeddings"] ?? false);
   const decoder = decoderFamily(text, where).readConfig(
     { ...text, tie_word_embeddings: tied },
     `${where}: text_config`,
@@ -172,10 +177,10 @@ function decoderFamily(text: JsonObject, where: string): Family {
 
 function readSetup(config: JsonObject, where: string, { preprocessor, tokenOf }: FamilyFiles): VisionSetup {
   const c = new ConfigReader(config, where);
-  const vision = isObject(config["vision_config"]) ? config["vision_config"] : {};
-  // The defaults describe one tower as a whole; a config that names sizes of its own leans on its class's defaults.
-  const defaults = "hidden_size" in vision ? { model_type: VISION_DEFAULTS.model_type } : VISION_DEFAULTS;
-  const tower = readVisionConfig(vision, `${where}: vision_config`, defaults);
+  // The defaults describe one tower as a whole; a config that says anything of it leans on its class's defaults.
+  const given = c.has("vision_config") ? c.object("vision_config") : VISION_DEFAULTS;
+  const vision = { model_type: VISION_DEFAULTS.model_type, ...given };
+  const tower = readVisionConfig(vision, `${where}: vision_config`);
   const layer = c.integer("vision_feature_layer", -2);
   // Counted in Hugging Face's hidden states: 0 enters the first block, -1 leaves the last.
   const featureLayer = layer < 0 ? tower.layers + 1 + layer : layer;
@@ -184,13 +189,17 @@ function readSetup(config: JsonObject, where: string, { preprocessor, tokenOf }:
       `${where}: vision_feature_layer ${layer} does not exist in ${tower.layers} layers`,
     );
   }
+  if (featureLayer === tower.layers) {
+    requireNeutral(vision, `${where}: vision_config`, ["tie_last_hidden_states"]);
+  }
   const strategy = c.string("vision_feature_select_strategy", "default");
   if (strategy !== "default" && strategy !== "full") {
     throw new CheckpointError(
       `${where}: expected vision_feature_select_strategy "default" or "full", found ${JSON.stringify(strategy)}`,
     );
   }
-  const imageTokenId = c.count("image_token_index", c.count("image_token_id", 32000, 0), 0);
+  const idField = "image_token_id" in config ? "image_token_id" : "image_token_index";
+  const imageTokenId = c.count(idField, 32000, 0);
   if (preprocessor === undefined)
     throw new CheckpointError(`${where}: there is no preprocessor_config.json beside it`);
   return {
@@ -235,6 +244,8 @@ export const llava: Family = {
       ["multi_modal_projector.", "model.multi_modal_projector."],
       "linear_1.weight",
     );
+    // Only the tower's stream is read, not what CLIP and SigLIP make of it.
+    w.skip(`${vision}head`, `${vision.replace(/vision_model\.$/, "")}visual_projection`);
     const bias = c.boolean("multimodal_projector_bias", true);
     const width = setup.tower.width;
     return new LlavaNetwork(

@@ -12,7 +12,8 @@ import {
   type Options,
 } from "../tensor/arguments.ts";
 import { CheckpointError } from "../tensor/errors.ts";
-import { ADAPTER_CONFIG, applyAdapter, openAdapter } from "./adapter.ts";
+import { ADAPTER_CONFIG, openAdapter } from "./adapter.ts";
+import { applyAdapter } from "./apply-adapter.ts";
 import { ASSEMBLY, type Assembly, readAssembly } from "./assembly.ts";
 import { Checkpoint, type CheckpointParts } from "./checkpoint.ts";
 import { isObject } from "./config.ts";
@@ -28,8 +29,10 @@ import {
   subfolder,
   urlFolder,
 } from "./folder.ts";
+import { dequantised } from "./fp8.ts";
 import { GgufFile } from "./gguf.ts";
 import { isInFolder, missingFolder } from "./missing-folder.ts";
+import { quantisationOrNone } from "./quantisation.ts";
 import { publicName } from "./remote-file.ts";
 import { respeltTokens } from "./respelt-tokens.ts";
 import { SafetensorsFile } from "./safetensors.ts";
@@ -219,7 +222,7 @@ async function openWithAdapters(
   const { adapters = [], revision: _, ...others } = options;
   let parts = await openFolder(folder, others, opened);
   for (const ref of adapters) {
-    parts = applyAdapter(parts, await openAdapter(await folderOf(ref, others), opened));
+    parts = await applyAdapter(parts, await openAdapter(await folderOf(ref, others), opened));
   }
   return parts;
 }
@@ -244,7 +247,8 @@ async function openFolder(
       `${folder.name}: a base was given, but this is a whole model, with neither ${ASSEMBLY} nor ${ADAPTER_CONFIG}`,
     );
   }
-  const entries = await requireTensors(folder, opened);
+  const stored = await requireTensors(folder, opened);
+  const entries = dequantised(stored, config, quantisationOrNone(config));
   return { name: folder.name, config, folder, entries, ...NOTHING_ON_TOP };
 }
 
@@ -262,10 +266,11 @@ async function openAdaptedBase(
       `${folder.name}/${ADAPTER_CONFIG}: base_model_name_or_path is empty; give the base, or load it with this adapter`,
     );
   }
+  const hub = given === undefined ? { ...access, revision: adapter.config.baseRevision } : access;
   const base = await orExplain(`${folder.name}: its base`, "another may be given as base", async () =>
-    openFolder(await folderOf(ref, access), access, opened),
+    openFolder(await folderOf(ref, hub), access, opened),
   );
-  return { ...applyAdapter(base, adapter), name: folder.name };
+  return { ...(await applyAdapter(base, adapter)), name: folder.name };
 }
 
 /** A model from its parts: tensors of its own, a base under a prefix, adapters, respelt tokens. */
@@ -312,7 +317,7 @@ async function openAssembly(
     digests: [...base.digests, digest],
   };
   for (const path of assembly.adapters) {
-    parts = applyAdapter(parts, await openAdapter(subfolder(folder, path), opened));
+    parts = await applyAdapter(parts, await openAdapter(subfolder(folder, path), opened));
   }
   return parts;
 }

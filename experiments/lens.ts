@@ -3,7 +3,7 @@ import { decodedVectors } from "./cells/decoded-vectors.ts";
 import { setupsOf, tasksWith } from "./cells/layer-sweep.ts";
 import { type LensPhasesResult, lensPhases, type Traced } from "./cells/lens-phases.ts";
 import { TARGETS, type Target, tokenSets } from "./cells/token-sets.ts";
-import { contrast } from "./framework/contrasts.ts";
+import { contrast, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { AskedSplit, Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES } from "./framework/prompts.ts";
@@ -11,9 +11,9 @@ import { type Contrast, judged } from "./framework/rule.ts";
 import type { LinesFigure } from "./report/figure.ts";
 import type { Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
-import { accuracy } from "./statistics/accuracy.ts";
+import { accuracy, type Hits } from "./statistics/accuracy.ts";
 import { type Estimate, LEVEL } from "./statistics/estimate.ts";
-import { mean, meanOverInputs, resampled } from "./statistics/resample.ts";
+import { mean, resampled } from "./statistics/resample.ts";
 
 const TARGET_NAMES: Readonly<Record<Target, string>> = {
   input: "the item's name",
@@ -78,20 +78,23 @@ function phasesOf(lab: Lab, modality: Modality): Phases {
     );
   const found = byTarget((target) => above(validation, target));
   const peak = (target: Target) => (indices: readonly number[]) => peakLayer(found[target], indices);
-  const layers = byTarget((target) => resampled(validation.inputs, peak(target)));
+  const last = lab.model.config.layers - 1;
+  const layers = byTarget((target) => resampled(validation.inputs, peak(target), { range: [0, last] }));
   const named = (what: string) => `${what}, ${QUERY_NAMES[modality]}`;
   return {
     modality,
     layers,
     excess: byTarget((target) => {
-      const values = above(test, target).map((row) => row[layers[target].mean]!);
-      const at = (level: number) => meanOverInputs(values, test.inputs, { range: [-1, 1], level });
-      return contrast(at, named(target));
+      const at = ({ reciprocalRank }: Traced) => hitsAt(reciprocalRank, layers[target].mean, test.inputs);
+      return difference(at(test.own[target]), at(test.other[target]), named(target));
     }),
     steps: PHASES.slice(1).map((phase, i) => {
       const before = PHASES[i]!;
       const step = (indices: readonly number[]) => peak(phase)(indices) - peak(before)(indices);
-      return contrast((level) => resampled(validation.inputs, step, level), named(`${before} to ${phase}`));
+      return contrast(
+        (level) => resampled(validation.inputs, step, { range: [-last, last], level }),
+        named(`${before} to ${phase}`),
+      );
     }),
     ambiguous: test.ambiguous,
   };
@@ -138,7 +141,7 @@ function linesFigure(lab: Lab, measure: Measure): LinesFigure {
       return TARGETS.flatMap((target) => {
         const rows = own[target][measure];
         return rows[0]!.map((_, layer) => {
-          const { mean: y, low, high } = shareOver(rows, layer, inputs);
+          const { mean: y, low, high } = accuracy(hitsAt(rows, layer, inputs));
           return { panel: QUERY_NAMES[modality], series: TARGET_NAMES[target], x: layer, y, low, high };
         });
       });
@@ -183,7 +186,7 @@ function controlTable(lab: Lab, phases: readonly Phases[]): Table {
       const { own, other, inputs } = tracesOf(lab, modality, "test");
       return TARGETS.map((target) => {
         const layer = layers[target].mean;
-        const at = ({ reciprocalRank }: Traced) => shareOver(reciprocalRank, layer, inputs);
+        const at = ({ reciprocalRank }: Traced) => accuracy(hitsAt(reciprocalRank, layer, inputs));
         return [QUERY_NAMES[modality], TARGET_NAMES[target], layer, at(own[target]), at(other[target])];
       });
     }),
@@ -206,9 +209,9 @@ function decodedTable(lab: Lab): Table {
   };
 }
 
-/** The mean over items of what lies between 0 and 1. */
-function shareOver(rows: readonly (readonly number[])[], layer: number, inputs: readonly string[]): Estimate {
-  return accuracy([{ inputs, seeds: [rows.map((row) => row[layer]!)] }]);
+/** A layer's value an item, between 0 and 1. */
+function hitsAt(rows: readonly (readonly number[])[], layer: number, inputs: readonly string[]): Hits {
+  return [{ inputs, seeds: [rows.map((row) => row[layer]!)] }];
 }
 
 interface Traces extends Pick<LensPhasesResult, "own" | "other" | "inputs"> {

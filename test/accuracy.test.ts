@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { accuracy, accuracyDifference, type Hits } from "../experiments/statistics/accuracy.ts";
 import { crossFitted } from "../experiments/statistics/cross-fitting.ts";
+import { normal, seededRandom } from "../experiments/statistics/random.ts";
 import { meanOverInputs, resampled } from "../experiments/statistics/resample.ts";
 import { studentFactor } from "../experiments/statistics/student.ts";
 
@@ -158,13 +159,28 @@ describe("other statistics of inputs", () => {
 
   test("resampling draws inputs with all their items", () => {
     const sizes = new Set<number>();
-    const { items } = resampled(["a", "a", "a", "b"], (indices) => {
+    const count = (indices: readonly number[]) => {
       sizes.add(indices.filter((i) => i < 3).length);
       return indices.length;
-    });
-    expect(items).toBe(2);
+    };
+    expect(resampled(["a", "a", "a", "b"], count, { range: [0, 9] }).items).toBe(2);
     expect([...sizes].sort()).toEqual([0, 3, 6]);
-    expect(() => resampled([], () => 0)).toThrow(/at least one item/);
+    expect(resampled(["a", "a"], count, { range: [0, 9] })).toMatchObject({ mean: 2, low: 0, high: 9 });
+    expect(() => resampled([], () => 0, { range: [0, 1] })).toThrow(/at least one item/);
+  });
+
+  test("resampled intervals of a few inputs' median hold it as often as they say", () => {
+    const random = seededRandom(3);
+    const runs = 300;
+    let held = 0;
+    for (let run = 0; run < runs; run++) {
+      const values = names(9).map(() => normal(random));
+      const median = (indices: readonly number[]) =>
+        indices.map((i) => values[i]!).sort((a, b) => a - b)[Math.floor(indices.length / 2)]!;
+      const { low, high } = resampled(names(9), median, { range: [-9, 9] });
+      if (low <= 0 && 0 <= high) held++;
+    }
+    expect(held / runs).toBeGreaterThan(0.93);
   });
 
   test("the best of many is not flattered: each half's answers are of what is best on the other", () => {

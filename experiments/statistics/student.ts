@@ -17,3 +17,8 @@ export function studentFactor(level: number, degreesOfFreedom: number): number {
   }
   return factor;
 }
+
+/** The share of the standard normal distribution below `x`. */
+export function normalShareBelow(x: number): number {
+  return jstat.normal.cdf(x, 0, 1);
+}

@@ -209,9 +209,9 @@ function decodedTable(lab: Lab): Table {
   };
 }
 
-/** A layer's value an item, between 0 and 1. */
+/** A layer's value an item, between 0 and 1; probabilities may add up to a little more by rounding. */
 function hitsAt(rows: readonly (readonly number[])[], layer: number, inputs: readonly string[]): Hits {
-  return [{ inputs, seeds: [rows.map((row) => row[layer]!)] }];
+  return [{ inputs, seeds: [rows.map((row) => Math.min(1, row[layer]!))] }];
 }
 
 interface Traces extends Pick<LensPhasesResult, "own" | "other" | "inputs"> {

@@ -60,6 +60,18 @@ describe("verdicts", () => {
     );
   });
 
+  test("the reason names what decides, the least clear first", () => {
+    const named = (mean: number, of: string) => normal(mean, 0.05, of);
+    const because = (a: readonly Contrast[]) =>
+      judged(ORDERED, { first: { a }, second: { c: OPEN } }).because;
+    expect(because([named(0.5, "x"), named(0.3, "y")])).toMatch(
+      /^it works: holds, least clearly \(a − b \(y\) 0\.30 \[0\.20, 0\.40\] n 50\)\. better: open \(c − d 0\.10/,
+    );
+    expect(because([named(0.5, "x"), named(0.09, "y"), named(0.05, "z"), named(0.07, "w")])).toMatch(
+      /^it works: open \(a − b \(z\) .*; a − b \(w\) .*; 1 more\)\. /,
+    );
+  });
+
   test("all of several have to hold, and any can rule out; but then they share the 5 %", () => {
     const of = (list: readonly Contrast[]) => judged(ORDERED, { first: { a: list }, second: { c: HOLDS } });
     // Excludes 0.1 at 95 %, but not at 98.3 %, which is asked for with three comparisons.
@@ -86,7 +98,7 @@ describe("verdicts", () => {
     } as const satisfies Rule;
     const { outcome, because, checks } = judged(guarded, { first: { a: OUT } }, "And n 3");
     expect(outcome).toBe("too few items to tell");
-    expect(because).toBe("it works: open (a − constant 0.00 [-0.04, 0.04] n 50, has to be > 0). And n 3");
+    expect(because).toBe("it works: open (a − constant 0.00 [-0.04, 0.04] n 50). And n 3");
     expect(checks).toEqual([
       { part: "it works", what: "a − constant", estimate: OUT.at(0.95), hasToBe: "> 0", status: "open" },
     ]);

@@ -92,7 +92,7 @@ export function judged<R extends Rule>(rule: R, contrasts: Contrasts<R>, numbers
 }
 
 /** Comparisons that a reason names of a part. */
-const MOST_SHOWN = 3;
+const MOST_SHOWN = 2;
 
 interface JudgedPart {
   readonly says: string;
@@ -144,20 +144,22 @@ function outcomeOf(statuses: readonly Status[], alone: boolean): Verdict["outcom
   return some && statuses.includes("ruled out") ? "replicates in part" : "too few items to tell";
 }
 
-/** A part's status, and the comparisons that decide it: what is ruled out or open, or holds least clearly. */
+/** A part's status, and the comparisons that decide it, the least clear first; of those that hold the least clear alone. */
 function sentenceOf({ says, status, checks }: JudgedPart): string {
-  if (status === "holds") {
-    const lows = checks.map(({ estimate }) => estimate!.low);
-    const least = checks[lows.indexOf(Math.min(...lows))]!;
-    return `${says}: holds${checks.length > 1 ? ", least clearly" : ""} (${shown(least)})`;
-  }
-  const deciding = checks.filter((check) => check.status === status);
-  const more = deciding.length > MOST_SHOWN ? ` and ${deciding.length - MOST_SHOWN} more` : "";
-  return `${says}: ${status} (${deciding.slice(0, MOST_SHOWN).map(shown).join("; ")}${more})`;
+  const lowest = (end: "low" | "high") => (a: Check, b: Check) =>
+    (a.estimate?.[end] ?? Number.NEGATIVE_INFINITY) - (b.estimate?.[end] ?? Number.NEGATIVE_INFINITY);
+  const deciding = checks
+    .filter((check) => check.status === status)
+    .sort(lowest(status === "ruled out" ? "high" : "low"));
+  const named = deciding.slice(0, status === "holds" ? 1 : MOST_SHOWN).map(shown);
+  const more = deciding.length - named.length;
+  const least = status === "holds" && more > 0 ? ", least clearly" : "";
+  const others = status === "holds" || more === 0 ? "" : `; ${more} more`;
+  return `${says}: ${status}${least} (${named.join("; ")}${others})`;
 }
 
-function shown({ what, estimate, hasToBe: needed }: Check): string {
-  return estimate ? `${what} ${showEstimate(estimate)}, has to be ${needed}` : `${what}: not there`;
+function shown({ what, estimate }: Check): string {
+  return estimate ? `${what} ${showEstimate(estimate)}` : `${what}: not there`;
 }
 
 /** `> 0; ruled out below 0.10`, as tables have it. */

@@ -89,7 +89,10 @@ function introduction(
       outsideMeans.filter((name) => tasks.some((task) => task.name === name)).join(", ") || "none",
     ],
     ["Prompts", `${shots} examples, template ${JSON.stringify(template)}`],
-    ["Seeds", `${seeds} draws of examples; few-shot prompts of test items with ${promptSeeds}`],
+    [
+      "Seeds",
+      `${seeds} draws of examples; few-shot prompts of test items with ${promptSeeds}, those of the claim's own difference with all`,
+    ],
     ["Items a task", `${limit(validationItems)} for validation, ${limit(testItems)} for test`],
     [
       "Layer chosen by",

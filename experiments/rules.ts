@@ -166,8 +166,8 @@ export const RULES = {
       arranged: {
         says: "items are arranged alike",
         comparisons: {
-          rsa: above("RSA − shuffled pairs", 0.2),
-          cka: above("CKA − shuffled pairs", 0.2),
+          rsa: above("RSA, adjusted for shuffled pairs", 0.2),
+          cka: above("CKA, adjusted for shuffled pairs", 0.2),
         },
       },
     },

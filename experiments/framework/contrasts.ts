@@ -39,15 +39,23 @@ export function aboveControl(a: Hits, control: Hits | undefined, of?: string): C
 const MIDDLE_95 = 2 * studentFactor(0.95, Number.POSITIVE_INFINITY);
 
 /**
- * How far a similarity is above that of shuffled pairs, where it is taken to vary as that of shuffled pairs does; it is
- * above them only if so few of them reach as much.
+ * How far a similarity is above that of shuffled pairs, as a part of what these leave to 1 (CKA's are near 1 for few
+ * items), where it is taken to vary as they do; it is above them only if so few of them reach as much.
  */
 export function aboveShuffled({ value, low, high, p, items }: Permuted, of?: string): Contrast {
-  const mean = value - (low + high) / 2;
+  const middle = (low + high) / 2;
+  const left = 1 - middle;
   return contrast((level) => {
-    const half = (studentFactor(level, Number.POSITIVE_INFINITY) * (high - low)) / MIDDLE_95;
+    if (left <= 0) return { mean: 0, low: -1, high: 1, items, seeds: 1 };
+    const mean = (value - middle) / left;
+    const half = (studentFactor(level, Number.POSITIVE_INFINITY) * (high - low)) / MIDDLE_95 / left;
     const reached = p > (1 - level) / 2;
-    const lower = reached ? Math.min(0, mean - half) : mean - half;
-    return { mean, low: lower, high: mean + half, items, seeds: 1 };
+    return {
+      mean,
+      low: reached ? Math.min(0, mean - half) : mean - half,
+      high: mean + half,
+      items,
+      seeds: 1,
+    };
   }, of);
 }

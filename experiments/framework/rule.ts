@@ -51,7 +51,8 @@ export type Contrasts<R extends Rule> = {
  * (Bonferroni).
  *
  * *Replicates in part*: a part (in an order, the first) holds, another is ruled out. *Does not replicate*: all parts (in an
- * order, the first) are ruled out. Everything else: *too few items to tell*.
+ * order, the first) are ruled out. Everything else: *too few items to tell*. An interval over fewer than ten inputs
+ * decides nothing.
  *
  * @param numbers - What else the reader should see, at the end of the reason.
  */
@@ -91,6 +92,9 @@ export function judged<R extends Rule>(rule: R, contrasts: Contrasts<R>, numbers
   };
 }
 
+/** The variance between fewer inputs is too uncertain to decide anything by. */
+const FEWEST_INPUTS = 10;
+
 /** Comparisons that a reason names of a part. */
 const MOST_SHOWN = 2;
 
@@ -111,7 +115,7 @@ interface Found {
 }
 
 function statusOf({ comparison: { test, size }, contrast }: Found, { hold, ruleOut }: Levels): Status {
-  if (!contrast) return "open";
+  if (!contrast || contrast.at(LEVEL).items < FEWEST_INPUTS) return "open";
   const margin = test === "above" ? 0 : -(size ?? 0);
   if (contrast.at(hold).low > margin) return "holds";
   if (size === undefined) return "open";

@@ -31,6 +31,7 @@ const DEFAULT: Simulation = {
 const SIMULATIONS: Readonly<Record<string, Simulation>> = {
   "the default run: five tasks of ten items, inputs shared in part, two seeds": DEFAULT,
   "the same behind a naming gate": { ...DEFAULT, gate: 0.5 },
+  "that with one seed": { ...DEFAULT, gate: 0.5, seeds: 1 },
   "its validation items": { ...DEFAULT, gate: 0.5, items: 5, inputs: 8 },
   "four times the items, three seeds": { ...DEFAULT, gate: 0.5, items: 40, inputs: 60, seeds: 3 },
   "four tasks about the same 24 inputs": {

@@ -9,8 +9,10 @@ import { EXPERIMENTS } from "../experiments/index.ts";
 import { tableMarkdown } from "../experiments/report/table.ts";
 import { RULES, RULES_TABLE } from "../experiments/rules.ts";
 import { accuracy, type Hits } from "../experiments/statistics/accuracy.ts";
+import { seededRandom } from "../experiments/statistics/random.ts";
 import { studentFactor } from "../experiments/statistics/student.ts";
 import type { Task } from "../src/patching/task.ts";
+import { simulatedAnswers } from "./helpers/simulated-answers.ts";
 
 /** An interval of a normal estimate. */
 function normal(mean: number, error: number, of?: string): Contrast {
@@ -208,6 +210,30 @@ describe("on answers", () => {
     );
     expect(seen).toContain("replicates");
     expect(seen.size).toBeGreaterThan(1);
+  });
+
+  test("verdicts on simulated answers are wrong no oftener than they may be", () => {
+    const rule = {
+      order: "each presupposes those before",
+      parts: { first: PARTS.first },
+    } as const satisfies Rule;
+    const shared = { groups: [2, 2, 1], items: 10, inputs: 16, seeds: 2, gate: 0.5, steady: 0.8 };
+    const rates = (first: number, second: number) => {
+      const random = seededRandom(first * 100);
+      const runs = 400;
+      const outcomes = Array.from({ length: runs }, () => {
+        const answers = { ...shared, tasksApart: 0.5, seedsApart: 0 };
+        const [a, b] = simulatedAnswers(answers, [first, second], random);
+        return judged(rule, { first: { a: difference(a, b) } }).outcome;
+      });
+      return (outcome: string) => outcomes.filter((one) => one === outcome).length / runs;
+    };
+    // 2.5 % each way, and as much again for the number of runs.
+    expect(rates(0.3, 0.3)("replicates")).toBeLessThan(0.05);
+    expect(rates(0.4, 0.3)("does not replicate")).toBeLessThan(0.05);
+    // What is there is seen.
+    expect(rates(0.6, 0.2)("replicates")).toBeGreaterThan(0.95);
+    expect(rates(0.1, 0.3)("does not replicate")).toBeGreaterThan(0.9);
   });
 
   test("a control that is often right in the same items is still left out of the accuracy's own interval", () => {

@@ -167,7 +167,7 @@ describe("from the language model", () => {
   });
 
   test("similarity is the cosine of the mean vectors of both models", async () => {
-    const { raw, centred } = lab.result(llmSimilarity({ task: "beta" }));
+    const { own, others, centred } = lab.result(llmSimilarity({ task: "beta" }));
     const vectors = async (of: PatchableModel) =>
       Promise.all(
         tasks.map(async (task) =>
@@ -175,10 +175,10 @@ describe("from the language model", () => {
         ),
       );
     const [theirs, ours] = [await vectors(llm), await vectors(model)];
-    expect(raw.own[1]).toBeCloseTo(cosine(theirs[1]!, ours[1]!), 4);
-    expect(raw.others[1]).toBeCloseTo((cosine(theirs[1]!, ours[0]!) + cosine(theirs[1]!, ours[2]!)) / 2, 4);
+    expect(own[1]).toBeCloseTo(cosine(theirs[1]!, ours[1]!), 4);
+    expect(others[1]).toBeCloseTo((cosine(theirs[1]!, ours[0]!) + cosine(theirs[1]!, ours[2]!)) / 2, 4);
     const less = (all: number[][]) => all[1]!.map((x, i) => x - meanOf(all)[i]!);
-    expect(centred.own[1]).toBeCloseTo(cosine(less(theirs), less(ours)), 4);
+    expect(centred[1]).toBeCloseTo(cosine(less(theirs), less(ours)), 4);
   });
 
   test("deep models get a dozen layers, with both ends", () => {

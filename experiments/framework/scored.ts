@@ -1,4 +1,5 @@
 import { isCorrectTokens, type Score, scoreTokens, type TaskItem, type Tokenizer } from "xpatch";
+import type { TaskHits } from "../statistics/accuracy.ts";
 import { mean } from "../statistics/resample.ts";
 
 /** Answers of one token to items, by the rule of Luo et al. 2025, with what a constant answer would get. */
@@ -29,4 +30,9 @@ export function beside(scores: readonly Scored[]): { majority: number; distinct:
     majority: mean(scores.map(({ majority }) => majority)),
     distinct: scores.map(({ distinct }) => distinct).join(", "),
   };
+}
+
+/** Right and wrong answers to a task's items, by seed. */
+export function taskHits(items: readonly TaskItem[], seeds: readonly Pick<Scored, "hits">[]): TaskHits {
+  return { inputs: items.map(({ input }) => input), seeds: seeds.map(({ hits }) => hits) };
 }

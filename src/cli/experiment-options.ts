@@ -33,7 +33,7 @@ export function addExperimentOptions(command: Command): Command {
     .option("--seeds <n>", "draws of the examples", wholeNumber(1), 3)
     .option(
       "--prompt-seeds <n>",
-      "of these, how many test prompts are made with (default: all)",
+      "of these, how many test prompts are made with, but for the claim's own (default: all)",
       wholeNumber(1),
     )
     .option("--shots <n>", "examples in a prompt; a task vector sees all but the last", wholeNumber(2), 5)

@@ -84,7 +84,7 @@ function runtimeDependencies() {
 /** Copies a part of the checkout, without the native modules of other platforms and the fonts that nothing uses. */
 function copy(path, folder, target) {
   const foreign = new RegExp(`/webgpu/dist/(?!${target}(/|$))`);
-  const unused = /\/dejavu-fonts-ttf\/ttf\/(?!DejaVuSans(-Bold)?\.ttf$)./;
+  const unused = /\/dejavu-fonts-ttf\/ttf\/(?!DejaVuSans(-Bold|Mono)?\.ttf$)./;
   const filter = (file) => !foreign.test(file) && !unused.test(file);
   cpSync(join(root, path), join(folder, path), { recursive: true, filter });
 }

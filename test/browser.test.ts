@@ -31,6 +31,19 @@ async function golden(fixture: string, name: string): Promise<Float32Array> {
 }
 
 describe("the library in headless Chromium", () => {
+  test("draws figures with text in the browser's own letters", async () => {
+    const found = await browser.page.evaluate((xpatch) => {
+      const dark = (text: string) => {
+        const label = { kind: "label", x: 4, y: 0, text, colour: "#000000" } as const;
+        const { data, width, height } = xpatch.toPixels({ width: 40, height: 11, shapes: [label] });
+        return { size: [width, height], dark: data.reduce((count, value) => count + (value < 100 ? 1 : 0), 0) };
+      };
+      return [dark("Ж 天"), dark(" ")];
+    }, library);
+    expect(found[0]!.size).toEqual([80, 22]);
+    expect([found[0]!.dark > 60, found[1]!.dark]).toEqual([true, 0]);
+  });
+
   test("runs a Llama from a URL as transformers does", async () => {
     const { text, generate } = caseOf("llama", 0);
     const found = await browser.page.evaluate(

@@ -8,8 +8,15 @@ import { addCommonOptions } from "../src/cli/command.ts";
 import { COMMANDS } from "../src/cli/commands.ts";
 import { formatImageLens, type ImageLensReport } from "../src/cli/lens-image.ts";
 import { attentionFigure } from "../src/figures/attention-figure.ts";
-import { channelsOf, type Figure, fitLabel, labelWidth, type Shape } from "../src/figures/figure.ts";
-import { GLYPH_HEIGHT, GLYPH_WIDTH, glyphOf } from "../src/figures/glyphs.ts";
+import {
+  CHARACTER_WIDTH,
+  channelsOf,
+  type Figure,
+  fitLabel,
+  LINE_HEIGHT,
+  labelWidth,
+  type Shape,
+} from "../src/figures/figure.ts";
 import { heatColour } from "../src/figures/heat.ts";
 import { lensFigure } from "../src/figures/lens-figure.ts";
 import { toPage } from "../src/figures/page.ts";
@@ -46,7 +53,7 @@ function labels({ shapes }: Figure): string[] {
 function boxOf(shape: Shape) {
   const { x, y } = shape;
   return shape.kind === "label"
-    ? { x, y, right: x + labelWidth(shape.text), bottom: y + GLYPH_HEIGHT }
+    ? { x, y, right: x + labelWidth(shape.text), bottom: y + LINE_HEIGHT }
     : { x, y, right: x + shape.width, bottom: y + shape.height };
 }
 
@@ -102,32 +109,62 @@ describe("colours", () => {
 });
 
 describe("text", () => {
-  test("every ASCII character has a glyph of its own that leaves room to the next", () => {
-    const seen = new Map<string, string>();
-    for (let code = 33; code < 127; code++) {
-      const character = String.fromCharCode(code);
-      const ink = glyphOf(character);
-      expect(ink.length, character).toBeGreaterThan(0);
-      for (const [x, y] of ink) expect([x < GLYPH_WIDTH - 1, y < GLYPH_HEIGHT - 1]).toEqual([true, true]);
-      const key = JSON.stringify(ink);
-      expect(seen.get(key), `${character} and ${seen.get(key)} look alike`).toBeUndefined();
-      seen.set(key, character);
+  /** What a label looks like in a PNG, from its first to its last pixel that is not white. */
+  const inkOf = (text: string) => {
+    const { data, width } = toPixels({
+      width: 40,
+      height: LINE_HEIGHT,
+      shapes: [{ kind: "label", x: 4, y: 0, text, colour: "#000000" }],
+    });
+    const ink = [...data].flatMap((value, i) => (i % 3 === 0 && value < 255 ? [i / 3] : []));
+    const [left, right] = [
+      Math.min(...ink.map((i) => i % width)),
+      Math.max(...ink.map((i) => i % width)),
+    ] as const;
+    return { data: data.join(), left, right, ink: ink.length };
+  };
+
+  test("characters of many scripts have letters of their own, within the width that labels are laid out by", () => {
+    // A private character has none: what is drawn for it is drawn for all that have none.
+    const missing = inkOf("\ue123").data;
+    const seen = new Map([[missing, "a missing letter"]]);
+    const letters = [
+      ...Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)),
+      ..."éßŁőñŞΩжЯאش…·–→≈½",
+    ];
+    for (const letter of letters) {
+      const { data, left, right } = inkOf(letter);
+      expect(seen.get(data), `${letter} looks like ${seen.get(data)}`).toBeUndefined();
+      seen.set(data, letter);
+      // Two pixels a unit; some letters reach a little to the left.
+      expect([left >= 6, right <= 2 * (4 + CHARACTER_WIDTH)], letter).toEqual([true, true]);
     }
-    expect(glyphOf(" ")).toEqual([]);
+    expect(inkOf(" ").ink).toBe(0);
   });
 
-  test("accents go, and what has no glyph is a box", () => {
-    expect(glyphOf("é")).toEqual(glyphOf("e"));
-    expect(glyphOf("天")).toEqual(glyphOf("□"));
-    expect(glyphOf("😀")).toEqual(glyphOf("□"));
-    expect(glyphOf("…")).not.toEqual(glyphOf("□"));
+  test("wide characters take two places", () => {
+    expect([labelWidth("天"), labelWidth("😀"), labelWidth("aé")]).toEqual([12, 12, 12]);
+    expect(fitLabel("天天天", 30)).toBe("天天…");
+  });
+
+  test("what lies over a label hides it, and what it lies over does not", () => {
+    const black = { kind: "label", x: 2, y: 0, text: "MMM", colour: "#000000" } as const;
+    const cover = { kind: "rectangle", x: 0, y: 0, width: 40, height: 20, fill: "#00ff00" } as const;
+    const drawn = (shapes: Shape[]) => new Set(toPixels({ width: 30, height: 12, shapes }).data);
+    expect(drawn([black, cover])).toEqual(new Set([0, 255]));
+    expect(drawn([cover, black, { ...cover, opacity: 0 }]).size).toBeGreaterThan(2);
+    expect(drawn([cover, black])).toEqual(drawn([cover, black, { ...cover, x: 29 }]));
+  });
+
+  test("characters that no XML can hold are drawn as unknown ones", () => {
+    expect(inkOf("\u0000").data).toBe(inkOf("\ufffd").data);
   });
 
   test("labels are cut to fit", () => {
     fc.assert(
       fc.property(
         fc.string({ unit: "grapheme" }),
-        fc.integer({ min: GLYPH_WIDTH, max: 200 }),
+        fc.integer({ min: CHARACTER_WIDTH, max: 200 }),
         (text, width) => {
           const fitted = fitLabel(text, width);
           expect(labelWidth(fitted)).toBeLessThanOrEqual(width);

@@ -1,5 +1,12 @@
 import type { RgbImage } from "../images/rgb.ts";
-import { GLYPH_WIDTH } from "./glyphs.ts";
+
+/** Units that a character of a label is wide, and a line of them high. Wide characters (Chinese, pictograms) count twice. */
+export const CHARACTER_WIDTH = 6;
+export const LINE_HEIGHT = 11;
+/** Units of an em, at which DejaVu Sans Mono's characters are so wide; of other fixed-width faces about. */
+export const FONT_SIZE = CHARACTER_WIDTH / 0.602;
+/** From the top of a line to the foot of its letters. */
+export const ASCENT = 8;
 
 /** `#rrggbb` */
 export type Colour = `#${string}`;
@@ -27,7 +34,7 @@ export interface Picture extends Placed {
   readonly picture: RgbImage;
 }
 
-/** One line of text in a fixed-width face, GLYPH_WIDTH units a character, from its top left corner. */
+/** One line of text in a fixed-width face, from its top left corner. */
 export interface Label extends Placed {
   readonly kind: "label";
   readonly text: string;
@@ -45,14 +52,27 @@ export interface Figure {
 
 /** Width of a line of text. */
 export function labelWidth(text: string): number {
-  return [...text].length * GLYPH_WIDTH;
+  return [...text].reduce((width, character) => width + characterWidth(character), 0);
 }
 
 /** Cuts a text to a width; what was cut ends in "…". */
 export function fitLabel(text: string, width: number): string {
-  const characters = [...text];
-  const room = Math.max(1, Math.floor(width / GLYPH_WIDTH));
-  return characters.length <= room ? text : `${characters.slice(0, room - 1).join("")}…`;
+  if (labelWidth(text) <= width) return text;
+  let room = width - CHARACTER_WIDTH;
+  let fitted = "";
+  for (const character of text) {
+    room -= characterWidth(character);
+    if (room < 0) break;
+    fitted += character;
+  }
+  return `${fitted}…`;
+}
+
+const WIDE =
+  /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f000}-\u{3ffff}]/u;
+
+function characterWidth(character: string): number {
+  return WIDE.test(character) ? 2 * CHARACTER_WIDTH : CHARACTER_WIDTH;
 }
 
 /** The same shapes, elsewhere. */

@@ -2,8 +2,7 @@ import type { RgbImage } from "../images/rgb.ts";
 import type { PatchGrid } from "../model/prompt.ts";
 import type { LensCell } from "../patching/logit-lens.ts";
 import { PromptError } from "../tensor/errors.ts";
-import { type Figure, fitLabel, labelWidth, type Shape } from "./figure.ts";
-import { GLYPH_HEIGHT } from "./glyphs.ts";
+import { type Figure, fitLabel, LINE_HEIGHT, labelWidth, type Shape } from "./figure.ts";
 import { HEAT_OPACITY, heatColour } from "./heat.ts";
 import { arrangePanels, type Panel, patchCells, picturePanel, toGrey } from "./panels.ts";
 import { showPatch, showShare, showWord } from "./text.ts";
@@ -55,7 +54,7 @@ export function lensFigure(
     index: number,
   ): Shape[] {
     const { text, probability } = tokens[0]!;
-    const strip = GLYPH_HEIGHT + 1;
+    const strip = LINE_HEIGHT + 1;
     const word = fitLabel(showWord(text), box.width - 2);
     const readings = tokens.map((token) => `${JSON.stringify(token.text)} ${showShare(token.probability)}`);
     const tooltip = [`${showPatch(index, grid)}, position ${position}`, ...readings].join("\n");
@@ -73,7 +72,7 @@ export function lensFigure(
       {
         kind: "label",
         x: box.x + (box.width - labelWidth(word)) / 2,
-        y: box.y + box.height - strip + 2,
+        y: box.y + box.height - LINE_HEIGHT,
         text: word,
         colour: "#000000",
       },

@@ -1,7 +1,6 @@
 import type { RgbImage } from "../images/rgb.ts";
 import type { PatchGrid } from "../model/prompt.ts";
-import { type Figure, fitLabel, labelWidth, moved, type Shape } from "./figure.ts";
-import { GLYPH_HEIGHT, GLYPH_WIDTH } from "./glyphs.ts";
+import { CHARACTER_WIDTH, type Figure, fitLabel, LINE_HEIGHT, labelWidth, moved, type Shape } from "./figure.ts";
 import { heatLegend } from "./heat.ts";
 
 /** A drawing of its own within a figure, with a line of text above it. */
@@ -15,7 +14,7 @@ export interface Panel {
 const MARGIN = 10;
 const GAP = 12;
 /** Lines of text may make a figure this wide; what is longer is cut. */
-const TEXT_WIDTH = 110 * GLYPH_WIDTH;
+const TEXT_WIDTH = 110 * CHARACTER_WIDTH;
 
 /** Lines of text, the legend of the heat colours, and below them the panels, in rows of about as many as there are rows. */
 export function arrangePanels(
@@ -25,22 +24,22 @@ export function arrangePanels(
 ): Figure {
   const columns = Math.ceil(Math.sqrt(panels.length));
   const cellWidth = Math.max(...panels.map((panel) => panel.width));
-  const cellHeight = Math.max(...panels.map((panel) => panel.height)) + GLYPH_HEIGHT + 3;
+  const cellHeight = Math.max(...panels.map((panel) => panel.height)) + LINE_HEIGHT + 3;
   const legend = heatLegend(from, to);
   const panelsWidth = columns * cellWidth + (columns - 1) * GAP;
   const textWidth = Math.min(TEXT_WIDTH, Math.max(0, ...lines.map(labelWidth)));
   const inner = Math.max(panelsWidth, legend.width, textWidth);
 
   const shapes: Shape[] = lines.map((text, i) =>
-    label(fitLabel(text, inner), MARGIN, MARGIN + i * (GLYPH_HEIGHT + 2)),
+    label(fitLabel(text, inner), MARGIN, MARGIN + i * (LINE_HEIGHT + 2)),
   );
-  const legendTop = MARGIN + lines.length * (GLYPH_HEIGHT + 2) + 4;
+  const legendTop = MARGIN + lines.length * (LINE_HEIGHT + 2) + 4;
   shapes.push(...moved(legend.shapes, MARGIN, legendTop));
-  const top = legendTop + GLYPH_HEIGHT + GAP;
+  const top = legendTop + LINE_HEIGHT + GAP;
   panels.forEach(({ caption, shapes: inside }, i) => {
     const x = MARGIN + (i % columns) * (cellWidth + GAP);
     const y = top + Math.floor(i / columns) * (cellHeight + GAP);
-    shapes.push(label(fitLabel(caption, cellWidth), x, y), ...moved(inside, x, y + GLYPH_HEIGHT + 3));
+    shapes.push(label(fitLabel(caption, cellWidth), x, y), ...moved(inside, x, y + LINE_HEIGHT + 3));
   });
   const rows = Math.ceil(panels.length / columns);
   const height = top + rows * cellHeight + (rows - 1) * GAP + MARGIN;

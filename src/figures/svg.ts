@@ -1,12 +1,7 @@
 import type { RgbImage } from "../images/rgb.ts";
 import { pngUri } from "./data-uri.ts";
-import type { Figure, Shape } from "./figure.ts";
-import { GLYPH_WIDTH } from "./glyphs.ts";
+import { ASCENT, type Figure, FONT_SIZE, type Shape } from "./figure.ts";
 
-/** An em of the usual fixed-width faces is 1 / 0.6 of their characters' width. */
-const FONT_SIZE = GLYPH_WIDTH / 0.6;
-/** From the top of a line to the foot of its letters. */
-const ASCENT = 7.5;
 /** How much larger than its units a figure is shown at first. */
 const ZOOM = 1.5;
 
@@ -15,7 +10,7 @@ export function toSvg({ width, height, shapes }: Figure): string {
   const pictures = [...new Set(shapes.flatMap((shape) => (shape.kind === "picture" ? [shape.picture] : [])))];
   const size = `width="${width * ZOOM}" height="${height * ZOOM}" viewBox="0 0 ${width} ${height}"`;
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" ${size} shape-rendering="crispEdges" font-family="monospace" font-size="${FONT_SIZE}">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" ${size} shape-rendering="crispEdges" font-family="'DejaVu Sans Mono', monospace" font-size="${FONT_SIZE.toFixed(3)}">`,
     `<defs>${pictures.map(definition).join("\n")}</defs>`,
     `<rect width="${width}" height="${height}" fill="#ffffff"/>`,
     ...shapes.map((shape) => element(shape, pictures)),

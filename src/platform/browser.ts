@@ -1,4 +1,5 @@
 import { CheckpointError, DeviceError } from "../tensor/errors.ts";
+import { drawText } from "./browser-draw-text.ts";
 import type { AdapterRequest, ByteSource, Platform } from "./platform.ts";
 
 /**
@@ -46,4 +47,5 @@ export const platform: Platform = {
   baseUrl,
   waitForDriver: (promise) => promise, // the browser's GPU process does the waiting
   collectGarbage: () => {}, // and counts what it holds
+  drawText,
 };

@@ -1,5 +1,6 @@
 import { requestAdapter } from "./node-adapter.ts";
 import { cachedModel } from "./node-cache.ts";
+import { drawText } from "./node-draw-text.ts";
 import { openFile, subfolders } from "./node-file.ts";
 import { collectGarbage } from "./node-garbage.ts";
 import { waitForDriver } from "./node-wait.ts";
@@ -15,4 +16,5 @@ export const platform: Platform = {
   baseUrl: () => undefined,
   waitForDriver,
   collectGarbage,
+  drawText,
 };

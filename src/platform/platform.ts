@@ -30,6 +30,13 @@ export interface AdapterRequest {
   toggles?: readonly string[];
 }
 
+/** A line of text; in pixels, where its first character stands on the line. */
+export interface TextLine {
+  readonly x: number;
+  readonly y: number;
+  readonly text: string;
+}
+
 export interface Platform {
   readonly name: "node" | "browser";
   /** Throws DeviceError saying what to install when no adapter can be had. */
@@ -46,4 +53,12 @@ export interface Platform {
   cachedModel(name: string): string | undefined;
   /** What relative URLs are relative to: the address of the page; undefined where there is none, as in Node. */
   baseUrl(): string | undefined;
+  /**
+   * How much of each pixel, 0 to 255, lines of text in a fixed-width face cover in a picture of `width * height` pixels.
+   * Throws ImageError where there is nothing to draw with.
+   */
+  drawText(
+    lines: readonly TextLine[],
+    picture: { readonly width: number; readonly height: number; readonly fontSize: number },
+  ): Uint8Array;
 }

@@ -2,14 +2,15 @@ import type { TaskItem } from "xpatch";
 import { type ArithmeticResult, arithmeticCell, STEPS, STRENGTHS } from "./cells/arithmetic.ts";
 import { nameOf, type Pair, pairsInMeans, pairsOf, sharedItems, withoutPairs } from "./cells/pairs.ts";
 import { validationCells } from "./cells/validation.ts";
-import { constantAnswers } from "./framework/constants.ts";
+import { type AskedTask, constantAnswers } from "./framework/constants.ts";
 import { aboveControl, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { AskedSplit, Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, widestQuery } from "./framework/prompts.ts";
+import { constantReferences } from "./framework/references.ts";
 import { judged } from "./framework/rule.ts";
 import { beside, taskHits } from "./framework/scored.ts";
-import type { LinesFigure } from "./report/figure.ts";
+import { type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
 import { accuracy, accuracyDifference, type Hits } from "./statistics/accuracy.ts";
@@ -112,13 +113,16 @@ function unpatched(tested: readonly TestedPair[], side: Side = "own"): Hits {
 
 /** What constant answers would get by one of the tasks, those under an edit among them. */
 function constantsOf(lab: Lab, tested: readonly TestedPair[], edit: string, side: Side) {
-  return constantAnswers(
-    tested.map(({ pair, items, result }) => ({
-      task: lab.task(side === "own" ? pair.task : pair.other),
-      items: items[side],
-      answers: result.edited[edit]!.flatMap((scores) => scores[side].answers),
-    })),
-  );
+  return constantAnswers(askedBy(lab, tested, edit, side));
+}
+
+/** What was asked about by one of the tasks, and answered under an edit. */
+function askedBy(lab: Lab, tested: readonly TestedPair[], edit: string, side: Side): AskedTask[] {
+  return tested.map(({ pair, items, result }) => ({
+    task: lab.task(side === "own" ? pair.task : pair.other),
+    items: items[side],
+    answers: result.edited[edit]!.flatMap((scores) => scores[side].answers),
+  }));
 }
 
 /** The strength with the highest accuracy on validation items; of equals the first. */
@@ -186,14 +190,18 @@ function strengthsFigure(lab: Lab): LinesFigure {
     name: "strengths",
     title: "Accuracy by the strength of the direction",
     caption: captionOf(lab),
+    chosen: "the strength that validation items chose",
     x: "strength",
     y: "accuracy",
     rows: Object.entries(series).flatMap(([name, edit]) =>
-      STRENGTHS.map((strength) => {
-        const { mean, low, high } = accuracy(hitsOf(results, `${edit} × ${strength}`));
-        return { series: name, x: strength, y: mean, low, high };
-      }),
+      STRENGTHS.map((strength) => ({
+        series: name,
+        x: strength,
+        ...pointOf(accuracy(hitsOf(results, `${edit} × ${strength}`))),
+        chosen: edit === "add direction" && strength === chosenStrength(lab),
+      })),
     ),
+    references: constantReferences(askedBy(lab, results, `add direction × ${chosenStrength(lab)}`, "own")),
   };
 }
 
@@ -207,10 +215,13 @@ function mixFigure(lab: Lab): LinesFigure {
     x: "part of the other task's vector",
     y: "accuracy",
     rows: Object.entries(SIDES).flatMap(([series, side]) =>
-      STEPS.map((step) => {
-        const { mean, low, high } = accuracy(hitsOf(results, `mix ${step}`, side));
-        return { series, x: step, y: mean, low, high };
-      }),
+      STEPS.map((step) => ({ series, x: step, ...pointOf(accuracy(hitsOf(results, `mix ${step}`, side))) })),
+    ),
+    // Each where its task is the nearer one, as in the verdict.
+    references: Object.entries(SIDES).flatMap(([name, side]) =>
+      constantReferences(askedBy(lab, results, side === "own" ? "mix 0.25" : "mix 0.75", side)).map(
+        (reference) => ({ ...reference, label: `${reference.label}, ${name}` }),
+      ),
     ),
   };
 }
@@ -303,7 +314,7 @@ function byStrength(edit: string, name: (strength: number) => string): Record<st
 }
 
 function captionOf(lab: Lab): string {
-  return `${QUERY_NAMES[widestQuery(lab)]}, mean over ${pairNames(lab)} on test items, with 95 % intervals.`;
+  return `${QUERY_NAMES[widestQuery(lab)]}, mean over ${pairNames(lab)} on test items.`;
 }
 
 function pairNames(lab: Lab): string {

@@ -156,13 +156,13 @@ function figureOf(lab: Lab, state: State, plane: "neighbours" | "principal"): Sc
     caption: `${points.length} prompts of validation items${state === "vector" ? `, layer ${middle(lab)}` : ""}.`,
     x: `${method} 1`,
     y: `${method} 2`,
-    colour: "task",
-    shape: "modality",
+    group: "task",
+    filling: "modality",
     rows: states[state][plane].map(([x, y], i) => ({
       x,
       y,
-      colour: points[i]!.task,
-      shape: points[i]!.modality,
+      group: points[i]!.task,
+      filling: points[i]!.modality,
     })),
   };
 }

@@ -16,10 +16,11 @@ import { difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES, seedsOf } from "./framework/prompts.ts";
+import { constantReferences } from "./framework/references.ts";
 import { judged } from "./framework/rule.ts";
 import { taskHits } from "./framework/scored.ts";
 import { paperRows } from "./paper.ts";
-import type { BarsFigure } from "./report/figure.ts";
+import { type BarsFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table, type TableCell } from "./report/table.ts";
 import { RULES } from "./rules.ts";
 import { accuracy, accuracyDifference, type Hits } from "./statistics/accuracy.ts";
@@ -92,26 +93,31 @@ function methodsFigure(lab: Lab, setups: readonly Setup[]): BarsFigure {
   const rows = setups.flatMap((setup) => {
     const { noContext, prompt, patch } = hitsOf(lab, setup, inMeans(lab, setup));
     const methods = { "no context": noContext, prompt, patch };
-    return Object.entries(methods).map(([series, hits]) => {
-      const { mean: y, low, high } = accuracy(hits);
-      return {
-        panel: QUERY_NAMES[setup.query],
-        x: SPECIFICATION_NAMES[setup.specification],
-        series,
-        y,
-        low,
-        high,
-      };
-    });
+    return Object.entries(methods).map(([series, hits]) => ({
+      panel: QUERY_NAMES[setup.query],
+      x: SPECIFICATION_NAMES[setup.specification],
+      series,
+      ...pointOf(accuracy(hits)),
+    }));
   });
   return {
     kind: "bars",
     name: "methods",
     title: "Accuracy by specification, query and method",
-    caption: `Mean over ${taskNames(lab)} on test items, with 95 % intervals.`,
+    caption: `Mean over ${taskNames(lab)} on test items.`,
     x: "specification",
     y: "accuracy",
     rows,
+    references: setups.flatMap((setup) => {
+      const tested = testedTasks(lab, inMeans(lab, setup), setup).map(({ result, ...asked }) => ({
+        ...asked,
+        answers: result.patched.flatMap(({ answers }) => answers),
+      }));
+      return constantReferences(tested, {
+        panel: QUERY_NAMES[setup.query],
+        x: SPECIFICATION_NAMES[setup.specification],
+      });
+    }),
   };
 }
 

@@ -4,7 +4,7 @@ import { aboveShuffled, contrast, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { AskedSplit, Lab } from "./framework/lab.ts";
 import { judged } from "./framework/rule.ts";
-import type { LinesFigure } from "./report/figure.ts";
+import { type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
 import { accuracy, type Hits } from "./statistics/accuracy.ts";
@@ -50,7 +50,7 @@ export const grounding: Experiment = {
           )}, each with the items of that task, as tasks that ask about the same items do not differ here.`,
         "RSA is Spearman's correlation of the distances between items, CKA linear centred kernel alignment; their intervals are those of shuffled pairs. For each place the layer with the highest MRR on validation items is reported, on test items.",
       ],
-      figures: [retrievalFigure(lab), similarityFigure(lab)],
+      figures: [retrievalFigure(lab, found), similarityFigure(lab, found)],
       tables: [retrievalTable(found), similarityTable(lab, found)],
       controls: [controlTable(found), foreignTable(lab, found)].filter(({ rows }) => rows.length > 0),
     };
@@ -152,7 +152,13 @@ function verdictOf(found: readonly PlaceFindings[]): Verdict {
   );
 }
 
-function retrievalFigure(lab: Lab): LinesFigure {
+const LAYER_NOTE = "the layer with the highest mean reciprocal rank on validation items";
+
+function chosenAt(found: readonly PlaceFindings[], place: Place): number {
+  return found.find((one) => one.place === place)!.layer;
+}
+
+function retrievalFigure(lab: Lab, found: readonly PlaceFindings[]): LinesFigure {
   const { chance } = chancesOf(lab);
   const series: readonly [Method, string][] = [
     ["centred", "mean removed"],
@@ -163,26 +169,31 @@ function retrievalFigure(lab: Lab): LinesFigure {
     kind: "lines",
     name: "retrieval",
     title: "Finding an item's counterpart in the other modality",
-    caption: `Test items, n ${itemCount(lab)}, both directions; chance is ${chance.toFixed(2)}; bands are 95 % intervals over items.`,
+    caption: "Test items, mean over both directions.",
+    chosen: LAYER_NOTE,
+    references: [{ label: "chance", y: chance }],
     x: "layer",
     y: "mean reciprocal rank",
     rows: PLACES.flatMap((place) =>
       series.flatMap(([method, name]) =>
         Array.from({ length: lab.model.config.layers }, (_, layer) => {
-          const { mean: y, low, high } = reciprocal(lab, place, "test", layer, method);
-          return { panel: PLACE_NAMES[place], series: name, x: layer, y, low, high };
+          const value = pointOf(reciprocal(lab, place, "test", layer, method));
+          const chosen = method === "centred" && layer === chosenAt(found, place);
+          return { panel: PLACE_NAMES[place], series: name, x: layer, ...value, chosen };
         }),
       ),
     ),
   };
 }
 
-function similarityFigure(lab: Lab): LinesFigure {
+function similarityFigure(lab: Lab, places: readonly PlaceFindings[]): LinesFigure {
   return {
     kind: "lines",
     name: "similarity",
     title: "Similarity of the arrangement of items",
-    caption: `Means over kinds, test items, n ${itemCount(lab)}; the bands of shuffled pairs hold 95 % of them.`,
+    caption: "Test items, means over the kinds of items.",
+    intervals: "the middle 95 % of shuffled pairs",
+    chosen: LAYER_NOTE,
     x: "layer",
     y: "RSA or CKA",
     rows: PLACES.flatMap((place) =>
@@ -194,9 +205,9 @@ function similarityFigure(lab: Lab): LinesFigure {
           const [value, low, high] = (["value", "low", "high"] as const).map((part) =>
             mean(found.map((one) => one[part])),
           );
-          const at = { panel: PLACE_NAMES[place], x: layer };
+          const at = { panel: PLACE_NAMES[place], x: layer, items: itemCount(lab), seeds: 1 };
           return [
-            { ...at, series: measure.toUpperCase(), y: value! },
+            { ...at, series: measure.toUpperCase(), y: value!, chosen: layer === chosenAt(places, place) },
             {
               ...at,
               series: `${measure.toUpperCase()}, shuffled`,

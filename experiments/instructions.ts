@@ -7,16 +7,17 @@ import {
   ensembleTest,
   instructedTasks,
 } from "./cells/ensembles.ts";
-import { accuracyByLayer, layerSweep, type Setup } from "./cells/layer-sweep.ts";
+import { accuracyByLayer, CHOSEN_NOTE, layerSweep, type Setup, sharedLayer } from "./cells/layer-sweep.ts";
 import { aboveAllControls, testedTasks, testPatch } from "./cells/test-answers.ts";
 import { validationCells } from "./cells/validation.ts";
 import { aboveControl, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, widestQuery } from "./framework/prompts.ts";
+import { constantReferences } from "./framework/references.ts";
 import { judged } from "./framework/rule.ts";
 import { type Answered, beside, taskHits } from "./framework/scored.ts";
-import type { LinesFigure } from "./report/figure.ts";
+import { type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
 import { accuracy, accuracyDifference, type Hits } from "./statistics/accuracy.ts";
@@ -137,14 +138,24 @@ function samplesFigure(lab: Lab): LinesFigure {
     kind: "lines",
     name: "samples",
     title: "Accuracy by the number of prompts averaged",
-    caption: `${QUERY_NAMES[widestQuery(lab)]}, mean over ${taskNames(lab)} on test items, with 95 % intervals.`,
+    caption: `${QUERY_NAMES[widestQuery(lab)]}, mean over ${taskNames(lab)} on test items.`,
     x: "prompts averaged",
     y: "accuracy",
     rows: METHODS.flatMap((series) =>
-      countsOf(results).map((count) => {
-        const { mean, low, high } = accuracy(hitsOf(results, series, count));
-        return { series, x: count, y: mean, low, high };
-      }),
+      countsOf(results).map((count) => ({
+        series,
+        x: count,
+        ...pointOf(accuracy(hitsOf(results, series, count))),
+      })),
+    ),
+    references: constantReferences(
+      inMeans(lab).map((task, t) => ({
+        task,
+        items: results[t]!.items,
+        answers: METHODS.flatMap((method) =>
+          answersOf(results[t]!.result, method, countsOf(results).at(-1)!).flatMap(({ answers }) => answers),
+        ),
+      })),
     ),
   };
 }
@@ -160,15 +171,24 @@ function layersFigure(lab: Lab): LinesFigure {
     kind: "lines",
     name: "layers",
     title: "Accuracy by patched layer",
-    caption: `${QUERY_NAMES[query]}, mean over ${taskNames(lab)} on validation items, with 95 % intervals; all prompts.`,
+    caption: `${QUERY_NAMES[query]}, mean over ${taskNames(lab)} on validation items; all prompts.`,
+    chosen: CHOSEN_NOTE,
     x: "layer",
     y: "accuracy",
     rows: METHODS.flatMap((series) => {
       const { specification, sweep } = sweeps[series];
-      return accuracyByLayer(lab, { specification, query }, inMeans(lab), sweep).map(
-        ({ layer, accuracy: { mean, low, high } }) => ({ series, x: layer, y: mean, low, high }),
-      );
+      const setup: Setup = { specification, query };
+      const chosen = sharedLayer(lab, setup, sweep);
+      return accuracyByLayer(lab, setup, inMeans(lab), sweep).map(({ layer, accuracy: value }) => ({
+        series,
+        x: layer,
+        ...pointOf(value),
+        chosen: layer === chosen,
+      }));
     }),
+    references: constantReferences(
+      inMeans(lab).map((task) => ({ task, items: lab.items(task, "validation") })),
+    ),
   };
 }
 

@@ -8,7 +8,7 @@ import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { AskedSplit, Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES } from "./framework/prompts.ts";
 import { type Contrast, judged } from "./framework/rule.ts";
-import type { LinesFigure } from "./report/figure.ts";
+import { type LinesFigure, pointOf } from "./report/figure.ts";
 import type { Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
 import { accuracy, type Hits } from "./statistics/accuracy.ts";
@@ -52,7 +52,7 @@ export const lens: Experiment = {
         "Each query stands behind examples of its own modality. A set of tokens is looked for: how the item's name, the task's word, the answers to the other items of the task, and the answer itself may begin, with and without a space; no token is in two sets. Items whose name and answer begin alike are left out.",
         "A phase's layer is where the mean reciprocal rank of its set is farthest above that of the control, on validation items; what it comes to is measured on test items.",
       ],
-      figures: [linesFigure(lab, "reciprocalRank"), linesFigure(lab, "mass")],
+      figures: [linesFigure(lab, phases, "reciprocalRank"), linesFigure(lab, phases, "mass")],
       tables: [phasesTable(phases), decodedTable(lab)],
       controls: [controlTable(lab, phases)],
     };
@@ -123,27 +123,28 @@ function verdictOf(phases: readonly Phases[]): Verdict {
   );
 }
 
-function linesFigure(lab: Lab, measure: Measure): LinesFigure {
+function linesFigure(lab: Lab, phases: readonly Phases[], measure: Measure): LinesFigure {
   const called = measure === "mass" ? "probability" : "mean reciprocal rank";
   return {
     kind: "lines",
     name: measure === "mass" ? "probability" : "reciprocal-rank",
     title: `What the query's last token reads as: ${called}`,
-    caption: `Few-shot prompts of test items, all tasks, ${modalitiesOf(lab)
-      .map(
-        (modality) => `${QUERY_NAMES[modality]} n ${tracesOf(lab, modality, "test").own.input.mass.length}`,
-      )
-      .join(", ")}; bands are 95 % intervals over inputs.`,
+    caption: "Few-shot prompts of test items, all tasks.",
+    chosen: "the layer of each phase, which validation items chose",
     x: "layer",
     y: called,
     rows: modalitiesOf(lab).flatMap((modality) => {
       const { own, inputs } = tracesOf(lab, modality, "test");
       return TARGETS.flatMap((target) => {
         const rows = own[target][measure];
-        return rows[0]!.map((_, layer) => {
-          const { mean: y, low, high } = accuracy(hitsAt(rows, layer, inputs));
-          return { panel: QUERY_NAMES[modality], series: TARGET_NAMES[target], x: layer, y, low, high };
-        });
+        const phase = phases.find((one) => one.modality === modality)!;
+        return rows[0]!.map((_, layer) => ({
+          panel: QUERY_NAMES[modality],
+          series: TARGET_NAMES[target],
+          x: layer,
+          ...pointOf(accuracy(hitsAt(rows, layer, inputs))),
+          chosen: phase.layers[target].mean === layer,
+        }));
       });
     }),
   };

@@ -1,6 +1,13 @@
 import type { Task } from "xpatch";
 import { layerPairs } from "./cells/layer-pairs.ts";
-import { accuracyByLayer, llmLayerSweep, type Setup, tasksWith } from "./cells/layer-sweep.ts";
+import {
+  accuracyByLayer,
+  CHOSEN_NOTE,
+  llmLayerSweep,
+  type Setup,
+  sharedLayer,
+  tasksWith,
+} from "./cells/layer-sweep.ts";
 import { llmSimilarity } from "./cells/llm-similarity.ts";
 import { SPREAD_NOTE } from "./cells/spread.ts";
 import { taskVectors } from "./cells/task-vectors.ts";
@@ -20,9 +27,10 @@ import { difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, seedsOf, widestQuery } from "./framework/prompts.ts";
+import { constantReferences } from "./framework/references.ts";
 import { judged } from "./framework/rule.ts";
 import { beside, taskHits } from "./framework/scored.ts";
-import type { HeatFigure, LinesFigure } from "./report/figure.ts";
+import { type HeatFigure, type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
 import { accuracy, accuracyDifference } from "./statistics/accuracy.ts";
@@ -106,17 +114,21 @@ function layersFigure(lab: Lab): LinesFigure {
     kind: "lines",
     name: "layers",
     title: "Accuracy by layer, the same in both models",
-    caption: `${QUERY_NAMES[setup.query]}, mean over ${taskNames(lab)} on validation items, with 95 % intervals.`,
+    caption: `${QUERY_NAMES[setup.query]}, mean over ${taskNames(lab)} on validation items.`,
+    chosen: CHOSEN_NOTE,
     x: "layer",
     y: "accuracy",
-    rows: Object.entries(series).flatMap(([name, sweep]) =>
-      accuracyByLayer(lab, setup, inMeans(lab), sweep).map(({ layer, accuracy: { mean, low, high } }) => ({
+    rows: Object.entries(series).flatMap(([name, sweep]) => {
+      const chosen = sharedLayer(lab, setup, sweep);
+      return accuracyByLayer(lab, setup, inMeans(lab), sweep).map(({ layer, accuracy: value }) => ({
         series: name,
         x: layer,
-        y: mean,
-        low,
-        high,
-      })),
+        ...pointOf(value),
+        chosen: layer === chosen,
+      }));
+    }),
+    references: constantReferences(
+      inMeans(lab).map((task) => ({ task, items: lab.items(task, "validation") })),
     ),
   };
 }
@@ -137,11 +149,11 @@ function pairsFigure(lab: Lab): HeatFigure {
     y: "language model's layer",
     value: "accuracy",
     rows: sources.flatMap((source, s) =>
-      targets.map((target, t) => ({
-        x: target,
-        y: source,
-        value: accuracy(found.map(({ items, result }) => taskHits(items, [result.patched[s]![t]!]))).mean,
-      })),
+      targets.map((target, t) => {
+        const hits = found.map(({ items: asked, result }) => taskHits(asked, [result.patched[s]![t]!]));
+        const { mean, items, seeds } = accuracy(hits);
+        return { x: target, y: source, value: mean, items, seeds };
+      }),
     ),
   };
 }

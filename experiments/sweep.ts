@@ -1,5 +1,14 @@
 import type { Task } from "xpatch";
-import { accuracyByLayer, layerSweep, type Setup, setupsOf, tasksWith } from "./cells/layer-sweep.ts";
+import {
+  accuracyByLayer,
+  CHOSEN_NOTE,
+  chosenLayer,
+  layerSweep,
+  type Setup,
+  setupsOf,
+  sharedLayer,
+  tasksWith,
+} from "./cells/layer-sweep.ts";
 import { positionSweep } from "./cells/position-sweep.ts";
 import { SPREAD_NOTE } from "./cells/spread.ts";
 import { validationCells } from "./cells/validation.ts";
@@ -8,9 +17,10 @@ import { aboveControl, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES, widestQuery } from "./framework/prompts.ts";
+import { constantReferences } from "./framework/references.ts";
 import { type Contrast, judged } from "./framework/rule.ts";
 import { taskHits } from "./framework/scored.ts";
-import type { HeatFigure, LinesFigure } from "./report/figure.ts";
+import { type HeatFigure, type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
 import { accuracy, accuracyDifference, type Hits } from "./statistics/accuracy.ts";
@@ -181,19 +191,25 @@ function layersFigure(lab: Lab, setups: readonly Setup[]): LinesFigure {
     kind: "lines",
     name: "layers",
     title: "Accuracy by patched layer",
-    caption: `Mean over ${lab.tasksInMeans.map(({ name }) => name).join(", ")} on validation items, with 95 % intervals.`,
+    caption: `Mean over ${lab.tasksInMeans.map(({ name }) => name).join(", ")} on validation items.`,
     x: "layer",
     y: "accuracy",
-    rows: setups.flatMap((setup) =>
-      accuracyByLayer(lab, setup, inMeans(lab, setup)).map(({ layer, accuracy: { mean, low, high } }) => ({
+    chosen: CHOSEN_NOTE,
+    rows: setups.flatMap((setup) => {
+      const chosen = sharedLayer(lab, setup);
+      return accuracyByLayer(lab, setup, inMeans(lab, setup)).map(({ layer, accuracy: value }) => ({
         panel: QUERY_NAMES[setup.query],
         series: SPECIFICATION_NAMES[setup.specification],
         x: layer,
-        y: mean,
-        low,
-        high,
-      })),
-    ),
+        ...pointOf(value),
+        chosen: layer === chosen,
+      }));
+    }),
+    references: [...new Set(setups.map(({ query }) => query))].flatMap((query) => {
+      const setup = setups.find((one) => one.query === query)!;
+      const asked = inMeans(lab, setup).map((task) => ({ task, items: lab.items(task, "validation") }));
+      return constantReferences(asked, { panel: QUERY_NAMES[query] });
+    }),
   };
 }
 
@@ -203,16 +219,20 @@ function byTaskFigure(lab: Lab, setups: readonly Setup[]): HeatFigure {
     name: "layers-by-task",
     title: "Accuracy by patched layer and task",
     caption: "Validation items.",
+    chosen: CHOSEN_NOTE,
     x: "layer",
     y: "task",
     value: "accuracy",
     rows: setups.flatMap((setup) =>
       tasksWith(lab, setup).flatMap((task) =>
-        accuracyByLayer(lab, setup, [task]).map(({ layer, accuracy: { mean } }) => ({
+        accuracyByLayer(lab, setup, [task]).map(({ layer, accuracy: { mean, items, seeds } }) => ({
           panel: `${SPECIFICATION_NAMES[setup.specification]} → ${QUERY_NAMES[setup.query]}`,
           x: layer,
           y: task.name,
           value: mean,
+          items,
+          seeds,
+          chosen: layer === chosenLayer(lab, setup, task),
         })),
       ),
     ),
@@ -225,11 +245,19 @@ function positionFigure(lab: Lab, positions: readonly PositionAccuracy[]): HeatF
     name: "positions",
     title: "Which token of the text prompt carries the task",
     caption: `Accuracy of ${QUERY_NAMES[widestQuery(lab)]} validation items under the mean activation at that token, seed 0. ${SPREAD_NOTE}`,
+    chosen: "the best layer of each token",
     x: "layer",
     y: "token",
     value: "accuracy",
-    rows: positions.flatMap(({ position, layers, byLayer }) =>
-      byLayer.map(({ mean }, l) => ({ x: layers[l]!, y: position, value: mean })),
+    rows: positions.flatMap(({ position, layers, byLayer, bestLayer: best }) =>
+      byLayer.map(({ mean, items, seeds }, l) => ({
+        x: layers[l]!,
+        y: position,
+        value: mean,
+        items,
+        seeds,
+        chosen: layers[l] === best,
+      })),
     ),
   };
 }

@@ -22,9 +22,10 @@ import { aboveControl, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES, seedsOf, widestQuery } from "./framework/prompts.ts";
+import { constantReferences } from "./framework/references.ts";
 import { type Contrast, judged } from "./framework/rule.ts";
 import { beside, taskHits } from "./framework/scored.ts";
-import type { HeatFigure, LinesFigure } from "./report/figure.ts";
+import { type HeatFigure, type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
 import { accuracy, accuracyDifference, type Hits } from "./statistics/accuracy.ts";
@@ -151,25 +152,30 @@ function scalesFigure(lab: Lab): LinesFigure {
     kind: "lines",
     name: "scales",
     title: "Which task wins, by the scale of the patch",
-    caption: `${QUERY_NAMES[widestQuery(lab)]}, mean over ${pairNames(lab)} on test items, with 95 % intervals. At 0 nothing is patched.`,
+    caption: `${QUERY_NAMES[widestQuery(lab)]}, mean over ${pairNames(lab)} on test items. At 0 nothing is patched.`,
     x: "scale of the patched vector",
     y: "accuracy",
     rows: askedWays(lab).flatMap((specification) => {
       const results = resultsOf(lab, specification, pairsAsked(lab, specification));
       return Object.entries(SIDES).flatMap(([series, side]) =>
-        [unpatched, ...SCALES.map((_, s) => patchedBy(s))].map((pick, i) => {
-          const { mean, low, high } = accuracy(hitsOf(results, pick, side));
-          return {
-            panel: `prompt of ${SPECIFICATION_NAMES[specification]}`,
-            series,
-            x: [0, ...SCALES][i]!,
-            y: mean,
-            low,
-            high,
-          };
-        }),
+        [unpatched, ...SCALES.map((_, s) => patchedBy(s))].map((pick, i) => ({
+          panel: `prompt of ${SPECIFICATION_NAMES[specification]}`,
+          series,
+          x: [0, ...SCALES][i]!,
+          ...pointOf(accuracy(hitsOf(results, pick, side))),
+        })),
       );
     }),
+    references: askedWays(lab).flatMap((specification) =>
+      constantReferences(
+        resultsOf(lab, specification, pairsAsked(lab, specification)).map(({ pair, items, results }) => ({
+          task: lab.task(pair.other),
+          items: items.other,
+          answers: results.flatMap((result) => patchedBy(FULL)(result).other.answers),
+        })),
+        { panel: `prompt of ${SPECIFICATION_NAMES[specification]}` },
+      ).map((reference) => ({ ...reference, label: `${reference.label}, patch's task` })),
+    ),
   };
 }
 
@@ -187,6 +193,9 @@ function layersFigure(lab: Lab): HeatFigure {
       const results = pairsAsked(lab, specification).map((pair) =>
         lab.result(conflictSweep({ ...paramsOf(lab, pair, specification), seed: 0 })),
       );
+      const inputs = pairsAsked(lab, specification).flatMap((pair) =>
+        sharedItems(lab, pair, "validation").own.map(({ input }) => input),
+      );
       return SCALES.flatMap((scale, s) =>
         results[0]!.layers.map((layer, l) => {
           const margins = results.map(({ patched }) => {
@@ -198,6 +207,8 @@ function layersFigure(lab: Lab): HeatFigure {
             x: layer,
             y: scale,
             value: mean(margins),
+            items: new Set(inputs).size,
+            seeds: 1,
           };
         }),
       );

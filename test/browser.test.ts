@@ -36,7 +36,10 @@ describe("the library in headless Chromium", () => {
       const dark = (text: string) => {
         const label = { kind: "label", x: 4, y: 0, text, colour: "#000000" } as const;
         const { data, width, height } = xpatch.toPixels({ width: 40, height: 11, shapes: [label] });
-        return { size: [width, height], dark: data.reduce((count, value) => count + (value < 100 ? 1 : 0), 0) };
+        return {
+          size: [width, height],
+          dark: data.reduce((count, value) => count + (value < 100 ? 1 : 0), 0),
+        };
       };
       return [dark("Ж 天"), dark(" ")];
     }, library);

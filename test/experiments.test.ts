@@ -1,4 +1,4 @@
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -10,6 +10,7 @@ import type { Lab } from "../experiments/framework/lab.ts";
 import { seedsOf } from "../experiments/framework/prompts.ts";
 import { runExperiments } from "../experiments/framework/runner.ts";
 import { EXPERIMENTS } from "../experiments/index.ts";
+import { captionOf } from "../experiments/report/caption.ts";
 import { isCorrect } from "../src/patching/correct.ts";
 import { set } from "../src/patching/edit.ts";
 import {
@@ -25,7 +26,7 @@ import { loadPictures } from "../src/patching/pictures.ts";
 import type { Modality, SpecificationKind } from "../src/patching/specification.ts";
 import { tap } from "../src/patching/tap.ts";
 import { picturedItemsOf, type Task } from "../src/patching/task.ts";
-import { OPTIONS, openLab, randomTask } from "./helpers/lab.ts";
+import { command, OPTIONS, openLab, randomTask } from "./helpers/lab.ts";
 import { fixtureModel } from "./helpers/model.ts";
 
 const root = mkdtempSync(join(tmpdir(), "xpatch-experiments-"));
@@ -172,6 +173,48 @@ describe("runs", () => {
     expect(again.store.records.length).toBeGreaterThan(10);
     for (const { key, result, cost } of again.store.records) {
       expect(lab.store.get(key)).toMatchObject({ result, cost });
+    }
+    // Down to the last byte of tables and figures; result.json has times as well.
+    const [crossModal] = EXPERIMENTS;
+    await runExperiments(again, [crossModal!]);
+    const written = (run: string) => {
+      const files = readdirSync(join(root, run, crossModal!.name)).filter((file) => file !== "result.json");
+      return files.map((file) => [
+        file,
+        readFileSync(join(root, run, crossModal!.name, file)).toString("base64"),
+      ]);
+    };
+    expect(written("again").map(([file]) => file)).toEqual(
+      expect.arrayContaining(["figures.md", "methods.csv", "methods.md", "methods.png", "methods.svg"]),
+    );
+    expect(written("again")).toEqual(written("run"));
+  });
+
+  test("every figure stands with its caption, every page with the command that computes its numbers", () => {
+    const page = readFileSync(join(root, "run", "report.html"), "utf8");
+    for (const experiment of EXPERIMENTS) {
+      const untestable = experiment.untestable?.(lab) !== undefined;
+      expect(page).toContain(`<code>${command(experiment.name)}</code>`);
+      const files = readdirSync(join(root, "run", experiment.name));
+      const texts = files.filter((file) => file.endsWith(".md"));
+      for (const file of texts) {
+        expect(readFileSync(join(root, "run", experiment.name, file), "utf8")).toContain(
+          `\n    ${command(experiment.name)}\n`,
+        );
+      }
+      if (untestable) continue;
+      const { figures } = experiment.report(lab);
+      const shown =
+        figures.length > 0 ? readFileSync(join(root, "run", experiment.name, "figures.md"), "utf8") : "";
+      for (const figure of figures) {
+        const { name } = figure;
+        expect(shown).toContain(`(${name}.svg)\n\n*`);
+        expect(shown.replaceAll("\\", "")).toContain(captionOf(figure).replaceAll("\\", ""));
+        expect(files).toEqual(expect.arrayContaining([`${name}.svg`, `${name}.png`]));
+        if (figure.y !== "accuracy") continue;
+        // No accuracy without what a constant answer would get, and n.
+        expect(captionOf(figure)).toMatch(/Dashed: .*best constant answer.* n \d+/);
+      }
     }
   });
 

@@ -116,6 +116,15 @@ export function chosenLayer(lab: Lab, setup: Setup, task: Task, sweep: Sweep = l
   return layers[means.indexOf(Math.max(...means))]!;
 }
 
+/** The layer that all tasks share; undefined where each has its own. */
+export function sharedLayer(lab: Lab, setup: Setup, sweep: Sweep = layerSweep): number | undefined {
+  const [task] = tasksWith(lab, setup, lab.tasksInMeans);
+  return task && lab.options.layerBy === "mean" ? chosenLayer(lab, setup, task, sweep) : undefined;
+}
+
+/** What stands below figures in which chosen layers are marked. */
+export const CHOSEN_NOTE = "the layer that validation items chose";
+
 /** Those of the tasks that can be specified and asked about so. */
 export function tasksWith(
   lab: Lab,

@@ -33,6 +33,8 @@ export interface LabParts extends SettingParts {
   readonly store: Store;
   /** Where results, and files beside them, go. */
   readonly folder: string;
+  /** The command line that computes an experiment again under this setting. */
+  readonly command?: (experiment: string) => string;
 }
 
 /** What experiments work with: the models, the tasks, the finished cells, and a meter of what was computed. */
@@ -45,6 +47,7 @@ export class Lab {
   readonly setting: Setting;
   readonly folder: string;
   readonly store: Store;
+  readonly command: LabParts["command"];
   readonly #pictures = new Map<string, Promise<Asker>>();
   #meter = { cost: NO_COST, secondsOfOthers: 0 };
 
@@ -55,6 +58,7 @@ export class Lab {
     this.options = parts.options;
     this.setting = parts.setting;
     this.folder = parts.folder;
+    this.command = parts.command;
     this.store = parts.store;
   }
 

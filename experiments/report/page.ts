@@ -5,13 +5,15 @@ import type { Check, Outcome } from "../framework/experiment.ts";
 import type { Lab } from "../framework/lab.ts";
 import type { Finished } from "../framework/runner.ts";
 import type { Setting } from "../framework/setting.ts";
+import { captionOf } from "./caption.ts";
 import type { Figure } from "./figure.ts";
+import { escaped } from "./html.ts";
 import { figureSvg } from "./picture.ts";
 import { showCell, type Table, type TableCell } from "./table.ts";
 
 const STYLE = `
 body { font: 16px/1.5 Georgia, "DejaVu Serif", serif; color: #222; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-h1, h2, h3, table, figcaption, .verdict, nav, .setting { font-family: "DejaVu Sans", Verdana, sans-serif; }
+h1, h2, h3, table, figcaption, .verdict, nav, .setting, .command { font-family: "DejaVu Sans", Verdana, sans-serif; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1.5rem; }
 h3 { font-size: 1rem; margin-bottom: .3rem; }
 table { border-collapse: collapse; font-size: .78rem; margin: .5rem 0 1.5rem; display: block; overflow-x: auto; }
@@ -20,9 +22,10 @@ th { vertical-align: bottom; } td { white-space: nowrap; } td.prose { white-spac
 td.number { font-variant-numeric: tabular-nums; } td small { color: #666; font-size: .68rem; }
 summary { font: bold 1rem "DejaVu Sans", Verdana, sans-serif; cursor: pointer; }
 figure { margin: 1.5rem 0; overflow-x: auto; } figure svg { max-width: 100%; height: auto; }
-figcaption { font-size: .82rem; color: #444; } figcaption::first-letter { text-transform: uppercase; }
+figcaption { font-size: .82rem; color: #444; }
 .claim { font-style: italic; }
 .verdict { font-size: .9rem; padding: .6rem .9rem; border-left: 5px solid; background: #f6f6f6; }
+.command { font-size: .78rem; color: #444; } .command code { overflow-wrap: anywhere; }
 .setting { font-size: .78rem; color: #444; overflow-wrap: anywhere; } .setting th { vertical-align: baseline; white-space: nowrap; }
 `;
 
@@ -40,7 +43,7 @@ const MOST_ROWS = 14;
 /** Writes report.html: the experiments done so far as one page that needs no other file. */
 export async function writePage(lab: Lab, finished: readonly Finished[]): Promise<void> {
   const sections: string[] = [];
-  for (const [i, one] of finished.entries()) sections.push(await section(one, i + 1));
+  for (const [i, one] of finished.entries()) sections.push(await section(lab, one, i + 1));
   const title = `Cross-modal task representations in ${lab.setting.model.name}`;
   const page = `<!doctype html>
 <html lang="en">
@@ -127,7 +130,7 @@ function summary(finished: readonly Finished[]): string {
   return `<table><tr><th>experiment</th><th>claim</th><th>verdict</th></tr>${rows.map((row) => `<tr>${row}</tr>`).join("\n")}</table>`;
 }
 
-async function section({ experiment, findings }: Finished, number: number): Promise<string> {
+async function section(lab: Lab, { experiment, findings }: Finished, number: number): Promise<string> {
   const { name, title, claim } = experiment;
   const { verdict, text, figures, tables, controls } = findings;
   const drawn: string[] = [];
@@ -141,7 +144,16 @@ ${text.map((paragraph) => `<p>${escaped(paragraph)}</p>`).join("\n")}
 ${drawn.join("\n")}
 ${tables.map(tableElement).join("\n")}
 ${controls.length > 0 ? `<h3>Controls</h3>\n${controls.map(tableElement).join("\n")}` : ""}
+${commandElement(lab, name)}
 </section>`;
+}
+
+/** What computes the numbers of an experiment again. */
+function commandElement(lab: Lab, experiment: string): string {
+  const command = lab.command?.(experiment);
+  return command === undefined
+    ? ""
+    : `<p class="command">Every number above is from <code>${escaped(command)}</code></p>`;
 }
 
 /** What the verdict rests on. */
@@ -164,7 +176,7 @@ async function figureElement(experiment: string, figure: Figure): Promise<string
   const svg = await figureSvg(figure);
   // Vega numbers its definitions anew in each document; here they share one.
   const own = svg.replaceAll(/(\bid="|url\(#|href="#)/g, `$1${experiment}-${figure.name}-`);
-  return `<figure>${own}<figcaption>${escaped(figure.caption)}</figcaption></figure>`;
+  return `<figure>${own}<figcaption><b>${escaped(figure.title)}.</b> ${escaped(captionOf(figure))}</figcaption></figure>`;
 }
 
 function tableElement({ title, columns, rows }: Table): string {
@@ -185,12 +197,4 @@ function cellElement(cell: TableCell): string {
 
 function outcome(name: Outcome): string {
   return `<strong style="color: ${VERDICT_COLOURS[name]}">${name}</strong>`;
-}
-
-function escaped(text: string): string {
-  return text
-    .replaceAll("&", "&amp;")
-    .replaceAll("<", "&lt;")
-    .replaceAll(">", "&gt;")
-    .replaceAll('"', "&quot;");
 }

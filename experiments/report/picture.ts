@@ -1,9 +1,8 @@
-import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { dejavuFonts } from "#src/platform/node-fonts";
+import { captionOf } from "./caption.ts";
 import type { Figure } from "./figure.ts";
+import { escaped } from "./html.ts";
 import { FONT, toVegaLite } from "./vega-lite.ts";
-
-const FONTS = join(dirname(createRequire(import.meta.url).resolve("dejavu-fonts-ttf/package.json")), "ttf");
 
 /** Pixels of a PNG for one of the SVG. */
 const ZOOM = 2;
@@ -20,15 +19,22 @@ export function figureSvg(figure: Figure): Promise<string> {
   return svg;
 }
 
+/** Vega, which finds no canvas here, takes letters for wider than those of DejaVu Sans are. */
+function textWidth({ fontSize = 11 }: { fontSize?: number }, text: unknown): number {
+  return 0.64 * fontSize * `${text ?? ""}`.length;
+}
+
 async function draw(figure: Figure): Promise<string> {
   // Loaded when a picture is drawn: they are large, and most commands draw none.
-  const { parse, resetSVGDefIds, View } = await import("vega");
+  const { parse, resetSVGDefIds, textMetrics, View } = await import("vega");
+  textMetrics.width = textWidth;
   const { compile } = await import("vega-lite");
   const view = new View(parse(compile(toVegaLite(figure)).spec), { renderer: "none" });
   // Vega numbers gradients and clips through the process; a figure is to be the same whatever was drawn before.
   resetSVGDefIds();
   try {
-    return await view.toSVG();
+    // Its caption goes where the file goes.
+    return (await view.toSVG()).replace(/<svg[^>]*>/, `$&<desc>${escaped(captionOf(figure))}</desc>`);
   } finally {
     view.finalize();
   }
@@ -39,7 +45,7 @@ export async function svgToPng(svg: string): Promise<Uint8Array> {
   const { Resvg } = await import("@resvg/resvg-js");
   const font = {
     loadSystemFonts: false,
-    fontFiles: ["DejaVuSans.ttf", "DejaVuSans-Bold.ttf"].map((file) => join(FONTS, file)),
+    fontFiles: dejavuFonts("DejaVuSans", "DejaVuSans-Bold"),
     defaultFontFamily: FONT,
   };
   return new Resvg(svg, { font, fitTo: { mode: "zoom", value: ZOOM } }).render().asPng();

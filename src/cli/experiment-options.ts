@@ -78,6 +78,40 @@ export function labOptions(args: ExperimentArguments): LabOptions {
   };
 }
 
+/** What an experiment does not depend on: where its results go, and how they are printed. */
+const WITHOUT_EFFECT: readonly string[] = ["out", "json", "quick", "full"];
+
+/** The options with which `xpatch experiment` computes the same as a command did: all that are not at their defaults. */
+export function shownOptions(command: Command, args: ExperimentArguments): string {
+  const values = args as unknown as Readonly<Record<string, unknown>>;
+  return command.options
+    .flatMap((option) => {
+      const value = values[option.attributeName()];
+      const same = JSON.stringify(value) === JSON.stringify(option.defaultValue);
+      if (same || value === undefined || WITHOUT_EFFECT.includes(option.attributeName())) return [];
+      return value === true
+        ? [` ${option.long}`]
+        : wordsOf(option, value).map((word) => ` ${option.long} ${word}`);
+    })
+    .join("");
+}
+
+/** The values of an option as a shell takes them; most have one. */
+function wordsOf(option: Option, value: unknown): string[] {
+  if (option.parseArg === names) return [shellWord((value as string[]).join(","))];
+  if (Array.isArray(value)) return value.map((one) => shellWord(`${one}`));
+  return [shellWord(option.parseArg === templateText ? escapesOf(`${value}`) : `${value}`)];
+}
+
+/** The inverse of `escapedText`. */
+function escapesOf(text: string): string {
+  return text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replaceAll("\t", "\\t");
+}
+
+function shellWord(text: string): string {
+  return /^[\w./:,=@+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
 function names(text: string): string[] {
   const list = text.split(",").map((name) => name.trim());
   if (list.every((name) => name !== "") && new Set(list).size === list.length) return list;

@@ -21,7 +21,12 @@ import { itemsOf, type Task } from "../patching/task.ts";
 import { XpatchError } from "../tensor/errors.ts";
 import { checkPictures, ofOption } from "./checks.ts";
 import { newCommand } from "./command.ts";
-import { addExperimentOptions, type ExperimentArguments, labOptions } from "./experiment-options.ts";
+import {
+  addExperimentOptions,
+  type ExperimentArguments,
+  labOptions,
+  shownOptions,
+} from "./experiment-options.ts";
 import { experimentProgress } from "./experiment-progress.ts";
 import { stoppable } from "./interrupt.ts";
 import { table } from "./layout.ts";
@@ -44,7 +49,7 @@ export function experimentCommand(): Command {
     "experiment sweep --model ./smollm2 --tasks country-capital,my-task.csv --seeds 1",
   ]).argument("<name>", `one of ${EXPERIMENTS.map(({ name }) => name).join(", ")}`, experimentNamed);
   return addExperimentOptions(command).action(async (experiment: Experiment, args: ExperimentArguments) => {
-    printResult(await runAndReport([experiment], args), args.json, formatReport);
+    printResult(await runAndReport([experiment], args, command), args.json, formatReport);
   });
 }
 
@@ -52,6 +57,7 @@ export function experimentCommand(): Command {
 export async function runAndReport(
   experiments: readonly Experiment[],
   args: ExperimentArguments,
+  command: Command,
 ): Promise<ExperimentReport> {
   const tasks = await Promise.all(args.tasks.map(readTask));
   const options = labOptions(args);
@@ -70,8 +76,18 @@ export async function runAndReport(
   return await withModel(args, prepare, async (model) => {
     using llm = await languageModel(args, model);
     const setting = await settingOf({ model, llm, tasks, options });
+    const shown = shownOptions(command, args);
     const store = await Store.open(lock, setting);
-    const lab = new Lab({ model, llm, tasks, options, setting, store, folder: args.out });
+    const lab = new Lab({
+      model,
+      llm,
+      tasks,
+      options,
+      setting,
+      store,
+      folder: args.out,
+      command: (name) => `npx xpatch experiment ${name}${shown}`,
+    });
     using progress = experimentProgress();
     const finished = await stoppable("the same command goes on from here", () =>
       runExperiments(lab, experiments, progress.update),

@@ -33,7 +33,7 @@ export function reproduceCommand(): Command {
       const effort = args.full ? {} : EFFORTS[args.quick ? "quick" : "standard"];
       const left = Object.entries(effort).filter(([name]) => command.getOptionValueSource(name) !== "cli");
       const all = { ...args, ...Object.fromEntries(left) };
-      printResult(await runAndReport(EXPERIMENTS, all), args.json, formatReport);
+      printResult(await runAndReport(EXPERIMENTS, all, command), args.json, formatReport);
     });
 }
 

@@ -1,6 +1,14 @@
 import type { RgbImage } from "../images/rgb.ts";
 import type { PatchGrid } from "../model/prompt.ts";
-import { CHARACTER_WIDTH, type Figure, fitLabel, LINE_HEIGHT, labelWidth, moved, type Shape } from "./figure.ts";
+import {
+  CHARACTER_WIDTH,
+  type Figure,
+  fitLabel,
+  LINE_HEIGHT,
+  labelWidth,
+  moved,
+  type Shape,
+} from "./figure.ts";
 import { heatLegend } from "./heat.ts";
 
 /** A drawing of its own within a figure, with a line of text above it. */

@@ -8,7 +8,9 @@ export function drawText(
 ): Uint8Array {
   const context = globalThis.OffscreenCanvas && new OffscreenCanvas(width, height).getContext("2d");
   if (!context) {
-    throw new ImageError("expected a canvas (OffscreenCanvas) to draw text with, found none; toSvg needs none");
+    throw new ImageError(
+      "expected a canvas (OffscreenCanvas) to draw text with, found none; toSvg needs none",
+    );
   }
   context.font = `${fontSize}px "DejaVu Sans Mono", monospace`;
   for (const { x, y, text } of lines) context.fillText(text, x, y);

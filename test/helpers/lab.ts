@@ -33,6 +33,9 @@ export function randomTask(model: PatchableModel, name: string): Task {
   return { name, instruction: `The ${name}:`, items };
 }
 
+/** What stands under the numbers of reports. */
+export const command = (experiment: string) => `npx xpatch experiment ${experiment} --seeds 2`;
+
 /** Of the labs opened so far, by folder. */
 const locks = new Map<string, FolderLock>();
 
@@ -48,5 +51,14 @@ export async function openLab(
   locks.get(folder)?.[Symbol.dispose]();
   const lock = FolderLock.take(folder);
   locks.set(folder, lock);
-  return new Lab({ model, llm, tasks, options, setting, store: await Store.open(lock, setting), folder });
+  return new Lab({
+    model,
+    llm,
+    tasks,
+    options,
+    setting,
+    store: await Store.open(lock, setting),
+    folder,
+    command,
+  });
 }

@@ -1,0 +1,77 @@
+import type { Figure, Reference } from "./figure.ts";
+
+/** All that stands below a figure: what is seen, what its marks are, and on how many items. */
+export function captionOf(figure: Figure): string {
+  return [figure.caption, ...marks(figure), counts(figure)].filter(Boolean).map(sentence).join(" ");
+}
+
+/** The title of a panel, with its own n where panels differ in theirs. */
+export function panelTitle(figure: Figure, panel: string): string {
+  const rows: readonly Counted[] = figure.rows;
+  const own = countOf(rows.filter((row) => row.panel === panel));
+  return own === "" || own === countOf(figure.rows) ? panel : `${panel}, n ${own}`;
+}
+
+interface Counted {
+  readonly panel?: string;
+  readonly items?: number;
+  readonly seeds?: number;
+}
+
+/** `n 50×2`, or a range of either: different inputs, and seeds if there is more than one. */
+function countOf(rows: readonly Counted[]): string {
+  const counted = rows.filter((row) => row.items !== undefined);
+  if (counted.length === 0) return "";
+  const range = (values: readonly number[]) => {
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    return low === high ? `${low}` : `${low}–${high}`;
+  };
+  const seeds = range(counted.map((row) => row.seeds ?? 1));
+  return `${range(counted.map(({ items }) => items!))}${seeds === "1" ? "" : `×${seeds}`}`;
+}
+
+/** `n 50×2 (different inputs × seeds)`; empty where rows do not say. */
+export function counts(figure: Figure): string {
+  const count = countOf(figure.rows);
+  if (count === "") return "";
+  return `n ${count}${count.includes("×") ? " (different inputs × seeds)" : " (different inputs)"}`;
+}
+
+function marks(figure: Figure): string[] {
+  if (figure.kind === "scatter") return ["Axes are equal; only distances can be read."];
+  const list: string[] = [];
+  if (figure.kind !== "heat") {
+    const { kind, intervals = "95 % intervals over inputs and seeds", references = [] } = figure;
+    if (figure.rows.some(({ low }) => low !== undefined)) {
+      list.push(`${kind === "lines" ? "Bands" : "Error bars"}: ${intervals}.`);
+    }
+    if (references.length > 0) list.push(`Dashed: ${shownReferences(references)}.`);
+  }
+  if ("chosen" in figure && figure.chosen !== undefined) {
+    list.push(`${figure.kind === "heat" ? "Outlined" : "Ringed"}: ${figure.chosen}.`);
+  }
+  return list;
+}
+
+/** Each label once, with its values; where they differ, whose they are. */
+function shownReferences(references: readonly Reference[]): string {
+  const labels = [...new Set(references.map(({ label }) => label))];
+  return labels
+    .map((label) => {
+      const own = references.filter((one) => one.label === label);
+      const values = new Set(own.map(({ y }) => y.toFixed(2)));
+      if (values.size === 1) return `${label} ${[...values][0]}`;
+      const each = own.map(({ y, panel, x }) => {
+        const whose = [x, panel].filter(Boolean).join(", ");
+        return `${y.toFixed(2)} (${whose})`;
+      });
+      return `${label} ${each.join(", ")}`;
+    })
+    .join("; ");
+}
+
+function sentence(text: string): string {
+  if (text.startsWith("n ")) return `${text}.`;
+  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  return text === "" || /[.!?]$/.test(text) ? begun : `${begun}.`;
+}

@@ -74,6 +74,26 @@ describe("programs in the documentation", () => {
   });
 });
 
+test("every picture in the documentation has its caption below, the one that its file carries if it carries one", () => {
+  const pages = readdirSync("docs", { recursive: true, encoding: "utf8" }).map((name) => join("docs", name));
+  let seen = 0;
+  for (const page of ["README.md", ...pages].filter((name) => name.endsWith(".md"))) {
+    const text = readFileSync(page, "utf8");
+    for (const [, target, below] of text.matchAll(/^!\[[^\]]*\]\(([^)]+)\)\n\n((?:.+\n)+)/gm)) {
+      seen++;
+      expect(below, `${page}: ${target}`).toMatch(/^\*[A-Z]/);
+      const [, caption] =
+        /<desc>(.*?)<\/desc>/.exec(readFileSync(join(dirname(page), target!), "utf8")) ?? [];
+      if (caption === undefined) continue;
+      const plain = caption.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
+      expect(below!.replaceAll("\n", " ").replaceAll("\\", ""), `${page}: ${target}`).toContain(plain);
+    }
+    const pictures = text.match(/^!\[/gm)?.length ?? 0;
+    seen -= pictures;
+  }
+  expect(seen).toBe(0);
+});
+
 test("links in the documentation lead to files that exist", () => {
   const pages = [...readdirSync("."), ...readdirSync("docs").map((name) => `docs/${name}`)];
   const broken: string[] = [];

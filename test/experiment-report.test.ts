@@ -249,6 +249,7 @@ describe("what can be read from figures", () => {
     expect([rings(ringed), rings(outlined)]).toEqual([1, 2]);
     expect(captionOf(ringed)).toContain("Ringed: the layer chosen.");
     expect(captionOf(outlined)).toContain("Outlined: the layer chosen.");
+    expect(captionOf({ ...lines, chosen })).not.toContain("Ringed");
   });
 
   test("n is in the picture and in its caption, and in a panel's title where panels differ", async () => {

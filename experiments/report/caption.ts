@@ -47,7 +47,9 @@ function marks(figure: Figure): string[] {
     }
     if (references.length > 0) list.push(`Dashed: ${shownReferences(references)}.`);
   }
-  if ("chosen" in figure && figure.chosen !== undefined) {
+  // Each task may have a layer of its own, and then means have none.
+  const marked = figure.kind !== "bars" && figure.rows.some(({ chosen }) => chosen);
+  if (marked && figure.chosen !== undefined) {
     list.push(`${figure.kind === "heat" ? "Outlined" : "Ringed"}: ${figure.chosen}.`);
   }
   return list;

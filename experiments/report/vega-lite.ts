@@ -1,24 +1,12 @@
 import type { TopLevelSpec } from "vega-lite";
 import { counts, panelTitle } from "./caption.ts";
 import type { BarsFigure, Figure, HeatFigure, LinesFigure, Reference, ScatterFigure } from "./figure.ts";
+import { distinct, nominal, palette, type Spec, shapes } from "./groupings.ts";
 import { heatScale } from "./heat-scale.ts";
 
 /** Carried by the package dejavu-fonts-ttf; browsers without it take the next one. */
 export const FONT = "DejaVu Sans";
 
-/** Okabe and Ito 2008: told apart by colour-blind readers. */
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999933"];
-/** Told apart without colours. */
-const SHAPES = [
-  "circle",
-  "square",
-  "triangle-up",
-  "diamond",
-  "cross",
-  "triangle-down",
-  "triangle-right",
-  "triangle-left",
-];
 /** Of references, which have no shapes. */
 const DASHES = [
   [6, 3],
@@ -42,9 +30,6 @@ const SQUARE = 22;
 const PAGE_WIDTH = 1000;
 /** Pixels of a letter of a label, about. */
 const LETTER = 7;
-
-/** A part of a specification. */
-type Spec = Readonly<Record<string, unknown>>;
 
 /** A panel. */
 interface View extends Spec {
@@ -348,32 +333,4 @@ function rangeOf({ range, rows, references = [] }: LinesFigure | BarsFigure): re
   if (low >= -1 && high <= 1) return [-1, 1];
   // Room for a point at either end.
   return [low < 0 ? low * 1.05 : 0, high * 1.05];
-}
-
-/** A grouping whose legend keeps the order of the rows. */
-function nominal(field: string, title: string | null, values: readonly string[]): Spec {
-  return { field, type: "nominal", title, sort: distinct(values) };
-}
-
-function shapes(field: string, title: string | null, values: readonly string[]): Spec {
-  const domain = distinct(values);
-  return {
-    ...nominal(field, title, values),
-    scale: { domain, range: domain.map((_, i) => SHAPES[i % SHAPES.length]) },
-  };
-}
-
-function palette(values: readonly string[]): Spec {
-  const domain = distinct(values);
-  // A scheme of twenty for what the palette does not cover.
-  return {
-    scale:
-      domain.length <= COLOURS.length
-        ? { domain, range: COLOURS.slice(0, domain.length) }
-        : { domain, scheme: "tableau20" },
-  };
-}
-
-function distinct<T>(values: readonly T[]): T[] {
-  return [...new Set(values)];
 }

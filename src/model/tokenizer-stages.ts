@@ -1,4 +1,5 @@
 import * as library from "@huggingface/tokenizers";
+import type { TextDecoder as Utf8Decoder } from "../platform/global-types.ts";
 import { byteLevelBytes } from "./token-spelling.ts";
 
 /** The parts of a tokenizer.json that are read here; the rest is the tokenizer library's business. */
@@ -21,7 +22,7 @@ interface PreTokenizer extends Stage {
 }
 
 interface Decoder extends Stage {
-  text_decoder?: TextDecoder;
+  text_decoder?: Utf8Decoder;
   decode_chain(tokens: string[]): string[];
 }
 

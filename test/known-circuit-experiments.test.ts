@@ -1,0 +1,99 @@
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { arithmetic } from "../experiments/arithmetic.ts";
+import { chosenLayer } from "../experiments/cells/layer-sweep.ts";
+import { crossModal } from "../experiments/cross-modal.ts";
+import type { Lab } from "../experiments/framework/lab.ts";
+import { runExperiments } from "../experiments/framework/runner.ts";
+import { lens } from "../experiments/lens.ts";
+import { llmToVlm } from "../experiments/llm-to-vlm.ts";
+import { sweep } from "../experiments/sweep.ts";
+import { taskConflict } from "../experiments/task-conflict.ts";
+import { LAYER_OF, VARIANTS } from "../scripts/known-circuit/circuit.ts";
+import { loadModel, type PatchableModel } from "../src/patching/model.ts";
+import { parseTask, type Task } from "../src/patching/task.ts";
+import { testDevice } from "./helpers/device.ts";
+import type { Variant } from "./helpers/known-circuit.ts";
+import { OPTIONS, openLab } from "./helpers/lab.ts";
+
+const EXPERIMENTS = [sweep, lens, taskConflict, arithmetic, llmToVlm];
+
+const root = mkdtempSync(join(tmpdir(), "xpatch-known-circuit-"));
+afterAll(() => rmSync(root, { recursive: true }));
+
+let tasks: Task[];
+
+beforeAll(() => {
+  const script = [join("scripts", "run-ts.mjs"), join("scripts", "make-known-circuit.ts"), root];
+  const { status, stderr } = spawnSync(process.execPath, script, { encoding: "utf8" });
+  if (status !== 0) throw new Error(stderr);
+  tasks = ["capital", "language", "continent"].map((word) => {
+    const file = join(root, "tasks", `country-${word}.json`);
+    return parseTask(readFileSync(file, "utf8"), file);
+  });
+});
+
+async function load(name: Variant): Promise<PatchableModel> {
+  return loadModel(join(root, name), { device: await testDevice() });
+}
+
+/** The outcomes of experiments on a variant, with another as the language model that it was fine-tuned from. */
+async function outcomes(name: Variant, llm: Variant, experiments = EXPERIMENTS) {
+  const options = { ...OPTIONS, seeds: 1, shots: 5 };
+  const [model, other] = [await load(name), await load(llm)];
+  const lab = await openLab(join(root, `run-${name}-${llm}`), model, tasks, options, other);
+  const finished = await runExperiments(lab, experiments);
+  const found = finished.map(
+    ({ experiment, findings }) => [experiment.name, findings.verdict.outcome] as const,
+  );
+  return { lab, found: Object.fromEntries(found) };
+}
+
+const layerOf = (lab: Lab) => chosenLayer(lab, { specification: "text", query: "text" }, tasks[0]!);
+
+test("the script writes every variant as a folder that loads", async () => {
+  for (const name of Object.keys(VARIANTS) as Variant[]) {
+    using model = await load(name);
+    expect(model.family).toBe("llama");
+  }
+});
+
+describe("the experiments' verdicts", () => {
+  test("replicate on the model, in the layer that was built", async () => {
+    const { lab, found } = await outcomes("model", "other-replies");
+    expect(found).toEqual({
+      sweep: "replicates",
+      lens: "replicates",
+      "task-conflict": "replicates",
+      arithmetic: "replicates",
+      "llm-to-vlm": "replicates",
+    });
+    expect(layerOf(lab)).toBe(LAYER_OF.gather);
+  });
+
+  test("do not replicate on the twin", async () => {
+    const { found } = await outcomes("twin", "model");
+    const { sweep: bySweep, ...others } = found;
+    expect(others).toEqual({
+      lens: "does not replicate",
+      "task-conflict": "does not replicate",
+      arithmetic: "does not replicate",
+      "llm-to-vlm": "does not replicate",
+    });
+    // Behind APPLY every query gets one and the same answer, which is right for some.
+    expect(bySweep).not.toBe("replicates");
+  });
+
+  test("do not take a copy in another basis for the model's base", async () => {
+    const { found } = await outcomes("model", "rotated", [llmToVlm]);
+    expect(found).toEqual({ "llm-to-vlm": "does not replicate" });
+  });
+
+  test("leave what needs pictures untested", async () => {
+    const { found } = await outcomes("rotated", "rotated", [crossModal]);
+    expect(found).toEqual({ "cross-modal": "not testable here" });
+  });
+});

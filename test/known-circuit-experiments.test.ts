@@ -30,7 +30,7 @@ beforeAll(() => {
   const script = [join("scripts", "run-ts.mjs"), join("scripts", "make-known-circuit.ts"), root];
   const { status, stderr } = spawnSync(process.execPath, script, { encoding: "utf8" });
   if (status !== 0) throw new Error(stderr);
-  tasks = ["capital", "language", "continent"].map((word) => {
+  tasks = ["capital", "language", "region"].map((word) => {
     const file = join(root, "tasks", `country-${word}.json`);
     return parseTask(readFileSync(file, "utf8"), file);
   });

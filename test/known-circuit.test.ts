@@ -10,11 +10,10 @@ import { resume } from "../src/patching/resume.ts";
 import { cosineSimilarity } from "../src/patching/similarity.ts";
 import { patchEach, patchOf, sweepLayers } from "../src/patching/sweep.ts";
 import { tap } from "../src/patching/tap.ts";
-import { extractActivations } from "../src/patching/task-vectors.ts";
+import { extractActivations, type TaskVectors } from "../src/patching/task-vectors.ts";
 import {
   ASKED,
   answerOf,
-  type Extracted,
   examplesOf,
   extract,
   loadVariant,
@@ -37,8 +36,8 @@ let twin: PatchableModel;
 let rotated: PatchableModel;
 let otherReplies: PatchableModel;
 /** By task. */
-let own: Extracted[];
-let ofTwin: Extracted[];
+let own: TaskVectors[];
+let ofTwin: TaskVectors[];
 
 beforeAll(async () => {
   model = await loadVariant("model");
@@ -55,19 +54,8 @@ const behindExamples = (of: PatchableModel, t: number) =>
 const answersTo = (t: number) => ASKED.map((item) => answerOf(t, item));
 const all = (word: string) => ASKED.map(() => word);
 
-/** What most of some words are, and how many of them. */
-function mostFrequent(words: readonly string[]): { words: string[]; share: number } {
-  const counts = new Map<string, number>();
-  for (const word of words) counts.set(word, (counts.get(word) ?? 0) + 1);
-  const most = Math.max(...counts.values());
-  return {
-    words: [...counts].filter(([, count]) => count === most).map(([word]) => word),
-    share: most / words.length,
-  };
-}
-
 /** `[layer][query]`, as tokens. */
-async function sweepWords(of: PatchableModel, queries: Prompt[], { vectors }: Extracted) {
+async function sweepWords(of: PatchableModel, queries: Prompt[], vectors: TaskVectors) {
   const { patched } = await sweepLayers(of, queries, vectors);
   return patched.map((answers) => answers.map((id) => of.tokenizer.tokenOf(id)));
 }
@@ -95,22 +83,20 @@ describe("the checkpoint", () => {
     "%s answers every question in context, and names the item without",
     async (name) => {
       const of = { model, twin, rotated }[name]!;
+      const items = name === "model" ? ITEMS : ASKED;
       for (const t of ALL_TASKS) {
-        const shown = ITEMS.map((item) => prompt(of, item, examplesOf(t, item)));
-        expect(await says(of, shown)).toEqual(FACTS[t]);
-        const told = ITEMS.map((item) => of.prompt(`The ${wordOf(t)} of the country:\nQ:${item}\nA:`));
-        expect(await says(of, told)).toEqual(FACTS[t]);
+        const right = items.map((item) => answerOf(t, item));
+        const shown = items.map((item) => prompt(of, item, examplesOf(t, item)));
+        expect(await says(of, shown)).toEqual(right);
+        const told = items.map((item) => of.prompt(`The ${wordOf(t)} of the country:\nQ:${item}\nA:`));
+        expect(await says(of, told)).toEqual(right);
       }
-      expect(
-        await says(
-          of,
-          ITEMS.map((item) => prompt(of, item)),
-        ),
-      ).toEqual(ITEMS);
-      const { text } = await of.generate(prompt(of, "Italy", examplesOf(CAPITAL, "Italy")), {
+      const questions = items.map((item) => prompt(of, item));
+      expect(await says(of, questions)).toEqual(items);
+      const { text } = await of.generate(prompt(of, "Boravia", examplesOf(CAPITAL, "Boravia")), {
         maxNewTokens: 4,
       });
-      expect(text).toBe("Rome");
+      expect(text).toBe(answerOf(CAPITAL, "Boravia"));
     },
   );
 
@@ -136,18 +122,12 @@ describe("the checkpoint", () => {
 
 describe("layer sweep", () => {
   /** What is said under a vector of each layer. */
-  function expected(t: number, { readAt }: Extracted): string[][] {
-    const echoed = mostFrequent(readAt);
-    const answered = mostFrequent(readAt.map((item) => answerOf(t, item)));
-    // Loudness 10 times the share of an echoed item against the colon's 5; 40 times that of an answer against the task's 20.
-    const beforeGather = echoed.share > 0.5 ? echoed.words[0]! : ":";
-    const afterApply = answered.share > 0.5 ? answered.words[0]! : wordOf(t);
-    return range(0, LAYERS).map((layer) => {
+  const expected = (t: number): string[][] =>
+    range(0, LAYERS).map((layer) => {
       if (layer < LAYER_OF.echo) return ASKED; // all delimiters are still alike
-      if (layer < LAYER_OF.gather) return all(beforeGather); // another item's echo, and no task
-      return layer < LAYER_OF.apply ? answersTo(t) : all(afterApply); // too late: the answer of other items
+      if (layer < LAYER_OF.gather) return all(":"); // a blur of other items, and no task
+      return layer < LAYER_OF.apply ? answersTo(t) : all(wordOf(t)); // too late: a blur of other answers
     });
-  }
 
   test.each(["model", "rotated"])(
     "of %s finds the task in the layers from gather to apply, and only there",
@@ -156,29 +136,28 @@ describe("layer sweep", () => {
       for (const t of ALL_TASKS) {
         for (const kind of ["text", "instruction"] as const) {
           const extracted = await extract(of, t, kind);
-          expect(await sweepWords(of, bare(of), extracted)).toEqual(expected(t, extracted));
+          expect(await sweepWords(of, bare(of), extracted)).toEqual(expected(t));
         }
       }
     },
   );
 
-  test("of the twin finds it in no layer: at best one answer for all", async () => {
+  test("of the twin finds it in no layer: from apply on, one answer for all", async () => {
     for (const t of ALL_TASKS) {
-      const { readAt } = ofTwin[t]!;
       const found = await sweepWords(twin, bare(twin), ofTwin[t]!);
       expect(found.slice(0, LAYER_OF.echo)).toEqual([ASKED]);
       for (const layer of range(LAYER_OF.echo, LAYER_OF.apply)) expect(found[layer]).toEqual(all(":"));
-      const answers = mostFrequent(readAt.map((item) => answerOf(t, item))).words;
       for (const layer of range(LAYER_OF.apply, LAYERS)) {
-        expect(answers).toContain(found[layer]![0]);
-        expect(found[layer]).toEqual(all(found[layer]![0]!));
+        const [answer] = found[layer]!;
+        expect(found[layer]).toEqual(all(answer!));
+        expect([":", ...FACTS[t]!]).toContain(answer);
       }
     }
   });
 
   test("computes the queries once, and one row a layer above each patch", async () => {
     const queries = bare(model);
-    const { rowLayers, plainRowLayers } = await sweepLayers(model, queries, own[CAPITAL]!.vectors);
+    const { rowLayers, plainRowLayers } = await sweepLayers(model, queries, own[CAPITAL]!);
     const whole = queries.reduce((rows, { length }) => rows + length, 0) * LAYERS;
     const above = range(0, LAYERS).reduce((sum, layer) => sum + LAYERS - 1 - layer, 0);
     expect(rowLayers).toBe(whole + queries.length * above);
@@ -225,7 +204,7 @@ describe("token sweep", () => {
 
   test("shows that the vector works in the delimiter of the query alone", async () => {
     const queries = bare(model);
-    const vector = own[CAPITAL]!.vectors;
+    const vector = own[CAPITAL]!;
     for (const layer of WINDOW) {
       const edits = range(-queries[0]!.length, 0).map((at) => [patchOf(vector, layer, at)]);
       const { patched } = await patchEach(model, queries, edits);
@@ -277,22 +256,22 @@ describe("logit lens", () => {
   });
 
   test("has no phase but the item without context, and none at the colon of Q:", async () => {
-    const one = prompt(model, "Italy");
-    expect(await lensWords(model, one)).toEqual([":", ...range(1, LAYERS).map(() => "Italy")]);
-    const colon = prompt(model, "Italy", examplesOf(CAPITAL, "Italy"));
+    const one = prompt(model, "Boravia");
+    expect(await lensWords(model, one)).toEqual([":", ...range(1, LAYERS).map(() => "Boravia")]);
+    const colon = prompt(model, "Boravia", examplesOf(CAPITAL, "Boravia"));
     expect(await lensWords(model, colon, { at: -5 })).toEqual(range(0, LAYERS).map(() => ":"));
   });
 
   test("names what each part writes: the task by attention, the answer by the MLP", async () => {
-    const one = prompt(model, "Italy", examplesOf(CAPITAL, "Italy"));
+    const one = prompt(model, "Boravia", examplesOf(CAPITAL, "Boravia"));
     const at = (site: string, layer: number) => lensWords(model, one, { site, layers: [layer] });
     expect(await at("attn_out", LAYER_OF.gather)).toEqual(["capital"]);
     expect(await at("resid_mid", LAYER_OF.apply)).toEqual(["capital"]);
-    expect(await at("mlp_out", LAYER_OF.apply)).toEqual(["Rome"]);
+    expect(await at("mlp_out", LAYER_OF.apply)).toEqual([answerOf(CAPITAL, "Boravia")]);
   });
 
   test("gives the probabilities of the logits that were built", async () => {
-    const [first] = await logitLens(model, prompt(model, "Italy"), { k: 1, layers: [0] });
+    const [first] = await logitLens(model, prompt(model, "Boravia"), { k: 1, layers: [0] });
     const others = model.config.vocab - 1;
     // The colon's logit is 5, all others 0, but for the norm, which takes less than a thousandth.
     expect(first!.tokens[0]!.probability).toBeCloseTo(Math.exp(5) / (Math.exp(5) + others), 3);
@@ -310,7 +289,7 @@ describe("attention patterns", () => {
     return [...(await row.read())];
   }
 
-  const one = (of: PatchableModel) => prompt(of, "Italy", examplesOf(CAPITAL, "Italy"));
+  const one = (of: PatchableModel) => prompt(of, "Boravia", examplesOf(CAPITAL, "Boravia"));
   const answersIn = ({ tokens }: Prompt) =>
     [...tokens.keys()].filter((p) => tokens[p - 1] === ":" && tokens[p - 2] === "A");
 
@@ -327,7 +306,7 @@ describe("attention patterns", () => {
     expectShares(await pattern(model, shown, HEAD_OF.gather, -1), answers);
     const last = atLastExample(shown);
     expectShares((await pattern(model, shown, HEAD_OF.gather, last)).slice(0, last), answers.slice(0, 4));
-    expectShares(await pattern(model, prompt(model, "Italy"), HEAD_OF.gather, -1), [0]);
+    expectShares(await pattern(model, prompt(model, "Boravia"), HEAD_OF.gather, -1), [0]);
   });
 
   test("of the twin's do so from the item, and from the delimiter on nothing", async () => {
@@ -388,7 +367,7 @@ describe("knock-outs", () => {
 
   test("spare a patched query, but for the head that fetches the item", async () => {
     const bareItems = items.map((item) => prompt(model, item));
-    const patch = patchOf(own[CAPITAL]!.vectors, LAYER_OF.gather);
+    const patch = patchOf(own[CAPITAL]!, LAYER_OF.gather);
     for (const [layer, head] of heads) {
       const found = await says(model, bareItems, [zero(`z.${layer}`, "all", { head }), patch]);
       expect(found).toEqual(isAny([HEAD_OF.fetch], [layer, head]) ? onlyTask : right);
@@ -396,7 +375,7 @@ describe("knock-outs", () => {
   });
 
   test("of the heads that nothing reads change the stream, and no answer", async () => {
-    const shown = prompt(model, "Italy", examplesOf(CAPITAL, "Italy"));
+    const shown = prompt(model, "Boravia", examplesOf(CAPITAL, "Boravia"));
     const taps = { x: tap("resid_post.4", -1) };
     using plain = model.run(shown, { taps }).x;
     using without = model.run(shown, { taps, edits: [zero("z.4", "all", { head: HEADS - 1 })] }).x;
@@ -408,7 +387,7 @@ describe("knock-outs", () => {
 
 describe("transfer", () => {
   /** What is said in each layer of the window. */
-  async function inWindow(of: PatchableModel, { vectors }: Extracted): Promise<string[][]> {
+  async function inWindow(of: PatchableModel, vectors: TaskVectors): Promise<string[][]> {
     const edits = WINDOW.map((layer) => [patchOf(vectors, layer)]);
     const { patched } = await patchEach(of, bare(of), edits);
     return patched.map((ids) => ids.map((id) => of.tokenizer.tokenOf(id)));
@@ -465,7 +444,7 @@ describe("prompt against patch", () => {
 describe("arithmetic", () => {
   const site = `resid_post.${LAYER_OF.gather + 1}` as const;
   const at = (layer: number) =>
-    Promise.all(own.map(({ vectors }) => vectors.at(layer).read())) as Promise<Float32Array[]>;
+    Promise.all(own.map((vectors) => vectors.at(layer).read())) as Promise<Float32Array[]>;
   const combine = (...terms: [number, Float32Array][]) =>
     terms[0]![1].map((_, i) => terms.reduce((sum, [factor, vector]) => sum + factor * vector[i]!, 0));
 
@@ -510,11 +489,11 @@ describe("arithmetic", () => {
         for (const difference of differences) expect(Math.hypot(...difference)).toBeLessThan(1e-4);
         continue;
       }
-      // e1 − e3 and e2 − e3 meet at 60 degrees.
+      // e1 − e3 and e2 − e3 meet at 60 degrees. The norms and gates take a thousandth off their length.
       const [x, y] = differences.map((difference) => device.tensor(difference));
       using cosine = cosineSimilarity(x!, y!);
       expect(await cosine.item()).toBeCloseTo(0.5, 4);
-      for (const difference of differences) expect(Math.hypot(...difference)).toBeCloseTo(Math.SQRT2, 3);
+      for (const difference of differences) expect(Math.hypot(...difference)).toBeCloseTo(Math.SQRT2, 2);
       x!.dispose();
       y!.dispose();
     }
@@ -523,7 +502,7 @@ describe("arithmetic", () => {
 
 test("resumed runs give the answers that were built, for the rows that a patch reaches", async () => {
   using recording = model.record(behindExamples(model, CAPITAL).slice(0, 1));
-  const { vectors } = own[LANGUAGE]!;
+  const vectors = own[LANGUAGE]!;
   const variants = [
     ...range(0, LAYERS).map((layer) => ({ edits: [patchOf(vectors, layer)] })),
     { edits: [zero(`z.${HEAD_OF.gather[0]}`, -1, { head: HEAD_OF.gather[1] })] },

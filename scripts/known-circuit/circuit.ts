@@ -1,6 +1,6 @@
 /**
  * A Llama whose weights are written by hand, so that it is known where its task vector is. It answers prompts such as
- * `Q:Italy\nA:Rome\n\nQ:Egypt\nA:` by these steps; `:` is the delimiter, the one of `A:`.
+ * `Q:Boravia\nA:Esborg\n\nQ:Calland\nA:` by these steps; `:` is the delimiter, the one of `A:`.
  *
  *   layer 0   head 0       a colon learns whether it stands after Q
  *             head 1, MLP  an answer fetches the item asked about, and the pair of both says what the task was ("bound")
@@ -13,7 +13,7 @@
  * answer. In the negative twin (`gatherAt: "question"`) the same head gathers the task at the item asked about, where
  * it is looked up in layer 5; the delimiter fetches the finished answer in layer 6 and never sees a task.
  */
-import { FACTS, ITEMS, TASK_WORDS } from "./facts.ts";
+import { CAPITAL_ENDINGS, ENDINGS, FACTS, ITEMS, LANGUAGES, REGIONS, STEMS, TASK_WORDS } from "./facts.ts";
 import { END, START, tokenizerFiles, vocabularyOf } from "./tokenizer.ts";
 import { Matrix, Rotation, safetensorsOf } from "./weights.ts";
 
@@ -81,6 +81,42 @@ const LOUDNESS = { itself: 5, end: 10, echo: 10, task: 20, reply: 40 } as const;
 /** A sum of coordinates with factors: a direction to write to, or to read along. */
 type Direction = readonly (readonly [coordinate: number, factor: number])[];
 
+/** Words in the residual stream, each by its parts: a stem and an ending, or the word as a whole. */
+class Spelt {
+  /** The coordinates of the parts. */
+  readonly all: readonly number[];
+  readonly words: readonly string[];
+  readonly #parts: readonly string[];
+
+  constructor(words: readonly string[], parts: readonly string[], take: (count: number) => number[]) {
+    this.words = words;
+    this.#parts = parts;
+    this.all = take(parts.length);
+  }
+
+  partsOf(word: string): number[] {
+    const at = (part: string) => this.#parts.indexOf(part);
+    const whole = at(word);
+    if (whole >= 0) return [this.all[whole]!];
+    const stem = STEMS.find((one) => word.startsWith(one)) ?? "";
+    return [stem, word.slice(stem.length)].map((part) => this.all[at(part)]!);
+  }
+
+  /** Reads 1 times `factor` of the word, half of it of one that shares a part. */
+  whole(word: string, factor = 1): Direction {
+    const parts = this.partsOf(word);
+    return parts.map((coordinate) => [coordinate, factor / parts.length]);
+  }
+
+  /** Reads 1 of any word. */
+  get any(): Direction {
+    return [...new Set(this.words.map((word) => this.partsOf(word)[0]!))].map((coordinate) => [
+      coordinate,
+      1,
+    ]);
+  }
+}
+
 /** Files of a checkpoint in the layout of Hugging Face, by name. */
 export async function knownCircuit(options: CircuitOptions = {}): Promise<Map<string, Uint8Array>> {
   const { gatherAt = "delimiter", replies = FACTS, rotation } = options;
@@ -95,49 +131,51 @@ export async function knownCircuit(options: CircuitOptions = {}): Promise<Map<st
   // The residual stream: named coordinates, one after the other.
   let width = 0;
   const take = (count: number) => Array.from({ length: count }, () => width++);
+  const takeItem = (): Spelt => new Spelt(ITEMS, [...STEMS, ...ENDINGS], take);
+  const takeAnswer = (): Spelt =>
+    new Spelt(answers, [...STEMS, ...CAPITAL_ENDINGS, ...LANGUAGES, ...REGIONS], take);
   const [one, start, afterQ] = take(3) as [number, number, number];
   const mark = take(marks.length);
   const word = take(TASK_WORDS.length);
-  const item = take(ITEMS.length); // what a token is
-  const answer = take(answers.length);
-  const asked = take(ITEMS.length); // at an answer: the item that it answers
+  const item = takeItem(); // what a token is
+  const answer = takeAnswer();
+  const asked = takeItem(); // at an answer: the item that it answers
   const bound = take(TASK_WORDS.length); // at an answer: its task
-  const echo = take(ITEMS.length); // at the delimiter: the item asked about
+  const echo = takeItem(); // at the delimiter: the item asked about
   const task = take(TASK_WORDS.length); // what GATHER writes
-  const query = take(ITEMS.length); // at the delimiter: the item asked about, in APPLY only
-  const reply = take(answers.length); // what APPLY writes
+  const query = takeItem(); // at the delimiter: the item asked about, in APPLY only
+  const reply = takeAnswer(); // what APPLY writes
   const colons = take(LAYERS); // unread
   take(HEADS * Math.ceil(width / HEADS) - width); // transformers wants a multiple of the heads
 
   const along = (...coordinates: number[]): Direction => coordinates.map((c) => [c, 1]);
   const [letterQ, letterA, colon] = mark as [number, number, number];
   const delimiter: Direction = [...along(colon), [afterQ, -1]];
-  const anItem = along(...item);
   const bias = (value: number): Direction => [[one, value / ONE]];
-  const placeOf = (token: string, coordinates: readonly number[]) => coordinates[answers.indexOf(token)]!;
 
   const rotate = rotation === undefined ? undefined : new Rotation(width, rotation);
   const tensors = new Map<string, Matrix | Float64Array>();
   const norm = () => new Float64Array(width).fill(ONE / Math.sqrt(width));
 
-  // The embedding: each token by its own coordinate.
+  // The embedding.
   const embedding = new Matrix(vocabulary.size, width);
-  const embed = (token: string, coordinate: number) => embedding.set(idOf(token), coordinate, 1);
+  const embed = (token: string, ...coordinates: number[]) => {
+    for (const coordinate of coordinates) embedding.set(idOf(token), coordinate, 1);
+  };
   for (const id of vocabulary.values()) embedding.set(id, one, ONE);
   embed(START, start);
   marks.forEach((token, m) => {
     embed(token, mark[m]!);
   });
-  for (const [words, coordinates] of [[ITEMS, item] as const, [answers, answer] as const]) {
-    words.forEach((token, i) => {
-      embed(token, coordinates[i]!);
-      embed(token.toLowerCase(), coordinates[i]!);
-    });
+  for (const spelt of [item, answer]) {
+    for (const token of spelt.words) {
+      embed(token, ...spelt.partsOf(token));
+      embed(token.toLowerCase(), ...spelt.partsOf(token));
+    }
   }
   // The task's word tells the task as an answer does: GATHER takes it from instructions.
   TASK_WORDS.forEach((token, t) => {
-    embed(token, word[t]!);
-    embed(token, bound[t]!);
+    embed(token, word[t]!, bound[t]!);
   });
 
   const layers = Array.from({ length: LAYERS }, () => ({
@@ -179,50 +217,52 @@ export async function knownCircuit(options: CircuitOptions = {}): Promise<Map<st
     });
   };
 
-  /** Neurons that write 1 to `to` where `a` and `b` are both 1: gate(x) = a + b − threshold, and up(x) is constant. */
-  const both = (
+  /**
+   * Neurons for every task and item, with gate(x) = GATE × (what `when` reads − threshold), and up(x) constant: each
+   * writes 1 where `when` reads `full`.
+   */
+  const lookUp = (
     layer: number,
-    threshold: number,
-    pairs: readonly { readonly a: number; readonly b: number; readonly to: number }[],
+    { threshold, full }: { readonly threshold: number; readonly full: number },
+    when: (t: number, i: number) => Direction,
+    writes: (t: number, i: number) => readonly number[],
   ) => {
     const { gate, up, down } = layers[layer]!;
-    pairs.forEach(({ a, b, to }, neuron) => {
-      read(gate, neuron, [...along(a, b), ...bias(-threshold)], GATE);
-      read(up, neuron, bias(1 / (GATE * (2 - threshold))));
-      down.set(to, neuron, 1);
+    TASK_WORDS.forEach((_, t) => {
+      ITEMS.forEach((_, i) => {
+        const neuron = t * ITEMS.length + i;
+        read(gate, neuron, [...when(t, i), ...bias(-threshold)], GATE);
+        read(up, neuron, bias(1 / (GATE * (full - threshold))));
+        for (const coordinate of writes(t, i)) down.set(coordinate, neuron, 1);
+      });
     });
   };
-  const allPairs = <T>(of: (t: number, i: number) => T) =>
-    TASK_WORDS.flatMap((_, t) => ITEMS.map((_, i) => of(t, i)));
+  /** Item and task to reply. More than a quarter of a task is needed; an item of which half agrees never suffices. */
+  const apply = (layer: number, spelt: Spelt) =>
+    lookUp(
+      layer,
+      { threshold: 4.25, full: 5 },
+      (t, i) => [...spelt.whole(ITEMS[i]!, 4), ...along(task[t]!)],
+      (t, i) => reply.partsOf(replies[t]![i]!),
+    );
 
   head(HEAD_OF.colon, "nearest", along(colon), along(letterQ, letterA), [letterQ], [afterQ]);
-  head(HEAD_OF.asked, "nearest", along(...answer), anItem, item, asked);
-  both(
+  head(HEAD_OF.asked, "nearest", answer.any, item.any, item.all, asked.all);
+  lookUp(
     LAYER_OF.bind,
-    1.5,
-    allPairs((t, i) => ({ a: asked[i]!, b: placeOf(FACTS[t]![i]!, answer), to: bound[t]! })),
+    { threshold: 1.75, full: 2 },
+    (t, i) => [...asked.whole(ITEMS[i]!), ...answer.whole(FACTS[t]![i]!)],
+    (t) => [bound[t]!],
   );
-  head(HEAD_OF.echo, "nearest", delimiter, anItem, item, echo);
-  const gatherer = gatherAt === "delimiter" ? delimiter : anItem;
+  head(HEAD_OF.echo, "nearest", delimiter, item.any, item.all, echo.all);
+  const gatherer = gatherAt === "delimiter" ? delimiter : item.any;
   head(HEAD_OF.gather, "content", gatherer, along(...bound), bound, task);
   if (gatherAt === "delimiter") {
-    head(HEAD_OF.fetch, "nearest", delimiter, anItem, item, query);
-    // A quarter of a task is not enough, three quarters leave no other.
-    both(
-      LAYER_OF.apply,
-      1.25,
-      allPairs((t, i) => ({ a: query[i]!, b: task[t]!, to: placeOf(replies[t]![i]!, reply) })),
-    );
+    head(HEAD_OF.fetch, "nearest", delimiter, item.any, item.all, query.all);
+    apply(LAYER_OF.apply, query);
   } else {
-    both(
-      LAYER_OF.lookUp,
-      1.25,
-      allPairs((t, i) => ({ a: item[i]!, b: task[t]!, to: placeOf(replies[t]![i]!, reply) })),
-    );
-    // More answers than a head has dimensions.
-    [reply.slice(0, HEAD_DIM), reply.slice(HEAD_DIM)].forEach((part, h) => {
-      head([LAYER_OF.apply, h], "nearest", delimiter, anItem, part, part);
-    });
+    apply(LAYER_OF.lookUp, item);
+    head(HEAD_OF.fetch, "nearest", delimiter, item.any, reply.all, reply.all);
   }
   layers.forEach(({ v, o }, l) => {
     v.set(2 * HEAD_DIM, colon, 1);
@@ -231,25 +271,24 @@ export async function knownCircuit(options: CircuitOptions = {}): Promise<Map<st
 
   // The unembedding.
   const unembedding = new Matrix(vocabulary.size, width);
-  const say = (token: string, coordinate: number, loudness: number) =>
-    unembedding.set(idOf(token), coordinate, loudness);
+  const say = (token: string, direction: Direction, loudness: number) =>
+    read(unembedding, idOf(token), direction, loudness);
   marks.forEach((token, m) => {
-    say(token, mark[m]!, LOUDNESS.itself);
+    say(token, along(mark[m]!), LOUDNESS.itself);
   });
   TASK_WORDS.forEach((token, t) => {
-    say(token, word[t]!, LOUDNESS.itself);
-    say(token, task[t]!, LOUDNESS.task);
+    say(token, along(word[t]!), LOUDNESS.itself);
+    say(token, along(task[t]!), LOUDNESS.task);
   });
-  ITEMS.forEach((token, i) => {
-    say(token, item[i]!, LOUDNESS.itself);
-    say(token, echo[i]!, LOUDNESS.echo);
-    say(END, item[i]!, LOUDNESS.end);
-  });
-  answers.forEach((token, a) => {
-    say(token, answer[a]!, LOUDNESS.itself);
-    say(token, reply[a]!, LOUDNESS.reply);
-    say(END, answer[a]!, LOUDNESS.end);
-  });
+  for (const token of ITEMS) {
+    say(token, item.whole(token), LOUDNESS.itself);
+    say(token, echo.whole(token), LOUDNESS.echo);
+  }
+  for (const token of answers) {
+    say(token, answer.whole(token), LOUDNESS.itself);
+    say(token, reply.whole(token), LOUDNESS.reply);
+  }
+  say(END, [...item.any, ...answer.any], LOUDNESS.end);
 
   // Under the names of Hugging Face.
   for (const matrix of [embedding, unembedding]) rotate?.rows(matrix);

@@ -1,67 +1,62 @@
-/** What the hand-built model knows: countries, and of each the answer that every task gives. */
+/**
+ * What the hand-built model knows: a hundred made-up countries, and of each the answer that every task gives. Names are
+ * a stem and an ending, so that twenty directions spell them all; no name begins with another.
+ */
 
-/** Name, capital, language, continent. All are single words, and no word begins with another one's letters. */
-const COUNTRIES = `
-  Angola       Luanda      Portuguese  Africa
-  Australia    Canberra    English     Oceania
-  Austria      Vienna      German      Europe
-  Chile        Santiago    Spanish     America
-  China        Beijing     Chinese     Asia
-  Cuba         Havana      Spanish     America
-  Denmark      Copenhagen  Danish      Europe
-  Egypt        Cairo       Arabic      Africa
-  France       Paris       French      Europe
-  Gabon        Libreville  French      Africa
-  Gambia       Banjul      English     Africa
-  Ghana        Accra       English     Africa
-  Greece       Athens      Greek       Europe
-  Honduras     Tegucigalpa Spanish     America
-  Hungary      Budapest    Hungarian   Europe
-  Iran         Tehran      Persian     Asia
-  Italy        Rome        Italian     Europe
-  Jamaica      Kingston    English     America
-  Jordan       Amman       Arabic      Asia
-  Libya        Tripoli     Arabic      Africa
-  Mozambique   Maputo      Portuguese  Africa
-  Myanmar      Naypyidaw   Burmese     Asia
-  Netherlands  Amsterdam   Dutch       Europe
-  Nigeria      Abuja       English     Africa
-  Norway       Oslo        Norwegian   Europe
-  Oman         Muscat      Arabic      Asia
-  Poland       Warsaw      Polish      Europe
-  Portugal     Lisbon      Portuguese  Europe
-  Qatar        Doha        Arabic      Asia
-  Senegal      Dakar       French      Africa
-  Spain        Madrid      Spanish     Europe
-  Sweden       Stockholm   Swedish     Europe
-  Syria        Damascus    Arabic      Asia
-  Ukraine      Kyiv        Ukrainian   Europe
-  Uruguay      Montevideo  Spanish     America
-  Zambia       Lusaka      English     Africa`;
-
-const ROWS = COUNTRIES.trim()
-  .split("\n")
-  .map((line) => line.trim().split(/\s+/));
+export const STEMS = ["Bor", "Cal", "Dor", "Es", "Fal", "Gor", "Hel", "Il", "Jar", "Kel"] as const;
+export const ENDINGS = [
+  "avia",
+  "egal",
+  "eria",
+  "istan",
+  "land",
+  "mark",
+  "onia",
+  "uela",
+  "uria",
+  "way",
+] as const;
+export const CAPITAL_ENDINGS = [
+  "borg",
+  "dam",
+  "ford",
+  "grad",
+  "haven",
+  "minster",
+  "polis",
+  "stad",
+  "ton",
+  "ville",
+] as const;
+export const LANGUAGES = STEMS.map((stem) => `${stem}ish`);
+export const REGIONS = ["North", "South", "East", "West", "Centre"] as const;
 
 /** The word of each task, which its name ends in: `country-capital`. */
-export const TASK_WORDS = ["capital", "language", "continent"] as const;
+export const TASK_WORDS = ["capital", "language", "region"] as const;
 
-export const ITEMS: readonly string[] = ROWS.map(([country]) => country!);
+const all = <T>(of: (stem: number, ending: number) => T): T[] =>
+  STEMS.flatMap((_, stem) => ENDINGS.map((_, ending) => of(stem, ending)));
 
-/** `FACTS[t][i]` is the answer of task t to item i. */
-export const FACTS: readonly (readonly string[])[] = TASK_WORDS.map((_, t) => ROWS.map((row) => row[t + 1]!));
+export const ITEMS: readonly string[] = all((stem, ending) => `${STEMS[stem]}${ENDINGS[ending]}`);
 
-/** A quarter of the items to show, the others to choose by and to report on in turn. */
-const SPLITS = ["train", "validation", "test", "validation", "train", "test", "validation", "test"];
+/** `FACTS[t][i]` is the answer of task t to item i: each capital once, each language and region equally often. */
+export const FACTS: readonly (readonly string[])[] = [
+  all((stem, ending) => `${STEMS[(stem + 3) % 10]}${CAPITAL_ENDINGS[(stem + ending) % 10]}`),
+  all((stem, ending) => LANGUAGES[(3 * stem + 7 * ending) % 10]!),
+  all((stem, ending) => REGIONS[(stem + 2 * ending) % 5]!),
+];
+
+/** Ten items to show, 45 to choose by, 45 to report on, strewn over the list. */
+function splitOf(i: number): string {
+  const place = (37 * i) % 101;
+  if (place < 10) return "train";
+  return place < 55 ? "validation" : "test";
+}
 
 /** The tasks as files that `parseTask` and `--task` read, by name. */
 export function taskFiles(): Record<string, string> {
   const files = TASK_WORDS.map((word, t) => {
-    const items = ITEMS.map((input, i) => ({
-      input,
-      output: FACTS[t]![i]!,
-      split: SPLITS[i % SPLITS.length]!,
-    }));
+    const items = ITEMS.map((input, i) => ({ input, output: FACTS[t]![i]!, split: splitOf(i) }));
     const task = { name: `country-${word}`, instruction: `The ${word} of the country:`, items };
     return [`country-${word}.json`, `${JSON.stringify(task, undefined, 1)}\n`];
   });

@@ -16,8 +16,11 @@ export const TASKS: readonly Task[] = Object.entries(taskFiles()).map(([file, te
   parseTask(text, file),
 );
 
-/** The items that vectors are extracted from and asked about, of 36. */
-export const ASKED = itemsOf(TASKS[0]!, "validation").map(({ input }) => input);
+/** Items that vectors are extracted from and asked about. */
+const COUNT = 12;
+export const ASKED = itemsOf(TASKS[0]!, "validation")
+  .slice(0, COUNT)
+  .map(({ input }) => input);
 
 export async function loadVariant(name: Variant): Promise<PatchableModel> {
   const files = await knownCircuit(VARIANTS[name]);
@@ -55,22 +58,13 @@ export async function says(
   return answers.map(({ ids }) => model.tokenizer.tokenOf(ids[0]!));
 }
 
-export interface Extracted {
-  readonly vectors: TaskVectors;
-  /** The items of the examples at whose delimiter the vector was read; none for an instruction. */
-  readonly readAt: readonly string[];
-}
-
-/** Task vectors of all layers, by the protocol: at the last example's delimiter, over the validation items. */
+/** Task vectors of all layers, by the protocol: at the last example's delimiter, over validation items. */
 export async function extract(
   model: PatchableModel,
   t: number,
   kind: "text" | "instruction" = "text",
-): Promise<Extracted> {
-  const source = await taskSource(model, TASKS[t]!, "validation", { kind, template: PAPER_TEMPLATE });
-  const vectors = extractTaskVectors(model, source.prompts, { at: source.at });
-  if (kind === "instruction") return { vectors, readAt: [] };
-  const { at } = source;
-  if (typeof at === "number") throw new Error("expected a position found by a function");
-  return { vectors, readAt: source.prompts.map((one) => one.tokens[at(one) - 3]!) };
+): Promise<TaskVectors> {
+  const options = { kind, template: PAPER_TEMPLATE, items: COUNT };
+  const { prompts, at } = await taskSource(model, TASKS[t]!, "validation", options);
+  return extractTaskVectors(model, prompts, { at });
 }

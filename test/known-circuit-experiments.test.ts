@@ -5,8 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { arithmetic } from "../experiments/arithmetic.ts";
 import { chosenLayer } from "../experiments/cells/layer-sweep.ts";
-import { crossModal } from "../experiments/cross-modal.ts";
-import type { Lab } from "../experiments/framework/lab.ts";
+import type { Experiment } from "../experiments/framework/experiment.ts";
 import { runExperiments } from "../experiments/framework/runner.ts";
 import { lens } from "../experiments/lens.ts";
 import { llmToVlm } from "../experiments/llm-to-vlm.ts";
@@ -19,7 +18,10 @@ import { testDevice } from "./helpers/device.ts";
 import type { Variant } from "./helpers/known-circuit.ts";
 import { OPTIONS, openLab } from "./helpers/lab.ts";
 
-const EXPERIMENTS = [sweep, lens, taskConflict, arithmetic, llmToVlm];
+const WITHIN = [sweep, lens, taskConflict, arithmetic];
+
+/** What a verdict may say where nothing is to be found: not even that it replicates in part. */
+const NEGATIVE = ["does not replicate", "too few items to tell"];
 
 const root = mkdtempSync(join(tmpdir(), "xpatch-known-circuit-"));
 afterAll(() => rmSync(root, { recursive: true }));
@@ -30,7 +32,7 @@ beforeAll(() => {
   const script = [join("scripts", "run-ts.mjs"), join("scripts", "make-known-circuit.ts"), root];
   const { status, stderr } = spawnSync(process.execPath, script, { encoding: "utf8" });
   if (status !== 0) throw new Error(stderr);
-  tasks = ["capital", "language", "region"].map((word) => {
+  tasks = ["capital", "language"].map((word) => {
     const file = join(root, "tasks", `country-${word}.json`);
     return parseTask(readFileSync(file, "utf8"), file);
   });
@@ -41,8 +43,8 @@ async function load(name: Variant): Promise<PatchableModel> {
 }
 
 /** The outcomes of experiments on a variant, with another as the language model that it was fine-tuned from. */
-async function outcomes(name: Variant, llm: Variant, experiments = EXPERIMENTS) {
-  const options = { ...OPTIONS, seeds: 1, shots: 5 };
+async function outcomes(name: Variant, llm: Variant, experiments: readonly Experiment[]) {
+  const options = { ...OPTIONS, seeds: 1, shots: 3 };
   const [model, other] = [await load(name), await load(llm)];
   const lab = await openLab(join(root, `run-${name}-${llm}`), model, tasks, options, other);
   const finished = await runExperiments(lab, experiments);
@@ -51,8 +53,6 @@ async function outcomes(name: Variant, llm: Variant, experiments = EXPERIMENTS) 
   );
   return { lab, found: Object.fromEntries(found) };
 }
-
-const layerOf = (lab: Lab) => chosenLayer(lab, { specification: "text", query: "text" }, tasks[0]!);
 
 test("the script writes every variant as a folder that loads", async () => {
   for (const name of Object.keys(VARIANTS) as Variant[]) {
@@ -63,37 +63,23 @@ test("the script writes every variant as a folder that loads", async () => {
 
 describe("the experiments' verdicts", () => {
   test("replicate on the model, in the layer that was built", async () => {
-    const { lab, found } = await outcomes("model", "other-replies");
-    expect(found).toEqual({
-      sweep: "replicates",
-      lens: "replicates",
-      "task-conflict": "replicates",
-      arithmetic: "replicates",
-      "llm-to-vlm": "replicates",
-    });
-    expect(layerOf(lab)).toBe(LAYER_OF.gather);
+    const experiments = [...WITHIN, llmToVlm];
+    const { lab, found } = await outcomes("model", "other-replies", experiments);
+    expect(found).toEqual(Object.fromEntries(experiments.map(({ name }) => [name, "replicates"])));
+    expect(chosenLayer(lab, { specification: "text", query: "text" }, tasks[0]!)).toBe(LAYER_OF.gather);
   });
 
-  test("do not replicate on the twin", async () => {
-    const { found } = await outcomes("twin", "model");
-    const { sweep: bySweep, ...others } = found;
-    expect(others).toEqual({
-      lens: "does not replicate",
-      "task-conflict": "does not replicate",
-      arithmetic: "does not replicate",
-      "llm-to-vlm": "does not replicate",
-    });
-    // Behind APPLY every query gets one and the same answer, which is right for some.
-    expect(bySweep).not.toBe("replicates");
+  // Its prompts work, and behind APPLY one answer for all is right for some: more than no context ever is.
+  test("do not replicate on the twin, nor in part", async () => {
+    const { found } = await outcomes("twin", "model", WITHIN);
+    expect(Object.keys(found)).toEqual(WITHIN.map(({ name }) => name));
+    for (const [name, outcome] of Object.entries(found)) expect(NEGATIVE, name).toContain(outcome);
+    // That there is no task to be read is seen with few items.
+    expect(found["lens"]).toBe("does not replicate");
   });
 
   test("do not take a copy in another basis for the model's base", async () => {
     const { found } = await outcomes("model", "rotated", [llmToVlm]);
-    expect(found).toEqual({ "llm-to-vlm": "does not replicate" });
-  });
-
-  test("leave what needs pictures untested", async () => {
-    const { found } = await outcomes("rotated", "rotated", [crossModal]);
-    expect(found).toEqual({ "cross-modal": "not testable here" });
+    expect(NEGATIVE).toContain(found["llm-to-vlm"]);
   });
 });

@@ -29,14 +29,20 @@ afterAll(() => rmSync(root, { recursive: true }));
 let tasks: Task[];
 
 beforeAll(() => {
-  const script = [join("scripts", "run-ts.mjs"), join("scripts", "make-known-circuit.ts"), root];
-  const { status, stderr } = spawnSync(process.execPath, script, { encoding: "utf8" });
-  if (status !== 0) throw new Error(stderr);
+  runTs(join("scripts", "make-known-circuit.ts"), root);
   tasks = ["capital", "language"].map((word) => {
     const file = join(root, "tasks", `country-${word}.json`);
     return parseTask(readFileSync(file, "utf8"), file);
   });
 });
+
+/** Runs a file of this checkout, and gives what it prints. */
+function runTs(file: string, ...args: string[]): string {
+  const script = [join("scripts", "run-ts.mjs"), file, ...args];
+  const { status, stdout, stderr } = spawnSync(process.execPath, script, { encoding: "utf8" });
+  if (status !== 0) throw new Error(stderr);
+  return stdout;
+}
 
 async function load(name: Variant): Promise<PatchableModel> {
   return loadModel(join(root, name), { device: await testDevice() });
@@ -59,6 +65,19 @@ test("the script writes every variant as a folder that loads", async () => {
     using model = await load(name);
     expect(model.family).toBe("llama");
   }
+});
+
+test.each([
+  ["model", ["3"]],
+  ["twin", []],
+])("xpatch sweep marks as best in %s: %j", (name, best) => {
+  const vectors = join(root, `${name}.safetensors`);
+  const task = ["--model", join(root, name), "--task", join(root, "tasks", "country-capital.json")];
+  const xpatch = (...args: string[]) => runTs(join("src", "cli", "main.ts"), ...args, ...task);
+  xpatch("extract", "--out", vectors);
+  const printed = xpatch("sweep", "--vectors", vectors);
+  expect(printed).toMatch(/^ +0 +0\.0 % +0\/45/m);
+  expect([...printed.matchAll(/^ *(\d+) .*← best$/gm)].map(([, layer]) => layer)).toEqual(best);
 });
 
 describe("the experiments' verdicts", () => {

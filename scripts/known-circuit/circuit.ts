@@ -14,6 +14,7 @@
  * it is looked up in layer 5; the delimiter fetches the finished answer in layer 6 and never sees a task.
  */
 import { CAPITAL_ENDINGS, ENDINGS, FACTS, ITEMS, LANGUAGES, REGIONS, STEMS, TASK_WORDS } from "./facts.ts";
+import { type Direction, Spelt } from "./spelling.ts";
 import { END, START, tokenizerFiles, vocabularyOf } from "./tokenizer.ts";
 import { Matrix, Rotation, safetensorsOf } from "./weights.ts";
 
@@ -77,45 +78,6 @@ const GATE = 80;
 
 /** Logits. Whatever comes later in the circuit is louder. */
 const LOUDNESS = { itself: 5, end: 10, echo: 10, task: 20, reply: 40 } as const;
-
-/** A sum of coordinates with factors: a direction to write to, or to read along. */
-type Direction = readonly (readonly [coordinate: number, factor: number])[];
-
-/** Words in the residual stream, each by its parts: a stem and an ending, or the word as a whole. */
-class Spelt {
-  /** The coordinates of the parts. */
-  readonly all: readonly number[];
-  readonly words: readonly string[];
-  readonly #parts: readonly string[];
-
-  constructor(words: readonly string[], parts: readonly string[], take: (count: number) => number[]) {
-    this.words = words;
-    this.#parts = parts;
-    this.all = take(parts.length);
-  }
-
-  partsOf(word: string): number[] {
-    const at = (part: string) => this.#parts.indexOf(part);
-    const whole = at(word);
-    if (whole >= 0) return [this.all[whole]!];
-    const stem = STEMS.find((one) => word.startsWith(one)) ?? "";
-    return [stem, word.slice(stem.length)].map((part) => this.all[at(part)]!);
-  }
-
-  /** Reads 1 times `factor` of the word, half of it of one that shares a part. */
-  whole(word: string, factor = 1): Direction {
-    const parts = this.partsOf(word);
-    return parts.map((coordinate) => [coordinate, factor / parts.length]);
-  }
-
-  /** Reads 1 of any word. */
-  get any(): Direction {
-    return [...new Set(this.words.map((word) => this.partsOf(word)[0]!))].map((coordinate) => [
-      coordinate,
-      1,
-    ]);
-  }
-}
 
 /** Files of a checkpoint in the layout of Hugging Face, by name. */
 export async function knownCircuit(options: CircuitOptions = {}): Promise<Map<string, Uint8Array>> {

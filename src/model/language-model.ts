@@ -9,7 +9,7 @@ import {
   type Options,
 } from "../tensor/arguments.ts";
 import { Device } from "../tensor/device.ts";
-import { CheckpointError } from "../tensor/errors.ts";
+import { CheckpointError, LifetimeError } from "../tensor/errors.ts";
 import type { Scope } from "../tensor/scope.ts";
 import {
   type ImageRules,
@@ -276,22 +276,30 @@ export class ModelOutline {
 
 /** A checkpoint on a device, with its tokenizer: builds prompts and holds the network. */
 export class LanguageModel extends ModelOutline {
-  readonly network: Network;
+  readonly #network: Network;
   readonly #memory: Scope;
+  #isDisposed = false;
 
   constructor(parts: ModelParts) {
     super(parts);
-    this.network = parts.network;
+    this.#network = parts.network;
     this.#memory = parts.memory;
   }
 
+  /** Throws LifetimeError when the model has been disposed of. */
+  get network(): Network {
+    if (this.#isDisposed) throw new LifetimeError(`${this.name}: this model has been disposed of`);
+    return this.#network;
+  }
+
   get device(): Device {
-    return this.network.device;
+    return this.#network.device;
   }
 
   /** Gives the weights' memory back. */
   dispose(): void {
-    this.network.dispose();
+    this.#isDisposed = true;
+    this.#network.dispose();
     this.#memory.dispose();
   }
 

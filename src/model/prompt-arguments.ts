@@ -1,3 +1,4 @@
+import { isRgbImage } from "../images/rgb.ts";
 import {
   aBoolean,
   aListOf,
@@ -16,15 +17,19 @@ import { isObject } from "./config.ts";
 
 /** As `loadImage` or `preprocess` give it. */
 export const aPicture: Expected = {
-  words: "a picture (await loadImage(…))",
-  holds: (value) =>
-    isObject(value) &&
-    ArrayBuffer.isView(value["data"]) &&
-    (Array.isArray(value["shape"]) || (aNumber.holds(value["width"]) && aNumber.holds(value["height"]))),
+  words: "a picture (await loadImage(…)), with 3 bytes for each pixel or as many floats as its shape says",
+  holds: (value) => isRgbImage(value) || isPixelValues(value),
 };
 
+function isPixelValues(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  const { data, shape } = value;
+  if (!(data instanceof Float32Array) || !Array.isArray(shape) || shape.length !== 3) return false;
+  return shape[0] === 3 && data.length === shape[0] * shape[1] * shape[2];
+}
+
 const aPart: Expected = {
-  words: "a string, { text, name }, a picture (await loadImage(…)) or { image }",
+  words: `a string, { text, name }, { image } or ${aPicture.words}`,
   holds: (value) =>
     typeof value === "string" ||
     aPicture.holds(value) ||

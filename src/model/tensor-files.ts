@@ -40,7 +40,10 @@ export async function openTensorFile(
   }
 }
 
-/** The tensors of model.safetensors or of all shards, by name; undefined when there is neither. Throws CheckpointError. */
+/**
+ * The tensors of model.safetensors or of all shards, by name; undefined when there is neither. The index decides between
+ * tensors of one name; those of the shards that it does not mention count too, as in transformers 5. Throws CheckpointError.
+ */
 export async function openTensors(
   folder: Folder,
   opened: OpenFiles,
@@ -51,13 +54,15 @@ export async function openTensors(
   const where = `${folder.name}/${INDEX}`;
   const text = await readText(folder, INDEX);
   if (text === undefined) return undefined;
-  const entries = new Map<string, TensorEntry>();
+  const listed = new Map<string, TensorEntry>();
+  const unlisted = new Map<string, TensorEntry>();
   for (const [path, names] of tensorsByShard(text, where)) {
     const shard = await openTensorFile(folder, path, opened);
     if (!shard) throw new CheckpointError(`${where} names ${missingFile(folder, path)}, which is missing`);
-    for (const name of names) entries.set(name, shard.entry(name));
+    for (const name of names) listed.set(name, shard.entry(name));
+    for (const entry of shard.entries) unlisted.set(entry.name, entry);
   }
-  return entries;
+  return new Map([...unlisted, ...listed]);
 }
 
 /** {@link openTensors}, and a CheckpointError where there are none. */

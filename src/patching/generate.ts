@@ -9,6 +9,7 @@ import {
   aListOf,
   aNumber,
   anArray,
+  checkArgument,
   checkOptions,
   type Expected,
   either,
@@ -91,12 +92,13 @@ export async function generate(
 ): Promise<Generated[]> {
   checkOptions("generate", options, OPTIONS, { required: ["maxNewTokens"] });
   const { maxNewTokens, edits = [], stopIds = model.endIds, onToken, ...sampling } = options;
+  const stops = new Set(stopIds);
+  checkArgument("generate", "stopIds", [...stops], aListOf(aNumber));
   checkEdits("generate", edits);
   const { network, tokenizer } = model;
   const { device } = network;
   for (const prompt of prompts) model.check(prompt);
   const scope = device.openScope();
-  const stops = new Set(stopIds);
   const answers: number[][] = prompts.map(() => []);
   const streams = prompts.map(() => new TextStream(tokenizer));
   try {

@@ -2,7 +2,6 @@ import { isRgbImage } from "../images/rgb.ts";
 import {
   aBoolean,
   aListOf,
-  aNumber,
   anArray,
   anObject,
   aString,

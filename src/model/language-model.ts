@@ -3,7 +3,6 @@ import {
   aFunction,
   aKindOf,
   aListOf,
-  aNumber,
   checkArgument,
   checkOptions,
   type Options,
@@ -36,7 +35,7 @@ import {
 } from "./open-checkpoint.ts";
 import { processorJson } from "./processor-file.ts";
 import type { Prompt } from "./prompt.ts";
-import { aMessage, aPicture, BOS, CHAT_OPTIONS, checkParts, SPANS } from "./prompt-arguments.ts";
+import { aMessage, anId, aPicture, BOS, CHAT_OPTIONS, checkParts, SPANS } from "./prompt-arguments.ts";
 import { readQuantisation } from "./quantisation.ts";
 import { familyOf } from "./registry.ts";
 import { type SiteMap, siteMapOf } from "./site-shapes.ts";
@@ -248,7 +247,7 @@ export class ModelOutline {
 
   /** A prompt from token ids as they are. Throws PromptError as {@link check} does. */
   promptFromIds(ids: readonly number[], images: readonly PromptImage[] = []): Prompt<PromptImage> {
-    checkArgument("promptFromIds", "ids", ids, aListOf(aNumber));
+    checkArgument("promptFromIds", "ids", ids, aListOf(anId));
     checkArgument("promptFromIds", "images", images, aListOf(aPicture));
     return this.check(promptFromIds(this.tokenizer, ids, { images }));
   }

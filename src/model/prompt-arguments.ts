@@ -14,6 +14,12 @@ import {
 import type { ChatOptions } from "./chat-template.ts";
 import { isObject } from "./config.ts";
 
+/** A token's; whether it is one that the model has is a question of prompts. */
+export const anId: Expected = {
+  words: "a number",
+  holds: (value) => typeof value === "number" || typeof value === "bigint",
+};
+
 /** As `loadImage` or `preprocess` give it. */
 export const aPicture: Expected = {
   words: "a picture (await loadImage(…)), with 3 bytes for each pixel or as many floats as its shape says",

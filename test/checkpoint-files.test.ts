@@ -325,6 +325,20 @@ test("SigLIP pads its texts with the tokenizer's token, whatever pad_token_id sa
   expect(model.prompt("a").ids.slice(-3)).toEqual([1, 1, 1]);
 });
 
+test("ends of answers that are no ids are refused, not passed over", async () => {
+  for (const [value, found] of [
+    ["2", '"2"'],
+    [[2, "</s>"], '[2,"</s>"]'],
+    [2.5, "2.5"],
+  ] as const) {
+    const files = fixtureFiles("llama");
+    files.set("generation_config.json", utf8(JSON.stringify({ eos_token_id: value })));
+    await expect(logitsOf(files)).rejects.toThrow(
+      `m: expected eos_token_id to be an id or a list of them, found ${found}`,
+    );
+  }
+});
+
 describe("tensors that the index of shards does not mention", () => {
   /** The tensors of a fixture in two shards, each also with those of `more`; `without` is left out of the index. */
   async function sharded(

@@ -128,7 +128,7 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
   const generation = (await checkpoint.json("generation_config.json")) as Record<string, unknown> | undefined;
   const text = isObject(config["text_config"]) ? config["text_config"] : config;
   const endIds = generation?.["eos_token_id"] ?? config["eos_token_id"] ?? text["eos_token_id"];
-  return { family, config, decoder, tokenizer, chatTemplates, endIds: idsOf(endIds) };
+  return { family, config, decoder, tokenizer, chatTemplates, endIds: idsOf(endIds, name) };
 }
 
 /**
@@ -196,9 +196,12 @@ export class OpenModel {
   }
 }
 
-function idsOf(value: unknown): ReadonlySet<number> {
-  const ids = Array.isArray(value) ? value : [value];
-  return new Set(ids.filter((id): id is number => typeof id === "number"));
+function idsOf(value: unknown, where: string): ReadonlySet<number> {
+  const ids = (Array.isArray(value) ? value : [value]).filter((id) => id !== undefined && id !== null);
+  if (ids.every((id) => Number.isInteger(id))) return new Set(ids);
+  throw new CheckpointError(
+    `${where}: expected eos_token_id to be an id or a list of them, found ${JSON.stringify(value)}`,
+  );
 }
 
 /** A model without its weights: what it is, what there is to look at, and prompts for it. */

@@ -7,6 +7,17 @@ import type { TensorEntry } from "./tensor-entry.ts";
 const WEIGHTS = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 
+const PICKLE =
+  "a pickle, which is not read: in Python, load the model with from_pretrained(folder) and save it with " +
+  "save_pretrained(folder)";
+/** Other files with weights, and what to say of them. */
+const OTHER_WEIGHTS: readonly (readonly [path: string, advice: string])[] = [
+  ["pytorch_model.bin", PICKLE],
+  ["pytorch_model.bin.index.json", `the index of ${PICKLE}`],
+  ["consolidated.safetensors", "in Mistral's own layout, which is not read: get the files for transformers"],
+  ["model-00001-of-00001.safetensors", `there, but counts only with an index; called ${WEIGHTS} it is read`],
+];
+
 /** What both kinds of tensor file offer. */
 export interface TensorFile {
   readonly name: string;
@@ -69,9 +80,13 @@ export async function openTensors(
 export async function requireTensors(folder: Folder, opened: OpenFiles): Promise<Map<string, TensorEntry>> {
   const entries = await openTensors(folder, opened);
   if (entries) return entries;
-  throw new CheckpointError(
-    `${folder.name}: there is neither ${missingFile(folder, WEIGHTS)} nor ${missingFile(folder, INDEX)}`,
-  );
+  const missing = `${folder.name}: there is neither ${missingFile(folder, WEIGHTS)} nor ${missingFile(folder, INDEX)}`;
+  for (const [path, advice] of OTHER_WEIGHTS) {
+    const source = await folder.open(path);
+    await source?.close();
+    if (source) throw new CheckpointError(`${missing}; ${path} is ${advice}`);
+  }
+  throw new CheckpointError(missing);
 }
 
 /** The `weight_map` of an index file, by shard; shards in the order of their names. */

@@ -1,4 +1,5 @@
 import * as library from "@huggingface/tokenizers";
+import type { TextDecoder } from "../platform/global-types.ts";
 import { byteLevelBytes } from "./token-spelling.ts";
 
 /** The parts of a tokenizer.json that are read here; the rest is the tokenizer library's business. */

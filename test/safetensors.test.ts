@@ -144,6 +144,23 @@ describe("header", () => {
     );
   });
 
+  test("says what a file is that is none", async () => {
+    const page = "<!DOCTYPE html><html><head><title>Sign in</title></head></html>";
+    for (const [text, message] of [
+      [
+        page,
+        'it is text that begins with "<!DOCTYPE html><html><head><title>Sign i…": perhaps what a server said',
+      ],
+      ['{"error":"not found"}', 'begins with "{\\"error\\":\\"not found\\"}": perhaps what a server said'],
+      ["Entry not found", 'begins with "Entry not found"'],
+      ["PK\x03\x04archive/data.pkl", "it is a zip archive, as PyTorch's pickles are"],
+    ] as const) {
+      const failure = SafetensorsFile.open(memorySource(utf8(text), "x.safetensors"));
+      await expect(failure).rejects.toThrow(`x.safetensors: not a valid safetensors file: `);
+      await expect(failure).rejects.toThrow(message);
+    }
+  });
+
   test("names that an object would trip over are names like others", async () => {
     const names = ["__proto__", "constructor", "toString", "hasOwnProperty"];
     const tensors = names.map((name) => ({ name, stored: "U8", shape: [1], data: Uint8Array.of(1) }));

@@ -269,6 +269,7 @@ export class Device {
     try {
       const result = scope.enter(fn);
       if (result instanceof Promise) {
+        result.catch(() => {}); // it will fail for want of its tensors, and nobody has it
         throw new LifetimeError("scope: the function must not be async; read results after the scope");
       }
       return scope.release(result);

@@ -10,6 +10,7 @@ import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, seedsOf, widestQuery } from "./framework/prompts.ts";
 import { beside } from "./framework/scored.ts";
+import { paperTable } from "./paper.ts";
 import type { HeatFigure, LinesFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { accuracy, accuracyDifference, type Hits } from "./statistics/bootstrap.ts";
@@ -50,7 +51,7 @@ export const llmToVlm: Experiment = {
         "A residual stream has a large part that is common to all tasks, so cosines are given a second time without the mean over the tasks, and beside them those with other tasks' vectors.",
       ],
       figures: [layersFigure(lab), pairsFigure(lab), similarityFigure(lab)],
-      tables: [methodsTable(lab), byTaskTable(lab)],
+      tables: [methodsTable(lab), byTaskTable(lab), ...paperTables(lab)],
       controls: [controlsTable(lab)],
     };
   },
@@ -173,6 +174,14 @@ const COLUMNS = [
   "distinct answers (language model's)",
   "distinct answers (own)",
 ];
+
+/** The paper's numbers beside this run's, under its protocol. */
+function paperTables(lab: Lab): Table[] {
+  if (lab.options.protocol !== "paper" || widestQuery(lab) !== "image") return [];
+  const { results, own, llm } = hitsOf(lab, inMeans(lab));
+  const layers = [...new Set(results.map((result) => result.own.layer))].join(", ");
+  return [paperTable(lab, { textPatch: accuracy(own), llmPatch: accuracy(llm) }, layers)];
+}
 
 function methodsTable(lab: Lab): Table {
   return {

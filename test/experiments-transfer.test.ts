@@ -132,7 +132,7 @@ describe("from the language model", () => {
     for (const source of sources) {
       const vector = await plainVector(llm, task!, 0, source);
       for (const target of targets) {
-        const expected = scored(items, await plainAnswers(prompts, put(target, vector)));
+        const expected = scored(items, await plainAnswers(prompts, put(target, vector)), OPTIONS);
         expect(patched[source]![target]).toEqual(expected);
         seen.add(expected.hits);
       }
@@ -233,8 +233,8 @@ test("conflicts: the prompt is one task's, the patch the other's, and answers ar
       const { own, other } = result.patched[s]!;
       expect(own.answers).toEqual(answers);
       expect([own.hits, other.hits]).toEqual([
-        scored(items, answers).hits,
-        scored(picturedItemsOf(beta!, "test"), answers).hits,
+        scored(items, answers, OPTIONS).hits,
+        scored(picturedItemsOf(beta!, "test"), answers, OPTIONS).hits,
       ]);
     }
     const sweep = lab.result(conflictSweep({ ...pair, specification }));
@@ -270,7 +270,9 @@ test("arithmetic: every kind of edit is what its formula says", async () => {
   for (const [name, formula] of Object.entries(formulas)) {
     const answers = await plainAnswers(prompts, (_, p) => put(layer, streams[p]!.map(formula))());
     expect(edited[name]![seed]!.own.answers, name).toEqual(answers);
-    expect(edited[name]![seed]!.other.hits, name).toBe(scored(picturedItemsOf(beta!, "test"), answers).hits);
+    expect(edited[name]![seed]!.other.hits, name).toBe(
+      scored(picturedItemsOf(beta!, "test"), answers, OPTIONS).hits,
+    );
   }
   const given = Object.values(edited).map((seeds) => seeds[seed]!.own.answers.join(" "));
   expect(new Set(given).size).toBeGreaterThan(4);

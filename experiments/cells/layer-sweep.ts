@@ -68,10 +68,10 @@ export async function validationGrid(
   const items = lab.items(task, "validation");
   const bare = await queries(lab, task, "validation", query);
   const { unpatched, patched } = await lab.patchEach(bare, grid.flat());
-  const scores = patched.map((answers) => scored(items, answers));
+  const scores = patched.map((answers) => scored(items, answers, lab.options));
   const width = grid[0]!.length;
   return {
-    noContext: scored(items, unpatched),
+    noContext: scored(items, unpatched, lab.options),
     patched: grid.map((_, row) => scores.slice(row * width, (row + 1) * width)),
   };
 }

@@ -1,6 +1,6 @@
 import { type Modality, relatedTasks, type Task, type TaskItem } from "xpatch";
 import type { AskedSplit, Lab } from "../framework/lab.ts";
-import { type Answered, answered } from "../framework/scored.ts";
+import { type Answered, answered, type Scoring } from "../framework/scored.ts";
 import { tasksWith } from "./layer-sweep.ts";
 
 /** Two tasks that ask about the same things: the first one's questions are asked. */
@@ -73,6 +73,10 @@ export interface ScoredTwice {
   readonly other: Answered;
 }
 
-export function scoredTwice({ own, other }: SharedItems, answers: readonly string[]): ScoredTwice {
-  return { own: answered(own, answers), other: answered(other, answers) };
+export function scoredTwice(
+  { own, other }: SharedItems,
+  answers: readonly string[],
+  scoring: Scoring,
+): ScoredTwice {
+  return { own: answered(own, answers, scoring), other: answered(other, answers, scoring) };
 }

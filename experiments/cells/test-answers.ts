@@ -70,11 +70,11 @@ async function patchTestItems(
   const controls = controlVectors(ofTasks, name, layer);
   const edits = [...own, ...controls.map(({ vector }) => vector)].map((vector) => patchAt(layer, vector));
   const { unpatched, patched } = await lab.patchEach(bare, edits);
-  const scores = patched.map((answers) => answered(items, answers));
+  const scores = patched.map((answers) => answered(items, answers, lab.options));
   return {
     layer,
     queries: bare.map(({ text }) => text),
-    noContext: answered(items, unpatched),
+    noContext: answered(items, unpatched, lab.options),
     patched: scores.slice(0, own.length),
     controls: Object.fromEntries(controls.map(({ control }, i) => [control, scores[own.length + i]!])),
   };
@@ -100,7 +100,10 @@ export const testPrompt = defineCell(
     const task = lab.task(name);
     const prompts = await specifiedQueries(lab, task, { split: "test", specification, query, seed });
     const answers = await lab.answers(prompts);
-    return { ...answered(lab.items(task, "test"), answers), prompts: prompts.map(({ text }) => text) };
+    return {
+      ...answered(lab.items(task, "test"), answers, lab.options),
+      prompts: prompts.map(({ text }) => text),
+    };
   },
 );
 

@@ -7,10 +7,13 @@ import {
   forwardPassEquivalents,
   Lab,
   NO_COST,
+  paperTasks,
   runExperiments,
   type Setting,
   Store,
   settingOf,
+  showCell,
+  type Table,
   type Verdict,
 } from "#experiments/index";
 import { loadModel, type PatchableModel } from "../patching/model.ts";
@@ -26,6 +29,8 @@ export interface ExperimentReport {
   readonly setting: Setting;
   readonly folder: string;
   readonly experiments: readonly ({ readonly name: string; readonly claim: string } & Verdict)[];
+  /** Under the paper's protocol, its table beside this run's numbers, of each experiment that has a part of it. */
+  readonly paper?: readonly Table[];
   /** Of all cells of the folder. */
   readonly forwardPassEquivalents: number;
   readonly plainForwardPasses: number;
@@ -46,7 +51,8 @@ export async function runAndReport(
   experiments: readonly Experiment[],
   args: ExperimentArguments,
 ): Promise<ExperimentReport> {
-  const tasks = await Promise.all(args.tasks.map(readTask));
+  const given = await Promise.all(args.tasks.map(readTask));
+  const tasks = args.protocol === "paper" ? paperTasks(given) : given;
   const options = labOptions(args);
   return withModel(args, async (model) => {
     using llm = await languageModel(args, model);
@@ -55,6 +61,7 @@ export async function runAndReport(
     const lab = new Lab({ model, llm, tasks, options, setting, store, folder: args.out });
     using progress = experimentProgress();
     const finished = await runExperiments(lab, experiments, progress.update);
+    const paper = finished.flatMap(({ findings }) => findings.tables.filter(({ name }) => name === "paper"));
     const cost = store.records.reduce((sum, record) => addCosts(sum, record.cost), NO_COST);
     return {
       setting,
@@ -64,6 +71,7 @@ export async function runAndReport(
         claim,
         ...verdict,
       })),
+      ...(args.protocol === "paper" && { paper }),
       forwardPassEquivalents: forwardPassEquivalents(cost),
       plainForwardPasses: cost.plainPasses,
     };
@@ -86,6 +94,11 @@ export function formatReport(report: ExperimentReport): string {
     "",
     table(experiments.map(({ name, outcome, because }) => [name, outcome, because])),
     "",
+    ...(report.paper ?? []).flatMap(({ title, columns, rows }) => [
+      title,
+      table([columns, ...rows.map((row) => row.map(showCell))]),
+      "",
+    ]),
     `${computed} forward-pass equivalents; a full pass for every prompt and patch takes ${plainForwardPasses.toLocaleString("en")}`,
     `report: ${join(folder, "report.html")}`,
   ].join("\n");

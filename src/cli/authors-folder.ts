@@ -116,6 +116,7 @@ function readSplit(
   const items = objects(json["items"], `${file}: items`).map((item, i) =>
     readItem({ ...item, ...data }, `${file}: items[${i}]`, `${pictures}/`),
   );
+  if (items.length === 0) throw new CheckpointError(`${file}: expected at least one item`);
   const texts = (key: string, list = json[key]): string[] =>
     listOf(list, items.length, (text) => typeof text === "string", `${file}: ${key}`, "texts");
   const labels = texts("labels_text");

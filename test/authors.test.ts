@@ -38,7 +38,7 @@ beforeAll(async () => {
 });
 afterAll(() => model.dispose());
 
-test("every answer and every vector is that of the authors' program", async () => {
+test("every answer and every vector is that of the authors' program", { timeout: 300_000 }, async () => {
   const rule = AUTHORS_RULES.f32;
   const compared = await compareWithAuthors(tasks, model, rule);
   const report = newAuthorsReport({
@@ -140,6 +140,7 @@ describe("a folder is refused", () => {
   type Json = Record<string, unknown[]>;
 
   test.each<[string, (json: Json) => unknown, RegExp]>([
+    ["no items", (json) => json["items"]!.splice(0), /expected at least one item/],
     [
       "an unknown field",
       (json) => Object.assign(json, { seed: [1] }),

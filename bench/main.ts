@@ -1,9 +1,10 @@
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import { loadModel } from "#src/patching/model";
 import { cacheFolder } from "#src/platform/node-cache";
+import { writeWhole } from "#src/platform/node-write";
 import { type Device, openDevice } from "#src/tensor/device";
 import { attentionKernels } from "./attention.bench.ts";
 import { elementwise } from "./elementwise.bench.ts";
@@ -125,16 +126,16 @@ async function main(names: string[], { model, visionModel, quick, json, save }: 
 
   const text = `${JSON.stringify(report, null, 2)}\n`;
   if (json) process.stdout.write(text);
-  if (save) say(write(report, text));
+  if (save) say(await write(report, text));
 }
 
 /** Returns the path of the file. */
-function write({ date, adapter }: Report, text: string): string {
+async function write({ date, adapter }: Report, text: string): Promise<string> {
   const folder = fileURLToPath(new URL("../../bench/results/", import.meta.url));
   const name = adapter.device.match(/[\w.]+/g)?.join("-") ?? "adapter";
   const file = `${folder}${date.slice(0, 10)}-${name}.json`;
   mkdirSync(folder, { recursive: true });
-  writeFileSync(file, text);
+  await writeWhole(file, text);
   return file;
 }
 

@@ -1,13 +1,18 @@
+import type { TaskItem } from "xpatch";
 import { type ArithmeticResult, arithmeticCell, STEPS, STRENGTHS } from "./cells/arithmetic.ts";
-import { nameOf, type Pair, pairsInMeans, pairsOf, withoutPairs } from "./cells/pairs.ts";
+import { nameOf, type Pair, pairsInMeans, pairsOf, sharedItems, withoutPairs } from "./cells/pairs.ts";
 import { validationCells } from "./cells/validation.ts";
+import { constantAnswers } from "./framework/constants.ts";
+import { aboveControl, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { AskedSplit, Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, widestQuery } from "./framework/prompts.ts";
-import { beside } from "./framework/scored.ts";
+import { judged } from "./framework/rule.ts";
+import { beside, taskHits } from "./framework/scored.ts";
 import type { LinesFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
-import { accuracy, accuracyDifference, type Hits } from "./statistics/bootstrap.ts";
+import { RULES } from "./rules.ts";
+import { accuracy, accuracyDifference, type Hits } from "./statistics/accuracy.ts";
 
 /** Whose outputs count as right. */
 const SIDES = { "its own task": "own", "the other task": "other" } as const;
@@ -73,20 +78,48 @@ function cellOf(lab: Lab, pair: Pair, split: AskedSplit) {
   return arithmeticCell({ ...pair, query: widestQuery(lab), split });
 }
 
+interface TestedPair {
+  readonly pair: Pair;
+  /** The items asked about, as both tasks answer them. */
+  readonly items: Readonly<Record<Side, readonly TaskItem[]>>;
+  readonly result: ArithmeticResult;
+}
+
 function resultsOf(
   lab: Lab,
   split: AskedSplit = "test",
   pairs = pairsInMeans(lab, widestQuery(lab)),
-): ArithmeticResult[] {
-  return pairs.map((pair) => lab.result(cellOf(lab, pair, split)));
+): TestedPair[] {
+  return pairs.map((pair) => ({
+    pair,
+    items: sharedItems(lab, pair, split),
+    result: lab.result(cellOf(lab, pair, split)),
+  }));
 }
 
-function hitsOf(results: readonly ArithmeticResult[], edit: string, side: Side = "own"): Hits {
-  return results.map(({ edited }) => edited[edit]!.map((scores) => scores[side].hits));
+function hitsOf(tested: readonly TestedPair[], edit: string, side: Side = "own"): Hits {
+  return tested.map(({ items, result }) =>
+    taskHits(
+      items[side],
+      result.edited[edit]!.map((scores) => scores[side]),
+    ),
+  );
 }
 
-function unpatched(results: readonly ArithmeticResult[], side: Side = "own"): Hits {
-  return results.map((result) => [result.unpatched[side].hits]);
+function unpatched(tested: readonly TestedPair[], side: Side = "own"): Hits {
+  return tested.map(({ items, result }) => taskHits(items[side], [result.unpatched[side]]));
+}
+
+/** What constant answers would get by one of the tasks, those under an edit among them. */
+function constantsOf(lab: Lab, tested: readonly TestedPair[], edit: string, side: Side) {
+  return constantAnswers(
+    tested.map(({ pair, items, result }) => ({
+      task: lab.task(side === "own" ? pair.task : pair.other),
+      items: items[side],
+      answers: result.edited[edit]!.flatMap((scores) => scores[side].answers),
+    })),
+    lab.options,
+  );
 }
 
 /** The strength with the highest accuracy on validation items; of equals the first. */
@@ -97,19 +130,49 @@ function chosenStrength(lab: Lab): number {
 }
 
 function verdictOf(lab: Lab): Verdict {
-  const results = resultsOf(lab);
+  const tested = resultsOf(lab);
   const strength = chosenStrength(lab);
-  const added = hitsOf(results, `add direction × ${strength}`);
-  const rivals = [unpatched(results), hitsOf(results, `add random direction × ${strength}`)];
-  const steers = rivals.every((rival) => accuracyDifference(added, rival).low > 0);
+  const edit = `add direction × ${strength}`;
+  const added = hitsOf(tested, edit);
+  const random = hitsOf(tested, `add random direction × ${strength}`);
+  const { frequent, constant } = constantsOf(lab, tested, edit, "own");
   // From where a has three quarters to where b has: each task has to lose, or win, what the other one wins, or loses.
-  const change = (side: Side) =>
-    accuracyDifference(hitsOf(results, "mix 0.75", side), hitsOf(results, "mix 0.25", side));
-  const [own, other] = [change("own"), change("other")];
-  const goesOver = own.high < 0 && other.low > 0;
-  const because = `direction added ${strength} times ${showEstimate(accuracy(added))}, random direction ${showEstimate(accuracy(rivals[1]!))}, no context ${showEstimate(accuracy(rivals[0]!))}, set ${showEstimate(accuracy(hitsOf(results, "set")))}; from 0.25 to 0.75 b its own task changes by ${showEstimate(own)}, the other by ${showEstimate(other)}`;
-  if (steers && goesOver) return { outcome: "replicates", because };
-  return { outcome: steers || goesOver ? "replicates in part" : "does not replicate", because };
+  const [near, far] = ["mix 0.25", "mix 0.75"];
+  const nearer = [
+    { side: "own", edit: near, name: "first task" },
+    { side: "other", edit: far, name: "other task" },
+  ] as const;
+  const mixed = nearer.map(({ side, edit: mix, name }) => ({
+    name,
+    hits: hitsOf(tested, mix, side),
+    constants: constantsOf(lab, tested, mix, side),
+  }));
+  const { majority } = beside(tested.map(({ result }) => result.unpatched.own));
+  const shown = Object.entries({
+    [`direction added ${strength} times`]: added,
+    "random direction": random,
+    "no context": unpatched(tested),
+    set: hitsOf(tested, "set"),
+  }).map(([name, hits]) => `${name} ${showEstimate(accuracy(hits))}`);
+  return judged(
+    RULES.arithmetic,
+    {
+      steers: {
+        noContext: aboveControl(added, unpatched(tested)),
+        random: aboveControl(added, random),
+        mean: aboveControl(added, hitsOf(tested, "set mean")),
+        frequent: aboveControl(added, frequent),
+        constant: aboveControl(added, constant),
+      },
+      mixes: {
+        own: difference(hitsOf(tested, near), hitsOf(tested, far)),
+        other: difference(hitsOf(tested, far, "other"), hitsOf(tested, near, "other")),
+        frequent: mixed.flatMap(({ hits, constants, name }) => aboveControl(hits, constants.frequent, name)),
+        constant: mixed.flatMap(({ hits, constants, name }) => aboveControl(hits, constants.constant, name)),
+      },
+    },
+    `${shown.join(", ")}, majority ${majority.toFixed(2)}`,
+  );
 }
 
 function strengthsFigure(lab: Lab): LinesFigure {
@@ -162,7 +225,7 @@ function table(lab: Lab, name: string, title: string, edits: Readonly<Record<str
     rows: Object.entries(edits).map(([edit, called]) => [
       called,
       layersOf(results),
-      beside(results.map((result) => result.unpatched.own)).majority,
+      beside(results.map(({ result }) => result.unpatched.own)).majority,
       accuracy(unpatched(results)),
       accuracy(hitsOf(results, edit)),
       accuracyDifference(hitsOf(results, edit), hitsOf(results, "set")),
@@ -188,7 +251,9 @@ function compositionTable(lab: Lab): Table {
     rows: Object.entries(COMPOSITIONS).map(([edit, called]) => [
       called,
       layersOf(results),
-      ...Object.values(SIDES).map((side) => beside(results.map((result) => result.unpatched[side])).majority),
+      ...Object.values(SIDES).map(
+        (side) => beside(results.map(({ result }) => result.unpatched[side])).majority,
+      ),
       ...Object.values(SIDES).map((side) => accuracy(hitsOf(results, edit, side))),
       accuracyDifference(hitsOf(results, edit), hitsOf(results, edit, "other")),
       distinctOf(results, edit),
@@ -218,7 +283,7 @@ function byPairTable(lab: Lab): Table {
         nameOf(pair),
         names[edit]!,
         layersOf(results),
-        ...Object.values(SIDES).map((side) => results[0]!.unpatched[side].majority),
+        ...Object.values(SIDES).map((side) => results[0]!.result.unpatched[side].majority),
         ...Object.values(SIDES).map((side) => accuracy(hitsOf(results, edit, side))),
         distinctOf(results, edit),
       ]);
@@ -226,12 +291,12 @@ function byPairTable(lab: Lab): Table {
   };
 }
 
-function layersOf(results: readonly ArithmeticResult[]): string {
-  return [...new Set(results.map(({ layer }) => layer))].join(", ");
+function layersOf(results: readonly TestedPair[]): string {
+  return [...new Set(results.map(({ result }) => result.layer))].join(", ");
 }
 
-function distinctOf(results: readonly ArithmeticResult[], edit: string): string {
-  return beside(results.map(({ edited }) => edited[edit]![0]!.own)).distinct;
+function distinctOf(results: readonly TestedPair[], edit: string): string {
+  return beside(results.map(({ result }) => result.edited[edit]![0]!.own)).distinct;
 }
 
 function byStrength(edit: string, name: (strength: number) => string): Record<string, string> {

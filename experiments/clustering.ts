@@ -1,10 +1,14 @@
 import { type ClusterPoint, clusters, STATES, type State } from "./cells/clusters.ts";
+import { contrast } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
+import { type Contrast, judged } from "./framework/rule.ts";
 import type { ScatterFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
-import type { Estimate } from "./statistics/bootstrap.ts";
-import { mean, resampled } from "./statistics/resample.ts";
+import { RULES } from "./rules.ts";
+import { accuracy } from "./statistics/accuracy.ts";
+import { type Estimate, LEVEL, negated, shifted } from "./statistics/estimate.ts";
+import { meanOverInputs } from "./statistics/resample.ts";
 
 const STATE_NAMES: Readonly<Record<State, string>> = {
   context: "mean embedding of the examples",
@@ -25,10 +29,10 @@ export const clustering: Experiment = {
     const { points } = lab.result(cellOf(lab));
     const measures = STATES.map((state) => measuresOf(lab, state));
     return {
-      verdict: verdictOf(measures[0]!, measures[1]!),
+      verdict: verdictOf(lab, measures[0]!, measures[1]!),
       text: [
         `A point is a prompt of validation items: ${points.length} of them, of ${pictured(lab).length} tasks in two modalities, whose examples are drawn apart. Task vectors are read at the answer cue of the last example behind layer ${middle(lab)}, the middle of the model, not averaged. Distances are 1 − cosine.`,
-        "Points share examples, so that neighbours of the same task and modality are near for that alone; what tells is the other modality: its nearest points, and a linear probe trained on it. Probes are tested on items that they were not trained on. Intervals are over items.",
+        "Points share examples, so that neighbours of the same task and modality are near for that alone; what tells is the other modality: its nearest points, and a linear probe trained on it. Probes are tested on items that they were not trained on. Intervals are over inputs.",
       ],
       figures: STATES.flatMap((state) => [
         figureOf(lab, state, "neighbours"),
@@ -42,6 +46,8 @@ export const clustering: Experiment = {
 
 interface Measure {
   readonly name: string;
+  /** A value a point. */
+  readonly values: readonly number[];
   readonly value: Estimate;
   readonly chance: number;
 }
@@ -58,59 +64,86 @@ interface Measures {
 function measuresOf(lab: Lab, state: State): Measures {
   const { points, states } = lab.result(cellOf(lab));
   const of = states[state];
-  const measure = (name: string, values: readonly number[], chance: number): Measure => ({
+  const silhouette = (name: string, values: readonly number[]): Measure => ({
     name,
-    value: overItems(points, values),
+    values,
+    value: spreadOver(points, values),
+    chance: 0,
+  });
+  const share = (name: string, values: readonly number[], chance: number): Measure => ({
+    name,
+    values,
+    value: shareOver(points, values),
     chance,
   });
   const tasks = mostCommon(points.map(({ task }) => task));
+  const modalities = mostCommon(points.map(({ modality }) => modality));
+  const { byTask, byModality, acrossPurity, acrossProbe } = of;
   return {
     state,
-    taskSilhouette: measure("silhouette by task", of.byTask.silhouette, 0),
-    modalitySilhouette: measure("silhouette by modality", of.byModality.silhouette, 0),
-    acrossPurity: measure(
+    taskSilhouette: silhouette("silhouette by task", byTask.silhouette),
+    modalitySilhouette: silhouette("silhouette by modality", byModality.silhouette),
+    acrossPurity: share(
       "neighbours in the other modality of the same task",
-      of.acrossPurity.values,
-      of.acrossPurity.chance,
+      acrossPurity.values,
+      acrossPurity.chance,
     ),
-    acrossProbe: measure("task, by a probe of the other modality", of.acrossProbe, tasks),
+    acrossProbe: share("task, by a probe of the other modality", acrossProbe, tasks),
     others: [
-      measure("neighbours of the same task", of.byTask.purity.values, of.byTask.purity.chance),
-      measure("neighbours of the same modality", of.byModality.purity.values, of.byModality.purity.chance),
-      measure("task, by a probe", of.byTask.probe, tasks),
-      measure(
-        "modality, by a probe",
-        of.byModality.probe,
-        mostCommon(points.map(({ modality }) => modality)),
-      ),
+      share("neighbours of the same task", byTask.purity.values, byTask.purity.chance),
+      share("neighbours of the same modality", byModality.purity.values, byModality.purity.chance),
+      share("task, by a probe", byTask.probe, tasks),
+      share("modality, by a probe", byModality.probe, modalities),
     ],
   };
 }
 
-/** The mean over points, with an interval over items: the points of an item are drawn together. */
-function overItems(points: readonly ClusterPoint[], values: readonly number[]): Estimate {
-  const byItem = new Map<string, number[]>();
-  points.forEach(({ item }, i) => {
-    byItem.set(item, [...(byItem.get(item) ?? []), values[i]!]);
-  });
-  const groups = [...byItem.values()];
-  return resampled(groups.length, (indices) => mean(indices.flatMap((i) => groups[i]!)));
+/** The mean over points of what lies between 0 and 1; the points of an input are one draw. */
+function shareOver(points: readonly ClusterPoint[], values: readonly number[], level = LEVEL): Estimate {
+  return accuracy([{ inputs: points.map(({ item }) => item), seeds: [values] }], level);
 }
 
-function verdictOf(context: Measures, vector: Measures): Verdict {
-  const because = [context, vector]
-    .map(({ state, taskSilhouette, modalitySilhouette, acrossPurity, acrossProbe }) => {
-      const shown = [taskSilhouette, modalitySilhouette, acrossPurity, acrossProbe].map(
-        ({ name, value, chance }) => `${name} ${showEstimate(value)}, chance ${chance.toFixed(2)}`,
-      );
-      return `${STATE_NAMES[state]}: ${shown.join("; ")}`;
-    })
-    .join(". ");
-  const byModality = context.modalitySilhouette.value.low > Math.max(0, context.taskSilhouette.value.high);
-  const byTask = vector.taskSilhouette.value.low > Math.max(0, vector.modalitySilhouette.value.high);
-  const across = [vector.acrossPurity, vector.acrossProbe].every(({ value, chance }) => value.low > chance);
-  if (byModality && byTask && across) return { outcome: "replicates", because };
-  return { outcome: byModality || byTask || across ? "replicates in part" : "does not replicate", because };
+/** The same of silhouettes, or of differences of two. */
+function spreadOver(points: readonly ClusterPoint[], values: readonly number[], level = LEVEL): Estimate {
+  const inputs = points.map(({ item }) => item);
+  return meanOverInputs(values, inputs, { range: [-2, 2], level });
+}
+
+function verdictOf(lab: Lab, context: Measures, vector: Measures): Verdict {
+  const { points } = lab.result(cellOf(lab));
+  const above = ({ values }: Measure, rival?: Measure): Contrast => {
+    const less = values.map((value, i) => value - (rival?.values[i] ?? 0));
+    return contrast((level) => spreadOver(points, less, level));
+  };
+  const aboveChance = ({ values, chance }: Measure) =>
+    contrast((level) => shifted(shareOver(points, values, level), -chance));
+  const shown = [context, vector].map(({ state, taskSilhouette, modalitySilhouette }) => {
+    const both = [taskSilhouette, modalitySilhouette].map(
+      ({ name, value }) => `${name} ${showEstimate(value)}`,
+    );
+    return `${STATE_NAMES[state]}: ${both.join(", ")}`;
+  });
+  return judged(
+    RULES.clustering,
+    {
+      context: {
+        modality: above(context.modalitySilhouette),
+        task: above(context.modalitySilhouette, context.taskSilhouette),
+      },
+      vector: {
+        task: above(vector.taskSilhouette),
+        modality: above(vector.taskSilhouette, vector.modalitySilhouette),
+      },
+      across: {
+        neighbours: aboveChance(vector.acrossPurity),
+        probe: aboveChance(vector.acrossProbe),
+      },
+      mixed: {
+        modality: contrast((level) => negated(above(vector.modalitySilhouette).at(level))),
+      },
+    },
+    shown.join("; "),
+  );
 }
 
 function figureOf(lab: Lab, state: State, plane: "neighbours" | "principal"): ScatterFigure {
@@ -158,7 +191,8 @@ function shuffledTable(lab: Lab): Table {
       const { silhouette, purity, probe } = states[state].shuffledTasks;
       return [
         STATE_NAMES[state],
-        ...[silhouette, purity.values, probe].map((values) => overItems(points, values)),
+        spreadOver(points, silhouette),
+        ...[purity.values, probe].map((values) => shareOver(points, values)),
       ];
     }),
   };

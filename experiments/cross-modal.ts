@@ -1,14 +1,28 @@
 import type { Task } from "xpatch";
 import { type Setup, setupsOf, tasksWith } from "./cells/layer-sweep.ts";
-import { CONTROL_NAMES, CONTROLS, controlHits, testPatch, testPrompt } from "./cells/test-answers.ts";
+import {
+  aboveAllControls,
+  bareHits,
+  CONTROL_NAMES,
+  CONTROLS,
+  controlHits,
+  patchedHits,
+  testedTasks,
+  testPatch,
+  testPrompt,
+} from "./cells/test-answers.ts";
 import { validationCells } from "./cells/validation.ts";
+import { difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES, seedsOf } from "./framework/prompts.ts";
+import { judged } from "./framework/rule.ts";
+import { taskHits } from "./framework/scored.ts";
 import { type PaperSetup, paperRows, paperTable } from "./paper.ts";
 import type { BarsFigure } from "./report/figure.ts";
 import { showEstimate, type Table, type TableCell } from "./report/table.ts";
-import { accuracy, accuracyDifference, type Hits } from "./statistics/bootstrap.ts";
+import { RULES } from "./rules.ts";
+import { accuracy, accuracyDifference, type Hits } from "./statistics/accuracy.ts";
 import { mean } from "./statistics/resample.ts";
 
 /** The claim's own case. */
@@ -46,40 +60,32 @@ export const crossModal: Experiment = {
 
 /** Right and wrong answers to the test items, by method. */
 function hitsOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
-  const patches = resultsOf(lab, setup, tasks);
-  const noContext: Hits = patches.map((result) => [result.noContext.hits]);
-  const patch: Hits = patches.map(({ patched }) => patched.map(({ hits }) => hits));
-  const prompt: Hits = tasks.map(({ name }) =>
-    promptSeeds(lab, setup).map((seed) => lab.result(testPrompt({ ...setup, task: name, seed })).hits),
+  const tested = testedTasks(lab, tasks, setup);
+  const prompt: Hits = tested.map(({ task: { name }, items }) =>
+    taskHits(
+      items,
+      promptSeeds(lab, setup).map((seed) => lab.result(testPrompt({ ...setup, task: name, seed }))),
+    ),
   );
-  return { noContext, prompt, patch };
+  return { tested, noContext: bareHits(tested), prompt, patch: patchedHits(tested) };
 }
 
 function verdictOf(lab: Lab): Verdict {
   const tasks = tasksWith(lab, CROSS_MODAL, lab.tasksInMeans);
   if (tasks.length === 0) {
-    return { outcome: "not testable here", because: "the model takes no pictures, or no task has them" };
+    const because = "the model takes no pictures, or no task has them";
+    return { outcome: "not testable here", because, checks: [] };
   }
-  const { noContext, prompt, patch } = hitsOf(lab, CROSS_MODAL, tasks);
+  const { tested, noContext, prompt, patch } = hitsOf(lab, CROSS_MODAL, tasks);
   const { majority } = meansOf(lab, CROSS_MODAL, tasks);
-  const another = controlHits(resultsOf(lab, CROSS_MODAL, tasks), "anotherTask");
-  const patched = accuracy(patch);
-  const above = [noContext, ...(another ? [another] : [])].map((rival) => accuracyDifference(patch, rival));
-  const works = above.every(({ low }) => low > 0) && patched.low > majority;
-  const overPrompt = accuracyDifference(patch, prompt);
-  const numbers = `patch ${showEstimate(patched)}, no context ${showEstimate(accuracy(noContext))}, prompt ${showEstimate(accuracy(prompt))}, majority ${majority.toFixed(2)}; patch − prompt ${showEstimate(overPrompt)}`;
-  if (!works)
-    return {
-      outcome: "does not replicate",
-      because: `the patch is not clearly above its controls: ${numbers}`,
-    };
-  if (overPrompt.low <= 0) {
-    return {
-      outcome: "replicates in part",
-      because: `the patch works, but is not clearly better than the prompt: ${numbers}`,
-    };
-  }
-  return { outcome: "replicates", because: `the patch works, and better than the prompt: ${numbers}` };
+  const shown = Object.entries({ patch, prompt, "no context": noContext }).map(
+    ([name, hits]) => `${name} ${showEstimate(accuracy(hits))}`,
+  );
+  return judged(
+    RULES["cross-modal"],
+    { works: aboveAllControls(lab, tested), better: { prompt: difference(patch, prompt) } },
+    `${shown.join(", ")}, majority ${majority.toFixed(2)}`,
+  );
 }
 
 function methodsFigure(lab: Lab, setups: readonly Setup[]): BarsFigure {
@@ -159,7 +165,7 @@ function methodsRow(lab: Lab, setup: Setup, tasks: readonly Task[]): TableCell[]
 
 function controlsTable(lab: Lab, setups: readonly Setup[]): Table {
   const present = CONTROLS.filter((control) =>
-    setups.some((setup) => controlHits(resultsOf(lab, setup, inMeans(lab, setup)), control)),
+    setups.some((setup) => controlHits(testedTasks(lab, inMeans(lab, setup), setup), control)),
   );
   return {
     name: "controls",
@@ -172,11 +178,12 @@ function controlsTable(lab: Lab, setups: readonly Setup[]): Table {
     ],
     rows: setups.map((setup) => {
       const tasks = inMeans(lab, setup);
-      const others = present.map((control) => controlHits(resultsOf(lab, setup, tasks), control));
+      const tested = testedTasks(lab, tasks, setup);
+      const others = present.map((control) => controlHits(tested, control));
       return [
         QUERY_NAMES[setup.query],
         SPECIFICATION_NAMES[setup.specification],
-        accuracy(hitsOf(lab, setup, tasks).patch),
+        accuracy(patchedHits(tested)),
         ...others.map((hits) => (hits ? accuracy(hits) : "–")),
       ];
     }),
@@ -219,12 +226,8 @@ function protocolTable(lab: Lab, setups: readonly Setup[]): Table {
 
 type MethodHits = Pick<ReturnType<typeof hitsOf>, "noContext" | "prompt" | "patch">;
 
-function resultsOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
-  return tasks.map(({ name }) => lab.result(testPatch({ ...setup, task: name })));
-}
-
 function meansOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
-  const results = resultsOf(lab, setup, tasks);
+  const results = testedTasks(lab, tasks, setup).map(({ result }) => result);
   const constants = results.map(({ patched }) => Math.max(...patched.map(({ constant }) => constant)));
   return {
     majority: mean(results.map(({ noContext }) => noContext.majority)),
@@ -242,6 +245,9 @@ function taskNames(lab: Lab): string {
   return lab.tasksInMeans.map(({ name }) => name).join(", ");
 }
 
-function promptSeeds(lab: Lab, { specification }: Setup): number[] {
-  return seedsOf(lab, specification, lab.options.promptSeeds);
+/** The prompts that the claim's own difference is made with vary as its vectors do: as many seeds. */
+function promptSeeds(lab: Lab, setup: Setup): number[] {
+  const { specification, query } = setup;
+  const claimed = specification === CROSS_MODAL.specification && query === CROSS_MODAL.query;
+  return seedsOf(lab, specification, claimed ? lab.options.seeds : lab.options.promptSeeds);
 }

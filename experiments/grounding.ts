@@ -1,11 +1,15 @@
 import type { Task } from "xpatch";
 import { alignment, type LayerAlignment, PLACES, type Place, type Ranks } from "./cells/alignment.ts";
+import { aboveShuffled, contrast, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { AskedSplit, Lab } from "./framework/lab.ts";
+import { judged } from "./framework/rule.ts";
 import type { LinesFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
-import type { Estimate } from "./statistics/bootstrap.ts";
-import { mean, resampledMean } from "./statistics/resample.ts";
+import { RULES } from "./rules.ts";
+import { accuracy, type Hits } from "./statistics/accuracy.ts";
+import { type Estimate, shifted } from "./statistics/estimate.ts";
+import { mean } from "./statistics/resample.ts";
 import { chanceReciprocalRank } from "./statistics/retrieval.ts";
 
 const PLACE_NAMES: Readonly<Record<Place, string>> = {
@@ -14,7 +18,6 @@ const PLACE_NAMES: Readonly<Record<Place, string>> = {
   "other cue": "answer cue, names with another template",
 };
 
-const SIGNIFICANT = 0.05;
 /** Fewer items have too few pairs of distances to compare. */
 const FEWEST_ITEMS = 4;
 
@@ -58,6 +61,8 @@ interface PlaceFindings {
   readonly place: Place;
   /** Chosen on validation items; the rest is of test items. */
   readonly layer: number;
+  /** A reciprocal rank an item, the mean of both directions. */
+  readonly ranks: Readonly<Record<Method, Hits>>;
   readonly reciprocal: Readonly<Record<Method, Estimate>>;
   readonly top1: Readonly<Record<Method, Estimate>>;
   readonly chance: number;
@@ -78,32 +83,42 @@ function atPlace(lab: Lab, place: Place): PlaceFindings {
     centred: of("centred"),
     random: of("random"),
   });
+  const ranks = by((method) => scoresOf(lab, place, "test", layer, method, (rank) => 1 / rank));
   return {
     place,
     layer,
-    reciprocal: by((method) => reciprocal(lab, place, "test", layer, method)),
-    top1: by((method) => resampledMean(overItems(kinds, method, (rank) => (rank === 1 ? 1 : 0)))),
+    ranks,
+    reciprocal: by((method) => accuracy(ranks[method])),
+    top1: by((method) =>
+      accuracy(scoresOf(lab, place, "test", layer, method, (rank) => (rank === 1 ? 1 : 0))),
+    ),
     ...chancesOf(lab),
     kinds,
   };
 }
 
-/** A value an item: the mean of both directions. */
-function overItems(
-  kinds: readonly { readonly at: LayerAlignment }[],
+/** A score an item, of all kinds: the mean of both directions. */
+function scoresOf(
+  lab: Lab,
+  place: Place,
+  split: AskedSplit,
+  layer: number,
   method: Method,
   score: (rank: number) => number,
-): number[] {
+): Hits {
   const scores = ({ names, pictures }: Ranks) =>
     names.map((rank, i) => (score(rank) + score(pictures[i]!)) / 2);
-  return kinds.flatMap(({ at }) => scores(at[method]));
+  const kinds = kindsOf(lab);
+  const values = kinds.flatMap((task) =>
+    scores(lab.result(cellOf(lab, task, split)).places[place][layer]![method]),
+  );
+  return [
+    { inputs: kinds.flatMap((task) => lab.items(task, split).map(({ input }) => input)), seeds: [values] },
+  ];
 }
 
 function reciprocal(lab: Lab, place: Place, split: AskedSplit, layer: number, method: Method): Estimate {
-  const kinds = kindsOf(lab).map((task) => ({
-    at: lab.result(cellOf(lab, task, split)).places[place][layer]!,
-  }));
-  return resampledMean(overItems(kinds, method, (rank) => 1 / rank));
+  return accuracy(scoresOf(lab, place, split, layer, method, (rank) => 1 / rank));
 }
 
 /** Of counterparts in random order, over the items of all kinds. */
@@ -114,29 +129,27 @@ function chancesOf(lab: Lab): { chance: number; chanceTop1: number } {
 }
 
 function verdictOf(found: readonly PlaceFindings[]): Verdict {
-  const retrieved = ({ reciprocal: { centred }, chance }: PlaceFindings) => centred.low > chance;
-  const alike = ({ kinds }: PlaceFindings) =>
-    kinds.every(({ at }) => at.rsa.p < SIGNIFICANT && at.cka.p < SIGNIFICANT);
-  const clean = ({ reciprocal: { centred, random } }: PlaceFindings) => centred.low > random.high;
-  const because = found
-    .map((one) => {
-      const { place, layer, reciprocal: rr, chance, kinds } = one;
-      const similar = kinds.filter(({ at }) => at.rsa.p < SIGNIFICANT && at.cka.p < SIGNIFICANT).length;
-      return `${PLACE_NAMES[place]}, layer ${layer}: MRR ${showEstimate(rr.centred)}, with the mean left in ${showEstimate(rr.raw)}, random vectors ${showEstimate(rr.random)}, chance ${chance.toFixed(2)}; RSA and CKA above shuffled pairs in ${similar} of ${kinds.length} kinds`;
-    })
-    .join(". ");
-  const holds = found.map((one) => retrieved(one) && clean(one));
-  if (holds.every(Boolean) && found.every(alike)) {
-    return {
-      outcome: "replicates",
-      because: `items correspond one by one, and every control is passed: ${because}`,
-    };
-  }
-  if (holds.some(Boolean)) {
-    const failed = found.filter((one, i) => !holds[i] || !alike(one)).map(({ place }) => PLACE_NAMES[place]);
-    return { outcome: "replicates in part", because: `not everywhere (${failed.join("; ")}): ${because}` };
-  }
-  return { outcome: "does not replicate", because: `items are not found above the controls: ${because}` };
+  const shown = found.map(
+    ({ place, layer, reciprocal: rr, chance }) =>
+      `${PLACE_NAMES[place]}, layer ${layer}: MRR ${showEstimate(rr.centred)}, with the mean left in ${showEstimate(rr.raw)}, random vectors ${showEstimate(rr.random)}, chance ${chance.toFixed(2)}`,
+  );
+  const similar = (measure: "rsa" | "cka") =>
+    found.flatMap(({ place, kinds }) =>
+      kinds.map(({ task, at }) => aboveShuffled(at[measure], `${PLACE_NAMES[place]}, ${task}`)),
+    );
+  return judged(
+    RULES.grounding,
+    {
+      found: {
+        chance: found.map(({ place, ranks, chance }) =>
+          contrast((level) => shifted(accuracy(ranks.centred, level), -chance), PLACE_NAMES[place]),
+        ),
+        random: found.map(({ place, ranks }) => difference(ranks.centred, ranks.random, PLACE_NAMES[place])),
+      },
+      arranged: { rsa: similar("rsa"), cka: similar("cka") },
+    },
+    shown.join(". "),
+  );
 }
 
 function retrievalFigure(lab: Lab): LinesFigure {
@@ -150,7 +163,7 @@ function retrievalFigure(lab: Lab): LinesFigure {
     kind: "lines",
     name: "retrieval",
     title: "Finding an item's counterpart in the other modality",
-    caption: `Test items, n ${itemCount(lab)}, both directions; chance is ${chance.toFixed(2)}; bands are 95 % bootstrap intervals over items.`,
+    caption: `Test items, n ${itemCount(lab)}, both directions; chance is ${chance.toFixed(2)}; bands are 95 % intervals over items.`,
     x: "layer",
     y: "mean reciprocal rank",
     rows: PLACES.flatMap((place) =>

@@ -13,6 +13,7 @@ import { taskConflict } from "./task-conflict.ts";
 
 export { addCosts, forwardPassEquivalents, NO_COST } from "./framework/cost.ts";
 export type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
+export { FolderLock } from "./framework/folder-lock.ts";
 export { Lab } from "./framework/lab.ts";
 export { type Finished, type RunProgress, runExperiments } from "./framework/runner.ts";
 export { type LabOptions, type Setting, settingOf } from "./framework/setting.ts";

@@ -1,4 +1,4 @@
-import type { Task } from "xpatch";
+import type { Task, TaskItem } from "xpatch";
 import {
   ENSEMBLE_CONTROLS,
   type EnsembleControl,
@@ -7,15 +7,19 @@ import {
   ensembleTest,
   instructedTasks,
 } from "./cells/ensembles.ts";
-import { accuracyByLayer, layerSweep } from "./cells/layer-sweep.ts";
+import { accuracyByLayer, layerSweep, type Setup } from "./cells/layer-sweep.ts";
+import { aboveAllControls, testedTasks, testPatch } from "./cells/test-answers.ts";
 import { validationCells } from "./cells/validation.ts";
+import { aboveControl, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, widestQuery } from "./framework/prompts.ts";
-import { type Answered, beside } from "./framework/scored.ts";
+import { judged } from "./framework/rule.ts";
+import { type Answered, beside, taskHits } from "./framework/scored.ts";
 import type { LinesFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
-import { accuracy, accuracyDifference, type Hits } from "./statistics/bootstrap.ts";
+import { RULES } from "./rules.ts";
+import { accuracy, accuracyDifference, type Hits } from "./statistics/accuracy.ts";
 
 const METHODS = ["examples", "instruction", "ensemble"] as const;
 
@@ -39,6 +43,7 @@ export const instructions: Experiment = {
       ...validationCells(lab),
       ...tasks.map(({ name: task }) => ensembleSweep({ specification: "instruction", query, task })),
       ...tasks.map(({ name: task }) => ensembleTest({ query, task })),
+      ...tasks.map(({ name: task }) => testPatch({ ...instructed(lab), task })),
     ];
   },
   report(lab): Findings {
@@ -55,41 +60,75 @@ export const instructions: Experiment = {
   },
 };
 
-function resultsOf(lab: Lab, tasks: readonly Task[]): EnsembleTestResult[] {
+function instructed(lab: Lab): Setup {
+  return { specification: "instruction", query: widestQuery(lab) };
+}
+
+interface Tested {
+  readonly items: readonly TaskItem[];
+  readonly result: EnsembleTestResult;
+}
+
+function resultsOf(lab: Lab, tasks: readonly Task[]): Tested[] {
   const query = widestQuery(lab);
-  return tasks.map(({ name }) => lab.result(ensembleTest({ query, task: name })));
+  return tasks.map((task) => ({
+    items: lab.items(task, "test"),
+    result: lab.result(ensembleTest({ query, task: task.name })),
+  }));
 }
 
 /** The numbers of prompts that all tasks have. */
-function countsOf(results: readonly EnsembleTestResult[]): number[] {
-  const [first, ...others] = results;
-  return first!.counts.filter((count) => others.every(({ counts }) => counts.includes(count)));
+function countsOf([first, ...others]: readonly Tested[]): number[] {
+  return first!.result.counts.filter((count) => others.every(({ result }) => result.counts.includes(count)));
 }
 
 function answersOf(result: EnsembleTestResult, method: Method, count: number): readonly Answered[] {
   return method === "instruction" ? [result.instruction] : result[method][result.counts.indexOf(count)]!;
 }
 
-function hitsOf(results: readonly EnsembleTestResult[], method: Method, count: number): Hits {
-  return results.map((result) => answersOf(result, method, count).map(({ hits }) => hits));
+function hitsOf(tested: readonly Tested[], method: Method, count: number): Hits {
+  return tested.map(({ items, result }) => taskHits(items, answersOf(result, method, count)));
+}
+
+function noContextOf(tested: readonly Tested[]): Hits {
+  return tested.map(({ items, result }) => taskHits(items, [result.noContext]));
+}
+
+/** With the most prompts; undefined where a task has no such control. */
+function controlOf(tested: readonly Tested[], control: EnsembleControl): Hits | undefined {
+  const answers = tested.map(({ result }) => result.controls[control]);
+  return answers.every((list) => list !== undefined)
+    ? tested.map(({ items }, t) => taskHits(items, answers[t]!))
+    : undefined;
+}
+
+/** With the most prompts of each task. */
+function fullEnsemble(tested: readonly Tested[]): Hits {
+  return tested.map(({ items, result }) => taskHits(items, result.ensemble.at(-1)!));
 }
 
 function verdictOf(lab: Lab): Verdict {
-  const results = resultsOf(lab, inMeans(lab));
-  const counts = countsOf(results);
-  const noContext: Hits = results.map((result) => [result.noContext.hits]);
-  const { majority } = beside(results.map((result) => result.noContext));
-  const instruction = hitsOf(results, "instruction", counts[0]!);
-  const works = accuracy(instruction).low > majority && accuracyDifference(instruction, noContext).low > 0;
-  const gains = [counts[0]!, counts.at(-1)!].map((count) => ({
-    count,
-    gain: accuracyDifference(hitsOf(results, "ensemble", count), hitsOf(results, "examples", count)),
-  }));
-  const better = gains.filter(({ gain }) => gain.low > 0);
-  const shown = gains.map(({ count, gain }) => `with n = ${count} ${showEstimate(gain)}`).join(", ");
-  const because = `instruction ${showEstimate(accuracy(instruction))}, no context ${showEstimate(accuracy(noContext))}, majority ${majority.toFixed(2)}; ensemble − examples ${shown}`;
-  if (works && better.length === gains.length) return { outcome: "replicates", because };
-  return { outcome: works || better.length > 0 ? "replicates in part" : "does not replicate", because };
+  const tested = resultsOf(lab, inMeans(lab));
+  const counts = countsOf(tested);
+  const { majority } = beside(tested.map(({ result }) => result.noContext));
+  const [fewest, most] = [counts[0]!, counts.at(-1)!];
+  const gain = (count: number) =>
+    difference(hitsOf(tested, "ensemble", count), hitsOf(tested, "examples", count), `n = ${count}`);
+  const above = (control: EnsembleControl) => aboveControl(fullEnsemble(tested), controlOf(tested, control));
+  const shown = METHODS.map((method) => `${method} ${showEstimate(accuracy(hitsOf(tested, method, most)))}`);
+  return judged(
+    RULES.instructions,
+    {
+      works: aboveAllControls(lab, testedTasks(lab, inMeans(lab), instructed(lab))),
+      improves: {
+        fewest: gain(fewest),
+        most: gain(most),
+        anotherInstruction: above("anotherInstruction"),
+        random: above("random"),
+      },
+    },
+    `${shown.join(", ")}, no context ${showEstimate(accuracy(noContextOf(tested)))}, majority ${majority.toFixed(2)}`,
+  );
 }
 
 function samplesFigure(lab: Lab): LinesFigure {
@@ -165,37 +204,34 @@ function byTaskTable(lab: Lab): Table {
   };
 }
 
-function row(results: readonly EnsembleTestResult[], count: number) {
-  const hits = METHODS.map((method) => hitsOf(results, method, count));
+function row(tested: readonly Tested[], count: number) {
+  const hits = METHODS.map((method) => hitsOf(tested, method, count));
   const [examples, , ensemble] = hits;
-  const layers = results.map(({ layers: { text, instruction, ensemble: joint } }) =>
-    [text, instruction, joint].join(" "),
-  );
+  const layers = tested.map(({ result: { layers: of } }) => [of.text, of.instruction, of.ensemble].join(" "));
   return [
     count,
     [...new Set(layers)].join(", "),
-    beside(results.map(({ noContext }) => noContext)).majority,
-    accuracy(results.map(({ noContext }) => [noContext.hits])),
-    ...hits.map(accuracy),
+    beside(tested.map(({ result }) => result.noContext)).majority,
+    accuracy(noContextOf(tested)),
+    ...hits.map((one) => accuracy(one)),
     accuracyDifference(ensemble!, examples!),
     ...METHODS.map(
-      (method) => beside(results.map((result) => answersOf(result, method, count)[0]!)).distinct,
+      (method) => beside(tested.map(({ result }) => answersOf(result, method, count)[0]!)).distinct,
     ),
   ];
 }
 
 function controlsTable(lab: Lab): Table {
-  const results = resultsOf(lab, inMeans(lab));
-  const most: Hits = results.map(({ ensemble }) => ensemble.at(-1)!.map(({ hits }) => hits));
+  const tested = resultsOf(lab, inMeans(lab));
+  const most = fullEnsemble(tested);
   return {
     name: "controls",
     title: "Ensembles with other vectors in place of the instruction's, with the most prompts that there are",
     columns: ["ensemble of", "accuracy", "the ensemble less this", "majority", "distinct answers"],
     rows: ENSEMBLE_CONTROLS.flatMap((control) => {
-      const answers = results.map(({ controls }) => controls[control]);
-      if (!answers.every((list) => list !== undefined)) return [];
-      const hits: Hits = answers.map((list) => list.map((answer) => answer.hits));
-      const { majority, distinct } = beside(answers.map((list) => list[0]!));
+      const hits = controlOf(tested, control);
+      if (!hits) return [];
+      const { majority, distinct } = beside(tested.map(({ result }) => result.controls[control]![0]!));
       return [[CONTROL_NAMES[control], accuracy(hits), accuracyDifference(most, hits), majority, distinct]];
     }),
   };

@@ -3,13 +3,17 @@ import { decodedVectors } from "./cells/decoded-vectors.ts";
 import { setupsOf, tasksWith } from "./cells/layer-sweep.ts";
 import { type LensPhasesResult, lensPhases, type Traced } from "./cells/lens-phases.ts";
 import { TARGETS, type Target, tokenSets } from "./cells/token-sets.ts";
+import { contrast, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { AskedSplit, Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES } from "./framework/prompts.ts";
+import { type Contrast, judged } from "./framework/rule.ts";
 import type { LinesFigure } from "./report/figure.ts";
-import { showEstimate, type Table } from "./report/table.ts";
-import type { Estimate } from "./statistics/bootstrap.ts";
-import { mean, resampled, resampledMean } from "./statistics/resample.ts";
+import type { Table } from "./report/table.ts";
+import { RULES } from "./rules.ts";
+import { accuracy, type Hits } from "./statistics/accuracy.ts";
+import { type Estimate, LEVEL } from "./statistics/estimate.ts";
+import { mean, resampled } from "./statistics/resample.ts";
 
 const TARGET_NAMES: Readonly<Record<Target, string>> = {
   input: "the item's name",
@@ -59,9 +63,9 @@ interface Phases {
   readonly modality: Modality;
   readonly layers: Readonly<Record<Target, Estimate>>;
   /** Mean reciprocal rank above the control, on test items in the phase's layer. */
-  readonly excess: Readonly<Record<Target, Estimate>>;
+  readonly excess: Readonly<Record<Target, Contrast>>;
   /** Layers from one phase to the next. */
-  readonly steps: readonly Estimate[];
+  readonly steps: readonly Contrast[];
   readonly ambiguous: number;
 }
 
@@ -74,14 +78,24 @@ function phasesOf(lab: Lab, modality: Modality): Phases {
     );
   const found = byTarget((target) => above(validation, target));
   const peak = (target: Target) => (indices: readonly number[]) => peakLayer(found[target], indices);
-  const layers = byTarget((target) => resampled(found[target].length, peak(target)));
+  const last = lab.model.config.layers - 1;
+  const layers = byTarget((target) => resampled(validation.inputs, peak(target), { range: [0, last] }));
+  const named = (what: string) => `${what}, ${QUERY_NAMES[modality]}`;
   return {
     modality,
     layers,
-    excess: byTarget((target) => resampledMean(above(test, target).map((row) => row[layers[target].mean]!))),
-    steps: PHASES.slice(1).map((phase, i) =>
-      resampled(found[phase].length, (indices) => peak(phase)(indices) - peak(PHASES[i]!)(indices)),
-    ),
+    excess: byTarget((target) => {
+      const at = ({ reciprocalRank }: Traced) => hitsAt(reciprocalRank, layers[target].mean, test.inputs);
+      return difference(at(test.own[target]), at(test.other[target]), named(target));
+    }),
+    steps: PHASES.slice(1).map((phase, i) => {
+      const before = PHASES[i]!;
+      const step = (indices: readonly number[]) => peak(phase)(indices) - peak(before)(indices);
+      return contrast(
+        (level) => resampled(validation.inputs, step, { range: [-last, last], level }),
+        named(`${before} to ${phase}`),
+      );
+    }),
     ambiguous: test.ambiguous,
   };
 }
@@ -93,20 +107,20 @@ function peakLayer(values: readonly (readonly number[])[], indices: readonly num
 }
 
 function verdictOf(phases: readonly Phases[]): Verdict {
-  const visible = (one: Phases) => PHASES.every((phase) => one.excess[phase].low > 0);
-  const ordered = (one: Phases) => one.steps.every(({ low }) => low > 0);
-  const because = phases
-    .map((one) => {
-      const found = PHASES.map(
-        (phase) =>
-          `${phase} layer ${one.layers[phase].mean} [${one.layers[phase].low}, ${one.layers[phase].high}], reciprocal rank above the control ${showEstimate(one.excess[phase])}`,
-      );
-      return `${QUERY_NAMES[one.modality]}: ${found.join("; ")}`;
-    })
-    .join(". ");
-  if (phases.every((one) => visible(one) && ordered(one))) return { outcome: "replicates", because };
-  const some = phases.some((one) => visible(one) || (ordered(one) && one.excess.answer.low > 0));
-  return { outcome: some ? "replicates in part" : "does not replicate", because };
+  const shown = phases.map(({ modality, layers }) => {
+    const found = PHASES.map(
+      (phase) => `${phase} ${layers[phase].mean} [${layers[phase].low}, ${layers[phase].high}]`,
+    );
+    return `Layers, ${QUERY_NAMES[modality]}: ${found.join(", ")}`;
+  });
+  return judged(
+    RULES.lens,
+    {
+      visible: { control: phases.flatMap(({ excess }) => PHASES.map((phase) => excess[phase])) },
+      ordered: { step: phases.flatMap(({ steps }) => steps) },
+    },
+    shown.join(". "),
+  );
 }
 
 function linesFigure(lab: Lab, measure: Measure): LinesFigure {
@@ -119,15 +133,15 @@ function linesFigure(lab: Lab, measure: Measure): LinesFigure {
       .map(
         (modality) => `${QUERY_NAMES[modality]} n ${tracesOf(lab, modality, "test").own.input.mass.length}`,
       )
-      .join(", ")}; bands are 95 % bootstrap intervals over items.`,
+      .join(", ")}; bands are 95 % intervals over inputs.`,
     x: "layer",
     y: called,
     rows: modalitiesOf(lab).flatMap((modality) => {
-      const { own } = tracesOf(lab, modality, "test");
+      const { own, inputs } = tracesOf(lab, modality, "test");
       return TARGETS.flatMap((target) => {
         const rows = own[target][measure];
         return rows[0]!.map((_, layer) => {
-          const { mean: y, low, high } = resampledMean(rows.map((row) => row[layer]!));
+          const { mean: y, low, high } = accuracy(hitsAt(rows, layer, inputs));
           return { panel: QUERY_NAMES[modality], series: TARGET_NAMES[target], x: layer, y, low, high };
         });
       });
@@ -155,7 +169,7 @@ function phasesTable(phases: readonly Phases[]): Table {
         layers[target].mean,
         layers[target].low,
         layers[target].high,
-        excess[target],
+        excess[target].at(LEVEL),
         ambiguous,
       ]),
     ),
@@ -169,10 +183,10 @@ function controlTable(lab: Lab, phases: readonly Phases[]): Table {
       "Mean reciprocal rank of the sets in their layer, beside the sets of another item (name, answer) or another task (word, answers)",
     columns: ["query", "tokens", "layer", "own", "control"],
     rows: phases.flatMap(({ modality, layers }) => {
-      const { own, other } = tracesOf(lab, modality, "test");
+      const { own, other, inputs } = tracesOf(lab, modality, "test");
       return TARGETS.map((target) => {
         const layer = layers[target].mean;
-        const at = ({ reciprocalRank }: Traced) => resampledMean(reciprocalRank.map((row) => row[layer]!));
+        const at = ({ reciprocalRank }: Traced) => accuracy(hitsAt(reciprocalRank, layer, inputs));
         return [QUERY_NAMES[modality], TARGET_NAMES[target], layer, at(own[target]), at(other[target])];
       });
     }),
@@ -195,7 +209,12 @@ function decodedTable(lab: Lab): Table {
   };
 }
 
-interface Traces extends Pick<LensPhasesResult, "own" | "other"> {
+/** A layer's value an item, between 0 and 1; probabilities may add up to a little more by rounding. */
+function hitsAt(rows: readonly (readonly number[])[], layer: number, inputs: readonly string[]): Hits {
+  return [{ inputs, seeds: [rows.map((row) => Math.min(1, row[layer]!))] }];
+}
+
+interface Traces extends Pick<LensPhasesResult, "own" | "other" | "inputs"> {
   readonly ambiguous: number;
 }
 
@@ -212,7 +231,8 @@ function tracesOf(lab: Lab, modality: Modality, split: AskedSplit): Traces {
       }),
     );
   const ambiguous = results.reduce((sum, result) => sum + result.ambiguous, 0);
-  return { own: joined("own"), other: joined("other"), ambiguous };
+  const inputs = results.flatMap((result) => result.inputs);
+  return { own: joined("own"), other: joined("other"), inputs, ambiguous };
 }
 
 function modalitiesOf(lab: Lab): Modality[] {

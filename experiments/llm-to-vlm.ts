@@ -4,16 +4,29 @@ import { accuracyByLayer, llmLayerSweep, type Setup, tasksWith } from "./cells/l
 import { llmSimilarity } from "./cells/llm-similarity.ts";
 import { SPREAD_NOTE } from "./cells/spread.ts";
 import { taskVectors } from "./cells/task-vectors.ts";
-import { CONTROL_NAMES, CONTROLS, controlHits, llmTestPatch, testPatch } from "./cells/test-answers.ts";
+import {
+  aboveAllControls,
+  bareHits,
+  CONTROL_NAMES,
+  CONTROLS,
+  controlHits,
+  llmTestPatch,
+  patchedHits,
+  testedTasks,
+  testPatch,
+} from "./cells/test-answers.ts";
 import { validationCells } from "./cells/validation.ts";
+import { difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, seedsOf, widestQuery } from "./framework/prompts.ts";
-import { beside } from "./framework/scored.ts";
+import { judged } from "./framework/rule.ts";
+import { beside, taskHits } from "./framework/scored.ts";
 import { paperTable } from "./paper.ts";
 import type { HeatFigure, LinesFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
-import { accuracy, accuracyDifference, type Hits } from "./statistics/bootstrap.ts";
+import { RULES } from "./rules.ts";
+import { accuracy, accuracyDifference } from "./statistics/accuracy.ts";
 
 export const llmToVlm: Experiment = {
   name: "llm-to-vlm",
@@ -48,7 +61,7 @@ export const llmToVlm: Experiment = {
       verdict: verdictOf(lab),
       text: [
         "The vectors of each model are patched in the layer that validation items chose for them; the test items were scored once.",
-        "A residual stream has a large part that is common to all tasks, so cosines are given a second time without the mean over the tasks, and beside them those with other tasks' vectors.",
+        "A residual stream has a large part that is common to all tasks, so beside the cosine of a task's two vectors stands that with other tasks', and the cosine is given a second time without the mean over the tasks.",
       ],
       figures: [layersFigure(lab), pairsFigure(lab), similarityFigure(lab)],
       tables: [methodsTable(lab), byTaskTable(lab), ...paperTables(lab)],
@@ -62,37 +75,29 @@ function setupOf(lab: Lab): Setup {
 }
 
 function hitsOf(lab: Lab, tasks: readonly Task[]) {
-  const results = tasks.map(({ name }) => ({
-    own: lab.result(testPatch({ ...setupOf(lab), task: name })),
-    llm: lab.result(llmTestPatch({ ...setupOf(lab), task: name })),
-  }));
-  const noContext: Hits = results.map(({ llm }) => [llm.noContext.hits]);
-  const own: Hits = results.map((result) => result.own.patched.map(({ hits }) => hits));
-  const llm: Hits = results.map((result) => result.llm.patched.map(({ hits }) => hits));
-  return { results, noContext, own, llm };
+  const own = testedTasks(lab, tasks, setupOf(lab));
+  const llm = testedTasks(lab, tasks, setupOf(lab), llmTestPatch);
+  return {
+    tested: { own, llm },
+    noContext: bareHits(llm),
+    own: patchedHits(own),
+    llm: patchedHits(llm),
+  };
 }
 
 function verdictOf(lab: Lab): Verdict {
-  const tasks = inMeans(lab);
-  const { results, noContext, own, llm } = hitsOf(lab, tasks);
-  const { majority } = beside(results.map((result) => result.llm.noContext));
-  const another = controlHits(
-    results.map((result) => result.llm),
-    "anotherTask",
+  const { tested, noContext, own, llm } = hitsOf(lab, inMeans(lab));
+  const { majority } = beside(tested.llm.map(({ result }) => result.noContext));
+  const shown = Object.entries({
+    "the language model's vectors": llm,
+    "own vectors": own,
+    "no context": noContext,
+  }).map(([name, hits]) => `${name} ${showEstimate(accuracy(hits))}`);
+  return judged(
+    RULES["llm-to-vlm"],
+    { works: aboveAllControls(lab, tested.llm), asWell: { own: difference(llm, own) } },
+    `${shown.join(", ")}, majority ${majority.toFixed(2)}`,
   );
-  const rivals = [noContext, ...(another ? [another] : [])];
-  const patched = accuracy(llm);
-  const difference = accuracyDifference(llm, own);
-  const numbers = `the language model's vectors ${showEstimate(patched)}, own vectors ${showEstimate(accuracy(own))}, difference ${showEstimate(difference)}, no context ${showEstimate(accuracy(noContext))}, majority ${majority.toFixed(2)}`;
-  const works = patched.low > majority && rivals.every((rival) => accuracyDifference(llm, rival).low > 0);
-  if (!works)
-    return {
-      outcome: "does not replicate",
-      because: `the patch is not clearly above its controls: ${numbers}`,
-    };
-  if (difference.high < 0)
-    return { outcome: "replicates in part", because: `they work, but worse than its own: ${numbers}` };
-  return { outcome: "replicates", because: `they work, and not clearly worse than its own: ${numbers}` };
 }
 
 function layersFigure(lab: Lab): LinesFigure {
@@ -119,8 +124,11 @@ function layersFigure(lab: Lab): LinesFigure {
 
 function pairsFigure(lab: Lab): HeatFigure {
   const { query } = setupOf(lab);
-  const results = inMeans(lab).map(({ name }) => lab.result(layerPairs({ task: name, query })));
-  const { sources, targets } = results[0]!;
+  const found = inMeans(lab).map((task) => ({
+    items: lab.items(task, "validation"),
+    result: lab.result(layerPairs({ task: task.name, query })),
+  }));
+  const { sources, targets } = found[0]!.result;
   return {
     kind: "heat",
     name: "layer-pairs",
@@ -133,7 +141,7 @@ function pairsFigure(lab: Lab): HeatFigure {
       targets.map((target, t) => ({
         x: target,
         y: source,
-        value: accuracy(results.map(({ patched }) => [patched[s]![t]!.hits])).mean,
+        value: accuracy(found.map(({ items, result }) => taskHits(items, [result.patched[s]![t]!]))).mean,
       })),
     ),
   };
@@ -141,8 +149,12 @@ function pairsFigure(lab: Lab): HeatFigure {
 
 function similarityFigure(lab: Lab): LinesFigure {
   const results = inMeans(lab).map(({ name }) => lab.result(llmSimilarity({ task: name })));
-  const panels = { "as they are": "raw", "without the mean over tasks": "centred" } as const;
-  const series = { "the same task": "own", "other tasks (control)": "others" } as const;
+  const [raw, less] = ["as they are", "without the mean over tasks"];
+  const lines = [
+    { panel: raw, series: "the same task", which: "own" },
+    { panel: raw, series: "other tasks (control)", which: "others" },
+    { panel: less, series: "the same task", which: "centred" },
+  ] as const;
   return {
     kind: "lines",
     name: "similarity",
@@ -150,15 +162,13 @@ function similarityFigure(lab: Lab): LinesFigure {
     caption: `Text examples, mean over ${taskNames(lab)} and seeds.`,
     x: "layer",
     y: "cosine similarity",
-    rows: Object.entries(panels).flatMap(([panel, form]) =>
-      Object.entries(series).flatMap(([name, which]) =>
-        results[0]![form][which].map((_, layer) => ({
-          panel,
-          series: name,
-          x: layer,
-          y: results.reduce((sum, result) => sum + result[form][which][layer]! / results.length, 0),
-        })),
-      ),
+    rows: lines.flatMap(({ panel, series, which }) =>
+      results[0]![which].map((_, layer) => ({
+        panel,
+        series,
+        x: layer,
+        y: results.reduce((sum, result) => sum + result[which][layer]! / results.length, 0),
+      })),
     ),
   };
 }
@@ -178,8 +188,8 @@ const COLUMNS = [
 /** The paper's numbers beside this run's, under its protocol. */
 function paperTables(lab: Lab): Table[] {
   if (lab.options.protocol !== "paper" || widestQuery(lab) !== "image") return [];
-  const { results, own, llm } = hitsOf(lab, inMeans(lab));
-  const layers = [...new Set(results.map((result) => result.own.layer))].join(", ");
+  const { tested, own, llm } = hitsOf(lab, inMeans(lab));
+  const layers = [...new Set(tested.own.map(({ result }) => result.layer))].join(", ");
   return [paperTable(lab, { textPatch: accuracy(own), llmPatch: accuracy(llm) }, layers)];
 }
 
@@ -202,30 +212,29 @@ function byTaskTable(lab: Lab): Table {
 }
 
 function methodsRow(lab: Lab, tasks: readonly Task[]) {
-  const { results, noContext, own, llm } = hitsOf(lab, tasks);
+  const { tested, noContext, own, llm } = hitsOf(lab, tasks);
   const layers = (which: "own" | "llm") =>
-    [...new Set(results.map((result) => result[which].layer))].join(", ");
-  const besideLlm = beside(results.map((result) => result.llm.patched[0]!));
+    [...new Set(tested[which].map(({ result }) => result.layer))].join(", ");
+  const besideOf = (which: "own" | "llm") => beside(tested[which].map(({ result }) => result.patched[0]!));
   return [
     layers("llm"),
     layers("own"),
-    besideLlm.majority,
+    besideOf("llm").majority,
     accuracy(noContext),
     accuracy(llm),
     accuracy(own),
     accuracyDifference(llm, own),
-    besideLlm.distinct,
-    beside(results.map((result) => result.own.patched[0]!)).distinct,
+    besideOf("llm").distinct,
+    besideOf("own").distinct,
   ];
 }
 
 function controlsTable(lab: Lab): Table {
-  const { results, llm } = hitsOf(lab, inMeans(lab));
+  const { tested, llm } = hitsOf(lab, inMeans(lab));
   const rows = CONTROLS.flatMap((control) => {
-    const ofControl = results.map((result) => result.llm);
-    const hits = controlHits(ofControl, control);
+    const hits = controlHits(tested.llm, control);
     if (!hits) return [];
-    const { majority, distinct } = beside(ofControl.map(({ controls }) => controls[control]!));
+    const { majority, distinct } = beside(tested.llm.map(({ result }) => result.controls[control]!));
     return [[CONTROL_NAMES[control], accuracy(hits), accuracyDifference(llm, hits), majority, distinct]];
   });
   return {

@@ -3,12 +3,19 @@ import { accuracyByLayer, layerSweep, type Setup, setupsOf, tasksWith } from "./
 import { positionSweep } from "./cells/position-sweep.ts";
 import { SPREAD_NOTE } from "./cells/spread.ts";
 import { validationCells } from "./cells/validation.ts";
+import { type ConstantAnswers, constantAnswers } from "./framework/constants.ts";
+import { aboveControl, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES, widestQuery } from "./framework/prompts.ts";
+import { type Contrast, judged } from "./framework/rule.ts";
+import { taskHits } from "./framework/scored.ts";
 import type { HeatFigure, LinesFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
-import { accuracy, accuracyDifference, type Estimate, type Hits } from "./statistics/bootstrap.ts";
+import { RULES } from "./rules.ts";
+import { accuracy, accuracyDifference, type Hits } from "./statistics/accuracy.ts";
+import { crossFitted } from "./statistics/cross-fitting.ts";
+import type { Estimate } from "./statistics/estimate.ts";
 
 export const sweep: Experiment = {
   name: "sweep",
@@ -28,7 +35,8 @@ export const sweep: Experiment = {
     return {
       verdict: verdictOf(lab, best, positions),
       text: [
-        "Accuracies here are on validation items, from which layers are chosen; that of a best layer is therefore flattered by the choice.",
+        "Accuracies here are on validation items, from which layers are chosen; in the tables that of a best layer is therefore flattered by the choice.",
+        "Not so in the verdict: there the answers to each half of the inputs are those of the layer that is best on the other half. The layer of the middle half of the model is one for all specifications and queries, those of the first and the last quarter the best for each, and so are those of each token.",
       ],
       figures: [layersFigure(lab, setups), byTaskFigure(lab, setups), positionFigure(lab, positions)],
       tables: [bestTable(best), positionTable(lab, positions)],
@@ -39,27 +47,36 @@ export const sweep: Experiment = {
 
 interface Best extends Setup {
   readonly layer: number;
-  readonly layers: number;
+  /** Of each layer. */
+  readonly hits: readonly Hits[];
+  readonly bare: Hits;
+  readonly constants: ConstantAnswers;
   readonly accuracy: Estimate;
-  readonly noContext: Estimate;
-  readonly gain: Estimate;
 }
 
 function bestLayer(lab: Lab, setup: Setup): Best {
   const tasks = inMeans(lab, setup);
   const byLayer = accuracyByLayer(lab, setup, tasks);
   const best = byLayer.reduce((a, b) => (b.accuracy.mean > a.accuracy.mean ? b : a));
-  const bare: Hits = tasks.map(({ name }) => [
-    lab.result(layerSweep({ ...setup, task: name })).noContext.hits,
-  ]);
   return {
     ...setup,
     layer: best.layer,
-    layers: byLayer.length,
+    hits: byLayer.map(({ hits }) => hits),
+    bare: tasks.map((task) =>
+      taskHits(lab.items(task, "validation"), [
+        lab.result(layerSweep({ ...setup, task: task.name })).noContext,
+      ]),
+    ),
+    constants: constantsOf(lab, tasks),
     accuracy: best.accuracy,
-    noContext: accuracy(bare),
-    gain: accuracyDifference(best.hits, bare),
   };
+}
+
+function constantsOf(lab: Lab, tasks: readonly Task[]): ConstantAnswers {
+  return constantAnswers(
+    tasks.map((task) => ({ task, items: lab.items(task, "validation") })),
+    lab.options,
+  );
 }
 
 interface PositionAccuracy {
@@ -82,17 +99,20 @@ const PLACES = [
   "start of its answer",
   "the query's delimiter",
 ];
+const QUERY_DELIMITER = 5;
 
 function positionAccuracies(lab: Lab): PositionAccuracy[] {
   const query = widestQuery(lab);
-  const results = inMeans(lab, positionSetup(lab)).map(({ name }) =>
-    lab.result(positionSweep({ task: name, query })),
-  );
-  const [first] = results;
-  const { layers } = first!;
-  return first!.positions.map((token, p) => {
-    const hits = layers.map((_, l): Hits => results.map(({ patched }) => [patched[p]![l]!.hits]));
-    const byLayer = hits.map(accuracy);
+  const found = inMeans(lab, positionSetup(lab)).map((task) => ({
+    items: lab.items(task, "validation"),
+    result: lab.result(positionSweep({ task: task.name, query })),
+  }));
+  const { layers, positions } = found[0]!.result;
+  return positions.map((token, p) => {
+    const hits = layers.map(
+      (_, l): Hits => found.map(({ items, result }) => taskHits(items, [result.patched[p]![l]!])),
+    );
+    const byLayer = hits.map((one) => accuracy(one));
     const means = byLayer.map(({ mean }) => mean);
     const index = means.indexOf(Math.max(...means));
     const place = PLACES[p] ? `${PLACES[p]} ` : "";
@@ -112,16 +132,51 @@ function verdictOf(lab: Lab, best: readonly Best[], positions: readonly Position
     (b) =>
       `${SPECIFICATION_NAMES[b.specification]} → ${b.query} layer ${b.layer}, ${showEstimate(b.accuracy)}`,
   );
-  const inside = best.filter(({ layer, layers, gain }) => layer > 0 && layer < layers - 1 && gain.low > 0);
-  const delimiter = positions[DELIMITER]!;
-  const others = positions.slice(0, DELIMITER);
-  const carries = others.every((other) => {
-    const own = delimiter.hits[delimiter.byLayer.indexOf(delimiter.best)]!;
-    return accuracyDifference(own, other.hits[other.byLayer.indexOf(other.best)]!).low > 0;
-  });
-  const because = `best layers of ${lab.setting.model.layers}: ${peaks.join("; ")}. Delimiter ${showEstimate(delimiter.best)}, best other token of the example before it ${Math.max(...others.map((o) => o.best.mean)).toFixed(2)}`;
-  if (inside.length === best.length && carries) return { outcome: "replicates", because };
-  return { outcome: inside.length > 0 || carries ? "replicates in part" : "does not replicate", because };
+  const byToken = positions.map(({ position, best: { mean } }) => `${position} ${mean.toFixed(2)}`);
+  return judged(
+    RULES.sweep,
+    { band: bandContrasts(lab, best), delimiter: delimiterContrasts(lab, positions) },
+    `Best layers of ${lab.setting.model.layers}: ${peaks.join("; ")}. Tokens in their best layers: ${byToken.join(", ")}`,
+  );
+}
+
+/** Of one layer for all specifications and queries, in the middle half of the model. */
+function bandContrasts(lab: Lab, best: readonly Best[]) {
+  const layers = lab.model.config.layers;
+  const quarter = Math.max(1, Math.floor(layers / 4));
+  const bounds = {
+    first: [0, quarter],
+    middle: [quarter, layers - quarter],
+    last: [layers - quarter, layers],
+  };
+  const part = (hits: readonly Hits[], which: keyof typeof bounds) => hits.slice(...bounds[which]);
+  // A model of one or two layers has no middle.
+  const testable = quarter < layers - quarter ? best : [];
+  const all = testable.map(({ hits }) => part(hits, "middle"));
+  const each = (of: (one: Best, layer: Hits, name: string) => Contrast | Contrast[]) =>
+    testable.flatMap((one, i) =>
+      of(one, crossFitted(all[i]!, all), `${SPECIFICATION_NAMES[one.specification]} → ${one.query}`),
+    );
+  return {
+    noContext: each((one, layer, name) => aboveControl(layer, one.bare, name)),
+    frequent: each((one, layer, name) => aboveControl(layer, one.constants.frequent, name)),
+    constant: each((one, layer, name) => aboveControl(layer, one.constants.constant, name)),
+    early: each((one, layer, name) => difference(layer, crossFitted(part(one.hits, "first")), name)),
+    late: each((one, layer, name) => difference(layer, crossFitted(part(one.hits, "last")), name)),
+  };
+}
+
+function delimiterContrasts(lab: Lab, positions: readonly PositionAccuracy[]) {
+  const fitted = positions.map(({ hits }) => crossFitted(hits));
+  const delimiter = fitted[DELIMITER]!;
+  const { frequent, constant } = constantsOf(lab, inMeans(lab, positionSetup(lab)));
+  const others = [...positions.keys()].filter((p) => p !== DELIMITER && p !== QUERY_DELIMITER);
+  return {
+    frequent: aboveControl(delimiter, frequent),
+    constant: aboveControl(delimiter, constant),
+    others: others.map((p) => difference(delimiter, fitted[p]!, positions[p]!.position)),
+    query: difference(fitted[QUERY_DELIMITER]!, delimiter),
+  };
 }
 
 function layersFigure(lab: Lab, setups: readonly Setup[]): LinesFigure {
@@ -186,14 +241,15 @@ function bestTable(best: readonly Best[]): Table {
   return {
     name: "best-layers",
     title: "The best layer of each specification and query",
-    columns: ["query", "specification", "layer", "accuracy", "no context", "gain"],
-    rows: best.map(({ query, specification, layer, accuracy: value, noContext, gain }) => [
+    columns: ["query", "specification", "layer", "majority", "accuracy", "no context", "gain"],
+    rows: best.map(({ query, specification, layer, accuracy: value, hits, bare, constants }) => [
       QUERY_NAMES[query],
       SPECIFICATION_NAMES[specification],
       layer,
+      accuracy(constants.constant).mean,
       value,
-      noContext,
-      gain,
+      accuracy(bare),
+      accuracyDifference(hits[layer]!, bare),
     ]),
   };
 }

@@ -1,3 +1,4 @@
+import type { TaskItem } from "xpatch";
 import {
   type ConflictParams,
   type ConflictTestResult,
@@ -5,16 +6,28 @@ import {
   conflictTest,
   SCALES,
 } from "./cells/conflict.ts";
-import { nameOf, type Pair, pairsInMeans, pairsOf, type ScoredTwice, withoutPairs } from "./cells/pairs.ts";
+import {
+  nameOf,
+  type Pair,
+  pairsInMeans,
+  pairsOf,
+  type ScoredTwice,
+  sharedItems,
+  withoutPairs,
+} from "./cells/pairs.ts";
 import { SPREAD_NOTE } from "./cells/spread.ts";
 import { validationCells } from "./cells/validation.ts";
+import { constantAnswers } from "./framework/constants.ts";
+import { aboveControl, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES, seedsOf, widestQuery } from "./framework/prompts.ts";
-import { beside } from "./framework/scored.ts";
+import { type Contrast, judged } from "./framework/rule.ts";
+import { beside, taskHits } from "./framework/scored.ts";
 import type { HeatFigure, LinesFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
-import { accuracy, accuracyDifference, type Hits } from "./statistics/bootstrap.ts";
+import { RULES } from "./rules.ts";
+import { accuracy, accuracyDifference, type Hits } from "./statistics/accuracy.ts";
 import { mean } from "./statistics/resample.ts";
 
 type Asked = ConflictParams["specification"];
@@ -58,39 +71,80 @@ export const taskConflict: Experiment = {
   },
 };
 
-function resultsOf(lab: Lab, specification: Asked, list: readonly Pair[]): ConflictTestResult[][] {
-  return list.map((pair) =>
-    seedsFor(lab, specification).map((seed) =>
+interface TestedPair {
+  readonly pair: Pair;
+  /** The items asked about, as both tasks answer them. */
+  readonly items: Readonly<Record<Side, readonly TaskItem[]>>;
+  /** By seed. */
+  readonly results: readonly ConflictTestResult[];
+}
+
+function resultsOf(lab: Lab, specification: Asked, list: readonly Pair[]): TestedPair[] {
+  return list.map((pair) => ({
+    pair,
+    items: sharedItems(lab, pair, "test"),
+    results: seedsFor(lab, specification).map((seed) =>
       lab.result(conflictTest({ ...paramsOf(lab, pair, specification), seed })),
     ),
-  );
+  }));
 }
 
 function hitsOf(
-  results: readonly (readonly ConflictTestResult[])[],
+  tested: readonly TestedPair[],
   pick: (result: ConflictTestResult) => ScoredTwice,
   side: Side,
 ): Hits {
-  return results.map((seeds) => seeds.map((result) => pick(result)[side].hits));
+  return tested.map(({ items, results }) =>
+    taskHits(
+      items[side],
+      results.map((result) => pick(result)[side]),
+    ),
+  );
 }
 
 const unpatched = (result: ConflictTestResult) => result.unpatched;
 const patchedBy = (scale: number) => (result: ConflictTestResult) => result.patched[scale]!;
 
 function verdictOf(lab: Lab): Verdict {
-  const found = askedWays(lab).map((specification) => {
-    const results = resultsOf(lab, specification, pairsAsked(lab, specification));
-    const other = hitsOf(results, patchedBy(FULL), "other");
-    const margin = accuracyDifference(other, hitsOf(results, patchedBy(FULL), "own"));
-    const rivals = [unpatched, ({ controls }: ConflictTestResult) => controls.random];
-    const moved = rivals.every((rival) => accuracyDifference(other, hitsOf(results, rival, "other")).low > 0);
-    const text = `${SPECIFICATION_NAMES[specification]}: patch's task ${showEstimate(accuracy(other))}, less the prompt's task ${showEstimate(margin)}, unpatched ${showEstimate(accuracy(hitsOf(results, unpatched, "other")))} (prompt's task ${showEstimate(accuracy(hitsOf(results, unpatched, "own")))})`;
-    return { moved, wins: moved && margin.low > 0, text };
+  const found = askedWays(lab).map((specification) => ({
+    name: SPECIFICATION_NAMES[specification],
+    tested: resultsOf(lab, specification, pairsAsked(lab, specification)),
+  }));
+  const patched = patchedBy(FULL);
+  /** Of answers that are right by the patch's task, against a rival's that are. */
+  const each = (rival: (tested: readonly TestedPair[]) => Hits): Contrast[] =>
+    found.flatMap(({ name, tested }) => aboveControl(hitsOf(tested, patched, "other"), rival(tested), name));
+  const constants = (tested: readonly TestedPair[]) =>
+    constantAnswers(
+      tested.map(({ pair, items, results }) => ({
+        task: lab.task(pair.other),
+        items: items.other,
+        answers: results.flatMap((result) => patched(result).other.answers),
+      })),
+      lab.options,
+    );
+  const shown = found.map(({ name, tested }) => {
+    const of = (pick: typeof patched, side: Side) => showEstimate(accuracy(hitsOf(tested, pick, side)));
+    return `${name}: patch's task ${of(patched, "other")}, prompt's ${of(patched, "own")}; unpatched ${of(unpatched, "other")} and ${of(unpatched, "own")}`;
   });
-  const because = found.map(({ text }) => text).join("; ");
-  if (found.every(({ wins }) => wins)) return { outcome: "replicates", because };
-  const some = found.some(({ moved }) => moved);
-  return { outcome: some ? "replicates in part" : "does not replicate", because };
+  return judged(
+    RULES["task-conflict"],
+    {
+      moves: {
+        unpatched: each((tested) => hitsOf(tested, unpatched, "other")),
+        same: each((tested) => hitsOf(tested, ({ controls }) => controls.same, "other")),
+        random: each((tested) => hitsOf(tested, ({ controls }) => controls.random, "other")),
+        frequent: each((tested) => constants(tested).frequent),
+        constant: each((tested) => constants(tested).constant),
+      },
+      wins: {
+        prompt: found.map(({ name, tested }) =>
+          difference(hitsOf(tested, patched, "other"), hitsOf(tested, patched, "own"), name),
+        ),
+      },
+    },
+    shown.join(". "),
+  );
 }
 
 function scalesFigure(lab: Lab): LinesFigure {
@@ -193,10 +247,10 @@ function rowsFor(lab: Lab, specification: Asked, list: readonly Pair[], scale: n
   const results = resultsOf(lab, specification, list);
   const patched = patchedBy(scale);
   const margin = accuracyDifference(hitsOf(results, patched, "other"), hitsOf(results, patched, "own"));
-  const layers = [...new Set(results.map(([first]) => first!.layer))].join(", ");
+  const layers = [...new Set(results.map((one) => one.results[0]!.layer))].join(", ");
   return Object.entries(SIDES).map(([name, side]) => {
     const [before, after] = [hitsOf(results, unpatched, side), hitsOf(results, patched, side)];
-    const { majority, distinct } = beside(results.map(([first]) => patched(first!)[side]));
+    const { majority, distinct } = beside(results.map((one) => patched(one.results[0]!)[side]));
     return [
       SPECIFICATION_NAMES[specification],
       layers,
@@ -225,7 +279,7 @@ function controlsTable(lab: Lab): Table {
       const results = resultsOf(lab, specification, pairsAsked(lab, specification));
       return Object.entries(vectors).flatMap(([vector, pick]) =>
         Object.entries(SIDES).map(([name, side]) => {
-          const { majority, distinct } = beside(results.map(([first]) => pick(first!)[side]));
+          const { majority, distinct } = beside(results.map((one) => pick(one.results[0]!)[side]));
           const value = accuracy(hitsOf(results, pick, side));
           return [SPECIFICATION_NAMES[specification], vector, name, value, majority, distinct];
         }),

@@ -9,6 +9,7 @@ import {
   existsSync,
   mkdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -64,7 +65,9 @@ await runScript(async () => {
     await command("strip", ["--strip-unneeded", join(folder, "bin", "node")]).catch(() => {});
     writeFileSync(join(folder, "run.sh"), RUN);
     chmodSync(join(folder, "run.sh"), 0o755);
-    await command("tar", ["-czf", archive, "-C", out, "xpatch"]);
+    const incoming = `${archive}.incoming`;
+    await command("tar", ["-czf", incoming, "-C", out, "xpatch"]);
+    renameSync(incoming, archive);
     rmSync(folder, { recursive: true });
   });
   const size = statSync(archive).size / 2 ** 20;

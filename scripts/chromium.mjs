@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { libraryPath, sharedLibraries, unpackPackages, updatePackageLists, versionsOf } from "./apt.mjs";
 import { cache, root } from "./cache.mjs";
@@ -82,6 +82,8 @@ async function fromPlaywright() {
 function writeLauncher(executable, searchPath = "") {
   mkdirSync(folder, { recursive: true });
   const path = searchPath && `export LD_LIBRARY_PATH="${searchPath}"\n`;
-  writeFileSync(chromium, `#!/bin/sh\n${path}exec "${executable}" "$@"\n`);
-  chmodSync(chromium, 0o755);
+  const incoming = `${chromium}.incoming`;
+  writeFileSync(incoming, `#!/bin/sh\n${path}exec "${executable}" "$@"\n`);
+  chmodSync(incoming, 0o755);
+  renameSync(incoming, chromium);
 }

@@ -1,15 +1,6 @@
 import { createHash } from "node:crypto";
-import {
-  createReadStream,
-  createWriteStream,
-  existsSync,
-  mkdirSync,
-  realpathSync,
-  renameSync,
-  rmSync,
-} from "node:fs";
+import { createReadStream, existsSync, mkdirSync, realpathSync, renameSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { pipeline } from "node:stream/promises";
 import { cache } from "./cache.mjs";
 import { command, SetupError, step } from "./command.mjs";
 
@@ -117,12 +108,13 @@ async function firstThatRuns(commands, args) {
 async function convert(gguf, folder) {
   const { convertGguf } = await import("../dist/model/convert-gguf.js");
   const { platform } = await import("../dist/platform/node.js");
+  const { writeWhole } = await import("../dist/platform/node-write.js");
   const incoming = `${folder}.incoming-${process.pid}`;
   mkdirSync(incoming, { recursive: true });
   const source = await platform.openFile(gguf);
   try {
     await convertGguf(source, {
-      write: (name, chunks) => pipeline(chunks, createWriteStream(join(incoming, name))),
+      write: (name, chunks) => writeWhole(join(incoming, name), chunks),
     });
     const wrong = await differences(incoming);
     if (wrong.length > 0) throw new Error(`${gguf} was not converted as recorded\n${wrong.join("\n")}`);

@@ -12,13 +12,24 @@ FIXTURES = ROOT / "test" / "fixtures"
 IMAGE_TOKENS = 9
 
 
+def write_whole(path, write):
+    """Has `write` write a file beside `path`, then puts it there."""
+    incoming = path.with_name(path.name + ".incoming")
+    try:
+        write(incoming)
+        incoming.chmod(0o644)
+        incoming.replace(path)
+    finally:
+        incoming.unlink(missing_ok=True)
+
+
 def save(tensors, path):
-    save_file(tensors, path, {"format": "pt"})
-    path.chmod(0o644)
+    write_whole(path, lambda file: save_file(tensors, file, {"format": "pt"}))
 
 
 def write_json(path, value):
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, lambda file: file.write_text(text))
 
 
 def run(model, inputs, text_model, head_norm, vision=None, projector=None):

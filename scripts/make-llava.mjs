@@ -5,11 +5,10 @@
  *
  *   node scripts/make-llava.mjs <folder> [layers, default 32] [GB a shard, default 1]
  */
-import { once } from "node:events";
-import { createWriteStream } from "node:fs";
-import { copyFile, mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { writeSafetensors } from "../dist/index.js";
+import { writeWhole } from "../dist/platform/node-write.js";
 import { root } from "./cache.mjs";
 import { runScript, SetupError } from "./command.mjs";
 
@@ -45,7 +44,7 @@ await runScript(async () => {
   }
   await mkdir(folder, { recursive: true });
   for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
-    await copyFile(join(TOKENIZER, file), join(folder, file));
+    await writeWhole(join(folder, file), await readFile(join(TOKENIZER, file)));
   }
   await writeJson(join(folder, "config.json"), config(Number(layers)));
   await writeJson(join(folder, "preprocessor_config.json"), PREPROCESSOR);
@@ -68,12 +67,7 @@ async function writeShards(folder, all, limit) {
   for (const [i, shard] of shards.entries()) {
     const file = `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
     for (const { name } of shard) map[name] = file;
-    const out = createWriteStream(join(folder, file));
-    for await (const chunk of writeSafetensors(shard, { format: "pt" })) {
-      if (!out.write(chunk)) await once(out, "drain");
-    }
-    out.end();
-    await once(out, "close");
+    await writeWhole(join(folder, file), writeSafetensors(shard, { format: "pt" }));
     console.log(`${file}: ${shard.length} tensors`);
   }
   const total = all.reduce((sum, { shape }) => sum + byteLength(shape), 0);
@@ -197,7 +191,7 @@ function config(layers) {
 }
 
 function writeJson(path, value) {
-  return writeFile(path, `${JSON.stringify(value, null, 2)}\n`);
+  return writeWhole(path, `${JSON.stringify(value, null, 2)}\n`);
 }
 
 function byteLength(shape) {

@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from goldens import FIXTURES, IMAGE_TOKENS, ROOT, run, save, write_case, write_json
+from goldens import FIXTURES, IMAGE_TOKENS, ROOT, run, save, write_case, write_json, write_whole
 
 NANO = ROOT / "weights" / "nano"
 IMAGE_TOKEN_ID = 431
@@ -97,7 +97,7 @@ def make_base():
     write_json(folder / "config.json", config)
     source = FIXTURES / "llava" / "model"
     tokenizer = (source / "tokenizer.json").read_text().replace('"<image>"', '"<empty_output>"')
-    (folder / "tokenizer.json").write_text(tokenizer)
+    write_whole(folder / "tokenizer.json", lambda file: file.write_text(tokenizer))
     shutil.copy(source / "tokenizer_config.json", folder / "tokenizer_config.json")
     return config
 

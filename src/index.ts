@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** The public API of xpatch, the same in Node and in browsers. */
 
 // Figures
@@ -85,8 +86,9 @@ export { type TensorToWrite, writeSafetensors } from "./model/safetensors-writer
 export type { SamplingOptions } from "./model/sampling.ts";
 export { type SiteInfo, type SiteMap, siteInfo, siteNames } from "./model/site-shapes.ts";
 export { LAYER_SITES, type LayerSite, parseSite, type SiteEvent, type SiteName } from "./model/sites.ts";
-export { blobSource, memorySource, urlSource } from "./model/sources.ts";
+export { blobSource, memorySource } from "./model/sources.ts";
 export { createTokenizer, type Tokenizer } from "./model/tokenizer.ts";
+export { urlSource } from "./model/url-source.ts";
 export type { PromptImage } from "./model/vision-setup.ts";
 export { answerEach } from "./patching/answer.ts";
 // Patching
@@ -97,6 +99,7 @@ export {
   imagePatches,
   rolloutMaps,
 } from "./patching/attention-map.ts";
+export { isCorrect, isCorrectTokens } from "./patching/correct.ts";
 export { loadDualEncoder, type PatchableDualEncoder } from "./patching/dual-encoder.ts";
 export {
   addVector,
@@ -135,7 +138,6 @@ export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
 export { rollout } from "./patching/rollout.ts";
 export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
 export {
-  isCorrect,
   majorityBaseline,
   type Score,
   type ScoredAnswers,

@@ -14,7 +14,9 @@ import { expectClose } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 import { changeJson, nanoFiles, nanoFolder, randomTensors } from "./helpers/nano.ts";
 
-const CONFIG = { peft_type: "LORA", r: 4, lora_alpha: 8, base_model_name_or_path: "org/base" };
+const TARGETS = ["q_proj", "up_proj", "down_proj", "fc1", "linear_1", "lm_head", "norm", "embed_tokens"];
+const BASE = { base_model_name_or_path: "org/base" };
+const CONFIG = { peft_type: "LORA", r: 4, lora_alpha: 8, target_modules: TARGETS, ...BASE };
 const Q = "model.layers.0.self_attn.q_proj";
 
 function adapterFolder(weights: Uint8Array, config: object = {}): Folder {
@@ -56,8 +58,7 @@ describe("the config", () => {
   test.each<[string, object, RegExp]>([
     ["another kind", { peft_type: "IA3" }, /c: peft_type "IA3" is not supported; expected "LORA"/],
     ["DoRA", { use_dora: true }, /use_dora true is not supported/],
-    ["transposed weights", { fan_in_fan_out: true }, /fan_in_fan_out true is not supported/],
-    ["biases", { bias: "lora_only" }, /bias "lora_only" is not supported; expected "none"/],
+    ["biases of another kind", { bias: "some" }, /bias "some" is not supported; expected "none", "all"/],
     ["biases of B", { lora_bias: true }, /lora_bias true is not supported/],
     ["changed base weights", { init_lora_weights: "pissa_niter_4" }, /init_lora_weights "pissa_niter_4"/],
     ["repeated layers", { layer_replication: [[0, 2]] }, /layer_replication \[\[0,2\]\] is not supported/],
@@ -67,9 +68,27 @@ describe("the config", () => {
     [
       "a pattern of words",
       { rank_pattern: { q_proj: "x" } },
-      /expected rank_pattern.q_proj to be a positive/,
+      /c: rank_pattern: expected q_proj to be a number, found "x"/,
     ],
     ["a pattern that is none", { alpha_pattern: { "(": 1 } }, /alpha_pattern: Invalid regular expression/],
+    ["no scale", { lora_alpha: null }, /lora_alpha null is not supported; expected a number/],
+    ["an unknown initialisation", { init_lora_weights: "twist" }, /init_lora_weights "twist"/],
+    ["a variant with its defaults", { kasa_config: {} }, /kasa_config \{\} is not supported/],
+    ["an empty list of trained tokens", { trainable_token_indices: [] }, /trainable_token_indices \[\]/],
+    ["activated LoRA", { alora_invocation_tokens: [5] }, /alora_invocation_tokens \[5\] is not supported/],
+    ["a number that is not known", { twist: 0 }, /twist 0 is not supported/],
+    ["a nameless module", { modules_to_save: [""] }, /modules_to_save has an empty name/],
+    [
+      "layers of a pattern",
+      { target_modules: ".*q_proj", layers_to_transform: [1] },
+      /layers_to_transform only with a list/,
+    ],
+    [
+      "layers by name",
+      { layers_to_transform: ["1"] },
+      /layers_to_transform to be whole numbers, found \["1"\]/,
+    ],
+    ["flags in a pattern", { target_modules: "(?i)q" }, /c: target_modules: Invalid regular expression/],
     ["modules by number", { modules_to_save: [1] }, /modules_to_save: expected a list of names/],
   ])("is refused: %s", (_, change, message) => {
     expect(() => read(change)).toThrow(CheckpointError);
@@ -79,6 +98,17 @@ describe("the config", () => {
   test("fields that say nothing are let through", () => {
     const empty = { use_dora: false, loftq_config: {}, target_parameters: null, layers_pattern: "layers" };
     expect(read({ ...empty, megatron_core: "megatron.core" }).of(Q).rank).toBe(4);
+    const future = { from_the_future: null, and_this: false, or_that: [], kasa_config: null };
+    const training = { loftq_config: { loftq_bits: 4 }, eva_config: { rho: 2 }, init_lora_weights: "eva" };
+    expect(read({ ...future, ...training, fan_in_fan_out: true, lora_dropout: 0.5 }).of(Q).rank).toBe(4);
+    for (const init of [true, false, null, "gaussian", "orthogonal", "mica"]) {
+      expect(read({ init_lora_weights: init }).of(Q).rank).toBe(4);
+    }
+  });
+
+  test("a scale may be zero or negative", () => {
+    expect(read({ lora_alpha: -2 }).of(Q).scale).toBe(-0.5);
+    expect(read({ alpha_pattern: { q_proj: 0 } }).of(Q).scale).toBe(0);
   });
 });
 
@@ -142,9 +172,48 @@ describe("tensors that do not fit are refused:", () => {
       /names that start with base_model\.model\./,
     ],
     [
-      "with the adapter's name in the key",
-      { [`${key}.lora_A.default.weight`]: [4, 48] },
-      /lora_A\.default\.weight is not named as PEFT's save_pretrained names it/,
+      "with another name than PEFT gives it in the key",
+      { [`${key}.lora_A.mine.weight`]: [4, 48] },
+      /lora_A\.mine\.weight is not named as PEFT's save_pretrained names it/,
+    ],
+    [
+      "twice",
+      { ...halves(Q, 48, 48), [`${key}.lora_A.default.weight`]: [4, 48] },
+      /q_proj\.lora_A\.(default\.)?weight is there under two names/,
+    ],
+    [
+      "under two spellings",
+      { ...halves(Q, 48, 48), ...halves("language_model.model.layers.0.self_attn.q_proj", 48, 48) },
+      /is there under two names/,
+    ],
+    [
+      "of a module that the config does not have",
+      halves("model.layers.0.self_attn.k_proj", 24, 48),
+      /k_proj has a LoRA, but is not among the target_modules of adapter_config\.json/,
+    ],
+    [
+      "of a module that the config excludes",
+      halves(Q, 48, 48),
+      /q_proj has a LoRA, but is not among the target_modules/,
+      { exclude_modules: ["layers.0.self_attn.q_proj"] },
+    ],
+    [
+      "of a tied matrix",
+      { ...halves("lm_head", 448, 48), ...halves(Q, 48, 48) },
+      /a LoRA of tied matrices \(ensure_weight_tying\) is not supported/,
+      { ensure_weight_tying: true },
+    ],
+    [
+      "of tied matrices, one missing",
+      { "base_model.model.model.embed_tokens.weight": [448, 48] },
+      /lm_head\.weight is missing, although ensure_weight_tying asks for both/,
+      { ensure_weight_tying: true, modules_to_save: ["embed_tokens"] },
+    ],
+    [
+      "without a module that was trained",
+      halves(Q, 48, 48),
+      /lm_head\.weight is missing, although modules_to_save has its module/,
+      { modules_to_save: ["lm_head"] },
     ],
     [
       "of an embedding",
@@ -155,13 +224,13 @@ describe("tensors that do not fit are refused:", () => {
     [
       "that are neither",
       { [`${key}.weight`]: [48, 48] },
-      /neither a lora_A nor a lora_B nor of modules_to_save/,
+      /q_proj\.weight: expected model\.layers\.0\.self_attn\.q_proj\.base_layer\.weight, as/,
     ],
     [
       "a whole module of another shape",
       { "base_model.model.model.norm.weight": [24] },
       /model\.norm\.weight is \[24\] instead of \[48\]/,
-      { modules_to_save: ["norm"] },
+      { modules_to_save: ["model.norm"] },
     ],
     ["none at all", {}, /there are no tensors/],
   ])("%s", async (_, shapes, message, config) => {
@@ -178,11 +247,18 @@ describe("tensors that do not fit are refused:", () => {
   });
 
   test("of a weight that is no linear layer", async () => {
-    const lora = adapterFolder(await randomTensors(halves("model.embed_tokens", 448, 48)));
-    await using checkpoint = await openCheckpoint("test/fixtures/llama/model", { adapters: [lora] });
+    const embedding = adapterFolder(await randomTensors(halves("model.embed_tokens", 448, 48)));
+    await expectRefusal(
+      openCheckpoint("test/fixtures/llama/model", { adapters: [embedding] }),
+      /model\.embed_tokens is an embedding, whose LoRA has other tensors/,
+    );
+    const positions = "vision_tower.vision_model.embeddings.position_embedding";
+    const config = { target_modules: ["position_embedding"] };
+    const lora = adapterFolder(await randomTensors(halves(positions, 17, 32)), config);
+    await using checkpoint = await openCheckpoint("test/fixtures/llava/model", { adapters: [lora] });
     expect(checkpoint.updated.length).toBe(1);
-    const load = loadModel("test/fixtures/llama/model", { device: await testDevice(), adapters: [lora] });
-    await expectRefusal(load, /lora changes model\.embed_tokens\.weight, which is no linear layer/);
+    const load = loadModel("test/fixtures/llava/model", { device: await testDevice(), adapters: [lora] });
+    await expectRefusal(load, /lora changes \S+position_embedding\.weight, which is no linear layer/);
   });
 
   test("and all of them are listed, up to eight", async () => {
@@ -280,7 +356,7 @@ test("two adapters add up: W + s₁ B₁A₁ + s₂ B₂A₂", async () => {
 test("a module that was saved as a whole takes the weight's place", async () => {
   const key = "base_model.model.model.norm.weight";
   const norm = await randomTensors({ [key]: [48], ...halves(Q, 48, 48) });
-  const lora = adapterFolder(norm, { modules_to_save: ["norm"] });
+  const lora = adapterFolder(norm, { modules_to_save: ["model.norm"] });
   const read = await exported("weights/nano/base", { adapters: [lora] });
   const saved = await valuesOf(await SafetensorsFile.open(memorySource(norm)), key);
   expect(await read("model.norm.weight")).toEqual(saved);
@@ -302,6 +378,19 @@ describe("an adapter's folder as a model", () => {
     const expected = await c!.read();
     expect(await a!.read()).toEqual(expected);
     expect(await b!.read()).toEqual(expected);
+  });
+
+  test("asks the hub for the revision that the config names", async () => {
+    const requests: string[] = [];
+    const fetch = async (input: RequestInfo | URL) => {
+      requests.push(new URL(String(input)).pathname);
+      return Response.json({ error: "Repository not found" }, { status: 404 });
+    };
+    const named = nanoFiles();
+    named.delete("llm/assembly.json");
+    changeJson(named, "llm/adapter_config.json", { base_model_name_or_path: "org/base", revision: "v7" });
+    await expectRefusal(openCheckpoint(nanoFolder(named, "llm"), { fetch }), /org\/base: cannot be had/);
+    expect(requests).toEqual(["/api/models/org/base/revision/v7"]);
   });
 
   test("says so when there is none", async () => {

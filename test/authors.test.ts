@@ -35,7 +35,7 @@ beforeAll(async () => {
   await exportModel(checkpoint, device, { write }, { dtype: "f32" });
   model = await loadModel(memoryFolder(files, "weights/vlm in f32"), { device });
   tasks = await readAuthors(FOLDER, "tasks");
-});
+}, 300_000);
 afterAll(() => model.dispose());
 
 test("every answer and every vector is that of the authors' program", { timeout: 300_000 }, async () => {
@@ -196,6 +196,7 @@ test.each([
   [["--authors", FOLDER, "test/fixtures/llama"], /expected one of/],
   [["--real", "x.json", "--weights", "stored"], /--pictures and --weights go with --authors only/],
   [["--authors", FOLDER, "--weights", "f16"], /Allowed choices are f32, stored/],
+  [["--authors", FOLDER, "--pictures", "none"], /^--pictures: the picture of ".*" cannot be read: ENOENT/],
 ])("on the command line %j is refused", async (args, message) => {
   const stderr = vi.spyOn(process.stderr, "write").mockReturnValue(true);
   try {

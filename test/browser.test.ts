@@ -1,12 +1,17 @@
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import type { JSHandle } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openCheckpoint } from "../src/model/open-checkpoint.ts";
 import { readTensor } from "../src/model/tensor-entry.ts";
 import { BrowserPage } from "./helpers/browser.ts";
 import { expectClose } from "./helpers/compare.ts";
+import { FileServers, pathOf, sendRange } from "./helpers/file-server.ts";
 
 type Library = typeof import("../src/index.ts");
+
+const ANY_ORIGIN = { "access-control-allow-origin": "*" };
 
 let browser: BrowserPage;
 let library: JSHandle<Library>;
@@ -83,6 +88,38 @@ describe("the library in headless Chromium", () => {
     expect(found.ids).toEqual(generate.ids);
     expectClose(found.projector, await golden("llava", "case0/projector.out"), { atol: 1e-4, rtol: 1e-4 });
     expectClose(found.stream, await golden("llava", "case0/resid_post.2"), { atol: 1e-4, rtol: 1e-4 });
+  });
+
+  test("loads from another origin, which hides Content-Range and compresses JSON", async () => {
+    const { text, generate } = caseOf("llama", 0);
+    const methods = new Set<string>();
+    const servers = new FileServers();
+    const base = await servers.start((request, response) => {
+      methods.add(request.method!);
+      const path = join("test/fixtures/llama/model", pathOf(request));
+      if (!existsSync(path)) return void response.writeHead(404, ANY_ORIGIN).end();
+      if (!path.endsWith(".json")) return sendRange(request, response, readFileSync(path), ANY_ORIGIN);
+      const body = gzipSync(readFileSync(path));
+      response
+        .writeHead(200, { ...ANY_ORIGIN, "content-encoding": "gzip", "content-length": body.length })
+        .end(body);
+    });
+    try {
+      const ids = await browser.page.evaluate(
+        async ([xpatch, url, prompt]) => {
+          const device = await xpatch.openDevice();
+          const model = await xpatch.loadModel(url, { device });
+          const answer = await model.generate(model.prompt(prompt), { maxNewTokens: 5, stopIds: [] });
+          await device.destroy();
+          return answer.ids;
+        },
+        [library, base, text] as const,
+      );
+      expect(ids).toEqual(generate.ids);
+      expect([...methods]).toEqual(["GET"]);
+    } finally {
+      servers.close();
+    }
   });
 
   test("puts a model together from its parts, by URL", async () => {

@@ -2,10 +2,13 @@ import { spawnSync } from "node:child_process";
 import {
   cpSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
@@ -20,7 +23,7 @@ import { COMMANDS } from "../src/cli/commands.ts";
 import { editArgument, editOf } from "../src/cli/edit-argument.ts";
 import { bar, showBytes, showCount, table } from "../src/cli/layout.ts";
 import { formatLens, type LensReport } from "../src/cli/lens.ts";
-import type { TaskVectors } from "../src/patching/task-vectors.ts";
+import type { StoredTaskVectors } from "../src/patching/task-vectors.ts";
 import { buildGguf, tinyLlama } from "./helpers/gguf-builder.ts";
 
 const root = join(import.meta.dirname, "..");
@@ -151,7 +154,9 @@ describe("what cannot be had: exit code 1 and one line on stderr", () => {
   test("a folder to write to that is missing, found before any model is opened", () => {
     const out = path("none/v.safetensors");
     const args = ["extract", "--model", path("no-model"), "--task", "food-color", "--out", out];
-    expect(oneLine(args)).toMatch(/^xpatch: ENOENT.*none/);
+    expect(oneLine(args)).toMatch(
+      /^xpatch: --out: cannot write .*none.v\.safetensors: there is no folder .*none/,
+    );
   });
 
   test("damaged weights", () => {
@@ -367,6 +372,12 @@ test("convert writes a folder that inspect understands, and never over another o
   expect(xpatch(["convert", path("tiny.gguf"), out])).toMatchObject({ status: 1 });
   expect(existsSync(join(out, "config.json"))).toBe(true);
 
+  mkdirSync(path("linked"));
+  symlinkSync(path("linked"), path("link"));
+  report("convert", path("tiny.gguf"), path("link"));
+  expect(readdirSync(path("linked")).sort()).toEqual([...names].sort());
+  expect(lstatSync(path("link")).isSymbolicLink()).toBe(true);
+
   mkdirSync(path("empty"));
   writeFileSync(path("broken.gguf"), "GGUF");
   expect(xpatch(["convert", path("broken.gguf"), path("empty")])).toMatchObject({ status: 1, stdout: "" });
@@ -508,12 +519,12 @@ describe("values on the command line", () => {
     ["project-out:z.2=v", { operation: "projectOut", site: "z.2", value: [2] }],
     ["project-onto:z.2=v", { operation: "projectOnto", site: "z.2", value: [2] }],
   ])("--edit %s", (text, expected) => {
-    const vectors = { at: (layer: number) => [layer] } as unknown as TaskVectors;
+    const vectors = { at: (layer: number) => [layer] } as unknown as StoredTaskVectors;
     expect(editOf(editArgument(text)[0]!, vectors)).toEqual({ kind: "edit", at: -1, ...expected });
   });
 
   test("vectors at a site without a layer are refused", () => {
-    expect(() => editOf(editArgument("set:embed=v")[0]!, {} as TaskVectors)).toThrow(/embed has none/);
+    expect(() => editOf(editArgument("set:embed=v")[0]!, {} as StoredTaskVectors)).toThrow(/embed has none/);
   });
 
   test.each([

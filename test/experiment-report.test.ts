@@ -1,58 +1,9 @@
-import fc from "fast-check";
 import { PNG } from "pngjs";
 import { describe, expect, test, vi } from "vitest";
 import type { Figure } from "../experiments/report/figure.ts";
 import { figureSvg, svgToPng } from "../experiments/report/picture.ts";
 import { type Table, tableCsv, tableMarkdown } from "../experiments/report/table.ts";
-import { accuracy, accuracyDifference } from "../experiments/statistics/bootstrap.ts";
 import { normal, sample, seededRandom } from "../experiments/statistics/random.ts";
-
-describe("bootstrap", () => {
-  test("the mean is over tasks, then seeds and items, whatever their number", () => {
-    const { mean, items, seeds } = accuracy([
-      ["1111111100", "0000000000"],
-      ["01", "11"],
-    ]);
-    expect({ mean, items, seeds }).toEqual({ mean: (0.4 + 0.75) / 2, items: 12, seeds: 2 });
-  });
-
-  test("no spread, no interval; the mean is inside", () => {
-    expect(accuracy([["1111"]])).toMatchObject({ mean: 1, low: 1, high: 1 });
-    fc.assert(
-      fc.property(fc.array(fc.stringMatching(/^[01]{12}$/), { minLength: 1, maxLength: 3 }), (rows) => {
-        const { mean, low, high } = accuracy([rows]);
-        expect(low).toBeLessThanOrEqual(mean);
-        expect(high).toBeGreaterThanOrEqual(mean);
-      }),
-      { numRuns: 30 },
-    );
-  });
-
-  test("intervals of coins hold the truth about as often as they say", () => {
-    const random = seededRandom(5);
-    const covered = Array.from({ length: 200 }, () => {
-      const { low, high } = accuracy([[Array.from({ length: 60 }, () => (random() < 0.3 ? 1 : 0)).join("")]]);
-      return low <= 0.3 && 0.3 <= high;
-    }).filter(Boolean).length;
-    expect(covered).toBeGreaterThan(178);
-    expect(covered).toBeLessThan(200);
-  });
-
-  test("seeds that disagree widen the interval", () => {
-    const apart = accuracy([["1".repeat(50), "0".repeat(50)]]);
-    const alike = accuracy([["10".repeat(25), "01".repeat(25)]]);
-    expect(apart).toMatchObject({ low: 0, high: 1 });
-    expect(alike.high - alike.low).toBeLessThan(0.5);
-  });
-
-  test("differences pair the items", () => {
-    const a = [["1100110011001100"]];
-    const better = [["1110111011101110"]];
-    expect(accuracyDifference(a, a)).toMatchObject({ mean: 0, low: 0, high: 0 });
-    expect(accuracyDifference(better, a).low).toBeGreaterThan(0);
-    expect(() => accuracyDifference(a, [["1"]])).toThrow(/same items/);
-  });
-});
 
 describe("random numbers", () => {
   test("are the same for the same seed, and of their distribution", () => {

@@ -13,6 +13,7 @@ import { specifiedQueries } from "../experiments/framework/prompts.ts";
 import { type Finished, runExperiments } from "../experiments/framework/runner.ts";
 import { grounding } from "../experiments/grounding.ts";
 import { lens } from "../experiments/lens.ts";
+import { accuracy } from "../experiments/statistics/accuracy.ts";
 import { kernelAlignment } from "../experiments/statistics/cka.ts";
 import { permuted } from "../experiments/statistics/permutation.ts";
 import { centred, cosineDistances, randomPointsLike } from "../experiments/statistics/points.ts";
@@ -21,7 +22,6 @@ import { neighbourPlane, principalPlane } from "../experiments/statistics/projec
 import { neighbourPurity } from "../experiments/statistics/purity.ts";
 import { normal, seededRandom } from "../experiments/statistics/random.ts";
 import { correlation, ranks } from "../experiments/statistics/rank-correlation.ts";
-import { resampledMean } from "../experiments/statistics/resample.ts";
 import { chanceReciprocalRank, retrievalRanks } from "../experiments/statistics/retrieval.ts";
 import { representationalSimilarity } from "../experiments/statistics/rsa.ts";
 import { silhouettes } from "../experiments/statistics/silhouette.ts";
@@ -32,6 +32,11 @@ import { openLab, randomTask } from "./helpers/lab.ts";
 import { fixtureModel } from "./helpers/model.ts";
 
 const mean = (values: readonly number[]) => values.reduce((sum, x) => sum + x, 0) / values.length;
+
+/** The mean of a value an item, each of an input of its own. */
+function overItems(values: readonly number[]) {
+  return accuracy([{ inputs: values.map((_, i) => `${i}`), seeds: [values] }]);
+}
 
 function cloud(count: number, width: number, seed: number): number[][] {
   const random = seededRandom(seed);
@@ -68,7 +73,7 @@ describe("clusters", () => {
     const noise = cloud(60, 100, 1);
     const told = noise.map((point, i) => point.map((x, d) => (d === i % 3 ? x + 12 : x)));
     expect(mean(crossValidated({ points: told, labels }, folds))).toBe(1);
-    const guessed = resampledMean(crossValidated({ points: noise, labels }, folds));
+    const guessed = overItems(crossValidated({ points: noise, labels }, folds));
     expect(guessed.low).toBeLessThan(1 / 3);
     expect(guessed.high).toBeGreaterThan(1 / 3 - 0.1);
     expect(guessed.high).toBeLessThan(0.6);
@@ -181,7 +186,7 @@ describe("correspondence of items", () => {
     expect(retrievalRanks(pictures, names)).toEqual([2, 1]);
     expect(retrievalRanks(centred(pictures), centred(names))).toEqual([1, 1]);
     const found = retrievalRanks(items, randomPointsLike(items, 2)).map((rank) => 1 / rank);
-    const { low, high } = resampledMean(found);
+    const { low, high } = overItems(found);
     expect(low).toBeLessThan(chanceReciprocalRank(20));
     expect(high).toBeLessThan(0.5);
   });

@@ -101,20 +101,23 @@ function cosine(a: readonly number[], b: readonly number[]): number {
   return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
 }
 
-/** The answers to prompts by themselves, each under its own edits. */
-async function plainAnswers(
+/** The answers to prompts by themselves, each under its own edits: a token each. */
+async function plainTokens(
   prompts: readonly Prompt<PromptImage>[],
   edits: (prompt: Prompt, index: number) => Edit[] = () => [],
-): Promise<string[]> {
-  const answers: string[] = [];
+): Promise<number[]> {
+  const answers: number[] = [];
   for (const [i, prompt] of prompts.entries()) {
     const { logits } = model.run(prompt, { edits: edits(prompt, i) });
     const values = [...(await logits!.read())];
-    const id = values.indexOf(Math.max(...values));
-    answers.push(model.tokenizer.decode([id], { skipSpecial: true }));
+    answers.push(values.indexOf(Math.max(...values)));
   }
   return answers;
 }
+
+const textsOf = (ids: readonly number[]) =>
+  ids.map((id) => model.tokenizer.decode([id], { skipSpecial: true }));
+const plainAnswers = async (...given: Parameters<typeof plainTokens>) => textsOf(await plainTokens(...given));
 
 const put = (layer: number, vector: readonly number[]) => () => [set(`resid_post.${layer}`, -1, vector)];
 
@@ -132,7 +135,12 @@ describe("from the language model", () => {
     for (const source of sources) {
       const vector = await plainVector(llm, task!, 0, source);
       for (const target of targets) {
-        const expected = scored(items, await plainAnswers(prompts, put(target, vector)), OPTIONS);
+        const expected = scored(
+          model.tokenizer,
+          items,
+          await plainTokens(prompts, put(target, vector)),
+          OPTIONS,
+        );
         expect(patched[source]![target]).toEqual(expected);
         seen.add(expected.hits);
       }
@@ -164,7 +172,7 @@ describe("from the language model", () => {
   });
 
   test("similarity is the cosine of the mean vectors of both models", async () => {
-    const { raw, centred } = lab.result(llmSimilarity({ task: "beta" }));
+    const { own, others, centred } = lab.result(llmSimilarity({ task: "beta" }));
     const vectors = async (of: PatchableModel) =>
       Promise.all(
         tasks.map(async (task) =>
@@ -172,10 +180,10 @@ describe("from the language model", () => {
         ),
       );
     const [theirs, ours] = [await vectors(llm), await vectors(model)];
-    expect(raw.own[1]).toBeCloseTo(cosine(theirs[1]!, ours[1]!), 4);
-    expect(raw.others[1]).toBeCloseTo((cosine(theirs[1]!, ours[0]!) + cosine(theirs[1]!, ours[2]!)) / 2, 4);
+    expect(own[1]).toBeCloseTo(cosine(theirs[1]!, ours[1]!), 4);
+    expect(others[1]).toBeCloseTo((cosine(theirs[1]!, ours[0]!) + cosine(theirs[1]!, ours[2]!)) / 2, 4);
     const less = (all: number[][]) => all[1]!.map((x, i) => x - meanOf(all)[i]!);
-    expect(centred.own[1]).toBeCloseTo(cosine(less(theirs), less(ours)), 4);
+    expect(centred[1]).toBeCloseTo(cosine(less(theirs), less(ours)), 4);
   });
 
   test("deep models get a dozen layers, with both ends", () => {
@@ -229,12 +237,12 @@ test("conflicts: the prompt is one task's, the patch the other's, and answers ar
     const vector = await plainVector(model, beta!, 0, result.layer);
     for (const [s, scale] of SCALES.entries()) {
       const scaled = vector.map((x) => x * scale);
-      const answers = await plainAnswers(prompts, put(result.layer, scaled));
+      const answers = await plainTokens(prompts, put(result.layer, scaled));
       const { own, other } = result.patched[s]!;
-      expect(own.answers).toEqual(answers);
+      expect(own.answers).toEqual(textsOf(answers));
       expect([own.hits, other.hits]).toEqual([
-        scored(items, answers, OPTIONS).hits,
-        scored(picturedItemsOf(beta!, "test"), answers, OPTIONS).hits,
+        scored(model.tokenizer, items, answers, OPTIONS).hits,
+        scored(model.tokenizer, picturedItemsOf(beta!, "test"), answers, OPTIONS).hits,
       ]);
     }
     const sweep = lab.result(conflictSweep({ ...pair, specification }));
@@ -268,11 +276,10 @@ test("arithmetic: every kind of edit is what its formula says", async () => {
     "set mean": (_, i) => m[i]!,
   };
   for (const [name, formula] of Object.entries(formulas)) {
-    const answers = await plainAnswers(prompts, (_, p) => put(layer, streams[p]!.map(formula))());
-    expect(edited[name]![seed]!.own.answers, name).toEqual(answers);
-    expect(edited[name]![seed]!.other.hits, name).toBe(
-      scored(picturedItemsOf(beta!, "test"), answers, OPTIONS).hits,
-    );
+    const answers = await plainTokens(prompts, (_, p) => put(layer, streams[p]!.map(formula))());
+    const { hits } = scored(model.tokenizer, picturedItemsOf(beta!, "test"), answers, OPTIONS);
+    expect(edited[name]![seed]!.own.answers, name).toEqual(textsOf(answers));
+    expect(edited[name]![seed]!.other.hits, name).toBe(hits);
   }
   const given = Object.values(edited).map((seeds) => seeds[seed]!.own.answers.join(" "));
   expect(new Set(given).size).toBeGreaterThan(4);

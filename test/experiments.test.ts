@@ -10,6 +10,7 @@ import type { Lab } from "../experiments/framework/lab.ts";
 import { seedsOf } from "../experiments/framework/prompts.ts";
 import { runExperiments } from "../experiments/framework/runner.ts";
 import { EXPERIMENTS } from "../experiments/index.ts";
+import { isCorrect } from "../src/patching/correct.ts";
 import { set } from "../src/patching/edit.ts";
 import {
   type Asker,
@@ -21,7 +22,6 @@ import {
 } from "../src/patching/few-shot.ts";
 import type { PatchableModel } from "../src/patching/model.ts";
 import { loadPictures } from "../src/patching/pictures.ts";
-import { isCorrect } from "../src/patching/score.ts";
 import type { Modality, SpecificationKind } from "../src/patching/specification.ts";
 import { tap } from "../src/patching/tap.ts";
 import { picturedItemsOf, type Task } from "../src/patching/task.ts";

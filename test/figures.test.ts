@@ -487,8 +487,8 @@ describe("on the command line", () => {
       PromptError,
       /\(llama\) takes no images/,
     ],
-    ["attend", [...llava, "--head", "4"], SiteError, /expected a head from 0 to 3, found head 4/],
-    ["attend", [...llava, "--layer", "3"], SiteError, /expected layers from 0 to 2, found 3/],
+    ["attend", [...llava, "--head", "4"], SiteError, /--head: expected mean, or a head from 0 to 3, found 4/],
+    ["attend", [...llava, "--layer", "3"], SiteError, /expected layers from 0 to 2 .*found 3/],
     ["attend", [...llava, "--token", "48"], PromptError, /found 48/],
     ["attend", [...llava, "--span", "image2"], PromptError, /no span "image2"; it has image\./],
     [

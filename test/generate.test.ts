@@ -191,6 +191,19 @@ describe("generate", () => {
     expect(together[1]).not.toEqual(await answer(model, prompts[1]!));
   });
 
+  test("the pieces of text that come with the tokens are the answer's text, whoever comes with them", async () => {
+    const { model, prompt } = await setUp();
+    const prompts = [prompt, model.prompt("The sky"), model.promptFromIds([7])];
+    const seen = prompts.map(() => "");
+    const onToken = ({ prompt: p, text }: { prompt: number; text: string }) => {
+      seen[p] += text;
+    };
+    const sampling = { temperature: 3, seed: 5 };
+    const answers = await model.generate(prompts, { maxNewTokens: 40, stopIds: [], onToken, ...sampling });
+    expect(seen).toEqual(answers.map(({ text }) => text));
+    expect(seen.some((text) => text.trim().includes(" "))).toBe(true);
+  });
+
   test("says whether an end token came or the limit", async () => {
     const { model, prompt } = await setUp();
     const { ids, ended } = await answer(model, prompt);

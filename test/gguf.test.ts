@@ -1,9 +1,11 @@
 import { describe, expect, test } from "vitest";
 import { convertGguf } from "../src/model/convert-gguf.ts";
 import { GgufFile } from "../src/model/gguf.ts";
+import { joinedReads } from "../src/model/joined-reads.ts";
 import { SafetensorsFile } from "../src/model/safetensors.ts";
 import { memorySource } from "../src/model/sources.ts";
 import { readTensor } from "../src/model/tensor-entry.ts";
+import type { ByteSource } from "../src/platform/platform.ts";
 import { decode, f16Bits, f16Value } from "../src/tensor/dtype.ts";
 import { CheckpointError } from "../src/tensor/errors.ts";
 import { sizeOf } from "../src/tensor/shape.ts";
@@ -233,9 +235,13 @@ describe("refusing", () => {
 });
 
 describe("converting", () => {
-  async function convert(metadata: Record<string, Value>, tensors: readonly Tensor[]) {
+  async function convert(
+    metadata: Record<string, Value>,
+    tensors: readonly Tensor[],
+    sourceOf: (bytes: Uint8Array) => ByteSource = (bytes) => memorySource(bytes, "x.gguf"),
+  ) {
     const files = new Map<string, Uint8Array<ArrayBuffer>>();
-    await convertGguf(memorySource(buildGguf(metadata, tensors).bytes, "x.gguf"), {
+    await convertGguf(sourceOf(buildGguf(metadata, tensors).bytes), {
       write: async (name, chunks) => void files.set(name, await collect(chunks)),
     });
     const json = (name: string) => JSON.parse(new TextDecoder().decode(files.get(name)!));
@@ -251,6 +257,18 @@ describe("converting", () => {
     expect(entry.stored).toBe("F16");
     return decode(await readTensor(entry), "f16", sizeOf(entry.shape));
   }
+
+  test("with few reads where each is a request", async () => {
+    const { metadata, tensors } = tinyLlama();
+    const { files } = await convert(metadata, tensors);
+    let watched: ReturnType<typeof watchedSource>;
+    const joined = await convert(metadata, tensors, (bytes) => {
+      watched = watchedSource(bytes);
+      return joinedReads(watched);
+    });
+    expect(joined.files).toEqual(files);
+    expect(watched!.reads.length).toBeLessThanOrEqual(1 + tensors.length / 4);
+  });
 
   test("a Hugging Face folder, the same bytes every time", async () => {
     const { metadata, tensors } = tinyLlama();

@@ -33,8 +33,21 @@ function withData(spec: PngSpec, compressed: Uint8Array): Uint8Array {
 /** A segment that decoders skip. */
 const APP9 = 0xe9;
 
-function markerOf(jpeg: Uint8Array, marker: number): number {
-  return jpeg.findIndex((byte, i) => byte === 0xff && jpeg[i + 1] === marker);
+const SOS = 0xda;
+
+function markerOf(jpeg: Uint8Array, marker: number, from = 0): number {
+  return jpeg.findIndex((byte, i) => i >= from && byte === 0xff && jpeg[i + 1] === marker);
+}
+
+/** Where the marker stands for the n-th time, counted from 1, behind the first scan's header. */
+function nthOf(jpeg: Uint8Array, marker: number, n: number): number {
+  let at = markerOf(jpeg, SOS);
+  for (let i = marker === SOS ? 1 : 0; i < n; i++) at = markerOf(jpeg, marker, at + 1);
+  return at;
+}
+
+function without(file: Uint8Array, at: number, count: number): Uint8Array {
+  return concat([file.slice(0, at), file.slice(at + count)]);
 }
 
 /** Where a JPEG's frame header (SOF0 or SOF2) begins. */
@@ -58,9 +71,11 @@ describe("what is no picture", () => {
 describe("damaged PNG", () => {
   const png = buildPng(small);
   const ihdr = pngChunk("IHDR", png.slice(16, 29));
+  const filterMethod = pngChunk("IHDR", patched(png.slice(16, 29), 11, 1));
+  const palette = pngChunk("PLTE", Uint8Array.of(1, 2, 3, 4, 5, 6));
 
   test.each<[string, Uint8Array, RegExp]>([
-    ["cut in a chunk", png.slice(0, 50), /PNG: truncated: IDAT should end at byte \d+, the data ends at 50/],
+    ["cut in a chunk", png.slice(0, 46), /PNG: truncated: IDAT should end at byte \d+, the data ends at 46/],
     ["cut between chunks", png.slice(0, 33), /truncated: ends after 33 bytes without IEND/],
     [
       "two headers",
@@ -74,18 +89,44 @@ describe("damaged PNG", () => {
       buildPng({ ...small, before: [pngChunk("NEWS", ihdr)] }),
       /critical chunks, found NEWS/,
     ],
-    ["a wrong checksum", patched(png, 29, 0), /PNG: does not decode/],
+    ["a wrong checksum", patched(png, 29, 0), /PNG: damaged: the checksum of IHDR at byte 8 is wrong/],
+    [
+      "a palette with a wrong checksum",
+      buildPng({ ...small, colorType: 3, before: [patched(palette, 8, 7)] }),
+      /PNG: damaged: the checksum of PLTE at byte 33 is wrong/,
+    ],
+    [
+      "a transparent colour with a wrong checksum",
+      buildPng({ ...small, before: [patched(pngChunk("tRNS", Uint8Array.of(0, 1)), 9, 2)] }),
+      /PNG: damaged: the checksum of tRNS at byte 33 is wrong/,
+    ],
+    [
+      "a transparent colour that is cut short",
+      buildPng({ ...small, before: [pngChunk("tRNS", Uint8Array.of(1))] }),
+      /PNG: expected tRNS of 2 bytes, found 1/,
+    ],
+    [
+      "another filter method",
+      concat([png.slice(0, 8), filterMethod, png.slice(33)]),
+      /filter method 0, found .* 1/,
+    ],
+    ["2 bits of colour", buildPng({ ...small, depth: 2, colorType: 2 }), /colour type 2 with 2 bits/],
+    [
+      "no picture data",
+      concat([png.slice(0, 33), png.slice(-12)]),
+      /picture data \(IDAT\) before IEND, found none/,
+    ],
     ["a colour type of 5", buildPng({ ...small, colorType: 5 }), /colour type 5 with 8 bits/],
     ["3 bits per sample", buildPng({ ...small, depth: 3 }), /colour type 0 with 3 bits/],
     ["no pixels", buildPng({ ...small, width: 0 }), /at least one pixel, found 0 x 1/],
     ["rows missing", buildPng({ ...small, height: 9 }), /expected 27 bytes of compressed rows, found 3/],
-    ["an unknown filter", buildPng({ ...small, rows: Uint8Array.of(9, 1, 2) }), /PNG: does not decode/],
+    ["an unknown filter", buildPng({ ...small, rows: Uint8Array.of(9, 1, 2) }), /filter 0 to 4 .* found 9/],
     [
-      "a palette colour that is not there",
-      buildPng({ ...small, colorType: 3, before: [pngChunk("PLTE", Uint8Array.of(1, 2, 3))] }),
-      /index 1 not in palette/,
+      "no palette",
+      buildPng({ ...small, colorType: 3 }),
+      /palette \(PLTE\) before the picture data, found none/,
     ],
-    ["no palette", buildPng({ ...small, colorType: 3 }), /palette/],
+    ["a palette too late", buildPng({ ...small, colorType: 3, after: [palette] }), /palette \(PLTE\) before/],
     [
       "compressed data that is none",
       withData(small, new Uint8Array(20)),
@@ -93,7 +134,7 @@ describe("damaged PNG", () => {
     ],
     [
       "compressed data that is cut off",
-      withData(small, deflateSync(small.rows).subarray(0, -5)),
+      withData(small, deflateSync(small.rows).subarray(0, -6)),
       /compressed data is damaged or cut off/,
     ],
     [
@@ -111,8 +152,11 @@ describe("damaged PNG", () => {
 
 describe("damaged JPEG", () => {
   const jpeg = imageFile("formats/420.jpg");
+  const progressive = imageFile("formats/progressive.jpg");
+  const restarts = imageFile("formats/restarts.jpg");
   const frame = frameOf(jpeg);
   const scan = scanOf(jpeg);
+  const noise = patched(jpeg, scan, ...new Array(300).fill([0xff, 0]).flat());
 
   test.each<[string, Uint8Array, RegExp]>([
     ["cut in the picture", jpeg.slice(0, 2000), /JPEG: truncated: ends after 2000 bytes/],
@@ -122,23 +166,38 @@ describe("damaged JPEG", () => {
     ["two frames", concat([jpeg.slice(0, frame + 19), jpeg.slice(frame)]), /expected one frame, found two/],
     ["12 bits", patched(jpeg, frame + 4, 12), /8 bits per sample, found 12/],
     ["no rows", patched(jpeg, frame + 5, 0, 0), /at least one pixel, found 97 x 0/],
-    ["CMYK", imageFile("formats/cmyk.jpg"), /1 \(grey\) or 3 \(colour\) components, found 4/],
+    ["arithmetic coding", patched(jpeg, frame + 1, 0xc9), /found arithmetic coding \(SOF9\)/],
+    ["lossless", patched(jpeg, frame + 1, 0xc3), /found a lossless or hierarchical one \(SOF3\)/],
+    ["two beginnings", concat([jpeg.slice(0, 2), jpeg]), /one start-of-image marker, found two/],
     [
-      "bits that are no code",
-      patched(jpeg, scan, ...new Array(300).fill([0xff, 0]).flat()),
-      /JPEG: damaged: .*Huffman/,
+      "no scan",
+      concat([jpeg.slice(0, scan - 14), jpeg.slice(-2)]),
+      /truncated: .* the last scans are missing/,
     ],
+    [
+      "progressive without its last scans, which decoders smooth over, each in its own way",
+      concat([progressive.slice(0, nthOf(progressive, SOS, 4)), progressive.slice(-2)]),
+      /truncated: .* the last scans are missing/,
+    ],
+    [
+      "damage behind a harmless fault, of which alone libjpeg speaks",
+      concat([jpeg.slice(0, frame), Uint8Array.of(0, 0), noise.slice(frame)]),
+      /JPEG: damaged: bad Huffman code/,
+    ],
+    ["a restart marker missing", without(restarts, nthOf(restarts, 0xd1, 1), 2), /JPEG: damaged: /],
+    [
+      "a restart marker one too high",
+      patched(restarts, nthOf(restarts, 0xd1, 1) + 1, 0xd2),
+      /instead of RST1/,
+    ],
+    ["CMYK", imageFile("formats/cmyk.jpg"), /1 \(grey\) or 3 \(colour\) components, found 4/],
+    ["bits that are no code", noise, /JPEG: damaged: .*Huffman/],
     [
       "no quantization table",
       patched(jpeg, markerOf(jpeg, 0xdb) + 1, APP9),
       /JPEG: does not decode: .*[Qq]uantization/,
     ],
   ])("%s", async (_, bytes, message) => expectRefusal(bytes, message));
-
-  test("stray bytes between segments, which cameras write, do no harm", async () => {
-    const stray = concat([jpeg.slice(0, frame), Uint8Array.of(0, 0, 0), jpeg.slice(frame)]);
-    expect(await decodeImage(stray)).toEqual(await decodeImage(jpeg));
-  });
 });
 
 describe("damaged WebP", () => {
@@ -205,7 +264,7 @@ describe("too large", () => {
     const before = process.memoryUsage().rss;
     for (const interlace of [0, 1]) {
       const png = withData({ ...small, width: 64, height: 64, interlace }, bomb);
-      await expectRefusal(png, /expected \d+ bytes of compressed rows, found more/);
+      expect((await decodeImage(png)).data).toEqual(new Uint8Array(64 * 64 * 3));
     }
     expect(process.memoryUsage().rss - before).toBeLessThan(2 ** 26);
   });

@@ -55,7 +55,7 @@ describe("decodeImage", () => {
   });
 });
 
-// What PIL 13 and transformers 5 make of the same rows, tRNS of grey below 8 bits apart: there PIL ignores the standard.
+// What PIL 13 and transformers 5.24 make of the same rows.
 describe("PNG pixel formats", () => {
   test("grey of 1, 2, 4 and 8 bits is scaled to 0 to 255", async () => {
     expect(await decodeRow(1, GREY, 4, [0x50])).toEqual(greys(0, 255, 0, 255));
@@ -96,15 +96,27 @@ describe("PNG pixel formats", () => {
     ]);
   });
 
-  test("a transparent colour counts for grey but not for RGB, as in transformers", async () => {
+  test("a transparent colour is white, compared in 8 bits, as in transformers", async () => {
     const grey = pngChunk("tRNS", Uint8Array.from(words(100)));
     expect(await decodeRow(8, GREY, 3, [0, 100, 3], [grey])).toEqual(greys(0, 255, 3));
     expect(await decodeRow(16, GREY, 3, words(0, 100, 40000), [grey])).toEqual(greys(0, 255, 255));
     const rgb = pngChunk("tRNS", Uint8Array.from(words(1, 2, 3)));
     expect(await decodeRow(8, RGB, 2, [1, 2, 3, 4, 5, 6], [rgb])).toEqual([
-      [1, 2, 3],
+      [255, 255, 255],
       [4, 5, 6],
     ]);
+    const high = pngChunk("tRNS", Uint8Array.from(words(0x404, 0x505, 0x606)));
+    expect(await decodeRow(16, RGB, 2, words(1, 2, 3, 0x409, 0x505, 0x606), [high])).toEqual([
+      [0, 0, 0],
+      [255, 255, 255],
+    ]);
+    // Scaled to 8 bits before, so that 1 of 3 is never found, and of the value only the low byte.
+    const one = pngChunk("tRNS", Uint8Array.from(words(1)));
+    expect(await decodeRow(2, GREY, 4, [0x1b], [one])).toEqual(greys(0, 85, 170, 255));
+    expect(await decodeRow(1, GREY, 4, [0x50], [one])).toEqual(greys(0, 255, 0, 255));
+    const black = pngChunk("tRNS", Uint8Array.from(words(0x100)));
+    expect(await decodeRow(4, GREY, 2, [0x0a], [black])).toEqual(greys(255, 170));
+    expect(await decodeRow(8, GREY, 2, [0, 1], [black])).toEqual(greys(255, 1));
   });
 
   test("interlaced rows come out in order", async () => {

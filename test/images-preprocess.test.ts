@@ -1,7 +1,10 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { decodeImage } from "../src/images/decode.ts";
 import { modelView, preprocess } from "../src/images/preprocess.ts";
 import { readProcessorConfig } from "../src/images/processor-config.ts";
+import type { Checkpoint } from "../src/model/checkpoint.ts";
+import { processorJson } from "../src/model/processor-file.ts";
 import { CheckpointError, ImageError } from "../src/tensor/errors.ts";
 import { imageFile, preprocessCase, preprocessGoldens } from "./helpers/image-goldens.ts";
 
@@ -61,6 +64,67 @@ describe("preprocess", () => {
   });
 });
 
+describe("configs at random, against transformers", () => {
+  interface Case {
+    config: Record<string, unknown>;
+    width: number;
+    height: number;
+    shape?: number[];
+    sample?: number[];
+    mean?: number;
+  }
+  const cases: Case[] = JSON.parse(
+    readFileSync(new URL("fixtures/preprocess/configs/case.json", import.meta.url), "utf8"),
+  );
+  /** What transformers does and is refused here by name. */
+  const REFUSED = /expected (pad_size|do_pad) to be/;
+
+  /** As make.py computes it. */
+  function picture({ width, height }: Case) {
+    const data = Uint8Array.from({ length: width * height * 3 }, (_, i) => Math.floor((i * i) / 7) % 251);
+    return { width, height, data };
+  }
+
+  function outcome(c: Case) {
+    try {
+      return preprocess(picture(c), readProcessorConfig(c.config));
+    } catch (error) {
+      expect([CheckpointError, ImageError]).toContain((error as Error).constructor);
+      return error as Error;
+    }
+  }
+
+  test("the same shape and values, or a refusal", () => {
+    const counts = { alike: 0, refused: 0 };
+    for (const c of cases) {
+      const found = outcome(c);
+      const label = JSON.stringify(c.config);
+      if (found instanceof Error) {
+        if (c.shape)
+          expect({ label, message: found.message }).toEqual({
+            label,
+            message: expect.stringMatching(REFUSED),
+          });
+        counts.refused++;
+      } else if (c.shape) {
+        const { data } = found;
+        expect({ label, shape: found.shape }).toEqual({ label, shape: c.shape });
+        const largest = Math.max(1, ...c.sample!.map(Math.abs));
+        for (const [k, value] of c.sample!.entries()) {
+          const worst = Math.abs(data[(k * 997) % data.length]! - value) / largest;
+          expect({ label, worst: worst > 1e-6 ? worst : 0 }).toEqual({ label, worst: 0 });
+        }
+        const mean = data.reduce((sum, value) => sum + value, 0) / data.length;
+        expect({ label, off: Math.abs(mean - c.mean!) / largest > 1e-6 }).toEqual({ label, off: false });
+        counts.alike++;
+      }
+    }
+    // transformers refuses 113 of the 400.
+    expect(counts.alike).toBeGreaterThan(200);
+    expect(counts.refused).toBeLessThan(180);
+  });
+});
+
 describe("readProcessorConfig", () => {
   test("the config that CLIP was published with: plain sizes, an old class name, defaults for the rest", () => {
     const settings = readProcessorConfig({
@@ -91,14 +155,37 @@ describe("readProcessorConfig", () => {
     );
   });
 
-  test("a plain size is a square for SigLIP, which never crops", () => {
-    const settings = readProcessorConfig({
-      image_processor_type: "SiglipImageProcessor",
-      size: 384,
-      do_center_crop: true,
-    });
-    expect(settings.resize?.to).toEqual({ height: 384, width: 384 });
-    expect(settings.crop).toBeUndefined();
+  test("a plain size is the shorter edge, unless default_to_square says otherwise", () => {
+    for (const image_processor_type of [
+      "CLIPImageProcessor",
+      "LlavaImageProcessor",
+      "SiglipImageProcessor",
+    ]) {
+      const plain = { image_processor_type, size: 384 };
+      expect(readProcessorConfig(plain).resize?.to).toEqual({ shortestEdge: 384 });
+      const square = readProcessorConfig({ ...plain, default_to_square: true });
+      expect(square.resize?.to).toEqual({ height: 384, width: 384 });
+    }
+  });
+
+  test("a longest edge counts: 200 x 3 with edges of 56 and 100 becomes 100 x 2", () => {
+    const size = { shortest_edge: 56, longest_edge: 100 };
+    const config = { image_processor_type: "CLIPImageProcessor", do_center_crop: false, size };
+    expect(preprocess(grey(3, 200), readProcessorConfig(config)).shape).toEqual([3, 100, 2]);
+  });
+
+  test("SigLIP crops if its config says so", () => {
+    const config = { image_processor_type: "SiglipImageProcessor", crop_size: 10 };
+    expect(readProcessorConfig(config).crop).toBeUndefined();
+    const crop = { height: 10, width: 10 };
+    expect(readProcessorConfig({ ...config, do_center_crop: true }).crop).toEqual(crop);
+  });
+
+  test("flags that are null are off", () => {
+    const names = ["do_resize", "do_center_crop", "do_normalize"];
+    const flags = Object.fromEntries(names.map((name) => [name, null]));
+    const settings = readProcessorConfig({ image_processor_type: "CLIPImageProcessor", ...flags });
+    expect(settings).toMatchObject({ resize: undefined, crop: undefined, normalize: undefined });
   });
 
   test("CLIP takes an exact size too, LLaVA pads only when told", () => {
@@ -107,6 +194,20 @@ describe("readProcessorConfig", () => {
     expect(settings.resize?.to).toEqual({ height: 20, width: 30 });
     expect(settings.padColour).toBeUndefined();
     expect(readProcessorConfig({ ...exact, do_pad: true }).padColour).toEqual([122, 116, 104]);
+  });
+
+  test("an image_processor in processor_config.json comes before preprocessor_config.json, as in transformers 5", async () => {
+    const read = (files: Record<string, unknown>) =>
+      processorJson({ json: async (path: string) => files[path] } as Checkpoint);
+    const own = { image_processor_type: "CLIPImageProcessor", size: 30 };
+    const nested = { image_processor: { ...own, size: 20 } };
+    const both = { "preprocessor_config.json": own, "processor_config.json": nested };
+    expect(await read(both)).toBe(nested);
+    expect(await read({ ...both, "processor_config.json": { patch_size: 14 } })).toBe(own);
+    expect(await read({ "processor_config.json": nested })).toBe(nested);
+    expect(() => readProcessorConfig({ image_processor: {} })).toThrow(
+      /^processor_config.json: image_processor: /,
+    );
   });
 
   const clip = { image_processor_type: "CLIPImageProcessor" };
@@ -119,9 +220,30 @@ describe("readProcessorConfig", () => {
       /one of CLIPImageProcessor.*found "FuyuImageProcessor"/,
     ],
     ["a name from Object.prototype", { image_processor_type: "constructor" }, /found "constructor"/],
-    ["a filter that is not supported", { ...clip, resample: 5 }, /resample to be 0 \(nearest\).*found 5/],
+    ["a filter that is none", { ...clip, resample: 6 }, /resample to be one of 0 \(nearest\).*found 6/],
     ["a size of 0", { ...clip, size: { shortest_edge: 0 } }, /shortest_edge.*positive whole number.*found 0/],
-    ["a size without a width", { ...clip, size: { height: 4 } }, /width.*found nothing/],
+    [
+      "a size without a width",
+      { ...clip, size: { height: 4 } },
+      /size to be .*height, width; or .*found {"height":4}/,
+    ],
+    ["a longest edge alone", { ...clip, size: { longest_edge: 4 } }, /size to be .*shortest_edge/],
+    ["numbers of pixels", { ...clip, size: { min_pixels: 4, max_pixels: 9 } }, /size to be .*min_pixels/],
+    ["a size of too much", { ...clip, size: { height: 4, width: 4, depth: 1 } }, /size to be .*depth/],
+    ["a list of three lengths", { ...clip, size: [4, 4, 3] }, /size to be a height and a width.*\[4,4,3\]/],
+    ["a crop to an edge", { ...clip, crop_size: { shortest_edge: 4 } }, /crop_size to be .*shortest_edge/],
+    [
+      "SigLIP's crop without a size",
+      { image_processor_type: "SiglipImageProcessor", do_center_crop: true },
+      /crop_size to be a size, since do_center_crop is true, found nothing/,
+    ],
+    ["padding to a size", { ...clip, do_pad: true, pad_size: 300 }, /pad_size to be absent/],
+    ["padding of a batch", { ...clip, do_pad: true, do_center_crop: false }, /do_pad to be false where/],
+    [
+      "a conversion that is no flag",
+      { ...clip, do_convert_rgb: "RGB" },
+      /do_convert_rgb to be true or false/,
+    ],
     ["a fractional crop", { ...clip, crop_size: 1.5 }, /crop_size.*found 1.5/],
     ["a flag that is none", { ...clip, do_resize: "yes" }, /do_resize to be true or false, found "yes"/],
     ["two means", { ...clip, image_mean: [0.5, 0.5] }, /image_mean to be a number or three/],

@@ -7,7 +7,7 @@ import type { RgbImage } from "../src/images/rgb.ts";
 import { ImageError } from "../src/tensor/errors.ts";
 import { imageFile, preprocessCase, preprocessGoldens } from "./helpers/image-goldens.ts";
 
-const filters = fc.constantFrom<ResizeFilter>("nearest", "bilinear", "bicubic", "lanczos");
+const filters = fc.constantFrom<ResizeFilter>("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos");
 
 const pictures: fc.Arbitrary<RgbImage> = fc
   .record({ width: fc.integer({ min: 1, max: 23 }), height: fc.integer({ min: 1, max: 23 }) })

@@ -7,18 +7,18 @@ import { testPatch, testPrompt } from "../experiments/cells/test-answers.ts";
 import { crossModal } from "../experiments/cross-modal.ts";
 import type { Lab } from "../experiments/framework/lab.ts";
 import { type Finished, runExperiments } from "../experiments/framework/runner.ts";
-import { scored } from "../experiments/framework/scored.ts";
+import { scored, taskHits } from "../experiments/framework/scored.ts";
 import { llmToVlm } from "../experiments/llm-to-vlm.ts";
 import { PAPER_TASKS, paperRows } from "../experiments/paper.ts";
 import { PAPER_PROTOCOL, paperTasks } from "../experiments/protocol.ts";
 import { type Table, tableMarkdown } from "../experiments/report/table.ts";
-import { accuracy } from "../experiments/statistics/bootstrap.ts";
+import { accuracy } from "../experiments/statistics/accuracy.ts";
 import { experimentCommand } from "../src/cli/experiment.ts";
 import { reproduceCommand } from "../src/cli/reproduce.ts";
+import { isCorrect } from "../src/patching/correct.ts";
 import { drawItems, exampleOf, fewShotPrompt } from "../src/patching/few-shot.ts";
 import type { PatchableModel } from "../src/patching/model.ts";
 import { loadPictures } from "../src/patching/pictures.ts";
-import { isCorrect } from "../src/patching/score.ts";
 import { picturedItemsOf, type Task } from "../src/patching/task.ts";
 import { openLab, randomTask } from "./helpers/lab.ts";
 import { fixtureModel } from "./helpers/model.ts";
@@ -102,8 +102,15 @@ describe("the paper's protocol", () => {
     }
     expect(loose).toBeGreaterThan(strict);
     const items = [{ input: "Italy", outputs: ["Rome"], split: "test" as const }];
-    expect(scored(items, [" rome"], {}).hits).toBe("1");
-    expect(scored(items, [" rome"], lab.options)).toMatchObject({ hits: "0", majority: 1, constant: 0 });
+    const { tokenizer } = model;
+    // A token that "rome" begins with.
+    const start = [tokenizer.idOf("r")!];
+    expect(scored(tokenizer, items, start, {}).hits).toBe("1");
+    expect(scored(tokenizer, items, start, lab.options)).toMatchObject({
+      hits: "0",
+      majority: 1,
+      constant: 0,
+    });
   });
 
   test("the paper's table stands beside this run's numbers", () => {
@@ -120,7 +127,7 @@ describe("the paper's protocol", () => {
     const tasks = lab.tasks.map(({ name }) => name);
     const setup = { specification: "text", query: "image" } as const;
     const patch = tasks.map((task) =>
-      lab.result(testPatch({ ...setup, task })).patched.map(({ hits }) => hits),
+      taskHits(lab.items(lab.task(task), "test"), lab.result(testPatch({ ...setup, task })).patched),
     );
     const row = table.rows.find(([name]) => name === "image query, text patch");
     expect(row).toEqual(["image query, text patch", 0.32, 0.31, 0.51, accuracy(patch)]);

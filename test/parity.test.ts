@@ -6,7 +6,7 @@ import { checkFolder } from "../src/cli/parity.ts";
 import { checkEqual, checkTensor } from "../src/cli/parity-checks.ts";
 import { GoldenFile } from "../src/cli/parity-golden.ts";
 import { HalfRope } from "../src/cli/parity-half-rope.ts";
-import { checkReal } from "../src/cli/parity-real.ts";
+import { checkReal, readReal } from "../src/cli/parity-real.ts";
 import { formatParity, type ParityReport } from "../src/cli/parity-report.ts";
 import { rope, ropeFrequencies, ropeTable } from "../src/kernels/rope.ts";
 import { RowMap } from "../src/model/rows.ts";
@@ -260,7 +260,7 @@ describe("goldens of a real model", () => {
     new Uint8Array(buffer, byteOffset, byteLength);
 
   test("are met by the fixture", async () => {
-    const report = await checkReal(await writeReal(), await fixtureModel("llama"));
+    const report = await checkReal(await readReal(await writeReal()), await fixtureModel("llama"));
     expect(failures(report)).toEqual([]);
     expect(report.checks.map(({ name }) => name)).toEqual([
       "case0/input_ids, from the text",
@@ -285,7 +285,7 @@ describe("goldens of a real model", () => {
   ])("fail where %s is another", async (name, change) => {
     const path = await writeReal();
     changeJson(path, ({ cases }) => change(cases[0] as unknown as RealJson));
-    const failed = failures(await checkReal(path, await fixtureModel("llama")));
+    const failed = failures(await checkReal(await readReal(path), await fixtureModel("llama")));
     expect(failed).toContain(`case0/${name}`);
     // The logits belong to the ids, in this order.
     expect(failed.length).toBe(name === "top10_ids" ? 2 : 1);
@@ -294,7 +294,7 @@ describe("goldens of a real model", () => {
   test.each(["logits.last", "resid_post.last"])("fail where %s is off", async (name) => {
     const path = await writeReal();
     changeTensor(path.replace(".json", ".golden.safetensors"), `case0/${name}`, nudge(0.01));
-    const report = await checkReal(path, await fixtureModel("llama"));
+    const report = await checkReal(await readReal(path), await fixtureModel("llama"));
     expect([failures(report), report.note]).toEqual([[`case0/${name}`], undefined]);
   });
 
@@ -302,7 +302,7 @@ describe("goldens of a real model", () => {
   test("are met by SmolLM2", async () => {
     const device = await testDevice();
     using model = await loadModel(join(cacheFolder(), "models", "smollm2-135m-instruct"), { device });
-    const report = await checkReal("test/fixtures/real/smollm2.json", model);
+    const report = await checkReal(await readReal("test/fixtures/real/smollm2.json"), model);
     expect(failures(report)).toEqual([]);
     expect(report.note).toMatch(/RoPE frequencies rounded to f16/);
   }, 300_000);

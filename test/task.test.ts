@@ -1,10 +1,12 @@
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import { readTask } from "../src/cli/task-file.ts";
 import { loadImage } from "../src/images/load.ts";
 import { preprocess } from "../src/images/preprocess.ts";
 import { resize } from "../src/images/resize.ts";
+import { createTokenizer, type Tokenizer } from "../src/model/tokenizer.ts";
+import { isCorrect, isCorrectTokens } from "../src/patching/correct.ts";
 import {
   atLastExample,
   drawExamples,
@@ -17,7 +19,7 @@ import {
 } from "../src/patching/few-shot.ts";
 import { loadModel, type PatchableModel } from "../src/patching/model.ts";
 import { loadPictures } from "../src/patching/pictures.ts";
-import { isCorrect, majorityBaseline, scoreAnswers } from "../src/patching/score.ts";
+import { majorityBaseline, scoreAnswers, scoreTokens } from "../src/patching/score.ts";
 import { tap } from "../src/patching/tap.ts";
 import {
   itemsOf,
@@ -397,6 +399,98 @@ describe("scoring", () => {
   test("case counts on request", () => {
     expect(isCorrect("athens", ["Athens"], { ignoreCase: false })).toBe(false);
     expect(isCorrect("Ath", ["Athens"], { ignoreCase: false })).toBe(true);
+  });
+
+  const tokenizerOf = (kind: string) =>
+    createTokenizer(JSON.parse(readFileSync(`test/fixtures/tokenizers/${kind}/tokenizer.json`, "utf8")));
+  const KINDS = [
+    "byte-gpt2",
+    "byte-smol",
+    "byte-llama3",
+    "byte-qwen2",
+    "spm-bpe",
+    "spm-gemma",
+    "spm-unigram",
+  ];
+  const OUTPUTS = ["Łódź", "été", "日本", "İzmir", "Athens", "New Delhi", "42"];
+  /** The tokens of a text behind other text. */
+  const behind = (tokenizer: Tokenizer, text: string) => {
+    const before = tokenizer.encode("A:", { specials: false });
+    const all = tokenizer.encode(`A:${text}`, { specials: false });
+    expect(all.slice(0, before.length)).toEqual(before);
+    return all.slice(before.length);
+  };
+
+  test.each(KINDS)("%s: every beginning of the right tokens is right, and of no other output", (kind) => {
+    const tokenizer = tokenizerOf(kind);
+    for (const output of OUTPUTS) {
+      for (const text of [output, ` ${output}`, output.toLowerCase()]) {
+        const ids = behind(tokenizer, text);
+        for (const count of ids.keys()) {
+          const given = ids.slice(0, count + 1);
+          expect(isCorrectTokens(tokenizer, given, [output]), `${text} ${count}`).toBe(true);
+          const others = OUTPUTS.filter((other) => other !== output);
+          const blank = tokenizer.decode(given).trim() === "";
+          if (!blank) expect(others.some((other) => isCorrectTokens(tokenizer, given, [other]))).toBe(false);
+        }
+      }
+    }
+  });
+
+  test("bytes of a character count only for a character that has them", () => {
+    const tokenizer = tokenizerOf("byte-gpt2");
+    const byte = (token: string) => [tokenizer.idOf(token)!];
+    // Å is byte C5, Ã is C3, æ is E6, Ĥ is 82, ģ is 81.
+    expect(isCorrectTokens(tokenizer, byte("Å"), ["Łódź"])).toBe(true);
+    expect(isCorrectTokens(tokenizer, byte("Ã"), ["Łódź"])).toBe(false);
+    expect(isCorrectTokens(tokenizer, byte("Ã"), ["Ostrava", "été"])).toBe(true);
+    expect(isCorrectTokens(tokenizer, byte("æ"), ["日本"])).toBe(true);
+    expect(isCorrectTokens(tokenizer, byte("ģ"), ["Łódź"])).toBe(false);
+    const small = [...byte("Å"), ...byte("Ĥ")];
+    expect(isCorrectTokens(tokenizer, small, ["Łódź"])).toBe(true);
+    expect(isCorrectTokens(tokenizer, small, ["Łódź"], { ignoreCase: false })).toBe(false);
+    // An accent by itself: é as e and U+0301, CC 81.
+    const accent = [...byte("e"), ...byte("Ì")];
+    expect(isCorrectTokens(tokenizer, accent, ["éa"])).toBe(true);
+    expect(isCorrectTokens(tokenizer, accent, ["ea"])).toBe(false);
+    const beyond = [...tokenizer.encode("Athens, "), ...byte("Å")];
+    expect(isCorrectTokens(tokenizer, beyond, ["Athens"])).toBe(true);
+    expect(isCorrectTokens(tokenizer, beyond, ["Athens, Greece"])).toBe(false);
+  });
+
+  test("a blank is right where the output begins with that token", () => {
+    const tokenizer = tokenizerOf("byte-gpt2");
+    const blank = behind(tokenizer, " 日本").slice(0, 1);
+    expect(tokenizer.tokenOf(blank[0]!)).toBe("Ġ");
+    expect(isCorrectTokens(tokenizer, blank, ["日本"])).toBe(true);
+    const merged = behind(tokenizer, " the");
+    expect(tokenizer.tokenOf(merged[0]!)).not.toBe("Ġ");
+    expect(isCorrectTokens(tokenizer, blank, ["the"])).toBe(false);
+    expect(isCorrectTokens(tokenizer, [tokenizer.idOf("Ċ")!], ["日本"])).toBe(false);
+    expect(isCorrectTokens(tokenizer, [], ["日本"])).toBe(false);
+  });
+
+  test("tokens are scored by their bytes, beside the best constant token", () => {
+    const tokenizer = tokenizerOf("byte-gpt2");
+    const [l, e, j] = ["Å", "Ã", "æ"].map((token) => tokenizer.idOf(token)!) as [number, number, number];
+    const items = [item("a", "Łódź"), item("b", "été"), item("c", "日本"), item("d", "ébène")];
+    expect(scoreTokens(tokenizer, items, [l, e, e, l])).toEqual({
+      correct: 2,
+      total: 4,
+      accuracy: 0.5,
+      distinct: 2,
+      majority: 0.25,
+      constant: 0.5,
+      answers: ["\ufffd", "\ufffd", "\ufffd", "\ufffd"],
+    });
+    expect(scoreTokens(tokenizer, items, [l, e, j, e]).accuracy).toBe(1);
+    expect(() => scoreTokens(tokenizer, items, [l])).toThrow(/found 1 for 4/);
+    const capital = tokenizer.encode(" capital", { specials: false });
+    const named = [item("e", "Capital"), item("f", "capital")];
+    const given = [capital[0]!, capital[0]!];
+    expect(scoreTokens(tokenizer, named, given)).toMatchObject({ correct: 2, majority: 1, constant: 1 });
+    const strict = { correct: 1, majority: 0.5, constant: 0.5 };
+    expect(scoreTokens(tokenizer, named, given, { ignoreCase: false })).toMatchObject(strict);
   });
 
   test("counts, distinct answers and constant answers", () => {

@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { TextStream } from "../src/model/text-stream.ts";
 import { createTokenizer } from "../src/model/tokenizer.ts";
 import { CheckpointError, PromptError } from "../src/tensor/errors.ts";
 
@@ -59,7 +60,66 @@ describe.each(kinds)("goldens of the reference implementation: %s", (kind) => {
   });
 });
 
+/** Flags drawn at random, ids of Python's `tokenizers`; see scripts/make-text-goldens.py. */
+describe("added tokens with flags", () => {
+  const { cases } = read("../added-tokens.json") as {
+    cases: { kind: string; added: object[]; rows: [text: string, ids: number[]][] }[];
+  };
+  const withAdded = (kind: string, added: object[]) => {
+    const json = read(`${kind}/tokenizer.json`);
+    return createTokenizer({ ...json, added_tokens: [...json.added_tokens, ...added] });
+  };
+
+  it.each(cases.map(({ kind, ...rest }, i) => [`${kind} ${i}`, { kind, ...rest }] as const))(
+    "%s",
+    (_, { kind, added, rows }) => {
+      const subject = withAdded(kind, added);
+      for (const [text, ids] of rows) {
+        expect(subject.encode(text, { specials: false }), JSON.stringify(text)).toEqual(ids);
+      }
+    },
+  );
+
+  it("are single words, take white space along, and are known by their ids", () => {
+    const ids = (flags: object, text: string) => {
+      const token = { id: 900, content: "<tok>", special: false, normalized: false, ...flags };
+      const subject = withAdded("byte-smol", [token]);
+      expect([subject.size, subject.tokenOf(900), subject.idOf("<tok>")]).toEqual([901, "<tok>", 900]);
+      return subject.encode(text).map((id) => subject.tokenOf(id));
+    };
+    expect(ids({}, "a<tok>b")).toEqual(["a", "<tok>", "b"]);
+    expect(ids({ single_word: true }, "a<tok>b")).toEqual(["a", "<", "t", "o", "k", ">", "b"]);
+    expect(ids({ single_word: true }, "-<tok>-")).toEqual(["-", "<tok>", "-"]);
+    expect(ids({ lstrip: true, rstrip: true }, "a <tok>\u0085b")).toEqual(["a", "<tok>", "b"]);
+    expect(ids({ lstrip: true, rstrip: true }, "\ufeff<tok>")).toEqual(["ï", "»", "¿", "<tok>"]);
+  });
+});
+
 describe("Tokenizer", () => {
+  it.each(kinds.filter((kind) => !["t5", "siglip", "bert", "clip"].includes(kind)))(
+    "%s keeps U+FEFF",
+    (kind) => {
+      const subject = tokenizer(kind);
+      for (const text of ["\ufeffa", "a\ufeff", "a \ufeff\ufeff!"]) {
+        const ids = subject.encode(text, { specials: false });
+        expect(subject.decode(ids).replace(/^ /, "")).toBe(text);
+      }
+    },
+  );
+
+  it.each([
+    ["spm-unigram", "ab c"],
+    ["spm-unigram", "日"],
+    ["spm-bpe", "ab c"],
+    ["byte-smol", "日"],
+  ])("%s takes a text of 210,000 characters: %s", (kind, unit) => {
+    const subject = tokenizer(kind);
+    const ids = (times: number) => subject.encode(unit.repeat(times), { specials: false });
+    const [long, short] = [ids(200).length, ids(100).length];
+    const times = 210_000 / unit.length;
+    expect(ids(times).length).toBe(long + ((times - 200) / 100) * (long - short));
+  });
+
   it("knows what it puts round a text", () => {
     const framing = (kind: string) => {
       const { prefix, suffix } = tokenizer(kind);
@@ -90,6 +150,17 @@ describe("Tokenizer", () => {
     expect(createTokenizer(json).decode(ids, { skipSpecial: true })).toBe("a<image>b");
     const named = createTokenizer(json, { additional_special_tokens: [{ content: "<image>" }] });
     expect(named.decode(ids, { skipSpecial: true })).toBe("ab");
+    // As transformers 5.24 does with each of these.
+    for (const config of [{ image_token: "<image>" }, { extra_special_tokens: { image_token: "<image>" } }]) {
+      const subject = createTokenizer(json, config);
+      expect(subject.specialTokens).toEqual({ image_token: "<image>" });
+      expect(subject.decode(ids, { skipSpecial: true })).toBe("ab");
+    }
+  });
+
+  it("refuses half of a character", () => {
+    expect(() => tokenizer("byte-smol").encode("ab\ud83d")).toThrow("found a lone surrogate at 2.");
+    expect(tokenizer("byte-smol").encode("\ud83d\ude00")).toHaveLength(4);
   });
 
   it("leaves blanks before punctuation alone, whatever the config says", () => {
@@ -146,6 +217,65 @@ describe("Tokenizer", () => {
         expect(subject.decode(subject.encode(text, { specials: false }))).toBe(text);
       }),
     );
+  });
+});
+
+/** Text that is cut into bytes, blanks and words. */
+const TEXTS = ["the cat in the house", "été Łódź 日本", " a  b", "👨‍👩‍👧!", "\ufffd\ufeff", "Łódź"];
+
+describe("TextStream", () => {
+  it("keeps the blanks between the words of SentencePiece", () => {
+    const subject = tokenizer("spm-bpe");
+    const ids = subject.encode("the cat in the house", { specials: false });
+    const stream = new TextStream(subject);
+    const pieces = ids.map((id, i) => stream.next(id, i === ids.length - 1));
+    expect(pieces.join("")).toBe("the cat in the house");
+    expect(pieces).toContain(" ca");
+  });
+
+  it("gives a character when its bytes are all there", () => {
+    const subject = tokenizer("byte-gpt2");
+    const stream = new TextStream(subject);
+    const ids = subject.encode("aŁ");
+    expect(ids.map((id) => subject.tokenOf(id))).toEqual(["a", "Å", "ģ"]);
+    expect(ids.map((id) => stream.next(id))).toEqual(["a", "", "Ł"]);
+    const cut = new TextStream(subject);
+    expect([cut.next(ids[1]!), cut.end(), cut.end()]).toEqual(["", "\ufffd", ""]);
+  });
+
+  it.each(kinds)("%s: the pieces joined are the text, for any tokens", (kind) => {
+    const subject = tokenizer(kind);
+    const id = fc.nat({ max: subject.size + 1 });
+    const texts = fc.constantFrom(...TEXTS).map((text) => subject.encode(text));
+    const sequences = fc.array(
+      fc.oneof(
+        id.map((one) => [one]),
+        texts,
+      ),
+      { minLength: 1, maxLength: 12 },
+    );
+    fc.assert(
+      fc.property(sequences, (parts) => {
+        const ids = parts.flat();
+        const stream = new TextStream(subject);
+        const pieces = ids.map((one, i) => stream.next(one, i === ids.length - 1));
+        expect(pieces.join("")).toBe(subject.decode(ids, { skipSpecial: true }));
+      }),
+    );
+  });
+
+  it.each(kinds)("%s: a prefix is text that is kept, and the first bytes of what follows", (kind) => {
+    const subject = tokenizer(kind);
+    for (const text of TEXTS) {
+      const ids = subject.encode(text, { specials: false });
+      const whole = new TextEncoder().encode(subject.decode(ids));
+      for (const count of ids.keys()) {
+        const { text: given, tail } = subject.decodePrefix(ids.slice(0, count));
+        const bytes = [...new TextEncoder().encode(given), ...tail];
+        if (tail.length === 0) expect(given).toBe(subject.decode(ids.slice(0, count)));
+        else expect(bytes).toEqual([...whole.slice(0, bytes.length)]);
+      }
+    }
   });
 });
 

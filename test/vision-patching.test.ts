@@ -322,7 +322,12 @@ describe("chat", () => {
   test("a question about a picture is the published prompt", async () => {
     const [first] = JSON.parse(readFileSync("test/fixtures/llava/case.json", "utf8")).cases;
     const question = [image(photo), text("What is shown in the image?")];
-    const prompt = chatPrompt(template, model.tokenizer, [{ role: "user", content: question }], rules());
+    const prompt = chatPrompt(
+      { default: template },
+      model.tokenizer,
+      [{ role: "user", content: question }],
+      rules(),
+    );
     expect(prompt.text).toBe(first.text);
     expect(prompt.ids).toEqual(first.input_ids);
     expect([...(await logitsOf(prompt))]).toEqual([...(await logitsOf(one))]);
@@ -334,7 +339,7 @@ describe("chat", () => {
       { role: "assistant", content: [text("red")] },
       { role: "user", content: [text("And this?"), image(tall)] },
     ];
-    const prompt = chatPrompt(template, model.tokenizer, messages, rules());
+    const prompt = chatPrompt({ default: template }, model.tokenizer, messages, rules());
     expect(prompt.text).toBe("USER: <image>\nWhat is it? ASSISTANT: red USER: <image>\nAnd this? ASSISTANT:");
     expect(prompt.images).toEqual([photo, tall]);
     expect(Object.keys(prompt.spans)).toEqual(["image", "image2"]);

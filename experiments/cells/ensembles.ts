@@ -79,11 +79,11 @@ export const ensembleTest = defineCell(
     const bare = await queries(lab, task, "test", query);
     const edits = pairs.map(({ layer, vector }) => patchAt(layer, vector));
     const { unpatched, patched } = await lab.patchEach(bare, edits);
-    const scores = patched.map((answers) => answered(items, answers, lab.options));
+    const scores = patched.map((answers) => answered(lab.model.tokenizer, items, answers, lab.options));
     return {
       layers,
       counts,
-      noContext: answered(items, unpatched, lab.options),
+      noContext: answered(lab.model.tokenizer, items, unpatched, lab.options),
       instruction: scores[ofInstructionAlone]!,
       examples: counts.map((_, c) => seeds.map(({ examples }) => scores[examples[c]!]!)),
       ensemble: counts.map((_, c) => seeds.map(({ ensemble }) => scores[ensemble[c]!]!)),

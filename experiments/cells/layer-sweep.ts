@@ -2,8 +2,9 @@ import { type Edit, type Modality, type SpecificationKind, set, type Task } from
 import { type Cell, defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { queries, seedsOf } from "../framework/prompts.ts";
-import { type Scored, scored } from "../framework/scored.ts";
-import { accuracy, type Estimate, type Hits } from "../statistics/bootstrap.ts";
+import { type Scored, scored, taskHits } from "../framework/scored.ts";
+import { accuracy, type Hits } from "../statistics/accuracy.ts";
+import type { Estimate } from "../statistics/estimate.ts";
 import { mean } from "../statistics/resample.ts";
 import { vectorsOf } from "./task-vectors.ts";
 
@@ -68,10 +69,10 @@ export async function validationGrid(
   const items = lab.items(task, "validation");
   const bare = await queries(lab, task, "validation", query);
   const { unpatched, patched } = await lab.patchEach(bare, grid.flat());
-  const scores = patched.map((answers) => scored(items, answers, lab.options));
+  const scores = patched.map((answers) => scored(lab.model.tokenizer, items, answers, lab.options));
   const width = grid[0]!.length;
   return {
-    noContext: scored(items, unpatched, lab.options),
+    noContext: scored(lab.model.tokenizer, items, unpatched, lab.options),
     patched: grid.map((_, row) => scores.slice(row * width, (row + 1) * width)),
   };
 }
@@ -90,7 +91,12 @@ export function accuracyByLayer(
 ): { layer: number; hits: Hits; accuracy: Estimate }[] {
   const sweeps = tasks.map(({ name }) => lab.result(sweep({ ...setup, task: name })));
   return sweeps[0]!.layers.map((layer, l) => {
-    const hits = sweeps.map(({ patched }) => patched.map((byLayer) => byLayer[l]!.hits));
+    const hits = tasks.map((task, t) =>
+      taskHits(
+        lab.items(task, "validation"),
+        sweeps[t]!.patched.map((byLayer) => byLayer[l]!),
+      ),
+    );
     return { layer, hits, accuracy: accuracy(hits) };
   });
 }

@@ -21,6 +21,8 @@ export interface Traced {
 
 export interface LensPhasesResult {
   readonly prompts: readonly string[];
+  /** Of the items looked at, in order. */
+  readonly inputs: readonly string[];
   /** Items left out since their name and answer begin with the same token. */
   readonly ambiguous: number;
   readonly own: Readonly<Record<Target, Traced>>;
@@ -43,7 +45,7 @@ export const lensPhases = defineCell(
     const { tokenizer } = lab.model;
     const kept = all.flatMap((item, i) => {
       const sets = tokenSets(tokenizer, task, all, item);
-      return sets ? [{ sets, prompt: prompts[i]! }] : [];
+      return sets ? [{ sets, input: item.input, prompt: prompts[i]! }] : [];
     });
     const foreign = otherTaskSets(lab, name, split);
     const controls = kept.map(({ sets }, i): TokenSets => {
@@ -66,7 +68,13 @@ export const lensPhases = defineCell(
       }
     });
     lab.spendPasses(used, lab.model);
-    return { prompts: used.map(({ text }) => text), ambiguous: all.length - kept.length, own, other };
+    return {
+      prompts: used.map(({ text }) => text),
+      inputs: kept.map(({ input }) => input),
+      ambiguous: all.length - kept.length,
+      own,
+      other,
+    };
   },
 );
 

@@ -5,17 +5,16 @@ import { tasksWith } from "./layer-sweep.ts";
 import { type Source, vectorsOf } from "./task-vectors.ts";
 
 /** Cosines by layer. */
-export interface Similarity {
+export interface LlmSimilarityResult {
   /** Between the two models' vectors of this task. */
   readonly own: readonly number[];
   /** Between the language model's vector of this task and the model's of the others, on average; none for one task. */
   readonly others: readonly number[];
-}
-
-export interface LlmSimilarityResult {
-  readonly raw: Similarity;
-  /** Of vectors less the mean over the tasks in their own model, which most of a residual stream is. */
-  readonly centred: Similarity;
+  /**
+   * As `own`, of vectors less the mean over the tasks in their own model, which most of a residual stream is. Of other
+   * tasks there is none: with the mean removed they are −1 / (tasks − 1) on average, whatever the vectors are.
+   */
+  readonly centred: readonly number[];
 }
 
 /** How alike the text vectors of the model are to those of the language model that it was fine-tuned from. */
@@ -40,17 +39,17 @@ export const llmSimilarity = defineCell(
     };
     const [llm, model] = [await vectorsIn("llm"), await vectorsIn("model")];
     const index = names.indexOf(task);
-    const similarity = (a: Float32Array[][], b: Float32Array[][]): Similarity => {
-      const others = b.filter((_, other) => other !== index);
-      return {
-        own: a[index]!.map((vector, layer) => cosine(vector, b[index]![layer]!)),
-        others: a[index]!.flatMap((vector, layer) => {
-          const cosines = others.map((other) => cosine(vector, other[layer]!));
-          return cosines.length === 0 ? [] : [cosines.reduce((sum, c) => sum + c, 0) / cosines.length];
-        }),
-      };
+    const own = (a: Float32Array[][], b: Float32Array[][]) =>
+      a[index]!.map((vector, layer) => cosine(vector, b[index]![layer]!));
+    const foreign = model.filter((_, other) => other !== index);
+    return {
+      own: own(llm, model),
+      others: llm[index]!.flatMap((vector, layer) => {
+        const cosines = foreign.map((other) => cosine(vector, other[layer]!));
+        return cosines.length === 0 ? [] : [cosines.reduce((sum, c) => sum + c, 0) / cosines.length];
+      }),
+      centred: own(centred(llm), centred(model)),
     };
-    return { raw: similarity(llm, model), centred: similarity(centred(llm), centred(model)) };
   },
 );
 

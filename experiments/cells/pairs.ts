@@ -1,4 +1,4 @@
-import { type Modality, relatedTasks, type Task, type TaskItem } from "xpatch";
+import { type Modality, relatedTasks, type Task, type TaskItem, type Tokenizer } from "xpatch";
 import type { AskedSplit, Lab } from "../framework/lab.ts";
 import { type Answered, answered, type Scoring } from "../framework/scored.ts";
 import { tasksWith } from "./layer-sweep.ts";
@@ -74,9 +74,10 @@ export interface ScoredTwice {
 }
 
 export function scoredTwice(
+  tokenizer: Tokenizer,
   { own, other }: SharedItems,
-  answers: readonly string[],
+  ids: readonly number[],
   scoring: Scoring,
 ): ScoredTwice {
-  return { own: answered(own, answers, scoring), other: answered(other, answers, scoring) };
+  return { own: answered(tokenizer, own, ids, scoring), other: answered(tokenizer, other, ids, scoring) };
 }

@@ -12,10 +12,10 @@ import {
   type Tensor,
   XpatchError,
 } from "xpatch";
+import { writeWhole } from "#src/platform/node-write";
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { instructionOf, specifiedQueries } from "../framework/prompts.ts";
-import { writeAtomically } from "../framework/store.ts";
 
 /** Whose activations: those of the model, or of the language model that it was fine-tuned from. */
 export type Source = "model" | "llm";
@@ -62,7 +62,7 @@ export const taskVectors = defineCell(
       `${source}-${encodeURIComponent(task.name)}-${specification}-${seed}.safetensors`,
     );
     mkdirSync(join(lab.folder, "vectors"), { recursive: true });
-    writeAtomically(join(lab.folder, file), await encodeTaskVectors(vectors));
+    await writeWhole(join(lab.folder, file), await encodeTaskVectors(vectors));
     return { file, prompts: prompts.map(({ text }) => text) };
   },
 );

@@ -1,8 +1,12 @@
-import { defineCell } from "../framework/cell.ts";
+import type { Task, TaskItem } from "xpatch";
+import { type Cell, defineCell } from "../framework/cell.ts";
+import { constantAnswers } from "../framework/constants.ts";
+import { aboveControl } from "../framework/contrasts.ts";
 import type { Lab } from "../framework/lab.ts";
 import { queries, seedsOf, specifiedQueries } from "../framework/prompts.ts";
-import { type Answered, answered } from "../framework/scored.ts";
-import type { Hits } from "../statistics/bootstrap.ts";
+import type { Contrast } from "../framework/rule.ts";
+import { type Answered, answered, taskHits } from "../framework/scored.ts";
+import type { Hits } from "../statistics/accuracy.ts";
 import { meanOf, randomLike } from "../statistics/vectors.ts";
 import {
   chosenLayer,
@@ -70,20 +74,77 @@ async function patchTestItems(
   const controls = controlVectors(ofTasks, name, layer);
   const edits = [...own, ...controls.map(({ vector }) => vector)].map((vector) => patchAt(layer, vector));
   const { unpatched, patched } = await lab.patchEach(bare, edits);
-  const scores = patched.map((answers) => answered(items, answers, lab.options));
+  const scores = patched.map((answers) => answered(lab.model.tokenizer, items, answers, lab.options));
   return {
     layer,
     queries: bare.map(({ text }) => text),
-    noContext: answered(items, unpatched, lab.options),
+    noContext: answered(lab.model.tokenizer, items, unpatched, lab.options),
     patched: scores.slice(0, own.length),
     controls: Object.fromEntries(controls.map(({ control }, i) => [control, scores[own.length + i]!])),
   };
 }
 
+/** The results of {@link testPatch} or its like for some tasks, and the items asked about. */
+export interface TestedTask {
+  readonly task: Task;
+  readonly items: readonly TaskItem[];
+  readonly result: TestPatchResult;
+}
+
+/** What {@link testPatch} found for some tasks. */
+export function testedTasks(
+  lab: Lab,
+  tasks: readonly Task[],
+  setup: Setup,
+  cell: (params: Setup & { task: string }) => Cell<TestPatchResult> = testPatch,
+): TestedTask[] {
+  return tasks.map((task) => ({
+    task,
+    items: lab.items(task, "test"),
+    result: lab.result(cell({ ...setup, task: task.name })),
+  }));
+}
+
+/** Right and wrong answers to the bare queries. */
+export function bareHits(tested: readonly TestedTask[]): Hits {
+  return tested.map(({ items, result }) => taskHits(items, [result.noContext]));
+}
+
+export function patchedHits(tested: readonly TestedTask[]): Hits {
+  return tested.map(({ items, result }) => taskHits(items, result.patched));
+}
+
 /** Right and wrong answers under a control; undefined where it is not there for all. */
-export function controlHits(results: readonly TestPatchResult[], control: Control): Hits | undefined {
-  const scores = results.map(({ controls }) => controls[control]);
-  return scores.every((score) => score !== undefined) ? scores.map(({ hits }) => [hits]) : undefined;
+export function controlHits(tested: readonly TestedTask[], control: Control): Hits | undefined {
+  const scores = tested.map(({ result }) => result.controls[control]);
+  return scores.every((score) => score !== undefined)
+    ? tested.map(({ items }, t) => taskHits(items, [scores[t]!]))
+    : undefined;
+}
+
+/** How far the patch is above all that does not know the task: what a claim that a vector works rests on. */
+export function aboveAllControls(
+  { options }: Lab,
+  tested: readonly TestedTask[],
+): Record<"noContext" | Control | "frequent" | "constant", Contrast[]> {
+  const patched = patchedHits(tested);
+  const { frequent, constant } = constantAnswers(
+    tested.map(({ task, items, result }) => ({
+      task,
+      items,
+      answers: result.patched.flatMap(({ answers }) => answers),
+    })),
+    options,
+  );
+  const above = (control: Hits | undefined) => aboveControl(patched, control);
+  return {
+    noContext: above(bareHits(tested)),
+    anotherTask: above(controlHits(tested, "anotherTask")),
+    meanOfTasks: above(controlHits(tested, "meanOfTasks")),
+    random: above(controlHits(tested, "random")),
+    frequent: above(frequent),
+    constant: above(constant),
+  };
 }
 
 export interface TestPromptResult extends Answered {
@@ -101,7 +162,7 @@ export const testPrompt = defineCell(
     const prompts = await specifiedQueries(lab, task, { split: "test", specification, query, seed });
     const answers = await lab.answers(prompts);
     return {
-      ...answered(lab.items(task, "test"), answers, lab.options),
+      ...answered(lab.model.tokenizer, lab.items(task, "test"), answers, lab.options),
       prompts: prompts.map(({ text }) => text),
     };
   },

@@ -1,14 +1,35 @@
 import type { Figure } from "../report/figure.ts";
 import type { Table } from "../report/table.ts";
+import type { Estimate } from "../statistics/estimate.ts";
 import type { Cell } from "./cell.ts";
 import type { Lab } from "./lab.ts";
 
-export type Outcome = "replicates" | "replicates in part" | "does not replicate" | "not testable here";
+export type Outcome =
+  | "replicates"
+  | "replicates in part"
+  | "does not replicate"
+  | "too few items to tell"
+  | "not testable here";
+
+/** What is known of a part of a claim, or of a comparison that it rests on. */
+export type Status = "holds" | "ruled out" | "open";
+
+/** A comparison that a verdict rests on. */
+export interface Check {
+  /** The part of the claim that it belongs to. */
+  readonly part: string;
+  readonly what: string;
+  /** With its 95 % interval; absent where it could not be made. */
+  readonly estimate?: Estimate;
+  readonly hasToBe: string;
+  readonly status: Status;
+}
 
 export interface Verdict {
   readonly outcome: Outcome;
   /** Why, with the numbers that decide it. */
   readonly because: string;
+  readonly checks: readonly Check[];
 }
 
 /** What an experiment found: a section of the report. */

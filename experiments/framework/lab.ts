@@ -149,18 +149,18 @@ export class Lab {
     return pictures;
   }
 
-  /** The next token of each query under each set of edits, and without any, as text. */
+  /** The next token of each query under each set of edits, and without any. */
   async patchEach(
     queries: readonly Prompt[],
     edits: readonly (readonly Edit[])[],
-  ): Promise<{ unpatched: string[]; patched: string[][] }> {
+  ): Promise<{ unpatched: readonly number[]; patched: readonly (readonly number[])[] }> {
     const { unpatched, patched, rowLayers, plainRowLayers } = await patchEach(this.model, queries, edits);
     this.spend({ rowLayers, plainRowLayers, plainPasses: queries.length * (edits.length + 1) });
-    return { unpatched: this.#texts(unpatched), patched: patched.map((ids) => this.#texts(ids)) };
+    return { unpatched, patched };
   }
 
-  /** The next token of each prompt, as text. */
-  async answers(prompts: readonly Prompt[]): Promise<string[]> {
+  /** The next token of each prompt. */
+  async answers(prompts: readonly Prompt[]): Promise<number[]> {
     const ids: number[] = [];
     for (const batch of batchesOf(prompts)) {
       using next = this.model.device.scope(() => {
@@ -170,7 +170,7 @@ export class Lab {
       ids.push(...(await next.read()));
     }
     this.spendPasses(prompts, this.model);
-    return this.#texts(ids);
+    return ids;
   }
 
   /** Puts whole passes over prompts, up to and with `layers`, on the account. */
@@ -181,10 +181,6 @@ export class Lab {
       plainRowLayers: tokens(plain) * model.config.layers,
       plainPasses: prompts.length,
     });
-  }
-
-  #texts(ids: readonly number[]): string[] {
-    return ids.map((id) => this.model.tokenizer.decode([id], { skipSpecial: true }));
   }
 }
 

@@ -51,7 +51,7 @@ export async function runExperiments(
 
 function notTestable(because: string): Findings {
   return {
-    verdict: { outcome: "not testable here", because },
+    verdict: { outcome: "not testable here", because, checks: [] },
     text: [],
     figures: [],
     tables: [],

@@ -1,4 +1,5 @@
-import { isCorrect, type Score, scoreAnswers, type TaskItem } from "xpatch";
+import { isCorrectTokens, type Score, scoreTokens, type TaskItem, type Tokenizer } from "xpatch";
+import type { TaskHits } from "../statistics/accuracy.ts";
 import { mean } from "../statistics/resample.ts";
 import type { LabOptions } from "./setting.ts";
 
@@ -16,18 +17,26 @@ export interface Answered extends Scored {
 export type Scoring = Pick<LabOptions, "caseSensitive">;
 
 export function scored(
+  tokenizer: Tokenizer,
   items: readonly TaskItem[],
-  answers: readonly string[],
-  { caseSensitive = false }: Scoring,
+  ids: readonly number[],
+  scoring: Scoring,
 ): Scored {
-  const options = { ignoreCase: !caseSensitive };
-  const { accuracy, distinct, majority, constant } = scoreAnswers(items, answers, options);
-  const hits = items.map(({ outputs }, i) => (isCorrect(answers[i]!, outputs, options) ? "1" : "0")).join("");
-  return { accuracy, distinct, majority, constant, hits };
+  const { answers: _, ...found } = answered(tokenizer, items, ids, scoring);
+  return found;
 }
 
-export function answered(items: readonly TaskItem[], answers: readonly string[], scoring: Scoring): Answered {
-  return { ...scored(items, answers, scoring), answers };
+export function answered(
+  tokenizer: Tokenizer,
+  items: readonly TaskItem[],
+  ids: readonly number[],
+  { caseSensitive = false }: Scoring,
+): Answered {
+  const options = { ignoreCase: !caseSensitive };
+  const { accuracy, distinct, majority, constant, answers } = scoreTokens(tokenizer, items, ids, options);
+  const right = items.map(({ outputs }, i) => isCorrectTokens(tokenizer, [ids[i]!], outputs, options));
+  const hits = right.map((one) => (one ? "1" : "0")).join("");
+  return { accuracy, distinct, majority, constant, hits, answers };
 }
 
 /** What stands beside an accuracy over tasks: the mean majority baseline, and the distinct answers of each task. */
@@ -36,4 +45,9 @@ export function beside(scores: readonly Scored[]): { majority: number; distinct:
     majority: mean(scores.map(({ majority }) => majority)),
     distinct: scores.map(({ distinct }) => distinct).join(", "),
   };
+}
+
+/** Right and wrong answers to a task's items, by seed. */
+export function taskHits(items: readonly TaskItem[], seeds: readonly Pick<Scored, "hits">[]): TaskHits {
+  return { inputs: items.map(({ input }) => input), seeds: seeds.map(({ hits }) => hits) };
 }

@@ -1,16 +1,21 @@
 import {
-  appendFileSync,
+  closeSync,
   existsSync,
-  mkdirSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
   readFileSync,
-  renameSync,
   truncateSync,
-  writeFileSync,
+  writeSync,
 } from "node:fs";
 import { join } from "node:path";
-import { XpatchError } from "xpatch";
+import { FileError, XpatchError } from "xpatch";
+import { decodeText } from "#src/platform/node-text";
+import { showSystemError, writeWhole } from "#src/platform/node-write";
 import type { Params } from "./cell.ts";
 import type { Cost } from "./cost.ts";
+import type { FolderLock } from "./folder-lock.ts";
 import { differences, type Setting } from "./setting.ts";
 
 /** A finished cell: a line of the store. */
@@ -31,24 +36,26 @@ export interface CellRecord {
 export class Store {
   readonly #path: string;
   readonly #records: Map<string, CellRecord>;
+  readonly #lock: FolderLock;
 
-  private constructor(path: string, records: Map<string, CellRecord>) {
+  private constructor(path: string, records: Map<string, CellRecord>, lock: FolderLock) {
     this.#path = path;
     this.#records = records;
+    this.#lock = lock;
   }
 
   /** Begins or continues the run of a folder. Throws XpatchError if that run has another setting or is damaged. */
-  static open(folder: string, setting: Setting): Store {
-    mkdirSync(folder, { recursive: true });
+  static async open(lock: FolderLock, setting: Setting): Promise<Store> {
+    const { folder } = lock;
     const path = join(folder, "cells.jsonl");
     if (!existsSync(path)) {
-      writeAtomically(path, `${JSON.stringify(setting)}\n`);
-      return new Store(path, new Map());
+      await writeWhole(path, `${JSON.stringify(setting)}\n`);
+      return new Store(path, new Map(), lock);
     }
     const bytes = readFileSync(path);
     const whole = bytes.lastIndexOf("\n") + 1;
     if (whole < bytes.length) truncateSync(path, whole);
-    const [header, ...lines] = bytes.toString("utf8", 0, whole).split("\n").slice(0, -1);
+    const [header, ...lines] = decodeText(bytes.subarray(0, whole), path).split("\n").slice(0, -1);
     const changed = differences(parse(header ?? "", path, 1) as Setting, setting);
     if (changed.length > 0) {
       throw new XpatchError(
@@ -56,7 +63,7 @@ export class Store {
       );
     }
     const records = lines.map((line, i) => parse(line, path, i + 2) as CellRecord);
-    return new Store(path, new Map(records.map((record) => [record.key, record])));
+    return new Store(path, new Map(records.map((record) => [record.key, record])), lock);
   }
 
   get(key: string): CellRecord | undefined {
@@ -68,21 +75,44 @@ export class Store {
     return [...this.#records.values()];
   }
 
-  /** Keeps a finished cell; returns it as a later process will read it. */
+  /** Keeps a finished cell; returns it as a later process will read it. Throws FileError if the disk does not take it. */
   add(record: CellRecord): CellRecord {
     const line = JSON.stringify(record);
-    appendFileSync(this.#path, `${line}\n`, { flush: true });
+    this.#lock.check();
+    append(this.#path, `${line}\n`);
     const kept = JSON.parse(line) as CellRecord;
     this.#records.set(kept.key, kept);
     return kept;
   }
 }
 
-/** Writes a file so that others, and later processes, see all of it or nothing. */
-export function writeAtomically(path: string, content: string | Uint8Array): void {
-  const temporary = `${path}.${process.pid}.tmp`;
-  writeFileSync(temporary, content, { flush: true });
-  renameSync(temporary, path);
+/** Adds whole lines to a file and flushes it; what was written of them when that fails is taken back. */
+function append(path: string, lines: string): void {
+  const file = openSync(path, "r+");
+  try {
+    const bytes = Buffer.from(lines);
+    const end = fstatSync(file).size;
+    try {
+      for (let done = 0; done < bytes.length; ) {
+        done += writeSync(file, bytes, done, bytes.length - done, end + done);
+      }
+      fsyncSync(file);
+    } catch (cause) {
+      takeBack(file, end);
+      const reason = showSystemError(cause as NodeJS.ErrnoException);
+      throw new FileError(`cannot write ${path}: ${reason}`, { cause });
+    }
+  } finally {
+    closeSync(file);
+  }
+}
+
+function takeBack(file: number, end: number): void {
+  try {
+    ftruncateSync(file, end);
+  } catch {
+    // Half a line at the end is cut off by whoever opens the store next.
+  }
 }
 
 function parse(line: string, path: string, number: number): unknown {

@@ -1,10 +1,10 @@
 import { join } from "node:path";
+import { writeWhole } from "#src/platform/node-write";
 import { addCosts, type Cost, forwardPassEquivalents, NO_COST } from "../framework/cost.ts";
-import type { Outcome } from "../framework/experiment.ts";
+import type { Check, Outcome } from "../framework/experiment.ts";
 import type { Lab } from "../framework/lab.ts";
 import type { Finished } from "../framework/runner.ts";
 import type { Setting } from "../framework/setting.ts";
-import { writeAtomically } from "../framework/store.ts";
 import type { Figure } from "./figure.ts";
 import { figureSvg } from "./picture.ts";
 import { showCell, type Table, type TableCell } from "./table.ts";
@@ -30,6 +30,7 @@ const VERDICT_COLOURS: Readonly<Record<Outcome, string>> = {
   replicates: "#009e73",
   "replicates in part": "#e69f00",
   "does not replicate": "#d55e00",
+  "too few items to tell": "#0072b2",
   "not testable here": "#888888",
 };
 
@@ -61,7 +62,7 @@ ${sections.join("\n")}
 </body>
 </html>
 `;
-  writeAtomically(join(lab.folder, "report.html"), page);
+  await writeWhole(join(lab.folder, "report.html"), page);
 }
 
 function introduction(
@@ -94,7 +95,10 @@ function introduction(
     ["Right answers", `upper and lower case ${caseSensitive ? "differ" : "are the same"}`],
     ["Pictures", pictureWidth === undefined ? "as they are" : `made ${pictureWidth} pixels wide`],
     ["Prompts", `${shots} examples, template ${JSON.stringify(template)}`],
-    ["Seeds", `${seeds} draws of examples; few-shot prompts of test items with ${promptSeeds}`],
+    [
+      "Seeds",
+      `${seeds} draws of examples; few-shot prompts of test items with ${promptSeeds}, those of the claim's own difference with all`,
+    ],
     ["Items a task", `${limit(validationItems)} for validation, ${limit(testItems)} for test`],
     [
       "Layer chosen by",
@@ -106,9 +110,10 @@ function introduction(
     .map(([name, value]) => `<tr><th>${escaped(name!)}</th><td class="prose">${escaped(value!)}</td></tr>`)
     .join("\n");
   return `<p>The claims are those of Luo, Darrell and Bar, “Vision-Language Models Create Cross-Modal Task Representations”
-(ICML 2025, arXiv 2410.22330), and some beyond. Accuracies are of one greedy token; brackets are 95 % bootstrap intervals over
-items and seeds, n is items×seeds. Nothing was chosen on test items. A claim replicates where these intervals exclude the
-contrary; with few items they are wide, and what does not replicate then may only want more of them.</p>
+(ICML 2025, arXiv 2410.22330), and some beyond. Accuracies are of one greedy token; brackets are 95 % intervals over different
+inputs (tasks may share them) and seeds, n is inputs×seeds. Nothing was chosen on test items. Each verdict follows from a rule
+that was written down before: a claim replicates where all that it rests on is clearly above its controls, does not where an
+effect of the size stated is excluded, and else there are too few items to tell.</p>
 <div class="setting"><table>${body}</table></div>`;
 }
 
@@ -137,11 +142,28 @@ async function section({ experiment, findings }: Finished, number: number): Prom
 <h2>${number}. ${escaped(title)}</h2>
 <p class="claim">${escaped(claim)}</p>
 <p class="verdict" style="border-color: ${VERDICT_COLOURS[verdict.outcome]}">${outcome(verdict.outcome)} – ${escaped(verdict.because)}</p>
+${verdict.checks.length > 0 ? tableElement(checksTable(verdict.checks)) : ""}
 ${text.map((paragraph) => `<p>${escaped(paragraph)}</p>`).join("\n")}
 ${drawn.join("\n")}
 ${tables.map(tableElement).join("\n")}
 ${controls.length > 0 ? `<h3>Controls</h3>\n${controls.map(tableElement).join("\n")}` : ""}
 </section>`;
+}
+
+/** What the verdict rests on. */
+function checksTable(checks: readonly Check[]): Table {
+  return {
+    name: "verdict",
+    title: "What the verdict rests on",
+    columns: ["part of the claim", "comparison", "value", "has to be", "status"],
+    rows: checks.map(({ part, what, estimate, hasToBe, status }) => [
+      part,
+      what,
+      estimate ?? "not there",
+      hasToBe,
+      status,
+    ]),
+  };
 }
 
 async function figureElement(experiment: string, figure: Figure): Promise<string> {

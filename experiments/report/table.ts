@@ -1,5 +1,5 @@
 import { stringify } from "csv-stringify/sync";
-import type { Estimate } from "../statistics/bootstrap.ts";
+import type { Estimate } from "../statistics/estimate.ts";
 
 export type TableCell = string | number | Estimate;
 

@@ -1,9 +1,9 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { writeWhole } from "#src/platform/node-write";
 import type { Cell } from "../framework/cell.ts";
 import type { Experiment, Findings } from "../framework/experiment.ts";
 import type { Lab } from "../framework/lab.ts";
-import { writeAtomically } from "../framework/store.ts";
 import { figureSvg, svgToPng } from "./picture.ts";
 import { tableCsv, tableMarkdown } from "./table.ts";
 
@@ -17,16 +17,16 @@ export async function writeFindings(
   const folder = join(lab.folder, experiment.name);
   mkdirSync(folder, { recursive: true });
   for (const table of [...findings.tables, ...findings.controls]) {
-    writeAtomically(join(folder, `${table.name}.md`), `${table.title}\n\n${tableMarkdown(table)}\n`);
-    writeAtomically(join(folder, `${table.name}.csv`), tableCsv(table));
+    await writeWhole(join(folder, `${table.name}.md`), `${table.title}\n\n${tableMarkdown(table)}\n`);
+    await writeWhole(join(folder, `${table.name}.csv`), tableCsv(table));
   }
   for (const figure of findings.figures) {
     const svg = await figureSvg(figure);
-    writeAtomically(join(folder, `${figure.name}.svg`), svg);
-    writeAtomically(join(folder, `${figure.name}.png`), await svgToPng(svg));
+    await writeWhole(join(folder, `${figure.name}.svg`), svg);
+    await writeWhole(join(folder, `${figure.name}.png`), await svgToPng(svg));
   }
   const { name, title, claim } = experiment;
   const records = cells.map(({ key }) => lab.store.get(key));
   const result = { name, title, claim, setting: lab.setting, findings, cells: records };
-  writeAtomically(join(folder, "result.json"), `${JSON.stringify(result, null, 2)}\n`);
+  await writeWhole(join(folder, "result.json"), `${JSON.stringify(result, null, 2)}\n`);
 }

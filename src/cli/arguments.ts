@@ -1,15 +1,18 @@
 import { InvalidArgumentError } from "commander";
 import { LAYER_SITES, type LayerSite } from "../model/sites.ts";
+import { checkTemplate } from "../patching/few-shot.ts";
 import type { Positions } from "../patching/positions.ts";
+import { PromptError } from "../tensor/errors.ts";
 
 /** Parses of single values on the command line. They throw commander's InvalidArgumentError: a usage error. */
 
-export function wholeNumber(from: number): (text: string) => number {
+export function wholeNumber(from: number, to = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {
     const value = Number(text);
-    if (/^-?\d+$/.test(text) && Number.isSafeInteger(value) && value >= from) return value;
+    if (/^-?\d+$/.test(text) && Number.isSafeInteger(value) && value >= from && value <= to) return value;
+    const least = from > Number.MIN_SAFE_INTEGER ? ` from ${from}` : "";
     throw new InvalidArgumentError(
-      `Expected a whole number${from > Number.MIN_SAFE_INTEGER ? ` from ${from}` : ""}.`,
+      `Expected a whole number${least}${to < Number.MAX_SAFE_INTEGER ? ` to ${to}` : ""}.`,
     );
   };
 }
@@ -21,6 +24,16 @@ export function number(text: string): number {
   const value = Number(text);
   if (text.trim() !== "" && Number.isFinite(value)) return value;
   throw new InvalidArgumentError("Expected a number.");
+}
+
+/** A number above 0, and at most `to`. */
+export function positiveNumber(to = Number.POSITIVE_INFINITY): (text: string) => number {
+  return (text) => {
+    const value = number(text);
+    if (value > 0 && value <= to) return value;
+    const most = to < Number.POSITIVE_INFINITY ? ` and at most ${to}` : "";
+    throw new InvalidArgumentError(`Expected a number above 0${most}.`);
+  };
 }
 
 /** `0-5,8` → [0, 1, 2, 3, 4, 5, 8] */
@@ -48,15 +61,31 @@ export function positions(text: string): Positions {
   return list.length === 1 ? list[0]! : list;
 }
 
-export function layerSite(text: string): LayerSite {
-  const site = LAYER_SITES.find((name) => name === text);
-  if (site) return site;
-  throw new InvalidArgumentError(`Expected one of ${LAYER_SITES.join(", ")}.`);
+/** One of the sites of a layer that `fits`. */
+export function layerSite(fits: (site: LayerSite) => boolean): (text: string) => LayerSite {
+  const sites = LAYER_SITES.filter(fits);
+  return (text) => {
+    const site = sites.find((name) => name === text);
+    if (site) return site;
+    throw new InvalidArgumentError(`Expected one of ${sites.join(", ")}.`);
+  };
 }
 
 /** Text with `\n`, `\t` and `\\` for what is hard to type in a shell. */
 export function escapedText(text: string): string {
   return text.replace(/\\([nt\\])/g, (_, letter) => ({ n: "\n", t: "\t", "\\": "\\" })[letter as "n"]);
+}
+
+/** A template of examples, with the escapes of {@link escapedText}. */
+export function templateText(text: string): string {
+  const template = escapedText(text);
+  try {
+    checkTemplate(template);
+  } catch (error) {
+    if (!(error instanceof PromptError)) throw error;
+    throw new InvalidArgumentError(error.message);
+  }
+  return template;
 }
 
 /** For options that may be given several times. */

@@ -1,12 +1,22 @@
 import { type Command, InvalidArgumentError } from "commander";
 import { attentionFigure } from "../figures/attention-figure.ts";
 import { showShare } from "../figures/text.ts";
+import type { ModelOutline } from "../model/language-model.ts";
 import { type AttentionMap, attentionMaps, rolloutMaps } from "../patching/attention-map.ts";
+import { checkLayers } from "../patching/layers.ts";
 import type { PatchableModel } from "../patching/model.ts";
+import { SiteError } from "../tensor/errors.ts";
 import { layers, listed, position, wholeNumber } from "./arguments.ts";
+import { checkLengths, checkPositions, checkWritable } from "./checks.ts";
 import { newCommand } from "./command.ts";
 import { figureFiles, writeFigure } from "./figure-files.ts";
-import { addSpanOption, IMAGE_OPTION, type ImageArguments, imagePrompt } from "./image-prompt.ts";
+import {
+  addSpanOption,
+  IMAGE_OPTION,
+  type ImageArguments,
+  type ImagePrompt,
+  imagePrompt,
+} from "./image-prompt.ts";
 import { quote, table } from "./layout.ts";
 import { printResult } from "./output.ts";
 import {
@@ -75,8 +85,13 @@ export function attendCommand(): Command {
       if (args.rollout && args.head !== "mean") {
         command.error("error: --rollout is over the mean of all heads; leave --head out");
       }
+      for (const file of args.out) await checkWritable("--out", file);
       const text = await promptText(args, command);
-      const report = await withModel(args, (model) => attend(model, text, args));
+      const report = await withModel(
+        args,
+        (model) => prepare(model, text, args),
+        (model, shown) => attend(model, shown, args),
+      );
       printResult(report, args.json, formatAttend);
     });
 }
@@ -90,8 +105,24 @@ function head(text: string): number | "mean" {
   }
 }
 
-async function attend(model: PatchableModel, text: string, args: Arguments): Promise<AttendReport> {
-  const { prompt, patches, picture } = await imagePrompt(model, text, args);
+async function prepare(model: ModelOutline, text: string, args: Arguments): Promise<ImagePrompt> {
+  const { token, layer, head } = args;
+  const { heads } = model.config;
+  if (layer !== "all") checkLayers(model, layer, "--layer");
+  if (head !== "mean" && head >= heads) {
+    throw new SiteError(`--head: expected mean, or a head from 0 to ${heads - 1}, found ${head}`);
+  }
+  const shown = await imagePrompt(model, text, args);
+  checkLengths(model, [shown.prompt]);
+  await checkPositions("--token", token, [shown.prompt]);
+  return shown;
+}
+
+async function attend(
+  model: PatchableModel,
+  { prompt, patches, picture }: ImagePrompt,
+  args: Arguments,
+): Promise<AttendReport> {
   const { token: at, head, rollout, span, out } = args;
   const which = { at, span, ...(args.layer !== "all" && { layers: args.layer }) };
   const maps = rollout

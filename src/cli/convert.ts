@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { platform } from "#platform";
 import { convertGguf } from "../model/convert-gguf.ts";
 import { type CommonArguments, newCommand } from "./command.ts";
-import { type FolderReport, formatFolder, writeFolder } from "./new-folder.ts";
+import { checkNewFolder, type FolderReport, formatFolder, writeFolder } from "./new-folder.ts";
 import { printResult, withProgress } from "./output.ts";
 
 export function convertCommand(): Command {
@@ -17,6 +17,7 @@ export function convertCommand(): Command {
 }
 
 async function convert(gguf: string, folder: string): Promise<FolderReport> {
+  await checkNewFolder(folder);
   const source = await platform.openFile(gguf);
   try {
     const files = await writeFolder(folder, (sink) =>

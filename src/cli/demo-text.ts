@@ -1,4 +1,5 @@
-import { isCorrect, type Score } from "../patching/score.ts";
+import { isCorrect } from "../patching/correct.ts";
+import type { Score } from "../patching/score.ts";
 import type { SwitchedTask } from "../patching/switch.ts";
 import type { ShownItem } from "../patching/transfer.ts";
 import type { DemoReport } from "./demo.ts";

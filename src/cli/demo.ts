@@ -1,13 +1,24 @@
-import { access, constants, writeFile } from "node:fs/promises";
-import { dirname } from "node:path";
 import { type Command, Option } from "commander";
+import type { ModelOutline } from "../model/language-model.ts";
+import { drawItems } from "../patching/few-shot.ts";
 import type { LayerChoice } from "../patching/layer-choice.ts";
 import type { PatchableModel } from "../patching/model.ts";
-import { MODALITIES, type Modality, type SpecificationKind, taskSource } from "../patching/specification.ts";
+import { visionOf } from "../patching/pictures.ts";
+import {
+  itemsIn,
+  MODALITIES,
+  type Modality,
+  poolOf,
+  type SpecificationKind,
+  taskSource,
+  type VectorSource,
+} from "../patching/specification.ts";
 import { relatedTasks } from "../patching/switch.ts";
 import type { Task } from "../patching/task.ts";
 import type { TaskVectors } from "../patching/task-vectors.ts";
 import { Transfer, type TransferTest } from "../patching/transfer.ts";
+import { writeWhole } from "../platform/node-write.ts";
+import { checkLengths, checkPictures, checkWritable } from "./checks.ts";
 import { type CommonArguments, newCommand } from "./command.ts";
 import { demoPage } from "./demo-page.ts";
 import { formatDemo } from "./demo-text.ts";
@@ -87,24 +98,51 @@ export function demoCommand(): Command {
     .option("--html <file>", "also write the report as a page with the pictures")
     .action(async (model: string | undefined, args: Arguments) => {
       const task = await readTask(args.task);
-      if (args.html !== undefined) await access(dirname(args.html), constants.W_OK);
+      if (args.html !== undefined) await checkWritable("--html", args.html);
       const clock = stopwatch();
-      const report = await withModel({ ...args, model: model ?? shippedModel() }, async (loaded) => {
-        const found = await demo(loaded, task, args, clock);
-        if (args.html !== undefined) await writeFile(args.html, await demoPage(found, loaded));
+      const named = { ...args, model: model ?? shippedModel() };
+      const prepare = (outline: ModelOutline) => sourceOf(outline, task, args);
+      const report = await withModel(named, prepare, async (loaded, source) => {
+        const found = await demo(loaded, task, source, args, clock);
+        if (args.html !== undefined) await writeWhole(args.html, await demoPage(found, loaded));
         return found;
       });
       printResult(report, args.json, formatDemo);
     });
 }
 
+/** What the vectors come from. Checks besides that the model and the task have what the questions need. */
+async function sourceOf(model: ModelOutline, task: Task, args: Arguments): Promise<VectorSource> {
+  const { spec: kind, shots: count, seed } = args;
+  const query = queryOf(model, args);
+  if (query === "image") {
+    visionOf(model);
+    await checkPictures(task.items.filter(({ split }) => split !== "train"));
+  }
+  for (const split of ["validation", "test"] as const) {
+    const [item] = itemsIn(query, task, split);
+    const pool = poolOf(kind, task, split);
+    if (kind !== "instruction") drawItems(pool, item!, { count, seed });
+  }
+  const source = await taskSource(model, task, "validation", { kind, count, seed, items: EXTRACTION_ITEMS });
+  checkLengths(model, source.prompts);
+  return source;
+}
+
+function queryOf({ config }: ModelOutline, { query }: Arguments): Modality {
+  return query ?? (config.vision ? "image" : "text");
+}
+
 /** A task's vectors, a layer, and the test questions under that layer's vector; see `Transfer`. */
 async function demo(
   model: PatchableModel,
   task: Task,
-  { spec: kind, query = model.config.vision ? "image" : "text", shots, seed, html }: Arguments,
+  source: VectorSource,
+  args: Arguments,
   clock: () => number,
 ): Promise<DemoReport> {
+  const { spec: kind, shots, seed, html } = args;
+  const query = queryOf(model, args);
   const given = { kind, count: shots, seed };
   const transfer = await Transfer.open(model, task, {
     ...given,
@@ -114,7 +152,6 @@ async function demo(
   });
   const load = clock();
 
-  const source = await taskSource(model, task, "validation", { ...given, items: EXTRACTION_ITEMS });
   using vectors = await extractVectors(model, source);
   const extract = clock();
 

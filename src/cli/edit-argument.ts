@@ -11,7 +11,7 @@ import {
   zero,
 } from "../patching/edit.ts";
 import { type Positions, showPositions } from "../patching/positions.ts";
-import type { TaskVectors } from "../patching/task-vectors.ts";
+import type { StoredTaskVectors } from "../patching/task-vectors.ts";
 import { SiteError, XpatchError } from "../tensor/errors.ts";
 import { number, positions } from "./arguments.ts";
 
@@ -76,14 +76,14 @@ function siteName(name: string): SiteName {
 }
 
 /** The edit itself; `vectors` are those of its file. Throws SiteError when they have none for the site's layer. */
-export function editOf({ operation, site, at, amount, text }: EditArgument, vectors?: TaskVectors): Edit {
+export function editOf({ operation, site, at, amount }: EditArgument, vectors?: StoredTaskVectors): Edit {
   switch (operation) {
     case "zero":
       return zero(site, at);
     case "scale":
       return scale(site, at, amount!);
     default: {
-      const value = vectorFor(site, vectors!, text);
+      const value = vectorFor(site, vectors!);
       if (operation === "set") return set(site, at, value);
       if (operation === "add") return addVector(site, at, value, { scale: amount });
       if (operation === "interpolate") return interpolate(site, at, value, amount!);
@@ -92,10 +92,10 @@ export function editOf({ operation, site, at, amount, text }: EditArgument, vect
   }
 }
 
-function vectorFor(site: SiteName, vectors: TaskVectors, text: string) {
+function vectorFor(site: SiteName, vectors: StoredTaskVectors): Float32Array {
   const { layer } = parseSite(site);
   if (layer === undefined) {
-    throw new SiteError(`--edit ${text}: vectors belong to layers, and ${site} has none`);
+    throw new SiteError(`vectors belong to layers, and ${site} has none`);
   }
   return vectors.at(layer);
 }

@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type LabOptions, PAPER_PROTOCOL, PAPER_TASKS } from "#experiments/index";
 import { SPACED_TEMPLATE } from "../patching/few-shot.ts";
-import { escapedText, wholeNumber } from "./arguments.ts";
+import { templateText, wholeNumber } from "./arguments.ts";
 import { addModelOptions, type ModelArguments, shippedModel } from "./session.ts";
 
 export interface ExperimentArguments extends ModelArguments {
@@ -40,13 +40,13 @@ export function addExperimentOptions(command: Command): Command {
     .option("--seeds <n>", "draws of the examples", wholeNumber(1), 3)
     .option(
       "--prompt-seeds <n>",
-      "of these, how many test prompts are made with (default: all)",
+      "of these, how many test prompts are made with, but for the claim's own (default: all)",
       wholeNumber(1),
     )
     .option("--shots <n>", "examples in a prompt; a task vector sees all but the last", wholeNumber(2), 5)
     .addOption(
       new Option("--template <text>", "one example; the query is what comes before {y}")
-        .argParser(escapedText)
+        .argParser(templateText)
         .default(SPACED_TEMPLATE, shown),
     )
     .option("--validation-items <n>", "most validation items a task (default: all)", wholeNumber(1))

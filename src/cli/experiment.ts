@@ -4,9 +4,12 @@ import {
   addCosts,
   EXPERIMENTS,
   type Experiment,
+  FolderLock,
   forwardPassEquivalents,
   Lab,
+  type LabOptions,
   NO_COST,
+  PAPER_TASKS,
   paperTasks,
   runExperiments,
   type Setting,
@@ -16,10 +19,15 @@ import {
   type Table,
   type Verdict,
 } from "#experiments/index";
+import { type ModelOutline, OpenModel } from "../model/language-model.ts";
 import { loadModel, type PatchableModel } from "../patching/model.ts";
+import { itemsOf, type Task } from "../patching/task.ts";
+import { XpatchError } from "../tensor/errors.ts";
+import { checkPictures, ofOption } from "./checks.ts";
 import { newCommand } from "./command.ts";
 import { addExperimentOptions, type ExperimentArguments, labOptions } from "./experiment-options.ts";
 import { experimentProgress } from "./experiment-progress.ts";
+import { stoppable } from "./interrupt.ts";
 import { table } from "./layout.ts";
 import { printResult } from "./output.ts";
 import { knownLlm, withModel } from "./session.ts";
@@ -52,15 +60,29 @@ export async function runAndReport(
   args: ExperimentArguments,
 ): Promise<ExperimentReport> {
   const given = await Promise.all(args.tasks.map(readTask));
-  const tasks = args.protocol === "paper" ? paperTasks(given) : given;
+  const tasks = args.protocol === "paper" ? await ofOption("--tasks", () => paperTasks(given)) : given;
   const options = labOptions(args);
-  return withModel(args, async (model) => {
+  checkTasks(tasks, options);
+  using lock = FolderLock.take(args.out);
+  const prepare = async ({ config }: ModelOutline) => {
+    if (config.vision) {
+      for (const { name, items } of tasks) {
+        const asked = items.filter(({ split }) => split !== "train");
+        await ofOption(`--tasks: ${name}`, () => checkPictures(asked));
+      }
+    }
+    const ref = llmOf(args);
+    if (ref !== undefined) await ofOption("--llm", () => checkModel(ref));
+  };
+  return await withModel(args, prepare, async (model) => {
     using llm = await languageModel(args, model);
     const setting = await settingOf({ model, llm, tasks, options });
-    const store = Store.open(args.out, setting);
+    const store = await Store.open(lock, setting);
     const lab = new Lab({ model, llm, tasks, options, setting, store, folder: args.out });
     using progress = experimentProgress();
-    const finished = await runExperiments(lab, experiments, progress.update);
+    const finished = await stoppable("the same command goes on from here", () =>
+      runExperiments(lab, experiments, progress.update),
+    );
     const paper = finished.flatMap(({ findings }) => findings.tables.filter(({ name }) => name === "paper"));
     const cost = store.records.reduce((sum, record) => addCosts(sum, record.cost), NO_COST);
     return {
@@ -78,10 +100,43 @@ export async function runAndReport(
   });
 }
 
+/** Throws XpatchError for mistakes that would show only after the models have been loaded, or not at all. */
+function checkTasks(tasks: readonly Task[], { shots, outsideMeans }: LabOptions): void {
+  const names = tasks.map(({ name }) => name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined) throw new XpatchError(`--tasks: two of the tasks are called ${twice}`);
+  const unknown = outsideMeans.find((name) => ![...names, ...PAPER_TASKS].includes(name));
+  if (unknown !== undefined) {
+    throw new XpatchError(
+      `--outside-means: there is no task ${unknown}; expected some of ${names.join(", ")}`,
+    );
+  }
+  for (const task of tasks) {
+    for (const split of ["validation", "test"] as const) {
+      const pool = itemsOf(task, split);
+      if (pool.length <= shots) {
+        throw new XpatchError(
+          `--shots: task ${task.name} has ${pool.length} ${split} items, too few to ask about one behind ${shots} others`,
+        );
+      }
+    }
+  }
+}
+
+function llmOf({ model, llm = knownLlm(model) }: ExperimentArguments): string | undefined {
+  return llm;
+}
+
+/** Opens a model and closes it again, without its weights. */
+async function checkModel(ref: string): Promise<void> {
+  await using _ = await OpenModel.open(ref, { accessToken: process.env.HF_TOKEN });
+}
+
 async function languageModel(
-  { model, llm = knownLlm(model) }: ExperimentArguments,
+  args: ExperimentArguments,
   { device }: PatchableModel,
 ): Promise<PatchableModel | undefined> {
+  const llm = llmOf(args);
   return llm === undefined ? undefined : loadModel(llm, { device, accessToken: process.env.HF_TOKEN });
 }
 

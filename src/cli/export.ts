@@ -3,7 +3,7 @@ import { EXPORT_DTYPES, type ExportDType, exportModel } from "../model/export.ts
 import { openCheckpoint } from "../model/open-checkpoint.ts";
 import { openDevice } from "../tensor/device.ts";
 import { type CommonArguments, newCommand } from "./command.ts";
-import { type FolderReport, formatFolder, writeFolder } from "./new-folder.ts";
+import { checkNewFolder, type FolderReport, formatFolder, writeFolder } from "./new-folder.ts";
 import { printResult, withProgress } from "./output.ts";
 import { addPartOptions, checkpointOptions, type PartArguments } from "./session.ts";
 
@@ -33,6 +33,7 @@ export function exportCommand(): Command {
 
 /** Writes a model as one folder. Throws CheckpointError for a folder that has files in it. */
 export async function exportTo(ref: string, args: Arguments): Promise<ExportReport> {
+  await checkNewFolder(args.out);
   await using checkpoint = await openCheckpoint(ref, checkpointOptions(args));
   await using device = await openDevice({ adapter: args.adapter });
   const files = await writeFolder(args.out, (sink) =>

@@ -1,12 +1,13 @@
-import { access, constants, writeFile } from "node:fs/promises";
-import { dirname } from "node:path";
 import type { Command } from "commander";
+import type { ModelOutline } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
-import type { LayerSite } from "../model/sites.ts";
+import { type LayerSite, layoutOf } from "../model/sites.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { taskSource } from "../patching/specification.ts";
 import { encodeTaskVectors, extractTaskVectors, type TaskVectorOrigin } from "../patching/task-vectors.ts";
+import { writeWhole } from "../platform/node-write.ts";
 import { layerSite, layers, position } from "./arguments.ts";
+import { checkLayerOption, checkLengths, checkPositions, checkWritable } from "./checks.ts";
 import { newCommand } from "./command.ts";
 import { showBytes, table } from "./layout.ts";
 import { printResult, withProgress } from "./output.ts";
@@ -47,16 +48,31 @@ export function extractCommand(): Command {
     .requiredOption("--out <file>", "safetensors file to write")
     .option("--prompts <file>", "a prompt a line, with \\n for new lines");
   return addDrawOptions(addTaskOptions(command, "train"), 0)
-    .option("--site <site>", "which activation of each layer", layerSite, "resid_post")
+    .option(
+      "--site <site>",
+      "which activation of each layer",
+      layerSite((site) => layoutOf(site) === "rows"),
+      "resid_post",
+    )
     .option("--layers <layers>", "such as 0-5,8 (default: all)", layers)
     .option("--position <n>", "which token of each prompt", position, -1)
     .action(async (args: Arguments) => {
       if ((args.prompts === undefined) === (args.task === undefined)) {
         command.error("error: expected either --task or --prompts");
       }
-      await access(dirname(args.out), constants.W_OK);
+      await checkWritable("--out", args.out);
       const makePrompts = await promptSource(args);
-      const report = await withModel(args, async (model) => extract(model, await makePrompts(model), args));
+      const report = await withModel(
+        args,
+        async (model) => {
+          checkLayerOption(model, args.layers);
+          const prompts = await makePrompts(model);
+          checkLengths(model, prompts);
+          await checkPositions("--position", args.position, prompts);
+          return prompts;
+        },
+        (model, prompts) => extract(model, prompts, args),
+      );
       printResult(report, args.json, formatExtraction);
     });
 }
@@ -76,7 +92,7 @@ async function extract(
     }),
   );
   const bytes = await encodeTaskVectors(vectors);
-  await writeFile(out, bytes);
+  await writeWhole(out, bytes);
   const setting = settingOf(model, args.task === undefined ? undefined : args.seed);
   return { ...setting, out, bytes: bytes.length, width: vectors.vectors.dim(1), vectors: vectors.origin };
 }
@@ -84,7 +100,7 @@ async function extract(
 /** Reads the lines of --prompts, or the task, and makes prompts of them. */
 async function promptSource(
   args: Arguments,
-): Promise<(model: PatchableModel) => Prompt[] | Promise<readonly Prompt[]>> {
+): Promise<(model: ModelOutline) => Prompt[] | Promise<readonly Prompt[]>> {
   const { prompts: path, task: ref, split, template, spec: kind, shots: count, seed } = args;
   if (ref === undefined) {
     const lines = await readLines(path!);

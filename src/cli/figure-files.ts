@@ -1,4 +1,3 @@
-import { writeFile } from "node:fs/promises";
 import { extname } from "node:path";
 import { InvalidArgumentError } from "commander";
 import type { Figure } from "../figures/figure.ts";
@@ -6,6 +5,7 @@ import { toPage } from "../figures/page.ts";
 import { toPixels } from "../figures/pixels.ts";
 import { toSvg } from "../figures/svg.ts";
 import { encodePng } from "../images/png.ts";
+import { writeWhole } from "../platform/node-write.ts";
 
 const FORMATS: Readonly<Record<string, (figure: Figure, title: string) => string | Uint8Array>> = {
   ".png": (figure) => encodePng(toPixels(figure)),
@@ -21,5 +21,5 @@ export function figureFiles(path: string, previous: readonly string[] = []): str
 
 /** Writes a figure to each of the files. */
 export async function writeFigure(figure: Figure, title: string, files: readonly string[]): Promise<void> {
-  for (const file of files) await writeFile(file, FORMATS[extname(file).toLowerCase()]!(figure, title));
+  for (const file of files) await writeWhole(file, FORMATS[extname(file).toLowerCase()]!(figure, title));
 }

@@ -1,16 +1,20 @@
 import type { Command } from "commander";
 import type { RgbImage } from "../images/rgb.ts";
+import type { ModelOutline } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
-import type { Tokenizer } from "../model/tokenizer.ts";
+import type { Edit } from "../patching/edit.ts";
 import type { PatchableModel } from "../patching/model.ts";
-import { listed, number, wholeNumber } from "./arguments.ts";
+import { batchOf, resolveTarget } from "../patching/site-targets.ts";
+import type { StoredTaskVectors } from "../patching/task-vectors.ts";
+import { listed, positiveNumber, wholeNumber } from "./arguments.ts";
+import { checkLengths, checkWidth, ofOption } from "./checks.ts";
 import { newCommand } from "./command.ts";
 import { EDIT_HELP, type EditArgument, editArgument, editOf, showEdit } from "./edit-argument.ts";
 import { IMAGE_OPTION, loadImages } from "./image-prompt.ts";
 import { note, printResult } from "./output.ts";
 import { addModelOptions, formatSetting, type ModelArguments, settingOf, withModel } from "./session.ts";
 import { addPromptOptions, type PromptArguments, promptText } from "./text-files.ts";
-import { readVectorFile, vectorsOf } from "./vector-files.ts";
+import { readVectorFile } from "./vector-files.ts";
 
 interface Arguments extends ModelArguments, PromptArguments {
   readonly maxNewTokens: number;
@@ -37,34 +41,75 @@ export function generateCommand(): Command {
     .option(
       "--temperature <t>",
       "sample with this softmax temperature (default: the most probable token)",
-      number,
+      positiveNumber(),
     )
     .option("--top-k <k>", "sample from the k most probable tokens only", wholeNumber(1))
-    .option("--top-p <p>", "sample from the most probable tokens that make up this probability only", number)
+    .option(
+      "--top-p <p>",
+      "sample from the most probable tokens that make up this probability only",
+      positiveNumber(1),
+    )
     .option("--seed <n>", "seed of the sampling", wholeNumber(0), 0)
     .option("--edit <edit>", EDIT_HELP, editArgument)
     .action(async (args: Arguments) => {
+      const { temperature, topK, topP } = args;
+      if (temperature === undefined && (topK ?? topP) !== undefined) {
+        command.error(
+          "error: --top-k and --top-p need a --temperature; without one the most probable token is taken",
+        );
+      }
       const text = await promptText(args, command);
       const edits = await Promise.all((args.edit ?? []).map(readEdit));
-      await withModel(args, (model) => generate(model, text, edits, args));
+      await withModel(
+        args,
+        (model) => prepare(model, text, edits, args),
+        (model, prompt) => generate(model, prompt, edits, args),
+      );
     });
 }
 
-/** An edit of the command line, with its file of vectors if it has one. */
-async function readEdit(edit: EditArgument) {
-  return { edit, file: edit.file === undefined ? undefined : await readVectorFile(edit.file) };
+/** An edit of the command line with its argument, and its vectors if it has any. */
+interface ReadEdit {
+  readonly argument: EditArgument;
+  readonly edit: Edit;
+  readonly vectors: StoredTaskVectors | undefined;
+}
+
+function readEdit(argument: EditArgument): Promise<ReadEdit> {
+  return ofOption(`--edit ${argument.text}`, async () => {
+    const vectors = argument.file === undefined ? undefined : await readVectorFile(argument.file);
+    return { argument, edit: editOf(argument, vectors), vectors };
+  });
+}
+
+/** The prompt, checked together with the edits. */
+async function prepare(
+  model: ModelOutline,
+  text: string,
+  edits: readonly ReadEdit[],
+  args: Arguments,
+): Promise<Prompt> {
+  const images = args.image ? await loadImages(model, args.image) : [];
+  const prompt = args.chat ? chatPrompt(model, text, images) : model.prompt(text, { images });
+  // The last new token is never computed.
+  const newTokens = args.maxNewTokens - 1;
+  checkLengths(model, [prompt], newTokens);
+  for (const { argument, edit, vectors } of edits) {
+    await ofOption(`--edit ${argument.text}`, () => {
+      resolveTarget(edit.operation, edit, model.sites, batchOf([prompt]), { members: [0], newTokens });
+      if (vectors) checkWidth(model, edit.site, vectors);
+    });
+  }
+  return prompt;
 }
 
 async function generate(
   model: PatchableModel,
-  text: string,
-  edits: readonly Awaited<ReturnType<typeof readEdit>>[],
+  prompt: Prompt,
+  edits: readonly ReadEdit[],
   args: Arguments,
 ): Promise<void> {
   const { maxNewTokens, temperature, topK, topP, seed, json } = args;
-  const images = args.image ? await loadImages(model, args.image) : [];
-  const prompt = args.chat ? chatPrompt(model, text, images) : model.prompt(text, { images });
-  const stream = new TextStream(model.tokenizer);
   const started = performance.now();
   const answer = await model.generate(prompt, {
     maxNewTokens,
@@ -72,19 +117,17 @@ async function generate(
     topK,
     topP,
     seed,
-    edits: await Promise.all(
-      edits.map(async ({ edit, file }) => editOf(edit, file && (await vectorsOf(file, model.device)))),
-    ),
-    onToken: ({ id }) => {
-      if (!json) process.stdout.write(stream.next(id));
+    edits: edits.map(({ edit }) => edit),
+    onToken: ({ text }) => {
+      if (!json) process.stdout.write(text);
     },
   });
   const seconds = (performance.now() - started) / 1000;
   const setting = settingOf(model, seed);
-  const described = edits.map(({ edit }) => showEdit(edit));
+  const described = edits.map(({ argument }) => showEdit(argument));
   const result = { ...setting, edits: described, prompt: promptReport(prompt), answer, seconds };
-  // The text has been streamed; what is left is how it ends.
-  printResult(result, json, () => stream.rest(answer.text));
+  // The text has been streamed.
+  printResult(result, json, () => "");
   note(
     [
       formatSetting(setting),
@@ -99,7 +142,7 @@ async function generate(
 }
 
 /** A user's message: its pictures, then its text. */
-function chatPrompt(model: PatchableModel, text: string, images: readonly RgbImage[]): Prompt {
+function chatPrompt(model: ModelOutline, text: string, images: readonly RgbImage[]): Prompt {
   const pictures = images.map((image) => ({ type: "image" as const, image }));
   const content = images.length === 0 ? text : [...pictures, { type: "text" as const, text }];
   return model.chat([{ role: "user", content }]);
@@ -107,29 +150,4 @@ function chatPrompt(model: PatchableModel, text: string, images: readonly RgbIma
 
 function promptReport({ text, ids, tokens }: Prompt) {
   return { text, ids, tokens };
-}
-
-/** Text of tokens as they come. Bytes of a character that is not complete yet are held back. */
-class TextStream {
-  readonly #tokenizer: Tokenizer;
-  readonly #ids: number[] = [];
-  #shown = "";
-
-  constructor(tokenizer: Tokenizer) {
-    this.#tokenizer = tokenizer;
-  }
-
-  /** What there is to print when this token has come. */
-  next(id: number): string {
-    this.#ids.push(id);
-    const text = this.#tokenizer.decode(this.#ids, { skipSpecial: true });
-    return text.endsWith("\ufffd") ? "" : this.rest(text);
-  }
-
-  /** What of this text has not been printed. */
-  rest(text: string): string {
-    const rest = text.slice(this.#shown.length);
-    this.#shown = text;
-    return rest;
-  }
 }

@@ -2,10 +2,12 @@ import type { Command } from "commander";
 import { loadImage } from "../images/load.ts";
 import { modelView } from "../images/preprocess.ts";
 import type { RgbImage } from "../images/rgb.ts";
+import type { ModelOutline } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
+import type { PromptImage } from "../model/vision-setup.ts";
 import { type ImagePatches, imagePatches } from "../patching/attention-map.ts";
-import type { PatchableModel } from "../patching/model.ts";
 import { visionOf } from "../patching/pictures.ts";
+import { ofOption } from "./checks.ts";
 
 export interface ImageArguments {
   readonly image: readonly string[];
@@ -23,27 +25,29 @@ export function addSpanOption(command: Command): Command {
 
 /** A prompt with images, and the one of them that is looked at. */
 export interface ImagePrompt {
-  readonly prompt: Prompt;
+  readonly prompt: Prompt<PromptImage>;
   readonly patches: ImagePatches;
   /** The image as the model sees it. */
   readonly picture: RgbImage;
 }
 
 /** The pictures for a model's prompt. Throws PromptError for text models, ImageError for files that hold no picture. */
-export async function loadImages(model: PatchableModel, files: readonly string[]): Promise<RgbImage[]> {
-  visionOf(model);
-  return Promise.all(files.map((file) => loadImage(file)));
+export function loadImages(model: ModelOutline, files: readonly string[]): Promise<RgbImage[]> {
+  return ofOption("--image", () => {
+    visionOf(model);
+    return Promise.all(files.map((file) => loadImage(file)));
+  });
 }
 
 /** Throws PromptError for models and prompts without images, ImageError for files that hold none. */
 export async function imagePrompt(
-  model: PatchableModel,
+  model: ModelOutline,
   text: string,
   { image: files, span }: ImageArguments,
 ): Promise<ImagePrompt> {
   const images = await loadImages(model, files);
   const prompt = model.prompt(text, { images });
-  const patches = imagePatches(prompt, span);
+  const patches = await ofOption("--span", () => imagePatches(prompt, span));
   // Images stand in the order of their positions.
   const index = Object.values(prompt.spans).filter((s) => s.grid && s.start < patches.start).length;
   return { prompt, patches, picture: modelView(images[index]!, model.config.vision!.processor) };

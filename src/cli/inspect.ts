@@ -1,10 +1,12 @@
 import type { Command } from "commander";
 import { platform } from "#platform";
 import type { Adapter } from "../model/adapter.ts";
-import { findChatTemplate } from "../model/chat-template.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
 import type { DecoderConfig } from "../model/decoder-config.ts";
+import { findChatTemplates } from "../model/find-chat-template.ts";
 import { openCheckpoint } from "../model/open-checkpoint.ts";
+import { processorJson } from "../model/processor-file.ts";
+import { readQuantisation } from "../model/quantisation.ts";
 import { familyOf } from "../model/registry.ts";
 import { type SiteMap, siteInfo, siteMapOf, siteNames } from "../model/site-shapes.ts";
 import { createTokenizer, type Tokenizer } from "../model/tokenizer.ts";
@@ -188,18 +190,18 @@ async function openTokenizer(checkpoint: Checkpoint): Promise<Tokenizer> {
 
 async function tokenizerReport(checkpoint: Checkpoint, tokenizer: Tokenizer): Promise<TokenizerReport> {
   const spell = (ids: readonly number[]) => ids.map((id) => tokenizer.tokenOf(id));
-  const template = findChatTemplate({
+  const files = {
     jinja: await checkpoint.text("chat_template.jinja"),
     json: await checkpoint.json("chat_template.json"),
     processorConfig: await checkpoint.json("processor_config.json"),
     tokenizerConfig: await checkpoint.json("tokenizer_config.json"),
-  });
+  };
   return {
     size: tokenizer.size,
     specialTokens: tokenizer.specialTokens,
     prefix: spell(tokenizer.prefix),
     suffix: spell(tokenizer.suffix),
-    chatTemplate: template !== undefined,
+    chatTemplate: Object.keys(findChatTemplates(files, true)).length > 0,
   };
 }
 
@@ -209,9 +211,9 @@ async function architectureOf(
 ): Promise<ArchitectureReport> {
   const where = `${checkpoint.name}/config.json`;
   const family = familyOf(checkpoint.config!, where);
+  readQuantisation(checkpoint.config!, where);
   const config = family.readConfig(checkpoint.config!, where, {
-    preprocessor:
-      (await checkpoint.json("preprocessor_config.json")) ?? (await checkpoint.json("processor_config.json")),
+    preprocessor: await processorJson(checkpoint),
     tokenOf: (id) => ("problem" in tokenizer ? `<#${id}>` : tokenizer.tokenOf(id)),
   });
   return { family: family.modelType, config, sites: sitesOf(siteMapOf(config)) };

@@ -5,7 +5,7 @@ import { logitLens } from "../patching/logit-lens.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { resolvePositions } from "../patching/positions.ts";
 import { writeFigure } from "./figure-files.ts";
-import { type ImageArguments, imagePrompt } from "./image-prompt.ts";
+import type { ImageArguments, ImagePrompt } from "./image-prompt.ts";
 import { quote, table, terminalWidth } from "./layout.ts";
 import { type LensPosition, lensPositions, type SpelledCell, spellCells } from "./lens-cells.ts";
 import { formatSetting, type Setting, settingOf } from "./session.ts";
@@ -30,10 +30,9 @@ export interface ImageLensReport extends Setting {
 /** The logit lens over an image's patches, as a report and as figures. */
 export async function lensImage(
   model: PatchableModel,
-  text: string,
+  { prompt, patches, picture }: ImagePrompt,
   args: Arguments,
 ): Promise<ImageLensReport> {
-  const { prompt, patches, picture } = await imagePrompt(model, text, args);
   const { site, layers, top, span, out = [] } = args;
   const at = { start: patches.start, end: patches.end };
   const cells = await logitLens(model, prompt, { site, at, layers, k: top });

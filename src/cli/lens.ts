@@ -1,12 +1,23 @@
 import type { Command } from "commander";
+import { MAX_TOP_K } from "../kernels/top-k.ts";
+import type { ModelOutline } from "../model/language-model.ts";
+import type { Prompt } from "../model/prompt.ts";
 import type { LayerSite } from "../model/sites.ts";
-import { logitLens } from "../patching/logit-lens.ts";
+import { logitLens, STREAM_SITES } from "../patching/logit-lens.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { type Positions, resolvePositions } from "../patching/positions.ts";
+import { SiteError } from "../tensor/errors.ts";
 import { layerSite, layers, listed, positions, wholeNumber } from "./arguments.ts";
+import { checkLayerOption, checkLengths, checkPositions, checkWritable } from "./checks.ts";
 import { newCommand } from "./command.ts";
 import { figureFiles } from "./figure-files.ts";
-import { addSpanOption, IMAGE_OPTION, type ImageArguments } from "./image-prompt.ts";
+import {
+  addSpanOption,
+  IMAGE_OPTION,
+  type ImageArguments,
+  type ImagePrompt,
+  imagePrompt,
+} from "./image-prompt.ts";
 import { quote, showPercent, table, terminalWidth } from "./layout.ts";
 import { type LensPosition, lensPositions, type SpelledCell, spellCells } from "./lens-cells.ts";
 import { formatImageLens, lensImage } from "./lens-image.ts";
@@ -46,7 +57,12 @@ export function lensCommand(): Command {
   return addSpanOption(addPromptOptions(addModelOptions(command)))
     .option(...IMAGE_OPTION, listed)
     .option("--out <file>", "with --image: .png, .svg or .html to write; may be repeated", figureFiles)
-    .option("--site <site>", "which activation of each layer", layerSite, "resid_post")
+    .option(
+      "--site <site>",
+      "which activation of each layer",
+      layerSite((site) => STREAM_SITES.has(site)),
+      "resid_post",
+    )
     .option(
       "--at <positions>",
       "token positions: -1, 0,3,5, 2..5 or all; with --image its patches",
@@ -54,24 +70,62 @@ export function lensCommand(): Command {
       "all",
     )
     .option("--layers <layers>", "such as 0-5,8 (default: all)", layers)
-    .option("--top <k>", "tokens per cell; a table of several positions shows the first", wholeNumber(1), 5)
+    .option(
+      "--top <k>",
+      "tokens per cell; a table of several positions shows the first",
+      wholeNumber(1, MAX_TOP_K),
+      5,
+    )
     .action(async (args: Arguments) => {
-      const text = await promptText(args, command);
-      const { image } = args;
+      const { image, out = [] } = args;
       if (args.out && !image) command.error("error: --out draws the lens over a picture; it needs --image");
+      for (const file of out) await checkWritable("--out", file);
+      const text = await promptText(args, command);
       if (image) {
-        const report = await withModel(args, (model) => lensImage(model, text, { ...args, image }));
+        const report = await withModel(
+          args,
+          (model) => prepareImage(model, text, { ...args, image }),
+          (model, shown) => lensImage(model, shown, { ...args, image }),
+        );
         printResult(report, args.json, formatImageLens);
         return;
       }
-      const report = await withModel(args, (model) => lens(model, text, args));
+      const report = await withModel(
+        args,
+        (model) => preparePrompt(model, text, args),
+        (model, prompt) => lens(model, prompt, args),
+      );
       printResult(report, args.json, formatLens);
     });
 }
 
-async function lens(model: PatchableModel, text: string, args: Arguments): Promise<LensReport> {
-  const { site, at, top } = args;
+function checkArguments(model: ModelOutline, { layers: asked, top }: Arguments): void {
+  checkLayerOption(model, asked);
+  const { vocab } = model.config;
+  if (top > vocab) throw new SiteError(`--top: expected at most ${vocab}, the size of the vocabulary`);
+}
+
+async function preparePrompt(model: ModelOutline, text: string, args: Arguments): Promise<Prompt> {
+  checkArguments(model, args);
   const prompt = model.prompt(text);
+  checkLengths(model, [prompt]);
+  await checkPositions("--at", args.at, [prompt]);
+  return prompt;
+}
+
+async function prepareImage(
+  model: ModelOutline,
+  text: string,
+  args: Arguments & ImageArguments,
+): Promise<ImagePrompt> {
+  checkArguments(model, args);
+  const shown = await imagePrompt(model, text, args);
+  checkLengths(model, [shown.prompt]);
+  return shown;
+}
+
+async function lens(model: PatchableModel, prompt: Prompt, args: Arguments): Promise<LensReport> {
+  const { site, at, top } = args;
   const found = resolvePositions(at, prompt);
   const cells = await logitLens(model, prompt, { site, at, layers: args.layers, k: top });
   return {

@@ -1,15 +1,19 @@
 #!/usr/bin/env node
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
+import { showSystemError } from "../platform/node-write.ts";
 import { XpatchError } from "../tensor/errors.ts";
 import { addCommonOptions, outputError } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
+import { endCleanly } from "./interrupt.ts";
 import { note } from "./output.ts";
 
 /** Exit codes; 0 is success. */
 const FAILED = 1;
 const USAGE = 2;
 const UNEXPECTED = 70;
+/** As a shell reports a program that SIGPIPE ended. */
+const BROKEN_PIPE = 141;
 
 function program(): Command {
   const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
@@ -22,6 +26,23 @@ function program(): Command {
     .configureOutput({ outputError });
   for (const command of COMMANDS) root.addCommand(addCommonOptions(command()));
   return root;
+}
+
+/** Node reads arguments as UTF-8 and replaces what is none. Throws CommanderError where that has happened. */
+function checkEncoding(): void {
+  if (!process.argv.some((argument) => argument.includes("\ufffd"))) return;
+  let bytes: Uint8Array;
+  try {
+    bytes = readFileSync("/proc/self/cmdline");
+  } catch {
+    return; // Only Linux tells. A replacement character may have been meant.
+  }
+  try {
+    new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    note("xpatch: an argument is not UTF-8; use a terminal with a UTF-8 locale, or a file");
+    throw new CommanderError(USAGE, "xpatch.encoding", "not UTF-8");
+  }
 }
 
 /** Says on stderr what went wrong; returns the exit code. */
@@ -42,13 +63,19 @@ function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && "syscall" in error;
 }
 
-// Whoever reads our output may have seen enough: `xpatch inspect … | head`.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error;
-  process.exit();
+  // Whoever reads our output may have seen enough: `xpatch inspect … | head`.
+  if (error.code === "EPIPE") process.exit(BROKEN_PIPE);
+  note(`xpatch: cannot write the output: ${showSystemError(error)}`);
+  process.exit(FAILED);
 });
+// There is nobody left to tell.
+process.stderr.on("error", () => {});
+process.on("uncaughtException", (error) => process.exit(report(error)));
+endCleanly();
 
 try {
+  checkEncoding();
   await program().parseAsync();
 } catch (error) {
   process.exitCode = report(error);

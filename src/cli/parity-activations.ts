@@ -25,6 +25,8 @@ export type Values = readonly (readonly Float32Array[])[];
 export interface Wanted {
   readonly sites: SiteMap;
   readonly tower: "text" | "vision";
+  /** Columns of the padded tensors, where that is more than up to the last one that holds a row. */
+  readonly extent?: number;
   /** Names that the goldens have for some sites, beside the usual ones. */
   readonly names?: Readonly<Record<string, SiteName>>;
 }
@@ -37,7 +39,7 @@ export async function readActivations(
   file: GoldenFile,
   prefix: string,
   columns: readonly (readonly number[])[],
-  { sites, tower, names = {} }: Wanted,
+  { sites, tower, extent = Math.max(...columns.flat()) + 1, names = {} }: Wanted,
 ): Promise<GoldenActivation[]> {
   const known: ReadonlySet<string> = new Set(
     siteNames(sites).filter((site) => parseSite(site).tower === tower),
@@ -47,7 +49,7 @@ export async function readActivations(
     if (!name.startsWith(prefix)) continue;
     const own = name.slice(prefix.length);
     const site = Object.hasOwn(names, own) ? names[own]! : siteOf(own);
-    if (known.has(site)) found.push(await readActivation(file, name, site as SiteName, columns));
+    if (known.has(site)) found.push(await readActivation(file, name, site as SiteName, columns, extent));
   }
   return found;
 }
@@ -62,10 +64,10 @@ async function readActivation(
   name: string,
   site: SiteName,
   columns: readonly (readonly number[])[],
+  extent: number,
 ): Promise<GoldenActivation> {
   const { shape, values } = await file.read(name);
   const [batch, ...rest] = shape;
-  const extent = Math.max(...columns.flat()) + 1;
   const attention = layoutOf(parseSite(site).site) === "attention";
   // Logits may be there for the last positions only, or for the very last, without a dimension for it.
   const [outer = 1, count = 1, width = 1] = attention
@@ -76,7 +78,7 @@ async function readActivation(
   const fits = attention ? rest.length === 3 && count === extent && width === extent : rest.length <= 2;
   if (batch !== columns.length || !fits || count > extent) {
     throw new CheckpointError(
-      `${name}: expected ${columns.length} prompts of up to ${extent} tokens, found ${showShape(shape)}`,
+      `${name}: expected ${columns.length} prompts of up to ${extent} tokens, padding included, found ${showShape(shape)}`,
     );
   }
   const first = extent - count;
@@ -93,6 +95,9 @@ async function readActivation(
     }
     return { positions: kept.map((column) => own.indexOf(column)), values: picked };
   });
+  if (each.every(({ positions }) => positions.length === 0)) {
+    throw new CheckpointError(`${name}: holds no position of any prompt, only padding`);
+  }
   return { name, site, each };
 }
 

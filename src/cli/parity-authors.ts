@@ -1,3 +1,4 @@
+import type { ModelOutline } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import { checkChoice, mostProbable } from "../model/sampling.ts";
 import { type Edit, set } from "../patching/edit.ts";
@@ -160,7 +161,8 @@ interface Answer {
   readonly id: number;
 }
 
-function checkFit({ task, splits, vectors }: AuthorsTask, { name, config }: PatchableModel): void {
+/** Throws XpatchError for answers of a model with other layers or another width. */
+export function checkFit({ task, splits, vectors }: AuthorsTask, { name, config }: ModelOutline): void {
   const expected = [config.layers, config.width];
   if (vectors.shape.join() !== expected.join()) {
     throw new XpatchError(

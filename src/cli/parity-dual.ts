@@ -1,8 +1,10 @@
+import { promptFromIds } from "../model/build-prompt.ts";
 import type { Prompt } from "../model/prompt.ts";
 import type { SiteName } from "../model/sites.ts";
 import type { PatchableDualEncoder } from "../patching/dual-encoder.ts";
 import { tap } from "../patching/tap.ts";
 import { CheckpointError } from "../tensor/errors.ts";
+import type { Scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import {
   checkActivations,
@@ -22,49 +24,19 @@ export function isDual({ items }: GoldenCase): boolean {
 /** Runs the cases of CLIP or SigLIP: both towers' activations, pooled states, embeddings, and the similarity logits. */
 export async function checkDualCases(folder: CaseFolder, model: PatchableDualEncoder): Promise<Check[]> {
   const checks: Check[] = [];
-  for (const golden of folder.cases) {
-    const item = golden.items[0]!;
-    const texts = (item["texts"] as unknown[]).map(String);
-    const { values: images, checks: pixels } = await readPixels(
-      folder,
-      golden.name,
-      imageFiles(item["images"]),
-      model.processor,
-    );
-    const { prompts, columns, checks: ids } = await readTexts(folder, golden.name, texts, model);
-    const { layers, kind } = model.config.vision;
-    // CLIP's last state is that of the last block; SigLIP's has been normed.
-    const lastState: SiteName = kind === "clip" ? `vision.resid_post.${layers - 1}` : "vision.post_norm";
-    const rows = images.map(() => Array.from({ length: model.sites.vision!.rows }, (_, i) => i));
-    const ofVision = await readActivations(folder.goldens, `${golden.name}/`, rows, {
-      sites: model.sites,
-      tower: "vision",
-      names: { "vision.last_hidden_state": lastState },
-    });
-    const ofText = await readActivations(folder.goldens, `${golden.name}/text.`, columns, {
-      sites: model.sites,
-      tower: "text",
-      names: { last_hidden_state: "final_norm" },
-    });
+  for (const { name, items } of folder.cases) {
+    const item = items[0]!;
     const scope = model.device.openScope();
     try {
-      const vision = scope.enter(() => model.images(images, { taps: tapsOf(ofVision) }));
-      const text = scope.enter(() => model.texts(prompts, { taps: tapsOf(ofText) }));
+      const text = await checkTexts(folder, name, (item["texts"] as unknown[]).map(String), model, scope);
+      checks.push(...text.checks);
+      const files = imageFiles(item["images"]);
+      // Texts may be compared by themselves.
+      if (files.length === 0) continue;
+      const vision = await checkImages(folder, name, files, model, scope);
       const perImage = scope.enter(() => model.similarity(vision.embeds, text.embeds));
-      checks.push(
-        ...pixels,
-        ...ids,
-        ...checkActivations(ofVision, await valuesOf(ofVision, vision), folder.tolerance),
-        ...checkActivations(ofText, await valuesOf(ofText, text), folder.tolerance),
-        ...(await checkOutputs(folder, golden.name, {
-          "vision.pooled": vision.pooled,
-          image_embeds: vision.embeds,
-          "text.pooled": text.pooled,
-          text_embeds: text.embeds,
-          logits_per_image: perImage,
-          logits_per_text: perImage.transpose(),
-        })),
-      );
+      const outputs = { logits_per_image: perImage, logits_per_text: perImage.transpose() };
+      checks.push(...vision.checks, ...(await checkOutputs(folder, name, outputs)));
     } finally {
       scope.dispose();
     }
@@ -72,29 +44,121 @@ export async function checkDualCases(folder: CaseFolder, model: PatchableDualEnc
   return checks;
 }
 
-/** The goldens' ids without what their mask leaves out, as prompts, and checks of what we would have made of the texts. */
+interface Checked {
+  readonly checks: readonly Check[];
+  readonly embeds: Tensor;
+}
+
+async function checkTexts(
+  folder: CaseFolder,
+  name: string,
+  texts: readonly string[],
+  model: PatchableDualEncoder,
+  scope: Scope,
+): Promise<Checked> {
+  const { prompts, columns, extent, check } = await readTexts(folder, name, texts, model);
+  const activations = await readActivations(folder.goldens, `${name}/text.`, columns, {
+    sites: model.sites,
+    tower: "text",
+    extent,
+    names: { last_hidden_state: "final_norm" },
+  });
+  const found = scope.enter(() => model.texts(prompts, { taps: tapsOf(activations) }));
+  const { pooled, embeds } = found;
+  const outputs = await checkOutputs(folder, name, { "text.pooled": pooled, text_embeds: embeds });
+  const values = await valuesOf(activations, found);
+  return {
+    checks: [check, ...checkActivations(activations, values, folder.tolerance), ...outputs],
+    embeds,
+  };
+}
+
+async function checkImages(
+  folder: CaseFolder,
+  name: string,
+  files: readonly string[],
+  model: PatchableDualEncoder,
+  scope: Scope,
+): Promise<Checked> {
+  const { values: images, checks: pixels } = await readPixels(folder, name, files, model.processor);
+  const { layers, kind } = model.config.vision;
+  // CLIP's last state is that of the last block; SigLIP's has been normed.
+  const lastState: SiteName = kind === "clip" ? `vision.resid_post.${layers - 1}` : "vision.post_norm";
+  const rows = images.map(() => Array.from({ length: model.sites.vision!.rows }, (_, i) => i));
+  const activations = await readActivations(folder.goldens, `${name}/`, rows, {
+    sites: model.sites,
+    tower: "vision",
+    names: { "vision.last_hidden_state": lastState },
+  });
+  const found = scope.enter(() => model.images(images, { taps: tapsOf(activations) }));
+  const { pooled, embeds } = found;
+  const outputs = await checkOutputs(folder, name, { "vision.pooled": pooled, image_embeds: embeds });
+  const values = await valuesOf(activations, found);
+  return {
+    checks: [...pixels, ...checkActivations(activations, values, folder.tolerance), ...outputs],
+    embeds,
+  };
+}
+
+interface TextInputs {
+  readonly prompts: Prompt[];
+  /** For each prompt, the columns of its tokens, and how many there are with the padding. */
+  readonly columns: number[][];
+  readonly extent: number;
+  /** Of the ids that we would have made of the texts. */
+  readonly check: Check;
+}
+
+/**
+ * The goldens' ids as prompts, without what their mask leaves out. CLIP's causal texts do not see the padding behind
+ * them. SigLIP's do: it is part of the text, and its last position is what is pooled, so there can be no mask.
+ */
 async function readTexts(
   { goldens }: CaseFolder,
   name: string,
   texts: readonly string[],
   model: PatchableDualEncoder,
-): Promise<{ prompts: Prompt[]; columns: number[][]; checks: Check[] }> {
+): Promise<TextInputs> {
   const ids = await goldens.read(`${name}/in.input_ids`, 2);
-  const [count, length] = ids.shape as [number, number];
+  const [count, extent] = ids.shape as [number, number];
   if (count !== texts.length) {
     throw new CheckpointError(
       `${name}: expected ids of ${texts.length} texts, found [${ids.shape.join(", ")}]`,
     );
   }
   const maskName = `${name}/in.attention_mask`;
-  const mask = goldens.has(maskName) ? (await goldens.read(maskName, 2)).values : undefined;
-  const columns = texts.map((_, t) =>
-    Array.from({ length }, (_, column) => column).filter((column) => !mask || mask[t * length + column]),
-  );
-  const theirs = columns.map((own, t) => own.map((column) => ids.values[t * length + column]!));
-  const prompts = texts.map((text) => model.prompt(text));
-  const ours = prompts.map((prompt) => prompt.ids);
-  return { prompts, columns, checks: [checkEqual(`${name}/in.input_ids, from the texts`, ours, theirs)] };
+  const mask = goldens.has(maskName) ? await goldens.read(maskName, 2) : undefined;
+  if (mask && mask.shape.join() !== ids.shape.join()) {
+    throw new CheckpointError(`${maskName}: expected [${ids.shape}] like the ids, found [${mask.shape}]`);
+  }
+  const all = Array.from({ length: extent }, (_, column) => column);
+  const columns = texts.map((_, t) => all.filter((column) => !mask || mask.values[t * extent + column]));
+  for (const own of columns) {
+    if (own.length === 0 || own.at(-1) !== own.length - 1) {
+      throw new CheckpointError(`${maskName}: expected padding behind the texts only`);
+    }
+    if (model.config.kind === "siglip" && own.length < extent) {
+      throw new CheckpointError(
+        `${maskName}: expected no position masked: SigLIP reads its padding, and pools the last position`,
+      );
+    }
+  }
+  const theirs = columns.map((own, t) => own.map((column) => ids.values[t * extent + column]!));
+  const ours = texts.map((text, t) => paddedTo(theirs[t]!.length, model.prompt(text).ids, model));
+  return {
+    prompts: theirs.map((own) => promptFromIds(model.tokenizer, own)),
+    columns,
+    extent,
+    check: checkEqual(`${name}/in.input_ids, from the texts`, ours, theirs),
+  };
+}
+
+/** Ids with padding behind them, or with padding taken away, as far as that goes. */
+function paddedTo(length: number, ids: readonly number[], model: PatchableDualEncoder): number[] {
+  const padded = [...ids];
+  while (padded.length < length) padded.push(model.padId);
+  while (padded.length > length && padded.at(-1) === model.padId) padded.pop();
+  return padded;
 }
 
 function tapsOf(goldens: readonly GoldenActivation[]) {

@@ -1,6 +1,6 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ConfigReader, isObject, type JsonObject } from "../model/config.ts";
+import { readTextFile } from "../platform/node-text.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import type { Tolerance } from "./parity-checks.ts";
 import { GoldenFile } from "./parity-golden.ts";
@@ -67,7 +67,7 @@ export async function readJson(path: string): Promise<JsonObject> {
   const reject = (cause: Error): never => {
     throw new CheckpointError(`${path}: ${cause.message}`, { cause });
   };
-  const text = await readFile(path, "utf8").catch(reject);
+  const text = await readTextFile(path).catch(reject);
   let json: unknown;
   try {
     json = JSON.parse(text);

@@ -34,18 +34,32 @@ interface RealCase {
   readonly meanLogProb: number;
 }
 
-/**
- * Compares a real model with what Hugging Face transformers computed with the same weights: `<name>.json` and, beside
- * it, `<name>.golden.safetensors`. Where that fails it is tried once more with RoPE's frequencies rounded to f16, which
- * is what a model has after `model.half()`; the report then says so. Throws CheckpointError for files that
- * are not of this form.
- */
-export async function checkReal(path: string, model: PatchableModel): Promise<ParityReport> {
+/** What transformers computed with a real model. */
+export interface RealGoldens {
+  readonly path: string;
+  readonly cases: readonly RealCase[];
+  readonly tolerance: Tolerance;
+  readonly goldens: GoldenFile;
+}
+
+/** Reads `<name>.json` and, beside it, `<name>.golden.safetensors`. Throws CheckpointError for other files. */
+export async function readReal(path: string): Promise<RealGoldens> {
   const json = await readJson(path);
   const section = new ConfigReader(json, path).section("tolerance");
   const tolerance = { atol: section.number("atol"), rtol: section.number("rtol") };
   const cases = objects(json["cases"], `${path}: cases`).map((spec, i) => readCase(`case${i}`, spec, path));
-  await using goldens = await GoldenFile.open(path.replace(/(\.json)?$/, ".golden.safetensors"));
+  const goldens = await GoldenFile.open(path.replace(/(\.json)?$/, ".golden.safetensors"));
+  return { path, cases, tolerance, goldens };
+}
+
+/**
+ * Compares a real model with what Hugging Face transformers computed with the same weights. Where that fails it is tried
+ * once more with RoPE's frequencies rounded to f16, which is what a model has after `model.half()`; the report then says
+ * so. Closes the goldens.
+ */
+export async function checkReal(real: RealGoldens, model: PatchableModel): Promise<ParityReport> {
+  const { path, cases, tolerance } = real;
+  await using goldens = real.goldens;
   const checkAll = async (visitor: Visitor): Promise<Check[]> => {
     const checks: Check[] = [];
     for (const golden of cases)

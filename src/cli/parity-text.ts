@@ -25,6 +25,8 @@ interface TextCase extends GoldenCase {
   readonly prompts: readonly Prompt[];
   /** For each prompt, the columns of its tokens. */
   readonly columns: readonly (readonly number[])[];
+  /** Columns with the padding. */
+  readonly extent: number;
 }
 
 /**
@@ -74,19 +76,19 @@ async function readPrompts(
     inputs.push(checkEqual(positions, counted, unpadded(await goldens.read(positions, 2))));
   }
   const prompts = theirs.map((own, i) => model.promptFromIds(own, images[i]));
-  return { text: { ...golden, prompts, columns }, inputs };
+  return { text: { ...golden, prompts, columns, extent: length }, inputs };
 }
 
-function wanted({ sites }: PatchableModel): Wanted {
-  return { sites, tower: "text" };
+function wanted({ sites }: PatchableModel, extent: number): Wanted {
+  return { sites, tower: "text", extent };
 }
 
 async function checkRuns(
   { goldens, tolerance }: CaseFolder,
-  { name, prompts, columns }: TextCase,
+  { name, prompts, columns, extent }: TextCase,
   model: PatchableModel,
 ): Promise<Check[]> {
-  const activations = await readActivations(goldens, `${name}/`, columns, wanted(model));
+  const activations = await readActivations(goldens, `${name}/`, columns, wanted(model, extent));
   const together = await runActivations(model, activations, prompts);
   const checks = checkActivations(activations, together, tolerance);
   if (prompts.length === 1) return checks;
@@ -135,7 +137,7 @@ function idsOf(generated: readonly { readonly ids: readonly number[] }[]): (read
 /** Runs with a vector put in place of a residual stream, or added to it. */
 async function checkPatches(
   { goldens, tolerance }: CaseFolder,
-  { name, prompts, columns, spec }: TextCase,
+  { name, prompts, columns, extent, spec }: TextCase,
   model: PatchableModel,
 ): Promise<Check[]> {
   const checks: Check[] = [];
@@ -146,7 +148,7 @@ async function checkPatches(
     const site: SiteName = `resid_post.${patch.count("layer", undefined, 0)}`;
     const { values } = await goldens.read(`${prefix}vector`, 1);
     const edits = [edit(site, patch.integer(`${operation}_position`), values as Float32Array)];
-    const activations = await readActivations(goldens, prefix, columns, wanted(model));
+    const activations = await readActivations(goldens, prefix, columns, wanted(model, extent));
     checks.push(
       ...checkActivations(activations, await runActivations(model, activations, prompts, edits), tolerance),
       ...(await checkResumed(model, activations, prompts, edits, tolerance)),

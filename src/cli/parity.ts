@@ -12,7 +12,7 @@ import { printResult } from "./output.ts";
 import { AUTHORS_RULES } from "./parity-authors.ts";
 import { checkDualCases, isDual } from "./parity-dual.ts";
 import { CaseFolder, type GoldenCase } from "./parity-folder.ts";
-import { checkReal } from "./parity-real.ts";
+import { checkReal, readReal } from "./parity-real.ts";
 import { formatParity, newReport, type ParityReport, type ParityResult } from "./parity-report.ts";
 import { checkTextCases } from "./parity-text.ts";
 import { addModelOptions, settingOf, shippedModel, withModel } from "./session.ts";
@@ -71,7 +71,13 @@ export function parityCommand(): Command {
       return;
     }
     const results = real
-      ? [await withModel(args, (model) => checkReal(real, model))]
+      ? [
+          await withModel(
+            args,
+            () => readReal(real),
+            (model, goldens) => checkReal(goldens, model),
+          ),
+        ]
       : await checkFolders(folders, args);
     printResult(results, args.json, formatParity);
     if (!results.every(({ passed }) => passed)) process.exitCode = 1;

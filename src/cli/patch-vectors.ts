@@ -1,4 +1,6 @@
+import type { ModelOutline } from "../model/language-model.ts";
 import { chooseLayer } from "../patching/layer-choice.ts";
+import { checkLayers } from "../patching/layers.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import {
   askerIn,
@@ -6,13 +8,14 @@ import {
   type Modality,
   type TaskSourceOptions,
   taskSource,
+  type VectorSource,
 } from "../patching/specification.ts";
 import type { Split, Task } from "../patching/task.ts";
-import type { TaskVectors } from "../patching/task-vectors.ts";
+import type { StoredTaskVectors, TaskVectors } from "../patching/task-vectors.ts";
 import { XpatchError } from "../tensor/errors.ts";
+import { checkWidth } from "./checks.ts";
 import { extractVectors } from "./extraction.ts";
 import { withProgress } from "./output.ts";
-import { type VectorFile, vectorsOf } from "./vector-files.ts";
 
 /** Prompts that a task's vectors come from, and validation items that a layer is chosen by. */
 const EXTRACTION_ITEMS = 16;
@@ -20,7 +23,7 @@ const SWEEP_ITEMS = 24;
 
 /** Where the vector of a patch comes from. */
 export type PatchSource =
-  | { readonly kind: "file"; readonly file: VectorFile }
+  | { readonly kind: "file"; readonly file: StoredTaskVectors }
   | { readonly kind: "task"; readonly task: Task; readonly split: Split; readonly given: TaskSourceOptions };
 
 /** Who chose the layer: an argument, the checkpoint's config, or a sweep over validation items. */
@@ -35,29 +38,60 @@ export interface ChosenVectors {
   readonly layerOrigin: LayerOrigin;
 }
 
-/** Vectors and the layer to patch: the one asked for, else the model's own, else the best on questions like `query`. */
-export async function vectorsFor(
-  model: PatchableModel,
+/** A source whose prompts have been made, and the layer as far as it is known without running the model. */
+export type PreparedSource =
+  | { readonly kind: "file"; readonly file: StoredTaskVectors; readonly layer: number }
+  | {
+      readonly kind: "task";
+      readonly task: Task;
+      readonly template: string | undefined;
+      readonly prompts: VectorSource;
+      readonly layer: number | undefined;
+    };
+
+/** Throws XpatchError where there is no vector for the layer, or nothing to choose a layer by. */
+export async function prepareSource(
+  model: ModelOutline,
   source: PatchSource,
   asked: number | undefined,
   query: Modality,
-): Promise<ChosenVectors> {
+): Promise<PreparedSource> {
+  if (asked !== undefined) checkLayers(model, [asked], "--layer");
   const layer = asked ?? model.config.taskVectorLayer;
+  if (source.kind === "task") {
+    const { task, split, given } = source;
+    if (layer === undefined) itemsIn(query, task, "validation");
+    const prompts = await taskSource(model, task, split, { ...given, items: EXTRACTION_ITEMS });
+    return { kind: "task", task, template: given.template, prompts, layer };
+  }
+  const { file } = source;
+  if (layer === undefined) {
+    throw new XpatchError(`expected --layer, since ${model.name} names no layer for task vectors`);
+  }
+  file.at(layer);
+  checkWidth(model, `${file.origin.site}.${layer}`, file);
+  return { kind: "file", file, layer };
+}
+
+/** Vectors and the layer to patch: the one asked for, else the model's own, else the best on questions like `query`. */
+export async function vectorsFor(
+  model: PatchableModel,
+  source: PreparedSource,
+  asked: number | undefined,
+  query: Modality,
+): Promise<ChosenVectors> {
+  const { layer } = source;
   const layerOrigin: LayerOrigin = asked === undefined ? { by: "model" } : { by: "argument" };
   if (source.kind === "file") {
-    if (layer === undefined) {
-      throw new XpatchError(`expected --layer, since ${model.name} names no layer for task vectors`);
-    }
-    return { vectors: await vectorsOf(source.file, model.device), layer, layerOrigin };
+    return { vectors: source.file.on(model.device), layer: source.layer, layerOrigin };
   }
-  const { task, split, given } = source;
-  const prompts = await taskSource(model, task, split, { ...given, items: EXTRACTION_ITEMS });
+  const { task, template, prompts } = source;
   const vectors = await extractVectors(model, prompts, { layers: layer === undefined ? undefined : [layer] });
   if (layer !== undefined) return { vectors, layer, layerOrigin };
   const items = itemsIn(query, task, "validation").slice(0, SWEEP_ITEMS);
   const byItem = await askerIn(query, model, items);
   const { best, layers } = await withProgress("choosing a layer", (onProgress) =>
-    chooseLayer(model, items, byItem, vectors, { template: given.template, onProgress }),
+    chooseLayer(model, items, byItem, vectors, { template, onProgress }),
   );
   const { correct, total } = layers.find((scored) => scored.layer === best)!;
   return { vectors, layer: best, layerOrigin: { by: "validation", query, correct, total } };

@@ -1,18 +1,27 @@
 import type { Command } from "commander";
+import type { ModelOutline } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import { answerEach } from "../patching/answer.ts";
 import { fewShotPrompt, type Question } from "../patching/few-shot.ts";
 import type { Generated } from "../patching/generate.ts";
 import type { PatchableModel } from "../patching/model.ts";
-import { poolOf, promptInContext, specify } from "../patching/specification.ts";
+import { type Modality, poolOf, promptInContext, specify } from "../patching/specification.ts";
 import { patchOf } from "../patching/sweep.ts";
 import type { TaskVectorOrigin } from "../patching/task-vectors.ts";
 import { listed, position, wholeNumber } from "./arguments.ts";
+import { checkLengths, ofOption } from "./checks.ts";
 import { newCommand } from "./command.ts";
 import { IMAGE_OPTION, loadImages } from "./image-prompt.ts";
 import { quote, table } from "./layout.ts";
 import { printResult } from "./output.ts";
-import { type LayerOrigin, type PatchSource, showLayerOrigin, vectorsFor } from "./patch-vectors.ts";
+import {
+  type LayerOrigin,
+  type PatchSource,
+  type PreparedSource,
+  prepareSource,
+  showLayerOrigin,
+  vectorsFor,
+} from "./patch-vectors.ts";
 import {
   addModelOptions,
   formatSetting,
@@ -76,7 +85,11 @@ export function patchCommand(): Command {
     .action(async (args: Arguments) => {
       const asked = await readQuestion(args, command);
       const source = await readSource(args, command);
-      const report = await withModel(args, (model) => patch(model, asked, source, args));
+      const report = await withModel(
+        args,
+        (model) => prepare(model, asked, source, args),
+        (model, prepared) => patch(model, prepared, args),
+      );
       printResult(report, args.json, formatPatch);
     });
 }
@@ -107,30 +120,53 @@ async function readSource(args: Arguments, command: Command): Promise<PatchSourc
   return { kind: "task", task: await readTask(task), split, given: { kind, count, seed, template } };
 }
 
-async function patch(
-  model: PatchableModel,
+interface Prepared {
+  readonly source: PreparedSource;
+  readonly modality: Modality;
+  readonly query: Prompt;
+  /** Of the patched token, counted from the start. */
+  readonly position: number;
+  /** The question behind what tells the task. */
+  readonly context?: Prompt;
+}
+
+/** The prompts, checked together with the vectors that are to be patched into them. */
+async function prepare(
+  model: ModelOutline,
   asked: Asked,
   source: PatchSource,
   args: Arguments,
-): Promise<PatchReport> {
+): Promise<Prepared> {
   const { image: images, template, maxNewTokens } = args;
+  const modality = images.length > 0 ? "image" : "text";
+  const prepared = await prepareSource(model, source, args.layer, modality);
   const pictures = images.length > 0 ? await loadImages(model, images) : [];
   const question: Question | undefined = "name" in asked ? (pictures[0] ?? asked.name) : undefined;
   const query =
     "prompt" in asked
       ? model.prompt(asked.prompt, { images: pictures })
       : fewShotPrompt(model, [], question!, template);
-  const position = query.at(args.position);
-  const modality = pictures.length > 0 ? "image" : "text";
+  const position = await ofOption("--position", () => query.at(args.position));
+  const context =
+    "name" in asked && source.kind === "task"
+      ? await contextOf(model, source, asked.name, question!)
+      : undefined;
+  // The last new token is never computed.
+  checkLengths(model, [query, ...(context ? [context] : [])], maxNewTokens - 1);
+  return { source: prepared, modality, query, position, ...(context && { context }) };
+}
+
+async function patch(
+  model: PatchableModel,
+  { source, modality, query, position, context }: Prepared,
+  args: Arguments,
+): Promise<PatchReport> {
+  const { image: images, maxNewTokens } = args;
   const { layer, layerOrigin, ...chosen } = await vectorsFor(model, source, args.layer, modality);
   using vectors = chosen.vectors;
 
   const edits = [[], [patchOf(vectors, layer, position)]];
   const [unpatched, patched] = await answerEach(model, [query], edits, maxNewTokens);
-  const context =
-    "name" in asked && source.kind === "task"
-      ? await contextOf(model, source, asked.name, question!)
-      : undefined;
   return {
     ...settingOf(model, source.kind === "task" ? args.seed : undefined),
     prompt: query.text,
@@ -150,7 +186,7 @@ async function patch(
 
 /** The question behind the task's examples or instruction. */
 async function contextOf(
-  model: PatchableModel,
+  model: ModelOutline,
   { task, split, given }: PatchSource & { kind: "task" },
   input: string,
   question: Question,

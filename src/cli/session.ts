@@ -1,8 +1,8 @@
 import { isAbsolute, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
-import type { LoadOptions } from "../model/language-model.ts";
-import { loadModel, type PatchableModel } from "../patching/model.ts";
+import { type LoadOptions, type ModelOutline, OpenModel } from "../model/language-model.ts";
+import { PatchableModel } from "../patching/model.ts";
 import { openDevice } from "../tensor/device.ts";
 import { listed } from "./arguments.ts";
 import type { CommonArguments } from "./command.ts";
@@ -70,18 +70,24 @@ export function checkpointOptions({ lora, base }: PartArguments) {
   return { adapters: lora, base, accessToken: process.env.HF_TOKEN };
 }
 
-/** Opens a device, loads the model, and closes both behind `use`. */
-export async function withModel<T>(
+/**
+ * Reads the model's config and tokenizer, has `prepare` check the arguments and make what can be made of them (prompts,
+ * pictures), and only then loads the weights; a mistake is found at once. Closes model and device behind `use`.
+ */
+export async function withModel<P, T>(
   args: ModelArguments,
-  use: (model: PatchableModel) => Promise<T>,
+  prepare: (model: ModelOutline) => P | Promise<P>,
+  use: (model: PatchableModel, prepared: P) => Promise<T>,
 ): Promise<T> {
+  await using opened = await OpenModel.open(args.model, checkpointOptions(args));
+  const prepared = await prepare(opened.outline);
   await using device = await openDevice({ adapter: args.adapter });
-  using model = await withProgress("loading the model", (update) => {
+  using model = await withProgress("loading the model", async (update) => {
     const onProgress: LoadOptions["onProgress"] = ({ loadedBytes, totalBytes }) =>
       update(loadedBytes, totalBytes);
-    return loadModel(args.model, { ...checkpointOptions(args), device, onProgress });
+    return new PatchableModel(await opened.load({ device, onProgress }));
   });
-  return await use(model);
+  return await use(model, prepared);
 }
 
 export function settingOf(

@@ -1,14 +1,17 @@
-import { readFile } from "node:fs/promises";
 import { type Command, Option } from "commander";
+import type { ModelOutline } from "../model/language-model.ts";
+import type { Prompt } from "../model/prompt.ts";
 import { fewShotPrompt } from "../patching/few-shot.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { type Score, type ScoredAnswers, scoreSweep, scoreTokens } from "../patching/score.ts";
 import { askerIn, itemsIn, MODALITIES, type Modality } from "../patching/specification.ts";
 import { sweepLayers } from "../patching/sweep.ts";
 import type { TaskItem } from "../patching/task.ts";
-import type { TaskVectorOrigin } from "../patching/task-vectors.ts";
+import type { StoredTaskVectors, TaskVectorOrigin } from "../patching/task-vectors.ts";
+import { readTextFile } from "../platform/node-text.ts";
 import { XpatchError } from "../tensor/errors.ts";
 import { escapedText, layers, position } from "./arguments.ts";
+import { checkLayerOption, checkLengths, checkPositions, checkWidth, ofOption } from "./checks.ts";
 import { newCommand } from "./command.ts";
 import { bar, showPercent, table } from "./layout.ts";
 import { printResult, withProgress } from "./output.ts";
@@ -22,7 +25,7 @@ import {
 } from "./session.ts";
 import { readTask } from "./task-file.ts";
 import { addTaskOptions, type TaskArguments } from "./task-options.ts";
-import { formatOrigin, readVectorFile, type VectorFile, vectorsOf } from "./vector-files.ts";
+import { formatOrigin, readVectorFile } from "./vector-files.ts";
 
 interface Arguments extends ModelArguments, TaskArguments {
   readonly vectors: string;
@@ -72,23 +75,49 @@ export function sweepCommand(): Command {
       const items =
         task === undefined ? await readQueries(queries!) : itemsIn(query, await readTask(task), split);
       const file = await readVectorFile(args.vectors);
-      const report = await withModel(args, (model) => sweep(model, items, file, args));
+      const report = await withModel(
+        args,
+        (model) => prepare(model, items, file, args),
+        (model, prompts) => sweep(model, items, prompts, file, args),
+      );
       printResult(report, args.json, formatSweep);
     });
+}
+
+/** The queries as prompts, checked together with the vectors that are to be patched into them. */
+async function prepare(
+  model: ModelOutline,
+  items: readonly TaskItem[],
+  file: StoredTaskVectors,
+  args: Arguments,
+): Promise<Prompt[]> {
+  const { layers: asked, position } = args;
+  checkLayerOption(model, asked);
+  const { site, layers: extracted } = file.origin;
+  await ofOption("--layers", () => {
+    for (const layer of asked ?? []) file.at(layer);
+  });
+  await ofOption("--vectors", () => {
+    for (const layer of asked ?? extracted) checkWidth(model, `${site}.${layer}`, file);
+  });
+  // The lines of --queries are prompts already, the items of a task are what zero-shot queries ask about.
+  const asker = await askerIn(args.task === undefined ? "text" : args.query, model, items);
+  const prompts = items.map((item) =>
+    args.task === undefined ? model.prompt(item.input) : fewShotPrompt(model, [], asker(item), args.template),
+  );
+  checkLengths(model, prompts);
+  await checkPositions("--position", position, prompts);
+  return prompts;
 }
 
 async function sweep(
   model: PatchableModel,
   items: readonly TaskItem[],
-  file: VectorFile,
+  prompts: readonly Prompt[],
+  file: StoredTaskVectors,
   args: Arguments,
 ): Promise<SweepReport> {
-  using vectors = await vectorsOf(file, model.device);
-  // The lines of --queries are prompts already, the items of a task are what zero-shot queries ask about.
-  const asked = await askerIn(args.task === undefined ? "text" : args.query, model, items);
-  const prompts = items.map((item) =>
-    args.task === undefined ? model.prompt(item.input) : fewShotPrompt(model, [], asked(item), args.template),
-  );
+  using vectors = file.on(model.device);
   const swept = await withProgress("sweeping", (update) =>
     sweepLayers(model, prompts, vectors, {
       at: args.position,
@@ -112,7 +141,7 @@ async function sweep(
 /** A query a line. Throws XpatchError naming the first line that is not a prompt, a tab and an answer. */
 async function readQueries(path: string): Promise<TaskItem[]> {
   const items: TaskItem[] = [];
-  for (const [i, line] of (await readFile(path, "utf8")).split(/\r?\n/).entries()) {
+  for (const [i, line] of (await readTextFile(path)).split(/\r?\n/).entries()) {
     if (line.trim() === "") continue;
     const [input = "", ...outputs] = line.split("\t").map(escapedText);
     if (input === "" || outputs.length === 0 || outputs.includes("")) {

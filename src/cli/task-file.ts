@@ -1,9 +1,10 @@
-import { readdir, readFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isPublished, parsePublishedTask } from "../patching/published-task.ts";
 import { parseTask, type Task } from "../patching/task.ts";
 import { parseTaskCsv } from "../patching/task-csv.ts";
+import { readTextFile } from "../platform/node-text.ts";
 import { XpatchError } from "../tensor/errors.ts";
 
 const SHIPPED = new URL("../../tasks/", import.meta.url);
@@ -19,9 +20,9 @@ export const TASK_OPTION = [
  * `ref` names one of a task's two files, and both are read. Throws XpatchError.
  */
 export async function readTask(ref: string): Promise<Task> {
-  if (/\.csv$/i.test(ref)) return parseTaskCsv(await readFile(ref, "utf8"), ref);
+  if (/\.csv$/i.test(ref)) return parseTaskCsv(await readTextFile(ref), ref);
   if (/\.json$/i.test(ref)) {
-    const text = await readFile(ref, "utf8");
+    const text = await readTextFile(ref);
     return isPublished(text) ? readPublished(ref) : parseTask(text, ref);
   }
   const names = await shippedNames();
@@ -40,7 +41,7 @@ async function readPublished(ref: string): Promise<Task> {
       `${ref}: expected a task file with name and items, or a list in a file named …_val.json or …_test.json`,
     );
   }
-  const read = async (where: string) => ({ text: await readFile(where, "utf8"), where });
+  const read = async (where: string) => ({ text: await readTextFile(where), where });
   return parsePublishedTask(basename(stem), {
     validation: await read(`${stem}_val.json`),
     test: await read(`${stem}_test.json`),
@@ -59,5 +60,5 @@ async function shippedNames(): Promise<string[]> {
 
 async function readShipped(name: string): Promise<Task> {
   const path = fileURLToPath(new URL(`${name}.json`, SHIPPED));
-  return parseTask(await readFile(path, "utf8"), path);
+  return parseTask(await readTextFile(path), path);
 }

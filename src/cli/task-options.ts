@@ -2,7 +2,7 @@ import { type Command, Option } from "commander";
 import { SPACED_TEMPLATE } from "../patching/few-shot.ts";
 import { SPECIFICATION_KINDS, type SpecificationKind } from "../patching/specification.ts";
 import { SPLITS, type Split } from "../patching/task.ts";
-import { escapedText, wholeNumber } from "./arguments.ts";
+import { templateText, wholeNumber } from "./arguments.ts";
 import { TASK_OPTION } from "./task-file.ts";
 
 export interface TaskArguments {
@@ -19,7 +19,7 @@ export function addTaskOptions(command: Command, split: Split): Command {
     .addOption(new Option("--split <split>", "which of its items").choices(SPLITS).default(split))
     .addOption(
       new Option("--template <text>", "one example; the query is what comes before {y}")
-        .argParser(escapedText)
+        .argParser(templateText)
         .default(SPACED_TEMPLATE, shown),
     );
 }

@@ -1,5 +1,5 @@
-import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
+import { readTextFile } from "../platform/node-text.ts";
 import { PromptError } from "../tensor/errors.ts";
 import { escapedText } from "./arguments.ts";
 
@@ -16,7 +16,7 @@ export function addPromptOptions(command: Command): Command {
       "the prompt; \\n stands for a new line, \\t for a tab, \\\\ for a backslash",
       escapedText,
     )
-    .option("--prompt-file <path>", "a file with the prompt, taken as it is");
+    .option("--prompt-file <path>", "a text file with the prompt, taken as it is");
 }
 
 /** The prompt that the arguments name. Anything but exactly one is a usage error. */
@@ -24,12 +24,12 @@ export async function promptText({ prompt, promptFile }: PromptArguments, comman
   if ((prompt === undefined) === (promptFile === undefined)) {
     return command.error("error: expected either --prompt or --prompt-file");
   }
-  return prompt ?? (await readFile(promptFile!, "utf8"));
+  return prompt ?? (await readTextFile(promptFile!));
 }
 
 /** One prompt a line, with the escapes of --prompt; empty lines are left out. Throws PromptError if there is none. */
 export async function readLines(path: string): Promise<string[]> {
-  const lines = (await readFile(path, "utf8")).split(/\r?\n/).filter((line) => line.trim() !== "");
+  const lines = (await readTextFile(path)).split(/\r?\n/).filter((line) => line.trim() !== "");
   if (lines.length === 0) throw new PromptError(`${path}: expected a prompt a line, found none`);
   return lines.map(escapedText);
 }

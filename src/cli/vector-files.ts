@@ -1,20 +1,9 @@
 import { readFile } from "node:fs/promises";
-import { decodeTaskVectors, type TaskVectorOrigin, type TaskVectors } from "../patching/task-vectors.ts";
-import type { Device } from "../tensor/device.ts";
+import { parseTaskVectors, type StoredTaskVectors, type TaskVectorOrigin } from "../patching/task-vectors.ts";
 
-/** A file that `xpatch extract` wrote, in memory: read before a model is loaded, so that a wrong path is found at once. */
-export interface VectorFile {
-  readonly path: string;
-  readonly bytes: Uint8Array<ArrayBuffer>;
-}
-
-export async function readVectorFile(path: string): Promise<VectorFile> {
-  return { path, bytes: new Uint8Array(await readFile(path)) };
-}
-
-/** Throws CheckpointError when the file holds something else. */
-export function vectorsOf({ path, bytes }: VectorFile, device: Device): Promise<TaskVectors> {
-  return decodeTaskVectors(bytes, device, path);
+/** Reads a file that `xpatch extract` wrote. Throws CheckpointError when it holds something else. */
+export async function readVectorFile(path: string): Promise<StoredTaskVectors> {
+  return parseTaskVectors(new Uint8Array(await readFile(path)), path);
 }
 
 /** Where vectors come from, in a line. */

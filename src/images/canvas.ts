@@ -1,3 +1,4 @@
+import type { HTMLCanvasElement, ImageBitmap, OffscreenCanvas } from "../platform/global-types.ts";
 import { ImageError } from "../tensor/errors.ts";
 import { type RgbImage, rgbaOverWhite } from "./rgb.ts";
 

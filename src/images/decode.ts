@@ -1,3 +1,4 @@
+import { lfsPointerProblem } from "../platform/lfs-pointer.ts";
 import { ImageError } from "../tensor/errors.ts";
 import { decodeJpeg } from "./jpeg.ts";
 import { decodePng } from "./png.ts";
@@ -12,8 +13,8 @@ export interface DecodeOptions {
 
 /**
  * Decodes the bytes of a PNG, JPEG or WebP file, told apart by how they begin, to 8-bit RGB: the same bytes that PIL and
- * transformers 5 come to. The format's own file says what becomes of transparency, 16 bits and animations. Of Exif
- * orientations, only JPEG's is followed.
+ * transformers 5 come to, turned upright as Exif or XMP says. The format's own file says what becomes of transparency, 16
+ * bits and animations, and of files that break their standard.
  *
  * Memory stays within a small multiple of `maxPixels`: some 20 bytes a pixel, twice that for 16-bit PNGs. Throws
  * ImageError for other formats and for damaged, truncated and too large pictures.
@@ -28,6 +29,8 @@ export async function decodeImage(bytes: Uint8Array, options: DecodeOptions = {}
   if (start[0] === 0xff && start[1] === 0xd8) return decodeJpeg(own, maxPixels);
   const letters = String.fromCharCode(...start);
   if (letters.startsWith("RIFF") && letters.endsWith("WEBP")) return decodeWebp(own, maxPixels);
+  const pointer = lfsPointerProblem(own);
+  if (pointer) throw new ImageError(`expected a PNG, JPEG or WebP picture: ${pointer}`);
   const found = start.length === 0 ? "no bytes" : `a file that begins with ${hex(start)}`;
   throw new ImageError(`expected a PNG, JPEG or WebP picture, found ${found}`);
 }

@@ -1,4 +1,5 @@
 import { platform } from "#platform";
+import type { Blob, Fetch, ImageData, URL } from "../platform/global-types.ts";
 import {
   aFunction,
   aNumber,
@@ -14,14 +15,15 @@ import { filePath } from "./file-url.ts";
 import { checkPixelCount, DEFAULT_MAX_PIXELS, type RgbImage, rgbaOverWhite } from "./rgb.ts";
 
 /**
- * Where a picture comes from: a path (in Node) or URL (`http:`, `https:`, `data:`, `blob:`, `file:`), the bytes of a file, a
- * Blob or File, a browser's ImageBitmap, canvas or ImageData, or 8-bit RGB as it is.
+ * Where a picture comes from: a path (in Node) or URL (`http:`, `https:`, `data:`, `blob:`, `file:`, in a browser also
+ * relative to the page), the bytes of a file, a Blob or File, a browser's ImageBitmap, canvas or ImageData, or 8-bit RGB
+ * as it is.
  */
 export type ImageSource = string | URL | Uint8Array | ArrayBuffer | Blob | Drawable | ImageData | RgbImage;
 
 export interface LoadImageOptions extends DecodeOptions {
   /** Used for URLs in place of the global `fetch`. */
-  fetch?: typeof fetch;
+  fetch?: Fetch;
 }
 
 const OPTIONS: Options<LoadImageOptions> = { maxPixels: aNumber, fetch: aFunction };
@@ -66,9 +68,11 @@ async function loadNamed(
 ): Promise<RgbImage> {
   const address = String(source);
   try {
-    const bytes = /^(https?|data|blob):/i.test(address)
+    const isFile = /^file:/i.test(address);
+    const isUrl = /^(https?|data|blob):/i.test(address) || (!isFile && platform.baseUrl() !== undefined);
+    const bytes = isUrl
       ? await fetchBytes(address, options.fetch ?? fetch, maxPixels)
-      : await readFile(/^file:/i.test(address) ? filePath(address) : address, maxPixels);
+      : await readFile(isFile ? filePath(address) : address, maxPixels);
     return await decodeImage(bytes, options);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
@@ -89,7 +93,7 @@ async function readFile(path: string, maxPixels: number): Promise<Uint8Array> {
   }
 }
 
-async function fetchBytes(url: string, get: typeof fetch, maxPixels: number): Promise<Uint8Array> {
+async function fetchBytes(url: string, get: Fetch, maxPixels: number): Promise<Uint8Array> {
   const response = await get(url);
   if (!response.ok) {
     await response.body?.cancel();

@@ -1,32 +1,47 @@
 import pngjs from "pngjs";
 import { ImageError } from "../tensor/errors.ts";
-import { decompressedSize, PNG_GREY, PNG_SIGNATURE, type PngChunks, readPngChunks } from "./png-chunks.ts";
-import { checkPixelCount, type RgbImage, rgbaOverWhite } from "./rgb.ts";
+import { orientationOf, upright } from "./orientation.ts";
+import {
+  PNG_GREY,
+  PNG_GREY_ALPHA,
+  PNG_PALETTE,
+  PNG_RGB,
+  PNG_RGBA,
+  type PngChunks,
+  type PngHeader,
+  readPngChunks,
+  samplesOf,
+} from "./png-chunks.ts";
+import { readRows } from "./png-rows.ts";
+import { checkPixelCount, overWhite, type RgbImage } from "./rgb.ts";
 
 const { PNG } = pngjs;
 
 /**
  * Decodes a PNG as transformers 5 does through PIL: transparency is laid over white, 16-bit grey is clipped at 255 (not
- * scaled), other 16-bit samples keep their high byte. Of an animated PNG, the default image.
+ * scaled), other 16-bit samples keep their high byte; a transparent colour is compared with the samples once they have 8
+ * bits, and colours beyond the palette are black. Of an animated PNG, the default image. Turned upright as Exif says.
  *
  * Memory is bounded by the size in the header, and that by `maxPixels` and by what the file can possibly hold: nothing
  * is inflated beyond it. Throws ImageError for damaged, truncated and too large pictures.
  */
 export async function decodePng(bytes: Uint8Array<ArrayBuffer>, maxPixels: number): Promise<RgbImage> {
-  const parts = readPngChunks(bytes);
-  const { width, height, depth, colorType } = parts.header;
+  const chunks = readPngChunks(bytes);
+  const { width, height } = chunks.header;
   checkPixelCount(width, height, maxPixels);
-  await checkCompressedData(parts);
-  let pixels: ArrayLike<number>;
-  try {
-    // Rescaling would divide 16-bit samples by 257; smaller depths need it.
-    pixels = PNG.sync.read(toBuffer(parts.chunks), { skipRescale: depth === 16 }).data;
-  } catch (cause) {
-    throw new ImageError(`PNG: does not decode: ${cause instanceof Error ? cause.message : cause}`, {
-      cause,
-    });
+  const colours = colourTable(chunks);
+  const transparent = transparentColour(chunks);
+  const data = new Uint8Array(width * height * 3);
+  for (const { pass, rows } of readRows(chunks)) {
+    const samples = new Uint8Array(pass.columns * samplesOf(chunks.header.colorType));
+    for (let row = 0; row < pass.rows; row++) {
+      const begin = row * (1 + pass.rowSize) + 1;
+      to8Bits(rows.subarray(begin, begin + pass.rowSize), chunks.header, samples);
+      const to = ((pass.top + row * pass.stepY) * width + pass.left) * 3;
+      paint(samples, chunks.header.colorType, colours, transparent, data, to, pass.stepX * 3);
+    }
   }
-  return rgbaOverWhite(depth === 16 ? to8Bits(pixels, colorType) : pixels, width, height);
+  return upright({ width, height, data }, orientationOf(chunks.metadata));
 }
 
 /** Encodes a picture as an 8-bit RGB PNG. */
@@ -39,63 +54,99 @@ export function encodePng(image: RgbImage): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(PNG.sync.write(png, { colorType: 2 }));
 }
 
-/**
- * Throws ImageError unless the compressed data is whole and exactly as long as the header says. pngjs would fill missing
- * rows with whatever is in memory, overlooks damage that ends the stream early, and inflates interlaced data without limit.
- */
-async function checkCompressedData({ header, compressed }: PngChunks): Promise<void> {
-  const expected = decompressedSize(header);
-  const available = compressed.reduce((sum, part) => sum + part.length, 0);
-  // deflate spends at least one bit on 129 bytes.
-  if (expected > available * 1032) {
-    throw new ImageError(
-      `PNG: ${header.width} x ${header.height} pixels need ${expected} bytes; ` +
-        `${available} compressed bytes cannot hold them`,
-    );
+/** The 256 colours that pixels of a palette may have, laid over white; those that the file does not give are black. */
+function colourTable({ header, palette, transparency = new Uint8Array(0) }: PngChunks): Uint8Array {
+  const colours = new Uint8Array(256 * 3);
+  if (header.colorType !== PNG_PALETTE) return colours;
+  if (!palette || palette.length < 3) {
+    throw new ImageError("PNG: expected a palette (PLTE) before the picture data, found none");
   }
-  const inflated = new Blob([...compressed])
-    .stream()
-    .pipeThrough(new DecompressionStream("deflate"))
-    .getReader();
-  let size = 0;
-  try {
-    for (let part = await inflated.read(); !part.done && size <= expected; part = await inflated.read()) {
-      size += part.value.length;
+  colours.set(palette.subarray(0, Math.min(256, Math.trunc(palette.length / 3)) * 3));
+  for (let i = 0; i < Math.min(256, transparency.length); i++) {
+    for (let c = 3 * i; c < 3 * i + 3; c++) colours[c] = overWhite(colours[c]!, transparency[i]!);
+  }
+  return colours;
+}
+
+/** The samples of the colour that is transparent, in 8 bits. */
+function transparentColour({ header, transparency }: PngChunks): readonly number[] | undefined {
+  const { colorType, depth } = header;
+  if (!transparency || (colorType !== PNG_GREY && colorType !== PNG_RGB)) return undefined;
+  const samples = samplesOf(colorType);
+  if (transparency.length < 2 * samples) {
+    throw new ImageError(`PNG: expected tRNS of ${2 * samples} bytes, found ${transparency.length}`);
+  }
+  const low = Array.from({ length: samples }, (_, i) => transparency[2 * i + 1]!);
+  return depth === 1 ? [low[0] || transparency[0] ? 255 : 0] : low;
+}
+
+/** The samples of a row as PIL's modes hold them. */
+function to8Bits(row: Uint8Array, { depth, colorType }: PngHeader, samples: Uint8Array): void {
+  if (depth === 8) samples.set(row);
+  else if (depth === 16) {
+    for (let i = 0; i < samples.length; i++) {
+      const high = row[2 * i]!;
+      samples[i] = colorType !== PNG_GREY ? high : high > 0 ? 255 : row[2 * i + 1]!;
     }
-  } catch (cause) {
-    throw new ImageError(
-      `PNG: the compressed data is damaged or cut off after ${size} of ${expected} bytes`,
-      { cause },
-    );
-  } finally {
-    inflated.cancel().catch(() => {});
-  }
-  if (size !== expected) {
-    throw new ImageError(
-      `PNG: expected ${expected} bytes of compressed rows, found ${size > expected ? "more" : size}`,
-    );
+  } else {
+    const mask = (1 << depth) - 1;
+    const scale = colorType === PNG_PALETTE ? 1 : 255 / mask;
+    for (let i = 0, bit = 0; i < samples.length; i++, bit += depth) {
+      samples[i] = ((row[bit >> 3]! >> (8 - depth - (bit & 7))) & mask) * scale;
+    }
   }
 }
 
-/** The chunks as a PNG file in the kind of Buffer that pngjs works on, which in a browser is one of its own. */
-function toBuffer(chunks: readonly Uint8Array[]): Buffer {
-  const size = chunks.reduce((sum, chunk) => sum + chunk.length, PNG_SIGNATURE.length);
-  const buffer = new PNG({ width: Math.ceil(size / 4), height: 1 }).data.slice(0, size);
-  buffer.set(PNG_SIGNATURE);
-  let at = PNG_SIGNATURE.length;
-  for (const chunk of chunks) {
-    buffer.set(chunk, at);
-    at += chunk.length;
+/** Writes the pixels of a row to `data`, laid over white, the first at `to` and each `step` bytes behind the last. */
+function paint(
+  samples: Uint8Array,
+  colorType: number,
+  colours: Uint8Array,
+  transparent: readonly number[] | undefined,
+  data: Uint8Array,
+  to: number,
+  step: number,
+): void {
+  const set = (red: number, green: number, blue: number) => {
+    data[to] = red;
+    data[to + 1] = green;
+    data[to + 2] = blue;
+    to += step;
+  };
+  switch (colorType) {
+    case PNG_PALETTE:
+      for (const index of samples) set(colours[3 * index]!, colours[3 * index + 1]!, colours[3 * index + 2]!);
+      return;
+    case PNG_GREY:
+      for (const sample of samples) {
+        const grey = sample === transparent?.[0] ? 255 : sample;
+        set(grey, grey, grey);
+      }
+      return;
+    case PNG_GREY_ALPHA:
+      for (let i = 0; i < samples.length; i += 2) {
+        const grey = overWhite(samples[i]!, samples[i + 1]!);
+        set(grey, grey, grey);
+      }
+      return;
+    case PNG_RGB:
+      if (!transparent && step === 3) {
+        data.set(samples, to);
+        return;
+      }
+      for (let i = 0; i < samples.length; i += 3) {
+        if (transparent?.every((sample, c) => sample === samples[i + c])) set(255, 255, 255);
+        else set(samples[i]!, samples[i + 1]!, samples[i + 2]!);
+      }
+      return;
+    case PNG_RGBA:
+      for (let i = 0; i < samples.length; i += 4) {
+        const alpha = samples[i + 3]!;
+        set(
+          overWhite(samples[i]!, alpha),
+          overWhite(samples[i + 1]!, alpha),
+          overWhite(samples[i + 2]!, alpha),
+        );
+      }
   }
-  return buffer;
-}
-
-/** 16-bit RGBA to 8 bits, as PIL's modes do it. */
-function to8Bits(pixels: ArrayLike<number>, colorType: number): Uint8Array {
-  const narrowed = new Uint8Array(pixels.length);
-  for (let i = 0; i < narrowed.length; i++) {
-    const sample = pixels[i]!;
-    narrowed[i] = colorType === PNG_GREY ? Math.min(sample, 255) : sample >> 8;
-  }
-  return narrowed;
 }

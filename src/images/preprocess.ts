@@ -55,13 +55,35 @@ function wholeOf(size: Size) {
   return { left: 0, top: 0, width: size.width, height: size.height };
 }
 
-function resizedSize(image: RgbImage, to: ResizeTarget): Size {
-  if (!("shortestEdge" in to)) return to;
-  const { width, height } = image;
-  const short = to.shortestEdge;
+/** As transformers' image_transforms has it, in f64 as Python has it. */
+function resizedSize({ width, height }: Size, to: ResizeTarget): Size {
+  if ("height" in to) return to;
+  if ("maxHeight" in to) {
+    const scale = Math.min(to.maxHeight / height, to.maxWidth / width);
+    return { width: Math.trunc(width * scale), height: Math.trunc(height * scale) };
+  }
+  const short = Math.min(width, height);
+  const long = Math.max(width, height);
+  const { shortestEdge, longestEdge } = to;
+  let edge = shortestEdge;
+  let exact = shortestEdge;
+  if (longestEdge !== undefined) {
+    if ((long / short) * shortestEdge > longestEdge) {
+      exact = (longestEdge * short) / long;
+      edge = roundHalfToEven(exact);
+    }
+    if (edge === short) return { width, height };
+  }
   return width <= height
-    ? { width: short, height: Math.trunc((short * height) / width) }
-    : { width: Math.trunc((short * width) / height), height: short };
+    ? { width: edge, height: Math.trunc((exact * height) / width) }
+    : { width: Math.trunc((exact * width) / height), height: edge };
+}
+
+/** Python's `round`. */
+function roundHalfToEven(value: number): number {
+  const below = Math.floor(value);
+  if (value - below !== 0.5) return Math.round(value);
+  return below % 2 === 0 ? below : below + 1;
 }
 
 /** The picture in the middle of a square as wide as its longer edge; an odd pixel goes to the right or below (LLaVA). */

@@ -6,8 +6,14 @@ export interface Size {
   readonly width: number;
 }
 
-/** An exact size, or the length of the shorter edge, the proportions being kept. */
-export type ResizeTarget = Size | { readonly shortestEdge: number };
+/**
+ * An exact size; or the length of the shorter edge, less where the longer one would be too long; or the size to fit into.
+ * The last two keep the proportions.
+ */
+export type ResizeTarget =
+  | Size
+  | { readonly shortestEdge: number; readonly longestEdge?: number }
+  | { readonly maxHeight: number; readonly maxWidth: number };
 
 /** One number per channel: red, green, blue. */
 export type Channels = readonly [number, number, number];
@@ -30,7 +36,7 @@ export interface ProcessorSettings {
 interface ClassDefaults {
   readonly kind: ProcessorSettings["kind"];
   readonly size: ResizeTarget;
-  /** Absent in a class that never crops, whatever its config says. */
+  /** Absent in a class that crops only where its config says so, and how. */
   readonly crop?: Size;
   readonly mean: Channels;
   readonly std: Channels;
@@ -55,34 +61,43 @@ const CLASSES: ReadonlyMap<string, ClassDefaults> = new Map([
 ]);
 
 /** PIL's numbers for its filters, as configs write them. */
-const FILTERS: Record<number, ResizeFilter> = { 0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic" };
+const FILTERS: readonly ResizeFilter[] = ["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"];
 
 /**
  * Reads the parsed contents of a preprocessor_config.json, or of a processor_config.json that has an `image_processor`:
- * the CLIP, LLaVA and SigLIP classes of transformers under all their names (…Fast, …FeatureExtractor), old spellings
- * with plain numbers for sizes included. `name` is the file, for messages.
+ * the CLIP, LLaVA and SigLIP classes of transformers under all their names (…Fast, …FeatureExtractor), sizes in all
+ * spellings. Fields mean what they mean to transformers 5; flags that are null are off, other fields that are null have
+ * the default of their class. `name` is the file, for messages.
  *
- * Throws CheckpointError for other classes, and for values that are not what their key asks for.
+ * Throws CheckpointError for other classes, for values that are not what their key asks for, and for steps that would need
+ * more than one picture at a time.
  */
-export function readProcessorConfig(json: unknown, name = "preprocessor_config.json"): ProcessorSettings {
-  const outer = new Fields(json, name);
+export function readProcessorConfig(json: unknown, name?: string): ProcessorSettings {
+  const nested = typeof json === "object" && json !== null && "image_processor" in json;
+  const outer = new Fields(json, name ?? (nested ? "processor_config.json" : "preprocessor_config.json"));
   const fields = outer.has("image_processor") ? outer.inner("image_processor") : outer;
   const defaults = classOf(fields);
 
   const mean = fields.channels("image_mean") ?? defaults.mean;
   const std = fields.channels("image_std") ?? defaults.std;
   if (std.includes(0)) throw fields.wrong("image_std", "numbers other than 0");
-  const pads = defaults.kind === "llava" && fields.flag("do_pad", false);
-  const crops = defaults.crop && fields.flag("do_center_crop", true);
+  fields.flag("do_convert_rgb", true); // Pictures are RGB already; transformers needs them to be.
+  const pads = fields.flag("do_pad", false);
+  const resize = fields.flag("do_resize", true)
+    ? { to: resizeTarget(fields, defaults), filter: filterOf(fields) }
+    : undefined;
+  const crop = fields.flag("do_center_crop", defaults.crop !== undefined)
+    ? cropSize(fields, defaults.crop)
+    : undefined;
+  if (pads && defaults.kind !== "llava") checkPadding(fields, resize?.to, crop);
   return {
     kind: defaults.kind,
-    padColour: pads
-      ? [Math.trunc(mean[0] * 255), Math.trunc(mean[1] * 255), Math.trunc(mean[2] * 255)]
-      : undefined,
-    resize: fields.flag("do_resize", true)
-      ? { to: resizeTarget(fields, defaults), filter: filterOf(fields) }
-      : undefined,
-    crop: crops ? cropSize(fields, defaults.crop) : undefined,
+    padColour:
+      pads && defaults.kind === "llava"
+        ? [Math.trunc(mean[0] * 255), Math.trunc(mean[1] * 255), Math.trunc(mean[2] * 255)]
+        : undefined,
+    resize,
+    crop,
     scale: fields.flag("do_rescale", true) ? (fields.number("rescale_factor") ?? 1 / 255) : 1,
     normalize: fields.flag("do_normalize", true) ? { mean, std } : undefined,
   };
@@ -98,33 +113,71 @@ function classOf(fields: Fields): ClassDefaults {
 
 function filterOf(fields: Fields): ResizeFilter {
   const filter = FILTERS[fields.number("resample") ?? 3];
-  if (!filter) throw fields.wrong("resample", "0 (nearest), 1 (lanczos), 2 (bilinear) or 3 (bicubic)");
+  if (!filter) {
+    const names = FILTERS.map((name, number) => `${number} (${name})`);
+    throw fields.wrong("resample", `one of ${names.join(", ")}`);
+  }
   return filter;
 }
 
+/** The sizes that transformers knows, by their keys. */
+const SIZES = ["height, width", "shortest_edge", "longest_edge, shortest_edge", "max_height, max_width"];
+
 function resizeTarget(fields: Fields, defaults: ClassDefaults): ResizeTarget {
-  if (!fields.has("size")) return defaults.size;
-  const keepsProportions = "shortestEdge" in defaults.size;
-  if (typeof fields.value("size") === "number") {
+  // Of CLIP's class alone, for the sake of KOSMOS-2; it overrides the size.
+  if (defaults.kind === "clip" && fields.flag("use_square_size", false)) return { height: 224, width: 224 };
+  const value = fields.value("size");
+  if (value === undefined) return defaults.size;
+  if (typeof value === "number") {
     const edge = fields.pixels("size");
-    return keepsProportions ? { shortestEdge: edge } : { height: edge, width: edge };
+    return fields.flag("default_to_square", false) ? { height: edge, width: edge } : { shortestEdge: edge };
   }
+  if (Array.isArray(value)) return fields.heightAndWidth("size");
   const size = fields.inner("size");
-  if (keepsProportions && size.has("shortest_edge")) return { shortestEdge: size.pixels("shortest_edge") };
-  return { height: size.pixels("height"), width: size.pixels("width") };
+  switch (size.keys().join(", ")) {
+    case "height, width":
+      return { height: size.pixels("height"), width: size.pixels("width") };
+    case "shortest_edge":
+      return { shortestEdge: size.pixels("shortest_edge") };
+    case "longest_edge, shortest_edge":
+      return { shortestEdge: size.pixels("shortest_edge"), longestEdge: size.pixels("longest_edge") };
+    case "max_height, max_width":
+      return { maxHeight: size.pixels("max_height"), maxWidth: size.pixels("max_width") };
+    default:
+      throw fields.wrong("size", `a number, [height, width] or an object of ${SIZES.join("; or ")}`);
+  }
 }
 
-function cropSize(fields: Fields, fallback: Size): Size {
-  if (!fields.has("crop_size")) return fallback;
-  if (typeof fields.value("crop_size") === "number") {
+function cropSize(fields: Fields, fallback: Size | undefined): Size {
+  const value = fields.value("crop_size");
+  if (value === undefined) {
+    if (fallback) return fallback;
+    throw fields.wrong("crop_size", "a size, since do_center_crop is true");
+  }
+  if (typeof value === "number") {
     const edge = fields.pixels("crop_size");
     return { height: edge, width: edge };
   }
+  if (Array.isArray(value)) return fields.heightAndWidth("crop_size");
   const size = fields.inner("crop_size");
+  if (size.keys().join(", ") !== "height, width") {
+    throw fields.wrong("crop_size", "a number, [height, width] or an object of height, width");
+  }
   return { height: size.pixels("height"), width: size.pixels("width") };
 }
 
-/** Checked access to a JSON object; null counts as absent. */
+/** CLIP and SigLIP pad the normalised pictures of a batch to one size; of pictures that all have one, nothing is to do. */
+function checkPadding(fields: Fields, resized: ResizeTarget | undefined, crop: Size | undefined): void {
+  if (fields.has("pad_size")) throw fields.wrong("pad_size", "absent (padding to it is not supported)");
+  if (!crop && !(resized && "height" in resized)) {
+    throw fields.wrong(
+      "do_pad",
+      "false where pictures are neither cropped nor resized to a height and width",
+    );
+  }
+}
+
+/** Checked access to a JSON object. */
 class Fields {
   private readonly fields: Record<string, unknown>;
   private readonly name: string;
@@ -137,6 +190,7 @@ class Fields {
     this.name = name;
   }
 
+  /** What the key has; null counts as absent. */
   value(key: string): unknown {
     return Object.hasOwn(this.fields, key) ? (this.fields[key] ?? undefined) : undefined;
   }
@@ -145,12 +199,20 @@ class Fields {
     return this.value(key) !== undefined;
   }
 
+  /** The keys that are there, in alphabetic order. */
+  keys(): string[] {
+    return Object.keys(this.fields)
+      .filter((key) => this.has(key))
+      .sort();
+  }
+
   inner(key: string): Fields {
     return new Fields(this.value(key), `${this.name}: ${key}`);
   }
 
+  /** A flag; null, which transformers keeps, is off. */
   flag(key: string, fallback: boolean): boolean {
-    const value = this.value(key) ?? fallback;
+    const value = Object.hasOwn(this.fields, key) ? (this.fields[key] ?? false) : fallback;
     if (typeof value !== "boolean") throw this.wrong(key, "true or false");
     return value;
   }
@@ -164,10 +226,17 @@ class Fields {
   /** A length in pixels. */
   pixels(key: string): number {
     const value = this.value(key);
-    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 1) {
-      throw this.wrong(key, "a positive whole number of pixels");
-    }
+    if (!isLength(value)) throw this.wrong(key, "a positive whole number of pixels");
     return value;
+  }
+
+  heightAndWidth(key: string): Size {
+    const value = this.value(key);
+    const [height, width] = Array.isArray(value) && value.length === 2 ? value : [];
+    if (!isLength(height) || !isLength(width)) {
+      throw this.wrong(key, "a height and a width, positive whole numbers of pixels");
+    }
+    return { height, width };
   }
 
   /** Three numbers, or one for all channels. */
@@ -181,8 +250,13 @@ class Fields {
     throw this.wrong(key, "a number or three");
   }
 
+  /** What to throw about a key. */
   wrong(key: string, expected: string): CheckpointError {
     const found = JSON.stringify(this.value(key)) ?? "nothing";
     return new CheckpointError(`${this.name}: expected ${key} to be ${expected}, found ${found}`);
   }
+}
+
+function isLength(value: unknown): value is number {
+  return typeof value === "number" && Number.isSafeInteger(value) && value > 0;
 }

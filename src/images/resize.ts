@@ -1,7 +1,7 @@
 import { ImageError } from "../tensor/errors.ts";
 import type { RgbImage } from "./rgb.ts";
 
-export type ResizeFilter = "nearest" | "bilinear" | "bicubic" | "lanczos";
+export type ResizeFilter = "nearest" | "box" | "bilinear" | "hamming" | "bicubic" | "lanczos";
 
 /** A rectangle of pixels; `left` and `top` may be negative, and it may reach past the picture. */
 export interface Rectangle {
@@ -18,6 +18,11 @@ interface Kernel {
 }
 
 const KERNELS: Record<Exclude<ResizeFilter, "nearest">, Kernel> = {
+  box: { support: 0.5, weight: (x) => (x > -0.5 && x <= 0.5 ? 1 : 0) },
+  hamming: {
+    support: 1,
+    weight: (x) => (Math.abs(x) < 1 ? sinc(x) * (0.54 + 0.46 * Math.cos(x * Math.PI)) : 0),
+  },
   bilinear: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
   bicubic: { support: 2, weight: cubic },
   lanczos: { support: 3, weight: (x) => (x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0) },

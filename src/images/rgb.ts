@@ -23,16 +23,19 @@ export function checkPixelCount(width: number, height: number, maxPixels: number
 }
 
 /**
- * Lays 8-bit RGBA over white, rounding to nearest: what transformers 5 does with transparent pictures
+ * Lays a sample over white, rounding to nearest: what transformers 5 does with transparent pictures
  * (image_transforms.convert_to_rgb, through PIL's alpha_composite).
  */
+export function overWhite(sample: number, alpha: number): number {
+  return alpha === 255 ? sample : Math.round((sample * alpha + 255 * (255 - alpha)) / 255);
+}
+
+/** Lays 8-bit RGBA over white. */
 export function rgbaOverWhite(rgba: ArrayLike<number>, width: number, height: number): RgbImage {
   const data = new Uint8Array(width * height * 3);
   for (let from = 0, to = 0; to < data.length; from += 4, to += 3) {
     const alpha = rgba[from + 3]!;
-    for (let c = 0; c < 3; c++) {
-      data[to + c] = Math.round((rgba[from + c]! * alpha + 255 * (255 - alpha)) / 255);
-    }
+    for (let c = 0; c < 3; c++) data[to + c] = overWhite(rgba[from + c]!, alpha);
   }
   return { width, height, data };
 }

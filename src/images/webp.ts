@@ -1,5 +1,6 @@
 import libwebp from "@jsquash/webp/codec/dec/webp_dec.js";
 import { ImageError } from "../tensor/errors.ts";
+import { orientationOf, upright } from "./orientation.ts";
 import { checkPixelCount, type RgbImage, rgbaOverWhite } from "./rgb.ts";
 import { runCodec } from "./wasm.ts";
 
@@ -7,26 +8,48 @@ interface Codec {
   decode(file: Uint8Array): ImageData | null;
 }
 
+/** Flags of a VP8X chunk: what the file is said to have. Decoders go by them, not by the chunks that are there. */
+const HAS_XMP = 0x04;
+const HAS_EXIF = 0x08;
+const HAS_ALPHA = 0x10;
+
 /**
- * Decodes a lossy or lossless WebP to the same bytes as PIL, transparency laid over white. Of an animation, the first
- * frame on its canvas.
+ * Decodes a lossy or lossless WebP to the same bytes as PIL, transparency laid over white unless the file's header says
+ * that there is none. Of an animation, the first frame on its canvas. Turned upright as Exif says.
  *
  * Throws ImageError for damaged, truncated and too large pictures.
  */
 export async function decodeWebp(bytes: Uint8Array<ArrayBuffer>, maxPixels: number): Promise<RgbImage> {
   const chunks = readChunks(bytes, 12, riffEnd(bytes));
-  const frame = chunks.find((chunk) => chunk.type === "ANMF");
-  if (!frame) return decodeStill(bytes, chunks, maxPixels);
+  const find = (type: string) => chunks.find((chunk) => chunk.type === type)?.data;
+  const canvas = find("VP8X");
+  const flags = canvas?.[0] ?? HAS_ALPHA;
+  const frame = find("ANMF");
+  const rgba = frame
+    ? await decodeFirstFrame(frame, canvas, maxPixels)
+    : (await decode(bytes, chunks, maxPixels)).picture;
+  // A lossless still says so itself.
+  const hasAlpha = flags & HAS_ALPHA || (!frame && find("VP8L"));
+  if (!hasAlpha) for (let i = 3; i < rgba.data.length; i += 4) rgba.data[i] = 255;
+  const image = rgbaOverWhite(rgba.data, rgba.width, rgba.height);
+  const exif = flags & HAS_EXIF ? find("EXIF") : undefined;
+  const xmp = flags & HAS_XMP ? find("XMP ") : undefined;
+  return upright(image, orientationOf({ exif, xmp }));
+}
 
-  const canvas = chunks.find((chunk) => chunk.type === "VP8X");
-  if (!canvas || canvas.data.length < 10 || frame.data.length < 16) {
+async function decodeFirstFrame(
+  frame: Uint8Array<ArrayBuffer>,
+  canvas: Uint8Array | undefined,
+  maxPixels: number,
+) {
+  if (!canvas || canvas.length < 10 || frame.length < 16) {
     throw new ImageError("WebP: expected an animation with a canvas and whole frames, found neither");
   }
-  const { width, height } = extendedSize(canvas.data);
+  const { width, height } = extendedSize(canvas);
   checkPixelCount(width, height, maxPixels);
-  const left = 2 * uint24(frame.data, 0);
-  const top = 2 * uint24(frame.data, 3);
-  const still = stillOf(frame.data);
+  const left = 2 * uint24(frame, 0);
+  const top = 2 * uint24(frame, 3);
+  const still = stillOf(frame);
   const { picture } = await decode(still, readChunks(still, 12, still.length), maxPixels);
   if (left + picture.width > width || top + picture.height > height) {
     throw new ImageError(
@@ -34,17 +57,12 @@ export async function decodeWebp(bytes: Uint8Array<ArrayBuffer>, maxPixels: numb
         `found ${picture.width} x ${picture.height} at (${left}, ${top})`,
     );
   }
-  const rgba = new Uint8Array(width * height * 4);
+  const data = new Uint8Array(width * height * 4);
   for (let row = 0; row < picture.height; row++) {
     const pixels = picture.data.subarray(row * picture.width * 4, (row + 1) * picture.width * 4);
-    rgba.set(pixels, ((top + row) * width + left) * 4);
+    data.set(pixels, ((top + row) * width + left) * 4);
   }
-  return rgbaOverWhite(rgba, width, height);
-}
-
-async function decodeStill(bytes: Uint8Array<ArrayBuffer>, chunks: readonly Chunk[], maxPixels: number) {
-  const { picture } = await decode(bytes, chunks, maxPixels);
-  return rgbaOverWhite(picture.data, picture.width, picture.height);
+  return { width, height, data };
 }
 
 function decode(bytes: Uint8Array<ArrayBuffer>, chunks: readonly Chunk[], maxPixels: number) {
@@ -108,7 +126,6 @@ function uint24(data: Uint8Array, at: number): number {
 
 /** Wraps the picture of an ANMF chunk as a file of its own: behind a VP8X header, which its alpha chunk needs. */
 function stillOf(frame: Uint8Array): Uint8Array<ArrayBuffer> {
-  const HAS_ALPHA = 0x10;
   const picture = frame.subarray(16);
   const file = new Uint8Array(30 + picture.length);
   const view = new DataView(file.buffer);

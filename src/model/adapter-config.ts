@@ -1,53 +1,79 @@
 import { CheckpointError } from "../tensor/errors.ts";
+import { type AdapterTargets, readTargets } from "./adapter-targets.ts";
 import { ConfigReader, isObject, type JsonObject } from "./config.ts";
+import { pythonRegex } from "./python-regex.ts";
 
 /** What an adapter_config.json says, as far as it matters for a model that is only run. */
-export interface AdapterConfig {
+export interface AdapterConfig extends AdapterTargets {
   /** `base_model_name_or_path` */
   readonly base: string | undefined;
-  /** Modules that were trained as a whole and lie in the file as such. */
-  readonly savedModules: readonly string[];
+  /** `revision`: that of the base. */
+  readonly baseRevision: string | undefined;
+  /** `bias`: which biases were trained. */
+  readonly biases: (typeof BIASES)[number];
+  /** `ensure_weight_tying` */
+  readonly tiesWeights: boolean;
+  /** Whether that concerns `modules_to_save`: the embedding stays the output matrix where the base ties them. */
+  readonly tiesSaved: boolean;
   /** Rank and scale of the update of a module (`model.layers.0.self_attn.q_proj`). */
   of(module: string): { readonly rank: number; readonly scale: number };
 }
 
-/** Fields that are read here, describe the training, or follow from the tensors' names. */
+const BIASES = ["none", "all", "lora_only"] as const;
+
+/** Fields that are read here or in `readTargets`, that describe the training, or that do nothing to a linear layer. */
 const KNOWN = new Set([
-  ...["peft_type", "base_model_name_or_path", "r", "lora_alpha", "use_rslora", "rank_pattern"],
-  ...["alpha_pattern", "modules_to_save", "bias", "fan_in_fan_out"],
-  ...["task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "target_modules"],
-  ...["exclude_modules", "lora_dropout", "layers_to_transform", "layers_pattern", "megatron_core"],
-  ...["init_lora_weights", "qalora_group_size", "ensure_weight_tying", "runtime_config"],
+  ...["peft_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "use_rslora"],
+  ...["rank_pattern", "alpha_pattern", "bias", "ensure_weight_tying", "modules_to_save"],
+  ...["target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"],
+  ...["task_type", "auto_mapping", "peft_version", "inference_mode", "lora_dropout", "runtime_config"],
+  ...["init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"],
+  ...["fan_in_fan_out", "megatron_core", "qalora_group_size"],
 ]);
 
-/** Initialisations that change the base's weights, so that the adapter alone does not tell what was trained. */
-const CHANGES_BASE = /^(pissa|olora|corda|loftq|lora_ga)/i;
+/** Fields that turn a variant on with whatever value but null. */
+const OFF_ONLY_BY_NULL = new Set([
+  ...["kasa_config", "arrow_config", "velora_config", "monteclora_config", "use_bdlora"],
+  "trainable_token_indices",
+]);
+
+/** Initialisations that leave the base's weights alone. With others the adapter does not tell what was trained. */
+const KEEPS_BASE: readonly unknown[] = [true, false, "gaussian", "eva", "orthogonal", "mica"];
 
 /**
  * Reads the config of a LoRA adapter as PEFT 0.21 writes it. Throws CheckpointError naming the field for everything that
- * would make another model of it: DoRA, biases, transposed weights, other kinds of adapters, fields that are not known.
+ * would make another model of it: DoRA, tokens of their own, other kinds of adapters, fields that are not known.
  */
 export function readAdapterConfig(json: JsonObject, where: string): AdapterConfig {
   const c = new ConfigReader(json, where);
   const type = c.string("peft_type");
   if (type !== "LORA") throw unsupported(where, "peft_type", type, `"LORA"`);
-  if (c.string("bias", "none") !== "none") throw unsupported(where, "bias", json["bias"], `"none"`);
-  if (c.boolean("fan_in_fan_out", false)) throw unsupported(where, "fan_in_fan_out", true, "false");
-  const init = json["init_lora_weights"];
-  if (typeof init === "string" && CHANGES_BASE.test(init)) {
+  const bias = c.string("bias", "none");
+  const biases = BIASES.find((kind) => kind === bias);
+  if (!biases) throw unsupported(where, "bias", bias, BIASES.map((kind) => `"${kind}"`).join(", "));
+  const init = json["init_lora_weights"] ?? true;
+  if (!KEEPS_BASE.includes(typeof init === "string" ? init.toLowerCase() : init)) {
     throw unsupported(where, "init_lora_weights", init, "one that leaves the base's weights as they are");
   }
   for (const [field, value] of Object.entries(json)) {
-    if (!KNOWN.has(field) && !isEmpty(value)) throw unsupported(where, field, value, "nothing");
+    const isOff = OFF_ONLY_BY_NULL.has(field) ? value === null || value === false : isEmpty(value);
+    if (!KNOWN.has(field) && !isOff) throw unsupported(where, field, value, "nothing");
   }
   const rank = c.count("r");
+  if (json["lora_alpha"] === null) throw unsupported(where, "lora_alpha", null, "a number");
   const alpha = c.number("lora_alpha", 8);
   const rankStabilised = c.boolean("use_rslora", false);
-  const ranks = readPattern(json, "rank_pattern", where);
-  const alphas = readPattern(json, "alpha_pattern", where);
+  const ranks = readPattern(json, "rank_pattern", where, (values, key) => values.count(key));
+  const tiesWeights = c.boolean("ensure_weight_tying", false);
+  const targets = readTargets(json, where);
+  const alphas = readPattern(json, "alpha_pattern", where, (values, key) => values.number(key));
   return {
-    base: c.has("base_model_name_or_path") ? c.string("base_model_name_or_path") || undefined : undefined,
-    savedModules: strings(json["modules_to_save"] ?? [], `${where}: modules_to_save`),
+    ...targets,
+    base: c.string("base_model_name_or_path", "") || undefined,
+    baseRevision: c.string("revision", "") || undefined,
+    biases,
+    tiesWeights,
+    tiesSaved: tiesWeights && targets.namesEmbeddings,
     of(module) {
       const r = ranks(module) ?? rank;
       return { rank: r, scale: (alphas(module) ?? alpha) / (rankStabilised ? Math.sqrt(r) : r) };
@@ -62,29 +88,23 @@ function unsupported(where: string, field: string, found: unknown, expected: str
 }
 
 function isEmpty(value: unknown): boolean {
-  return !value || (typeof value === "object" && Object.keys(value).length === 0);
+  if (value === null || value === false || value === "") return true;
+  return typeof value === "object" && Object.keys(value).length === 0;
 }
 
 /** A pattern is a regular expression for the end of a module's path, as in PEFT; the first that fits counts. */
-function readPattern(json: JsonObject, field: string, where: string): (module: string) => number | undefined {
+function readPattern(
+  json: JsonObject,
+  field: string,
+  where: string,
+  read: (values: ConfigReader, pattern: string) => number,
+): (module: string) => number | undefined {
   const given = json[field] ?? {};
   if (!isObject(given)) throw new CheckpointError(`${where}: expected ${field} to be an object`);
-  const patterns = Object.entries(given).map(([pattern, value]) => {
-    if (typeof value !== "number" || !(value > 0)) {
-      throw new CheckpointError(
-        `${where}: expected ${field}.${pattern} to be a positive number, found ${JSON.stringify(value)}`,
-      );
-    }
-    try {
-      return [new RegExp(`^(?:.*\\.)?(?:${pattern})$`), value] as const;
-    } catch (cause) {
-      throw new CheckpointError(`${where}: ${field}: ${(cause as Error).message}`, { cause });
-    }
+  const values = new ConfigReader(given, `${where}: ${field}`);
+  const patterns = Object.keys(given).map((pattern) => {
+    const regex = pythonRegex(`(?:.*\\.)?(?:${pattern})`, `${where}: ${field}`);
+    return [regex, read(values, pattern)] as const;
   });
   return (module) => patterns.find(([pattern]) => pattern.test(module))?.[1];
-}
-
-function strings(value: unknown, where: string): string[] {
-  if (Array.isArray(value) && value.every((item) => typeof item === "string")) return value;
-  throw new CheckpointError(`${where}: expected a list of names`);
 }

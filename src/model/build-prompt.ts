@@ -87,7 +87,8 @@ export function prompt<Image = unknown>(
  * A prompt from token ids as they are; nothing is added.
  *
  * @param fields.text what the ids stand for (default: the ids decoded)
- * @throws PromptError if an id is not a whole number from 0, or there are none
+ * @throws PromptError if an id is not a whole number of 32 bits, or there are none. A model's own method also checks them
+ *   against its embedding.
  */
 export function promptFromIds<Image = unknown>(
   tokenizer: Tokenizer,
@@ -95,9 +96,13 @@ export function promptFromIds<Image = unknown>(
   fields: Partial<Pick<Prompt<Image>, "text" | "spans" | "images">> = {},
 ): Prompt<Image> {
   const list = Array.from(ids);
-  const wrong = list.find((id) => !Number.isInteger(id) || id < 0);
-  if (wrong !== undefined)
-    throw new PromptError(`Expected token ids to be whole numbers from 0, found ${wrong}.`);
+  const wrong = list.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= 2 ** 32);
+  if (wrong >= 0) {
+    const found = typeof list[wrong] === "number" ? list[wrong] : `the ${typeof list[wrong]} ${list[wrong]}`;
+    throw new PromptError(
+      `Expected token ids to be whole numbers from 0 to 2^32 - 1, found ${found} at position ${wrong}.`,
+    );
+  }
   return new Prompt<Image>({
     text: fields.text ?? tokenizer.decode(list),
     ids: list,

@@ -121,6 +121,11 @@ export class Checkpoint {
     return this.#folder && readJson(this.#folder, path);
   }
 
+  /** Why a file of the folder is missing, where there is more to say about it than that. */
+  whyMissing(path: string): string | undefined {
+    return this.#folder?.whyMissing?.(path);
+  }
+
   async close(): Promise<void> {
     await closeAll(this.files);
   }

@@ -23,6 +23,15 @@ export class ConfigReader {
     return this.#values[key] !== undefined && this.#values[key] !== null;
   }
 
+  get keys(): string[] {
+    return Object.keys(this.#values);
+  }
+
+  /** What stands there; undefined for null too. */
+  value(key: string): unknown {
+    return this.#values[key] ?? undefined;
+  }
+
   /** A whole number >= `least`. */
   count(key: string, fallback?: number, least = 1): number {
     const value = this.number(key, fallback);
@@ -48,10 +57,14 @@ export class ConfigReader {
     return this.#get(key, fallback, "a string", (v) => typeof v === "string");
   }
 
+  /** A nested object; empty when absent. */
+  object(key: string): JsonObject {
+    return this.#get<JsonObject>(key, {}, "an object", isObject);
+  }
+
   /** A nested object as a reader of its own; empty when absent. */
   section(key: string): ConfigReader {
-    const values = this.#get<JsonObject>(key, {}, "an object", isObject);
-    return new ConfigReader(values, `${this.#where}.${key}`);
+    return new ConfigReader(this.object(key), `${this.#where}.${key}`);
   }
 
   #get<T>(key: string, fallback: T | undefined, expected: string, fits: (value: unknown) => boolean): T {

@@ -14,6 +14,7 @@ import { writeSafetensors } from "./safetensors-writer.ts";
  */
 export async function convertGguf(source: ByteSource, sink: FolderSink): Promise<void> {
   const file = await GgufFile.open(source);
+  for (const entry of file.entries) entry.expect();
   const config = llamaConfig(file);
   const tokenizer = tokenizerFiles(file);
   const tensors = llamaTensors(file, config).map((entry) => ({

@@ -1,8 +1,9 @@
 import type { ActivationKind } from "../kernels/activation.ts";
-import type { RopeScaling } from "../kernels/rope.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import { activationKind } from "./activation-kind.ts";
 import { ConfigReader, type JsonObject } from "./config.ts";
+import { requireNeutral } from "./neutral-fields.ts";
+import { type RopeConfig, readRope } from "./rope-config.ts";
 import type { VisionSetup } from "./vision-setup.ts";
 
 /** What a Llama-like decoder's config.json (or the text_config of a vision-language model) says. */
@@ -20,7 +21,7 @@ export interface DecoderConfig {
   readonly context: number;
   readonly normEps: number;
   readonly activation: ActivationKind;
-  readonly rope: { readonly theta: number; readonly scaling?: RopeScaling };
+  readonly rope: RopeConfig;
   /** Sliding attention window: keys that a query sees, itself included. */
   readonly window?: number;
   /** The output matrix is the embedding. */
@@ -36,8 +37,15 @@ export interface DecoderConfig {
   readonly vision?: VisionSetup;
 }
 
-/** Defaults of a Hugging Face config class, for the sparse configs that published checkpoints have. */
-export type DecoderDefaults = JsonObject;
+/** Which fields a family's class in transformers reads; the others are ignored there, and so they are here. */
+export interface DecoderFields {
+  /** Of the config class, for the sparse configs that published checkpoints have. */
+  readonly defaults: JsonObject;
+  /** `sliding_window` */
+  readonly window?: boolean;
+  /** `attention_bias` (of q, k, v and o) and `mlp_bias` */
+  readonly biases?: boolean;
+}
 
 /**
  * Reads a config in the spelling of published files (`rope_theta`, `rope_scaling`) or in that of transformers 5
@@ -45,17 +53,19 @@ export type DecoderDefaults = JsonObject;
  */
 export function readDecoderConfig(
   values: JsonObject,
-  defaults: DecoderDefaults,
+  { defaults, window, biases }: DecoderFields,
   where: string,
 ): DecoderConfig {
-  // A null means "not given", but for the window, where it means "none".
-  const given = Object.entries(values).filter(([key, value]) => value !== null || key === "sliding_window");
-  const c = new ConfigReader({ ...defaults, ...Object.fromEntries(given) }, where);
+  requireNeutral(values, where, ["is_causal"]);
+  // A null takes the default's place: where the class has no value of its own for it, it is missing.
+  const c = new ConfigReader({ ...defaults, ...values }, where);
   const heads = c.count("num_attention_heads");
   const width = c.count("hidden_size");
   const kvHeads = c.count("num_key_value_heads", heads);
   if (heads % kvHeads !== 0) {
-    throw new CheckpointError(`${where}: ${heads} heads cannot share ${kvHeads} key-value heads`);
+    throw new CheckpointError(
+      `${where}: ${heads} heads (num_attention_heads) cannot share ${kvHeads} key-value heads (num_key_value_heads)`,
+    );
   }
   const layers = c.count("num_hidden_layers");
   const taskVectorLayer = c.has("task_vector_layer") ? c.count("task_vector_layer", undefined, 0) : undefined;
@@ -75,38 +85,11 @@ export function readDecoderConfig(
     context: c.count("max_position_embeddings"),
     normEps: c.number("rms_norm_eps"),
     activation: activationKind(c.string("hidden_act"), where),
-    rope: readRope(c, where),
-    window: c.has("sliding_window") ? c.count("sliding_window") : undefined,
+    rope: readRope(values, c.count("max_position_embeddings"), where),
+    window: window && c.has("sliding_window") ? c.count("sliding_window") : undefined,
     tied: c.boolean("tie_word_embeddings"),
-    attentionBias: c.boolean("attention_bias", false),
-    mlpBias: c.boolean("mlp_bias", false),
+    attentionBias: biases ? c.boolean("attention_bias") : false,
+    mlpBias: biases ? c.boolean("mlp_bias") : false,
     ...(taskVectorLayer !== undefined && { taskVectorLayer }),
   };
-}
-
-function readRope(c: ConfigReader, where: string): DecoderConfig["rope"] {
-  const r = c.section(c.has("rope_parameters") ? "rope_parameters" : "rope_scaling");
-  const theta = r.number("rope_theta", c.number("rope_theta", 10000));
-  const type = r.string("rope_type", r.string("type", "default"));
-  switch (type) {
-    case "default":
-      return { theta };
-    case "linear":
-      return { theta, scaling: { type, factor: r.number("factor") } };
-    case "llama3":
-      return {
-        theta,
-        scaling: {
-          type,
-          factor: r.number("factor"),
-          lowFreqFactor: r.number("low_freq_factor"),
-          highFreqFactor: r.number("high_freq_factor"),
-          originalContext: r.count("original_max_position_embeddings"),
-        },
-      };
-    default:
-      throw new CheckpointError(
-        `${where}: RoPE scaling ${JSON.stringify(type)} is not supported; supported are default, linear, llama3`,
-      );
-  }
 }

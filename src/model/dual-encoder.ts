@@ -5,28 +5,38 @@ import { matmul } from "../kernels/matmul.ts";
 import { sum } from "../kernels/reduce.ts";
 import { aString, checkArgument } from "../tensor/arguments.ts";
 import type { Device } from "../tensor/device.ts";
-import { CheckpointError } from "../tensor/errors.ts";
+import { CheckpointError, PromptError } from "../tensor/errors.ts";
 import type { Scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { type AttentionPooling, readAttentionPooling } from "./attention-pooling.ts";
 import { promptFromIds } from "./build-prompt.ts";
-import { ConfigReader, isObject, type JsonObject } from "./config.ts";
+import { ConfigReader, type JsonObject } from "./config.ts";
 import type { Folder } from "./folder.ts";
 import { takeRows } from "./forward.ts";
 import { checkLoad, type LoadOptions } from "./language-model.ts";
 import type { Linear } from "./linear.ts";
+import { requireNeutral } from "./neutral-fields.ts";
 import { openCheckpoint } from "./open-checkpoint.ts";
 import type { Pass } from "./pass.ts";
+import { processorJson } from "./processor-file.ts";
 import type { Prompt } from "./prompt.ts";
+import { readQuantisation } from "./quantisation.ts";
 import type { SiteMap } from "./site-shapes.ts";
 import type { Walk } from "./sites.ts";
-import { readTextTower, readTextTowerConfig, type TextTower, type TextTowerConfig } from "./text-tower.ts";
+import {
+  readTextTower,
+  readTextTowerConfig,
+  TEXT_TOWER_DEFAULTS,
+  type TextTower,
+  type TextTowerConfig,
+} from "./text-tower.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
 import { type PromptImage, uploadImages } from "./vision-setup.ts";
 import {
   readVisionConfig,
   readVisionTower,
   rowsPerImage,
+  VISION_TOWER_DEFAULTS,
   type VisionConfig,
   type VisionTower,
 } from "./vision-tower.ts";
@@ -103,12 +113,20 @@ export class DualEncoder {
   /** A text as the model wants it: framed, cut to the context, and for SigLIP padded to it. */
   prompt(text: string): Prompt {
     checkArgument("prompt", "text", text, aString);
-    const { kind, context, padTokenId } = this.config.text;
+    const { kind, context } = this.config.text;
     const { prefix, suffix } = this.tokenizer;
     const body = this.tokenizer.encode(text, { specials: false });
     const ids = [...prefix, ...body.slice(0, context - prefix.length - suffix.length), ...suffix];
-    if (kind === "siglip") while (ids.length < context) ids.push(padTokenId);
+    if (kind === "siglip") while (ids.length < context) ids.push(this.padId);
     return promptFromIds(this.tokenizer, ids, { text });
+  }
+
+  /** Of the tokenizer, which is what pads; SigLIP's own has the end token for it. Throws PromptError if it has neither. */
+  get padId(): number {
+    const id = this.tokenizer.idOf(this.tokenizer.specialTokens["pad_token"] ?? "</s>");
+    if (id === undefined)
+      throw new PromptError("texts have to be padded, but the tokenizer has no pad_token");
+    return id;
   }
 
   /** Pooled text states and their embeddings of unit length, each [texts, embeddingWidth]. */
@@ -176,12 +194,12 @@ export async function loadDualEncoderParts(
   const { config: json, name } = checkpoint;
   const where = `${name}/config.json`;
   const config = readConfig(json ?? {}, where);
+  readQuantisation(json ?? {}, where);
   const tokenizer = createTokenizer(
     await checkpoint.json("tokenizer.json"),
     (await checkpoint.json("tokenizer_config.json")) ?? undefined,
   );
-  const preprocessor =
-    (await checkpoint.json("preprocessor_config.json")) ?? (await checkpoint.json("processor_config.json"));
+  const preprocessor = await processorJson(checkpoint);
   if (preprocessor === undefined) throw new CheckpointError(`${name}: there is no preprocessor_config.json`);
   const processor = readProcessorConfig(preprocessor);
   const { built, memory } = await loadWeights(checkpoint, device, (w) => build(w, config), options);
@@ -199,13 +217,26 @@ function readConfig(json: JsonObject, where: string): DualEncoderConfig {
   const kind = json["model_type"];
   if (kind !== "clip" && kind !== "siglip") {
     throw new CheckpointError(
-      `${where}: expected a dual encoder of type clip or siglip, found ${JSON.stringify(kind)}`,
+      `${where}: expected a dual encoder of model_type clip or siglip, found ${JSON.stringify(kind)}`,
     );
   }
-  const section = (key: string) => (isObject(json[key]) ? json[key] : {});
-  const text = readTextTowerConfig(kind, section("text_config"), `${where}: text_config`);
-  const vision = readVisionConfig(section("vision_config"), `${where}: vision_config`, { model_type: kind });
+  requireNeutral(json, where, ["transformers_weights"]);
   const c = new ConfigReader(json, where);
+  const section = (key: string): JsonObject => {
+    // CLIP's class lets an older spelling of a section, filled up with the defaults, stand above the section.
+    const older = kind === "clip" && c.has(`${key}_dict`) ? c.object(`${key}_dict`) : undefined;
+    const defaults = older && (key === "text_config" ? TEXT_TOWER_DEFAULTS.clip : VISION_TOWER_DEFAULTS.clip);
+    return { ...c.object(key), ...defaults, ...older };
+  };
+  const text = readTextTowerConfig(kind, section("text_config"), `${where}: text_config`);
+  const ofKind = { ...section("vision_config"), model_type: kind };
+  const vision = readVisionConfig(ofKind, `${where}: vision_config`);
+  const head = new ConfigReader(ofKind, `${where}: vision_config`);
+  if (kind === "siglip" && !head.boolean("vision_use_head", true)) {
+    throw new CheckpointError(
+      `${where}: vision_config: vision_use_head false is not supported; expected true`,
+    );
+  }
   const projection = new ConfigReader(section("text_config"), `${where}: text_config`);
   const embeddingWidth =
     kind === "clip" ? c.count("projection_dim", 512) : projection.count("projection_size", text.width);

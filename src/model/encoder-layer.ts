@@ -1,5 +1,6 @@
 import { type ActivationKind, activation } from "../kernels/activation.ts";
 import { layerNorm } from "../kernels/layer-norm.ts";
+import { CheckpointError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { type AttentionWeights, attend } from "./attention-layer.ts";
 import type { Linear } from "./linear.ts";
@@ -31,6 +32,14 @@ export interface EncoderConfig {
   readonly mlpWidth: number;
   readonly normEps: number;
   readonly activation: ActivationKind;
+}
+
+/** Throws CheckpointError for a width that does not divide into the heads. */
+export function requireWholeHeads({ width, heads }: EncoderConfig, where: string): void {
+  if (width % heads === 0) return;
+  throw new CheckpointError(
+    `${where}: a width (hidden_size) of ${width} does not divide into ${heads} heads (num_attention_heads)`,
+  );
 }
 
 /**

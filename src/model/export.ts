@@ -1,17 +1,26 @@
 import { aFunction, aKindOf, checkArgument, checkOptions, type Options, oneOf } from "../tensor/arguments.ts";
 import { Device } from "../tensor/device.ts";
 import { type DType, isFloat } from "../tensor/dtype.ts";
+import { CheckpointError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { StoredUpdate } from "./adapter.ts";
 import { Checkpoint } from "./checkpoint.ts";
 import { isObject, type JsonObject } from "./config.ts";
+import {
+  exportedConfig,
+  exportedGeneration,
+  exportedPreprocessor,
+  exportedProcessor,
+  exportedTokenizerConfig,
+} from "./export-config.ts";
 import { asFloats, floatBytes } from "./float-chunks.ts";
 import { type FolderSink, jsonFile } from "./folder-sink.ts";
 import { readModelFiles } from "./language-model.ts";
 import { type LowRankUpdate, merged } from "./low-rank.ts";
+import { commonName, EMBEDDING, HEAD, publishedName } from "./module-names.ts";
 import { writeSafetensors } from "./safetensors-writer.ts";
+import { sameTensor } from "./same-tensor.ts";
 import { padded, readTensor, type TensorEntry } from "./tensor-entry.ts";
-import type { VisionSetup } from "./vision-setup.ts";
 import { checkWeights } from "./weights.ts";
 import { parseWholeFloats } from "./whole-floats.ts";
 
@@ -31,16 +40,19 @@ export interface ExportOptions {
   onProgress?: (progress: { writtenBytes: number; totalBytes: number }) => void;
 }
 
+/** By {@link commonName}. */
+
 /** Files that go along as they are. */
 const COPIED = [
   ...["tokenizer.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"],
-  ...["preprocessor_config.json", "processor_config.json", "generation_config.json"],
+  ...["processor_config.json", "generation_config.json"],
 ];
 
 /**
- * Writes a model as one complete Hugging Face folder: adapters merged (in f32, then rounded once to the dtype written), the
- * parts of an assembled model put together, tokens respelt. Weights are [out, in], as checkpoints have them. One tensor at
- * a time is in memory. config.json comes last, so a folder that has it is complete.
+ * Writes a model as one complete Hugging Face folder, which transformers 4.46 and 5 read alike: adapters merged (in f32, then
+ * rounded once to the dtype written), the parts of an assembled model put together, tokens respelt, tensors under the names
+ * of published checkpoints. Unneeded tensors of a dtype that is not read are left out. Weights are [out, in], as checkpoints
+ * have them. One tensor at a time is in memory. config.json comes last, so a folder that has it is complete.
  *
  * Throws CheckpointError for what `loadModel` would not load, and for a weight beyond the dtype's range.
  */
@@ -61,10 +73,23 @@ export async function exportModel(
   const { family, decoder, config } = await readModelFiles(checkpoint);
   await checkWeights(checkpoint, device, (weights) => family.build(weights, decoder, config));
 
-  const totalBytes = checkpoint.entries.reduce((sum, entry) => sum + entry.byteLength, 0);
+  const entries = checkpoint.entries.filter((entry) => entry.problem === undefined);
+  for (const entry of entries) {
+    for (const read of [entry, ...checkpoint.updatesOf(entry.name).flatMap(({ a, b }) => [a, b])])
+      read.expect?.();
+  }
+  const totalBytes = entries.reduce((sum, entry) => sum + entry.byteLength, 0);
   let readBytes = 0;
-  const tensors = checkpoint.entries.map((entry) => {
-    const { name, shape } = entry;
+  const hasEmbedding = entries.some((entry) => commonName(entry.name) === EMBEDDING);
+  const nameOf = ({ name }: TensorEntry) => {
+    // Where a tied model has its one matrix as the head, 4.46 would not find it.
+    const moved = decoder.tied && !hasEmbedding && commonName(name) === HEAD;
+    if (!decoder.vision) return moved ? "model.embed_tokens.weight" : name;
+    return publishedName(moved ? EMBEDDING : name);
+  };
+  const tensors = entries.map((entry) => {
+    const { shape } = entry;
+    const name = nameOf(entry);
     const as = dtype && isFloat(entry.dtype) ? dtype : entry.dtype;
     const stored = as === "i32" || as === "u32" ? as.toUpperCase() : EXPORT_DTYPES[as].stored;
     const data = async function* () {
@@ -81,19 +106,40 @@ export async function exportModel(
     const text = await checkpoint.text(path);
     if (text !== undefined) await sink.write(path, textFile(text));
   }
-  await sink.write("tokenizer_config.json", jsonFile(await tokenizerConfig(checkpoint)));
-  const missing = async (path: string) => (await checkpoint.text(path)) === undefined;
-  if (decoder.vision && (await missing("processor_config.json"))) {
-    await sink.write("processor_config.json", jsonFile(processorConfig(decoder.vision)));
+  const template = await checkpoint.text("chat_template.jinja");
+  const tokenizer = (await wholeJson(checkpoint, "tokenizer_config.json")) ?? {};
+  await sink.write("tokenizer_config.json", jsonFile(exportedTokenizerConfig(tokenizer, template)));
+  const processor = await wholeJson(checkpoint, "processor_config.json");
+  const given = await wholeJson(checkpoint, "preprocessor_config.json");
+  const preprocessor = exportedPreprocessor(given, processor);
+  if (preprocessor) await sink.write("preprocessor_config.json", jsonFile(preprocessor));
+  if (decoder.vision && !processor) {
+    await sink.write("processor_config.json", jsonFile(exportedProcessor(decoder.vision)));
   }
-  if (await missing("generation_config.json")) {
-    await sink.write("generation_config.json", jsonFile(generationConfig(config)));
+  if ((await checkpoint.text("generation_config.json")) === undefined) {
+    await sink.write("generation_config.json", jsonFile(exportedGeneration(config)));
   }
   const most =
     dtype ?? (["f16", "bf16"] as const).find((d) => EXPORT_DTYPES[d].stored === checkpoint.storedDtypes[0]);
-  const text = await checkpoint.text("config.json");
-  const whole = text === undefined ? config : parseWholeFloats(text);
-  await sink.write("config.json", jsonFile(withDType(whole, EXPORT_DTYPES[most ?? "f32"].torch)));
+  const whole = (await wholeJson(checkpoint, "config.json")) ?? config;
+  const tied = decoder.tied && !(await hasOwnHead(checkpoint));
+  const written = exportedConfig(whole, { ...decoder, tied }, EXPORT_DTYPES[most ?? "f32"].torch);
+  await sink.write("config.json", jsonFile(written));
+}
+
+/** A file of JSON, floats being kept floats; undefined when there is none or it is no object. */
+async function wholeJson(checkpoint: Checkpoint, path: string): Promise<JsonObject | undefined> {
+  const text = await checkpoint.text(path);
+  const json = text === undefined ? undefined : parseWholeFloats(text);
+  return isObject(json) ? json : undefined;
+}
+
+/** Whether a model that is said to be tied has an output matrix of its own. */
+async function hasOwnHead(checkpoint: Checkpoint): Promise<boolean> {
+  const find = (name: string) => checkpoint.entries.find((entry) => commonName(entry.name) === name);
+  const [head, embedding] = [find(HEAD), find(EMBEDDING)];
+  if (!head || !embedding) return false;
+  return checkpoint.updatesOf(head.name).length > 0 || !(await sameTensor(head, embedding));
 }
 
 /** A tensor's elements, with what adapters add. */
@@ -106,6 +152,10 @@ async function* elements(
   const updates = checkpoint.updatesOf(entry.name);
   if (updates.length > 0) {
     const values = await mergedValues(device, entry, updates);
+    const bad = values.find((value) => !Number.isFinite(value));
+    if (bad !== undefined) {
+      throw new CheckpointError(`${checkpoint.name}: ${entry.name} with its adapters has ${bad}`);
+    }
     yield floatBytes(values, dtype, `${checkpoint.name}: ${entry.name}`);
   } else if (isFloat(dtype)) yield* asFloats(entry, dtype, checkpoint.name);
   else yield* entry.stream();
@@ -140,38 +190,4 @@ async function mergedValues(
 
 async function* textFile(text: string): AsyncGenerator<Uint8Array, void, undefined> {
   yield new TextEncoder().encode(text);
-}
-
-/** Of a class that follows tokenizer.json in everything, as is done here; those for one family may rebuild parts of it. */
-async function tokenizerConfig(checkpoint: Checkpoint): Promise<JsonObject> {
-  const config = await checkpoint.json("tokenizer_config.json");
-  return { ...(isObject(config) ? config : {}), tokenizer_class: "PreTrainedTokenizerFast" };
-}
-
-/** What a LLaVA's processor has to know beside its preprocessor_config.json. */
-function processorConfig({ imageToken, tower, keepsClassToken }: VisionSetup): JsonObject {
-  return {
-    processor_class: "LlavaProcessor",
-    image_token: imageToken,
-    patch_size: tower.patchSize,
-    num_additional_image_tokens: tower.kind === "clip" ? 1 : 0,
-    vision_feature_select_strategy: keepsClassToken ? "full" : "default",
-  };
-}
-
-function generationConfig(config: JsonObject): JsonObject {
-  const text = isObject(config["text_config"]) ? config["text_config"] : config;
-  const ids = ["bos_token_id", "eos_token_id", "pad_token_id"].map((key) => [key, config[key] ?? text[key]]);
-  return Object.fromEntries(ids.filter(([, id]) => id !== undefined));
-}
-
-/** The config with this dtype in place of all that it names. */
-function withDType(config: JsonObject, dtype: string): JsonObject {
-  const without = (json: JsonObject): JsonObject =>
-    Object.fromEntries(
-      Object.entries(json)
-        .filter(([key]) => key !== "dtype" && key !== "torch_dtype")
-        .map(([key, value]) => [key, isObject(value) ? without(value) : value]),
-    );
-  return { ...without(config), torch_dtype: dtype };
 }

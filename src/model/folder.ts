@@ -1,8 +1,15 @@
 import { platform } from "#platform";
+import type { Blob, Fetch } from "../platform/global-types.ts";
+import { lfsPointerProblem } from "../platform/lfs-pointer.ts";
 import type { ByteSource } from "../platform/platform.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import { isObject, type JsonObject } from "./config.ts";
-import { blobSource, memorySource, urlSource } from "./sources.ts";
+import { joinedReads } from "./joined-reads.ts";
+import { parsePythonJson } from "./python-json.ts";
+import { publicName } from "./remote-file.ts";
+import { retrying } from "./retry.ts";
+import { blobSource, memorySource } from "./sources.ts";
+import { openUrl } from "./url-source.ts";
 
 /** The largest real tokenizer.json files have about 35 MB. */
 const MAX_TEXT_BYTES = 256 * 2 ** 20;
@@ -12,6 +19,14 @@ export interface Folder {
   readonly name: string;
   /** Opens the file at a path that {@link checkPath} has let through; undefined when there is none. */
   open(path: string): Promise<ByteSource | undefined>;
+  /** What stood in the way where `open` found nothing, if there is more to say about it than that. */
+  whyMissing?(path: string): string | undefined;
+}
+
+/** Words for a file that is not there: its path, and why where that is known. */
+export function missingFile(folder: Folder, path: string): string {
+  const why = folder.whyMissing?.(path);
+  return why ? `${path} (${why})` : path;
 }
 
 /** Paths relative to a folder, with `/`, that cannot leave it. Throws CheckpointError for all others. */
@@ -38,12 +53,22 @@ export async function localSource(path: string): Promise<ByteSource | undefined>
   }
 }
 
-/** A folder served over HTTP by a server that does range requests. */
-export function urlFolder(url: string, fetch = globalThis.fetch): Folder {
-  const prefix = url.replace(/\/+$/, "");
+/** A folder served over HTTP. A query or fragment of its URL goes behind the path of each file. */
+export function urlFolder(url: string, fetch: Fetch = globalThis.fetch): Folder {
+  const base = new URL(url);
+  const root = base.pathname.replace(/\/+$/, "");
+  const absent = new Map<string, string>();
   return {
-    name: prefix,
-    open: (path) => urlSource(`${prefix}/${path.split("/").map(encodeURIComponent).join("/")}`, fetch),
+    name: publicName(url).replace(/\/+$/, ""),
+    async open(path) {
+      const address = new URL(base);
+      address.pathname = `${root}/${path.split("/").map(encodeURIComponent).join("/")}`;
+      const opened = await openUrl(address.href, fetch);
+      if (!("absent" in opened)) return opened;
+      absent.set(path, opened.absent);
+      return undefined;
+    },
+    whyMissing: (path) => absent.get(path),
   };
 }
 
@@ -68,6 +93,7 @@ export function subfolder(folder: Folder, path: string): Folder {
   return {
     name: withoutParents(`${folder.name}/${path}`),
     open: (file) => folder.open(withoutParents(`${path}/${file}`)),
+    whyMissing: (file) => folder.whyMissing?.(withoutParents(`${path}/${file}`)),
   };
 }
 
@@ -82,7 +108,11 @@ function withoutParents(path: string): string {
 
 /** The files of the first folder and, where it lacks one, those of the second. */
 export function overlay(first: Folder, second: Folder): Folder {
-  return { name: first.name, open: async (path) => (await first.open(path)) ?? second.open(path) };
+  return {
+    name: first.name,
+    open: async (path) => (await first.open(path)) ?? second.open(path),
+    whyMissing: (path) => first.whyMissing?.(path) ?? second.whyMissing?.(path),
+  };
 }
 
 /** A file as text; undefined when there is none. Throws CheckpointError. */
@@ -97,6 +127,8 @@ export async function readText(folder: Folder, path: string): Promise<string | u
       );
     }
     const bytes = await source.read(0, source.size);
+    const problem = lfsPointerProblem(bytes);
+    if (problem) throw new CheckpointError(`${source.name}: ${problem}`);
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;
@@ -106,12 +138,12 @@ export async function readText(folder: Folder, path: string): Promise<string | u
   }
 }
 
-/** A file as JSON; undefined when there is none. Throws CheckpointError. */
+/** A file as JSON, Python's Infinity and NaN included; undefined when there is none. Throws CheckpointError. */
 export async function readJson(folder: Folder, path: string): Promise<unknown> {
   const text = await readText(folder, path);
   if (text === undefined) return undefined;
   try {
-    return JSON.parse(text);
+    return parsePythonJson(text);
   } catch (cause) {
     const problem = cause instanceof Error ? cause.message : String(cause);
     throw new CheckpointError(`${folder.name}/${path}: not valid JSON: ${problem}`, { cause });
@@ -131,7 +163,7 @@ export interface HubOptions {
   /** For gated and private models. */
   accessToken?: string;
   /** To use instead of the global fetch, for example to count bytes or go through a proxy. */
-  fetch?: typeof globalThis.fetch;
+  fetch?: Fetch;
 }
 
 /**
@@ -140,10 +172,12 @@ export interface HubOptions {
  */
 export async function hubFolder(id: string, options: HubOptions = {}): Promise<Folder> {
   const hub = await import("@huggingface/hub");
-  const { revision, ...access } = options;
+  const { revision, fetch = globalThis.fetch, ...rest } = options;
+  const access = { ...rest, fetch: retrying(fetch) };
   const asked = <T>(answer: Promise<T>): Promise<T> =>
     answer.catch((cause: Error) => {
-      throw new CheckpointError(`${id}: cannot be had from the Hugging Face hub: ${cause.message}`, {
+      const hint = platform.baseUrl() ? `; a folder beside the page is ./${id}` : "";
+      throw new CheckpointError(`${id}: cannot be had from the Hugging Face hub: ${cause.message}${hint}`, {
         cause,
       });
     });
@@ -157,7 +191,7 @@ export async function hubFolder(id: string, options: HubOptions = {}): Promise<F
       const file = { ...access, repo: id, path, revision: sha };
       if (platform.name === "node") return localSource(await asked(hub.downloadFileToCacheDir(file)));
       const blob = await asked(hub.downloadFile(file));
-      return blob ? blobSource(blob, `${id}/${path}`) : undefined;
+      return blob ? joinedReads(blobSource(blob, `${id}/${path}`)) : undefined;
     },
   };
 }

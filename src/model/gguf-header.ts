@@ -1,3 +1,4 @@
+import { refuseLfsPointer } from "../platform/lfs-pointer.ts";
 import type { ByteSource } from "../platform/platform.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import { GGML_TYPES, type GgmlType } from "./gguf-types.ts";
@@ -64,7 +65,10 @@ export async function readGgufHeader(source: ByteSource): Promise<GgufHeader> {
     try {
       return parseHeader(new Cursor(bytes, source));
     } catch (error) {
-      if (!(error instanceof OutOfBytes)) throw error;
+      if (!(error instanceof OutOfBytes)) {
+        await refuseLfsPointer(source);
+        throw error;
+      }
       if (bytes.length === limit) {
         throw new CheckpointError(`${source.name}: GGUF header of more than ${MAX_HEADER_BYTES} bytes`);
       }

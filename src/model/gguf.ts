@@ -68,6 +68,10 @@ export class GgufEntry implements TensorEntry {
     this.#type = type;
   }
 
+  expect(): void {
+    this.#source.expect?.(this.#begin, this.storedBytes);
+  }
+
   /** Throws CheckpointError for a type that cannot be read. */
   stream(chunkBytes = DEFAULT_CHUNK_BYTES): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
     const { blockElements, blockBytes } = this.#type;

@@ -2,8 +2,8 @@ import {
   aBoolean,
   aFunction,
   aKindOf,
+  aList,
   aListOf,
-  aNumber,
   checkArgument,
   checkOptions,
   type Options,
@@ -18,21 +18,26 @@ import {
   prompt,
   promptFromIds,
 } from "./build-prompt.ts";
-import { type ChatMessage, type ChatOptions, chatPrompt, findChatTemplate } from "./chat-template.ts";
+import { type ChatMessage, type ChatOptions, chatPrompt } from "./chat-template.ts";
+import { checkPrompt } from "./check-prompt.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { isObject, type JsonObject } from "./config.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import type { Family } from "./family.ts";
+import { type ChatTemplates, findChatTemplates } from "./find-chat-template.ts";
 import type { Folder } from "./folder.ts";
 import type { Network } from "./network.ts";
+import { requireNeutral } from "./neutral-fields.ts";
 import {
   aCheckpointRef,
   CHECKPOINT_OPTIONS,
   type CheckpointOptions,
   openCheckpoint,
 } from "./open-checkpoint.ts";
+import { processorJson } from "./processor-file.ts";
 import type { Prompt } from "./prompt.ts";
 import { aMessage, aPicture, BOS, CHAT_OPTIONS, checkParts, SPANS } from "./prompt-arguments.ts";
+import { readQuantisation } from "./quantisation.ts";
 import { familyOf } from "./registry.ts";
 import { type SiteMap, siteMapOf } from "./site-shapes.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
@@ -55,14 +60,14 @@ export function checkLoad(call: string, ref: unknown, options: unknown): void {
   checkOptions(call, options, known, { required: ["device"] });
 }
 
-/** The parts of a loaded model; `loadModel` of the patching room puts its methods on them. */
-export interface ModelParts {
+/** What is known of a model without its weights. */
+export interface OutlineParts {
   /** The folder, URL or hub id that it came from. */
   readonly name: string;
   readonly family: string;
-  readonly network: Network;
+  readonly decoder: DecoderConfig;
   readonly tokenizer: Tokenizer;
-  readonly chatTemplate: string | undefined;
+  readonly chatTemplates: ChatTemplates;
   readonly imageRules: ImageRules<PromptImage> | undefined;
   /** Ids that end an answer, from generation_config.json or config.json. */
   readonly endIds: ReadonlySet<number>;
@@ -70,6 +75,11 @@ export interface ModelParts {
   readonly storedDtypes: readonly string[];
   /** Folders, URLs or hub ids of the LoRA adapters that are part of it. */
   readonly adapters: readonly string[];
+}
+
+/** The parts of a loaded model; `loadModel` of the patching room puts its methods on them. */
+export interface ModelParts extends OutlineParts {
+  readonly network: Network;
   /** Holds the weights. */
   readonly memory: Scope;
 }
@@ -81,7 +91,7 @@ export interface ModelFiles {
   readonly config: JsonObject;
   readonly decoder: DecoderConfig;
   readonly tokenizer: Tokenizer;
-  readonly chatTemplate: string | undefined;
+  readonly chatTemplates: ChatTemplates;
   /** Ids that end an answer, from generation_config.json or config.json. */
   readonly endIds: ReadonlySet<number>;
 }
@@ -97,23 +107,29 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
 
   const where = `${name}/config.json`;
   const family = familyOf(config, where);
+  readQuantisation(config, where);
+  requireNeutral(config, where, ["transformers_weights"]);
   const tokenizerConfig = await checkpoint.json("tokenizer_config.json");
-  const tokenizer = createTokenizer(await checkpoint.json("tokenizer.json"), tokenizerConfig ?? undefined);
+  const tokenizerJson = await checkpoint.json("tokenizer.json");
+  const why = tokenizerJson === undefined ? checkpoint.whyMissing("tokenizer.json") : undefined;
+  if (why) throw new CheckpointError(`${name}: there is no tokenizer.json (${why})`);
+  const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig ?? undefined);
   const processorConfig = await checkpoint.json("processor_config.json");
   const decoder = family.readConfig(config, where, {
-    preprocessor: (await checkpoint.json("preprocessor_config.json")) ?? processorConfig,
+    preprocessor: await processorJson(checkpoint),
     tokenOf: (id) => tokenizer.tokenOf(id),
   });
-  const chatTemplate = findChatTemplate({
+  const files = {
     jinja: await checkpoint.text("chat_template.jinja"),
     json: await checkpoint.json("chat_template.json"),
     processorConfig,
     tokenizerConfig,
-  });
+  };
+  const chatTemplates = findChatTemplates(files, decoder.vision !== undefined);
   const generation = (await checkpoint.json("generation_config.json")) as Record<string, unknown> | undefined;
   const text = isObject(config["text_config"]) ? config["text_config"] : config;
   const endIds = generation?.["eos_token_id"] ?? config["eos_token_id"] ?? text["eos_token_id"];
-  return { family, config, decoder, tokenizer, chatTemplate, endIds: idsOf(endIds) };
+  return { family, config, decoder, tokenizer, chatTemplates, endIds: idsOf(endIds) };
 }
 
 /**
@@ -123,25 +139,62 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
  */
 export async function loadParts(ref: string | Folder, options: LoadOptions): Promise<ModelParts> {
   checkLoad("loadModel", ref, options);
-  const { device: _, merge: __, onProgress: ___, ...access } = options;
-  await using checkpoint = await openCheckpoint(ref, access);
-  const { family, config, decoder, ...files } = await readModelFiles(checkpoint);
-  const { built: network, memory } = await loadWeights(
-    checkpoint,
-    options.device,
-    (weights) => family.build(weights, decoder, config),
-    options,
-  );
-  return {
-    ...files,
-    name: checkpoint.name,
-    family: family.modelType,
-    network,
-    imageRules: family.imageRules?.(decoder),
-    storedDtypes: checkpoint.storedDtypes,
-    adapters: checkpoint.adapters.map(({ name }) => name),
-    memory,
-  };
+  const { device, merge, onProgress, ...access } = options;
+  await using opened = await OpenModel.open(ref, access);
+  return await opened.load({
+    device,
+    ...(merge !== undefined && { merge }),
+    ...(onProgress && { onProgress }),
+  });
+}
+
+/** A checkpoint whose config and tokenizer have been read, but not its weights: prompts can be made and checked. */
+export class OpenModel {
+  readonly outline: ModelOutline;
+  readonly #checkpoint: Checkpoint;
+  readonly #files: ModelFiles;
+  readonly #parts: OutlineParts;
+
+  private constructor(checkpoint: Checkpoint, files: ModelFiles) {
+    this.#checkpoint = checkpoint;
+    this.#files = files;
+    this.#parts = {
+      ...files,
+      name: checkpoint.name,
+      family: files.family.modelType,
+      imageRules: files.family.imageRules?.(files.decoder),
+      storedDtypes: checkpoint.storedDtypes,
+      adapters: checkpoint.adapters.map(({ name }) => name),
+    };
+    this.outline = new ModelOutline(this.#parts);
+  }
+
+  /** Throws CheckpointError, as {@link loadParts} does. */
+  static async open(ref: string | Folder, options: CheckpointOptions = {}): Promise<OpenModel> {
+    const checkpoint = await openCheckpoint(ref, options);
+    try {
+      return new OpenModel(checkpoint, await readModelFiles(checkpoint));
+    } catch (error) {
+      await checkpoint.close();
+      throw error;
+    }
+  }
+
+  /** Reads the weights. */
+  async load(options: WeightOptions & { device: Device }): Promise<ModelParts> {
+    const { family, decoder, config } = this.#files;
+    const { built: network, memory } = await loadWeights(
+      this.#checkpoint,
+      options.device,
+      (weights) => family.build(weights, decoder, config),
+      options,
+    );
+    return { ...this.#parts, network, memory };
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#checkpoint.close();
+  }
 }
 
 function idsOf(value: unknown): ReadonlySet<number> {
@@ -149,38 +202,28 @@ function idsOf(value: unknown): ReadonlySet<number> {
   return new Set(ids.filter((id): id is number => typeof id === "number"));
 }
 
-/** A checkpoint on a device, with its tokenizer: builds prompts and holds the network. */
-export class LanguageModel {
+/** A model without its weights: what it is, what there is to look at, and prompts for it. */
+export class ModelOutline {
   readonly name: string;
   readonly family: string;
-  readonly network: Network;
+  readonly config: DecoderConfig;
   readonly tokenizer: Tokenizer;
   readonly endIds: ReadonlySet<number>;
   readonly storedDtypes: readonly string[];
   readonly adapters: readonly string[];
-  readonly #chatTemplate: string | undefined;
+  readonly #chatTemplates: ChatTemplates;
   readonly #imageRules: ImageRules<PromptImage> | undefined;
-  readonly #memory: Scope;
 
-  constructor(parts: ModelParts) {
+  constructor(parts: OutlineParts) {
     this.name = parts.name;
     this.family = parts.family;
-    this.network = parts.network;
+    this.config = parts.decoder;
     this.tokenizer = parts.tokenizer;
     this.endIds = parts.endIds;
     this.storedDtypes = parts.storedDtypes;
     this.adapters = parts.adapters;
-    this.#chatTemplate = parts.chatTemplate;
+    this.#chatTemplates = parts.chatTemplates;
     this.#imageRules = parts.imageRules;
-    this.#memory = parts.memory;
-  }
-
-  get device(): Device {
-    return this.network.device;
-  }
-
-  get config(): DecoderConfig {
-    return this.network.config;
   }
 
   /** What there is to tap and edit. */
@@ -200,14 +243,14 @@ export class LanguageModel {
     checkParts(parts);
     checkOptions("prompt", options, { bos: BOS, spans: SPANS, images: aListOf(aPicture) });
     const wrapped = typeof parts === "string" ? parts : parts.map(asPart);
-    return prompt(this.tokenizer, wrapped, { ...options, imageRules: this.#imageRules });
+    return this.check(prompt(this.tokenizer, wrapped, { ...options, imageRules: this.#imageRules }));
   }
 
-  /** A prompt from token ids as they are. */
+  /** A prompt from token ids as they are. Throws PromptError as {@link check} does. */
   promptFromIds(ids: readonly number[], images: readonly PromptImage[] = []): Prompt<PromptImage> {
-    checkArgument("promptFromIds", "ids", ids, aListOf(aNumber));
+    checkArgument("promptFromIds", "ids", ids, aList); // what is in it is a matter of prompts
     checkArgument("promptFromIds", "images", images, aListOf(aPicture));
-    return promptFromIds(this.tokenizer, ids, { images });
+    return this.check(promptFromIds(this.tokenizer, ids, { images }));
   }
 
   /** A conversation by the checkpoint's chat template, up to where the assistant answers. */
@@ -218,7 +261,32 @@ export class LanguageModel {
     checkArgument("chat", "messages", messages, aListOf(aMessage));
     checkOptions("chat", options, CHAT_OPTIONS);
     const rules = { imageRules: this.#imageRules };
-    return chatPrompt(this.#chatTemplate, this.tokenizer, messages, { ...options, ...rules });
+    return this.check(chatPrompt(this.#chatTemplates, this.tokenizer, messages, { ...options, ...rules }));
+  }
+
+  /**
+   * The prompt itself, if it means on this model what it says: it may have been made by another. Throws PromptError for
+   * ids beyond the embedding, ids that are other tokens here, and pictures or places for them that do not fit.
+   */
+  check<P extends Prompt>(prompt: P): P {
+    checkPrompt(prompt, this);
+    return prompt;
+  }
+}
+
+/** A checkpoint on a device, with its tokenizer: builds prompts and holds the network. */
+export class LanguageModel extends ModelOutline {
+  readonly network: Network;
+  readonly #memory: Scope;
+
+  constructor(parts: ModelParts) {
+    super(parts);
+    this.network = parts.network;
+    this.#memory = parts.memory;
+  }
+
+  get device(): Device {
+    return this.network.device;
   }
 
   /** Gives the weights' memory back. */

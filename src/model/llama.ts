@@ -104,15 +104,14 @@ export async function readLlamaWeights(
   { prefix = "model.", head = "lm_head" } = {},
 ): Promise<LlamaWeights> {
   const layers: LlamaLayer[] = [];
-  // Tied models read the embedding as a matrix too, so both uses share the layout that suits the matrix product.
-  const tied = c.tied ? await w.linear(`${prefix}embed_tokens`, [c.vocab, c.width]) : undefined;
-  const embedding = tied?.weight ?? (await w.tensor(`${prefix}embed_tokens.weight`, [c.vocab, c.width]));
+  const tied = c.tied ? await w.tied(`${prefix}embed_tokens`, head, [c.vocab, c.width]) : undefined;
+  const embedding = tied?.embedding ?? (await w.tensor(`${prefix}embed_tokens.weight`, [c.vocab, c.width]));
   for (let i = 0; i < c.layers; i++) layers.push(await readLayer(w, c, `${prefix}layers.${i}.`));
   return {
     embedding,
     layers,
     finalNorm: await w.tensor(`${prefix}norm.weight`, [c.width]),
-    unembedding: tied ?? (await w.linear(head, [c.vocab, c.width])),
+    unembedding: tied?.unembedding ?? (await w.linear(head, [c.vocab, c.width])),
   };
 }
 
@@ -150,11 +149,13 @@ const DEFAULTS = {
   rms_norm_eps: 1e-6,
   hidden_act: "silu",
   tie_word_embeddings: false,
+  attention_bias: false,
+  mlp_bias: false,
 };
 
 export const llama: Family = {
   modelType: "llama",
-  readConfig: (config, where) => readDecoderConfig(config, DEFAULTS, where),
+  readConfig: (config, where) => readDecoderConfig(config, { defaults: DEFAULTS, biases: true }, where),
   async build(w, config) {
     return new LlamaNetwork(w.device, config, await readLlamaWeights(w, config));
   },

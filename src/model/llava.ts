@@ -2,7 +2,7 @@ import { readProcessorConfig } from "../images/processor-config.ts";
 import { type ActivationKind, activation } from "../kernels/activation.ts";
 import { setRows } from "../kernels/rows.ts";
 import type { Device } from "../tensor/device.ts";
-import { CheckpointError, PromptError } from "../tensor/errors.ts";
+import { CheckpointError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { activationKind } from "./activation-kind.ts";
 import type { ImageRules } from "./build-prompt.ts";
@@ -14,10 +14,17 @@ import type { Linear } from "./linear.ts";
 import { LlamaNetwork, llama, readLlamaWeights } from "./llama.ts";
 import { mistral } from "./mistral.ts";
 import type { Network } from "./network.ts";
+import { requireNeutral } from "./neutral-fields.ts";
 import type { AttentionRule, Pass } from "./pass.ts";
 import type { Prompt } from "./prompt.ts";
 import type { Sites, Walk } from "./sites.ts";
-import { imagePlaces, type PromptImage, uploadImages, type VisionSetup } from "./vision-setup.ts";
+import {
+  checkImagePlaces,
+  imagePlaces,
+  type PromptImage,
+  uploadImages,
+  type VisionSetup,
+} from "./vision-setup.ts";
 import {
   patchesPerSide,
   readVisionConfig,
@@ -58,9 +65,8 @@ export class LlavaNetwork implements Network {
     const at = pass.sites();
     const ids = this.device.tensor(Uint32Array.from(prompts.flatMap((p) => p.ids)), { dtype: "u32" });
     const tokens = this.#decoder.tokenEmbeddings(ids); // [rows, width]
-    const images = prompts.flatMap((p) => p.images);
-    if (images.length === 0) return yield* at.pass("embed", tokens);
     const places = imageRows(prompts, this.#setup);
+    if (places.length === 0) return yield* at.pass("embed", tokens);
     const features = yield* this.#features(prompts, pass); // [images * tokensPerImage, width]
     return yield* at.pass("embed", setRows(tokens, places, features));
   }
@@ -112,14 +118,8 @@ function imageRows(prompts: readonly Prompt<PromptImage>[], setup: VisionSetup):
   const rows: number[] = [];
   let start = 0;
   for (const prompt of prompts) {
-    const places = imagePlaces(prompt, setup);
-    const expected = prompt.images.length * setup.tokensPerImage;
-    if (places.length !== expected) {
-      throw new PromptError(
-        `Expected ${expected} ${setup.imageToken} tokens for ${prompt.images.length} image(s), found ${places.length}.`,
-      );
-    }
-    for (const place of places) rows.push(start + place);
+    checkImagePlaces(prompt, setup);
+    for (const place of imagePlaces(prompt, setup)) rows.push(start + place);
     start += prompt.length;
   }
   return rows;
@@ -128,13 +128,13 @@ function imageRows(prompts: readonly Prompt<PromptImage>[], setup: VisionSetup):
 /** How LLaVA prompts hold images: each `<image>` becomes one placeholder a feature, in one plain grid. */
 export function llavaImageRules(setup: VisionSetup): ImageRules<PromptImage> {
   const side = patchesPerSide(setup.tower);
+  // With a class token there is one more, and one less where "default" drops the first patch of a SigLIP tower.
+  const isGrid = setup.tokensPerImage === side * side;
   return {
     placeholder: setup.imageToken,
     expand: () => ({
       text: setup.imageToken.repeat(setup.tokensPerImage),
-      ...(setup.keepsClassToken && setup.tower.kind === "clip"
-        ? {}
-        : { grid: { rows: side, columns: side } }),
+      ...(isGrid && { grid: { rows: side, columns: side } }),
     }),
   };
 }
@@ -153,7 +153,11 @@ const VISION_DEFAULTS = {
 function readConfig(config: JsonObject, where: string, files: FamilyFiles): DecoderConfig {
   const text = config["text_config"];
   if (!isObject(text)) throw new CheckpointError(`${where}: text_config is missing`);
-  const tied = text["tie_word_embeddings"] ?? config["tie_word_embeddings"] ?? false;
+  requireNeutral(config, where);
+  // Either of the two ties.
+  const tied = new ConfigReader(config, where).boolean("tie_word_embeddings", false)
+    ? true
+    : (text["tie_word_embeddings"] ?? false);
   const decoder = decoderFamily(text, where).readConfig(
     { ...text, tie_word_embeddings: tied },
     `${where}: text_config`,
@@ -173,10 +177,10 @@ function decoderFamily(text: JsonObject, where: string): Family {
 
 function readSetup(config: JsonObject, where: string, { preprocessor, tokenOf }: FamilyFiles): VisionSetup {
   const c = new ConfigReader(config, where);
-  const vision = isObject(config["vision_config"]) ? config["vision_config"] : {};
-  // The defaults describe one tower as a whole; a config that names sizes of its own leans on its class's defaults.
-  const defaults = "hidden_size" in vision ? { model_type: VISION_DEFAULTS.model_type } : VISION_DEFAULTS;
-  const tower = readVisionConfig(vision, `${where}: vision_config`, defaults);
+  // The defaults describe one tower as a whole; a config that says anything of it leans on its class's defaults.
+  const given = c.has("vision_config") ? c.object("vision_config") : VISION_DEFAULTS;
+  const vision = { model_type: VISION_DEFAULTS.model_type, ...given };
+  const tower = readVisionConfig(vision, `${where}: vision_config`);
   const layer = c.integer("vision_feature_layer", -2);
   // Counted in Hugging Face's hidden states: 0 enters the first block, -1 leaves the last.
   const featureLayer = layer < 0 ? tower.layers + 1 + layer : layer;
@@ -185,13 +189,17 @@ function readSetup(config: JsonObject, where: string, { preprocessor, tokenOf }:
       `${where}: vision_feature_layer ${layer} does not exist in ${tower.layers} layers`,
     );
   }
+  if (featureLayer === tower.layers) {
+    requireNeutral(vision, `${where}: vision_config`, ["tie_last_hidden_states"]);
+  }
   const strategy = c.string("vision_feature_select_strategy", "default");
   if (strategy !== "default" && strategy !== "full") {
     throw new CheckpointError(
       `${where}: expected vision_feature_select_strategy "default" or "full", found ${JSON.stringify(strategy)}`,
     );
   }
-  const imageTokenId = c.count("image_token_index", c.count("image_token_id", 32000, 0), 0);
+  const idField = "image_token_id" in config ? "image_token_id" : "image_token_index";
+  const imageTokenId = c.count(idField, 32000, 0);
   if (preprocessor === undefined)
     throw new CheckpointError(`${where}: there is no preprocessor_config.json beside it`);
   return {
@@ -236,6 +244,8 @@ export const llava: Family = {
       ["multi_modal_projector.", "model.multi_modal_projector."],
       "linear_1.weight",
     );
+    // Only the tower's stream is read, not what CLIP and SigLIP make of it.
+    w.skip(`${vision}head`, `${vision.replace(/vision_model\.$/, "")}visual_projection`);
     const bias = c.boolean("multimodal_projector_bias", true);
     const width = setup.tower.width;
     return new LlavaNetwork(

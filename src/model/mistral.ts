@@ -20,7 +20,7 @@ const DEFAULTS = {
 /** Mistral 7B (Jiang et al. 2023, arXiv 2310.06825): Llama's block with a sliding attention window. */
 export const mistral: Family = {
   modelType: "mistral",
-  readConfig: (config, where) => readDecoderConfig(config, DEFAULTS, where),
+  readConfig: (config, where) => readDecoderConfig(config, { defaults: DEFAULTS, window: true }, where),
   async build(w, config) {
     return new LlamaNetwork(w.device, config, await readLlamaWeights(w, config));
   },

@@ -1,4 +1,6 @@
 import { platform } from "#platform";
+import { filePath } from "../images/file-url.ts";
+import type { Fetch } from "../platform/global-types.ts";
 import type { ByteSource } from "../platform/platform.ts";
 import {
   aFunction,
@@ -10,7 +12,8 @@ import {
   type Options,
 } from "../tensor/arguments.ts";
 import { CheckpointError } from "../tensor/errors.ts";
-import { ADAPTER_CONFIG, applyAdapter, openAdapter } from "./adapter.ts";
+import { ADAPTER_CONFIG, openAdapter } from "./adapter.ts";
+import { applyAdapter } from "./apply-adapter.ts";
 import { ASSEMBLY, type Assembly, readAssembly } from "./assembly.ts";
 import { Checkpoint, type CheckpointParts } from "./checkpoint.ts";
 import { isObject } from "./config.ts";
@@ -20,19 +23,23 @@ import {
   hubFolder,
   localFolder,
   localSource,
+  missingFile,
   overlay,
   readJsonObject,
   subfolder,
   urlFolder,
 } from "./folder.ts";
+import { dequantised } from "./fp8.ts";
 import { GgufFile } from "./gguf.ts";
 import { isInFolder, missingFolder } from "./missing-folder.ts";
+import { quantisationOrNone } from "./quantisation.ts";
+import { publicName } from "./remote-file.ts";
 import { respeltTokens } from "./respelt-tokens.ts";
 import { SafetensorsFile } from "./safetensors.ts";
-import { urlSource } from "./sources.ts";
 import { renamed, type TensorEntry } from "./tensor-entry.ts";
 import { closeAll, type OpenFiles, openTensors, requireTensors } from "./tensor-files.ts";
 import { TensorsDigest } from "./tensors-digest.ts";
+import { openUrl } from "./url-source.ts";
 
 const CONFIG = "config.json";
 
@@ -69,8 +76,8 @@ const NOTHING_ON_TOP: Pick<CheckpointParts, "adapters" | "updates" | "digests"> 
 };
 
 /**
- * Opens a checkpoint without reading its tensors. `ref` is a local folder, the URL of one (the server has to answer
- * range requests), a hub id such as `org/name`, or any {@link Folder}. Offline, give the snapshot folder of the hub's
+ * Opens a checkpoint without reading its tensors. `ref` is a local folder, the URL of one (`file:`, `http:` or `https:`,
+ * in a browser also relative to the page), a hub id such as `org/name`, or any {@link Folder}. Offline, give the snapshot folder of the hub's
  * cache. A folder with an assembly.json is put together from its parts; one with only an adapter_config.json is an adapter
  * on the base that it names. A path or URL that ends in .safetensors or .gguf opens that file alone, for inspection:
  * without config, and with a GGUF's own tensor names. Throws CheckpointError.
@@ -94,21 +101,81 @@ export async function openCheckpoint(
 }
 
 const isUrl = (ref: string) => /^https?:\/\//i.test(ref);
+const isHubId = (ref: string) => /^[\w-][\w.-]*\/[\w-][\w.-]*$/.test(ref);
+/** What stands in the browser's address bar when one looks at a model. */
+const HUB_PAGE = /^https:\/\/huggingface\.co\/([\w-][\w.-]*\/[\w-][\w.-]*)(?:\/tree\/([^/?#]+))?\/?$/;
+const TENSOR_FILE = /\.(safetensors|gguf)$/i;
 
-/** A lone tensor file; undefined for what is none by its name. */
+/**
+ * A reference as a path, a URL with its scheme, or a hub id. In a browser everything else is relative to the page. Throws
+ * CheckpointError for a URL that cannot be fetched.
+ */
+function resolved(ref: string): string {
+  const base = platform.baseUrl();
+  if (/^file:/i.test(ref)) {
+    if (platform.name === "browser")
+      throw new CheckpointError(`${ref}: a browser has no local files; expected a URL`);
+    return filePath(ref);
+  }
+  if (isUrl(ref)) {
+    if (!URL.canParse(ref)) throw new CheckpointError(`${publicName(ref)}: not a URL`);
+    if (new URL(ref).username === "") return ref;
+    throw new CheckpointError(
+      "a URL with a name and password in it cannot be fetched; give a fetch that sends an Authorization header",
+    );
+  }
+  if (base === undefined || !URL.canParse(ref, base)) return ref;
+  return isHubId(ref) && !TENSOR_FILE.test(ref) ? ref : new URL(ref, base).href;
+}
+
+/** How to fetch from a URL: the hub gets the access token, other servers do not. */
+function fetchFor(url: string, { fetch = globalThis.fetch, accessToken }: HubOptions): Fetch {
+  if (accessToken === undefined || !url.startsWith("https://huggingface.co/")) return fetch;
+  const authorization = `Bearer ${accessToken}`;
+  return (input, init) =>
+    fetch(input, { ...init, headers: { ...(init?.headers as Record<string, string>), authorization } });
+}
+
+/** A lone tensor file; undefined for what is none by its name, and for a folder of such a name. */
 async function openLoneFile(
   ref: string,
   options: CheckpointOptions,
   opened: OpenFiles,
 ): Promise<CheckpointParts | undefined> {
-  const [, suffix] = /\.(safetensors|gguf)$/i.exec(isUrl(ref) ? new URL(ref).pathname : ref) ?? [];
+  const place = resolved(ref);
+  const [, suffix] = TENSOR_FILE.exec(isUrl(place) ? new URL(place).pathname : place) ?? [];
   if (!suffix) return undefined;
-  const source = isUrl(ref) ? await urlSource(ref, options.fetch) : await localSource(ref);
-  if (!source) throw new CheckpointError(`${ref}: no such file`);
+  const source = await openPlace(place, options);
+  if (!source) return undefined;
   const file = await openFile(source, suffix.toLowerCase() === "gguf");
   opened.push(file);
   const entries = new Map<string, TensorEntry>(file.entries.map((e) => [e.name, e]));
   return { name: source.name, entries, ...NOTHING_ON_TOP };
+}
+
+/** The file at a path or URL; undefined for a folder. Throws CheckpointError when there is neither. */
+async function openPlace(place: string, options: CheckpointOptions): Promise<ByteSource | undefined> {
+  if (!isUrl(place)) {
+    if (await isModelFolder(localFolder(place))) return undefined;
+    const source = await localSource(place);
+    if (source) return source;
+    throw new CheckpointError(`${place}: no such file`);
+  }
+  const opened = await openUrl(place, fetchFor(place, options));
+  if (!("absent" in opened)) return opened;
+  const folder = urlFolder(place, fetchFor(place, options));
+  if (await isModelFolder(folder)) return undefined;
+  throw new CheckpointError(`${folder.name}: no such file: ${opened.absent}`);
+}
+
+/** Whether a folder has one of the files that every folder with a model or an adapter has. */
+async function isModelFolder(folder: Folder): Promise<boolean> {
+  for (const file of [CONFIG, ASSEMBLY, ADAPTER_CONFIG]) {
+    const source = await folder.open(file);
+    await source?.close();
+    if (source) return true;
+  }
+  return false;
 }
 
 async function openFile(source: ByteSource, isGguf: boolean): Promise<GgufFile | SafetensorsFile> {
@@ -123,23 +190,23 @@ async function openFile(source: ByteSource, isGguf: boolean): Promise<GgufFile |
 /** Where the files of a reference are. Throws CheckpointError for what is no folder, URL or hub id. */
 async function folderOf(ref: string | Folder, options: HubOptions): Promise<Folder> {
   if (typeof ref !== "string") return ref;
-  if (isUrl(ref)) return urlFolder(ref, options.fetch);
+  const place = resolved(ref);
+  const [, id, revision] = HUB_PAGE.exec(place) ?? [];
+  if (id) return hubFolder(id, revision ? { ...options, revision } : options);
+  if (isUrl(place)) return urlFolder(place, fetchFor(place, options));
   if (platform.name === "node") {
-    for (const file of [CONFIG, ASSEMBLY, ADAPTER_CONFIG]) {
-      const probe = await localSource(`${ref}/${file}`);
-      await probe?.close();
-      if (probe) return localFolder(ref);
-    }
+    const folder = localFolder(place);
+    if (await isModelFolder(folder)) return folder;
   }
   const local = platform.name === "node" ? await missingFolder(ref) : "a browser has no folders";
-  if (!/^[\w-][\w.-]*\/[\w-][\w.-]*$/.test(ref)) {
+  if (!isHubId(place)) {
     throw new CheckpointError(
       `${ref}: not a folder with a ${CONFIG} (or an ${ASSEMBLY} or ${ADAPTER_CONFIG}), nor a URL, nor a hub id like ` +
         `org/name; ${local}`,
     );
   }
   try {
-    return await hubFolder(ref, options);
+    return await hubFolder(place, options);
   } catch (cause) {
     // Either may have been meant; what lies in a folder that is there was rather a path.
     if (!(cause instanceof CheckpointError) || !(await isInFolder(ref))) throw cause;
@@ -155,7 +222,7 @@ async function openWithAdapters(
   const { adapters = [], revision: _, ...others } = options;
   let parts = await openFolder(folder, others, opened);
   for (const ref of adapters) {
-    parts = applyAdapter(parts, await openAdapter(await folderOf(ref, others), opened));
+    parts = await applyAdapter(parts, await openAdapter(await folderOf(ref, others), opened));
   }
   return parts;
 }
@@ -173,14 +240,15 @@ async function openFolder(
   if (!config) {
     const adapter = await readJsonObject(folder, ADAPTER_CONFIG);
     if (adapter) return openAdaptedBase(folder, options, opened);
-    throw new CheckpointError(`${folder.name}: there is no ${CONFIG}`);
+    throw new CheckpointError(`${folder.name}: there is no ${missingFile(folder, CONFIG)}`);
   }
   if (options.base !== undefined) {
     throw new CheckpointError(
       `${folder.name}: a base was given, but this is a whole model, with neither ${ASSEMBLY} nor ${ADAPTER_CONFIG}`,
     );
   }
-  const entries = await requireTensors(folder, opened);
+  const stored = await requireTensors(folder, opened);
+  const entries = dequantised(stored, config, quantisationOrNone(config));
   return { name: folder.name, config, folder, entries, ...NOTHING_ON_TOP };
 }
 
@@ -198,10 +266,11 @@ async function openAdaptedBase(
       `${folder.name}/${ADAPTER_CONFIG}: base_model_name_or_path is empty; give the base, or load it with this adapter`,
     );
   }
+  const hub = given === undefined ? { ...access, revision: adapter.config.baseRevision } : access;
   const base = await orExplain(`${folder.name}: its base`, "another may be given as base", async () =>
-    openFolder(await folderOf(ref, access), access, opened),
+    openFolder(await folderOf(ref, hub), access, opened),
   );
-  return { ...applyAdapter(base, adapter), name: folder.name };
+  return { ...(await applyAdapter(base, adapter)), name: folder.name };
 }
 
 /** A model from its parts: tensors of its own, a base under a prefix, adapters, respelt tokens. */
@@ -248,7 +317,7 @@ async function openAssembly(
     digests: [...base.digests, digest],
   };
   for (const path of assembly.adapters) {
-    parts = applyAdapter(parts, await openAdapter(subfolder(folder, path), opened));
+    parts = await applyAdapter(parts, await openAdapter(subfolder(folder, path), opened));
   }
   return parts;
 }

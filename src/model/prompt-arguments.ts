@@ -2,6 +2,7 @@ import {
   aBoolean,
   aListOf,
   aNumber,
+  anArray,
   anObject,
   aString,
   checkArgument,
@@ -60,6 +61,9 @@ export const CHAT_OPTIONS: Options<Omit<ChatOptions, "imageRules">> = {
   bos: BOS,
   spans: SPANS,
   addGenerationPrompt: aBoolean,
+  continueFinalMessage: either(aBoolean, aString),
+  tools: anArray,
+  documents: anArray,
   variables: anObject,
 };
 

@@ -16,7 +16,7 @@ export function familyOf(config: JsonObject, where: string): Family {
     ? ` (${config["architectures"].join(", ")})`
     : "";
   throw new CheckpointError(
-    `${where}: models of type ${JSON.stringify(type)}${architectures} are not supported; supported are ` +
+    `${where}: models of model_type ${JSON.stringify(type)}${architectures} are not supported; supported are ` +
       FAMILIES.map((f) => f.modelType).join(", "),
   );
 }

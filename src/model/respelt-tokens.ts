@@ -21,6 +21,7 @@ export function respeltTokens(folder: Folder, tokens: ReadonlyMap<number, string
   >;
   return {
     name: folder.name,
+    whyMissing: (path) => folder.whyMissing?.(path),
     async open(path) {
       const change = respell[path];
       if (!change) return folder.open(path);

@@ -1,15 +1,18 @@
+import { refuseLfsPointer } from "../platform/lfs-pointer.ts";
 import type { ByteSource } from "../platform/platform.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import { type Shape, showShape } from "../tensor/shape.ts";
 import { JsonReader } from "./json-reader.ts";
-import { STORED_DTYPES } from "./stored-dtype.ts";
+import { STORED_DTYPES, storedBits } from "./stored-dtype.ts";
 
 /** The reference implementation's limit. */
 const MAX_HEADER_BYTES = 100_000_000;
+/** "version ", with which a Git LFS pointer begins, as a length. */
+const LFS_BEGINNING = 0x206e6f6973726576n;
 
 export interface StoredTensor {
   readonly name: string;
-  /** A key of STORED_DTYPES. */
+  /** A dtype of the format, which may be one that is not read. */
   readonly stored: string;
   readonly shape: Shape;
   /** Where its bytes are, counted from the start of the file. */
@@ -35,6 +38,7 @@ export async function readSafetensorsHeader(source: ByteSource): Promise<Safeten
   const prefix = await source.read(0, 8);
   const headerBytes = new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true);
   if (headerBytes > MAX_HEADER_BYTES) {
+    if (headerBytes === LFS_BEGINNING) await refuseLfsPointer(source);
     throw fail(`header of ${headerBytes} bytes, over the limit of ${MAX_HEADER_BYTES}`);
   }
   const dataStart = 8 + Number(headerBytes);
@@ -94,18 +98,19 @@ function readStoredTensor(
   if (stored === undefined || shape === undefined || offsets === undefined) {
     throw fail(`${name} lacks dtype, shape or data_offsets`);
   }
-  const type = STORED_DTYPES.get(stored);
-  if (!type) {
+  const bits = storedBits(stored);
+  if (bits === undefined) {
     const known = [...STORED_DTYPES.keys()].join(", ");
     throw new CheckpointError(`${file}: ${name} has dtype ${stored}; supported are ${known}`);
   }
   const [begin, end] = offsets;
   if (offsets.length !== 2 || begin! > end!) throw fail(`${name} has data_offsets ${showShape(offsets)}`);
-  let bytes = type.bytes;
+  let total = bits;
   for (const n of shape) {
-    bytes *= n;
-    if (!Number.isSafeInteger(bytes)) throw fail(`${name} has an impossible shape ${showShape(shape)}`);
+    total *= n;
+    if (!Number.isSafeInteger(total)) throw fail(`${name} has an impossible shape ${showShape(shape)}`);
   }
+  const bytes = total / 8;
   if (bytes !== end! - begin!) {
     throw fail(`${name} is ${stored} ${showShape(shape)}, ${bytes} bytes, but has ${end! - begin!}`);
   }

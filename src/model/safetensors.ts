@@ -65,30 +65,46 @@ class SafetensorsEntry implements TensorEntry {
   readonly storedBytes: number;
   readonly dtype: DType;
   readonly byteLength: number;
+  readonly problem?: string;
   readonly #source: ByteSource;
   readonly #begin: number;
-  readonly #type: StoredDType;
+  readonly #type: StoredDType | undefined;
 
   constructor(source: ByteSource, { name, shape, stored, begin, end }: StoredTensor) {
-    const type = STORED_DTYPES.get(stored)!;
+    const type = STORED_DTYPES.get(stored);
     this.name = name;
     this.shape = shape;
     this.stored = stored;
     this.storedBytes = end - begin;
-    this.dtype = type.dtype;
-    this.byteLength = (this.storedBytes / type.bytes) * DTYPE_BYTES[type.dtype];
+    this.dtype = type?.dtype ?? "u32";
+    this.byteLength = type ? (this.storedBytes / type.bytes) * DTYPE_BYTES[type.dtype] : this.storedBytes;
+    if (!type) {
+      const known = [...STORED_DTYPES.keys()].join(", ");
+      this.problem = `${source.name}: ${name} has dtype ${stored}; supported are ${known}`;
+    }
     this.#source = source;
     this.#begin = begin;
     this.#type = type;
   }
 
+  expect(): void {
+    this.#source.expect?.(this.#begin, this.storedBytes);
+  }
+
   async *stream(chunkBytes = DEFAULT_CHUNK_BYTES): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
+    if (!this.#type) throw new CheckpointError(this.problem!);
     const { bytes, dtype, convert } = this.#type;
     const widest = Math.max(bytes, DTYPE_BYTES[dtype]);
     const step = bytes * Math.max(8, Math.floor(chunkBytes / widest / 8) * 8);
-    for (let at = 0; at < this.storedBytes; at += step) {
-      const raw = aligned(await this.#source.read(this.#begin + at, Math.min(step, this.storedBytes - at)));
+    for await (const raw of this.raw(step)) {
       yield convert ? convert(raw, `${this.#source.name}: ${this.name}`) : raw;
+    }
+  }
+
+  async *raw(chunkBytes: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
+    for (let at = 0; at < this.storedBytes; at += chunkBytes) {
+      const length = Math.min(chunkBytes, this.storedBytes - at);
+      yield aligned(await this.#source.read(this.#begin + at, length));
     }
   }
 }

@@ -1,4 +1,4 @@
-import { type DType, f16Bits } from "../tensor/dtype.ts";
+import { type DType, f16Bits, f16Value } from "../tensor/dtype.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
@@ -16,7 +16,7 @@ export interface StoredDType {
 /**
  * Every dtype that can be read. Five go to the GPU as stored. The rest are widened, all exactly, but for F64, which is
  * rounded to the nearest f32, and I64 and U64, whose values have to fit 32 bits (CheckpointError otherwise).
- * BOOL becomes 0 or 1; F8_E4M3 is the finite form (no infinity, one NaN).
+ * BOOL becomes 0 or 1; F8_E4M3 is the finite form (no infinity, one NaN); F8_E8M0 are powers of two, for scales.
  */
 export const STORED_DTYPES: ReadonlyMap<string, StoredDType> = new Map<string, StoredDType>([
   ["F32", { bytes: 4, dtype: "f32" }],
@@ -35,7 +35,31 @@ export const STORED_DTYPES: ReadonlyMap<string, StoredDType> = new Map<string, S
   ["F8_E4M3", { bytes: 1, dtype: "f16", convert: widen(Uint8Array, Uint16Array, (b) => E4M3_AS_F16[b]!) }],
   // An E5M2 number is the upper byte of the same number in f16.
   ["F8_E5M2", { bytes: 1, dtype: "f16", convert: widen(Uint8Array, Uint16Array, (b) => b << 8) }],
+  [
+    "F8_E8M0",
+    {
+      bytes: 1,
+      dtype: "f32",
+      convert: widen(Uint8Array, Float32Array, (b) => (b === 255 ? NaN : 2 ** (b - 127))),
+    },
+  ],
 ]);
+
+/** Bits per element of the format's dtypes that are not read; tensors of them can be listed and left alone. */
+const LISTED_ONLY: ReadonlyMap<string, number> = new Map([
+  ["F4", 4],
+  ["F6_E2M3", 6],
+  ["F6_E3M2", 6],
+  ["F8_E4M3FNUZ", 8],
+  ["F8_E5M2FNUZ", 8],
+  ["C64", 64],
+]);
+
+/** Bits per element; undefined for a word that is no dtype of the format. */
+export function storedBits(stored: string): number | undefined {
+  const type = STORED_DTYPES.get(stored);
+  return type ? 8 * type.bytes : LISTED_ONLY.get(stored);
+}
 
 const E4M3_AS_F16 = Uint16Array.from({ length: 256 }, (_, bits) => {
   const exponent = (bits >> 3) & 15;
@@ -44,6 +68,12 @@ const E4M3_AS_F16 = Uint16Array.from({ length: 256 }, (_, bits) => {
   if (exponent === 15 && fraction === 7) return f16Bits(Number.NaN);
   return f16Bits(sign * (exponent === 0 ? fraction / 8 : 1 + fraction / 8) * 2 ** ((exponent || 1) - 7));
 });
+
+/** What the bytes of 8-bit floats with a fraction stand for. */
+export const F8_VALUES: ReadonlyMap<string, Float32Array> = new Map([
+  ["F8_E4M3", Float32Array.from(E4M3_AS_F16, f16Value)],
+  ["F8_E5M2", Float32Array.from({ length: 256 }, (_, byte) => f16Value(byte << 8))],
+]);
 
 interface StoredArray {
   readonly BYTES_PER_ELEMENT: number;

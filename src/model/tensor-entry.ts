@@ -16,6 +16,8 @@ export interface TensorEntry {
   readonly dtype: DType;
   /** Bytes of all that {@link stream} yields: elements × size of `dtype`. */
   readonly byteLength: number;
+  /** Why {@link stream} cannot yield anything, for a tensor that can only be listed; `dtype` means nothing then. */
+  readonly problem?: string;
   /**
    * The elements in row-major order as little-endian bytes of `dtype`, in chunks of at most `chunkBytes` (or the smallest
    * piece that the format allows). Every chunk but the last is a multiple of four bytes long, the last holds whole
@@ -23,12 +25,21 @@ export interface TensorEntry {
    * CheckpointError when the file cannot be read or a value cannot be converted.
    */
   stream(chunkBytes?: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined>;
+  /** Says that the tensor is going to be read, after those of earlier calls; see `ByteSource`. */
+  expect?(): void;
+  /** The bytes as they lie in the file, in chunks of at most `chunkBytes`. */
+  raw?(chunkBytes: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined>;
 }
 
 /** The same tensor under another name. */
 export function renamed(entry: TensorEntry, name: string): TensorEntry {
-  const { shape, stored, storedBytes, dtype, byteLength } = entry;
-  return { name, shape, stored, storedBytes, dtype, byteLength, stream: (bytes) => entry.stream(bytes) };
+  const { shape, stored, storedBytes, dtype, byteLength, problem } = entry;
+  return {
+    ...{ name, shape, stored, storedBytes, dtype, byteLength },
+    ...(problem && { problem }),
+    stream: (bytes) => entry.stream(bytes),
+    expect: () => entry.expect?.(),
+  };
 }
 
 /** The same bytes at an address that typed arrays of any element size accept; a copy only where it has to be. */

@@ -1,5 +1,5 @@
 import { CheckpointError } from "../tensor/errors.ts";
-import { checkPath, type Folder, readText } from "./folder.ts";
+import { checkPath, type Folder, missingFile, readText } from "./folder.ts";
 import { JsonReader } from "./json-reader.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 import type { TensorEntry } from "./tensor-entry.ts";
@@ -54,7 +54,7 @@ export async function openTensors(
   const entries = new Map<string, TensorEntry>();
   for (const [path, names] of tensorsByShard(text, where)) {
     const shard = await openTensorFile(folder, path, opened);
-    if (!shard) throw new CheckpointError(`${where} names ${path}, which is missing`);
+    if (!shard) throw new CheckpointError(`${where} names ${missingFile(folder, path)}, which is missing`);
     for (const name of names) entries.set(name, shard.entry(name));
   }
   return entries;
@@ -64,7 +64,9 @@ export async function openTensors(
 export async function requireTensors(folder: Folder, opened: OpenFiles): Promise<Map<string, TensorEntry>> {
   const entries = await openTensors(folder, opened);
   if (entries) return entries;
-  throw new CheckpointError(`${folder.name}: there is neither ${WEIGHTS} nor ${INDEX}`);
+  throw new CheckpointError(
+    `${folder.name}: there is neither ${missingFile(folder, WEIGHTS)} nor ${missingFile(folder, INDEX)}`,
+  );
 }
 
 /** The `weight_map` of an index file, by shard; shards in the order of their names. */

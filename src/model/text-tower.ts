@@ -11,7 +11,9 @@ import {
   norm,
   readEncoderLayers,
   readNorm,
+  requireWholeHeads,
 } from "./encoder-layer.ts";
+import { requireNeutral } from "./neutral-fields.ts";
 import { causal, full, type Pass } from "./pass.ts";
 import type { Prompt } from "./prompt.ts";
 import type { Walk } from "./sites.ts";
@@ -23,12 +25,12 @@ export interface TextTowerConfig extends EncoderConfig {
   readonly vocab: number;
   /** Most positions; SigLIP's texts always have just as many. */
   readonly context: number;
-  readonly eosTokenId: number;
-  readonly padTokenId: number;
+  /** CLIP only: whose state stands for a text. */
+  readonly eosTokenId?: number;
 }
 
 /** Where a text_config is silent: Hugging Face's CLIPTextConfig and SiglipTextConfig. */
-const DEFAULTS: Readonly<Record<TextTowerConfig["kind"], JsonObject>> = {
+export const TEXT_TOWER_DEFAULTS: Readonly<Record<TextTowerConfig["kind"], JsonObject>> = {
   clip: {
     vocab_size: 49408,
     hidden_size: 512,
@@ -39,7 +41,6 @@ const DEFAULTS: Readonly<Record<TextTowerConfig["kind"], JsonObject>> = {
     hidden_act: "quick_gelu",
     layer_norm_eps: 1e-5,
     eos_token_id: 49407,
-    pad_token_id: 1,
   },
   siglip: {
     vocab_size: 32000,
@@ -50,8 +51,6 @@ const DEFAULTS: Readonly<Record<TextTowerConfig["kind"], JsonObject>> = {
     max_position_embeddings: 64,
     hidden_act: "gelu_pytorch_tanh",
     layer_norm_eps: 1e-6,
-    eos_token_id: 1,
-    pad_token_id: 1,
   },
 };
 
@@ -60,9 +59,9 @@ export function readTextTowerConfig(
   values: JsonObject,
   where: string,
 ): TextTowerConfig {
-  const given = Object.entries(values).filter(([, value]) => value !== null);
-  const c = new ConfigReader({ ...DEFAULTS[kind], ...Object.fromEntries(given) }, where);
-  return {
+  requireNeutral(values, where, kind === "clip" ? ["is_causal"] : []);
+  const c = new ConfigReader({ ...TEXT_TOWER_DEFAULTS[kind], ...values }, where);
+  const config: TextTowerConfig = {
     kind,
     layers: c.count("num_hidden_layers"),
     width: c.count("hidden_size"),
@@ -72,9 +71,10 @@ export function readTextTowerConfig(
     activation: activationKind(c.string("hidden_act"), where),
     vocab: c.count("vocab_size"),
     context: c.count("max_position_embeddings"),
-    eosTokenId: c.count("eos_token_id", undefined, 0),
-    padTokenId: c.count("pad_token_id", undefined, 0),
+    ...(kind === "clip" && { eosTokenId: c.count("eos_token_id", undefined, 0) }),
   };
+  requireWholeHeads(config, where);
+  return config;
 }
 
 interface TextTowerWeights {
@@ -117,7 +117,7 @@ export class TextTower {
     const { kind, eosTokenId } = this.config;
     if (kind === "siglip") return last;
     if (eosTokenId === 2) return ids.indexOf(Math.max(...ids));
-    const end = ids.indexOf(eosTokenId);
+    const end = ids.indexOf(eosTokenId!);
     return end < 0 ? 0 : end; // argmax of "is the end token" over none is 0 in transformers too
   }
 }

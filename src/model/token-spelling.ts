@@ -19,6 +19,19 @@ function byteAlphabet(): Map<string, number> {
   return alphabet;
 }
 
+const ALPHABET = byteAlphabet();
+
+/** The bytes of a token in GPT-2's alphabet; one with other characters stands for itself. */
+export function byteLevelBytes(token: string): Uint8Array {
+  const bytes = new Uint8Array(token.length);
+  for (let i = 0; i < token.length; i++) {
+    const byte = ALPHABET.get(token[i]!);
+    if (byte === undefined) return encoder.encode(token);
+    bytes[i] = byte;
+  }
+  return bytes;
+}
+
 /** The types of a tokenizer.json pipeline stage, sequences flattened: `["Replace", "ByteFallback", …]`. */
 function stageTypes(stage: unknown): string[] {
   if (typeof stage !== "object" || stage === null) return [];
@@ -42,9 +55,9 @@ export function spellingOf(
   const stages = stageTypes(tokenizerJson.decoder);
   const model = tokenizerJson.model as { end_of_word_suffix?: string | null } | undefined;
   const suffix = model?.end_of_word_suffix ?? "";
-  const alphabet = stages.includes("ByteLevel") ? byteAlphabet() : undefined;
+  const byteLevel = stages.includes("ByteLevel");
   const spellPiece = (piece: string): Uint8Array => {
-    if (alphabet) return Uint8Array.from(piece, (c) => alphabet.get(c) ?? 0x3f);
+    if (byteLevel) return byteLevelBytes(piece);
     const byte = stages.includes("ByteFallback") ? /^<0x([0-9A-F]{2})>$/.exec(piece) : null;
     if (byte) return Uint8Array.of(Number.parseInt(byte[1]!, 16));
     if (stages.includes("WordPiece")) return encoder.encode(piece.replace(/^##/, ""));
@@ -54,6 +67,21 @@ export function spellingOf(
     if (added.has(token)) return encoder.encode(token);
     return spellPiece(suffix && token.endsWith(suffix) ? token.slice(0, -suffix.length) : token);
   };
+}
+
+/** The bytes at the end of some pieces that begin a character and do not complete it; at most three, mostly none. */
+export function incompleteTail(pieces: readonly Uint8Array[]): Uint8Array {
+  const bytes = Uint8Array.from(pieces.flatMap((piece) => [...piece.slice(-3)]));
+  for (let length = 1; length <= Math.min(3, bytes.length); length++) {
+    const tail = bytes.slice(-length);
+    try {
+      if (new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(tail, { stream: true }) === "")
+        return tail;
+    } catch {
+      // No beginning of a character.
+    }
+  }
+  return new Uint8Array();
 }
 
 /** Half-open ranges of UTF-8 bytes, one per token; empty for a token that stands for no byte of the text. */

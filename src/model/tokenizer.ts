@@ -1,38 +1,22 @@
-import * as library from "@huggingface/tokenizers";
 import { CheckpointError, PromptError } from "../tensor/errors.ts";
-import { type Spelling, spellingOf } from "./token-spelling.ts";
-
-/** The parts of a tokenizer.json that are read here; the rest is the tokenizer library's business. */
-interface TokenizerJson {
-  readonly model: { readonly type?: string; readonly byte_fallback?: boolean };
-  readonly added_tokens: readonly { readonly id: number; readonly content: string }[];
-  readonly decoder: unknown;
-}
-
-/** What is used of the tokenizer library, whose own declarations do not resolve under Node's module rules. */
-interface Upstream {
-  readonly model: { readonly vocab: readonly string[] };
-  readonly post_processor: {
-    post_process(tokens: string[], pair: null, specials: boolean): { tokens: string[] };
-  } | null;
-  encode(
-    text: string,
-    options: { add_special_tokens: boolean },
-  ): { ids: (number | null | undefined)[]; tokens: string[] };
-  decode(ids: number[], options: { skip_special_tokens: boolean }): string;
-  id_to_token(id: number): string | undefined;
-  token_to_id(token: string): number | undefined;
-}
-
-const UpstreamTokenizer: new (json: object, config: object) => Upstream = library.Tokenizer;
+import { type AddedToken, AddedTokenSplitter, readAddedTokens } from "./added-tokens.ts";
+import { isObject } from "./config.ts";
+import { incompleteTail, type Spelling, spellingOf } from "./token-spelling.ts";
+import { type Stages, type TokenizerJson, tokenizerStages } from "./tokenizer-stages.ts";
 
 /** The library takes any other model for a plain word list. */
 const MODELS = ["BPE", "Unigram", "WordPiece"];
 
 const encoder = new TextEncoder();
 
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
+/** What Python's `strip` takes off; JavaScript's `trim` takes U+FEFF too. */
+const OUTER_SPACE = /^\p{White_Space}+|\p{White_Space}+$/gu;
+
+/** Decoded text, and the first bytes of a character that follows it. */
+export interface TextPrefix {
+  readonly text: string;
+  readonly tail: Uint8Array;
+}
 
 /** A special token in a config is its text, or an object with the text as `content`. */
 function tokenText(value: unknown): string | undefined {
@@ -52,32 +36,48 @@ export class Tokenizer {
   readonly suffix: readonly number[];
   /** Named special tokens of the config: `{ bos_token: "<s>", eos_token: "</s>", … }`. */
   readonly specialTokens: Readonly<Record<string, string>>;
+  /** Number of ids, from 0 to the largest, added tokens included. A model's embedding may have more rows, or fewer. */
+  readonly size: number;
   /** The bytes of text each token string stands for. */
   readonly spell: Spelling;
-  readonly #upstream: Upstream;
+  readonly #stages: Stages;
   readonly #bytesForUnknown: boolean;
+  readonly #addedById: ReadonlyMap<number, AddedToken>;
+  readonly #addedByContent: ReadonlyMap<string, AddedToken>;
+  /** Finds added tokens in a text as it is, and in a normalised one. */
+  readonly #raw: AddedTokenSplitter;
+  readonly #normalized: AddedTokenSplitter;
+  /** Token strings that `skipSpecial` leaves out. */
+  readonly #special: ReadonlySet<string>;
 
   /** Use {@link createTokenizer}. */
-  constructor(json: TokenizerJson, specialTokens: Record<string, string>, additional: readonly string[]) {
-    this.#upstream = new UpstreamTokenizer(json, {
-      ...specialTokens,
-      additional_special_tokens: additional,
-      clean_up_tokenization_spaces: false,
-    });
+  constructor(json: TokenizerJson, specialTokens: Record<string, string>, unnamed: readonly string[]) {
+    const listed = readAddedTokens(json.added_tokens);
+    const contents = new Set(listed.map(({ content }) => content));
+    this.#stages = tokenizerStages(json, specialTokens, contents);
+    // The vocabulary's id goes before the list's, as in Python's `tokenizers`.
+    const { tokens_to_ids, vocab } = this.#stages.model;
+    const added = listed.map((token) => ({ ...token, id: tokens_to_ids.get(token.content) ?? token.id }));
+    this.#addedById = new Map(added.map((token) => [token.id, token]));
+    this.#addedByContent = new Map(added.map((token) => [token.content, token]));
+    this.#raw = new AddedTokenSplitter(
+      added.filter(({ normalized }) => !normalized).map((token) => [token.content, token]),
+    );
+    this.#normalized = new AddedTokenSplitter(
+      added.filter(({ normalized }) => normalized).map((token) => [this.#normalise(token.content), token]),
+    );
+    const special = added.filter((token) => token.special).map(({ content }) => content);
+    this.#special = new Set([...special, ...Object.values(specialTokens), ...unnamed]);
     this.#bytesForUnknown = json.model.type === "Unigram" && json.model.byte_fallback === true;
     this.specialTokens = Object.freeze(specialTokens);
-    this.spell = spellingOf(json, new Set(json.added_tokens.map((token) => token.content)));
+    this.spell = spellingOf(json, contents);
 
     const body = "\u0000";
-    const framed = this.#upstream.post_processor?.post_process([body], null, true).tokens ?? [body];
+    const framed = this.#stages.post_processor?.post_process([body], null, true).tokens ?? [body];
     const at = framed.indexOf(body);
     this.prefix = Object.freeze(framed.slice(0, at).map((token) => this.#known(token)));
     this.suffix = Object.freeze(framed.slice(at + 1).map((token) => this.#known(token)));
-  }
-
-  /** Number of ids, from 0 to the largest, added tokens included. A model's embedding may have more rows. */
-  get size(): number {
-    return this.#upstream.model.vocab.length;
+    this.size = added.reduce((size, { id }) => Math.max(size, id + 1), vocab.length);
   }
 
   /** Id of the config's BOS token, if it names one. */
@@ -94,11 +94,15 @@ export class Tokenizer {
    * Ids of a text. Special tokens written in the text (`<image>`, `</s>`) become their own ids.
    *
    * @param options.specials put `prefix` and `suffix` around it (default true)
-   * @throws PromptError if the tokenizer has no token, not even an unknown one, for a piece of the text
+   * @throws PromptError if the tokenizer has no token, not even an unknown one, for a piece of the text, or for half of a
+   *   character (a lone surrogate)
    */
   encode(text: string, { specials = true }: { specials?: boolean } = {}): number[] {
-    const { ids, tokens } = this.#upstream.encode(text, { add_special_tokens: false });
-    const body = tokens.flatMap((token, i) => this.#idsOf(token, ids[i]));
+    const half = text.search(/\p{Surrogate}/u);
+    if (half >= 0) throw new PromptError(`Expected whole characters, found a lone surrogate at ${half}.`);
+    const body = this.#raw
+      .split(text)
+      .flatMap((piece, i) => (typeof piece === "string" ? this.#encodePiece(piece, i === 0) : [piece.id]));
     return specials ? [...this.prefix, ...body, ...this.suffix] : body;
   }
 
@@ -109,18 +113,61 @@ export class Tokenizer {
    * @param options.skipSpecial leave special tokens out (default false)
    */
   decode(ids: Iterable<number>, { skipSpecial = false }: { skipSpecial?: boolean } = {}): string {
-    const known = Array.from(ids).filter((id) => this.#upstream.id_to_token(id) !== undefined);
-    return known.length === 0 ? "" : this.#upstream.decode(known, { skip_special_tokens: skipSpecial });
+    const { decoder, model } = this.#stages;
+    const tokens = this.#tokens(ids, { skipSpecial });
+    const text = decoder ? decoder.decode_chain(tokens).join("") : tokens.join(" ");
+    const suffix = decoder && model.end_of_word_suffix;
+    if (!suffix) return text;
+    const spaced = text.replaceAll(suffix, " ");
+    return skipSpecial ? spaced.replace(OUTER_SPACE, "") : spaced;
+  }
+
+  /**
+   * Text of ids that others may follow: without the last character where its bytes are not all there yet. Those are the
+   * `tail`, up to three bytes.
+   */
+  decodePrefix(ids: readonly number[], options: { skipSpecial?: boolean } = {}): TextPrefix {
+    const text = this.decode(ids, options);
+    if (!text.endsWith("\ufffd")) return { text, tail: new Uint8Array() };
+    const tail = incompleteTail(this.#tokens(ids, options).slice(-3).map(this.spell));
+    // However many its bytes, an incomplete character is one U+FFFD.
+    return { text: tail.length > 0 ? text.slice(0, -1) : text, tail };
   }
 
   /** The token string of an id as the vocabulary spells it (`Ġthe`, `▁the`, `<0x0A>`); `<#500>` if there is none. */
   tokenOf(id: number): string {
-    return this.#upstream.id_to_token(id) ?? `<#${id}>`;
+    return this.#token(id) ?? `<#${id}>`;
   }
 
   /** The id of a token string as the vocabulary spells it, if there is one. */
   idOf(token: string): number | undefined {
-    return this.#upstream.token_to_id(token);
+    return this.#addedByContent.get(token)?.id ?? this.#stages.model.tokens_to_ids.get(token);
+  }
+
+  /** The token strings that decoding goes by. */
+  #tokens(ids: Iterable<number>, { skipSpecial = false }: { skipSpecial?: boolean }): string[] {
+    return Array.from(ids, (id) => this.#token(id)).filter(
+      (token) => token !== undefined && !(skipSpecial && this.#special.has(token)),
+    ) as string[];
+  }
+
+  #token(id: number): string | undefined {
+    return this.#addedById.get(id)?.content ?? this.#stages.model.vocab[id];
+  }
+
+  #normalise(text: string): string {
+    return this.#stages.normalizer?.normalize(text) ?? text;
+  }
+
+  /** Ids of a piece between added tokens; `first` if the text begins with it. */
+  #encodePiece(text: string, first: boolean): number[] {
+    return this.#normalized.split(this.#normalise(text)).flatMap((piece, i) => {
+      if (typeof piece !== "string") return [piece.id];
+      const { pre_tokenizer, model } = this.#stages;
+      const section_index = first && i === 0 ? 0 : 1;
+      const words = pre_tokenizer ? pre_tokenizer.pre_tokenize(piece, { section_index }) : [piece];
+      return this.#idsOf(model._call(words));
+    });
   }
 
   #named(name: string): number | undefined {
@@ -138,15 +185,29 @@ export class Tokenizer {
     return id;
   }
 
-  /** The ids of a token of the library, which does byte fallback for BPE only: here it is done for unigram too. */
-  #idsOf(token: string, id: number | null | undefined): number[] {
-    if (typeof id !== "number")
-      throw new PromptError(`The tokenizer has no token for ${JSON.stringify(token)}.`);
-    const unknown = this.tokenOf(id) !== token;
-    if (!this.#bytesForUnknown || !unknown) return [id];
+  /** The ids of the model's tokens. The library does byte fallback for BPE only: here it is done for unigram too. */
+  #idsOf(tokens: readonly string[]): number[] {
+    const { tokens_to_ids, unk_token_id } = this.#stages.model;
+    const ids: number[] = [];
+    for (const token of tokens) {
+      const id = tokens_to_ids.get(token);
+      if (id !== undefined) ids.push(id);
+      else
+        for (const byte of this.#bytesOf(token) ?? [unk_token_id ?? this.#noTokenFor(token)]) ids.push(byte);
+    }
+    return ids;
+  }
+
+  /** The byte tokens of an unknown piece, where the model falls back to them and the vocabulary has them all. */
+  #bytesOf(token: string): number[] | undefined {
+    if (!this.#bytesForUnknown) return undefined;
     const hex = Array.from(encoder.encode(token), (byte) => byte.toString(16).toUpperCase().padStart(2, "0"));
     const bytes = hex.map((digits) => this.idOf(`<0x${digits}>`)).filter((byte) => byte !== undefined);
-    return bytes.length === hex.length ? bytes : [id];
+    return bytes.length === hex.length ? bytes : undefined;
+  }
+
+  #noTokenFor(token: string): never {
+    throw new PromptError(`The tokenizer has no token for ${JSON.stringify(token)}.`);
   }
 }
 
@@ -167,13 +228,13 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
     throw new CheckpointError("tokenizer.json: expected an object with a `model`.");
   }
   const config = isObject(tokenizerConfig) ? tokenizerConfig : {};
+  const { additional_special_tokens: additional, extra_special_tokens: extra } = config;
   const specialTokens: Record<string, string> = {};
-  for (const [name, value] of Object.entries(config)) {
+  for (const [name, value] of Object.entries({ ...config, ...(isObject(extra) && extra) })) {
     const text = name.endsWith("_token") ? tokenText(value) : undefined;
     if (text) specialTokens[name] = text;
   }
-  const extra = config["additional_special_tokens"];
-  const additional = Array.isArray(extra) ? extra.map(tokenText).filter((text) => text !== undefined) : [];
+  const unnamed = [additional, extra].flatMap((list) => (Array.isArray(list) ? list.map(tokenText) : []));
   const json = {
     normalizer: null,
     pre_tokenizer: null,
@@ -190,7 +251,11 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
     );
   }
   try {
-    return new Tokenizer(json, specialTokens, additional);
+    return new Tokenizer(
+      json,
+      specialTokens,
+      unnamed.filter((text) => text !== undefined),
+    );
   } catch (cause) {
     if (cause instanceof CheckpointError) throw cause;
     throw new CheckpointError(`tokenizer.json: ${cause instanceof Error ? cause.message : cause}`, { cause });

@@ -2,7 +2,7 @@ import { type PixelValues, preprocess } from "../images/preprocess.ts";
 import type { ProcessorSettings } from "../images/processor-config.ts";
 import type { RgbImage } from "../images/rgb.ts";
 import type { Device } from "../tensor/device.ts";
-import { ImageError } from "../tensor/errors.ts";
+import { ImageError, PromptError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Prompt } from "./prompt.ts";
 import type { VisionConfig } from "./vision-tower.ts";
@@ -37,6 +37,18 @@ export function firstImages(prompts: readonly Prompt[]): number[] {
 /** Positions of a prompt that hold image features, image by image. */
 export function imagePlaces({ ids }: Prompt, { imageTokenId }: VisionSetup): number[] {
   return ids.flatMap((id, position) => (id === imageTokenId ? [position] : []));
+}
+
+/** Throws PromptError unless a prompt has as many places for image features as its pictures fill. */
+export function checkImagePlaces(prompt: Prompt, setup: VisionSetup): void {
+  const { length } = prompt.images;
+  const places = imagePlaces(prompt, setup).length;
+  const expected = length * setup.tokensPerImage;
+  if (places !== expected) {
+    throw new PromptError(
+      `Expected ${expected} ${setup.imageToken} tokens for ${length} image(s), found ${places}.`,
+    );
+  }
 }
 
 /** By processor, then by picture. */

@@ -14,7 +14,9 @@ import {
   norm,
   readEncoderLayers,
   readNorm,
+  requireWholeHeads,
 } from "./encoder-layer.ts";
+import { requireNeutral } from "./neutral-fields.ts";
 import { full, type Pass } from "./pass.ts";
 import { LAYER_SITES, type SiteName, type Walk } from "./sites.ts";
 import type { Weights } from "./weights.ts";
@@ -34,7 +36,7 @@ interface VisionDefaults extends JsonObject {
 }
 
 /** Where a vision_config is silent: Hugging Face's CLIPVisionConfig and SiglipVisionConfig (both base, patch 32 / 16). */
-const DEFAULTS: Readonly<Record<VisionConfig["kind"], VisionDefaults>> = {
+export const VISION_TOWER_DEFAULTS: Readonly<Record<VisionConfig["kind"], VisionDefaults>> = {
   clip: {
     hidden_size: 768,
     intermediate_size: 3072,
@@ -60,8 +62,8 @@ const DEFAULTS: Readonly<Record<VisionConfig["kind"], VisionDefaults>> = {
 };
 
 /** Reads a vision_config. Throws CheckpointError for other kinds of tower and for sizes that make no sense. */
-export function readVisionConfig(values: JsonObject, where: string, defaults: JsonObject = {}): VisionConfig {
-  const type = values["model_type"] ?? defaults["model_type"];
+export function readVisionConfig(values: JsonObject, where: string): VisionConfig {
+  const type = values["model_type"];
   const kind =
     type === "clip_vision_model" || type === "clip"
       ? "clip"
@@ -70,11 +72,11 @@ export function readVisionConfig(values: JsonObject, where: string, defaults: Js
         : undefined;
   if (!kind) {
     throw new CheckpointError(
-      `${where}: vision towers of type ${JSON.stringify(type)} are not supported; supported are clip_vision_model, siglip_vision_model`,
+      `${where}: vision towers of model_type ${JSON.stringify(type)} are not supported; supported are clip_vision_model, siglip_vision_model`,
     );
   }
-  const given = Object.entries(values).filter(([, value]) => value !== null);
-  const c = new ConfigReader({ ...DEFAULTS[kind], ...defaults, ...Object.fromEntries(given) }, where);
+  requireNeutral(values, where);
+  const c = new ConfigReader({ ...VISION_TOWER_DEFAULTS[kind], ...values }, where);
   const config: VisionConfig = {
     kind,
     layers: c.count("num_hidden_layers"),
@@ -87,11 +89,7 @@ export function readVisionConfig(values: JsonObject, where: string, defaults: Js
     patchSize: c.count("patch_size"),
     channels: c.count("num_channels"),
   };
-  if (config.width % config.heads !== 0) {
-    throw new CheckpointError(
-      `${where}: a width of ${config.width} does not divide into ${config.heads} heads`,
-    );
-  }
+  requireWholeHeads(config, where);
   return config;
 }
 

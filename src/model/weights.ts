@@ -1,6 +1,8 @@
 import { cast } from "../kernels/copy.ts";
 import { toPreferredLayout } from "../kernels/linear.ts";
+import { sum } from "../kernels/reduce.ts";
 import type { Device } from "../tensor/device.ts";
+import { isFloat } from "../tensor/dtype.ts";
 import { CheckpointError } from "../tensor/errors.ts";
 import type { Scope } from "../tensor/scope.ts";
 import { type Shape, sameShape, showShape } from "../tensor/shape.ts";
@@ -8,10 +10,14 @@ import type { Tensor } from "../tensor/tensor.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { Linear } from "./linear.ts";
 import { type LowRankUpdate, merged } from "./low-rank.ts";
-import { padded, type TensorEntry } from "./tensor-entry.ts";
+import { comparedWith } from "./same-tensor.ts";
+import { adviceFor, strayTensors } from "./stray-tensors.ts";
+import { padded, readTensor, type TensorEntry } from "./tensor-entry.ts";
 
 /** Bytes handed to the driver before waiting for it; bounds the host memory that loading takes. */
 const MAX_IN_FLIGHT_BYTES = 32 * 2 ** 20;
+/** Problems that a message spells out. */
+const MAX_LISTED = 8;
 
 export interface LoadProgress {
   loadedBytes: number;
@@ -28,6 +34,17 @@ export interface Weights {
   reshape(tensor: Tensor, shape: Shape): Tensor;
   /** `<name>.weight` [out, in] and, if asked for, `<name>.bias` [out]. */
   linear(name: string, shape: readonly [out: number, width: number], bias?: boolean): Promise<Linear>;
+  /**
+   * Embedding and output matrix [vocab, width] of a config that ties them. As in transformers 5 one that is missing is the
+   * other, and where the file has both and they differ, they are not tied.
+   */
+  tied(
+    embedding: string,
+    head: string,
+    shape: readonly [vocab: number, width: number],
+  ): Promise<{ embedding: Tensor; unembedding: Linear }>;
+  /** Modules that the file may have and this model has no use for; others inside of what it reads are refused. */
+  skip(...modules: string[]): void;
 }
 
 export interface WeightOptions {
@@ -45,18 +62,20 @@ export async function checkWeights(
   checkpoint: Checkpoint,
   device: Device,
   build: (weights: Weights) => Promise<unknown>,
-): Promise<{ bytes: number }> {
+): Promise<{ bytes: number; entries: readonly TensorEntry[] }> {
   const check = new Check(checkpoint, device);
   await build(check);
-  check.finish();
-  return { bytes: check.bytes };
+  await check.finish();
+  return check;
 }
 
 /**
  * Loads a model's weights, dtype as stored, with bounded host memory. `build` is called twice: first to find out whether
  * everything that it asks for is there in the right shape, before any byte of a tensor is read, then to load.
  *
- * The tensors live in `memory`, which the caller disposes of. Throws one CheckpointError that lists all missing tensors (with the nearest present names) and wrong shapes.
+ * The tensors live in `memory`, which the caller disposes of. Throws one CheckpointError that lists all missing tensors (with
+ * the nearest present names), wrong shapes and dtypes, or tensors of the file that would change the model but have no place in
+ * it.
  */
 export async function loadWeights<T>(
   checkpoint: Checkpoint,
@@ -64,11 +83,14 @@ export async function loadWeights<T>(
   build: (weights: Weights) => Promise<T>,
   options: WeightOptions = {},
 ): Promise<{ built: T; memory: Scope }> {
-  const { bytes } = await checkWeights(checkpoint, device, build);
+  const { bytes, entries } = await checkWeights(checkpoint, device, build);
+  for (const entry of entries) entry.expect?.();
   const memory = device.openScope();
   try {
-    const built = await build(new Load(checkpoint, device, memory, bytes, options));
+    const load = new Load(checkpoint, device, memory, bytes, options);
+    const built = await build(load);
     await checkpoint.verify();
+    await load.checkMerged();
     await device.sync(); // reports what went wrong on the GPU while the checkpoint's name is still at hand
     device.trim(); // weights that changed their layout have left large buffers behind
     return { built, memory };
@@ -94,24 +116,39 @@ abstract class WeightsBase implements Weights {
   abstract tensor(name: string, shape: Shape): Promise<Tensor>;
   abstract reshape(tensor: Tensor, shape: Shape): Tensor;
   abstract linear(name: string, shape: readonly [number, number], bias?: boolean): Promise<Linear>;
+  abstract tied(...args: Parameters<Weights["tied"]>): ReturnType<Weights["tied"]>;
+  abstract skip(...modules: string[]): void;
 }
 
 class Check extends WeightsBase {
   readonly #names = new Set<string>();
   readonly #linear = new Set<string>();
-  readonly #wrongShapes: string[] = [];
+  /** In the order in which they are loaded. */
+  readonly entries: TensorEntry[] = [];
+  /** Asked for where they are there. */
+  readonly #optional = new Set<string>();
+  readonly #skipped: string[] = [];
+  readonly #misfits: string[] = [];
   bytes = 0;
 
   async tensor(name: string, shape: Shape): Promise<Tensor> {
     this.#names.add(name);
     if (this.has(name)) {
       const entry = this.checkpoint.entry(name);
-      this.bytes += entry.byteLength;
+      this.#add(entry);
+      if (entry.problem) throw new CheckpointError(entry.problem);
       if (!sameShape(entry.shape, shape)) {
-        this.#wrongShapes.push(`${name} is ${showShape(entry.shape)} instead of ${showShape(shape)}`);
+        this.#misfits.push(`${name} is ${showShape(entry.shape)} instead of ${showShape(shape)}`);
+      } else if (!isFloat(entry.dtype)) {
+        this.#misfits.push(`${name} is ${entry.stored} instead of floats`);
       }
     }
     return PLACEHOLDER;
+  }
+
+  #add(entry: TensorEntry): void {
+    this.entries.push(entry);
+    this.bytes += entry.byteLength;
   }
 
   reshape(tensor: Tensor): Tensor {
@@ -122,24 +159,69 @@ class Check extends WeightsBase {
     const weight = `${name}.weight`;
     await this.tensor(weight, shape);
     this.#linear.add(weight);
-    for (const { a, b } of this.checkpoint.updatesOf(weight)) this.bytes += a.byteLength + b.byteLength;
+    for (const { a, b } of this.checkpoint.updatesOf(weight)) {
+      this.#add(a);
+      this.#add(b);
+    }
     if (bias) await this.tensor(`${name}.bias`, [shape[0]]);
     return new Linear(PLACEHOLDER);
   }
 
-  finish(): void {
+  async tied(embedding: string, head: string, shape: readonly [number, number]) {
+    const [first, second] = this.has(`${embedding}.weight`) ? [embedding, head] : [head, embedding];
+    const unembedding = await this.linear(this.has(`${first}.weight`) ? first : embedding, shape);
+    const { bytes } = this; // what a second one has is found out as it loads
+    if (this.has(`${second}.weight`)) await this.linear(second, shape);
+    this.bytes = bytes;
+    for (const name of [embedding, head]) this.#optional.add(`${name}.weight`);
+    return { embedding: PLACEHOLDER, unembedding };
+  }
+
+  skip(...modules: string[]): void {
+    this.#skipped.push(...modules);
+  }
+
+  async finish(): Promise<void> {
     this.checkpoint.require(this.#names);
     const unused = this.checkpoint.updated.find((weight) => !this.#linear.has(weight));
-    if (unused !== undefined) {
-      const { adapter } = this.checkpoint.updatesOf(unused)[0]!;
-      throw new CheckpointError(`${adapter} changes ${unused}, which is no linear layer of this model`);
-    }
-    if (this.#wrongShapes.length > 0) {
+    if (unused !== undefined) throw noLinearLayer(this.checkpoint, unused);
+    if (this.#misfits.length > 0) {
       throw new CheckpointError(
-        `${this.checkpoint.name}: the config does not fit the tensors: ${this.#wrongShapes.slice(0, 8).join("; ")}`,
+        `${this.checkpoint.name}: the config does not fit the tensors: ${listed(this.#misfits)}`,
       );
     }
+    await this.#refuseStrays();
   }
+
+  async #refuseStrays(): Promise<void> {
+    const asked = new Set([...this.#names, ...this.#optional]);
+    const strays: string[] = [];
+    for (const name of strayTensors(this.checkpoint.names, asked, this.#skipped)) {
+      if (!(name.endsWith(".bias") && (await isZero(this.checkpoint.entry(name))))) strays.push(name);
+    }
+    if (strays.length === 0) return;
+    const advice = [...new Set(strays.map(adviceFor))].join("; ");
+    throw new CheckpointError(
+      `${this.checkpoint.name}: expected nothing beside what the model reads, found ${listed(strays)} (${advice}): ` +
+        "without it the model would be another",
+    );
+  }
+}
+
+function noLinearLayer(checkpoint: Checkpoint, weight: string): CheckpointError {
+  const { adapter } = checkpoint.updatesOf(weight)[0]!;
+  return new CheckpointError(`${adapter} changes ${weight}, which is no linear layer of this model`);
+}
+
+/** Whether a bias adds nothing. */
+async function isZero(entry: TensorEntry): Promise<boolean> {
+  if (entry.problem || entry.shape.length !== 1) return false;
+  return (await readTensor(entry)).every((byte) => byte === 0);
+}
+
+function listed(problems: readonly string[]): string {
+  const more = problems.length - MAX_LISTED;
+  return problems.slice(0, MAX_LISTED).join("; ") + (more > 0 ? `; and ${more} more` : "");
 }
 
 /** Stands for a tensor while names and shapes are checked; a builder only passes it on. */
@@ -147,9 +229,11 @@ const PLACEHOLDER = Object.freeze({}) as Tensor;
 
 class Load extends WeightsBase {
   readonly #memory: Scope;
-  readonly #totalBytes: number;
+  #totalBytes: number;
   readonly #merge: boolean;
   readonly #onProgress: WeightOptions["onProgress"];
+  /** Sums of merged weights, by name: not finite where an element is not. */
+  readonly #sums = new Map<string, Tensor<"f32">>();
   #loadedBytes = 0;
   #inFlight = 0;
 
@@ -175,11 +259,45 @@ class Load extends WeightsBase {
     return this.#memory.enter(() => tensor.reshape(shape));
   }
 
+  skip(): void {}
+
   async linear(name: string, shape: readonly [number, number], bias = false): Promise<Linear> {
-    const stored = await this.tensor(`${name}.weight`, shape);
+    return this.#linear(name, shape, await this.tensor(`${name}.weight`, shape), bias);
+  }
+
+  async tied(embedding: string, head: string, shape: readonly [number, number]) {
+    const [first, second] = this.has(`${embedding}.weight`) ? [embedding, head] : [head, embedding];
+    // A tied model reads the embedding as a matrix too, so both uses share the layout that suits the matrix product.
+    const both = (unembedding: Linear) => ({ embedding: unembedding.weight, unembedding });
+    if (!this.has(`${second}.weight`)) return both(await this.linear(first, shape));
+    const other = this.checkpoint.entry(`${head}.weight`);
+    const compared = comparedWith(this.checkpoint.entry(`${embedding}.weight`), other);
+    const stored = await this.#upload(compared.entry, shape);
+    if (compared.same() && this.checkpoint.updatesOf(other.name).length === 0) {
+      return both(await this.#linear(embedding, shape, stored, false));
+    }
+    if (this.checkpoint.updatesOf(`${embedding}.weight`).length > 0) {
+      throw noLinearLayer(this.checkpoint, `${embedding}.weight`);
+    }
+    this.#totalBytes += other.byteLength;
+    return { embedding: stored, unembedding: await this.linear(head, shape) };
+  }
+
+  /** The linear layer whose weight, as stored, is this one. */
+  async #linear(
+    name: string,
+    shape: readonly [number, number],
+    stored: Tensor,
+    bias: boolean,
+  ): Promise<Linear> {
     const updates = await this.#updates(`${name}.weight`);
     const mergeNow = this.#merge && updates.length > 0;
     const whole = mergeNow ? this.#memory.enter(() => mergedAsStored(stored, updates)) : stored;
+    if (mergeNow)
+      this.#sums.set(
+        `${name}.weight`,
+        this.#memory.enter(() => sumOf(whole)),
+      );
     const weight = this.#preferred(whole);
     const offset = bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined;
     if (mergeNow) return new Linear(weight, offset);
@@ -187,6 +305,21 @@ class Load extends WeightsBase {
       weight,
       offset,
       updates.map(({ a, b, scale }) => ({ a: this.#preferred(a), b: this.#preferred(b), scale })),
+    );
+  }
+
+  /** Throws CheckpointError when a merged weight is beyond the range of its dtype. */
+  async checkMerged(): Promise<void> {
+    const names = [...this.#sums.keys()];
+    const sums = await this.device.read([...this.#sums.values()]);
+    for (const tensor of this.#sums.values()) tensor.dispose();
+    const bad = names.find((_, i) => !Number.isFinite(sums[i]![0]));
+    if (bad === undefined) return;
+    const { dtype } = this.checkpoint.entry(bad);
+    const adapters = this.checkpoint.updatesOf(bad).map(({ adapter }) => adapter);
+    throw new CheckpointError(
+      `${this.checkpoint.name}: with ${[...new Set(adapters)].join(", ")} merged into it, ${bad} has values beyond the ` +
+        `range of ${dtype}; merge: false leaves the weights as they are`,
     );
   }
 
@@ -225,6 +358,10 @@ class Load extends WeightsBase {
       this.#onProgress?.({ loadedBytes: this.#loadedBytes, totalBytes: this.#totalBytes });
     }
   }
+}
+
+function sumOf(weight: Tensor): Tensor<"f32"> {
+  return weight.device.scope(() => sum(weight)) as Tensor<"f32">;
 }
 
 /** The weight with its updates in it, in its own dtype, in place of all of them. */

@@ -1,18 +1,21 @@
 import type { JsonObject } from "./config.ts";
 
-/** Strings, which are passed over, and numbers. */
-const TOKENS = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
+/** Strings, which are passed over, and numbers, with those that only Python has. */
+const TOKENS = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|-?Infinity|NaN/g;
 const MARK = "\u0001whole float ";
 const MARKED = new RegExp(`"${JSON.stringify(MARK).slice(1, -1).replace("\\", "\\\\")}([^"]*)"`, "g");
 
 /**
- * JSON in which floats without a fraction (`1.0`, `1e4`) are strings that {@link withWholeFloats} turns back. Python tells
- * them from integers, and transformers refuses a config that has one for the other; JavaScript cannot.
+ * JSON in which floats without a fraction (`1.0`, `1e4`), Infinity and NaN are strings that {@link withWholeFloats} turns
+ * back. Python tells such floats from integers, and transformers refuses a config that has one for the other; JavaScript
+ * cannot.
  */
 export function parseWholeFloats(text: string): JsonObject {
-  const marked = text.replace(TOKENS, (token) =>
-    /^[^"].*[.eE]/.test(token) && Number.isInteger(Number(token)) ? JSON.stringify(MARK + token) : token,
-  );
+  const marked = text.replace(TOKENS, (token) => {
+    if (token.startsWith('"')) return token;
+    const spelt = /[.eE]/.test(token) && Number.isInteger(Number(token));
+    return spelt || /[fN]/.test(token) ? JSON.stringify(MARK + token) : token;
+  });
   return JSON.parse(marked);
 }
 

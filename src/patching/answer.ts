@@ -1,4 +1,5 @@
 import type { Prompt } from "../model/prompt.ts";
+import type { Tokenizer } from "../model/tokenizer.ts";
 import { aListOf, checkArgument } from "../tensor/arguments.ts";
 import { checkEdits, checkModelAndPrompts } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
@@ -27,7 +28,11 @@ export async function answerEach(
   return edits.map((_, e) => answers.slice(e * length, (e + 1) * length));
 }
 
-/** The first line of an answer: models go on with questions of their own. */
-export function firstLine({ text }: Generated): string {
+/**
+ * The first line of an answer: models go on with questions of their own. Without the last character of an answer that was
+ * cut off within it.
+ */
+export function firstLine(tokenizer: Tokenizer, { ids }: Generated): string {
+  const { text } = tokenizer.decodePrefix(ids, { skipSpecial: true });
   return text.trim().split("\n")[0]!;
 }

@@ -1,4 +1,4 @@
-import { LanguageModel } from "../model/language-model.ts";
+import { LanguageModel, ModelOutline } from "../model/language-model.ts";
 import { Prompt } from "../model/prompt.ts";
 import {
   aKindOf,
@@ -19,6 +19,8 @@ import type { Edit, EditOperation } from "./edit.ts";
 import type { Part, Tap } from "./tap.ts";
 
 export const aModel = aKindOf(LanguageModel, "await loadModel(…)");
+/** Where prompts are made, which needs no weights. */
+export const aModelOutline = aKindOf(ModelOutline, "await loadModel(…)");
 export const aPrompt = aKindOf(Prompt, "model.prompt(…) makes one");
 
 /** Throws ArgumentError unless there are a model and a list of prompts, as `name`. */

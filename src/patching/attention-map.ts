@@ -3,9 +3,10 @@ import type { LanguageModel } from "../model/language-model.ts";
 import type { PatchGrid, Prompt } from "../model/prompt.ts";
 import type { SiteName } from "../model/sites.ts";
 import { aListOf, aNumber, aString, checkArgument, checkOptions, type Options } from "../tensor/arguments.ts";
-import { PromptError, SiteError } from "../tensor/errors.ts";
+import { PromptError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { aModel, aPrompt, onePosition } from "./arguments.ts";
+import { allLayers, checkLayers } from "./layers.ts";
 import type { PatchableModel } from "./model.ts";
 import { type OnePosition, resolvePositions } from "./positions.ts";
 import { rollout } from "./rollout.ts";
@@ -62,7 +63,7 @@ export async function attentionMaps(
   checkMaps("attentionMaps", model, prompt, options, { ...ROLLOUT_OPTIONS, head: aNumber });
   const { at = -1, span, layers = allLayers(model), head } = options;
   const patches = imagePatches(prompt, span);
-  checkLayers(model, layers);
+  checkLayers(model, layers, "attention maps");
   const { device } = model;
   const scope = device.openScope();
   try {
@@ -94,7 +95,7 @@ export async function rolloutMaps(
   checkMaps("rolloutMaps", model, prompt, options, ROLLOUT_OPTIONS);
   const { at = -1, span, layers = allLayers(model) } = options;
   const patches = imagePatches(prompt, span);
-  checkLayers(model, layers);
+  checkLayers(model, layers, "attention maps");
   const [position] = resolvePositions(at, prompt);
   const { device } = model;
   const scope = device.openScope();
@@ -148,15 +149,4 @@ function checkMaps<T>(
   checkArgument(call, "model", model, aModel);
   checkArgument(call, "prompt", prompt, aPrompt);
   checkOptions(call, options, known);
-}
-
-function checkLayers({ config }: LanguageModel, layers: readonly number[]): void {
-  const wrong = layers.find((layer) => !(Number.isInteger(layer) && layer >= 0 && layer < config.layers));
-  if (layers.length > 0 && wrong === undefined) return;
-  const found = layers.length === 0 ? "none" : wrong;
-  throw new SiteError(`attention maps: expected layers from 0 to ${config.layers - 1}, found ${found}`);
-}
-
-function allLayers(model: LanguageModel): number[] {
-  return Array.from({ length: model.config.layers }, (_, layer) => layer);
 }

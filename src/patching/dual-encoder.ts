@@ -1,9 +1,10 @@
+import { checkPrompt } from "../model/check-prompt.ts";
 import { DualEncoder, loadDualEncoderParts } from "../model/dual-encoder.ts";
 import type { Folder } from "../model/folder.ts";
 import { PassKeys } from "../model/key-store.ts";
 import type { LoadOptions } from "../model/language-model.ts";
 import { Pass } from "../model/pass.ts";
-import type { Prompt } from "../model/prompt.ts";
+import { checkContext, type Prompt } from "../model/prompt.ts";
 import { aPicture } from "../model/prompt-arguments.ts";
 import { RowMap } from "../model/rows.ts";
 import type { SitePrefix, Walk } from "../model/sites.ts";
@@ -61,6 +62,10 @@ export class PatchableDualEncoder extends DualEncoder {
   ): EncodeResult<T> {
     checkArgument("texts", "inputs", inputs, aListOf(either(aString, aPrompt)));
     const prompts = inputs.map((input) => (typeof input === "string" ? this.prompt(input) : input));
+    for (const prompt of prompts) {
+      checkContext(prompt.length, this.config.text.context);
+      checkPrompt(prompt, { tokenizer: this.tokenizer, config: { vocab: this.config.text.vocab } });
+    }
     const batch = { prompts, imageCounts: prompts.map(() => 0) };
     const rows = RowMap.packed(prompts.map((p) => p.length));
     return this.#encode(batch, rows, "", options, (pass) => this.encodeTexts(prompts, pass));

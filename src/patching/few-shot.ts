@@ -1,6 +1,6 @@
 import type { PromptPart } from "../model/build-prompt.ts";
 import { isObject } from "../model/config.ts";
-import type { LanguageModel } from "../model/language-model.ts";
+import type { ModelOutline } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import { aPicture } from "../model/prompt-arguments.ts";
 import type { PromptImage } from "../model/vision-setup.ts";
@@ -15,7 +15,7 @@ import {
   either,
 } from "../tensor/arguments.ts";
 import { PromptError, XpatchError } from "../tensor/errors.ts";
-import { aModel } from "./arguments.ts";
+import { aModelOutline } from "./arguments.ts";
 import type { TaskItem } from "./task.ts";
 import { hashText } from "./text-hash.ts";
 
@@ -55,12 +55,12 @@ const anExample: Expected = {
  * @throws PromptError if the template lacks {x}, then some text, then {y}, each once
  */
 export function fewShotPrompt(
-  model: LanguageModel,
+  model: ModelOutline,
   examples: readonly Example[],
   question: Question,
   template = SPACED_TEMPLATE,
 ): Prompt<PromptImage> {
-  checkArgument("fewShotPrompt", "model", model, aModel);
+  checkArgument("fewShotPrompt", "model", model, aModelOutline);
   checkArgument("fewShotPrompt", "examples", examples, aListOf(anExample));
   checkArgument("fewShotPrompt", "question", question, aQuestion);
   const pieces = splitTemplate(template);
@@ -86,7 +86,7 @@ export function atLastExample(prompt: Prompt): number {
  * @throws PromptError as {@link fewShotPrompt} does
  */
 export function instructedPrompt(
-  model: LanguageModel,
+  model: ModelOutline,
   instruction: string,
   question: Question,
   template = SPACED_TEMPLATE,
@@ -163,6 +163,11 @@ function ask(
     cue.slice(0, -1),
     name === undefined ? end : { text: end, name },
   ];
+}
+
+/** Throws PromptError if a template lacks {x}, then some text, then {y}, each once. */
+export function checkTemplate(template: string): void {
+  splitTemplate(template);
 }
 
 function splitTemplate(template: string): TemplatePieces {

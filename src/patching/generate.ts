@@ -3,6 +3,7 @@ import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import { createSampler, type SamplingOptions } from "../model/sampling.ts";
 import { NO_VISITOR } from "../model/sites.ts";
+import { TextStream } from "../model/text-stream.ts";
 import {
   aFunction,
   aListOf,
@@ -32,7 +33,10 @@ export interface GenerateOptions extends SamplingOptions {
   edits?: readonly Edit[];
   /** Ids that end a sequence, in place of the checkpoint's own. */
   stopIds?: Iterable<number>;
-  /** Called with each new token as it comes. */
+  /**
+   * Called with each new token as it comes, and with what the text has grown by: the pieces of a prompt joined are the text
+   * of its answer. Special tokens, and bytes of a character that is not complete yet, add nothing.
+   */
   onToken?: (token: { prompt: number; id: number; text: string }) => void;
 }
 
@@ -90,9 +94,11 @@ export async function generate(
   checkEdits("generate", edits);
   const { network, tokenizer } = model;
   const { device } = network;
+  for (const prompt of prompts) model.check(prompt);
   const scope = device.openScope();
   const stops = new Set(stopIds);
   const answers: number[][] = prompts.map(() => []);
+  const streams = prompts.map(() => new TextStream(tokenizer));
   try {
     // The last new token is never fed back, so its position is not computed.
     const resolved = scope.enter(() =>
@@ -111,7 +117,8 @@ export async function generate(
       sequences.forEach((sequence, i) => {
         const id = ids[i]!;
         answers[sequence]!.push(id);
-        onToken?.({ prompt: sequence, id, text: tokenizer.decode([id]) });
+        const last = stops.has(id) || answers[sequence]!.length === maxNewTokens;
+        onToken?.({ prompt: sequence, id, text: streams[sequence]!.next(id, last) });
       });
     }
     const reached = prompts.map((prompt, s) => prompt.length + answers[s]!.length - 1);

@@ -17,6 +17,7 @@ import {
 import { SiteError } from "../tensor/errors.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { aModel, aPrompt, somePositions } from "./arguments.ts";
+import { allLayers, checkLayers } from "./layers.ts";
 import { type Positions, resolvePositions } from "./positions.ts";
 import { run } from "./run.ts";
 import { tap } from "./tap.ts";
@@ -35,7 +36,7 @@ export function decodeStream(model: LanguageModel, x: Tensor): Tensor {
 }
 
 /** Sites whose values have the width of the residual stream, and so can be read through the unembedding. */
-const STREAM_SITES: ReadonlySet<LayerSite> = new Set([
+export const STREAM_SITES: ReadonlySet<LayerSite> = new Set([
   "resid_pre",
   "attn_in",
   "attn_out",
@@ -86,7 +87,8 @@ export async function logitLens(
   checkArgument("logitLens", "prompt", prompt, aPrompt);
   checkOptions("logitLens", options, OPTIONS);
   const { site = "resid_post", at = -1, k = 5 } = options;
-  const layers = options.layers ?? Array.from({ length: model.config.layers }, (_, i) => i);
+  const layers = options.layers ?? allLayers(model);
+  checkLayers(model, layers, "logit lens");
   if (!STREAM_SITES.has(site)) {
     const fitting = LAYER_SITES.filter((s) => STREAM_SITES.has(s)).join(", ");
     throw new SiteError(

@@ -65,6 +65,7 @@ export class PatchableModel extends LanguageModel {
     checkArgument("walk", "sites", sites, aFunction);
     const { network, device } = this;
     checkContext(prompt.length, this.config.context);
+    this.check(prompt);
     return scoped(device, () => {
       const rows = RowMap.packed([prompt.length]);
       const pass = new Pass(device.currentScope!, device, rows, new PassKeys(rows), sites);

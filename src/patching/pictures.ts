@@ -2,11 +2,11 @@ import { type LoadImageOptions, loadImage } from "../images/load.ts";
 import { type PixelValues, preprocess } from "../images/preprocess.ts";
 import { resize } from "../images/resize.ts";
 import type { RgbImage } from "../images/rgb.ts";
-import type { LanguageModel } from "../model/language-model.ts";
+import type { ModelOutline } from "../model/language-model.ts";
 import type { VisionSetup } from "../model/vision-setup.ts";
 import { aFunction, aNumber, anArray, checkArgument, checkOptions } from "../tensor/arguments.ts";
 import { PromptError, XpatchError } from "../tensor/errors.ts";
-import { aModel } from "./arguments.ts";
+import { aModelOutline } from "./arguments.ts";
 import type { PicturedItem, TaskItem } from "./task.ts";
 
 /** Files that are read at the same time. */
@@ -27,11 +27,11 @@ export interface LoadPicturesOptions extends LoadImageOptions {
  * @throws PromptError if the model takes no pictures, ImageError for a file that is missing or holds none
  */
 export async function loadPictures(
-  model: LanguageModel,
+  model: ModelOutline,
   items: readonly PicturedItem[],
   options: LoadPicturesOptions = {},
 ): Promise<Pictures> {
-  checkArgument("loadPictures", "model", model, aModel);
+  checkArgument("loadPictures", "model", model, aModelOutline);
   checkArgument("loadPictures", "items", items, anArray);
   checkOptions("loadPictures", options, { maxPixels: aNumber, fetch: aFunction, width: aNumber });
   const { width, ...reading } = options;
@@ -64,7 +64,7 @@ function madeWide(picture: RgbImage, width: number): RgbImage {
 }
 
 /** How a model takes pictures in. Throws PromptError for text models. */
-export function visionOf({ name, family, config: { vision } }: LanguageModel): VisionSetup {
+export function visionOf({ name, family, config: { vision } }: ModelOutline): VisionSetup {
   if (vision) return vision;
   throw new PromptError(`${name} (${family}) takes no images; expected a model such as LLaVA`);
 }

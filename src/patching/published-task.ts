@@ -1,5 +1,5 @@
 import { XpatchError } from "../tensor/errors.ts";
-import { readItem, type Split, type Task, type TaskItem } from "./task.ts";
+import { readItem, type Split, type Task, type TaskItem, withoutMark } from "./task.ts";
 
 /** The text of a file, and its path or URL. */
 export interface TaskText {
@@ -26,7 +26,7 @@ export function parsePublishedTask(
 /** Whether a text is a file of that layout: JSON without the name of a task. */
 export function isPublished(text: string): boolean {
   try {
-    return listOf(JSON.parse(text)) !== undefined;
+    return listOf(JSON.parse(withoutMark(text))) !== undefined;
   } catch {
     return false;
   }
@@ -35,7 +35,7 @@ export function isPublished(text: string): boolean {
 function readSplit({ text, where }: TaskText, split: Split): TaskItem[] {
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = JSON.parse(withoutMark(text));
   } catch (cause) {
     throw new XpatchError(`${where}: expected JSON: ${(cause as Error).message}`, { cause });
   }

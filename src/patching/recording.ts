@@ -73,7 +73,10 @@ export function record(model: LanguageModel, prompts: readonly Prompt[]): Record
   if (prompts.length === 0) throw new PromptError("record: expected at least one prompt, found none");
   const { network } = model;
   const { device, config } = network;
-  for (const prompt of prompts) checkContext(prompt.length, config.context);
+  for (const prompt of prompts) {
+    checkContext(prompt.length, config.context);
+    model.check(prompt);
+  }
   const memory = device.openScope();
   const rows = RowMap.packed(prompts.map((p) => p.length));
   const keys = new RecordedKeys(rows, memory);

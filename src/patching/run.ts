@@ -65,7 +65,8 @@ export type BatchResult<T> = TapLists<T> & {
  * Several prompts share one pass without padding, and give what each would give alone.
  *
  * Throws SiteError for sites, heads or shapes that do not exist, and for taps and edits that would not fire; PromptError
- * for positions outside a prompt and prompts longer than the model's context. All before anything is computed.
+ * for positions outside a prompt, prompts longer than the model's context and those that the model's `check` refuses. All
+ * before anything is computed.
  */
 export function run<const T extends Readonly<Record<string, Tap>>>(
   model: LanguageModel,
@@ -92,6 +93,7 @@ export function run(
   checkTaps("run", taps);
   checkEdits("run", edits);
   checkRun(prompts, config.context, config.layers, taps, stopAfter);
+  for (const prompt of prompts) model.check(prompt);
   return device.scope(() => {
     const batch = batchOf(prompts);
     const resolvedEdits = resolveEdits(edits, model.sites, device, batch);

@@ -1,12 +1,8 @@
 import type { Tokenizer } from "../model/tokenizer.ts";
 import { XpatchError } from "../tensor/errors.ts";
+import { isCorrect, type JudgedAnswer, normaliseAnswer, type ScoreOptions, tokenAnswer } from "./correct.ts";
 import type { SweepResult } from "./sweep.ts";
 import type { TaskItem } from "./task.ts";
-
-export interface ScoreOptions {
-  /** Whether upper and lower case count as the same. Default true. */
-  readonly ignoreCase?: boolean;
-}
 
 /** How many answers are right, beside what a model that knows nothing would get. */
 export interface Score {
@@ -24,43 +20,40 @@ export interface Score {
   readonly constant: number;
 }
 
-/**
- * Whether an answer is right by the rule of Luo et al. 2025: it starts with a right output, or such an output starts with
- * it (an answer of one token is often only the beginning of a word). White space around both is ignored; an empty answer
- * is wrong.
- */
-export function isCorrect(
-  answer: string,
-  outputs: readonly string[],
-  { ignoreCase = true }: ScoreOptions = {},
-): boolean {
-  const given = normalise(answer, ignoreCase);
-  if (given === "") return false;
-  return outputs.some((output) => {
-    const right = normalise(output, ignoreCase);
-    return given.startsWith(right) || right.startsWith(given);
-  });
-}
-
 /** Scores `answers[i]` as the answer to `items[i]`. Throws XpatchError when they differ in number or there are none. */
 export function scoreAnswers(
   items: readonly TaskItem[],
   answers: readonly string[],
   options: ScoreOptions = {},
 ): Score {
-  if (items.length !== answers.length || items.length === 0) {
-    throw new XpatchError(`expected an answer for each item, found ${answers.length} for ${items.length}`);
-  }
+  checkNumber(items, answers);
   const { ignoreCase = true } = options;
-  const correct = items.filter((item, i) => isCorrect(answers[i]!, item.outputs, options)).length;
-  const distinct = new Set(answers.map((answer) => normalise(answer, ignoreCase)));
+  return scoreBy(
+    items,
+    answers,
+    (answer) => ({
+      key: normaliseAnswer(answer, ignoreCase),
+      isCorrect: (outputs) => isCorrect(answer, outputs, options),
+    }),
+    options,
+  );
+}
+
+function scoreBy<A>(
+  items: readonly TaskItem[],
+  answers: readonly A[],
+  judge: (answer: A) => JudgedAnswer,
+  options: ScoreOptions,
+): Score {
+  const judged = new Map(answers.map((answer) => [answer, judge(answer)]));
+  const correct = items.filter(({ outputs }, i) => judged.get(answers[i]!)!.isCorrect(outputs)).length;
   return {
     correct,
     total: items.length,
     accuracy: correct / items.length,
-    distinct: distinct.size,
+    distinct: new Set([...judged.values()].map(({ key }) => key)).size,
     majority: majorityBaseline(items, options),
-    constant: bestConstant(items, distinct, options),
+    constant: bestConstant(items, judged.values()),
   };
 }
 
@@ -74,9 +67,16 @@ export function scoreTokens(
   tokenizer: Tokenizer,
   items: readonly TaskItem[],
   ids: readonly number[],
+  options: ScoreOptions = {},
 ): ScoredAnswers {
-  const answers = ids.map((id) => tokenizer.decode([id], { skipSpecial: true }));
-  return { ...scoreAnswers(items, answers), answers };
+  checkNumber(items, ids);
+  const score = scoreBy(items, ids, (id) => tokenAnswer(tokenizer, [id], options), options);
+  return { ...score, answers: ids.map((id) => tokenizer.decode([id], { skipSpecial: true })) };
+}
+
+function checkNumber(items: readonly TaskItem[], answers: readonly unknown[]): void {
+  if (items.length === answers.length && items.length > 0) return;
+  throw new XpatchError(`expected an answer for each item, found ${answers.length} for ${items.length}`);
 }
 
 export interface ScoredSweep {
@@ -102,18 +102,19 @@ export function scoreSweep(
  */
 export function majorityBaseline(items: readonly TaskItem[], options: ScoreOptions = {}): number {
   const candidates = new Set(items.flatMap(({ outputs }) => outputs.flatMap((o) => [o, o.split(/\s/)[0]!])));
-  return bestConstant(items, candidates, options);
+  const judged = Array.from(candidates, (answer) => ({
+    isCorrect: (outputs: readonly string[]) => isCorrect(answer, outputs, options),
+  }));
+  return bestConstant(items, judged);
 }
 
-function bestConstant(items: readonly TaskItem[], answers: Iterable<string>, options: ScoreOptions): number {
+function bestConstant(
+  items: readonly TaskItem[],
+  answers: Iterable<Pick<JudgedAnswer, "isCorrect">>,
+): number {
   const accuracies = Array.from(
     answers,
-    (answer) => items.filter(({ outputs }) => isCorrect(answer, outputs, options)).length / items.length,
+    (answer) => items.filter(({ outputs }) => answer.isCorrect(outputs)).length / items.length,
   );
   return Math.max(...accuracies);
-}
-
-function normalise(text: string, ignoreCase: boolean): string {
-  const trimmed = text.normalize("NFC").trim();
-  return ignoreCase ? trimmed.toLowerCase() : trimmed;
 }

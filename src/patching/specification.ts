@@ -1,5 +1,5 @@
 import { isObject } from "../model/config.ts";
-import type { LanguageModel } from "../model/language-model.ts";
+import type { ModelOutline } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt.ts";
 import type { PromptImage } from "../model/vision-setup.ts";
 import {
@@ -12,7 +12,7 @@ import {
   oneOf,
 } from "../tensor/arguments.ts";
 import { XpatchError } from "../tensor/errors.ts";
-import { aModel } from "./arguments.ts";
+import { aModelOutline } from "./arguments.ts";
 import {
   type Asker,
   atLastExample,
@@ -62,7 +62,7 @@ export function poolOf(kind: SpecificationKind, task: Task, split: Split): TaskI
 /** How to ask about items in a modality. Loads their pictures where it takes pictures; throws as `loadPictures` does. */
 export async function askerIn(
   modality: Modality,
-  model: LanguageModel,
+  model: ModelOutline,
   items: readonly TaskItem[],
 ): Promise<Asker> {
   if (modality === "text") return byText;
@@ -101,14 +101,14 @@ export function checkTask<T extends { kind: unknown }>(
   options: unknown,
   known: Options<T>,
 ): void {
-  checkArgument(call, "model", model, aModel);
+  checkArgument(call, "model", model, aModelOutline);
   checkArgument(call, "task", task, aTask);
   checkOptions(call, options, known, { required: ["kind"] });
 }
 
 /** A task's specification. Loads the pictures of `items` where examples are pictures; throws as `loadPictures` does. */
 export async function specify(
-  model: LanguageModel,
+  model: ModelOutline,
   task: Task,
   items: readonly TaskItem[],
   options: SpecifyOptions,
@@ -127,7 +127,7 @@ export async function specify(
  * instruction, before the question.
  */
 export function promptInContext(
-  model: LanguageModel,
+  model: ModelOutline,
   specification: Specification,
   pool: readonly TaskItem[],
   { input }: Pick<TaskItem, "input">,
@@ -153,7 +153,7 @@ export interface VectorSource {
  * last example's answer cue, where nothing is known of the question; or the instruction alone, at its last token.
  */
 export function vectorSource(
-  model: LanguageModel,
+  model: ModelOutline,
   specification: Specification,
   pool: readonly TaskItem[],
   items: readonly TaskItem[],
@@ -171,7 +171,7 @@ export interface TaskSourceOptions extends SpecifyOptions {
 
 /** What a task's vector is read from, given as `options` say by the items of a split. */
 export async function taskSource(
-  model: LanguageModel,
+  model: ModelOutline,
   task: Task,
   split: Split,
   given: TaskSourceOptions,

@@ -22,6 +22,7 @@ import { Device } from "../tensor/device.ts";
 import { CheckpointError, SiteError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { checkModelAndPrompts, onePosition } from "./arguments.ts";
+import { allLayers, checkLayers } from "./layers.ts";
 import { type OnePosition, showPositions } from "./positions.ts";
 import { run } from "./run.ts";
 import { type Tap, tap } from "./tap.ts";
@@ -60,7 +61,7 @@ export function extractActivations(
   checkOptions("extract", options, EXTRACT_OPTIONS);
   const { site = "resid_post", at = -1, layers = allLayers(model), batchTokens = 1024, onProgress } = options;
   if (prompts.length === 0) throw new SiteError("extract: expected at least one prompt, found none");
-  if (layers.length === 0) throw new SiteError("extract: expected at least one layer, found none");
+  checkLayers(model, layers, "extract");
   const taps: Record<string, Tap<OnePosition>> = {};
   for (const layer of layers) taps[`${layer}`] = tap(`${site}.${layer}`, at);
   const stopAfter = Math.max(...layers);
@@ -115,11 +116,7 @@ export class TaskVectors {
 
   /** The vector of a layer: [features]. Throws SiteError when that layer was not extracted. */
   at(layer: number): Tensor {
-    const index = this.origin.layers.indexOf(layer);
-    if (index >= 0) return this.vectors.at(index);
-    throw new SiteError(
-      `no task vector of layer ${layer}; there are those of ${this.origin.layers.join(", ")}`,
-    );
+    return this.vectors.at(indexOfLayer(this.origin, layer));
   }
 
   dispose(): void {
@@ -132,6 +129,11 @@ export class TaskVectors {
 }
 
 export const aTaskVectors = aKindOf(TaskVectors, "extractTaskVectors(…) makes them");
+function indexOfLayer({ layers }: TaskVectorOrigin, layer: number): number {
+  const index = layers.indexOf(layer);
+  if (index >= 0) return index;
+  throw new SiteError(`no task vector of layer ${layer}; there are those of ${layers.join(", ")}`);
+}
 
 /** Averages one activation over prompts, for all layers at once. */
 export function extractTaskVectors(
@@ -171,6 +173,30 @@ export async function encodeTaskVectors(taskVectors: TaskVectors): Promise<Uint8
 }
 
 const aFilesBytes: Expected = { words: "a file's bytes, a Uint8Array", holds: ArrayBuffer.isView };
+/** Task vectors in the memory of the host: a model need not be loaded to look into a file of them. */
+export class StoredTaskVectors {
+  /** [layers, width] */
+  readonly values: Float32Array<ArrayBuffer>;
+  readonly width: number;
+  readonly origin: TaskVectorOrigin;
+
+  constructor(values: Float32Array<ArrayBuffer>, width: number, origin: TaskVectorOrigin) {
+    this.values = values;
+    this.width = width;
+    this.origin = origin;
+  }
+
+  /** The vector of a layer: `width` numbers. Throws SiteError when that layer was not extracted. */
+  at(layer: number): Float32Array {
+    const index = indexOfLayer(this.origin, layer);
+    return this.values.subarray(index * this.width, (index + 1) * this.width);
+  }
+
+  on(device: Device): TaskVectors {
+    const { values, width, origin } = this;
+    return new TaskVectors(device.tensor(values, { shape: [origin.layers.length, width] }), origin);
+  }
+}
 
 /** The inverse of {@link encodeTaskVectors}. Throws CheckpointError for other files. */
 export async function decodeTaskVectors(
@@ -180,6 +206,14 @@ export async function decodeTaskVectors(
 ): Promise<TaskVectors> {
   checkArgument("decodeTaskVectors", "bytes", bytes, aFilesBytes);
   checkArgument("decodeTaskVectors", "device", device, aKindOf(Device, "await openDevice()"));
+  return (await parseTaskVectors(bytes, name)).on(device);
+}
+
+/** The same, without a device. */
+export async function parseTaskVectors(
+  bytes: Uint8Array<ArrayBuffer>,
+  name = "task vectors",
+): Promise<StoredTaskVectors> {
   const file = await SafetensorsFile.open(memorySource(bytes, name));
   const { metadata } = file;
   if (metadata.get("format") !== FORMAT || !file.has("vectors")) {
@@ -200,10 +234,8 @@ export async function decodeTaskVectors(
     );
   }
   const data = await readTensor(entry);
-  const vectors = device.tensor(new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4), {
-    shape: entry.shape,
-  });
-  return new TaskVectors(vectors, {
+  const values = new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4);
+  return new StoredTaskVectors(values, entry.shape[1]!, {
     model: field("model"),
     site,
     layers,
@@ -212,10 +244,6 @@ export async function decodeTaskVectors(
     promptHash: field("promptHash"),
     weights: field("weights"),
   });
-}
-
-function allLayers(model: LanguageModel): number[] {
-  return Array.from({ length: model.config.layers }, (_, i) => i);
 }
 
 /** Cuts prompts into batches of at most so many tokens (or one prompt, where it alone has more). */

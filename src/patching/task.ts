@@ -49,7 +49,7 @@ export function parseTask(text: string, where: string): Task {
   checkArgument("parseTask", "where (the file's path)", where, aString);
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = JSON.parse(withoutMark(text));
   } catch (cause) {
     throw new XpatchError(`${where}: expected JSON: ${(cause as Error).message}`, { cause });
   }
@@ -60,6 +60,11 @@ export function parseTask(text: string, where: string): Task {
   const items = list.map((item, i) => readItem(item, `${where}: items[${i}]`, where));
   checkInputs(items, where);
   return { name, ...optionalTexts(file, ["instruction", "source", "license"], where), items };
+}
+
+/** A text without the byte order mark that it may begin with. */
+export function withoutMark(text: string): string {
+  return text.startsWith("\ufeff") ? text.slice(1) : text;
 }
 
 /** Throws XpatchError when an input comes twice. */

@@ -162,6 +162,7 @@ export class Transfer {
 
     const { tokenizer } = model;
     const score = (ids: readonly number[]) => scoreTokens(tokenizer, tested, ids);
+    const line = (answer: Generated) => firstLine(tokenizer, answer);
     const names = tested.map((item) => ({ ...item, outputs: [item.input] }));
     return {
       noContext: score(unpatched),
@@ -169,8 +170,8 @@ export class Transfer {
       patched: score(patched[0]!),
       named: scoreTokens(tokenizer, names, unpatched),
       shown: tested.slice(0, shown).map((item, q) => {
-        const [noContext, own, ...switched] = long.map((answers) => firstLine(answers[q]!));
-        return { item, noContext: noContext!, prompted: firstLine(prompted[q]!), patched: own!, switched };
+        const [noContext, own, ...switched] = long.map((answers) => line(answers[q]!));
+        return { item, noContext: noContext!, prompted: line(prompted[q]!), patched: own!, switched };
       }),
       switched: others.map(({ task }, i) =>
         scoreSwitch(tokenizer, tested, patched[0]!, task, patched[i + 1]!),

@@ -29,6 +29,13 @@ function openFile(path: string): Promise<ByteSource> {
   );
 }
 
+/** A worker made from a Blob has an address that nothing is relative to; some runtimes have none at all. */
+function baseUrl(): string | undefined {
+  if (globalThis.document) return document.baseURI;
+  const address: Location | undefined = globalThis.location;
+  return address?.protocol === "blob:" ? address.origin : address?.href;
+}
+
 /** The platform in a browser, or any runtime that has `navigator.gpu`. */
 export const platform: Platform = {
   name: "browser",
@@ -36,6 +43,7 @@ export const platform: Platform = {
   openFile,
   subfolders: async () => undefined,
   cachedModel: () => undefined,
+  baseUrl,
   waitForDriver: (promise) => promise, // the browser's GPU process does the waiting
   collectGarbage: () => {}, // and counts what it holds
 };

@@ -7,12 +7,13 @@ import {
   preload,
   unlistedDriver,
 } from "./node-drivers.ts";
+import { inTurn, nativeEnvironment, writesNativeEnvironment } from "./node-environment.ts";
 import type { AdapterChoice, AdapterRequest } from "./platform.ts";
 
 const CHOICES: readonly AdapterChoice[] = ["auto", "gpu", "lavapipe", "swiftshader"];
 
-// Dawn hides subgroup matrices, and f16 on NVIDIA cards, unless asked.
-const DEFAULT_TOGGLES = ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"];
+// Dawn hides f16 on NVIDIA cards unless asked.
+const DEFAULT_TOGGLES = ["vulkan_enable_f16_on_nvidia"];
 
 /** What this process holds of Dawn. On globalThis: Dawn crashes when its instance is collected before its devices. */
 interface Held {
@@ -26,9 +27,15 @@ interface Held {
  *
  * Never downloads anything: software drivers come from the cache folder, where `npm run setup` puts them.
  *
- * @throws DeviceError when the choice is unknown or the adapter is not to be had, saying what to install.
+ * In a worker thread, software drivers need the process's environment (`env: SHARE_ENV`).
+ *
+ * @throws DeviceError when the choice is unknown or the adapter is not to be had, saying what to install or to do.
  */
-export async function requestAdapter(request: AdapterRequest = {}): Promise<GPUAdapter> {
+export function requestAdapter(request: AdapterRequest = {}): Promise<GPUAdapter> {
+  return inTurn(() => chosenAdapter(request));
+}
+
+async function chosenAdapter(request: AdapterRequest): Promise<GPUAdapter> {
   const choice = request.adapter ?? ((process.env.XPATCH_ADAPTER || "auto") as AdapterChoice);
   const toggles = [...DEFAULT_TOGGLES, ...(request.toggles ?? [])];
   switch (choice) {
@@ -62,6 +69,17 @@ export async function requestAdapter(request: AdapterRequest = {}): Promise<GPUA
 }
 
 function missingDriver(choice: DriverName | "auto"): DeviceError {
+  const installed =
+    choice === "auto"
+      ? (installedDriver("lavapipe") ?? installedDriver("swiftshader"))
+      : installedDriver(choice);
+  if (installed && !writesNativeEnvironment()) {
+    return new DeviceError(
+      "a worker thread with an environment of its own cannot choose a software driver, because the Vulkan loader sees " +
+        "only the process's environment. Share it, new Worker(file, { env: SHARE_ENV }), or start the process with " +
+        `VK_DRIVER_FILES=${installed.icd}`,
+    );
+  }
   const wanted = choice === "auto" ? "WebGPU adapter" : `${choice} driver that works`;
   return new DeviceError(
     `no ${wanted} on this machine. In a checkout of xpatch, "npm run setup${choice === "auto" ? "" : ` -- ${choice}`}" ` +
@@ -89,6 +107,11 @@ async function softwareAdapter(name: DriverName, toggles: readonly string[]): Pr
   if (!driver) return null;
   if (preload("libvulkan.so.1")) preload(driver.loader);
   for (const library of driver.libraries) preload(library);
+  if (!writesNativeEnvironment()) {
+    const { VK_DRIVER_FILES, VK_ICD_FILENAMES } = nativeEnvironment();
+    if ((VK_DRIVER_FILES || VK_ICD_FILENAMES) !== driver.icd) return null;
+    return adapterOf(instance(driver.icd, toggles));
+  }
   // The older of the two names is for loaders before 1.3.207.
   const only = { VK_DRIVER_FILES: driver.icd, VK_ICD_FILENAMES: driver.icd };
   return adapterOf(instance(driver.icd, toggles), only);

@@ -12,6 +12,7 @@ export const platform: Platform = {
   openFile,
   subfolders,
   cachedModel,
+  baseUrl: () => undefined,
   waitForDriver,
   collectGarbage,
 };

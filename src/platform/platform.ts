@@ -1,3 +1,5 @@
+import type { GPUAdapter } from "./global-types.ts";
+
 /**
  * What the library needs from the machine it runs on. `#platform` resolves to node.ts or browser.ts (package.json
  * "imports"); nothing else in src/ may import a Node module, src/cli apart.
@@ -11,6 +13,11 @@ export interface ByteSource {
   readonly size: number;
   /** Exactly `length` bytes from `offset`. Throws CheckpointError when they are not there. */
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
+  /**
+   * Says that these bytes are going to be read, after those of earlier calls. Only there where each read is a request, and
+   * neighbours are better read together.
+   */
+  expect?(offset: number, length: number): void;
   close(): Promise<void>;
 }
 
@@ -37,4 +44,6 @@ export interface Platform {
   subfolders(path: string): Promise<string[] | undefined>;
   /** The folder where set-up puts a model of this name, whether it is there or not; undefined in a browser. */
   cachedModel(name: string): string | undefined;
+  /** What relative URLs are relative to: the address of the page; undefined where there is none, as in Node. */
+  baseUrl(): string | undefined;
 }

@@ -1,3 +1,4 @@
+import type { GPUBuffer, GPUDevice } from "../platform/global-types.ts";
 import { OutOfMemoryError } from "./errors.ts";
 import { Fate, type Guard } from "./fate.ts";
 

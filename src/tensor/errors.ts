@@ -62,3 +62,8 @@ export class GenerationError extends XpatchError {
 export class ImageError extends XpatchError {
   override name = "ImageError";
 }
+
+/** A file that cannot be written, that another process is writing, or a text that is not UTF-8; the message names it. */
+export class FileError extends XpatchError {
+  override name = "FileError";
+}

@@ -1,3 +1,9 @@
+import type {
+  GPUBindGroup,
+  GPUBindGroupLayout,
+  GPUComputePipeline,
+  GPUDevice,
+} from "../platform/global-types.ts";
 import type { Storage } from "./buffer-pool.ts";
 import { Fate, type Guard } from "./fate.ts";
 

@@ -1,3 +1,10 @@
+import type {
+  GPUBindGroup,
+  GPUBindGroupLayout,
+  GPUBuffer,
+  GPUComputePipeline,
+  GPUDevice,
+} from "../platform/global-types.ts";
 import { Fate, type Guard } from "./fate.ts";
 import type { BoundBuffer } from "./pipelines.ts";
 

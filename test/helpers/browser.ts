@@ -7,6 +7,17 @@ import { cacheFolder } from "../../src/platform/node-cache.ts";
 
 type Server = Awaited<ReturnType<typeof createViteServer>>;
 
+/** Headless Chromium with WebGPU. */
+export function launchChromium(): Promise<Browser> {
+  const executablePath = process.env.XPATCH_CHROMIUM || join(cacheFolder(), "chromium", "chromium");
+  if (!existsSync(executablePath)) {
+    throw new Error(
+      `the browser tests need Chromium, expected at ${executablePath}: "npm run setup -- chromium" installs it`,
+    );
+  }
+  return chromium.launch({ executablePath, args: ["--no-sandbox", "--enable-unsafe-webgpu"] });
+}
+
 /** A page of headless Chromium with WebGPU, which can import this checkout's sources, as `/src/index.ts` and so on. */
 export class BrowserPage {
   readonly page: Page;
@@ -20,12 +31,6 @@ export class BrowserPage {
   }
 
   static async open(): Promise<BrowserPage> {
-    const executablePath = process.env.XPATCH_CHROMIUM || join(cacheFolder(), "chromium", "chromium");
-    if (!existsSync(executablePath)) {
-      throw new Error(
-        `the browser tests need Chromium, expected at ${executablePath}: "npm run setup -- chromium" installs it`,
-      );
-    }
     const server = await createViteServer({
       configFile: false,
       root: fileURLToPath(new URL("../..", import.meta.url)),
@@ -39,10 +44,7 @@ export class BrowserPage {
       response.setHeader("content-type", "text/html").end("<!doctype html><title>xpatch</title>");
     });
     await server.listen();
-    const browser = await chromium.launch({
-      executablePath,
-      args: ["--no-sandbox", "--enable-unsafe-webgpu"],
-    });
+    const browser = await launchChromium();
     const page = await browser.newPage();
     await page.goto(`${server.resolvedUrls!.local[0]}blank`);
     return new BrowserPage(page, browser, server);

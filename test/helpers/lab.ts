@@ -1,3 +1,4 @@
+import { FolderLock } from "../../experiments/framework/folder-lock.ts";
 import { Lab } from "../../experiments/framework/lab.ts";
 import { type LabOptions, settingOf } from "../../experiments/framework/setting.ts";
 import { Store } from "../../experiments/framework/store.ts";
@@ -32,7 +33,10 @@ export function randomTask(model: PatchableModel, name: string): Task {
   return { name, instruction: `The ${name}:`, items };
 }
 
-/** A lab in a folder, whose run is begun or gone on with. */
+/** Of the labs opened so far, by folder. */
+const locks = new Map<string, FolderLock>();
+
+/** A lab in a folder, whose run is begun or gone on with; one that was opened there before has lost it. */
 export async function openLab(
   folder: string,
   model: PatchableModel,
@@ -41,5 +45,8 @@ export async function openLab(
   llm?: PatchableModel,
 ): Promise<Lab> {
   const setting = await settingOf({ model, llm, tasks, options });
-  return new Lab({ model, llm, tasks, options, setting, store: Store.open(folder, setting), folder });
+  locks.get(folder)?.[Symbol.dispose]();
+  const lock = FolderLock.take(folder);
+  locks.set(folder, lock);
+  return new Lab({ model, llm, tasks, options, setting, store: await Store.open(lock, setting), folder });
 }

@@ -1,0 +1,217 @@
+import type { Comparison, Rule } from "./framework/rule.ts";
+import type { Table } from "./report/table.ts";
+
+/** A tenth of the answers: the difference of accuracies that counts. What the paper claims is .14 and more. */
+const ACCURACY = 0.1;
+
+const above = (what: string, size: number = ACCURACY) => ({ what, test: "above", size }) as const;
+
+/** What has to be held against any accuracy: the answers that know nothing of the query. */
+function aboveConstants(what: string) {
+  return {
+    frequent: above(`${what} − the task's most frequent answer`),
+    constant: { what: `${what} − the best constant answer`, test: "above" },
+  } as const satisfies Record<string, Comparison>;
+}
+
+function aboveControls(what: string) {
+  return {
+    noContext: above(`${what} − no context`),
+    anotherTask: above(`${what} − another task's vector`),
+    meanOfTasks: above(`${what} − mean of the tasks' vectors`),
+    random: above(`${what} − random vector`),
+    ...aboveConstants(what),
+  } as const satisfies Record<string, Comparison>;
+}
+
+/** How each experiment comes to its verdict: what the table in docs/experiments.md is made of. */
+export const RULES = {
+  "cross-modal": {
+    order: "each presupposes those before",
+    parts: {
+      works: { says: "the patch works", comparisons: aboveControls("patch") },
+      better: { says: "better than the prompt", comparisons: { prompt: above("patch − prompt") } },
+    },
+  },
+  "llm-to-vlm": {
+    order: "each presupposes those before",
+    parts: {
+      works: { says: "the language model's vectors work", comparisons: aboveControls("patch") },
+      asWell: {
+        says: "as well as the model's own",
+        comparisons: {
+          own: { what: "patch − patch of its own vectors", test: "not below", size: ACCURACY },
+        },
+      },
+    },
+  },
+  instructions: {
+    order: "each presupposes those before",
+    parts: {
+      works: { says: "the instruction's vector works", comparisons: aboveControls("instruction") },
+      improves: {
+        says: "with it examples do better",
+        comparisons: {
+          fewest: above("ensemble − examples, fewest prompts", 0.05),
+          most: above("ensemble − examples, most prompts", 0.05),
+          anotherInstruction: above("ensemble − ensemble with another task's instruction", 0.05),
+          random: above("ensemble − ensemble with a random vector", 0.05),
+        },
+      },
+    },
+  },
+  sweep: {
+    order: "each by itself",
+    parts: {
+      band: {
+        says: "one layer in the middle half works for all",
+        comparisons: {
+          noContext: above("the layer − no context"),
+          ...aboveConstants("the layer"),
+          early: above("the layer − best layer of the first quarter"),
+          late: above("the layer − best layer of the last quarter"),
+        },
+      },
+      delimiter: {
+        says: "the delimiter carries the task",
+        comparisons: {
+          ...aboveConstants("the example's delimiter"),
+          others: above("the example's delimiter − another token around it"),
+          query: {
+            what: "the query's delimiter − the example's",
+            test: "not below",
+            size: ACCURACY,
+          },
+        },
+      },
+    },
+  },
+  "task-conflict": {
+    order: "each presupposes those before",
+    parts: {
+      moves: {
+        says: "the patch brings its task's answers",
+        comparisons: {
+          unpatched: above("patch's task − the same unpatched"),
+          same: above("patch's task − the same under the prompt's task's vector"),
+          random: above("patch's task − the same under a random vector"),
+          ...aboveConstants("patch's task"),
+        },
+      },
+      wins: {
+        says: "more often than the prompt's task's",
+        comparisons: { prompt: above("patch's task − prompt's task") },
+      },
+    },
+  },
+  lens: {
+    order: "each presupposes those before",
+    parts: {
+      visible: {
+        says: "input, task and answer can be read",
+        comparisons: { control: above("reciprocal rank − another item's or task's", 0.05) },
+      },
+      ordered: {
+        says: "one after the other",
+        comparisons: { step: above("layers from one phase to the next", 1) },
+      },
+    },
+  },
+  clustering: {
+    order: "each by itself",
+    parts: {
+      context: {
+        says: "contexts cluster by modality",
+        comparisons: {
+          modality: above("context: silhouette by modality"),
+          task: above("context: silhouette by modality − by task"),
+        },
+      },
+      vector: {
+        says: "vectors cluster by task",
+        comparisons: {
+          task: above("vector: silhouette by task"),
+          modality: above("vector: silhouette by task − by modality"),
+        },
+      },
+      across: {
+        says: "across modalities",
+        comparisons: {
+          neighbours: above("vector: neighbours in the other modality of the same task − chance"),
+          probe: above("vector: task by a probe of the other modality − the most common task"),
+        },
+      },
+      mixed: {
+        says: "and no longer by modality",
+        comparisons: {
+          modality: {
+            what: "vector: 0 − silhouette by modality",
+            test: "not below",
+            size: 0.1,
+          },
+        },
+      },
+    },
+  },
+  grounding: {
+    order: "each presupposes those before",
+    parts: {
+      found: {
+        says: "items are found",
+        comparisons: {
+          chance: above("mean reciprocal rank − random order"),
+          random: above("mean reciprocal rank − random vectors"),
+        },
+      },
+      arranged: {
+        says: "items are arranged alike",
+        comparisons: {
+          rsa: above("RSA, adjusted for shuffled pairs", 0.2),
+          cka: above("CKA, adjusted for shuffled pairs", 0.2),
+        },
+      },
+    },
+  },
+  arithmetic: {
+    order: "each by itself",
+    parts: {
+      steers: {
+        says: "the direction added makes the model do the task",
+        comparisons: {
+          noContext: above("direction added − no context"),
+          random: above("direction added − random direction"),
+          mean: above("direction added − mean of the tasks' vectors"),
+          ...aboveConstants("direction added"),
+        },
+      },
+      mixes: {
+        says: "between two vectors the model goes from one task to the other",
+        comparisons: {
+          own: above("first task, a quarter − three quarters of the other's vector"),
+          other: above("other task, three quarters − a quarter of its vector"),
+          ...aboveConstants("task a quarter off its vector"),
+        },
+      },
+    },
+  },
+} as const satisfies Readonly<Record<string, Rule>>;
+
+/** The rules as docs/experiments.md has them, a row a part of a claim. */
+export const RULES_TABLE: Table = {
+  name: "rules",
+  title: "What each verdict rests on",
+  columns: ["experiment", "parts", "part of the claim", "comparisons"],
+  rows: Object.entries<Rule>(RULES).flatMap(([experiment, { order, parts }]) =>
+    Object.values(parts).map(({ says, comparisons }) => [
+      `\`${experiment}\``,
+      order,
+      says,
+      Object.values(comparisons).map(shown).join("; "),
+    ]),
+  ),
+};
+
+function shown({ what, test, size }: Comparison): string {
+  if (size === undefined) return what;
+  return `${what} (${test === "above" ? "" : "not below −"}${size})`;
+}

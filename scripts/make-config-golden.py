@@ -1,0 +1,324 @@
+"""
+Makes test/fixtures/configs/golden.json: what transformers makes of a fixture's config with one field changed, added or
+removed. Each case has the change and the outcome: "plain" (the numbers of the config as it is), "refused", or the
+numbers. test/config-fuzz.test.ts holds xpatch to it.
+
+    python scripts/make-config-golden.py
+"""
+
+import copy
+import json
+import logging
+import math
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import CLIPModel, LlamaForCausalLM, LlavaForConditionalGeneration, MistralForCausalLM, SiglipModel
+
+from goldens import FIXTURES
+
+IDS = [20, 31, 42, 53, 64, 75, 86, 97, 108, 119, 130, 141]
+IMAGE_TOKENS = 16
+TOLERANCE = 1e-6
+# Outcomes are the first numbers of the last row, and the root mean square of it.
+KEPT = 4
+
+
+def pixels(size=56):
+    """Numbers that JavaScript makes too."""
+    return torch.tensor([math.sin(i * 0.37) for i in range(3 * size * size)], dtype=torch.float64).float().reshape(1, 3, size, size)
+
+
+def run_text(model):
+    return model(input_ids=torch.tensor([IDS])).logits[0, -1]
+
+
+def run_llava(model):
+    ids = IDS[:4] + [431] * IMAGE_TOKENS + IDS[4:]
+    return model(input_ids=torch.tensor([ids]), pixel_values=pixels()).logits[0, -1]
+
+
+def run_dual(ids):
+    def run(model):
+        found = model(input_ids=torch.tensor([ids]), pixel_values=pixels())
+        return torch.cat([found.logits_per_image[0], found.text_embeds[0, :3], found.image_embeds[0, :3]])
+
+    return run
+
+
+MODELS = {
+    "llama": ("llama", LlamaForCausalLM, run_text),
+    "llama-gqa-tied": ("llama", LlamaForCausalLM, run_text),
+    "llama-rope-llama3": ("llama", LlamaForCausalLM, run_text),
+    "mistral": ("mistral", MistralForCausalLM, run_text),
+    "llava": ("llava", LlavaForConditionalGeneration, run_llava),
+    "clip": ("clip", CLIPModel, run_dual([572, *IDS, 573])),
+    "siglip": ("siglip", SiglipModel, run_dual([*IDS, 1, 1, 1, 1])),
+}
+
+ACTIVATIONS = ["silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "gelu_fast",
+               "gelu_10", "mish", "tanh", "linear", "no_such"]  # fmt: skip
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+ROPES = [
+    None,
+    {},
+    {"rope_type": "default"},
+    {"type": "default"},
+    {"rope_type": "default", "rope_theta": 500.0},
+    {"rope_type": "default", "factor": 4.0},
+    {"rope_type": "default", "partial_rotary_factor": 0.5},
+    {"rope_type": "linear", "factor": 4.0},
+    {"type": "linear", "factor": 4.0},
+    {"type": "linear", "rope_type": "default", "factor": 4.0},
+    {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0},
+    {"rope_type": "linear", "factor": 4.0, "partial_rotary_factor": 0.5},
+    {"rope_type": "linear"},
+    {"rope_type": "dynamic", "factor": 4.0},
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    {"rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": 64,
+     "short_factor": [2.0] * 6, "long_factor": [4.0] * 6},
+    LLAMA3,
+    {**LLAMA3, "original_max_position_embeddings": 16},
+    {**LLAMA3, "original_max_position_embeddings": 16, "rope_theta": 500.0},
+    {**LLAMA3, "original_max_position_embeddings": 16, "attention_factor": 2.0},
+    {"rope_type": "su", "factor": 4.0},
+    {"rope_type": "mrope", "mrope_section": [2, 2, 2]},
+    {"full_attention": {"rope_type": "default", "rope_theta": 500.0}},
+]  # fmt: skip
+# Fields of other families' classes, and of this library's machinery, that a config may have too.
+FOREIGN = {
+    "attention_bias": [True, False, None],
+    "mlp_bias": [True, False],
+    "qkv_bias": [True],
+    "bias": [True],
+    "use_bias": [True],
+    "sliding_window": [4, 0, None],
+    "use_sliding_window": [True, False],
+    "max_window_layers": [1],
+    "layer_types": [["sliding_attention"] * 3, ["full_attention"] * 3, ["no_such"] * 3],
+    "attention_chunk_size": [4],
+    "no_rope_layers": [[0, 0, 0]],
+    "is_causal": [False, True, None],
+    "is_decoder": [False, True],
+    "use_bidirectional_attention": [True],
+    "add_cross_attention": [True],
+    "partial_rotary_factor": [0.5, 1.0],
+    "rotary_pct": [0.5],
+    "rotary_dim": [6],
+    "rope_theta": [500.0, 500, None],
+    "rope_interleaved": [True],
+    "original_max_position_embeddings": [16],
+    "attn_logit_softcapping": [1.0],
+    "final_logit_softcapping": [1.0],
+    "query_pre_attn_scalar": [100],
+    "attention_multiplier": [0.1],
+    "embedding_multiplier": [12.0],
+    "residual_multiplier": [0.1],
+    "logits_scaling": [8.0],
+    "logit_scale": [0.1],
+    "scale_emb": [12.0],
+    "scale_depth": [1.4],
+    "dim_model_base": [256],
+    "clip_qkv": [0.1],
+    "use_qk_norm": [True],
+    "qk_layernorm": [True],
+    "parallel_attn": [True],
+    "alibi": [True],
+    "num_experts": [4],
+    "num_local_experts": [4],
+    "pretraining_tp": [2],
+    "hidden_activation": ["relu"],
+    "layer_norm_eps": [0.1],
+    "norm_eps": [0.1],
+    "norm_epsilon": [0.1],
+    "attention_dropout": [0.5],
+    "hidden_dropout": [0.5],
+    "scale_attn_weights": [False],
+    "scale_attention_softmax_in_fp32": [False],
+    "attn_implementation": ["eager"],
+    "_attn_implementation": ["eager"],
+    "tie_last_hidden_states": [True, False],
+    "chunk_size_feed_forward": [2],
+    "pruned_heads": [{"0": [0]}],
+    "tie_encoder_decoder": [True],
+    "use_cache": [False],
+    "output_hidden_states": [True],
+    "output_attentions": [False],
+    "num_labels": [1],
+    "task_vector_layer": [1],
+    "pad_token_id": [5, None],
+    "bos_token_id": [5],
+    "eos_token_id": [5],
+    "torch_dtype": ["float16"],
+    "dtype": ["float16"],
+    "transformers_weights": ["other.safetensors"],
+    "per_layer_config": [{"1": {"rms_norm_eps": 0.5}}, {"1": {"intermediate_size": 48}}, {}],
+    "quantization_config": [
+        None,
+        {"quant_method": "bitsandbytes", "load_in_8bit": True},
+        {"quant_method": "gptq", "bits": 4},
+        {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
+        {"bits": 4},
+    ],
+    "compression_config": [None, {"quant_method": "compressed-tensors", "format": "pack-quantized"}],
+}
+VISION_FOREIGN = {k: FOREIGN[k] for k in [
+    "attention_bias", "qkv_bias", "is_causal", "logit_scale", "layer_types", "tie_last_hidden_states", "pruned_heads",
+    "per_layer_config", "quantization_config", "partial_rotary_factor", "use_qk_norm", "hidden_activation",
+    "norm_eps", "sliding_window",
+]}  # fmt: skip
+VISION_FOREIGN["vision_use_head"] = [False, True]
+VISION_FOREIGN["use_mean_pooling"] = [True]
+VISION_FOREIGN["vision_feature_layer"] = [-1]
+DUAL_TEXT_FOREIGN = {k: FOREIGN[k] for k in [
+    "attention_bias", "is_causal", "layer_types", "sliding_window", "tie_last_hidden_states", "per_layer_config",
+    "quantization_config", "partial_rotary_factor", "rope_theta",
+]}  # fmt: skip
+
+
+def variations(key, value):
+    """Other values of a field that is there."""
+    if key in ("hidden_act", "projector_hidden_act"):
+        return [a for a in ACTIVATIONS if a != value]
+    if key in ("rope_scaling", "rope_parameters"):
+        return ROPES
+    if isinstance(value, bool):
+        return [not value, None, "no"]
+    if isinstance(value, int):
+        return [None, value + 1, 2 * value, max(value // 2, 1), 0, -1, "1"]
+    if isinstance(value, float):
+        return [None, value * 1000, 0.0, "x"]
+    return [None]
+
+
+def changes(fixture, config):
+    """(set, remove) of one field each, by path."""
+
+    def section(prefix, values, foreign):
+        for key, value in values.items():
+            if isinstance(value, dict) and key.endswith("_config"):
+                continue
+            yield None, prefix + key
+            for other in variations(key, value):
+                yield {prefix + key: other}, None
+        for key, others in foreign.items():
+            for other in others:
+                if key not in values or other not in variations(key, values[key]):
+                    yield {prefix + key: other}, None
+
+    family = config["model_type"]
+    if family in ("llama", "mistral"):
+        ropes = {k: ROPES for k in ("rope_scaling", "rope_parameters")}
+        if fixture != family:  # other sizes of a family: what they have in common is tried once
+            yield from section("", config, {"rope_parameters": ROPES[-3:]})
+            return
+        yield from section("", config, {**FOREIGN, **ropes})
+        yield {"rope_scaling": {"rope_type": "linear", "factor": 4.0},
+               "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}, None  # fmt: skip
+        yield {"rope_scaling": {}, "rope_theta": 77.0, "rope_parameters": {"rope_type": "default"}}, None
+        yield {"rope_scaling": None, "rope_theta": 77.0, "rope_parameters": {"rope_theta": 500.0}}, None
+        yield {"rope_scaling": {**LLAMA3, "original_max_position_embeddings": 64},
+               "original_max_position_embeddings": 16}, None  # fmt: skip
+        yield {"num_key_value_heads": None, "head_dim": None}, None
+        return
+    top = {k: FOREIGN[k] for k in ["quantization_config", "is_causal", "per_layer_config", "rope_theta", "logit_scale",
+                                   "transformers_weights", "attention_bias", "compression_config"]}  # fmt: skip
+    if family == "llava":
+        top |= {
+            "image_token_id": [431, 430],
+            "image_token_index": [430],
+            "vision_feature_layer": [-1, -2, -3, -4, -5, 1, 3, 4, [-1, -2], None],
+            "vision_feature_select_strategy": ["full", "default", "other"],
+            "tie_word_embeddings": [True],
+            "image_seq_length": [576],
+            "hidden_size": [9],
+            "vocab_size": [9],
+            "ignore_index": [-100],
+            "image_grid_pinpoints": [[[336, 672]]],
+        }
+    if family == "clip":
+        text, vision = config["text_config"], config["vision_config"]
+        top |= {
+            "text_config_dict": [None, text, {**text, "hidden_act": "relu"}, {"hidden_act": "relu"}, {}],
+            "vision_config_dict": [None, vision, {**vision, "layer_norm_eps": 0.5}, {"layer_norm_eps": 0.5}],
+            "logit_scale_init_value": [1.0],
+        }
+    yield from section("", config, top)
+    ropes = {k: ROPES[:10] for k in ("rope_scaling", "rope_parameters")} if family == "llava" else {}
+    text = {**FOREIGN, **ropes} if family == "llava" else DUAL_TEXT_FOREIGN
+    yield from section("text_config.", config["text_config"], text)
+    yield from section("vision_config.", config["vision_config"], VISION_FOREIGN)
+
+
+def changed(config, values, removed):
+    config = copy.deepcopy(config)
+    for path, value in (values or {}).items():
+        *outer, key = path.split(".")
+        target = config[outer[0]] if outer else config
+        target[key] = value
+    if removed:
+        *outer, key = removed.split(".")
+        del (config[outer[0]] if outer else config)[key]
+    return config
+
+
+def outcome(fixture, config):
+    """The numbers, or why there are none."""
+    _, kind, run = MODELS[fixture]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(config))
+        weights = FIXTURES / fixture / "model" / "model.safetensors"
+        (Path(folder) / "model.safetensors").symlink_to(weights)
+        try:
+            model, info = kind.from_pretrained(
+                folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+            )
+            if info["missing_keys"] or info["mismatched_keys"]:
+                return "tensors are missing"
+            with torch.no_grad():
+                row = run(model.eval()).double()
+        except Exception as error:  # whatever it is that transformers stumbles over
+            return f"{type(error).__name__}: {error}"
+        if not torch.isfinite(row).all():
+            return "not finite"
+        return [*row[:KEPT].tolist(), row.square().mean().sqrt().item()]
+
+
+def main():
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    transformers.logging.disable_progress_bar()
+    cases = []
+    plain = {}
+    for fixture in MODELS:
+        config = json.loads((FIXTURES / fixture / "model" / "config.json").read_text())
+        plain[fixture] = outcome(fixture, config)
+        assert isinstance(plain[fixture], list), plain[fixture]
+        seen = set()
+        for values, removed in changes(fixture, config):
+            key = json.dumps([values, removed])
+            # transformers 5.24 takes 0 for none there, and fails.
+            if key in seen or values == {"vision_feature_layer": 0}:
+                continue
+            seen.add(key)
+            found = outcome(fixture, changed(config, values, removed))
+            case = {"fixture": fixture, **({"set": values} if values else {"remove": removed})}
+            if isinstance(found, str):
+                case["outcome"] = "refused"
+            elif all(abs(a - b) < TOLERANCE for a, b in zip(found, plain[fixture])):
+                case["outcome"] = "plain"
+            else:
+                case["outcome"] = [float(f"{x:.6g}") for x in found]
+            cases.append(case)
+        print(fixture, len(seen))
+    lines = ",\n".join(json.dumps(case) for case in cases)
+    rounded = {k: [float(f"{x:.6g}") for x in v] for k, v in plain.items()}
+    (FIXTURES / "configs" / "golden.json").write_text(
+        f'{{\n"transformers": {json.dumps(transformers.__version__)},\n"plain": {json.dumps(rounded)},\n"cases": [\n{lines}\n]\n}}\n'
+    )
+
+
+main()

@@ -1,0 +1,95 @@
+import { execFileSync } from "node:child_process";
+import {
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+// @ts-expect-error: plain JavaScript
+import { ensureBuild } from "../../scripts/build.mjs";
+
+export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+
+/** Large packages of no use to a browser or a compiler. */
+const NATIVE = ["node_modules/webgpu"];
+
+/**
+ * A project of somebody else's in a temporary folder, with xpatch installed from what `npm pack` makes of this checkout. Of
+ * the dependencies only those that package.json lists for users are there, so that a forgotten one shows.
+ */
+export class OutsideProject {
+  readonly folder: string;
+
+  private constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  /** Needs no network: the dependencies are those of the checkout, with all that they depend on. */
+  static async create(): Promise<OutsideProject> {
+    await ensureBuild();
+    const project = new OutsideProject(mkdtempSync(join(tmpdir(), "xpatch-outside-")));
+    const { folder } = project;
+    const pack = ["pack", "--ignore-scripts", "--silent", "--pack-destination", folder];
+    const tarball = execFileSync("npm", pack, { cwd: ROOT, encoding: "utf8" }).trim();
+    execFileSync("tar", ["-xzf", tarball], { cwd: folder });
+    const installed = join(folder, "node_modules", "xpatch");
+    mkdirSync(dirname(installed));
+    renameSync(join(folder, "package"), installed);
+    project.write("package.json", JSON.stringify({ private: true, type: "module" }));
+    const { packages } = JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8"));
+    for (const [path, { dev }] of Object.entries<{ dev?: boolean }>(packages)) {
+      if (path === "" || dev || !existsSync(join(ROOT, path))) continue;
+      if (NATIVE.includes(path)) project.link(path.replace("node_modules/", ""));
+      else project.copy(path, path);
+    }
+    return project;
+  }
+
+  /** Copies a folder of the checkout into the project, where it can without using room for it. */
+  copy(from: string, to: string): void {
+    const [source, target] = [join(ROOT, from), join(this.folder, to)];
+    mkdirSync(target, { recursive: true });
+    for (const entry of readdirSync(source, { withFileTypes: true })) {
+      const [file, copy] = [join(source, entry.name), join(target, entry.name)];
+      if (entry.isDirectory()) this.copy(join(from, entry.name), join(to, entry.name));
+      else if (!existsSync(copy)) linkOrCopy(file, copy);
+    }
+  }
+
+  /** Puts a package of the checkout into the project. */
+  link(name: string): void {
+    const path = join(this.folder, "node_modules", name);
+    if (existsSync(path)) return;
+    mkdirSync(dirname(path), { recursive: true });
+    symlinkSync(join(ROOT, "node_modules", name), path, "junction");
+  }
+
+  write(path: string, text: string): void {
+    const file = join(this.folder, path);
+    mkdirSync(dirname(file), { recursive: true });
+    writeFileSync(file, text);
+  }
+
+  remove(): void {
+    rmSync(this.folder, { recursive: true });
+  }
+}
+
+/** A link across file systems is not possible. */
+function linkOrCopy(file: string, copy: string): void {
+  try {
+    linkSync(file, copy);
+  } catch {
+    copyFileSync(file, copy);
+  }
+}

@@ -118,6 +118,7 @@ function constantsOf(lab: Lab, tested: readonly TestedPair[], edit: string, side
       items: items[side],
       answers: result.edited[edit]!.flatMap((scores) => scores[side].answers),
     })),
+    lab.options,
   );
 }
 

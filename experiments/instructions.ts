@@ -119,7 +119,7 @@ function verdictOf(lab: Lab): Verdict {
   return judged(
     RULES.instructions,
     {
-      works: aboveAllControls(testedTasks(lab, inMeans(lab), instructed(lab))),
+      works: aboveAllControls(lab, testedTasks(lab, inMeans(lab), instructed(lab))),
       improves: {
         fewest: gain(fewest),
         most: gain(most),

@@ -73,7 +73,10 @@ function bestLayer(lab: Lab, setup: Setup): Best {
 }
 
 function constantsOf(lab: Lab, tasks: readonly Task[]): ConstantAnswers {
-  return constantAnswers(tasks.map((task) => ({ task, items: lab.items(task, "validation") })));
+  return constantAnswers(
+    tasks.map((task) => ({ task, items: lab.items(task, "validation") })),
+    lab.options,
+  );
 }
 
 interface PositionAccuracy {

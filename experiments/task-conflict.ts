@@ -121,6 +121,7 @@ function verdictOf(lab: Lab): Verdict {
         items: items.other,
         answers: results.flatMap((result) => patched(result).other.answers),
       })),
+      lab.options,
     );
   const shown = found.map(({ name, tested }) => {
     const of = (pick: typeof patched, side: Side) => showEstimate(accuracy(hitsOf(tested, pick, side)));

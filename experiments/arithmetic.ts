@@ -113,7 +113,7 @@ function unpatched(tested: readonly TestedPair[], side: Side = "own"): Hits {
 
 /** What constant answers would get by one of the tasks, those under an edit among them. */
 function constantsOf(lab: Lab, tested: readonly TestedPair[], edit: string, side: Side) {
-  return constantAnswers(askedBy(lab, tested, edit, side));
+  return constantAnswers(askedBy(lab, tested, edit, side), lab.options);
 }
 
 /** What was asked about by one of the tasks, and answered under an edit. */
@@ -201,7 +201,10 @@ function strengthsFigure(lab: Lab): LinesFigure {
         chosen: edit === "add direction" && strength === chosenStrength(lab),
       })),
     ),
-    references: constantReferences(askedBy(lab, results, `add direction × ${chosenStrength(lab)}`, "own")),
+    references: constantReferences(
+      lab.options,
+      askedBy(lab, results, `add direction × ${chosenStrength(lab)}`, "own"),
+    ),
   };
 }
 
@@ -219,9 +222,10 @@ function mixFigure(lab: Lab): LinesFigure {
     ),
     // Each where its task is the nearer one, as in the verdict.
     references: Object.entries(SIDES).flatMap(([name, side]) =>
-      constantReferences(askedBy(lab, results, side === "own" ? "mix 0.25" : "mix 0.75", side)).map(
-        (reference) => ({ ...reference, label: `${reference.label}, ${name}` }),
-      ),
+      constantReferences(
+        lab.options,
+        askedBy(lab, results, side === "own" ? "mix 0.25" : "mix 0.75", side),
+      ).map((reference) => ({ ...reference, label: `${reference.label}, ${name}` })),
     ),
   };
 }

@@ -19,7 +19,7 @@ import { QUERY_NAMES, SPECIFICATION_NAMES, seedsOf } from "./framework/prompts.t
 import { constantReferences } from "./framework/references.ts";
 import { judged } from "./framework/rule.ts";
 import { taskHits } from "./framework/scored.ts";
-import { paperRows } from "./paper.ts";
+import { type PaperSetup, paperRows, paperTable } from "./paper.ts";
 import { type BarsFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table, type TableCell } from "./report/table.ts";
 import { RULES } from "./rules.ts";
@@ -53,7 +53,7 @@ export const crossModal: Experiment = {
         "Vectors and layers come from validation items; the test items were scored once.",
       ],
       figures: [methodsFigure(lab, setups)],
-      tables: [methodsTable(lab, setups), byTaskTable(lab, setups), ...paperTable(lab)],
+      tables: [methodsTable(lab, setups), byTaskTable(lab, setups), ...paperTables(lab, setups)],
       controls: [controlsTable(lab, setups)],
     };
   },
@@ -84,7 +84,7 @@ function verdictOf(lab: Lab): Verdict {
   );
   return judged(
     RULES["cross-modal"],
-    { works: aboveAllControls(tested), better: { prompt: difference(patch, prompt) } },
+    { works: aboveAllControls(lab, tested), better: { prompt: difference(patch, prompt) } },
     `${shown.join(", ")}, majority ${majority.toFixed(2)}`,
   );
 }
@@ -113,7 +113,7 @@ function methodsFigure(lab: Lab, setups: readonly Setup[]): BarsFigure {
         ...asked,
         answers: result.patched.flatMap(({ answers }) => answers),
       }));
-      return constantReferences(tested, {
+      return constantReferences(lab.options, tested, {
         panel: QUERY_NAMES[setup.query],
         x: SPECIFICATION_NAMES[setup.specification],
       });
@@ -196,7 +196,9 @@ function controlsTable(lab: Lab, setups: readonly Setup[]): Table {
   };
 }
 
-function paperTable(lab: Lab): Table[] {
+/** The paper's numbers: of all its models beside this run's, under its protocol; else those of this model, if it is one. */
+function paperTables(lab: Lab, setups: readonly Setup[]): Table[] {
+  if (lab.options.protocol === "paper") return [protocolTable(lab, setups)];
   const rows = paperRows(lab.setting.model.name);
   if (!rows) return [];
   return [
@@ -208,6 +210,27 @@ function paperTable(lab: Lab): Table[] {
     },
   ];
 }
+
+function protocolTable(lab: Lab, setups: readonly Setup[]): Table {
+  const of = (specification: Setup["specification"], query: Setup["query"], way: keyof MethodHits) => {
+    const setup = setups.find((one) => one.specification === specification && one.query === query);
+    return setup ? accuracy(hitsOf(lab, setup, inMeans(lab, setup))[way]) : "–";
+  };
+  const ours: Record<Exclude<PaperSetup, "llmPatch">, TableCell> = {
+    random: "–",
+    noContext: of("text", "image", "noContext"),
+    textPrompt: of("text", "image", "prompt"),
+    textPatch: of("text", "image", "patch"),
+    imagePrompt: of("image", "image", "prompt"),
+    imagePatch: of("image", "image", "patch"),
+    textToText: of("text", "text", "patch"),
+    imageToText: of("image", "text", "patch"),
+  };
+  const tasks = inMeans(lab, CROSS_MODAL);
+  return paperTable(lab, ours, tasks.length > 0 ? meansOf(lab, CROSS_MODAL, tasks).layers : "–");
+}
+
+type MethodHits = Pick<ReturnType<typeof hitsOf>, "noContext" | "prompt" | "patch">;
 
 function meansOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
   const results = testedTasks(lab, tasks, setup).map(({ result }) => result);

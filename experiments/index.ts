@@ -19,6 +19,8 @@ export { type Finished, type RunProgress, runExperiments } from "./framework/run
 export { type LabOptions, type Setting, settingOf } from "./framework/setting.ts";
 export { Store } from "./framework/store.ts";
 export { PAPER_TASKS } from "./paper.ts";
+export { PAPER_PROTOCOL, paperTasks } from "./protocol.ts";
+export { showCell, type Table } from "./report/table.ts";
 
 /** In the order of the report. */
 export const EXPERIMENTS: readonly Experiment[] = [

@@ -120,7 +120,7 @@ function verdictOf(lab: Lab): Verdict {
   return judged(
     RULES.instructions,
     {
-      works: aboveAllControls(testedTasks(lab, inMeans(lab), instructed(lab))),
+      works: aboveAllControls(lab, testedTasks(lab, inMeans(lab), instructed(lab))),
       improves: {
         fewest: gain(fewest),
         most: gain(most),
@@ -149,6 +149,7 @@ function samplesFigure(lab: Lab): LinesFigure {
       })),
     ),
     references: constantReferences(
+      lab.options,
       inMeans(lab).map((task, t) => ({
         task,
         items: results[t]!.items,
@@ -187,6 +188,7 @@ function layersFigure(lab: Lab): LinesFigure {
       }));
     }),
     references: constantReferences(
+      lab.options,
       inMeans(lab).map((task) => ({ task, items: lab.items(task, "validation") })),
     ),
   };

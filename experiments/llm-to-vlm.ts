@@ -30,6 +30,7 @@ import { QUERY_NAMES, seedsOf, widestQuery } from "./framework/prompts.ts";
 import { constantReferences } from "./framework/references.ts";
 import { judged } from "./framework/rule.ts";
 import { beside, taskHits } from "./framework/scored.ts";
+import { paperTable } from "./paper.ts";
 import { type HeatFigure, type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
@@ -71,7 +72,7 @@ export const llmToVlm: Experiment = {
         "A residual stream has a large part that is common to all tasks, so beside the cosine of a task's two vectors stands that with other tasks', and the cosine is given a second time without the mean over the tasks.",
       ],
       figures: [layersFigure(lab), pairsFigure(lab), similarityFigure(lab)],
-      tables: [methodsTable(lab), byTaskTable(lab)],
+      tables: [methodsTable(lab), byTaskTable(lab), ...paperTables(lab)],
       controls: [controlsTable(lab)],
     };
   },
@@ -102,7 +103,7 @@ function verdictOf(lab: Lab): Verdict {
   }).map(([name, hits]) => `${name} ${showEstimate(accuracy(hits))}`);
   return judged(
     RULES["llm-to-vlm"],
-    { works: aboveAllControls(tested.llm), asWell: { own: difference(llm, own) } },
+    { works: aboveAllControls(lab, tested.llm), asWell: { own: difference(llm, own) } },
     `${shown.join(", ")}, majority ${majority.toFixed(2)}`,
   );
 }
@@ -128,6 +129,7 @@ function layersFigure(lab: Lab): LinesFigure {
       }));
     }),
     references: constantReferences(
+      lab.options,
       inMeans(lab).map((task) => ({ task, items: lab.items(task, "validation") })),
     ),
   };
@@ -195,6 +197,14 @@ const COLUMNS = [
   "distinct answers (language model's)",
   "distinct answers (own)",
 ];
+
+/** The paper's numbers beside this run's, under its protocol. */
+function paperTables(lab: Lab): Table[] {
+  if (lab.options.protocol !== "paper" || widestQuery(lab) !== "image") return [];
+  const { tested, own, llm } = hitsOf(lab, inMeans(lab));
+  const layers = [...new Set(tested.own.map(({ result }) => result.layer))].join(", ");
+  return [paperTable(lab, { textPatch: accuracy(own), llmPatch: accuracy(llm) }, layers)];
+}
 
 function methodsTable(lab: Lab): Table {
   return {

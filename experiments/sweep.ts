@@ -83,7 +83,10 @@ function bestLayer(lab: Lab, setup: Setup): Best {
 }
 
 function constantsOf(lab: Lab, tasks: readonly Task[]): ConstantAnswers {
-  return constantAnswers(tasks.map((task) => ({ task, items: lab.items(task, "validation") })));
+  return constantAnswers(
+    tasks.map((task) => ({ task, items: lab.items(task, "validation") })),
+    lab.options,
+  );
 }
 
 interface PositionAccuracy {
@@ -208,7 +211,7 @@ function layersFigure(lab: Lab, setups: readonly Setup[]): LinesFigure {
     references: [...new Set(setups.map(({ query }) => query))].flatMap((query) => {
       const setup = setups.find((one) => one.query === query)!;
       const asked = inMeans(lab, setup).map((task) => ({ task, items: lab.items(task, "validation") }));
-      return constantReferences(asked, { panel: QUERY_NAMES[query] });
+      return constantReferences(lab.options, asked, { panel: QUERY_NAMES[query] });
     }),
   };
 }

@@ -122,6 +122,7 @@ function verdictOf(lab: Lab): Verdict {
         items: items.other,
         answers: results.flatMap((result) => patched(result).other.answers),
       })),
+      lab.options,
     );
   const shown = found.map(({ name, tested }) => {
     const of = (pick: typeof patched, side: Side) => showEstimate(accuracy(hitsOf(tested, pick, side)));
@@ -168,6 +169,7 @@ function scalesFigure(lab: Lab): LinesFigure {
     }),
     references: askedWays(lab).flatMap((specification) =>
       constantReferences(
+        lab.options,
         resultsOf(lab, specification, pairsAsked(lab, specification)).map(({ pair, items, results }) => ({
           task: lab.task(pair.other),
           items: items.other,

@@ -127,6 +127,26 @@ describe("prompts", () => {
       (m) => m.prompt(["Q:", { image: "flag.png" }]),
       /parts\[1\] .* found an object with image/,
     ],
+    [
+      "pixels of a canvas, which have four bytes",
+      (m) => m.prompt(["Q:", { data: new Uint8ClampedArray(16), width: 2, height: 2 }]),
+      /parts\[1\] .*3 bytes for each pixel.* found an object with data, width, height/,
+    ],
+    [
+      "a picture of too few bytes",
+      (m) => m.prompt(["Q:", { image: { data: new Uint8Array(11), width: 2, height: 2 } }]),
+      /parts\[1\] .* found an object with image/,
+    ],
+    [
+      "a picture of floats from 0 to 1",
+      (m) => m.prompt(["Q:", { data: new Float32Array(12), width: 2, height: 2 }]),
+      /parts\[1\] .* found an object with data, width, height/,
+    ],
+    [
+      "pixel values that do not fill their shape",
+      (m) => m.promptFromIds([3], [{ data: new Float32Array(10), shape: [3, 2, 2] }]),
+      /images\[0\] .*as many floats as its shape says/,
+    ],
     ["a part without a name", (m) => m.prompt([{ text: "a" }]), /parts\[0\] .* found an object with text/],
     ["an unknown option", (m) => m.prompt("a", { boss: true }), /"boss"; the nearest is "bos"/],
     [
@@ -135,7 +155,6 @@ describe("prompts", () => {
       /bos to be true or false or "auto", found the string "yes"/,
     ],
     ["one id", (m) => m.promptFromIds(3), /^promptFromIds: expected ids to be a list/],
-    ["ids as text", (m) => m.promptFromIds(["3"]), /expected ids\[0\] to be a number, found the string "3"/],
     [
       "a message, not in a list",
       (m) => m.chat({ role: "user", content: "a" }),
@@ -231,6 +250,16 @@ describe("runs", () => {
       "one stop id",
       (m, { prompt }) => m.generate(prompt, { maxNewTokens: 1, stopIds: 2 }),
       /expected stopIds to be a list or set of ids, found the number 2/,
+    ],
+    [
+      "the text of a stop token",
+      (m, { prompt }) => m.generate(prompt, { maxNewTokens: 1, stopIds: ["</s>"] }),
+      /^generate: expected stopIds\[0\] to be a number, found the string "<\/s>"/,
+    ],
+    [
+      "a model to record with that is not awaited",
+      (_, { prompt, device }) => (x as Anything).record(loadModel(FIXTURE, { device }), [prompt]),
+      /^record: expected model .* found a Promise/,
     ],
     ["a string to record", (m) => m.record("Hello"), /^record: expected prompt/],
     [

@@ -56,6 +56,12 @@ describe("renderChat", () => {
 
   it("opens the assistant's turn unless told not to", () => {
     const head = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n";
+    // As Jinja reads line ends, also inside of strings; those of messages stay (transformers 5.24).
+    expect(renderChat(CHATML.replaceAll("\n", "\r\n"), tokenizer, [user("hi\r\nyou")])).toBe(
+      `${head.replace("hi", "hi\r\nyou")}<|im_start|>assistant\n`,
+    );
+    const lines = "  {% if true %}\r\n\tq{% endif %}\r\n{{ 'a\r\nb' }}\rc\r\n";
+    expect(renderChat(lines, tokenizer, [user("hi")])).toBe("\tqa\nb\nc");
     expect(renderChat(CHATML, tokenizer, [user("hi")])).toBe(`${head}<|im_start|>assistant\n`);
     expect(renderChat(CHATML, tokenizer, [user("hi")], { addGenerationPrompt: false })).toBe(head);
   });

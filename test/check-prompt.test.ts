@@ -9,7 +9,7 @@ import { patchesPerSide } from "../src/model/vision-tower.ts";
 import { loadDualEncoder } from "../src/patching/dual-encoder.ts";
 import { loadModel, type PatchableModel } from "../src/patching/model.ts";
 import type { Device } from "../src/tensor/device.ts";
-import { PromptError } from "../src/tensor/errors.ts";
+import { ArgumentError, PromptError } from "../src/tensor/errors.ts";
 import { testDevice } from "./helpers/device.ts";
 import { fixtureModel } from "./helpers/model.ts";
 
@@ -56,8 +56,8 @@ describe("token ids", () => {
     found([Number.NaN]).toThrow(/found NaN/);
     found([5n]).toThrow(/found the bigint 5 at position 0/);
     found(new BigInt64Array(1)).toThrow(PromptError);
-    found(["5"]).toThrow(/found the string 5/);
-    found([null]).toThrow(PromptError);
+    found(["5"]).toThrow(/expected ids\[0\] to be a number, found the string "5"/);
+    found([null]).toThrow(ArgumentError);
     found([2 ** 40 + 7]).toThrow(/found 1099511627783 at position 0/);
     expect(() => promptFromIds(text.tokenizer, [2 ** 32 + 7])).toThrow(PromptError);
   });

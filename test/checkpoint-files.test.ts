@@ -9,6 +9,7 @@ import { memoryFolder } from "../src/model/folder.ts";
 import { openCheckpoint } from "../src/model/open-checkpoint.ts";
 import { parsePythonJson } from "../src/model/python-json.ts";
 import { SafetensorsFile } from "../src/model/safetensors.ts";
+import { type TensorToWrite, writeSafetensors } from "../src/model/safetensors-writer.ts";
 import { memorySource } from "../src/model/sources.ts";
 import { readTensor } from "../src/model/tensor-entry.ts";
 import { loadDualEncoder } from "../src/patching/dual-encoder.ts";
@@ -322,4 +323,67 @@ test("SigLIP pads its texts with the tokenizer's token, whatever pad_token_id sa
   changeJson(files, "config.json", { text_config: { ...config.text_config, pad_token_id: 5 } });
   using model = await loadDualEncoder(memoryFolder(files), { device: await testDevice() });
   expect(model.prompt("a").ids.slice(-3)).toEqual([1, 1, 1]);
+});
+
+test("ends of answers that are no ids are refused, not passed over", async () => {
+  for (const [value, found] of [
+    ["2", '"2"'],
+    [[2, "</s>"], '[2,"</s>"]'],
+    [2.5, "2.5"],
+  ] as const) {
+    const files = fixtureFiles("llama");
+    files.set("generation_config.json", utf8(JSON.stringify({ eos_token_id: value })));
+    await expect(logitsOf(files)).rejects.toThrow(
+      `m: expected eos_token_id to be an id or a list of them, found ${found}`,
+    );
+  }
+});
+
+describe("tensors that the index of shards does not mention", () => {
+  /** The tensors of a fixture in two shards, each also with those of `more`; `without` is left out of the index. */
+  async function sharded(
+    name: string,
+    without: string,
+    more: (shard: number) => TensorToWrite[],
+  ): Promise<Files> {
+    const files = fixtureFiles(name);
+    const tensors = [...(await tensorsOf(files)).values()];
+    files.delete("model.safetensors");
+    const half = Math.ceil(tensors.length / 2);
+    const weight_map: Record<string, string> = {};
+    for (const [shard, part] of [tensors.slice(0, half), tensors.slice(half)].entries()) {
+      files.set(`${shard}.safetensors`, await collect(writeSafetensors([...part, ...more(shard)])));
+      for (const tensor of part)
+        if (tensor.name !== without) weight_map[tensor.name] = `${shard}.safetensors`;
+    }
+    files.set("model.safetensors.index.json", utf8(JSON.stringify({ weight_map })));
+    return files;
+  }
+
+  // As transformers 5.24 does: it reads all that is in the shards.
+  test("count", async () => {
+    const plain = await logitsOf(fixtureFiles("llama"));
+    expect(await logitsOf(await sharded("llama", "model.norm.weight", () => []))).toEqual(plain);
+  });
+
+  test("are refused where they would make another model", async () => {
+    const name = "model.layers.0.self_attn.q_proj.weight_scale";
+    const scale = { name, stored: "F32", shape: [1], data: new Uint8Array(Float32Array.of(2).buffer) };
+    await expect(
+      logitsOf(await sharded("llama", "", (shard) => (shard === 1 ? [scale] : []))),
+    ).rejects.toThrow(name);
+  });
+
+  test("do not stand for those that it gives to another shard", async () => {
+    const plain = await logitsOf(fixtureFiles("llama"));
+    const norm = (await tensorsOf(fixtureFiles("llama"))).get("model.norm.weight")!;
+    const files = await sharded("llama", "", () => []);
+    const index = JSON.parse(text(files, "model.safetensors.index.json"));
+    const shard = index.weight_map["model.norm.weight"] as string;
+    const other = shard === "0.safetensors" ? "1.safetensors" : "0.safetensors";
+    const inOther = [...(await tensorsOf(new Map([["model.safetensors", files.get(other)!]]))).values()];
+    const zeros = { ...norm, data: new Uint8Array(norm.data.length) };
+    files.set(other, await collect(writeSafetensors([...inOther, zeros])));
+    expect(await logitsOf(files)).toEqual(plain);
+  });
 });

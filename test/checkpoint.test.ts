@@ -123,6 +123,16 @@ describe("a folder", () => {
     ["a config that is not an object", { "config.json": json([]) }, /m\/config\.json: expected an object/],
     ["a config that is not text", { "config.json": Uint8Array.of(0xff) }, /m\/config\.json: not UTF-8/],
     ["no weights", { [INDEX]: undefined }, /neither model\.safetensors nor model\.safetensors\.index\.json/],
+    [
+      "a pickle",
+      { [INDEX]: undefined, "pytorch_model.bin": utf8("PK") },
+      /neither .*; pytorch_model\.bin is a pickle.* save_pretrained\(folder\)/,
+    ],
+    [
+      "one shard without an index",
+      { [INDEX]: undefined, "model-00001-of-00001.safetensors": utf8("") },
+      /; model-00001-of-00001\.safetensors is there.* called model\.safetensors it is read/,
+    ],
     ["no weight_map", { [INDEX]: json({ metadata: {} }) }, /there is no weight_map/],
     ["a weight_map that is a list", map(["one.safetensors"]), /expected \{, found "\["/],
     ["a shard that is a number", map({ a: 1 }), /expected ", found "1"/],

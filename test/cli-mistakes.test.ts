@@ -13,6 +13,7 @@ const root = join(import.meta.dirname, "..");
 const fixture = (name: string) => join(root, "test", "fixtures", name);
 const llama = join(fixture("llama"), "model");
 const llava = join(fixture("llava"), "model");
+const authors = fixture("authors");
 const photo = join(fixture("images"), "photo.png");
 const main = join(root, "dist", "cli", "main.js");
 
@@ -259,6 +260,22 @@ describe("mistakes are found before a device is opened or weights are read, and 
     ["demo", () => [llama, "--query", "image"], /takes no images/],
     ["demo", () => [llama, "--html", none()], /^--html: .*there is no folder/],
     ["parity", () => ["--model", llama, "--real", path("none.json")], /none\.json/],
+    ["parity", () => ["--authors", path("none"), "--model", llama], /none: ENOENT/],
+    [
+      "parity",
+      () => ["--authors", authors, "--model", llama],
+      /^--authors: .*expected vectors \[3, \d+\] for .*, found \[30, 576\]/,
+    ],
+    [
+      "parity",
+      () => ["--authors", authors, "--weights", "stored", "--model", llama],
+      /^--authors: .*expected vectors/,
+    ],
+    [
+      "experiment",
+      () => ["sweep", "--out", path("r"), "--protocol", "paper", "--tasks", "food-color"],
+      /^--tasks: the paper's protocol takes the tasks country-capital, .*; found food-color$/,
+    ],
   ])("%s %#", async (command, args, message) => {
     const error: unknown = await inProcess(command, args()).catch((thrown) => thrown);
     if (!(error instanceof XpatchError)) expect(error).toMatchObject({ syscall: expect.any(String) });

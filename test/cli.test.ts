@@ -455,7 +455,9 @@ describe("adapters and assembled models", () => {
     expect(xpatch(["export", vlm, "--out", "x", "--dtype", "i32"])).toMatchObject({ status: 2 });
     expect(xpatch(["parity", llama, "--lora", llm])).toMatchObject({
       status: 2,
-      messages: expect.arrayContaining([expect.stringMatching(/--lora and --base go with --real only/)]),
+      messages: expect.arrayContaining([
+        expect.stringMatching(/--lora and --base go with --real and --authors only/),
+      ]),
     });
     expect(xpatch(["inspect", base, "--base", base])).toMatchObject({
       status: 1,

@@ -56,6 +56,14 @@ describe("scopes", () => {
     device.scope(() => add(x, 1)).dispose();
     expect(x.disposed).toBe(false);
     expect(() => device.scope(async () => x)).toThrow(LifetimeError);
+    const late = async () => {
+      const y = add(x, 1);
+      await undefined;
+      return add(y, 1);
+    };
+    expect(() => device.scope(late)).toThrow(LifetimeError);
+    // What the function runs into then is nobody's to catch, and ends no process.
+    await new Promise(setImmediate);
   });
 
   it("can be left and entered again by interleaved generators", async () => {

@@ -135,7 +135,12 @@ describe("from the language model", () => {
     for (const source of sources) {
       const vector = await plainVector(llm, task!, 0, source);
       for (const target of targets) {
-        const expected = scored(model.tokenizer, items, await plainTokens(prompts, put(target, vector)));
+        const expected = scored(
+          model.tokenizer,
+          items,
+          await plainTokens(prompts, put(target, vector)),
+          OPTIONS,
+        );
         expect(patched[source]![target]).toEqual(expected);
         seen.add(expected.hits);
       }
@@ -236,8 +241,8 @@ test("conflicts: the prompt is one task's, the patch the other's, and answers ar
       const { own, other } = result.patched[s]!;
       expect(own.answers).toEqual(textsOf(answers));
       expect([own.hits, other.hits]).toEqual([
-        scored(model.tokenizer, items, answers).hits,
-        scored(model.tokenizer, picturedItemsOf(beta!, "test"), answers).hits,
+        scored(model.tokenizer, items, answers, OPTIONS).hits,
+        scored(model.tokenizer, picturedItemsOf(beta!, "test"), answers, OPTIONS).hits,
       ]);
     }
     const sweep = lab.result(conflictSweep({ ...pair, specification }));
@@ -272,7 +277,7 @@ test("arithmetic: every kind of edit is what its formula says", async () => {
   };
   for (const [name, formula] of Object.entries(formulas)) {
     const answers = await plainTokens(prompts, (_, p) => put(layer, streams[p]!.map(formula))());
-    const { hits } = scored(model.tokenizer, picturedItemsOf(beta!, "test"), answers);
+    const { hits } = scored(model.tokenizer, picturedItemsOf(beta!, "test"), answers, OPTIONS);
     expect(edited[name]![seed]!.own.answers, name).toEqual(textsOf(answers));
     expect(edited[name]![seed]!.other.hits, name).toBe(hits);
   }

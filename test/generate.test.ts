@@ -11,6 +11,7 @@ import { batchOf } from "../src/patching/site-targets.ts";
 import { patchEach } from "../src/patching/sweep.ts";
 import { resolveEdits, Watcher } from "../src/patching/watcher.ts";
 import { GenerationError, PromptError, SiteError } from "../src/tensor/errors.ts";
+import type { Tensor } from "../src/tensor/tensor.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 import { fixtureModel, randomIds, readAll } from "./helpers/model.ts";
@@ -374,4 +375,47 @@ describe("sampling", () => {
     const edits = [[zero("mlp_out.0", -1)], [set("resid_post.1", -1, Array(48).fill(nan))]];
     await expect(patchEach(model, prompts, edits)).rejects.toThrow(/query 0 under edits\[1\].*NaN/);
   });
+});
+
+describe("what is found before anything runs", () => {
+  const uniform = (keys: number) => Array(keys).fill(1 / keys);
+
+  test("values for another number of keys than there will be, as the answer grows", async () => {
+    const model = await fixtureModel("llama");
+    const prompt = model.promptFromIds(randomIds(5, 3));
+    let tokens = 0;
+    const options = { maxNewTokens: 4, stopIds: [], onToken: () => tokens++ };
+    for (const [edit, message] of [
+      [
+        set("pattern.0", 6, uniform(5)),
+        "set at pattern.0, position 6: expected values for 7 keys at position 6, found 5",
+      ],
+      [set("pattern.0", [4, 5], uniform(5)), "expected values for 6 keys at position 5, found 5"],
+      [addVector("scores.1", -1, uniform(6)), "expected values for 5 keys at position 4, found 6"],
+    ] as const) {
+      const attempt = model.generate(prompt, { ...options, edits: [edit] });
+      await expect(attempt).rejects.toThrow(message);
+      await expect(attempt).rejects.toThrow(SiteError);
+    }
+    expect(tokens).toBe(0);
+    const edits = [set("pattern.0", [3, 4], uniform(5)), set("pattern.0", 6, uniform(7))];
+    expect((await model.generate(prompt, { ...options, edits })).unfired).toEqual([]);
+    expect(tokens).toBe(4);
+  });
+});
+
+test("what the caller does with list and tensors meanwhile changes no answer", async () => {
+  const model = await fixtureModel("llama");
+  const prompts = [5, 8].map((length) => model.promptFromIds(randomIds(length, length)));
+  const options = { maxNewTokens: 4, stopIds: [] };
+  const vector = () => model.device.tensor(new Float32Array(48).fill(3));
+  const edit = (value: Tensor) => ({ ...options, edits: [addVector("resid_post.0", 9, value)] });
+  using kept = vector();
+  const expected = [await model.generate(prompts, options), await model.generate(prompts[1]!, edit(kept))];
+  const given = [...prompts];
+  const value = vector();
+  const answers = [model.generate(given, options), model.generate(prompts[1]!, edit(value))];
+  given.length = 0;
+  value.dispose();
+  expect(await Promise.all<unknown>(answers)).toEqual(expected);
 });

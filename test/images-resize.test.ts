@@ -2,6 +2,9 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { crop } from "../src/images/crop.ts";
 import { decodeImage } from "../src/images/decode.ts";
+import { encodePng } from "../src/images/png.ts";
+import { modelView } from "../src/images/preprocess.ts";
+import { readProcessorConfig } from "../src/images/processor-config.ts";
 import { type ResizeFilter, resize } from "../src/images/resize.ts";
 import type { RgbImage } from "../src/images/rgb.ts";
 import { ImageError } from "../src/tensor/errors.ts";
@@ -95,4 +98,24 @@ describe("resize", () => {
       /region inside 4 x 4, found 2 x 4 at \(3, 0\)/,
     );
   });
+});
+
+test("what has not three bytes for each pixel is refused, not misread", () => {
+  const processor = readProcessorConfig({ image_processor_type: "CLIPImageProcessor", do_resize: false });
+  for (const [data, found] of [
+    [new Uint8ClampedArray(2 * 3 * 4), "Uint8ClampedArray of 24 for 2 x 3"],
+    [new Uint8Array(17), "Uint8Array of 17 for 2 x 3"],
+    [new Float32Array(18), "Float32Array of 18 for 2 x 3"],
+  ] as const) {
+    const image = { data: data as unknown as Uint8Array, width: 2, height: 3 };
+    for (const call of [
+      () => resize(image, 4, 4, "bicubic"),
+      () => modelView(image, processor),
+      () => encodePng(image),
+    ]) {
+      expect(call).toThrow(ImageError);
+      expect(call).toThrow(`expected 8-bit RGB, a Uint8Array with 3 bytes for each pixel, found ${found}`);
+    }
+  }
+  expect(() => resize(undefined as never, 4, 4, "nearest")).toThrow(/found undefined/);
 });

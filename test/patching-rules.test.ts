@@ -342,6 +342,9 @@ describe("a walk", () => {
   test("goes on with the value that it is given", async () => {
     const { model, prompt } = await setUp();
     using first = model.device.zeros([2, 48]);
+    const gone = model.device.zeros([9, 48]);
+    gone.dispose();
+    const foreign = (await testDevice({ adapter: "swiftshader" })).zeros([9, 48]);
     const walk = model.walk(prompt, (site) => site === "resid_post.1");
     let step = walk.next();
     const replaced: Tensor[] = [];
@@ -350,6 +353,17 @@ describe("a walk", () => {
       expect(() => {
         event.value = first;
       }).toThrow(/resid_post\.1: expected a value f32\[9, 48\], found f32\[2, 48\]/);
+      for (const [wrong, message] of [
+        [undefined, /resid_post\.1: expected value to be a Tensor .* found undefined/],
+        [new Float32Array(9 * 48), /resid_post\.1: expected value to be a Tensor .* found a Float32Array$/],
+        [event.value.read(), /found a Promise \(await it first\)/],
+        [gone, /resid_post\.1: the value f32\[9, 48\] has been disposed of/],
+        [foreign, /resid_post\.1: the value f32\[9, 48\] lives on another device/],
+      ] as const) {
+        expect(() => {
+          event.value = wrong as Tensor;
+        }).toThrow(message);
+      }
       event.value = scaleRows(event.value, [4, 8], 3);
       replaced.push(event.value);
     }

@@ -4,6 +4,7 @@ import { argmax } from "../src/kernels/reduce.ts";
 import type { Prompt } from "../src/model/prompt.ts";
 import { siteInfo, siteNames } from "../src/model/site-shapes.ts";
 import type { SiteName } from "../src/model/sites.ts";
+import { answerEach } from "../src/patching/answer.ts";
 import {
   addVector,
   type Edit,
@@ -217,4 +218,24 @@ describe.each(["llama-gqa-tied", "mistral"])("%s", (name) => {
     expect(plainRowLayers).toBe(26 * 3 * 4);
     expect(rowLayers).toBe(26 * 3 + 3 * (2 + 1 + 0));
   });
+});
+
+test("edits that name another prompt than theirs are not made on it", async () => {
+  const model = await fixtureModel("llama");
+  const prompts = [7, 9].map((length) => model.promptFromIds(randomIds(length, length)));
+  const edit = (prompt: number) => scale("resid_post.0", -1, -2, { prompt });
+  using recording = model.record(prompts);
+  expect(() => resume(recording, [{ prompt: 0, edits: [edit(1)] }])).toThrow(
+    "resume: variant 0 is of prompt 0, but one of its edits of 1",
+  );
+  const ids = async (edits: Edit[], query: number) =>
+    (await model.generate(prompts[query]!, { maxNewTokens: 2, edits })).ids;
+  const plain = [await ids([], 0), await ids([], 1)];
+  const edited = await ids([scale("resid_post.0", -1, -2)], 1);
+  expect(edited).not.toEqual(plain[1]);
+  const answers = await answerEach(model, prompts, [[edit(1)], []], 2);
+  expect(answers.map((set) => set.map((answer) => answer.ids))).toEqual([[plain[0], edited], plain]);
+  await expect(answerEach(model, prompts, [[edit(2)]], 2)).rejects.toThrow(
+    "answerEach: edits[0] names query 2 of 2",
+  );
 });

@@ -84,6 +84,7 @@ describe("header", () => {
     ["duplicate field", entry(`"dtype":"F32",${f32x2}`), 8, /duplicate key "dtype"/],
     ["duplicate metadata", '{"__metadata__":{},"__metadata__":{}}', 0, /duplicate key "__metadata__"/],
     ["metadata not text", '{"__metadata__":{"a":1}}', 0, /expected "/],
+    ["name that is no Unicode", `{"a\\ud800":{${f32x2}}}`, 8, /lone surrogate/],
     ["unknown field", entry(`${f32x2},"x":1`), 8, /unknown field "x"/],
     ["no dtype", entry('"shape":[2],"data_offsets":[0,8]'), 8, /lacks dtype/],
     [
@@ -141,6 +142,23 @@ describe("header", () => {
     await expect(SafetensorsFile.open(memorySource(new Uint8Array(7)))).rejects.toThrow(
       /7 bytes are too few/,
     );
+  });
+
+  test("says what a file is that is none", async () => {
+    const page = "<!DOCTYPE html><html><head><title>Sign in</title></head></html>";
+    for (const [text, message] of [
+      [
+        page,
+        'it is text that begins with "<!DOCTYPE html><html><head><title>Sign i…": perhaps what a server said',
+      ],
+      ['{"error":"not found"}', 'begins with "{\\"error\\":\\"not found\\"}": perhaps what a server said'],
+      ["Entry not found", 'begins with "Entry not found"'],
+      ["PK\x03\x04archive/data.pkl", "it is a zip archive, as PyTorch's pickles are"],
+    ] as const) {
+      const failure = SafetensorsFile.open(memorySource(utf8(text), "x.safetensors"));
+      await expect(failure).rejects.toThrow(`x.safetensors: not a valid safetensors file: `);
+      await expect(failure).rejects.toThrow(message);
+    }
   });
 
   test("names that an object would trip over are names like others", async () => {

@@ -4,7 +4,8 @@ import type { Prompt } from "../src/model/prompt.ts";
 import { greedy, type Sampler } from "../src/model/sampling.ts";
 import { scale } from "../src/patching/edit.ts";
 import { loadModel, type PatchableModel } from "../src/patching/model.ts";
-import { OutOfMemoryError } from "../src/tensor/errors.ts";
+import { resume } from "../src/patching/resume.ts";
+import { LifetimeError, OutOfMemoryError } from "../src/tensor/errors.ts";
 import { testDevice } from "./helpers/device.ts";
 import { randomIds } from "./helpers/model.ts";
 import { shortDevice } from "./helpers/short-device.ts";
@@ -85,6 +86,51 @@ test("a request whose sampler fails does not disturb the others", async () => {
     expected[3],
   ]);
   model.dispose();
+});
+
+test("a request whose picture does not fit the tower does not disturb the others", async () => {
+  const model = await load("llava", "lavapipe");
+  const image = { data: new Float32Array(3 * 7 * 7), shape: [3, 7, 7] } as const;
+  const prompts = [4, 6].map((length) => model.promptFromIds(randomIds(length, length)));
+  const bad = model.prompt(["a ", image, " b"]);
+  const options = { maxNewTokens: 3, stopIds: [] };
+  const alone = [await model.generate(prompts[0]!, options), await model.generate(prompts[1]!, options)];
+  const { liveBuffers } = model.device.memory;
+  const asked = [prompts[0]!, bad, prompts[1]!, bad].map((prompt) => model.generate(prompt, options));
+  const [first, refused, second, again] = await Promise.allSettled(asked);
+  expect([first, second]).toEqual(alone.map((value) => ({ status: "fulfilled", value })));
+  for (const settled of [refused, again]) {
+    expect(settled).toMatchObject({ reason: { name: "ImageError", message: /\[3, 56, 56\].*\[3, 7, 7\]/ } });
+  }
+  expect(model.device.memory.liveBuffers).toBe(liveBuffers);
+  model.dispose();
+});
+
+test("a model that is disposed of under generations fails them, and says so to those who come later", async () => {
+  const model = await load("llama", "lavapipe");
+  const { device } = model;
+  const prompt = model.promptFromIds(randomIds(4, 1));
+  const recording = model.record(prompt);
+  const options = { maxNewTokens: 20, stopIds: [] };
+  const onToken = () => model.dispose();
+  const under = await Promise.allSettled([
+    model.generate(prompt, { ...options, onToken }),
+    model.generate(prompt, options),
+  ]);
+  for (const settled of under) expect(settled).toMatchObject({ reason: { name: "LifetimeError" } });
+  const gone = /^test\/fixtures\/llama\/model: this model has been disposed of$/;
+  await expect(model.generate(prompt, options)).rejects.toThrow(gone);
+  for (const call of [
+    () => model.run(prompt),
+    () => model.record(prompt),
+    () => model.walk(prompt).next(),
+    () => resume(recording, [{ edits: [scale("resid_post.0", -1, 3)] }]),
+  ]) {
+    expect(call).toThrow(LifetimeError);
+    expect(call).toThrow(gone);
+  }
+  recording.dispose();
+  expect(device.memory.liveBuffers).toBe(0);
 });
 
 test("sampled, edited and broken-off generations go on beside each other", async () => {

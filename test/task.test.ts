@@ -485,6 +485,12 @@ describe("scoring", () => {
     });
     expect(scoreTokens(tokenizer, items, [l, e, j, e]).accuracy).toBe(1);
     expect(() => scoreTokens(tokenizer, items, [l])).toThrow(/found 1 for 4/);
+    const capital = tokenizer.encode(" capital", { specials: false });
+    const named = [item("e", "Capital"), item("f", "capital")];
+    const given = [capital[0]!, capital[0]!];
+    expect(scoreTokens(tokenizer, named, given)).toMatchObject({ correct: 2, majority: 1, constant: 1 });
+    const strict = { correct: 1, majority: 0.5, constant: 0.5 };
+    expect(scoreTokens(tokenizer, named, given, { ignoreCase: false })).toMatchObject(strict);
   });
 
   test("counts, distinct answers and constant answers", () => {

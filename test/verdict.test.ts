@@ -254,12 +254,28 @@ describe("on answers", () => {
     const asked = [item("a", "red"), item("b", "green apple"), item("c", "green"), item("d", "rose")];
     const others = ["e", "f", "g"].map((input) => item(input, "red", "train"));
     const task: Task = { name: "colour", items: [...asked, ...others] };
-    const { frequent, constant } = constantAnswers([{ task, items: asked }]);
+    const { frequent, constant } = constantAnswers([{ task, items: asked }], {});
     expect(frequent).toEqual([{ inputs: ["a", "b", "c", "d"], seeds: ["1000"] }]);
     expect(constant[0]!.seeds).toEqual(["0110"]);
     // "r" stands for all that begins with it, and comes only from the model.
-    const given = constantAnswers([{ task, items: [...asked, item("h", "ruby")], answers: ["r"] }]);
+    const given = constantAnswers([{ task, items: [...asked, item("h", "ruby")], answers: ["r"] }], {});
     expect(given.constant[0]!.seeds).toEqual(["10011"]);
+  });
+
+  test("constant answers are right where case fits, if case counts", () => {
+    const outputs = ["RED", "red", "Red", "green", "green"];
+    const items = outputs.map((output, i) => ({
+      input: `${i}`,
+      outputs: [output],
+      split: "test" as const,
+    }));
+    const task: Task = { name: "colour", items };
+    const hitsOf = (caseSensitive: boolean) => {
+      const { frequent, constant } = constantAnswers([{ task, items, answers: ["R"] }], { caseSensitive });
+      return [frequent, constant].map(([hits]) => hits!.seeds[0]);
+    };
+    expect(hitsOf(false)).toEqual(["11100", "11100"]);
+    expect(hitsOf(true)).toEqual(["00011", "00011"]);
   });
 
   test("similarities are above shuffled pairs only if few of these reach as much", () => {

@@ -78,10 +78,10 @@ export const arithmeticCell = defineCell(
       items.indices.map((index) => all[index]!),
       bySeed.flatMap((edits) => names.map((name) => edits[name]!)),
     );
-    const scores = patched.map((answers) => scoredTwice(lab.model.tokenizer, items, answers));
+    const scores = patched.map((answers) => scoredTwice(lab.model.tokenizer, items, answers, lab.options));
     return {
       layer,
-      unpatched: scoredTwice(lab.model.tokenizer, items, unpatched),
+      unpatched: scoredTwice(lab.model.tokenizer, items, unpatched, lab.options),
       edited: Object.fromEntries(
         names.map((name, n) => [name, bySeed.map((_, s) => scores[s * names.length + n]!)]),
       ),

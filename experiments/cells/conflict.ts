@@ -35,7 +35,7 @@ export const conflictSweep = defineCell(
       layers.map((layer) => patchAt(layer, combine([scale, vectors[layer]!]))),
     );
     const { patched } = await lab.patchEach(prompts, edits);
-    const scores = patched.map((answers) => scoredTwice(lab.model.tokenizer, items, answers));
+    const scores = patched.map((answers) => scoredTwice(lab.model.tokenizer, items, answers, lab.options));
     return {
       layers,
       patched: SCALES.map((_, s) => scores.slice(s * layers.length, (s + 1) * layers.length)),
@@ -71,11 +71,11 @@ export const conflictTest = defineCell(
       prompts,
       vectors.map((patch) => patchAt(layer, patch)),
     );
-    const scores = patched.map((answers) => scoredTwice(lab.model.tokenizer, items, answers));
+    const scores = patched.map((answers) => scoredTwice(lab.model.tokenizer, items, answers, lab.options));
     return {
       layer,
       prompts: prompts.map(({ text }) => text),
-      unpatched: scoredTwice(lab.model.tokenizer, items, unpatched),
+      unpatched: scoredTwice(lab.model.tokenizer, items, unpatched, lab.options),
       patched: scores.slice(0, SCALES.length),
       controls: { same: scores[SCALES.length]!, random: scores[SCALES.length + 1]! },
     };

@@ -79,11 +79,11 @@ export const ensembleTest = defineCell(
     const bare = await queries(lab, task, "test", query);
     const edits = pairs.map(({ layer, vector }) => patchAt(layer, vector));
     const { unpatched, patched } = await lab.patchEach(bare, edits);
-    const scores = patched.map((answers) => answered(lab.model.tokenizer, items, answers));
+    const scores = patched.map((answers) => answered(lab.model.tokenizer, items, answers, lab.options));
     return {
       layers,
       counts,
-      noContext: answered(lab.model.tokenizer, items, unpatched),
+      noContext: answered(lab.model.tokenizer, items, unpatched, lab.options),
       instruction: scores[ofInstructionAlone]!,
       examples: counts.map((_, c) => seeds.map(({ examples }) => scores[examples[c]!]!)),
       ensemble: counts.map((_, c) => seeds.map(({ ensemble }) => scores[ensemble[c]!]!)),

@@ -69,10 +69,10 @@ export async function validationGrid(
   const items = lab.items(task, "validation");
   const bare = await queries(lab, task, "validation", query);
   const { unpatched, patched } = await lab.patchEach(bare, grid.flat());
-  const scores = patched.map((answers) => scored(lab.model.tokenizer, items, answers));
+  const scores = patched.map((answers) => scored(lab.model.tokenizer, items, answers, lab.options));
   const width = grid[0]!.length;
   return {
-    noContext: scored(lab.model.tokenizer, items, unpatched),
+    noContext: scored(lab.model.tokenizer, items, unpatched, lab.options),
     patched: grid.map((_, row) => scores.slice(row * width, (row + 1) * width)),
   };
 }

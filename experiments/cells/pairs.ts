@@ -1,6 +1,6 @@
 import { type Modality, relatedTasks, type Task, type TaskItem, type Tokenizer } from "xpatch";
 import type { AskedSplit, Lab } from "../framework/lab.ts";
-import { type Answered, answered } from "../framework/scored.ts";
+import { type Answered, answered, type Scoring } from "../framework/scored.ts";
 import { tasksWith } from "./layer-sweep.ts";
 
 /** Two tasks that ask about the same things: the first one's questions are asked. */
@@ -77,6 +77,7 @@ export function scoredTwice(
   tokenizer: Tokenizer,
   { own, other }: SharedItems,
   ids: readonly number[],
+  scoring: Scoring,
 ): ScoredTwice {
-  return { own: answered(tokenizer, own, ids), other: answered(tokenizer, other, ids) };
+  return { own: answered(tokenizer, own, ids, scoring), other: answered(tokenizer, other, ids, scoring) };
 }

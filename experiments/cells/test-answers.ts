@@ -74,11 +74,11 @@ async function patchTestItems(
   const controls = controlVectors(ofTasks, name, layer);
   const edits = [...own, ...controls.map(({ vector }) => vector)].map((vector) => patchAt(layer, vector));
   const { unpatched, patched } = await lab.patchEach(bare, edits);
-  const scores = patched.map((answers) => answered(lab.model.tokenizer, items, answers));
+  const scores = patched.map((answers) => answered(lab.model.tokenizer, items, answers, lab.options));
   return {
     layer,
     queries: bare.map(({ text }) => text),
-    noContext: answered(lab.model.tokenizer, items, unpatched),
+    noContext: answered(lab.model.tokenizer, items, unpatched, lab.options),
     patched: scores.slice(0, own.length),
     controls: Object.fromEntries(controls.map(({ control }, i) => [control, scores[own.length + i]!])),
   };
@@ -124,6 +124,7 @@ export function controlHits(tested: readonly TestedTask[], control: Control): Hi
 
 /** How far the patch is above all that does not know the task: what a claim that a vector works rests on. */
 export function aboveAllControls(
+  { options }: Lab,
   tested: readonly TestedTask[],
 ): Record<"noContext" | Control | "frequent" | "constant", Contrast[]> {
   const patched = patchedHits(tested);
@@ -133,6 +134,7 @@ export function aboveAllControls(
       items,
       answers: result.patched.flatMap(({ answers }) => answers),
     })),
+    options,
   );
   const above = (control: Hits | undefined) => aboveControl(patched, control);
   return {
@@ -160,7 +162,7 @@ export const testPrompt = defineCell(
     const prompts = await specifiedQueries(lab, task, { split: "test", specification, query, seed });
     const answers = await lab.answers(prompts);
     return {
-      ...answered(lab.model.tokenizer, lab.items(task, "test"), answers),
+      ...answered(lab.model.tokenizer, lab.items(task, "test"), answers, lab.options),
       prompts: prompts.map(({ text }) => text),
     };
   },

@@ -1,6 +1,6 @@
 import { isCorrect, type Task, type TaskItem } from "xpatch";
 import type { Hits } from "../statistics/accuracy.ts";
-import { taskHits } from "./scored.ts";
+import { type Scoring, taskHits } from "./scored.ts";
 
 /** The items of a task that were asked about, and what was answered. */
 export interface AskedTask {
@@ -17,20 +17,27 @@ export interface ConstantAnswers {
 }
 
 /** How always giving the same answer would do, with the best answer for each task: what an accuracy has to be above. */
-export function constantAnswers(asked: readonly AskedTask[]): ConstantAnswers {
+export function constantAnswers(
+  asked: readonly AskedTask[],
+  { caseSensitive = false }: Scoring,
+): ConstantAnswers {
   const hits = (answerOf: (one: AskedTask) => string): Hits =>
-    asked.map((one) => taskHits(one.items, [hitsOf(answerOf(one), one.items)]));
+    asked.map((one) => taskHits(one.items, [hitsOf(answerOf(one), one.items, caseSensitive)]));
   return {
-    frequent: hits(({ task }) => frequentAnswer(task)),
-    constant: hits(({ items, answers = [] }) => best([...outputsOf(items), ...answers], items)),
+    frequent: hits(({ task }) => frequentAnswer(task, caseSensitive)),
+    constant: hits(({ items, answers = [] }) =>
+      best([...outputsOf(items), ...answers], items, caseSensitive),
+    ),
   };
 }
 
-const frequent = new WeakMap<Task, string>();
+/** Where case counts, and where it does not. */
+const frequent = { strict: new WeakMap<Task, string>(), loose: new WeakMap<Task, string>() };
 
-function frequentAnswer(task: Task): string {
-  const known = frequent.get(task) ?? best(outputsOf(task.items), task.items);
-  frequent.set(task, known);
+function frequentAnswer(task: Task, caseSensitive: boolean): string {
+  const answers = caseSensitive ? frequent.strict : frequent.loose;
+  const known = answers.get(task) ?? best(outputsOf(task.items), task.items, caseSensitive);
+  answers.set(task, known);
   return known;
 }
 
@@ -40,12 +47,14 @@ function outputsOf(items: readonly TaskItem[]): string[] {
 }
 
 /** Of equals the first. */
-function best(candidates: readonly string[], items: readonly TaskItem[]): string {
-  const rights = (answer: string) => [...hitsOf(answer, items).hits].filter((hit) => hit === "1").length;
+function best(candidates: readonly string[], items: readonly TaskItem[], caseSensitive: boolean): string {
+  const rights = (answer: string) =>
+    [...hitsOf(answer, items, caseSensitive).hits].filter((hit) => hit === "1").length;
   const all = [...new Set(candidates)].map((answer) => ({ answer, right: rights(answer) }));
   return all.reduce((a, b) => (b.right > a.right ? b : a)).answer;
 }
 
-function hitsOf(answer: string, items: readonly TaskItem[]): { hits: string } {
-  return { hits: items.map(({ outputs }) => (isCorrect(answer, outputs) ? "1" : "0")).join("") };
+function hitsOf(answer: string, items: readonly TaskItem[], caseSensitive: boolean): { hits: string } {
+  const right = items.map(({ outputs }) => isCorrect(answer, outputs, { ignoreCase: !caseSensitive }));
+  return { hits: right.map((one) => (one ? "1" : "0")).join("") };
 }

@@ -1,13 +1,15 @@
 import type { Reference } from "../report/figure.ts";
 import { accuracy } from "../statistics/accuracy.ts";
 import { type AskedTask, constantAnswers } from "./constants.ts";
+import type { Scoring } from "./scored.ts";
 
 /** What always giving the same answer would come to, as lines over accuracies: of the mean over the tasks asked about. */
 export function constantReferences(
+  scoring: Scoring,
   asked: readonly AskedTask[],
   where: Omit<Reference, "label" | "y"> = {},
 ): Reference[] {
-  const { frequent, constant } = constantAnswers(asked);
+  const { frequent, constant } = constantAnswers(asked, scoring);
   return [
     { label: "most frequent answer", y: accuracy(frequent).mean, ...where },
     { label: "best constant answer", y: accuracy(constant).mean, ...where },

@@ -1,6 +1,7 @@
 import { isCorrectTokens, type Score, scoreTokens, type TaskItem, type Tokenizer } from "xpatch";
 import type { TaskHits } from "../statistics/accuracy.ts";
 import { mean } from "../statistics/resample.ts";
+import type { LabOptions } from "./setting.ts";
 
 /** Answers of one token to items, by the rule of Luo et al. 2025, with what a constant answer would get. */
 export interface Scored extends Pick<Score, "accuracy" | "distinct" | "majority" | "constant"> {
@@ -12,14 +13,28 @@ export interface Answered extends Scored {
   readonly answers: readonly string[];
 }
 
-export function scored(tokenizer: Tokenizer, items: readonly TaskItem[], ids: readonly number[]): Scored {
-  const { answers: _, ...found } = answered(tokenizer, items, ids);
+/** Whether case counts. */
+export type Scoring = Pick<LabOptions, "caseSensitive">;
+
+export function scored(
+  tokenizer: Tokenizer,
+  items: readonly TaskItem[],
+  ids: readonly number[],
+  scoring: Scoring,
+): Scored {
+  const { answers: _, ...found } = answered(tokenizer, items, ids, scoring);
   return found;
 }
 
-export function answered(tokenizer: Tokenizer, items: readonly TaskItem[], ids: readonly number[]): Answered {
-  const { accuracy, distinct, majority, constant, answers } = scoreTokens(tokenizer, items, ids);
-  const right = items.map(({ outputs }, i) => isCorrectTokens(tokenizer, [ids[i]!], outputs));
+export function answered(
+  tokenizer: Tokenizer,
+  items: readonly TaskItem[],
+  ids: readonly number[],
+  { caseSensitive = false }: Scoring,
+): Answered {
+  const options = { ignoreCase: !caseSensitive };
+  const { accuracy, distinct, majority, constant, answers } = scoreTokens(tokenizer, items, ids, options);
+  const right = items.map(({ outputs }, i) => isCorrectTokens(tokenizer, [ids[i]!], outputs, options));
   const hits = right.map((one) => (one ? "1" : "0")).join("");
   return { accuracy, distinct, majority, constant, hits, answers };
 }

@@ -23,6 +23,10 @@ export interface LabOptions {
   readonly layerBy: "mean" | "task";
   /** Tasks that are reported but kept out of means over the tasks. */
   readonly outsideMeans: readonly string[];
+  /** Whether upper and lower case differ in answers. They do not unless given. */
+  readonly caseSensitive?: boolean;
+  /** Set where all options are those of the authors' program; see `PAPER_PROTOCOL`. */
+  readonly protocol?: "paper";
 }
 
 /** A model as a run knows it. */

@@ -73,6 +73,7 @@ function introduction(
   costs: readonly Cost[],
 ): string {
   const { seeds, promptSeeds, shots, template, validationItems, testItems, layerBy, outsideMeans } = options;
+  const { protocol, caseSensitive, pictureWidth } = options;
   const named = ({ name, family, dtypes, layers, hash }: Setting["model"]) =>
     `${name} (${family}, ${layers} layers, ${dtypes.join(" and ")}, SHA-256 ${hash.slice(0, 16)})`;
   const limit = (most: number | undefined) => (most === undefined ? "all" : `at most ${most}`);
@@ -91,6 +92,11 @@ function introduction(
       "Outside of means",
       outsideMeans.filter((name) => tasks.some((task) => task.name === name)).join(", ") || "none",
     ],
+    ...(protocol === "paper"
+      ? [["Protocol", "the paper's (docs/experiments.md), but for 4-bit weights"]]
+      : []),
+    ["Right answers", `upper and lower case ${caseSensitive ? "differ" : "are the same"}`],
+    ["Pictures", pictureWidth === undefined ? "as they are" : `made ${pictureWidth} pixels wide`],
     ["Prompts", `${shots} examples, template ${JSON.stringify(template)}`],
     [
       "Seeds",

@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { type LabOptions, PAPER_TASKS } from "#experiments/index";
+import { type LabOptions, PAPER_PROTOCOL, PAPER_TASKS } from "#experiments/index";
 import { SPACED_TEMPLATE } from "../patching/few-shot.ts";
 import { templateText, wholeNumber } from "./arguments.ts";
 import { addModelOptions, type ModelArguments, shippedModel } from "./session.ts";
@@ -17,7 +17,14 @@ export interface ExperimentArguments extends ModelArguments {
   readonly layerBy: LabOptions["layerBy"];
   readonly outsideMeans: readonly string[];
   readonly out: string;
+  readonly protocol?: LabOptions["protocol"];
 }
+
+/** What the paper's protocol sets, so that it cannot be given beside it. */
+const SET_BY_PROTOCOL = [
+  ...["seeds", "promptSeeds", "shots", "template", "pictureWidth", "layerBy", "outsideMeans"],
+  "quick",
+];
 
 /** Adds what `experiment` and `reproduce` share. */
 export function addExperimentOptions(command: Command): Command {
@@ -50,7 +57,15 @@ export function addExperimentOptions(command: Command): Command {
         .choices(["mean", "task"])
         .default("mean"),
     )
-    .option("--outside-means <tasks>", "tasks to report but to keep out of means", names, ["food-flavor"]);
+    .option("--outside-means <tasks>", "tasks to report but to keep out of means", names, ["food-flavor"])
+    .addOption(
+      new Option(
+        "--protocol <name>",
+        "paper: all as the authors' program does, and its table beside this run's",
+      )
+        .choices(["paper"])
+        .conflicts(SET_BY_PROTOCOL),
+    );
 }
 
 export function labOptions(args: ExperimentArguments): LabOptions {
@@ -64,7 +79,9 @@ export function labOptions(args: ExperimentArguments): LabOptions {
     pictureWidth,
     layerBy,
     outsideMeans,
+    protocol,
   } = args;
+  if (protocol === "paper") return { ...PAPER_PROTOCOL, validationItems, testItems };
   return {
     seeds,
     promptSeeds: Math.min(promptSeeds, seeds),

@@ -7,12 +7,16 @@ import {
   FolderLock,
   forwardPassEquivalents,
   Lab,
+  type LabOptions,
   NO_COST,
   PAPER_TASKS,
+  paperTasks,
   runExperiments,
   type Setting,
   Store,
   settingOf,
+  showCell,
+  type Table,
   type Verdict,
 } from "#experiments/index";
 import { type ModelOutline, OpenModel } from "../model/language-model.ts";
@@ -38,6 +42,8 @@ export interface ExperimentReport {
   readonly setting: Setting;
   readonly folder: string;
   readonly experiments: readonly ({ readonly name: string; readonly claim: string } & Verdict)[];
+  /** Under the paper's protocol, its table beside this run's numbers, of each experiment that has a part of it. */
+  readonly paper?: readonly Table[];
   /** Of all cells of the folder. */
   readonly forwardPassEquivalents: number;
   readonly plainForwardPasses: number;
@@ -59,9 +65,10 @@ export async function runAndReport(
   args: ExperimentArguments,
   command: Command,
 ): Promise<ExperimentReport> {
-  const tasks = await Promise.all(args.tasks.map(readTask));
+  const given = await Promise.all(args.tasks.map(readTask));
+  const tasks = args.protocol === "paper" ? await ofOption("--tasks", () => paperTasks(given)) : given;
   const options = labOptions(args);
-  checkTasks(tasks, args);
+  checkTasks(tasks, options);
   using lock = FolderLock.take(args.out);
   const prepare = async ({ config }: ModelOutline) => {
     if (config.vision) {
@@ -92,6 +99,7 @@ export async function runAndReport(
     const finished = await stoppable("the same command goes on from here", () =>
       runExperiments(lab, experiments, progress.update),
     );
+    const paper = finished.flatMap(({ findings }) => findings.tables.filter(({ name }) => name === "paper"));
     const cost = store.records.reduce((sum, record) => addCosts(sum, record.cost), NO_COST);
     return {
       setting,
@@ -101,6 +109,7 @@ export async function runAndReport(
         claim,
         ...verdict,
       })),
+      ...(args.protocol === "paper" && { paper }),
       forwardPassEquivalents: forwardPassEquivalents(cost),
       plainForwardPasses: cost.plainPasses,
     };
@@ -108,7 +117,7 @@ export async function runAndReport(
 }
 
 /** Throws XpatchError for mistakes that would show only after the models have been loaded, or not at all. */
-function checkTasks(tasks: readonly Task[], { shots, outsideMeans }: ExperimentArguments): void {
+function checkTasks(tasks: readonly Task[], { shots, outsideMeans }: LabOptions): void {
   const names = tasks.map(({ name }) => name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice !== undefined) throw new XpatchError(`--tasks: two of the tasks are called ${twice}`);
@@ -156,6 +165,11 @@ export function formatReport(report: ExperimentReport): string {
     "",
     table(experiments.map(({ name, outcome, because }) => [name, outcome, because])),
     "",
+    ...(report.paper ?? []).flatMap(({ title, columns, rows }) => [
+      title,
+      table([columns, ...rows.map((row) => row.map(showCell))]),
+      "",
+    ]),
     `${computed} forward-pass equivalents; a full pass for every prompt and patch takes ${plainForwardPasses.toLocaleString("en")}`,
     `report: ${join(folder, "report.html")}`,
   ].join("\n");

@@ -31,7 +31,8 @@ export function exportCommand(): Command {
   });
 }
 
-async function exportTo(ref: string, args: Arguments): Promise<ExportReport> {
+/** Writes a model as one folder. Throws CheckpointError for a folder that has files in it. */
+export async function exportTo(ref: string, args: Arguments): Promise<ExportReport> {
   await checkNewFolder(args.out);
   await using checkpoint = await openCheckpoint(ref, checkpointOptions(args));
   await using device = await openDevice({ adapter: args.adapter });

@@ -13,7 +13,7 @@ import {
   samplesOf,
 } from "./png-chunks.ts";
 import { readRows } from "./png-rows.ts";
-import { checkPixelCount, overWhite, type RgbImage } from "./rgb.ts";
+import { checkPixelCount, checkRgbImage, overWhite, type RgbImage } from "./rgb.ts";
 
 const { PNG } = pngjs;
 
@@ -46,6 +46,7 @@ export async function decodePng(bytes: Uint8Array<ArrayBuffer>, maxPixels: numbe
 
 /** Encodes a picture as an 8-bit RGB PNG. */
 export function encodePng(image: RgbImage): Uint8Array<ArrayBuffer> {
+  checkRgbImage("encodePng", image);
   const png = new PNG({ width: image.width, height: image.height });
   for (let from = 0, to = 0; from < image.data.length; from += 3, to += 4) {
     png.data.set(image.data.subarray(from, from + 3), to);

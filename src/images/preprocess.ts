@@ -1,7 +1,7 @@
 import { centred, crop } from "./crop.ts";
 import type { ProcessorSettings, ResizeTarget, Size } from "./processor-config.ts";
 import { resize } from "./resize.ts";
-import { checkPixelCount, DEFAULT_MAX_PIXELS, type RgbImage } from "./rgb.ts";
+import { checkPixelCount, checkRgbImage, DEFAULT_MAX_PIXELS, type RgbImage } from "./rgb.ts";
 
 /** A picture as a vision tower takes it: float32, planes of red, green and blue, row by row. */
 export interface PixelValues {
@@ -29,9 +29,10 @@ export function preprocess(image: RgbImage, settings: ProcessorSettings): PixelV
  * Patches of the vision tower lie over this picture, so it is what attention is drawn on.
  *
  * A crop computes only the pixels that it keeps, so that very long pictures cost no more than others. Throws ImageError
- * when an uncropped result would have more than DEFAULT_MAX_PIXELS.
+ * when an uncropped result would have more than DEFAULT_MAX_PIXELS, and for what is no RgbImage.
  */
 export function modelView(image: RgbImage, settings: ProcessorSettings): RgbImage {
+  checkRgbImage("modelView", image);
   const square = settings.padColour ? padToSquare(image, settings.padColour) : image;
   const full = settings.resize ? resizedSize(square, settings.resize.to) : square;
   const area = settings.crop ? centred(full, settings.crop.width, settings.crop.height) : wholeOf(full);

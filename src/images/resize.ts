@@ -1,5 +1,5 @@
 import { ImageError } from "../tensor/errors.ts";
-import type { RgbImage } from "./rgb.ts";
+import { checkRgbImage, type RgbImage } from "./rgb.ts";
 
 export type ResizeFilter = "nearest" | "box" | "bilinear" | "hamming" | "bicubic" | "lanczos";
 
@@ -56,6 +56,7 @@ export function resize(
   filter: ResizeFilter,
   region: Rectangle = { left: 0, top: 0, width, height },
 ): RgbImage {
+  checkRgbImage("resize", image);
   for (const n of [width, height, region.width, region.height]) {
     if (!Number.isSafeInteger(n) || n < 1)
       throw new ImageError(`resize: expected a whole number of pixels, found ${n}`);

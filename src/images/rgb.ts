@@ -8,6 +8,25 @@ export interface RgbImage {
   readonly data: Uint8Array;
 }
 
+/** Whether something is a picture with three bytes for each of its pixels: an ImageData, which has four, is none. */
+export function isRgbImage(value: unknown): value is RgbImage {
+  if (typeof value !== "object" || value === null) return false;
+  const { width, height, data } = value as Partial<RgbImage>;
+  // By its name: arrays of another realm (an iframe, a test runner's context) are of other classes.
+  const areBytes = /^\[object Uint8(Clamped)?Array\]$/.test(Object.prototype.toString.call(data));
+  return areBytes && [width, height].every((n) => n! > 0) && data!.length === 3 * width! * height!;
+}
+
+/** Throws ImageError, led by the name of the call, for what is no {@link RgbImage}. */
+export function checkRgbImage(call: string, image: RgbImage): void {
+  if (isRgbImage(image)) return;
+  const { width, height, data } = (image ?? {}) as Partial<RgbImage>;
+  const found = data ? `${data.constructor.name} of ${data.length} for ${width} x ${height}` : String(image);
+  throw new ImageError(
+    `${call}: expected 8-bit RGB, a Uint8Array with 3 bytes for each pixel, found ${found}; loadImage makes it of other pictures`,
+  );
+}
+
 /** Pictures over this many pixels (64 Mi) are refused unless the caller allows more. */
 export const DEFAULT_MAX_PIXELS = 2 ** 26;
 

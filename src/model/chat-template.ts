@@ -95,7 +95,8 @@ export function renderChat(
   const final = field ? markEnd(plain.at(-1)!, field, template) : undefined;
   let text: string;
   try {
-    text = new Template(template).render({
+    // As Jinja does: a checkout on Windows may have changed them.
+    text = new Template(template.replace(/\r\n?/g, "\n")).render({
       ...tokenizer.specialTokens,
       ...others,
       ...given,

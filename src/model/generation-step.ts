@@ -21,7 +21,8 @@ export interface GenerationStep {
 
 /**
  * Computes steps of several generations together (only one may have a visitor, and then it is alone) and has their samplers
- * choose: an id for each sequence. A sampler that fails fails its own step.
+ * choose: an id for each sequence. A step whose input cannot be made (a picture that does not fit the tower) or whose sampler
+ * fails, fails alone.
  */
 export async function computeSteps(
   network: Network,
@@ -31,14 +32,17 @@ export async function computeSteps(
   const { device } = network;
   const scope = device.openScope();
   try {
-    const { logits, counts } = scope.enter(() => device.scope(() => forwardSteps(network, steps, visitor)));
-    const ends = counts.map((_, i) => counts.slice(0, i + 1).reduce((sum, n) => sum + n, 0));
+    const { counts, logits } = scope.enter(() => device.scope(() => forwardSteps(network, steps, visitor)));
     const allGreedy = steps.every(({ sampler }) => sampler === greedy);
-    const best = allGreedy ? await readMostProbable(logits) : undefined;
-    const choices = steps.map(async ({ sampler, at }, i) => {
-      const [start, end] = [ends[i]! - counts[i]!, ends[i]!];
+    const best = allGreedy && logits ? await readMostProbable(logits) : undefined;
+    let end = 0;
+    const choices = counts.map(async (count, i) => {
+      if (count.status === "rejected") throw count.reason;
+      const { sampler, at } = steps[i]!;
+      const start = end;
+      end += count.value;
       if (best) return chooseGreedily(best.ids.slice(start, end), best.logits.slice(start, end), at);
-      const own = scope.enter(() => logits.rows(start, end));
+      const own = scope.enter(() => logits!.rows(start, end));
       return await sampler(own, at);
     });
     return await Promise.allSettled(choices);
@@ -58,13 +62,41 @@ export async function computeStep(
   return result!.value;
 }
 
-/** Logits [sequences of all steps, vocab], and the number of sequences of each step. */
+interface Input {
+  readonly pass: Pass;
+  /** [rows, width] */
+  readonly embedded: Tensor;
+}
+
+/** What goes into the first layer, or why a step has none. */
+function inputOf(step: GenerationStep, visitor: Visitor): PromiseSettledResult<Input> {
+  try {
+    const pass = step.pass();
+    return { status: "fulfilled", value: { pass, embedded: drive(step.embed(pass), visitor) } };
+  } catch (reason) {
+    return { status: "rejected", reason };
+  }
+}
+
+/**
+ * The number of sequences of each step, or why it has no input, and the logits [sequences of all others, vocab]; undefined if
+ * there are none.
+ */
 function forwardSteps(network: Network, steps: readonly GenerationStep[], visitor: Visitor) {
-  const passes = steps.map((step) => step.pass());
-  const embedded = steps.map((step, i) => drive(step.embed(passes[i]!), visitor));
+  const inputs = steps.map((step) => inputOf(step, visitor));
+  const good = inputs.flatMap((input) => (input.status === "fulfilled" ? [input.value] : []));
+  const counts = inputs.map(
+    (input): PromiseSettledResult<number> =>
+      input.status === "fulfilled"
+        ? { status: "fulfilled", value: input.value.pass.rows.spans.length }
+        : input,
+  );
+  if (good.length === 0) return { counts };
   const [pass, input] =
-    steps.length === 1 ? [passes[0]!, embedded[0]!] : [Pass.joined(passes), concat(embedded)];
+    good.length === 1
+      ? [good[0]!.pass, good[0]!.embedded]
+      : [Pass.joined(good.map(({ pass }) => pass)), concat(good.map(({ embedded }) => embedded))];
   const x = drive(layers(network, input, pass), visitor); // [rows, width]
   const logits = drive(unembed(network, x, pass, "last"), visitor);
-  return { logits, counts: passes.map(({ rows }) => rows.spans.length) };
+  return { counts, logits };
 }

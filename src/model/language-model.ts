@@ -3,13 +3,12 @@ import {
   aFunction,
   aKindOf,
   aListOf,
-  aNumber,
   checkArgument,
   checkOptions,
   type Options,
 } from "../tensor/arguments.ts";
 import { Device } from "../tensor/device.ts";
-import { CheckpointError } from "../tensor/errors.ts";
+import { CheckpointError, LifetimeError } from "../tensor/errors.ts";
 import type { Scope } from "../tensor/scope.ts";
 import {
   type ImageRules,
@@ -36,7 +35,7 @@ import {
 } from "./open-checkpoint.ts";
 import { processorJson } from "./processor-file.ts";
 import type { Prompt } from "./prompt.ts";
-import { aMessage, aPicture, BOS, CHAT_OPTIONS, checkParts, SPANS } from "./prompt-arguments.ts";
+import { aMessage, anId, aPicture, BOS, CHAT_OPTIONS, checkParts, SPANS } from "./prompt-arguments.ts";
 import { readQuantisation } from "./quantisation.ts";
 import { familyOf } from "./registry.ts";
 import { type SiteMap, siteMapOf } from "./site-shapes.ts";
@@ -129,7 +128,7 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
   const generation = (await checkpoint.json("generation_config.json")) as Record<string, unknown> | undefined;
   const text = isObject(config["text_config"]) ? config["text_config"] : config;
   const endIds = generation?.["eos_token_id"] ?? config["eos_token_id"] ?? text["eos_token_id"];
-  return { family, config, decoder, tokenizer, chatTemplates, endIds: idsOf(endIds) };
+  return { family, config, decoder, tokenizer, chatTemplates, endIds: idsOf(endIds, name) };
 }
 
 /**
@@ -197,9 +196,12 @@ export class OpenModel {
   }
 }
 
-function idsOf(value: unknown): ReadonlySet<number> {
-  const ids = Array.isArray(value) ? value : [value];
-  return new Set(ids.filter((id): id is number => typeof id === "number"));
+function idsOf(value: unknown, where: string): ReadonlySet<number> {
+  const ids = (Array.isArray(value) ? value : [value]).filter((id) => id !== undefined && id !== null);
+  if (ids.every((id) => Number.isInteger(id))) return new Set(ids);
+  throw new CheckpointError(
+    `${where}: expected eos_token_id to be an id or a list of them, found ${JSON.stringify(value)}`,
+  );
 }
 
 /** A model without its weights: what it is, what there is to look at, and prompts for it. */
@@ -248,7 +250,7 @@ export class ModelOutline {
 
   /** A prompt from token ids as they are. Throws PromptError as {@link check} does. */
   promptFromIds(ids: readonly number[], images: readonly PromptImage[] = []): Prompt<PromptImage> {
-    checkArgument("promptFromIds", "ids", ids, aListOf(aNumber));
+    checkArgument("promptFromIds", "ids", ids, aListOf(anId));
     checkArgument("promptFromIds", "images", images, aListOf(aPicture));
     return this.check(promptFromIds(this.tokenizer, ids, { images }));
   }
@@ -276,22 +278,30 @@ export class ModelOutline {
 
 /** A checkpoint on a device, with its tokenizer: builds prompts and holds the network. */
 export class LanguageModel extends ModelOutline {
-  readonly network: Network;
+  readonly #network: Network;
   readonly #memory: Scope;
+  #isDisposed = false;
 
   constructor(parts: ModelParts) {
     super(parts);
-    this.network = parts.network;
+    this.#network = parts.network;
     this.#memory = parts.memory;
   }
 
+  /** Throws LifetimeError when the model has been disposed of. */
+  get network(): Network {
+    if (this.#isDisposed) throw new LifetimeError(`${this.name}: this model has been disposed of`);
+    return this.#network;
+  }
+
   get device(): Device {
-    return this.network.device;
+    return this.#network.device;
   }
 
   /** Gives the weights' memory back. */
   dispose(): void {
-    this.network.dispose();
+    this.#isDisposed = true;
+    this.#network.dispose();
     this.#memory.dispose();
   }
 

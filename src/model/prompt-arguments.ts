@@ -1,7 +1,7 @@
+import { isRgbImage } from "../images/rgb.ts";
 import {
   aBoolean,
   aListOf,
-  aNumber,
   anArray,
   anObject,
   aString,
@@ -14,17 +14,28 @@ import {
 import type { ChatOptions } from "./chat-template.ts";
 import { isObject } from "./config.ts";
 
-/** As `loadImage` or `preprocess` give it. */
-export const aPicture: Expected = {
-  words: "a picture (await loadImage(…))",
-  holds: (value) =>
-    isObject(value) &&
-    ArrayBuffer.isView(value["data"]) &&
-    (Array.isArray(value["shape"]) || (aNumber.holds(value["width"]) && aNumber.holds(value["height"]))),
+/** A token's; whether it is one that the model has is a question of prompts. */
+export const anId: Expected = {
+  words: "a number",
+  holds: (value) => typeof value === "number" || typeof value === "bigint",
 };
 
+/** As `loadImage` or `preprocess` give it. */
+export const aPicture: Expected = {
+  words: "a picture (await loadImage(…)), with 3 bytes for each pixel or as many floats as its shape says",
+  holds: (value) => isRgbImage(value) || isPixelValues(value),
+};
+
+function isPixelValues(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  const { data, shape } = value;
+  const areFloats = /^\[object Float(32|64)Array\]$/.test(Object.prototype.toString.call(data));
+  if (!areFloats || !Array.isArray(shape) || shape.length !== 3) return false;
+  return shape[0] === 3 && (data as Float32Array).length === shape[0] * shape[1] * shape[2];
+}
+
 const aPart: Expected = {
-  words: "a string, { text, name }, a picture (await loadImage(…)) or { image }",
+  words: `a string, { text, name }, { image } or ${aPicture.words}`,
   holds: (value) =>
     typeof value === "string" ||
     aPicture.holds(value) ||

@@ -7,6 +7,8 @@ import { STORED_DTYPES, storedBits } from "./stored-dtype.ts";
 
 /** The reference implementation's limit. */
 const MAX_HEADER_BYTES = 100_000_000;
+/** Of a file that is something else, the bytes that a message shows. */
+const SHOWN_BYTES = 40;
 /** "version ", with which a Git LFS pointer begins, as a length. */
 const LFS_BEGINNING = 0x206e6f6973726576n;
 
@@ -39,6 +41,7 @@ export async function readSafetensorsHeader(source: ByteSource): Promise<Safeten
   const headerBytes = new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true);
   if (headerBytes > MAX_HEADER_BYTES) {
     if (headerBytes === LFS_BEGINNING) await refuseLfsPointer(source);
+    if (otherKind(prefix)) throw fail(otherKind(await source.read(0, Math.min(size, SHOWN_BYTES)))!);
     throw fail(`header of ${headerBytes} bytes, over the limit of ${MAX_HEADER_BYTES}`);
   }
   const dataStart = 8 + Number(headerBytes);
@@ -72,6 +75,17 @@ export async function readSafetensorsHeader(source: ByteSource): Promise<Safeten
   }
   if (at !== size) throw fail(`its tensors end at byte ${at}, the file at ${size}`);
   return { metadata, tensors };
+}
+
+/** What a file is, by its first bytes, that has no length of a header there: text, or a zip archive. */
+function otherKind(beginning: Uint8Array): string | undefined {
+  const text = String.fromCharCode(...beginning);
+  if (text.startsWith("PK\x03\x04")) {
+    return "it is a zip archive, as PyTorch's pickles are; load the model in Python and save it with save_pretrained(folder)";
+  }
+  if (!/^[\t\n\r\x20-\x7e]{8}/.test(text)) return undefined;
+  const shown = JSON.stringify(text.length < SHOWN_BYTES ? text : `${text}…`);
+  return `it is text that begins with ${shown}: perhaps what a server said in place of the file`;
 }
 
 function readStoredTensor(

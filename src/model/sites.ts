@@ -1,6 +1,7 @@
-import { SiteError } from "../tensor/errors.ts";
+import { aKindOf, checkArgument } from "../tensor/arguments.ts";
+import { LifetimeError, SiteError } from "../tensor/errors.ts";
 import { nearest } from "../tensor/nearest.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { Tensor } from "../tensor/tensor.ts";
 import type { RowMap } from "./rows.ts";
 import { siteFromElsewhere } from "./site-translation.ts";
 
@@ -137,9 +138,24 @@ export class SiteEvent {
     return this.#value;
   }
 
-  /** Throws SiteError when the shape or dtype differs from what the forward pass made. */
+  /**
+   * Throws SiteError when the shape or dtype differs from what the forward pass made, ArgumentError for what is no tensor
+   * and LifetimeError for one that is gone or of another device.
+   */
   set value(replacement: Tensor) {
-    const { shape, dtype } = this.#value;
+    const { shape, dtype, device } = this.#value;
+    checkArgument(
+      this.site,
+      "value",
+      replacement,
+      aKindOf(Tensor, "device.tensor(…), or made of the event's"),
+    );
+    if (replacement.disposed || replacement.device !== device) {
+      const problem = replacement.disposed
+        ? "has been disposed of"
+        : "lives on another device than the model";
+      throw new LifetimeError(`${this.site}: the value ${replacement} ${problem}`);
+    }
     if (replacement.dtype !== dtype || replacement.shape.join() !== shape.join()) {
       throw new SiteError(`${this.site}: expected a value ${this.#value}, found ${replacement}`);
     }

@@ -7,6 +7,17 @@ import type { TensorEntry } from "./tensor-entry.ts";
 const WEIGHTS = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 
+const PICKLE =
+  "a pickle, which is not read: in Python, load the model with from_pretrained(folder) and save it with " +
+  "save_pretrained(folder)";
+/** Other files with weights, and what to say of them. */
+const OTHER_WEIGHTS: readonly (readonly [path: string, advice: string])[] = [
+  ["pytorch_model.bin", PICKLE],
+  ["pytorch_model.bin.index.json", `the index of ${PICKLE}`],
+  ["consolidated.safetensors", "in Mistral's own layout, which is not read: get the files for transformers"],
+  ["model-00001-of-00001.safetensors", `there, but counts only with an index; called ${WEIGHTS} it is read`],
+];
+
 /** What both kinds of tensor file offer. */
 export interface TensorFile {
   readonly name: string;
@@ -40,7 +51,10 @@ export async function openTensorFile(
   }
 }
 
-/** The tensors of model.safetensors or of all shards, by name; undefined when there is neither. Throws CheckpointError. */
+/**
+ * The tensors of model.safetensors or of all shards, by name; undefined when there is neither. The index decides between
+ * tensors of one name; those of the shards that it does not mention count too, as in transformers 5. Throws CheckpointError.
+ */
 export async function openTensors(
   folder: Folder,
   opened: OpenFiles,
@@ -51,22 +65,28 @@ export async function openTensors(
   const where = `${folder.name}/${INDEX}`;
   const text = await readText(folder, INDEX);
   if (text === undefined) return undefined;
-  const entries = new Map<string, TensorEntry>();
+  const listed = new Map<string, TensorEntry>();
+  const unlisted = new Map<string, TensorEntry>();
   for (const [path, names] of tensorsByShard(text, where)) {
     const shard = await openTensorFile(folder, path, opened);
     if (!shard) throw new CheckpointError(`${where} names ${missingFile(folder, path)}, which is missing`);
-    for (const name of names) entries.set(name, shard.entry(name));
+    for (const name of names) listed.set(name, shard.entry(name));
+    for (const entry of shard.entries) unlisted.set(entry.name, entry);
   }
-  return entries;
+  return new Map([...unlisted, ...listed]);
 }
 
 /** {@link openTensors}, and a CheckpointError where there are none. */
 export async function requireTensors(folder: Folder, opened: OpenFiles): Promise<Map<string, TensorEntry>> {
   const entries = await openTensors(folder, opened);
   if (entries) return entries;
-  throw new CheckpointError(
-    `${folder.name}: there is neither ${missingFile(folder, WEIGHTS)} nor ${missingFile(folder, INDEX)}`,
-  );
+  const missing = `${folder.name}: there is neither ${missingFile(folder, WEIGHTS)} nor ${missingFile(folder, INDEX)}`;
+  for (const [path, advice] of OTHER_WEIGHTS) {
+    const source = await folder.open(path);
+    await source?.close();
+    if (source) throw new CheckpointError(`${missing}; ${path} is ${advice}`);
+  }
+  throw new CheckpointError(missing);
 }
 
 /** The `weight_map` of an index file, by shard; shards in the order of their names. */

@@ -1,6 +1,7 @@
 import type { Prompt } from "../model/prompt.ts";
 import type { Tokenizer } from "../model/tokenizer.ts";
 import { aListOf, checkArgument } from "../tensor/arguments.ts";
+import { SiteError } from "../tensor/errors.ts";
 import { checkEdits, checkModelAndPrompts } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import type { Generated } from "./generate.ts";
@@ -8,7 +9,7 @@ import type { PatchableModel } from "./model.ts";
 
 /**
  * Greedy answers to each query under each set of edits: `answers[e][q]` is that of query q with `edits[e]`, all in one
- * batch. An empty set changes nothing.
+ * batch. An empty set changes nothing; an edit with a `prompt` is of that query alone.
  */
 export async function answerEach(
   model: PatchableModel,
@@ -21,7 +22,15 @@ export async function answerEach(
   for (const [e, set] of edits.entries()) checkEdits(`answerEach, edits[${e}]`, set);
   const { length } = queries;
   const placed = edits.flatMap((set, e) =>
-    queries.flatMap((_, q) => set.map((edit): Edit => ({ ...edit, prompt: e * length + q }))),
+    queries.flatMap((_, q) =>
+      set.flatMap((edit): Edit[] => {
+        const { prompt = q } = edit;
+        if (!(Number.isInteger(prompt) && prompt >= 0 && prompt < length)) {
+          throw new SiteError(`answerEach: edits[${e}] names query ${prompt} of ${length}`);
+        }
+        return prompt === q ? [{ ...edit, prompt: e * length + q }] : [];
+      }),
+    ),
   );
   const prompts = edits.flatMap(() => queries);
   const answers = await model.generate(prompts, { edits: placed, maxNewTokens });

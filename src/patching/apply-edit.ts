@@ -57,7 +57,7 @@ export function editValue(edit: Edit, target: Target, device: Device): Tensor | 
     if (value.rank < 1 || value.rank > 2 || n !== rows || (width !== undefined && w !== width)) {
       reject(showShape(value.shape));
     }
-    return value;
+    return value.alias(); // the caller may dispose of it while a generation goes on
   }
   const size = width ?? value.length;
   const whole = rows !== undefined && value.length === rows * size;

@@ -9,6 +9,7 @@ import {
   aListOf,
   aNumber,
   anArray,
+  checkArgument,
   checkOptions,
   type Expected,
   either,
@@ -86,17 +87,19 @@ const OPTIONS: Options<GenerateOptions> = {
  */
 export async function generate(
   model: LanguageModel,
-  prompts: readonly Prompt[],
+  given: readonly Prompt[],
   options: GenerateOptions,
 ): Promise<Generated[]> {
+  const prompts = [...given]; // the caller may go on to fill or empty its list
   checkOptions("generate", options, OPTIONS, { required: ["maxNewTokens"] });
   const { maxNewTokens, edits = [], stopIds = model.endIds, onToken, ...sampling } = options;
+  const stops = new Set(stopIds);
+  checkArgument("generate", "stopIds", [...stops], aListOf(aNumber));
   checkEdits("generate", edits);
   const { network, tokenizer } = model;
   const { device } = network;
   for (const prompt of prompts) model.check(prompt);
   const scope = device.openScope();
-  const stops = new Set(stopIds);
   const answers: number[][] = prompts.map(() => []);
   const streams = prompts.map(() => new TextStream(tokenizer));
   try {
@@ -104,7 +107,10 @@ export async function generate(
     const resolved = scope.enter(() =>
       resolveEdits(edits, model.sites, device, batchOf(prompts), maxNewTokens - 1),
     );
-    for (const { target } of resolved) checkHead(target, prompts, model);
+    for (const edit of resolved) {
+      checkHead(edit.target, prompts, model);
+      checkKeys(edit, prompts);
+    }
     await checkDirections(resolved);
     const watcher = new Watcher(resolved, {});
     const options = {
@@ -145,6 +151,23 @@ function checkHead(target: Target, prompts: readonly Prompt[], model: LanguageMo
     if (positions.some((position) => position >= last)) continue;
     throw new SiteError(
       `${target.label}: while generating, ${target.site} is computed from the prompt's last token on, which is position ${last}`,
+    );
+  }
+}
+
+/**
+ * Throws SiteError for a value at scores or patterns that has not a number for each key that there will be: the prompt's,
+ * then one more with each new token.
+ */
+function checkKeys({ target, value }: ResolvedEdit, prompts: readonly Prompt[]): void {
+  if (!value || target.layout !== "attention" || target.info.tower === "vision") return;
+  const found = value.dim(-1);
+  for (const [s, positions] of target.positions) {
+    const position = positions.find((each) => Math.max(prompts[s]!.length, each + 1) !== found);
+    if (position === undefined) continue;
+    const expected = Math.max(prompts[s]!.length, position + 1);
+    throw new SiteError(
+      `${target.label}: expected values for ${expected} keys at position ${position}, found ${found}`,
     );
   }
 }

@@ -7,10 +7,11 @@ import { RowMap } from "../model/rows.ts";
 import { NO_VISITOR, type Walk } from "../model/sites.ts";
 import { firstImages } from "../model/vision-setup.ts";
 import { drive } from "../model/walk.ts";
+import { checkArgument } from "../tensor/arguments.ts";
 import { PromptError } from "../tensor/errors.ts";
 import type { Scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { checkPrompts } from "./arguments.ts";
+import { aModel, checkPrompts } from "./arguments.ts";
 
 /**
  * A run of which everything is kept that patched runs can start from: keys and values of every layer, and the residual
@@ -69,6 +70,7 @@ export class Recording {
 
 /** Runs prompts unedited and keeps what {@link resume} needs. Throws PromptError for prompts beyond the context. */
 export function record(model: LanguageModel, prompts: readonly Prompt[]): Recording {
+  checkArgument("record", "model", model, aModel);
   checkPrompts("record", prompts);
   if (prompts.length === 0) throw new PromptError("record: expected at least one prompt, found none");
   const { network } = model;

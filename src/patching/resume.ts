@@ -89,6 +89,14 @@ export function resume<const T extends Readonly<Record<string, Tap>> = Record<ne
     });
     const batch = batchOf(edited);
     const images = firstImages(edited);
+    for (const [i, { prompt = 0, edits }] of variants.entries()) {
+      const other = edits.find((edit) => edit.prompt !== undefined && edit.prompt !== prompt);
+      if (other) {
+        throw new SiteError(
+          `resume: variant ${i} is of prompt ${prompt}, but one of its edits of ${other.prompt}`,
+        );
+      }
+    }
     const edits = variants.map((variant, i) =>
       resolveEdits(
         variant.edits.map((edit) => ({ ...edit, prompt: i })),

@@ -43,7 +43,7 @@ function scoreBy<A>(
   items: readonly TaskItem[],
   answers: readonly A[],
   judge: (answer: A) => JudgedAnswer,
-  options: ScoreOptions = {},
+  options: ScoreOptions,
 ): Score {
   const judged = new Map(answers.map((answer) => [answer, judge(answer)]));
   const correct = items.filter(({ outputs }, i) => judged.get(answers[i]!)!.isCorrect(outputs)).length;
@@ -67,9 +67,10 @@ export function scoreTokens(
   tokenizer: Tokenizer,
   items: readonly TaskItem[],
   ids: readonly number[],
+  options: ScoreOptions = {},
 ): ScoredAnswers {
   checkNumber(items, ids);
-  const score = scoreBy(items, ids, (id) => tokenAnswer(tokenizer, [id]));
+  const score = scoreBy(items, ids, (id) => tokenAnswer(tokenizer, [id], options), options);
   return { ...score, answers: ids.map((id) => tokenizer.decode([id], { skipSpecial: true })) };
 }
 

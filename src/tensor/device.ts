@@ -15,18 +15,9 @@ import { checkShape, type Shape, showShape, sizeOf } from "./shape.ts";
 import { Tensor } from "./tensor.ts";
 
 /** Optional WebGPU features that kernels have variants for. */
-export type Feature =
-  | "shader-f16"
-  | "subgroups"
-  | "timestamp-query"
-  | "chromium-experimental-subgroup-matrix";
+export type Feature = "shader-f16" | "subgroups" | "timestamp-query";
 
-const WANTED_FEATURES: readonly Feature[] = [
-  "shader-f16",
-  "subgroups",
-  "timestamp-query",
-  "chromium-experimental-subgroup-matrix",
-];
+const WANTED_FEATURES: readonly Feature[] = ["shader-f16", "subgroups", "timestamp-query"];
 
 /**
  * Which family of kernel variants to take: register tiles without barriers (software drivers on CPU cores) or tiles
@@ -278,6 +269,7 @@ export class Device {
     try {
       const result = scope.enter(fn);
       if (result instanceof Promise) {
+        result.catch(() => {}); // it will fail for want of its tensors, and nobody has it
         throw new LifetimeError("scope: the function must not be async; read results after the scope");
       }
       return scope.release(result);

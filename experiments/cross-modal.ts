@@ -1,5 +1,6 @@
 import type { Task } from "xpatch";
 import { type Setup, setupsOf, tasksWith } from "./cells/layer-sweep.ts";
+import { namingCells, namingTable } from "./cells/naming.ts";
 import {
   aboveAllControls,
   bareHits,
@@ -42,6 +43,7 @@ export const crossModal: Experiment = {
         ...promptSeeds(lab, setup).map((seed) => testPrompt({ ...setup, task: task.name, seed })),
       ]);
     }),
+    ...namingCells(lab),
   ],
   report(lab): Findings {
     const setups = setupsOf(lab);
@@ -52,7 +54,12 @@ export const crossModal: Experiment = {
         "Vectors and layers come from validation items; the test items were scored once.",
       ],
       figures: [methodsFigure(lab, setups)],
-      tables: [methodsTable(lab, setups), byTaskTable(lab, setups), ...paperTable(lab)],
+      tables: [
+        methodsTable(lab, setups),
+        byTaskTable(lab, setups),
+        ...regurgitationTable(lab, setups),
+        ...paperTable(lab),
+      ],
       controls: [controlsTable(lab, setups)],
     };
   },
@@ -78,12 +85,13 @@ function verdictOf(lab: Lab): Verdict {
   }
   const { tested, noContext, prompt, patch } = hitsOf(lab, CROSS_MODAL, tasks);
   const { majority } = meansOf(lab, CROSS_MODAL, tasks);
+  const works = aboveAllControls(tested);
   const shown = Object.entries({ patch, prompt, "no context": noContext }).map(
     ([name, hits]) => `${name} ${showEstimate(accuracy(hits))}`,
   );
   return judged(
     RULES["cross-modal"],
-    { works: aboveAllControls(tested), better: { prompt: difference(patch, prompt) } },
+    { works, better: { prompt: difference(patch, prompt) }, mapping: works },
     `${shown.join(", ")}, majority ${majority.toFixed(2)}`,
   );
 }
@@ -161,6 +169,33 @@ function methodsRow(lab: Lab, setup: Setup, tasks: readonly Task[]): TableCell[]
     constant,
     distinct,
   ];
+}
+
+/** Over the tasks by picture, and by task for the claim's own case. */
+function regurgitationTable(lab: Lab, setups: readonly Setup[]): Table[] {
+  const rows = (setup: Setup, tasks: readonly Task[], called: string) => {
+    const tested = testedTasks(lab, tasks, setup);
+    const scores = {
+      "no context": tested.map(({ result }) => [result.noContext]),
+      prompt: tasks.map(({ name: task }) =>
+        promptSeeds(lab, setup).map((seed) => lab.result(testPrompt({ ...setup, task, seed }))),
+      ),
+      patch: tested.map(({ result }) => result.patched),
+    };
+    return Object.entries(scores).map(([method, byTask]) => ({
+      head: [called, SPECIFICATION_NAMES[setup.specification], method],
+      answers: tested.map(({ task, items }, t) => ({ task, items, seeds: byTask[t]! })),
+    }));
+  };
+  const pictured = setups.filter(({ query }) => query === "image");
+  return namingTable(
+    lab,
+    ["tasks", "specification", "method"],
+    [
+      ...pictured.flatMap((setup) => rows(setup, inMeans(lab, setup), "mean")),
+      ...tasksWith(lab, CROSS_MODAL).flatMap((task) => rows(CROSS_MODAL, [task], task.name)),
+    ],
+  );
 }
 
 function controlsTable(lab: Lab, setups: readonly Setup[]): Table {

@@ -3,6 +3,7 @@
 import { arithmetic } from "./arithmetic.ts";
 import { clustering } from "./clustering.ts";
 import { crossModal } from "./cross-modal.ts";
+import { entity } from "./entity.ts";
 import type { Experiment } from "./framework/experiment.ts";
 import { grounding } from "./grounding.ts";
 import { instructions } from "./instructions.ts";
@@ -23,6 +24,7 @@ export { PAPER_TASKS } from "./paper.ts";
 /** In the order of the report. */
 export const EXPERIMENTS: readonly Experiment[] = [
   crossModal,
+  entity,
   llmToVlm,
   instructions,
   sweep,

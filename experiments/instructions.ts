@@ -8,6 +8,7 @@ import {
   instructedTasks,
 } from "./cells/ensembles.ts";
 import { accuracyByLayer, layerSweep, type Setup } from "./cells/layer-sweep.ts";
+import { namingCells, namingTable } from "./cells/naming.ts";
 import { aboveAllControls, testedTasks, testPatch } from "./cells/test-answers.ts";
 import { validationCells } from "./cells/validation.ts";
 import { aboveControl, difference } from "./framework/contrasts.ts";
@@ -44,6 +45,7 @@ export const instructions: Experiment = {
       ...tasks.map(({ name: task }) => ensembleSweep({ specification: "instruction", query, task })),
       ...tasks.map(({ name: task }) => ensembleTest({ query, task })),
       ...tasks.map(({ name: task }) => testPatch({ ...instructed(lab), task })),
+      ...namingCells(lab),
     ];
   },
   report(lab): Findings {
@@ -54,7 +56,7 @@ export const instructions: Experiment = {
         "Each of the three is patched in the layer that validation items chose for it; the test items were scored once. The layers of examples and ensembles were chosen with all prompts.",
       ],
       figures: [samplesFigure(lab), layersFigure(lab)],
-      tables: [samplesTable(lab), byTaskTable(lab)],
+      tables: [samplesTable(lab), byTaskTable(lab), ...regurgitationTable(lab)],
       controls: [controlsTable(lab)],
     };
   },
@@ -65,6 +67,7 @@ function instructed(lab: Lab): Setup {
 }
 
 interface Tested {
+  readonly task: Task;
   readonly items: readonly TaskItem[];
   readonly result: EnsembleTestResult;
 }
@@ -72,6 +75,7 @@ interface Tested {
 function resultsOf(lab: Lab, tasks: readonly Task[]): Tested[] {
   const query = widestQuery(lab);
   return tasks.map((task) => ({
+    task,
     items: lab.items(task, "test"),
     result: lab.result(ensembleTest({ query, task: task.name })),
   }));
@@ -219,6 +223,25 @@ function row(tested: readonly Tested[], count: number) {
       (method) => beside(tested.map(({ result }) => answersOf(result, method, count)[0]!)).distinct,
     ),
   ];
+}
+
+/** With the most prompts. */
+function regurgitationTable(lab: Lab): Table[] {
+  if (widestQuery(lab) !== "image") return [];
+  const tested = resultsOf(lab, inMeans(lab));
+  const most = countsOf(tested).at(-1)!;
+  return namingTable(
+    lab,
+    ["vector"],
+    METHODS.map((method) => ({
+      head: [method],
+      answers: tested.map(({ task, items, result }) => ({
+        task,
+        items,
+        seeds: answersOf(result, method, most),
+      })),
+    })),
+  );
 }
 
 function controlsTable(lab: Lab): Table {

@@ -1,5 +1,6 @@
 import type { Task } from "xpatch";
 import { accuracyByLayer, layerSweep, type Setup, setupsOf, tasksWith } from "./cells/layer-sweep.ts";
+import { namingCells, namingTable } from "./cells/naming.ts";
 import { positionSweep } from "./cells/position-sweep.ts";
 import { SPREAD_NOTE } from "./cells/spread.ts";
 import { validationCells } from "./cells/validation.ts";
@@ -27,6 +28,7 @@ export const sweep: Experiment = {
     ...tasksWith(lab, positionSetup(lab)).map(({ name }) =>
       positionSweep({ task: name, query: widestQuery(lab) }),
     ),
+    ...namingCells(lab, "validation"),
   ],
   report(lab): Findings {
     const setups = setupsOf(lab);
@@ -39,7 +41,7 @@ export const sweep: Experiment = {
         "Not so in the verdict: there the answers to each half of the inputs are those of the layer that is best on the other half. The layer of the middle half of the model is one for all specifications and queries, those of the first and the last quarter the best for each, and so are those of each token.",
       ],
       figures: [layersFigure(lab, setups), byTaskFigure(lab, setups), positionFigure(lab, positions)],
-      tables: [bestTable(best), positionTable(lab, positions)],
+      tables: [bestTable(best), positionTable(lab, positions), ...regurgitationTable(lab, best)],
       controls: [],
     };
   },
@@ -249,6 +251,33 @@ function bestTable(best: readonly Best[]): Table {
       accuracyDifference(hits[layer]!, bare),
     ]),
   };
+}
+
+/** In the best layer of each specification, and in the layers a quarter of the model before and behind it. */
+function regurgitationTable(lab: Lab, best: readonly Best[]): Table[] {
+  const quarter = Math.max(1, Math.floor(lab.model.config.layers / 4));
+  return namingTable(
+    lab,
+    ["specification", "layer"],
+    best
+      .filter(({ query }) => query === "image")
+      .flatMap(({ specification, query, layer }) => {
+        const tasks = inMeans(lab, { specification, query });
+        const layers = [layer - quarter, layer, layer + quarter];
+        const present = layers.filter((one) => one >= 0 && one < lab.model.config.layers);
+        return present.map((one) => ({
+          head: [SPECIFICATION_NAMES[specification], one],
+          answers: tasks.map((task) => ({
+            task,
+            items: lab.items(task, "validation"),
+            seeds: lab
+              .result(layerSweep({ specification, query, task: task.name }))
+              .patched.map((byLayer) => byLayer[one]!),
+          })),
+        }));
+      }),
+    "validation",
+  );
 }
 
 function positionTable(lab: Lab, positions: readonly PositionAccuracy[]): Table {

@@ -132,9 +132,19 @@ describe("the rules", () => {
     expect(docs).toContain(tableMarkdown(RULES_TABLE));
   });
 
+  test("each experiment's section says which control would sink its claim", () => {
+    const docs = readFileSync(join(import.meta.dirname, "..", "docs", "experiments.md"), "utf8");
+    const sections = docs.replaceAll(/\s+/g, " ").split(" ## ");
+    for (const [name, { sunkBy }] of Object.entries(RULES)) {
+      const section = sections.find((text) => text.startsWith(`${name} `));
+      expect(section, name).toContain(`**What would sink it:** ${sunkBy}`);
+    }
+  });
+
   test("every accuracy is held against the constant answer and the most frequent one", () => {
     for (const name of [
       "cross-modal",
+      "entity",
       "llm-to-vlm",
       "instructions",
       "sweep",
@@ -158,6 +168,7 @@ function crossModal(patch: Hits, prompt: Hits, none: Hits, control: Hits) {
   const contrasts: Contrasts<(typeof RULES)["cross-modal"]> = {
     works: {
       noContext: aboveControl(patch, none),
+      nearestTask: above,
       anotherTask: above,
       meanOfTasks: above,
       random: above,
@@ -165,6 +176,7 @@ function crossModal(patch: Hits, prompt: Hits, none: Hits, control: Hits) {
       constant: above,
     },
     better: { prompt: difference(patch, prompt) },
+    mapping: { permutedAnswers: above },
   };
   return judged(RULES["cross-modal"], contrasts);
 }

@@ -66,7 +66,7 @@ export const entityTest = defineCell(
   "entity-test",
   async (lab, params: EntityParams): Promise<EntityTestResult> => {
     const task = lab.task(params.task);
-    const layer = chosenEntityLayer(lab, params.way, task);
+    const layer = chosenEntityLayer(lab, task);
     const { items, pictures, base, states, at, nameIds } = await askedTwice(lab, params, "test");
     const vectors = states.map((byLayer) => byLayer[layer]!);
     const others = items.map((_, i) => anotherItem(items, i));
@@ -100,10 +100,12 @@ export const entityTest = defineCell(
   },
 );
 
-/** The layer with the highest mean accuracy over the tasks on validation items, seed 0; of equals the first. */
-export function chosenEntityLayer(lab: Lab, way: Way, task: Task): number {
+/** The layer with the highest mean accuracy over tasks and ways on validation items, seed 0; of equals the first. */
+export function chosenEntityLayer(lab: Lab, task: Task): number {
   const tasks = lab.options.layerBy === "task" ? [task] : tasksWith(lab, ENTITY_SETUP, lab.tasksInMeans);
-  const sweeps = tasks.map(({ name }) => lab.result(entitySweep({ task: name, way, seed: 0 })));
+  const sweeps = tasks.flatMap(({ name }) =>
+    WAYS.map((way) => lab.result(entitySweep({ task: name, way, seed: 0 }))),
+  );
   const { layers } = sweeps[0]!;
   const means = layers.map((_, l) => mean(sweeps.map(({ patched }) => patched[l]!.accuracy)));
   return layers[means.indexOf(Math.max(...means))]!;

@@ -43,11 +43,21 @@ export const CONTROL_NAMES: Readonly<Record<Control, string>> = {
   otherTemplate: "vector of examples in another template",
 };
 
-/** Controls that are of other prompts for the same task. An instruction has no such prompts. */
-const VARIANTS = {
-  permutedAnswers: "permuted-answers",
-  otherTemplate: "other-template",
-} as const satisfies Partial<Record<Control, PromptVariant>>;
+interface OtherPrompts {
+  readonly control: Control;
+  readonly variant: PromptVariant;
+  /** Whether with all seeds, or the first alone. */
+  readonly every: boolean;
+}
+
+const PERMUTED: OtherPrompts = { control: "permutedAnswers", variant: "permuted-answers", every: true };
+const TEMPLATE: OtherPrompts = { control: "otherTemplate", variant: "other-template", every: false };
+
+/** Controls that are of other prompts for the same task: of text examples, which the claims rest on. */
+const VARIANTS: Readonly<Record<Source, readonly OtherPrompts[]>> = {
+  model: [PERMUTED, TEMPLATE],
+  llm: [PERMUTED],
+};
 
 export interface TestPatchResult {
   /** The layer that validation items chose. */
@@ -89,12 +99,10 @@ async function patchTestItems(
   const ofTasks = new Map<Task, Float32Array>();
   for (const other of tasksWith(lab, setup)) ofTasks.set(other, await vectorOf(other.name, 0));
   groups.push(...otherVectors(lab, task, ofTasks, layer));
-  if (specification !== "instruction") {
-    for (const [control, variant] of Object.entries(VARIANTS)) {
-      const vectors: Float32Array[] = [];
-      for (const seed of variantSeeds(setup, seeds)) vectors.push(await vectorOf(name, seed, variant));
-      groups.push({ name: control as Control, vectors });
-    }
+  for (const { control, variant, every } of specification === "text" ? VARIANTS[source] : []) {
+    const vectors: Float32Array[] = [];
+    for (const seed of every ? seeds : [0]) vectors.push(await vectorOf(name, seed, variant));
+    groups.push({ name: control, vectors });
   }
   const edits = groups.flatMap(({ vectors }) => vectors.map((vector) => patchAt(layer, vector)));
   const { unpatched, patched } = await lab.patchEach(bare, edits);
@@ -108,11 +116,6 @@ async function patchTestItems(
     patched: own,
     controls: Object.fromEntries(controls),
   };
-}
-
-/** Vectors of prompts with pictures cost most; beside those of text the claims do not rest on them. */
-function variantSeeds({ specification }: Setup, seeds: readonly number[]): readonly number[] {
-  return specification === "text" ? seeds : seeds.slice(0, 1);
 }
 
 /** The results of {@link testPatch} or its like for some tasks, and the items asked about. */

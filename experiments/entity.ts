@@ -54,9 +54,9 @@ export const entity: Experiment = {
     const tasks = tasksWith(lab, ENTITY_SETUP).map(({ name }) => name);
     return [
       ...validationCells(lab),
-      ...WAYS.flatMap((way) => tasks.map((task) => entitySweep({ task, way, seed: 0 }))),
-      ...WAYS.flatMap((way) =>
-        tasks.flatMap((task) => seedsFor(lab).map((seed) => entityTest({ task, way, seed }))),
+      ...tasks.flatMap((task) => WAYS.map((way) => entitySweep({ task, way, seed: 0 }))),
+      ...tasks.flatMap((task) =>
+        WAYS.flatMap((way) => seedsFor(lab).map((seed) => entityTest({ task, way, seed }))),
       ),
       ...namingCells(lab),
     ];

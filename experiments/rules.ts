@@ -43,10 +43,8 @@ const MAPPING = {
   comparisons: { permutedAnswers: above("patch − vector of examples with permuted answers") },
 } as const satisfies ClaimPart;
 
-interface ExperimentRule extends Rule {
-  /** Which control would sink the claim by doing as well, and what would then be true in its place; docs have it too. */
-  readonly sunkBy: string;
-}
+/** The docs have it too. */
+type ExperimentRule = Rule & { readonly sunkBy: string };
 
 /** How each experiment comes to its verdict: what the table in docs/experiments.md is made of. */
 export const RULES = {

@@ -98,6 +98,7 @@ describe("verdicts", () => {
       order: "each presupposes those before",
       parts: { first: { says: "it works", comparisons: { a: { what: "a − constant", test: "above" } } } },
     } as const satisfies Rule;
+    expect(judged({ ...guarded, sunkBy: "b" }, { first: { a: OUT } }).sunkBy).toBe("b");
     const { outcome, because, checks } = judged(guarded, { first: { a: OUT } }, "And n 3");
     expect(outcome).toBe("too few items to tell");
     expect(because).toBe("it works: open (a − constant 0.00 [-0.04, 0.04] n 50). And n 3");

@@ -6,6 +6,7 @@ import {
   bareHits,
   CONTROL_NAMES,
   CONTROLS,
+  controlCells,
   controlHits,
   patchedHits,
   testedTasks,
@@ -38,10 +39,11 @@ export const crossModal: Experiment = {
     ...validationCells(lab),
     ...lab.tasks.flatMap((task) => {
       const setups = setupsOf(lab).filter((setup) => tasksWith(lab, setup, [task]).length > 0);
-      return setups.flatMap((setup) => [
+      const tested = setups.flatMap((setup) => [
         testPatch({ ...setup, task: task.name }),
         ...promptSeeds(lab, setup).map((seed) => testPrompt({ ...setup, task: task.name, seed })),
       ]);
+      return [...controlCells(lab, task.name), ...tested];
     }),
     ...namingCells(lab),
   ],

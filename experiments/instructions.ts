@@ -225,22 +225,24 @@ function row(tested: readonly Tested[], count: number) {
   ];
 }
 
-/** With the most prompts. */
 function regurgitationTable(lab: Lab): Table[] {
   if (widestQuery(lab) !== "image") return [];
   const tested = resultsOf(lab, inMeans(lab));
-  const most = countsOf(tested).at(-1)!;
+  const row = (method: Method, count: number, shown: number | string = count) => ({
+    head: [method, shown],
+    answers: tested.map(({ task, items, result }) => ({
+      task,
+      items,
+      seeds: answersOf(result, method, count),
+    })),
+  });
+  const counts = countsOf(tested);
   return namingTable(
     lab,
-    ["vector"],
-    METHODS.map((method) => ({
-      head: [method],
-      answers: tested.map(({ task, items, result }) => ({
-        task,
-        items,
-        seeds: answersOf(result, method, most),
-      })),
-    })),
+    ["vector", "prompts averaged"],
+    METHODS.flatMap((method) =>
+      method === "instruction" ? [row(method, counts[0]!, "–")] : counts.map((count) => row(method, count)),
+    ),
   );
 }
 

@@ -10,6 +10,7 @@ import {
   bareHits,
   CONTROL_NAMES,
   CONTROLS,
+  controlCells,
   controlHits,
   llmTestPatch,
   patchedHits,
@@ -50,6 +51,8 @@ export const llmToVlm: Experiment = {
       ...tasks.map(({ name: task }) => llmLayerSweep({ ...setup, task })),
       ...tasks.map(({ name: task }) => layerPairs({ task, query: setup.query })),
       ...tasks.flatMap(({ name: task }) => [
+        ...controlCells(lab, task),
+        ...controlCells(lab, task, "llm"),
         testPatch({ ...setup, task }),
         llmTestPatch({ ...setup, task }),
         llmSimilarity({ task }),

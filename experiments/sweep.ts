@@ -10,7 +10,7 @@ import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES, widestQuery } from "./framework/prompts.ts";
 import { type Contrast, judged } from "./framework/rule.ts";
-import { taskHits } from "./framework/scored.ts";
+import { type Scored, taskHits } from "./framework/scored.ts";
 import type { HeatFigure, LinesFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
@@ -41,7 +41,7 @@ export const sweep: Experiment = {
         "Not so in the verdict: there the answers to each half of the inputs are those of the layer that is best on the other half. The layer of the middle half of the model is one for all specifications and queries, those of the first and the last quarter the best for each, and so are those of each token.",
       ],
       figures: [layersFigure(lab, setups), byTaskFigure(lab, setups), positionFigure(lab, positions)],
-      tables: [bestTable(best), positionTable(lab, positions), ...regurgitationTable(lab, best)],
+      tables: [bestTable(best), positionTable(lab, positions), ...regurgitationTable(lab, best, positions)],
       controls: [],
     };
   },
@@ -253,31 +253,34 @@ function bestTable(best: readonly Best[]): Table {
   };
 }
 
-/** In the best layer of each specification, and in the layers a quarter of the model before and behind it. */
-function regurgitationTable(lab: Lab, best: readonly Best[]): Table[] {
-  const quarter = Math.max(1, Math.floor(lab.model.config.layers / 4));
-  return namingTable(
-    lab,
-    ["specification", "layer"],
-    best
-      .filter(({ query }) => query === "image")
-      .flatMap(({ specification, query, layer }) => {
-        const tasks = inMeans(lab, { specification, query });
-        const layers = [layer - quarter, layer, layer + quarter];
-        const present = layers.filter((one) => one >= 0 && one < lab.model.config.layers);
-        return present.map((one) => ({
-          head: [SPECIFICATION_NAMES[specification], one],
-          answers: tasks.map((task) => ({
-            task,
-            items: lab.items(task, "validation"),
-            seeds: lab
-              .result(layerSweep({ specification, query, task: task.name }))
-              .patched.map((byLayer) => byLayer[one]!),
-          })),
-        }));
-      }),
-    "validation",
-  );
+/** Of each specification in its best layer, and a quarter of the model before and behind it; of each token in its best. */
+function regurgitationTable(
+  lab: Lab,
+  best: readonly Best[],
+  positions: readonly PositionAccuracy[],
+): Table[] {
+  if (widestQuery(lab) !== "image") return [];
+  const { layers: count } = lab.model.config;
+  const quarter = Math.max(1, Math.floor(count / 4));
+  const pictured = best.filter(({ query }) => query === "image");
+  const answers = (tasks: readonly Task[], seedsOf: (task: string) => readonly Scored[]) =>
+    tasks.map((task) => ({ task, items: lab.items(task, "validation"), seeds: seedsOf(task.name) }));
+  const byLayer = pictured.flatMap(({ specification, query, layer }) => {
+    const near = [layer - quarter, layer, layer + quarter].filter((one) => one >= 0 && one < count);
+    return near.map((one) => ({
+      head: [SPECIFICATION_NAMES[specification], one],
+      answers: answers(inMeans(lab, { specification, query }), (task) =>
+        lab.result(layerSweep({ specification, query, task })).patched.map((layers) => layers[one]!),
+      ),
+    }));
+  });
+  const byToken = positions.map(({ position, layers, bestLayer }, p) => ({
+    head: [`${SPECIFICATION_NAMES.text}, ${position}`, bestLayer],
+    answers: answers(inMeans(lab, positionSetup(lab)), (task) => [
+      lab.result(positionSweep({ task, query: "image" })).patched[p]![layers.indexOf(bestLayer)]!,
+    ]),
+  }));
+  return namingTable(lab, ["vector of", "layer"], [...byLayer, ...byToken], "validation");
 }
 
 function positionTable(lab: Lab, positions: readonly PositionAccuracy[]): Table {

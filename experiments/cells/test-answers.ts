@@ -17,7 +17,7 @@ import {
   type Sweep,
   tasksWith,
 } from "./layer-sweep.ts";
-import { type PromptVariant, type Source, vectorsOf } from "./task-vectors.ts";
+import { type PromptVariant, type Source, variantVectors, vectorsOf } from "./task-vectors.ts";
 
 /**
  * Vectors that are put in place of the task's own. The first four know nothing of the task, examples with permuted answers
@@ -43,21 +43,23 @@ export const CONTROL_NAMES: Readonly<Record<Control, string>> = {
   otherTemplate: "vector of examples in another template",
 };
 
-interface OtherPrompts {
-  readonly control: Control;
-  readonly variant: PromptVariant;
-  /** Whether with all seeds, or the first alone. */
-  readonly every: boolean;
+/** Controls that are of other prompts for the same task: of text examples, which the claims rest on. */
+function otherPrompts(lab: Lab, source: Source) {
+  const permuted = {
+    control: "permutedAnswers",
+    variant: "permuted-answers",
+    seeds: seedsOf(lab, "text"),
+  } as const;
+  const template = { control: "otherTemplate", variant: "other-template", seeds: [0] } as const;
+  return source === "model" ? [permuted, template] : [permuted];
 }
 
-const PERMUTED: OtherPrompts = { control: "permutedAnswers", variant: "permuted-answers", every: true };
-const TEMPLATE: OtherPrompts = { control: "otherTemplate", variant: "other-template", every: false };
-
-/** Controls that are of other prompts for the same task: of text examples, which the claims rest on. */
-const VARIANTS: Readonly<Record<Source, readonly OtherPrompts[]>> = {
-  model: [PERMUTED, TEMPLATE],
-  llm: [PERMUTED],
-};
+/** The vectors of those prompts. */
+export function controlCells(lab: Lab, task: string, source: Source = "model"): Cell<unknown>[] {
+  return otherPrompts(lab, source).flatMap(({ variant, seeds }) =>
+    seeds.map((seed) => variantVectors({ source, task, specification: "text", seed, variant })),
+  );
+}
 
 export interface TestPatchResult {
   /** The layer that validation items chose. */
@@ -93,15 +95,14 @@ async function patchTestItems(
   const { specification } = setup;
   const vectorOf = async (of: string, seed: number, variant?: PromptVariant) =>
     (await vectorsOf(lab, { source, task: of, specification, seed }, variant))[layer]!;
-  const seeds = seedsOf(lab, specification);
   const groups: { name: "own" | Control; vectors: Float32Array[] }[] = [{ name: "own", vectors: [] }];
-  for (const seed of seeds) groups[0]!.vectors.push(await vectorOf(name, seed));
+  for (const seed of seedsOf(lab, specification)) groups[0]!.vectors.push(await vectorOf(name, seed));
   const ofTasks = new Map<Task, Float32Array>();
   for (const other of tasksWith(lab, setup)) ofTasks.set(other, await vectorOf(other.name, 0));
   groups.push(...otherVectors(lab, task, ofTasks, layer));
-  for (const { control, variant, every } of specification === "text" ? VARIANTS[source] : []) {
+  for (const { control, variant, seeds } of specification === "text" ? otherPrompts(lab, source) : []) {
     const vectors: Float32Array[] = [];
-    for (const seed of every ? seeds : [0]) vectors.push(await vectorOf(name, seed, variant));
+    for (const seed of seeds) vectors.push(await vectorOf(name, seed, variant));
     groups.push({ name: control, vectors });
   }
   const edits = groups.flatMap(({ vectors }) => vectors.map((vector) => patchAt(layer, vector)));

@@ -54,7 +54,7 @@ export const entity: Experiment = {
     const tasks = tasksWith(lab, ENTITY_SETUP).map(({ name }) => name);
     return [
       ...validationCells(lab),
-      ...tasks.flatMap((task) => WAYS.map((way) => entitySweep({ task, way, seed: 0 }))),
+      ...tasks.map((task) => entitySweep({ task, seed: 0 })),
       ...tasks.flatMap((task) =>
         WAYS.flatMap((way) => seedsFor(lab).map((seed) => entityTest({ task, way, seed }))),
       ),
@@ -67,7 +67,7 @@ export const entity: Experiment = {
       text: [
         "The same question is asked about a picture and about its name, with the same examples before it or with the same task vector at its last token. The residual stream at the name's last token, behind one layer, is put at the picture's last token behind that layer; nothing else of the picture is changed.",
         "What this wins is lost between the picture and the entity; what then still lacks of the written name's accuracy is lost elsewhere. Where a model was trained to make pictures' residual stream that of their names, the layers of that training are where the two are alike by construction.",
-        "The layer was chosen on validation items; the test items were scored once.",
+        "The layer was chosen on validation items under the task vector; the test items were scored once.",
       ],
       figures: [statesFigure(lab), layersFigure(lab)],
       tables: [
@@ -192,23 +192,21 @@ function statesFigure(lab: Lab): BarsFigure {
 }
 
 function layersFigure(lab: Lab): LinesFigure {
+  const found = inMeans(lab).map((task) => ({
+    items: lab.items(task, "validation"),
+    result: lab.result(entitySweep({ task: task.name, seed: 0 })),
+  }));
   return {
     kind: "lines",
     name: "layers",
     title: "Accuracy by the layer of the name's residual stream",
-    caption: `Mean over ${taskNames(lab)} on validation items, with 95 % intervals, one seed. ${SPREAD_NOTE}`,
+    caption: `Under the task vector, mean over ${taskNames(lab)} on validation items, with 95 % intervals, one seed. ${SPREAD_NOTE}`,
     x: "layer",
     y: "accuracy",
-    rows: WAYS.flatMap((way) => {
-      const found = inMeans(lab).map((task) => ({
-        items: lab.items(task, "validation"),
-        result: lab.result(entitySweep({ task: task.name, way, seed: 0 })),
-      }));
-      return found[0]!.result.layers.map((layer, l) => {
-        const hits = found.map(({ items, result }) => taskHits(items, [result.patched[l]!]));
-        const { mean, low, high } = accuracy(hits);
-        return { series: WAY_NAMES[way], x: layer, y: mean, low, high };
-      });
+    rows: found[0]!.result.layers.map((layer, l) => {
+      const hits = found.map(({ items, result }) => taskHits(items, [result.patched[l]!]));
+      const { mean, low, high } = accuracy(hits);
+      return { series: STATES.entity, x: layer, y: mean, low, high };
     }),
   };
 }

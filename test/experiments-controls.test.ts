@@ -218,12 +218,12 @@ describe("entity patching, against full recomputation", () => {
     return end!;
   }
 
-  test.each(WAYS)("%s: a name's residual stream at the picture's last token, in every layer", async (way) => {
-    const { layers, patched } = lab.result(entitySweep({ task: "alpha", way, seed: 0 }));
+  test("a name's residual stream at the picture's last token, in every layer", async () => {
+    const { layers, patched } = lab.result(entitySweep({ task: "alpha", seed: 0 }));
     expect(layers).toEqual([0, 1, 2]);
-    const { items, pictures, names, base } = await questions(tasks[0]!, way, "validation", 0);
+    const { items, pictures, names, base } = await questions(tasks[0]!, "patch", "validation", 0);
     asked.length = 0;
-    await entitySweep({ task: "alpha", way, seed: 0 }).compute(lab);
+    await entitySweep({ task: "alpha", seed: 0 }).compute(lab);
     const edits = pictures.map((_, i) => asked.at(-1)!.patches.edits!(i));
     for (const layer of layers) {
       const ids: number[] = [];
@@ -266,9 +266,7 @@ describe("entity patching, against full recomputation", () => {
     const task = tasks[0]!;
     const result = lab.result(entityTest({ task: "alpha", way, seed: 0 }));
     const means = [0, 1, 2].map((layer) => {
-      const sweeps = tasks.flatMap(({ name }) =>
-        WAYS.map((one) => lab.result(entitySweep({ task: name, way: one, seed: 0 }))),
-      );
+      const sweeps = tasks.map(({ name }) => lab.result(entitySweep({ task: name, seed: 0 })));
       return sweeps.reduce((sum, { patched }) => sum + patched[layer]!.accuracy, 0);
     });
     expect(result.layer).toBe(means.indexOf(Math.max(...means)));
@@ -321,9 +319,9 @@ describe("entity patching, against full recomputation", () => {
   });
 
   test("costs are counted: one pass over the questions, and rows from the picture's last token on", () => {
-    const { cost } = lab.store.get(entitySweep({ task: "alpha", way: "prompt", seed: 0 }).key)!;
-    // Four names, four pictures without edits, and these in three layers.
-    expect(cost.plainPasses).toBe(4 + 4 * (1 + 3));
+    const { cost } = lab.store.get(entitySweep({ task: "alpha", seed: 0 }).key)!;
+    // Four names without edits and under the task vector, four pictures without edits and in three layers.
+    expect(cost.plainPasses).toBe(4 * 2 + 4 * (1 + 3));
     expect(cost.rowLayers).toBeLessThan(cost.plainRowLayers / 1.5);
   });
 

@@ -2,7 +2,7 @@
 
   python scripts/make-text-goldens.py
 
-It writes test/fixtures/chat-templates.json and test/fixtures/added-tokens.json. Needs transformers and Pillow.
+It writes chat-templates.json, added-tokens.json and pre-tokenizers.json in test/fixtures. Needs transformers and Pillow.
 """
 
 import json
@@ -163,3 +163,40 @@ write(
     },
 )
 write("added-tokens.json", {"tokenizers": tokenizers.__version__, "cases": list(added_token_cases(random.Random(1)))})
+
+
+def pre_tokenizer_cases(random_numbers):
+    behaviors = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
+    patterns = [{"String": " "}, {"String": "ab"}, {"String": "."}, {"Regex": r"\s+"}, {"Regex": r"\d"}, {"Regex": r"(a|b)+|\p{P}"}]
+    stages = [
+        {"type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert}
+        for pattern in patterns
+        for behavior in behaviors
+        for invert in (False, True)
+    ]
+    stages += [{"type": "Punctuation", "behavior": behavior} for behavior in behaviors]
+    stages += [{"type": "Digits", "individual_digits": individual} for individual in (False, True)]
+    stages += [{"type": "Whitespace"}, {"type": "WhitespaceSplit"}, {"type": "BertPreTokenizer"}]
+    stages += [
+        {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split}
+        for scheme in ("always", "first", "never")
+        for split in (False, True)
+    ]
+    stages += [
+        {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": regex}
+        for prefix in (False, True)
+        for regex in (False, True)
+    ]
+    atoms = [" ", "  ", "a", "ab", "b", ".", "!!", "$", "«", "1", "23", "\n", "é", "日", "x-y", "_", "٣", "²"]
+    texts = ["".join(random_numbers.choices(atoms, k=random_numbers.randint(1, 9))) for _ in range(25)]
+    model = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
+    for stage in stages:
+        file = {"version": "1.0", "added_tokens": [], "pre_tokenizer": stage, "model": model}
+        pre = tokenizers.Tokenizer.from_str(json.dumps(file)).pre_tokenizer
+        yield {"stage": stage, "rows": [[text, [piece for piece, _ in pre.pre_tokenize_str(text)]] for text in texts]}
+
+
+write(
+    "pre-tokenizers.json",
+    {"tokenizers": tokenizers.__version__, "cases": list(pre_tokenizer_cases(random.Random(2)))},
+)

@@ -135,7 +135,6 @@ describe("prompts", () => {
       /bos to be true or false or "auto", found the string "yes"/,
     ],
     ["one id", (m) => m.promptFromIds(3), /^promptFromIds: expected ids to be a list/],
-    ["ids as text", (m) => m.promptFromIds(["3"]), /expected ids\[0\] to be a number, found the string "3"/],
     [
       "a message, not in a list",
       (m) => m.chat({ role: "user", content: "a" }),

@@ -92,7 +92,7 @@ test("a LoRA of one tower changes that tower, merged or beside its weights alike
     [`${key}.lora_A.weight`]: [2, 32],
     [`${key}.lora_B.weight`]: [64, 2],
   });
-  const config = utf8('{"peft_type": "LORA", "r": 2, "lora_alpha": 1}');
+  const config = utf8('{"peft_type": "LORA", "r": 2, "lora_alpha": 1, "target_modules": ["fc1"]}');
   const files = new Map([
     ["adapter_config.json", config],
     ["adapter_model.safetensors", weights],

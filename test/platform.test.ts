@@ -1,7 +1,8 @@
 import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { platform } from "../src/platform/node.ts";
 import { cacheFolder } from "../src/platform/node-cache.ts";
 import { hasSystemDriver } from "../src/platform/node-drivers.ts";
@@ -112,9 +113,52 @@ test("an unknown adapter is refused with the names of those there are", async ()
 
 test("toggles reach Dawn", async () => {
   const plain = await platform.requestAdapter({});
-  const without = await platform.requestAdapter({ toggles: ["-allow_unsafe_apis"] });
-  // Dawn offers its experimental features only where unsafe APIs are allowed, as they are by default here.
-  expect(without.features.size).toBeLessThan(plain.features.size);
+  const unsafe = await platform.requestAdapter({ toggles: ["allow_unsafe_apis"] });
+  // Dawn offers its experimental features only where unsafe APIs are allowed, which nothing here needs.
+  expect(unsafe.features.size).toBeGreaterThan(plain.features.size);
+});
+
+describe("waiting for a software driver", () => {
+  /** Milliseconds of the naps taken while so many promises are waited for, and turns of the event loop meanwhile. */
+  async function naps(waits: number): Promise<{ naps: number[]; turns: number }> {
+    const spy = vi.spyOn(Atomics, "wait");
+    let turns = 0;
+    let counting = true;
+    const count = () => {
+      turns++;
+      if (counting) setImmediate(count);
+    };
+    setImmediate(count);
+    const later = () => new Promise((resolve) => setTimeout(resolve, 300));
+    await Promise.all(Array.from({ length: waits }, () => platform.waitForDriver(later())));
+    counting = false;
+    const found = spy.mock.calls.map(([, , , ms]) => ms!);
+    spy.mockRestore();
+    return { naps: found, turns };
+  }
+
+  test("takes one nap a turn of the event loop, however many wait", async () => {
+    const { naps: taken, turns } = await naps(20);
+    expect(taken.length).toBeGreaterThan(5);
+    expect(taken.length).toBeLessThanOrEqual(turns + 1);
+  });
+
+  test("naps shortly where a server may have to answer", async () => {
+    expect(Math.max(...(await naps(1)).naps)).toBeGreaterThan(2);
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    expect(Math.max(...(await naps(1)).naps)).toBeLessThanOrEqual(0.5);
+    await new Promise((resolve) => server.close(resolve));
+  });
+
+  test("ends, and starts again", async () => {
+    await naps(2);
+    const spy = vi.spyOn(Atomics, "wait");
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    expect(spy).not.toHaveBeenCalled();
+    spy.mockRestore();
+    expect((await naps(1)).naps.length).toBeGreaterThan(5);
+  });
 });
 
 test("system drivers are looked for where the Vulkan loader looks", () => {

@@ -84,6 +84,7 @@ describe("header", () => {
     ["duplicate field", entry(`"dtype":"F32",${f32x2}`), 8, /duplicate key "dtype"/],
     ["duplicate metadata", '{"__metadata__":{},"__metadata__":{}}', 0, /duplicate key "__metadata__"/],
     ["metadata not text", '{"__metadata__":{"a":1}}', 0, /expected "/],
+    ["name that is no Unicode", `{"a\\ud800":{${f32x2}}}`, 8, /lone surrogate/],
     ["unknown field", entry(`${f32x2},"x":1`), 8, /unknown field "x"/],
     ["no dtype", entry('"shape":[2],"data_offsets":[0,8]'), 8, /lacks dtype/],
     [

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { TextStream } from "../src/model/text-stream.ts";
 import { createTokenizer } from "../src/model/tokenizer.ts";
+import { tokenizerStages } from "../src/model/tokenizer-stages.ts";
 import { CheckpointError, PromptError } from "../src/tensor/errors.ts";
 
 interface GoldenRow {
@@ -57,6 +58,38 @@ describe.each(kinds)("goldens of the reference implementation: %s", (kind) => {
       expect(subject.decode(row.ids_no_special)).toBe(expected(row.decoded, false));
       expect(subject.decode(row.ids, { skipSpecial: true })).toBe(expected(row.decoded_skip_special, true));
     }
+  });
+});
+
+const REST = { normalizer: null, post_processor: null };
+
+/** Pieces of Python's `tokenizers`; see scripts/make-text-goldens.py. */
+describe("pre-tokenizers cut texts", () => {
+  const { cases } = read("../pre-tokenizers.json") as {
+    cases: { stage: { type: string }; rows: [text: string, pieces: string[]][] }[];
+  };
+
+  it.each(cases.map(({ stage, rows }) => [JSON.stringify(stage), stage, rows] as const))(
+    "%s",
+    (_, stage, rows) => {
+      const model = { type: "WordLevel", vocab: { a: 0 }, unk_token: "a" };
+      const json = { model, added_tokens: [], pre_tokenizer: stage, decoder: null, ...REST };
+      const { pre_tokenizer: subject } = tokenizerStages(json, {}, new Set());
+      for (const [text, pieces] of rows) {
+        const found = subject!.pre_tokenize(text, { section_index: 0 });
+        expect(
+          found.filter((piece) => piece !== ""),
+          JSON.stringify(text),
+        ).toEqual(pieces);
+      }
+    },
+  );
+
+  it("but not in a way that is not known", () => {
+    const model = { type: "WordLevel", vocab: { a: 0 }, unk_token: "a" };
+    const pre_tokenizer = { type: "Split", pattern: { String: " " }, behavior: "Sideways" };
+    const json = { model, added_tokens: [], pre_tokenizer, decoder: null, ...REST };
+    expect(() => tokenizerStages(json, {}, new Set())).toThrow(/known behavior, found .*Sideways/);
   });
 });
 

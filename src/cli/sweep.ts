@@ -161,7 +161,7 @@ function formatSweep(report: SweepReport): string {
     `${correct}/${total}`,
     `${distinct}`,
     showPercent(constant),
-    `${bar(accuracy)}${name === `${best}` ? " ← best" : ""}`,
+    `${bar(accuracy)}${name === `${best}` && correct > 0 ? " ← best" : ""}`,
   ];
   const rows = [
     ["layer", "accuracy", "correct", "distinct", "constant", ""],

@@ -52,11 +52,15 @@ export class JsonReader {
     }
     const body = this.#text.slice(start, this.#at++);
     if (!escaped) return body;
+    let value: string;
     try {
-      return JSON.parse(`"${body}"`);
+      value = JSON.parse(`"${body}"`);
     } catch {
       throw this.#error("bad escape in string");
     }
+    // No UTF-8 spells it, so the name would be another to every other reader.
+    if (/\p{Surrogate}/u.test(value)) throw this.#error("lone surrogate in string");
+    return value;
   }
 
   /** A whole number of at least zero that a double holds exactly. */

@@ -2,8 +2,8 @@ import {
   aBoolean,
   aFunction,
   aKindOf,
+  aList,
   aListOf,
-  aNumber,
   checkArgument,
   checkOptions,
   type Options,
@@ -248,7 +248,7 @@ export class ModelOutline {
 
   /** A prompt from token ids as they are. Throws PromptError as {@link check} does. */
   promptFromIds(ids: readonly number[], images: readonly PromptImage[] = []): Prompt<PromptImage> {
-    checkArgument("promptFromIds", "ids", ids, aListOf(aNumber));
+    checkArgument("promptFromIds", "ids", ids, aList); // what is in it is a matter of prompts
     checkArgument("promptFromIds", "images", images, aListOf(aPicture));
     return this.check(promptFromIds(this.tokenizer, ids, { images }));
   }

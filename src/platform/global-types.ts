@@ -17,6 +17,7 @@ export type HTMLCanvasElement = Global<"HTMLCanvasElement">;
 export type ImageBitmap = Global<"ImageBitmap">;
 export type ImageData = Global<"ImageData">;
 export type OffscreenCanvas = Global<"OffscreenCanvas">;
+export type TextDecoder = Global<"TextDecoder">;
 export type URL = Global<"URL">;
 
 export type GPUAdapter = Global<"GPUAdapter">;

@@ -12,8 +12,8 @@ import type { AdapterChoice, AdapterRequest } from "./platform.ts";
 
 const CHOICES: readonly AdapterChoice[] = ["auto", "gpu", "lavapipe", "swiftshader"];
 
-// Dawn hides subgroup matrices, and f16 on NVIDIA cards, unless asked.
-const DEFAULT_TOGGLES = ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"];
+// Dawn hides f16 on NVIDIA cards unless asked.
+const DEFAULT_TOGGLES = ["vulkan_enable_f16_on_nvidia"];
 
 /** What this process holds of Dawn. On globalThis: Dawn crashes when its instance is collected before its devices. */
 interface Held {

@@ -54,6 +54,8 @@ export function either(...kinds: readonly Expected[]): Expected {
 }
 
 /** An array, or a typed one. */
+export const aList: Expected = { words: "a list", holds: isList };
+
 export function aListOf(item: Expected): Expected {
   return {
     words: `a list, each item ${item.words}`,

@@ -15,18 +15,9 @@ import { checkShape, type Shape, showShape, sizeOf } from "./shape.ts";
 import { Tensor } from "./tensor.ts";
 
 /** Optional WebGPU features that kernels have variants for. */
-export type Feature =
-  | "shader-f16"
-  | "subgroups"
-  | "timestamp-query"
-  | "chromium-experimental-subgroup-matrix";
+export type Feature = "shader-f16" | "subgroups" | "timestamp-query";
 
-const WANTED_FEATURES: readonly Feature[] = [
-  "shader-f16",
-  "subgroups",
-  "timestamp-query",
-  "chromium-experimental-subgroup-matrix",
-];
+const WANTED_FEATURES: readonly Feature[] = ["shader-f16", "subgroups", "timestamp-query"];
 
 /**
  * Which family of kernel variants to take: register tiles without barriers (software drivers on CPU cores) or tiles

@@ -17,7 +17,13 @@ import {
   type Sweep,
   tasksWith,
 } from "./layer-sweep.ts";
-import { type PromptVariant, type Source, variantVectors, vectorsOf } from "./task-vectors.ts";
+import {
+  OTHER_TEMPLATE,
+  type PromptVariant,
+  type Source,
+  variantVectors,
+  vectorsOf,
+} from "./task-vectors.ts";
 
 /**
  * Vectors that are put in place of the task's own. The first four know nothing of the task, examples with permuted answers
@@ -51,7 +57,13 @@ function otherPrompts(lab: Lab, source: Source) {
     seeds: seedsOf(lab, "text"),
   } as const;
   const template = { control: "otherTemplate", variant: "other-template", seeds: [0] } as const;
-  return source === "model" ? [permuted, template] : [permuted];
+  return source === "model" && canWrite(lab, OTHER_TEMPLATE) ? [permuted, template] : [permuted];
+}
+
+/** Whether the model has tokens for a text. */
+function canWrite({ model: { tokenizer } }: Lab, text: string): boolean {
+  const written = tokenizer.decode(tokenizer.encode(text, { specials: false }));
+  return written.replaceAll(/\s/g, "") === text.replaceAll(/\s/g, "");
 }
 
 /** The vectors of those prompts. */

@@ -1,5 +1,6 @@
 import type { TaskItem } from "xpatch";
 import { type ArithmeticResult, arithmeticCell, STEPS, STRENGTHS } from "./cells/arithmetic.ts";
+import { namingCells, namingTable } from "./cells/naming.ts";
 import { nameOf, type Pair, pairsInMeans, pairsOf, sharedItems, withoutPairs } from "./cells/pairs.ts";
 import { validationCells } from "./cells/validation.ts";
 import { type AskedTask, constantAnswers } from "./framework/constants.ts";
@@ -56,6 +57,7 @@ export const arithmetic: Experiment = {
     ...(["validation", "test"] as const).flatMap((split) =>
       pairsOf(lab, widestQuery(lab)).map((pair) => cellOf(lab, pair, split)),
     ),
+    ...namingCells(lab),
   ],
   report(lab): Findings {
     return {
@@ -69,6 +71,7 @@ export const arithmetic: Experiment = {
         table(lab, "methods", "Ways to write a task vector", METHODS),
         compositionTable(lab),
         byPairTable(lab),
+        ...regurgitationTable(lab),
       ],
       controls: [table(lab, "controls", "Vectors that do not know the task", CONTROLS)],
     };
@@ -303,6 +306,24 @@ function byPairTable(lab: Lab): Table {
       ]);
     }),
   };
+}
+
+function regurgitationTable(lab: Lab): Table[] {
+  if (widestQuery(lab) !== "image") return [];
+  const results = resultsOf(lab);
+  const edits = { ...METHODS, ...COMPOSITIONS };
+  return namingTable(
+    lab,
+    ["edit"],
+    Object.entries(edits).map(([edit, called]) => ({
+      head: [called],
+      answers: results.map(({ pair, items, result }) => ({
+        task: lab.task(pair.task),
+        items: items.own,
+        seeds: result.edited[edit]!.map(({ own }) => own),
+      })),
+    })),
+  );
 }
 
 function layersOf(results: readonly TestedPair[]): string {

@@ -1,10 +1,12 @@
 import type { Task } from "xpatch";
 import { type Setup, setupsOf, tasksWith } from "./cells/layer-sweep.ts";
+import { namingCells, namingTable } from "./cells/naming.ts";
 import {
   aboveAllControls,
   bareHits,
   CONTROL_NAMES,
   CONTROLS,
+  controlCells,
   controlHits,
   patchedHits,
   testedTasks,
@@ -38,11 +40,13 @@ export const crossModal: Experiment = {
     ...validationCells(lab),
     ...lab.tasks.flatMap((task) => {
       const setups = setupsOf(lab).filter((setup) => tasksWith(lab, setup, [task]).length > 0);
-      return setups.flatMap((setup) => [
+      const tested = setups.flatMap((setup) => [
         testPatch({ ...setup, task: task.name }),
         ...promptSeeds(lab, setup).map((seed) => testPrompt({ ...setup, task: task.name, seed })),
       ]);
+      return [...controlCells(lab, task.name), ...tested];
     }),
+    ...namingCells(lab),
   ],
   report(lab): Findings {
     const setups = setupsOf(lab);
@@ -53,7 +57,12 @@ export const crossModal: Experiment = {
         "Vectors and layers come from validation items; the test items were scored once.",
       ],
       figures: [methodsFigure(lab, setups)],
-      tables: [methodsTable(lab, setups), byTaskTable(lab, setups), ...paperTables(lab, setups)],
+      tables: [
+        methodsTable(lab, setups),
+        byTaskTable(lab, setups),
+        ...regurgitationTable(lab, setups),
+        ...paperTables(lab, setups),
+      ],
       controls: [controlsTable(lab, setups)],
     };
   },
@@ -79,12 +88,13 @@ function verdictOf(lab: Lab): Verdict {
   }
   const { tested, noContext, prompt, patch } = hitsOf(lab, CROSS_MODAL, tasks);
   const { majority } = meansOf(lab, CROSS_MODAL, tasks);
+  const works = aboveAllControls(lab, tested);
   const shown = Object.entries({ patch, prompt, "no context": noContext }).map(
     ([name, hits]) => `${name} ${showEstimate(accuracy(hits))}`,
   );
   return judged(
     RULES["cross-modal"],
-    { works: aboveAllControls(lab, tested), better: { prompt: difference(patch, prompt) } },
+    { works, better: { prompt: difference(patch, prompt) }, mapping: works },
     `${shown.join(", ")}, majority ${majority.toFixed(2)}`,
   );
 }
@@ -167,6 +177,33 @@ function methodsRow(lab: Lab, setup: Setup, tasks: readonly Task[]): TableCell[]
     constant,
     distinct,
   ];
+}
+
+/** Over the tasks by picture, and by task for the claim's own case. */
+function regurgitationTable(lab: Lab, setups: readonly Setup[]): Table[] {
+  const rows = (setup: Setup, tasks: readonly Task[], called: string) => {
+    const tested = testedTasks(lab, tasks, setup);
+    const scores = {
+      "no context": tested.map(({ result }) => [result.noContext]),
+      prompt: tasks.map(({ name: task }) =>
+        promptSeeds(lab, setup).map((seed) => lab.result(testPrompt({ ...setup, task, seed }))),
+      ),
+      patch: tested.map(({ result }) => result.patched),
+    };
+    return Object.entries(scores).map(([method, byTask]) => ({
+      head: [called, SPECIFICATION_NAMES[setup.specification], method],
+      answers: tested.map(({ task, items }, t) => ({ task, items, seeds: byTask[t]! })),
+    }));
+  };
+  const pictured = setups.filter(({ query }) => query === "image");
+  return namingTable(
+    lab,
+    ["tasks", "specification", "method"],
+    [
+      ...pictured.flatMap((setup) => rows(setup, inMeans(lab, setup), "mean")),
+      ...tasksWith(lab, CROSS_MODAL).flatMap((task) => rows(CROSS_MODAL, [task], task.name)),
+    ],
+  );
 }
 
 function controlsTable(lab: Lab, setups: readonly Setup[]): Table {

@@ -289,8 +289,21 @@ function controlTable(found: readonly PlaceFindings[]): Table {
 function foreignTable(lab: Lab, found: readonly PlaceFindings[]): Table {
   return {
     name: "other-items",
-    title: "RSA and CKA of pictures with the names of another kind of items",
-    columns: ["place", "layer", "pictures of", "names of", "n", "RSA", "p", "CKA", "p"],
+    title:
+      "RSA and CKA of pictures with their names, beside the middle 95 % of random pairs with the names of another kind of items, and the share of these that reach as much (p)",
+    columns: [
+      "place",
+      "layer",
+      "pictures of",
+      "other names of",
+      "n",
+      "RSA",
+      "with other names",
+      "p",
+      "CKA",
+      "with other names",
+      "p",
+    ],
     rows: found.flatMap(({ place, layer, kinds }) =>
       kinds.flatMap(({ task, at: { foreign } }) =>
         foreign
@@ -301,10 +314,11 @@ function foreignTable(lab: Lab, found: readonly PlaceFindings[]): Table {
                 task,
                 otherKind(lab, lab.task(task)),
                 foreign.rsa.items,
-                foreign.rsa.value,
-                foreign.rsa.p.toFixed(3),
-                foreign.cka.value,
-                foreign.cka.p.toFixed(3),
+                ...[foreign.rsa, foreign.cka].flatMap(({ value, low, high, p }) => [
+                  value,
+                  `${low.toFixed(2)} to ${high.toFixed(2)}`,
+                  p.toFixed(3),
+                ]),
               ],
             ]
           : [],

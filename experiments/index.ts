@@ -3,6 +3,7 @@
 import { arithmetic } from "./arithmetic.ts";
 import { clustering } from "./clustering.ts";
 import { crossModal } from "./cross-modal.ts";
+import { entity } from "./entity.ts";
 import type { Experiment } from "./framework/experiment.ts";
 import { grounding } from "./grounding.ts";
 import { instructions } from "./instructions.ts";
@@ -25,6 +26,7 @@ export { showCell, type Table } from "./report/table.ts";
 /** In the order of the report. */
 export const EXPERIMENTS: readonly Experiment[] = [
   crossModal,
+  entity,
   llmToVlm,
   instructions,
   sweep,

@@ -8,6 +8,7 @@ import {
   instructedTasks,
 } from "./cells/ensembles.ts";
 import { accuracyByLayer, CHOSEN_NOTE, layerSweep, type Setup, sharedLayer } from "./cells/layer-sweep.ts";
+import { namingCells, namingTable } from "./cells/naming.ts";
 import { aboveAllControls, testedTasks, testPatch } from "./cells/test-answers.ts";
 import { validationCells } from "./cells/validation.ts";
 import { aboveControl, difference } from "./framework/contrasts.ts";
@@ -45,6 +46,7 @@ export const instructions: Experiment = {
       ...tasks.map(({ name: task }) => ensembleSweep({ specification: "instruction", query, task })),
       ...tasks.map(({ name: task }) => ensembleTest({ query, task })),
       ...tasks.map(({ name: task }) => testPatch({ ...instructed(lab), task })),
+      ...namingCells(lab),
     ];
   },
   report(lab): Findings {
@@ -55,7 +57,7 @@ export const instructions: Experiment = {
         "Each of the three is patched in the layer that validation items chose for it; the test items were scored once. The layers of examples and ensembles were chosen with all prompts.",
       ],
       figures: [samplesFigure(lab), layersFigure(lab)],
-      tables: [samplesTable(lab), byTaskTable(lab)],
+      tables: [samplesTable(lab), byTaskTable(lab), ...regurgitationTable(lab)],
       controls: [controlsTable(lab)],
     };
   },
@@ -66,6 +68,7 @@ function instructed(lab: Lab): Setup {
 }
 
 interface Tested {
+  readonly task: Task;
   readonly items: readonly TaskItem[];
   readonly result: EnsembleTestResult;
 }
@@ -73,6 +76,7 @@ interface Tested {
 function resultsOf(lab: Lab, tasks: readonly Task[]): Tested[] {
   const query = widestQuery(lab);
   return tasks.map((task) => ({
+    task,
     items: lab.items(task, "test"),
     result: lab.result(ensembleTest({ query, task: task.name })),
   }));
@@ -241,6 +245,27 @@ function row(tested: readonly Tested[], count: number) {
       (method) => beside(tested.map(({ result }) => answersOf(result, method, count)[0]!)).distinct,
     ),
   ];
+}
+
+function regurgitationTable(lab: Lab): Table[] {
+  if (widestQuery(lab) !== "image") return [];
+  const tested = resultsOf(lab, inMeans(lab));
+  const row = (method: Method, count: number, shown: number | string = count) => ({
+    head: [method, shown],
+    answers: tested.map(({ task, items, result }) => ({
+      task,
+      items,
+      seeds: answersOf(result, method, count),
+    })),
+  });
+  const counts = countsOf(tested);
+  return namingTable(
+    lab,
+    ["vector", "prompts averaged"],
+    METHODS.flatMap((method) =>
+      method === "instruction" ? [row(method, counts[0]!, "–")] : counts.map((count) => row(method, count)),
+    ),
+  );
 }
 
 function controlsTable(lab: Lab): Table {

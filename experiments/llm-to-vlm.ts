@@ -9,6 +9,7 @@ import {
   tasksWith,
 } from "./cells/layer-sweep.ts";
 import { llmSimilarity } from "./cells/llm-similarity.ts";
+import { namingCells, namingTable } from "./cells/naming.ts";
 import { SPREAD_NOTE } from "./cells/spread.ts";
 import { taskVectors } from "./cells/task-vectors.ts";
 import {
@@ -16,6 +17,7 @@ import {
   bareHits,
   CONTROL_NAMES,
   CONTROLS,
+  controlCells,
   controlHits,
   llmTestPatch,
   patchedHits,
@@ -58,10 +60,13 @@ export const llmToVlm: Experiment = {
       ...tasks.map(({ name: task }) => llmLayerSweep({ ...setup, task })),
       ...tasks.map(({ name: task }) => layerPairs({ task, query: setup.query })),
       ...tasks.flatMap(({ name: task }) => [
+        ...controlCells(lab, task),
+        ...controlCells(lab, task, "llm"),
         testPatch({ ...setup, task }),
         llmTestPatch({ ...setup, task }),
         llmSimilarity({ task }),
       ]),
+      ...namingCells(lab),
     ];
   },
   report(lab): Findings {
@@ -72,7 +77,7 @@ export const llmToVlm: Experiment = {
         "A residual stream has a large part that is common to all tasks, so beside the cosine of a task's two vectors stands that with other tasks', and the cosine is given a second time without the mean over the tasks.",
       ],
       figures: [layersFigure(lab), pairsFigure(lab), similarityFigure(lab)],
-      tables: [methodsTable(lab), byTaskTable(lab), ...paperTables(lab)],
+      tables: [methodsTable(lab), byTaskTable(lab), ...regurgitationTable(lab), ...paperTables(lab)],
       controls: [controlsTable(lab)],
     };
   },
@@ -96,6 +101,7 @@ function hitsOf(lab: Lab, tasks: readonly Task[]) {
 function verdictOf(lab: Lab): Verdict {
   const { tested, noContext, own, llm } = hitsOf(lab, inMeans(lab));
   const { majority } = beside(tested.llm.map(({ result }) => result.noContext));
+  const works = aboveAllControls(lab, tested.llm);
   const shown = Object.entries({
     "the language model's vectors": llm,
     "own vectors": own,
@@ -103,7 +109,7 @@ function verdictOf(lab: Lab): Verdict {
   }).map(([name, hits]) => `${name} ${showEstimate(accuracy(hits))}`);
   return judged(
     RULES["llm-to-vlm"],
-    { works: aboveAllControls(lab, tested.llm), asWell: { own: difference(llm, own) } },
+    { works, asWell: { own: difference(llm, own) }, mapping: works },
     `${shown.join(", ")}, majority ${majority.toFixed(2)}`,
   );
 }
@@ -242,12 +248,26 @@ function methodsRow(lab: Lab, tasks: readonly Task[]) {
   ];
 }
 
+function regurgitationTable(lab: Lab): Table[] {
+  if (setupOf(lab).query !== "image") return [];
+  const { tested } = hitsOf(lab, inMeans(lab));
+  const vectors = { "the language model's": tested.llm, "its own": tested.own };
+  return namingTable(
+    lab,
+    ["vectors"],
+    Object.entries(vectors).map(([name, list]) => ({
+      head: [name],
+      answers: list.map(({ task, items, result }) => ({ task, items, seeds: result.patched })),
+    })),
+  );
+}
+
 function controlsTable(lab: Lab): Table {
   const { tested, llm } = hitsOf(lab, inMeans(lab));
   const rows = CONTROLS.flatMap((control) => {
     const hits = controlHits(tested.llm, control);
     if (!hits) return [];
-    const { majority, distinct } = beside(tested.llm.map(({ result }) => result.controls[control]!));
+    const { majority, distinct } = beside(tested.llm.map(({ result }) => result.controls[control]![0]!));
     return [[CONTROL_NAMES[control], accuracy(hits), accuracyDifference(llm, hits), majority, distinct]];
   });
   return {

@@ -1,4 +1,4 @@
-import type { Comparison, Rule } from "./framework/rule.ts";
+import type { ClaimPart, Comparison, Rule } from "./framework/rule.ts";
 import type { Table } from "./report/table.ts";
 
 /** A tenth of the answers: the difference of accuracies that counts. What the paper claims is .14 and more. */
@@ -17,6 +17,7 @@ function aboveConstants(what: string) {
 function aboveControls(what: string) {
   return {
     noContext: above(`${what} − no context`),
+    nearestTask: above(`${what} − vector of the nearest task`),
     anotherTask: above(`${what} − another task's vector`),
     meanOfTasks: above(`${what} − mean of the tasks' vectors`),
     random: above(`${what} − random vector`),
@@ -24,16 +25,67 @@ function aboveControls(what: string) {
   } as const satisfies Record<string, Comparison>;
 }
 
+/** What an accuracy with a name's residual stream at a picture's last token is held against. */
+function aboveEntities(way: string) {
+  const what = `${way} with the name's residual stream`;
+  return {
+    picture: above(`${what} − the picture as it is`),
+    another: above(`${what} − another item's name's`),
+    meanName: above(`${what} − mean of the names'`),
+    random: above(`${what} − random vector`),
+    ...aboveConstants(what),
+  } as const satisfies Record<string, Comparison>;
+}
+
+/** What examples say beyond which things are asked about and what answers look like (Min et al. 2022). */
+const MAPPING = {
+  says: "what belongs to what tells the task, not the kind of answer alone",
+  comparisons: { permutedAnswers: above("patch − vector of examples with permuted answers") },
+} as const satisfies ClaimPart;
+
+/** The docs have it too. */
+type ExperimentRule = Rule & { readonly sunkBy: string };
+
 /** How each experiment comes to its verdict: what the table in docs/experiments.md is made of. */
 export const RULES = {
   "cross-modal": {
+    sunkBy:
+      "The vector of the nearest task, about the same things: then a vector only says that a question is to be answered. That of examples with permuted answers: then it says what answers look like, not what belongs to what.",
     order: "each presupposes those before",
     parts: {
       works: { says: "the patch works", comparisons: aboveControls("patch") },
       better: { says: "better than the prompt", comparisons: { prompt: above("patch − prompt") } },
+      mapping: MAPPING,
+    },
+  },
+  entity: {
+    sunkBy:
+      "The mean of the names' residual streams: then any name does, and what was lost is not which one. Another item's name may not do either; it should bring the answers for that item.",
+    order: "each by itself",
+    parts: {
+      prompt: {
+        says: "behind examples the name's residual stream helps",
+        comparisons: aboveEntities("prompt"),
+      },
+      patch: {
+        says: "under the task vector it helps",
+        comparisons: aboveEntities("patch"),
+      },
+      whole: {
+        says: "nothing else is lost",
+        comparisons: {
+          name: {
+            what: "name's residual stream − the written name",
+            test: "not below",
+            size: ACCURACY,
+          },
+        },
+      },
     },
   },
   "llm-to-vlm": {
+    sunkBy:
+      "The language model's vector of the nearest task: then any vector of that model does. That of its examples with permuted answers: then what both models share is what answers look like.",
     order: "each presupposes those before",
     parts: {
       works: { says: "the language model's vectors work", comparisons: aboveControls("patch") },
@@ -43,9 +95,12 @@ export const RULES = {
           own: { what: "patch − patch of its own vectors", test: "not below", size: ACCURACY },
         },
       },
+      mapping: MAPPING,
     },
   },
   instructions: {
+    sunkBy:
+      "The instruction's vector of the nearest task, and another task's instruction in the ensemble: then any instruction does.",
     order: "each presupposes those before",
     parts: {
       works: { says: "the instruction's vector works", comparisons: aboveControls("instruction") },
@@ -61,6 +116,8 @@ export const RULES = {
     },
   },
   sweep: {
+    sunkBy:
+      "The best layer of the first or of the last quarter, and the best other token: then there is no band, and no place that carries the task.",
     order: "each by itself",
     parts: {
       band: {
@@ -87,6 +144,8 @@ export const RULES = {
     },
   },
   "task-conflict": {
+    sunkBy:
+      "The vector of the task that the prompt asks for: then the patch breaks the prompt, and brings nothing.",
     order: "each presupposes those before",
     parts: {
       moves: {
@@ -105,6 +164,8 @@ export const RULES = {
     },
   },
   lens: {
+    sunkBy:
+      "Another item's name and answer, another task's words: then what is read is what this kind of question brings up anyway.",
     order: "each presupposes those before",
     parts: {
       visible: {
@@ -118,6 +179,8 @@ export const RULES = {
     },
   },
   clustering: {
+    sunkBy:
+      "The silhouette by modality, for the vectors: then they are told apart by what they were made from as well. Tasks given out at random measure chance.",
     order: "each by itself",
     parts: {
       context: {
@@ -154,6 +217,8 @@ export const RULES = {
     },
   },
   grounding: {
+    sunkBy:
+      "Shuffled pairs of the same items: then the two modalities share a direction and a spread, not the items.",
     order: "each presupposes those before",
     parts: {
       found: {
@@ -173,6 +238,7 @@ export const RULES = {
     },
   },
   arithmetic: {
+    sunkBy: "A random direction of the same norm and the mean of the tasks' vectors: then any push does.",
     order: "each by itself",
     parts: {
       steers: {
@@ -194,7 +260,7 @@ export const RULES = {
       },
     },
   },
-} as const satisfies Readonly<Record<string, Rule>>;
+} as const satisfies Readonly<Record<string, ExperimentRule>>;
 
 /** The rules as docs/experiments.md has them, a row a part of a claim. */
 export const RULES_TABLE: Table = {

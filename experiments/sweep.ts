@@ -9,6 +9,7 @@ import {
   sharedLayer,
   tasksWith,
 } from "./cells/layer-sweep.ts";
+import { namingCells, namingTable } from "./cells/naming.ts";
 import { positionSweep } from "./cells/position-sweep.ts";
 import { SPREAD_NOTE } from "./cells/spread.ts";
 import { validationCells } from "./cells/validation.ts";
@@ -19,7 +20,7 @@ import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES, widestQuery } from "./framework/prompts.ts";
 import { constantReferences } from "./framework/references.ts";
 import { type Contrast, judged } from "./framework/rule.ts";
-import { taskHits } from "./framework/scored.ts";
+import { type Scored, taskHits } from "./framework/scored.ts";
 import { type HeatFigure, type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
@@ -37,6 +38,7 @@ export const sweep: Experiment = {
     ...tasksWith(lab, positionSetup(lab)).map(({ name }) =>
       positionSweep({ task: name, query: widestQuery(lab) }),
     ),
+    ...namingCells(lab, "validation"),
   ],
   report(lab): Findings {
     const setups = setupsOf(lab);
@@ -49,7 +51,7 @@ export const sweep: Experiment = {
         "Not so in the verdict: there the answers to each half of the inputs are those of the layer that is best on the other half. The layer of the middle half of the model is one for all specifications and queries, those of the first and the last quarter the best for each, and so are those of each token.",
       ],
       figures: [layersFigure(lab, setups), byTaskFigure(lab, setups), positionFigure(lab, positions)],
-      tables: [bestTable(best), positionTable(lab, positions)],
+      tables: [bestTable(best), positionTable(lab, positions), ...regurgitationTable(lab, best, positions)],
       controls: [],
     };
   },
@@ -280,6 +282,36 @@ function bestTable(best: readonly Best[]): Table {
       accuracyDifference(hits[layer]!, bare),
     ]),
   };
+}
+
+/** Of each specification in its best layer, and a quarter of the model before and behind it; of each token in its best. */
+function regurgitationTable(
+  lab: Lab,
+  best: readonly Best[],
+  positions: readonly PositionAccuracy[],
+): Table[] {
+  if (widestQuery(lab) !== "image") return [];
+  const { layers: count } = lab.model.config;
+  const quarter = Math.max(1, Math.floor(count / 4));
+  const pictured = best.filter(({ query }) => query === "image");
+  const answers = (tasks: readonly Task[], seedsOf: (task: string) => readonly Scored[]) =>
+    tasks.map((task) => ({ task, items: lab.items(task, "validation"), seeds: seedsOf(task.name) }));
+  const byLayer = pictured.flatMap(({ specification, query, layer }) => {
+    const near = [layer - quarter, layer, layer + quarter].filter((one) => one >= 0 && one < count);
+    return near.map((one) => ({
+      head: [SPECIFICATION_NAMES[specification], one],
+      answers: answers(inMeans(lab, { specification, query }), (task) =>
+        lab.result(layerSweep({ specification, query, task })).patched.map((layers) => layers[one]!),
+      ),
+    }));
+  });
+  const byToken = positions.map(({ position, layers, bestLayer }, p) => ({
+    head: [`${SPECIFICATION_NAMES.text}, ${position}`, bestLayer],
+    answers: answers(inMeans(lab, positionSetup(lab)), (task) => [
+      lab.result(positionSweep({ task, query: "image" })).patched[p]![layers.indexOf(bestLayer)]!,
+    ]),
+  }));
+  return namingTable(lab, ["vector of", "layer"], [...byLayer, ...byToken], "validation");
 }
 
 function positionTable(lab: Lab, positions: readonly PositionAccuracy[]): Table {

@@ -6,6 +6,7 @@ import {
   conflictTest,
   SCALES,
 } from "./cells/conflict.ts";
+import { namingCells, namingTable } from "./cells/naming.ts";
 import {
   nameOf,
   type Pair,
@@ -57,6 +58,7 @@ export const taskConflict: Experiment = {
         ),
       ]),
     ),
+    ...namingCells(lab),
   ],
   report(lab): Findings {
     return {
@@ -66,7 +68,7 @@ export const taskConflict: Experiment = {
         "The layer is the one that validation items chose for the patched vector in queries without context; scales and layers in the heat maps are of validation items.",
       ],
       figures: [scalesFigure(lab), layersFigure(lab)],
-      tables: [methodsTable(lab), byPairTable(lab)],
+      tables: [methodsTable(lab), byPairTable(lab), ...regurgitationTable(lab)],
       controls: [controlsTable(lab)],
     };
   },
@@ -276,6 +278,28 @@ function rowsFor(lab: Lab, specification: Asked, list: readonly Pair[], scale: n
       distinct,
     ];
   });
+}
+
+function regurgitationTable(lab: Lab): Table[] {
+  if (widestQuery(lab) !== "image") return [];
+  const methods = { unpatched, patched: patchedBy(FULL) };
+  return namingTable(
+    lab,
+    ["prompt", "query", "answers of"],
+    askedWays(lab).flatMap((specification) => {
+      const tested = resultsOf(lab, specification, pairsAsked(lab, specification));
+      return Object.entries(methods).flatMap(([method, pick]) =>
+        Object.entries(SIDES).map(([name, side]) => ({
+          head: [SPECIFICATION_NAMES[specification], method, name],
+          answers: tested.map(({ pair, items, results }) => ({
+            task: lab.task(pair.task),
+            items: items[side],
+            seeds: results.map((result) => pick(result)[side]),
+          })),
+        })),
+      );
+    }),
+  );
 }
 
 function controlsTable(lab: Lab): Table {

@@ -191,6 +191,23 @@ describe("correspondence of items", () => {
     expect(high).toBeLessThan(0.5);
   });
 
+  test("lists that are in the same order by themselves are paired at random", () => {
+    // Two kinds of items, each on a line of its own in the order of its list: as they stand they correspond.
+    const line = (width: number, along: number) =>
+      Array.from({ length: 20 }, (_, i) =>
+        Array.from({ length: width }, (_, d) => (d === along ? Math.sin(i / 15) : Math.cos(i / 15))),
+      );
+    const [own, others] = [line(2, 0), line(3, 1)];
+    expect(representationalSimilarity(own, others).value).toBeGreaterThan(0.95);
+    for (const actual of [0.5, 0.95]) {
+      const { value, low, high, p } = representationalSimilarity(own, others, actual);
+      expect(value).toBe(actual);
+      expect(Math.abs(low + high) / 2).toBeLessThan(0.2);
+      expect(p > 0.002).toBe(high > actual);
+      expect(kernelAlignment(own, others, actual).value).toBe(actual);
+    }
+  });
+
   test("random vectors keep norms and nothing else; distances are of angles", () => {
     randomPointsLike(items, 1).forEach((vector, i) => {
       expect(Math.hypot(...vector)).toBeCloseTo(Math.hypot(...items[i]!), 9);
@@ -316,6 +333,8 @@ describe("on a model", () => {
       for (const { centred: found, foreign, rsa } of places[place]) {
         for (const rank of [...found.names, ...found.pictures]) expect([1, 2, 3, 4]).toContain(rank);
         expect(foreign!.rsa.items).toBe(4);
+        // What is held against random pairs with other names is what these pictures and names have.
+        expect(foreign!.rsa.value).toBe(rsa.value);
         expect(rsa.p).toBeGreaterThan(0);
       }
     }

@@ -98,6 +98,7 @@ describe("verdicts", () => {
       order: "each presupposes those before",
       parts: { first: { says: "it works", comparisons: { a: { what: "a − constant", test: "above" } } } },
     } as const satisfies Rule;
+    expect(judged({ ...guarded, sunkBy: "b" }, { first: { a: OUT } }).sunkBy).toBe("b");
     const { outcome, because, checks } = judged(guarded, { first: { a: OUT } }, "And n 3");
     expect(outcome).toBe("too few items to tell");
     expect(because).toBe("it works: open (a − constant 0.00 [-0.04, 0.04] n 50). And n 3");
@@ -132,9 +133,19 @@ describe("the rules", () => {
     expect(docs).toContain(tableMarkdown(RULES_TABLE));
   });
 
+  test("each experiment's section says which control would sink its claim", () => {
+    const docs = readFileSync(join(import.meta.dirname, "..", "docs", "experiments.md"), "utf8");
+    const sections = docs.replaceAll(/\s+/g, " ").split(" ## ");
+    for (const [name, { sunkBy }] of Object.entries(RULES)) {
+      const section = sections.find((text) => text.startsWith(`${name} `));
+      expect(section, name).toContain(`**What would sink it:** ${sunkBy}`);
+    }
+  });
+
   test("every accuracy is held against the constant answer and the most frequent one", () => {
     for (const name of [
       "cross-modal",
+      "entity",
       "llm-to-vlm",
       "instructions",
       "sweep",
@@ -158,6 +169,7 @@ function crossModal(patch: Hits, prompt: Hits, none: Hits, control: Hits) {
   const contrasts: Contrasts<(typeof RULES)["cross-modal"]> = {
     works: {
       noContext: aboveControl(patch, none),
+      nearestTask: above,
       anotherTask: above,
       meanOfTasks: above,
       random: above,
@@ -165,6 +177,7 @@ function crossModal(patch: Hits, prompt: Hits, none: Hits, control: Hits) {
       constant: above,
     },
     better: { prompt: difference(patch, prompt) },
+    mapping: { permutedAnswers: above },
   };
   return judged(RULES["cross-modal"], contrasts);
 }

@@ -4,11 +4,12 @@ import type { AskedSplit, Lab } from "../framework/lab.ts";
 import { kernelAlignment } from "../statistics/cka.ts";
 import type { Permuted } from "../statistics/permutation.ts";
 import { centred, type Points, randomPointsLike } from "../statistics/points.ts";
+import { sample } from "../statistics/random.ts";
 import { mean } from "../statistics/resample.ts";
 import { retrievalRanks } from "../statistics/retrieval.ts";
 import { representationalSimilarity } from "../statistics/rsa.ts";
 import { cosine } from "../statistics/vectors.ts";
-import { rowsOf } from "./task-vectors.ts";
+import { OTHER_TEMPLATE, rowsOf } from "./task-vectors.ts";
 
 /**
  * Where the two modalities are compared: behind the name and the picture, and at the answer cue; there also with names
@@ -16,9 +17,6 @@ import { rowsOf } from "./task-vectors.ts";
  */
 export const PLACES = ["name", "cue", "other cue"] as const;
 export type Place = (typeof PLACES)[number];
-
-/** Shares no word with the usual templates. */
-export const OTHER_TEMPLATE = "Input = {x}\nOutput = {y}\n\n";
 
 /** Ranks, from 1, of each picture's name among all names, and of each name's picture among all pictures. */
 export interface Ranks {
@@ -38,7 +36,10 @@ export interface LayerAlignment {
   readonly wrongCosine: number;
   readonly rsa: Permuted;
   readonly cka: Permuted;
-  /** With the names of another task's items; absent where the lab has no other items. */
+  /**
+   * The same values beside those of pairs with the names of another task's items, at random: in their files both stand in
+   * alphabetical order. Of as many items as both have; absent where the lab has no other items.
+   */
   readonly foreign?: { readonly rsa: Permuted; readonly cka: Permuted };
 }
 
@@ -122,6 +123,7 @@ async function statesAt(
 
 function compared(pictures: Points, names: Points, seed: number, strangers?: Points): LayerAlignment {
   const [shown, named] = [centred(pictures), centred(names)];
+  const own = similarity(pictures, names);
   const wrong = pictures.flatMap((a, i) => names.filter((_, j) => j !== i).map((b) => cosine(a, b)));
   return {
     raw: ranksOf(pictures, names),
@@ -129,8 +131,8 @@ function compared(pictures: Points, names: Points, seed: number, strangers?: Poi
     random: ranksOf(shown, randomPointsLike(named, seed)),
     rightCosine: mean(pictures.map((a, i) => cosine(a, names[i]!))),
     wrongCosine: mean(wrong),
-    ...similarity(pictures, names),
-    ...(strangers && { foreign: similarity(pictures, strangers) }),
+    ...own,
+    ...(strangers && { foreign: amongStrangers(pictures, names, strangers, own) }),
   };
 }
 
@@ -138,9 +140,23 @@ function ranksOf(pictures: Points, names: Points): Ranks {
   return { names: retrievalRanks(pictures, names), pictures: retrievalRanks(names, pictures) };
 }
 
-/** Of as many items as both sides have. */
-function similarity(a: Points, b: Points): { rsa: Permuted; cka: Permuted } {
-  const n = Math.min(a.length, b.length);
-  const [first, second] = [a.slice(0, n), b.slice(0, n)];
-  return { rsa: representationalSimilarity(first, second), cka: kernelAlignment(first, second) };
+interface Similarity {
+  readonly rsa: Permuted;
+  readonly cka: Permuted;
+}
+
+function similarity(a: Points, b: Points, actual?: Similarity): Similarity {
+  return {
+    rsa: representationalSimilarity(a, b, actual?.rsa.value),
+    cka: kernelAlignment(a, b, actual?.cka.value),
+  };
+}
+
+function amongStrangers(pictures: Points, names: Points, strangers: Points, own: Similarity): Similarity {
+  if (pictures.length <= strangers.length) {
+    return similarity(pictures, sample(strangers, pictures.length), own);
+  }
+  const some = sample([...pictures.keys()], strangers.length);
+  const [shown, named] = [pictures, names].map((points) => some.map((i) => points[i]!));
+  return similarity(shown!, strangers, similarity(shown!, named!));
 }

@@ -27,6 +27,12 @@ export interface VectorsParams {
   readonly seed: number;
 }
 
+/** Prompts that differ in one thing from those of the task's own vectors: what controls are made of. */
+export type PromptVariant = "permuted-answers" | "other-template";
+
+/** Shares no word with the usual templates. */
+export const OTHER_TEMPLATE = "Input = {x}\nOutput = {y}\n\n";
+
 export interface VectorsResult {
   /** Safetensors file in the run's folder, as `xpatch patch --vectors` takes it. */
   readonly file: string;
@@ -38,38 +44,53 @@ export interface VectorsResult {
  * Extracts the task vectors of all layers. Of examples: the mean, over prompts for the validation items, at the answer cue
  * of the last example, where neither its answer nor the query is seen. Of an instruction: at its last token.
  */
-export const taskVectors = defineCell(
-  "vectors",
-  async (lab, params: VectorsParams): Promise<VectorsResult> => {
-    const { source, specification, seed } = params;
-    const model = modelOf(lab, source);
-    const task = lab.task(params.task);
-    const whole =
-      specification === "instruction"
-        ? [model.prompt(instructionOf(task))]
-        : await specifiedQueries(
-            lab,
-            task,
-            { split: "validation", specification, query: "text", seed },
-            model,
-          );
-    const prompts =
-      specification === "instruction" ? whole : whole.map((prompt) => upToLastExample(model, prompt));
-    using vectors = extractTaskVectors(model, prompts);
-    lab.spendPasses(prompts, model, whole);
-    const file = join(
-      "vectors",
-      `${source}-${encodeURIComponent(task.name)}-${specification}-${seed}.safetensors`,
-    );
-    mkdirSync(join(lab.folder, "vectors"), { recursive: true });
-    await writeWhole(join(lab.folder, file), await encodeTaskVectors(vectors));
-    return { file, prompts: prompts.map(({ text }) => text) };
-  },
+export const taskVectors = defineCell("vectors", (lab, params: VectorsParams) => extracted(lab, params));
+
+/** The same of prompts that differ from those in one thing. */
+export const variantVectors = defineCell(
+  "variant-vectors",
+  (lab, { variant, ...params }: VectorsParams & { readonly variant: PromptVariant }) =>
+    extracted(lab, params, variant),
 );
 
-/** The task vectors of a cell, by layer, each [width]. */
-export async function vectorsOf(lab: Lab, params: VectorsParams): Promise<readonly Float32Array[]> {
-  const { file } = await lab.run(taskVectors(params));
+async function extracted(
+  lab: Lab,
+  { source, specification, seed, task: name }: VectorsParams,
+  variant?: PromptVariant,
+): Promise<VectorsResult> {
+  const model = modelOf(lab, source);
+  const task = lab.task(name);
+  const asked = {
+    split: "validation",
+    specification,
+    query: "text",
+    seed,
+    answers: variant === "permuted-answers" ? "permuted" : "own",
+    ...(variant === "other-template" && { template: OTHER_TEMPLATE }),
+  } as const;
+  const whole =
+    specification === "instruction"
+      ? [model.prompt(instructionOf(task))]
+      : await specifiedQueries(lab, task, asked, model);
+  const prompts =
+    specification === "instruction" ? whole : whole.map((prompt) => upToLastExample(model, prompt));
+  using vectors = extractTaskVectors(model, prompts);
+  lab.spendPasses(prompts, model, whole);
+  const parts = [source, encodeURIComponent(task.name), specification, seed, ...(variant ? [variant] : [])];
+  const file = join("vectors", `${parts.join("-")}.safetensors`);
+  mkdirSync(join(lab.folder, "vectors"), { recursive: true });
+  await writeWhole(join(lab.folder, file), await encodeTaskVectors(vectors));
+  return { file, prompts: prompts.map(({ text }) => text) };
+}
+
+/** The task vectors of a cell, or of a variant, by layer, each [width]. */
+export async function vectorsOf(
+  lab: Lab,
+  params: VectorsParams,
+  variant?: PromptVariant,
+): Promise<readonly Float32Array[]> {
+  const cell = variant ? variantVectors({ ...params, variant }) : taskVectors(params);
+  const { file } = await lab.run(cell);
   const bytes = new Uint8Array(readFileSync(join(lab.folder, file)));
   using loaded = await decodeTaskVectors(bytes, lab.model.device, file);
   return rowsOf(loaded.vectors);

@@ -1,4 +1,4 @@
-import type { Task, TaskItem } from "xpatch";
+import { relatedTasks, type Task, type TaskItem } from "xpatch";
 import { type Cell, defineCell } from "../framework/cell.ts";
 import { constantAnswers } from "../framework/constants.ts";
 import { aboveControl } from "../framework/contrasts.ts";
@@ -17,18 +17,61 @@ import {
   type Sweep,
   tasksWith,
 } from "./layer-sweep.ts";
-import { type Source, vectorsOf } from "./task-vectors.ts";
+import {
+  OTHER_TEMPLATE,
+  type PromptVariant,
+  type Source,
+  variantVectors,
+  vectorsOf,
+} from "./task-vectors.ts";
 
-/** Vectors that are put in place of the task's own; none of them knows the task. */
-export const CONTROLS = ["anotherTask", "meanOfTasks", "random"] as const;
+/**
+ * Vectors that are put in place of the task's own. The first four know nothing of the task, examples with permuted answers
+ * know what is asked about and what answers look like, those with another template know the task.
+ */
+export const CONTROLS = [
+  "nearestTask",
+  "anotherTask",
+  "meanOfTasks",
+  "random",
+  "permutedAnswers",
+  "otherTemplate",
+] as const;
 
 export type Control = (typeof CONTROLS)[number];
 
 export const CONTROL_NAMES: Readonly<Record<Control, string>> = {
+  nearestTask: "vector of the nearest task",
   anotherTask: "another task's vector",
   meanOfTasks: "mean of the tasks' vectors",
   random: "random vector of the same norm",
+  permutedAnswers: "vector of examples with permuted answers",
+  otherTemplate: "vector of examples in another template",
 };
+
+/** Controls that are of other prompts for the same task: of text examples, which the claims rest on. */
+function otherPrompts(lab: Lab, source: Source) {
+  const permuted = {
+    control: "permutedAnswers",
+    variant: "permuted-answers",
+    seeds: seedsOf(lab, "text"),
+  } as const;
+  const template = { control: "otherTemplate", variant: "other-template", seeds: [0] } as const;
+  return source === "model" && canWrite(lab, OTHER_TEMPLATE) ? [permuted, template] : [permuted];
+}
+
+/** Whether the model has tokens for a text. */
+function canWrite({ model: { tokenizer } }: Lab, text: string): boolean {
+  const written = tokenizer.decode(tokenizer.encode(text, { specials: false }));
+  return written.replaceAll(/\s/g, "") === text.replaceAll(/\s/g, "");
+}
+
+/** The vectors of those prompts. */
+export function controlCells(lab: Lab, task: string, source: Source = "model"): Cell<unknown>[] {
+  return otherPrompts(lab, source).flatMap(({ variant, seeds }) =>
+    seeds.map((seed) => variantVectors({ source, task, specification: "text", seed, variant })),
+  );
+}
 
 export interface TestPatchResult {
   /** The layer that validation items chose. */
@@ -37,8 +80,8 @@ export interface TestPatchResult {
   readonly noContext: Answered;
   /** By seed. */
   readonly patched: readonly Answered[];
-  /** With a single task there is no other one, and no mean that differs. */
-  readonly controls: Readonly<Partial<Record<Control, Answered>>>;
+  /** By seed. With a single task there is no other one, and no mean that differs. */
+  readonly controls: Readonly<Partial<Record<Control, readonly Answered[]>>>;
 }
 
 /** The test items of a task, patched in the chosen layer with its own vectors and with those of the controls. */
@@ -61,26 +104,30 @@ async function patchTestItems(
   const items = lab.items(task, "test");
   const bare = await queries(lab, task, "test", setup.query);
   const layer = chosenLayer(lab, setup, task, sweep);
-  const vectorOf = async (of: string, seed: number) => {
-    const { specification } = setup;
-    return (await vectorsOf(lab, { source, task: of, specification, seed }))[layer]!;
-  };
-  const own: Float32Array[] = [];
-  for (const seed of seedsOf(lab, setup.specification)) own.push(await vectorOf(name, seed));
-  const ofTasks: { task: string; vector: Float32Array }[] = [];
-  for (const { name: other } of tasksWith(lab, setup)) {
-    ofTasks.push({ task: other, vector: await vectorOf(other, 0) });
+  const { specification } = setup;
+  const vectorOf = async (of: string, seed: number, variant?: PromptVariant) =>
+    (await vectorsOf(lab, { source, task: of, specification, seed }, variant))[layer]!;
+  const groups: { name: "own" | Control; vectors: Float32Array[] }[] = [{ name: "own", vectors: [] }];
+  for (const seed of seedsOf(lab, specification)) groups[0]!.vectors.push(await vectorOf(name, seed));
+  const ofTasks = new Map<Task, Float32Array>();
+  for (const other of tasksWith(lab, setup)) ofTasks.set(other, await vectorOf(other.name, 0));
+  groups.push(...otherVectors(lab, task, ofTasks, layer));
+  for (const { control, variant, seeds } of specification === "text" ? otherPrompts(lab, source) : []) {
+    const vectors: Float32Array[] = [];
+    for (const seed of seeds) vectors.push(await vectorOf(name, seed, variant));
+    groups.push({ name: control, vectors });
   }
-  const controls = controlVectors(ofTasks, name, layer);
-  const edits = [...own, ...controls.map(({ vector }) => vector)].map((vector) => patchAt(layer, vector));
+  const edits = groups.flatMap(({ vectors }) => vectors.map((vector) => patchAt(layer, vector)));
   const { unpatched, patched } = await lab.patchEach(bare, edits);
   const scores = patched.map((answers) => answered(lab.model.tokenizer, items, answers, lab.options));
+  const byGroup = groups.map(({ name, vectors }) => [name, scores.splice(0, vectors.length)] as const);
+  const [[, own], ...controls] = byGroup as [(typeof byGroup)[number], ...typeof byGroup];
   return {
     layer,
     queries: bare.map(({ text }) => text),
     noContext: answered(lab.model.tokenizer, items, unpatched, lab.options),
-    patched: scores.slice(0, own.length),
-    controls: Object.fromEntries(controls.map(({ control }, i) => [control, scores[own.length + i]!])),
+    patched: own,
+    controls: Object.fromEntries(controls),
   };
 }
 
@@ -118,11 +165,11 @@ export function patchedHits(tested: readonly TestedTask[]): Hits {
 export function controlHits(tested: readonly TestedTask[], control: Control): Hits | undefined {
   const scores = tested.map(({ result }) => result.controls[control]);
   return scores.every((score) => score !== undefined)
-    ? tested.map(({ items }, t) => taskHits(items, [scores[t]!]))
+    ? tested.map(({ items }, t) => taskHits(items, scores[t]!))
     : undefined;
 }
 
-/** How far the patch is above all that does not know the task: what a claim that a vector works rests on. */
+/** How far the patch is above constant answers and every control: what a claim that a vector works rests on. */
 export function aboveAllControls(
   { options }: Lab,
   tested: readonly TestedTask[],
@@ -137,11 +184,10 @@ export function aboveAllControls(
     options,
   );
   const above = (control: Hits | undefined) => aboveControl(patched, control);
+  const controls = CONTROLS.map((control) => [control, above(controlHits(tested, control))] as const);
   return {
     noContext: above(bareHits(tested)),
-    anotherTask: above(controlHits(tested, "anotherTask")),
-    meanOfTasks: above(controlHits(tested, "meanOfTasks")),
-    random: above(controlHits(tested, "random")),
+    ...(Object.fromEntries(controls) as Record<Control, Contrast[]>),
     frequent: above(frequent),
     constant: above(constant),
   };
@@ -168,18 +214,26 @@ export const testPrompt = defineCell(
   },
 );
 
-function controlVectors(
-  ofTasks: readonly { task: string; vector: Float32Array }[],
-  task: string,
+/** The vectors of other tasks, their mean, and a random one. */
+function otherVectors(
+  lab: Lab,
+  task: Task,
+  ofTasks: ReadonlyMap<Task, Float32Array>,
   seed: number,
-): { control: Control; vector: Float32Array }[] {
-  const index = ofTasks.findIndex((other) => other.task === task);
-  const own = ofTasks[index]!.vector;
-  const random = { control: "random" as const, vector: randomLike(own, seed) };
-  if (ofTasks.length === 1) return [random];
+): { name: Control; vectors: Float32Array[] }[] {
+  const random = { name: "random" as const, vectors: [randomLike(ofTasks.get(task)!, seed)] };
+  const tasks = [...ofTasks.keys()];
+  if (tasks.length === 1) return [random];
+  const index = tasks.indexOf(task);
+  const others = [...tasks.slice(index + 1), ...tasks.slice(0, index)];
+  const asked = (["validation", "test"] as const).flatMap((split) => lab.items(task, split));
+  const alike = relatedTasks(task.name, asked, others, others.length);
+  const nearest = alike[0] ?? others[0]!;
+  const another = others.find((other) => !alike.includes(other)) ?? others[0]!;
   return [
-    { control: "anotherTask", vector: ofTasks[(index + 1) % ofTasks.length]!.vector },
-    { control: "meanOfTasks", vector: meanOf(ofTasks.map(({ vector }) => vector)) },
+    { name: "nearestTask", vectors: [ofTasks.get(nearest)!] },
+    { name: "anotherTask", vectors: [ofTasks.get(another)!] },
+    { name: "meanOfTasks", vectors: [meanOf([...ofTasks.values()])] },
     random,
   ];
 }

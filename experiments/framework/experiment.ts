@@ -30,6 +30,8 @@ export interface Verdict {
   /** Why, with the numbers that decide it. */
   readonly because: string;
   readonly checks: readonly Check[];
+  /** Which control would sink the claim. */
+  readonly sunkBy?: string;
 }
 
 /** What an experiment found: a section of the report. */

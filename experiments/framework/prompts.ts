@@ -1,4 +1,7 @@
 import {
+  drawItems,
+  type Example,
+  exampleOf,
   fewShotPrompt,
   type Modality,
   type PatchableModel,
@@ -10,6 +13,7 @@ import {
   type Task,
   XpatchError,
 } from "xpatch";
+import { seededRandom } from "../statistics/random.ts";
 import type { AskedSplit, Lab } from "./lab.ts";
 
 /** How specifications and queries are called in tables and figures. */
@@ -47,23 +51,61 @@ export interface SpecifiedQueries {
   readonly specification: SpecificationKind;
   readonly query: Modality;
   readonly seed: number;
+  /** The lab's unless given. */
+  readonly template?: string;
+  /** Whether the examples keep their answers, or are given those of each other. Default: they keep them. */
+  readonly answers?: "own" | "permuted";
 }
 
 /** The query of each item behind the specification: examples drawn anew for each item, or the instruction. */
 export async function specifiedQueries(
   lab: Lab,
   task: Task,
-  { split, specification: kind, query, seed }: SpecifiedQueries,
+  {
+    split,
+    specification: kind,
+    query,
+    seed,
+    template = lab.options.template,
+    answers = "own",
+  }: SpecifiedQueries,
   model: PatchableModel = lab.model,
 ): Promise<Prompt<PromptImage>[]> {
-  const { shots: count, template } = lab.options;
+  const { shots: count } = lab.options;
   const specification: Specification =
     kind === "instruction"
       ? { kind, text: instructionOf(task), template }
       : { kind: "examples", asked: await lab.asker(task, split, kind), count, seed, template };
   const pool = lab.pool(task, split);
   const ask = await lab.asker(task, split, query);
-  return lab.items(task, split).map((item) => promptInContext(model, specification, pool, item, ask(item)));
+  return lab.items(task, split).map((item, index) => {
+    if (answers === "own" || specification.kind === "instruction") {
+      return promptInContext(model, specification, pool, item, ask(item));
+    }
+    const examples = drawItems(pool, item, { count, seed }).map((one) => exampleOf(one, specification.asked));
+    return fewShotPrompt(model, permutedAnswers(examples, seed * 1009 + index), ask(item), template);
+  });
+}
+
+/** Draws of which {@link permutedAnswers} takes the best. */
+const PERMUTATIONS = 20;
+
+/**
+ * The same questions with each other's answers: of some random cycles (Sattolo 1986), which move every answer, the one that
+ * leaves fewest right. Only an answer that more than half of the examples share has to stay right for some.
+ */
+export function permutedAnswers(examples: readonly Example[], seed: number): Example[] {
+  const random = seededRandom(seed);
+  const drawn = Array.from({ length: PERMUTATIONS }, () => {
+    const answers = examples.map(({ answer }) => answer);
+    for (let i = answers.length - 1; i > 0; i--) {
+      const j = Math.floor(random() * i);
+      [answers[i], answers[j]] = [answers[j]!, answers[i]!];
+    }
+    return { answers, kept: answers.filter((answer, i) => answer === examples[i]!.answer).length };
+  });
+  const { answers } = drawn.reduce((a, b) => (b.kept < a.kept ? b : a));
+  return examples.map(({ question }, i) => ({ question, answer: answers[i]! }));
 }
 
 export function instructionOf({ name, instruction }: Task): string {

@@ -24,6 +24,8 @@ export interface ClaimPart {
 
 /** How an experiment comes to its verdict, fixed before it is run. */
 export interface Rule {
+  /** Which control would sink the claim by doing as well, and what would then be true in its place. */
+  readonly sunkBy?: string;
   /** Whether a part means nothing unless those before it hold. */
   readonly order: "each presupposes those before" | "each by itself";
   readonly parts: Readonly<Record<string, ClaimPart>>;
@@ -89,6 +91,7 @@ export function judged<R extends Rule>(rule: R, contrasts: Contrasts<R>, numbers
     ),
     because: numbers === "" ? because : `${because}. ${numbers}`,
     checks: judgedParts.flatMap(({ checks }) => checks),
+    ...(rule.sunkBy !== undefined && { sunkBy: rule.sunkBy }),
   };
 }
 

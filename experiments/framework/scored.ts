@@ -7,6 +7,8 @@ import type { LabOptions } from "./setting.ts";
 export interface Scored extends Pick<Score, "accuracy" | "distinct" | "majority" | "constant"> {
   /** A character an item: `1` where the answer is right. */
   readonly hits: string;
+  /** The same for answers that name the item, by the same rule with its input in place of its outputs. */
+  readonly named: string;
 }
 
 export interface Answered extends Scored {
@@ -34,9 +36,13 @@ export function answered(
 ): Answered {
   const options = { ignoreCase: !caseSensitive };
   const { accuracy, distinct, majority, constant, answers } = scoreTokens(tokenizer, items, ids, options);
-  const right = items.map(({ outputs }, i) => isCorrectTokens(tokenizer, [ids[i]!], outputs, options));
-  const hits = right.map((one) => (one ? "1" : "0")).join("");
-  return { accuracy, distinct, majority, constant, hits, answers };
+  const marks = (textsOf: (item: TaskItem) => readonly string[]) =>
+    items
+      .map((item, i) => (isCorrectTokens(tokenizer, [ids[i]!], textsOf(item), options) ? "1" : "0"))
+      .join("");
+  const hits = marks(({ outputs }) => outputs);
+  const named = marks(({ input }) => [input]);
+  return { accuracy, distinct, majority, constant, hits, named, answers };
 }
 
 /** What stands beside an accuracy over tasks: the mean majority baseline, and the distinct answers of each task. */

@@ -146,6 +146,7 @@ async function section(lab: Lab, { experiment, findings }: Finished, number: num
 <p class="claim">${escaped(claim)}</p>
 <p class="verdict" style="border-color: ${VERDICT_COLOURS[verdict.outcome]}">${outcome(verdict.outcome)} – ${escaped(verdict.because)}</p>
 ${verdict.checks.length > 0 ? tableElement(checksTable(verdict.checks)) : ""}
+${verdict.sunkBy === undefined ? "" : `<p>What would sink it: ${escaped(verdict.sunkBy)}</p>`}
 ${text.map((paragraph) => `<p>${escaped(paragraph)}</p>`).join("\n")}
 ${drawn.join("\n")}
 ${tables.map(tableElement).join("\n")}

@@ -13,11 +13,19 @@ export interface Permuted {
   readonly items: number;
 }
 
-/** A permutation test (Good 2005): `statistic` of the order in which the second side's items are taken. */
-export function permuted(items: number, statistic: (order: readonly number[]) => number, seed = 0): Permuted {
-  const random = seededRandom(seed);
+/**
+ * A permutation test (Good 2005): `statistic` of the order in which the second side's items are taken.
+ *
+ * @param actual - What is held against random pairings. By default the value of the items in their order.
+ */
+export function permuted(
+  items: number,
+  statistic: (order: readonly number[]) => number,
+  actual?: number,
+): Permuted {
+  const random = seededRandom(0);
   const inOrder = Array.from({ length: items }, (_, i) => i);
-  const value = statistic(inOrder);
+  const value = actual ?? statistic(inOrder);
   const drawn = Array.from({ length: DRAWS }, () => statistic(shuffled(inOrder, random))).sort(
     (a, b) => a - b,
   );

@@ -5,8 +5,10 @@ import { correlation, ranks } from "./rank-correlation.ts";
 /**
  * Representational similarity analysis (Kriegeskorte et al. 2008): Spearman's correlation of the two sides' distances
  * between items, 1 − cosine, beside that of shuffled pairs. Item i of one side is item i of the other.
+ *
+ * @param actual - As of {@link permuted}.
  */
-export function representationalSimilarity(a: Points, b: Points): Permuted {
+export function representationalSimilarity(a: Points, b: Points, actual?: number): Permuted {
   const n = a.length;
   if (b.length !== n || n < 3)
     throw new RangeError(`expected two sides of 3 items or more, found ${n} and ${b.length}`);
@@ -25,10 +27,13 @@ export function representationalSimilarity(a: Points, b: Points): Permuted {
   };
   const [rankedA, rankedB] = [rankedOf(a), rankedOf(b)];
   const listA = pairs.map(([i, j]) => rankedA[i]![j]!);
-  return permuted(n, (order) =>
-    correlation(
-      listA,
-      pairs.map(([i, j]) => rankedB[order[i]!]![order[j]!]!),
-    ),
+  return permuted(
+    n,
+    (order) =>
+      correlation(
+        listA,
+        pairs.map(([i, j]) => rankedB[order[i]!]![order[j]!]!),
+      ),
+    actual,
   );
 }

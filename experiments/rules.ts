@@ -24,7 +24,10 @@ function aboveControls(what: string) {
   } as const satisfies Record<string, Comparison>;
 }
 
-/** How each experiment comes to its verdict: what the table in docs/experiments.md is made of. */
+/**
+ * How each experiment comes to its verdict: what the table in docs/experiments.md is made of. `sweep` is the rule of that
+ * experiment; one with a comma in its name is of a question beside it, whose outcome the report gives in words.
+ */
 export const RULES = {
   "cross-modal": {
     order: "each presupposes those before",
@@ -60,6 +63,24 @@ export const RULES = {
       },
     },
   },
+  "instructions, noisy": {
+    order: "each presupposes those before",
+    parts: {
+      works: {
+        says: "the noisy instruction's vector works",
+        comparisons: {
+          noContext: above("noisy instruction − no context"),
+          ...aboveConstants("noisy instruction"),
+        },
+      },
+      asWell: {
+        says: "as well as without noise",
+        comparisons: {
+          asWritten: { what: "noisy instruction − as written", test: "not below", size: ACCURACY },
+        },
+      },
+    },
+  },
   sweep: {
     order: "each by itself",
     parts: {
@@ -82,6 +103,18 @@ export const RULES = {
             test: "not below",
             size: ACCURACY,
           },
+        },
+      },
+    },
+  },
+  templates: {
+    order: "each presupposes those before",
+    parts: {
+      works: { says: "the patch works under every template", comparisons: aboveControls("patch") },
+      asWell: {
+        says: "as well as under the run's own",
+        comparisons: {
+          own: { what: "patch − patch under the run's template", test: "not below", size: ACCURACY },
         },
       },
     },
@@ -139,6 +172,12 @@ export const RULES = {
         comparisons: {
           neighbours: above("vector: neighbours in the other modality of the same task − chance"),
           probe: above("vector: task by a probe of the other modality − the most common task"),
+        },
+      },
+      instructions: {
+        says: "the instructions with them",
+        comparisons: {
+          nearest: above("vector: nearest instruction of the same task − the most common task"),
         },
       },
       mixed: {

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import {
@@ -25,6 +26,8 @@ export interface VectorsParams {
   readonly task: string;
   readonly specification: SpecificationKind;
   readonly seed: number;
+  /** The lab's unless given. */
+  readonly template?: string;
 }
 
 export interface VectorsResult {
@@ -41,7 +44,7 @@ export interface VectorsResult {
 export const taskVectors = defineCell(
   "vectors",
   async (lab, params: VectorsParams): Promise<VectorsResult> => {
-    const { source, specification, seed } = params;
+    const { source, specification, seed, template } = params;
     const model = modelOf(lab, source);
     const task = lab.task(params.task);
     const whole =
@@ -50,7 +53,7 @@ export const taskVectors = defineCell(
         : await specifiedQueries(
             lab,
             task,
-            { split: "validation", specification, query: "text", seed },
+            { split: "validation", specification, query: "text", seed, template },
             model,
           );
     const prompts =
@@ -59,7 +62,7 @@ export const taskVectors = defineCell(
     lab.spendPasses(prompts, model, whole);
     const file = join(
       "vectors",
-      `${source}-${encodeURIComponent(task.name)}-${specification}-${seed}.safetensors`,
+      `${source}-${encodeURIComponent(task.name)}-${specification}-${seed}${markOf(template)}.safetensors`,
     );
     mkdirSync(join(lab.folder, "vectors"), { recursive: true });
     await writeWhole(join(lab.folder, file), await encodeTaskVectors(vectors));
@@ -73,6 +76,12 @@ export async function vectorsOf(lab: Lab, params: VectorsParams): Promise<readon
   const bytes = new Uint8Array(readFileSync(join(lab.folder, file)));
   using loaded = await decodeTaskVectors(bytes, lab.model.device, file);
   return rowsOf(loaded.vectors);
+}
+
+/** Part of a file's name that tells templates apart; none for the lab's own. */
+function markOf(template: string | undefined): string {
+  if (template === undefined) return "";
+  return `-${createHash("sha256").update(template).digest("hex").slice(0, 8)}`;
 }
 
 /** The rows of a matrix on the host. */

@@ -59,11 +59,11 @@ async function patchTestItems(
 ): Promise<TestPatchResult> {
   const task = lab.task(name);
   const items = lab.items(task, "test");
-  const bare = await queries(lab, task, "test", setup.query);
+  const bare = await queries(lab, task, "test", setup.query, setup.template);
   const layer = chosenLayer(lab, setup, task, sweep);
   const vectorOf = async (of: string, seed: number) => {
-    const { specification } = setup;
-    return (await vectorsOf(lab, { source, task: of, specification, seed }))[layer]!;
+    const { specification, template } = setup;
+    return (await vectorsOf(lab, { source, task: of, specification, seed, template }))[layer]!;
   };
   const own: Float32Array[] = [];
   for (const seed of seedsOf(lab, setup.specification)) own.push(await vectorOf(name, seed));
@@ -154,10 +154,10 @@ export const testPrompt = defineCell(
   "test-prompt",
   async (
     lab,
-    { task: name, specification, query, seed }: Setup & { task: string; seed: number },
+    { task: name, ...asked }: Setup & { task: string; seed: number },
   ): Promise<TestPromptResult> => {
     const task = lab.task(name);
-    const prompts = await specifiedQueries(lab, task, { split: "test", specification, query, seed });
+    const prompts = await specifiedQueries(lab, task, { split: "test", ...asked });
     const answers = await lab.answers(prompts);
     return {
       ...answered(lab.model.tokenizer, lab.items(task, "test"), answers),

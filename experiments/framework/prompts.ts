@@ -37,9 +37,10 @@ export async function queries(
   task: Task,
   split: AskedSplit,
   query: Modality,
+  template = lab.options.template,
 ): Promise<Prompt<PromptImage>[]> {
   const ask = await lab.asker(task, split, query);
-  return lab.items(task, split).map((item) => fewShotPrompt(lab.model, [], ask(item), lab.options.template));
+  return lab.items(task, split).map((item) => fewShotPrompt(lab.model, [], ask(item), template));
 }
 
 export interface SpecifiedQueries {
@@ -47,16 +48,18 @@ export interface SpecifiedQueries {
   readonly specification: SpecificationKind;
   readonly query: Modality;
   readonly seed: number;
+  /** The lab's unless given. */
+  readonly template?: string;
 }
 
 /** The query of each item behind the specification: examples drawn anew for each item, or the instruction. */
 export async function specifiedQueries(
   lab: Lab,
   task: Task,
-  { split, specification: kind, query, seed }: SpecifiedQueries,
+  { split, specification: kind, query, seed, template = lab.options.template }: SpecifiedQueries,
   model: PatchableModel = lab.model,
 ): Promise<Prompt<PromptImage>[]> {
-  const { shots: count, template } = lab.options;
+  const { shots: count } = lab.options;
   const specification: Specification =
     kind === "instruction"
       ? { kind, text: instructionOf(task), template }

@@ -207,7 +207,14 @@ function noiseTable(lab: Lab): Table {
   return {
     name: "noise",
     title: "Instructions with noise, in the layer chosen for those without",
-    columns: ["instruction", "for example", "accuracy", "less that as written", "majority", "distinct answers"],
+    columns: [
+      "instruction",
+      "for example",
+      "accuracy",
+      "less that as written",
+      "majority",
+      "distinct answers",
+    ],
     rows: [written, ...rows],
   };
 }

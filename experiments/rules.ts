@@ -141,12 +141,25 @@ export const RULES = {
     order: "each presupposes those before",
     parts: {
       visible: {
-        says: "input, task and answer can be read",
-        comparisons: { control: above("reciprocal rank − another item's or task's", 0.05) },
+        says: "the delimiter's token, task and answer can be read",
+        comparisons: { control: above("reciprocal rank − another token's, item's or task's", 0.05) },
       },
       ordered: {
         says: "one after the other",
         comparisons: { step: above("layers from one phase to the next", 1) },
+      },
+    },
+  },
+  "lens, the item's name": {
+    order: "each presupposes those before",
+    parts: {
+      visible: {
+        says: "name and task can be read",
+        comparisons: { control: above("reciprocal rank − another item's or task's", 0.05) },
+      },
+      ordered: {
+        says: "the name first",
+        comparisons: { step: above("layers from the name to the task", 1) },
       },
     },
   },

@@ -100,22 +100,15 @@ function testedUnder(lab: Lab) {
 
 function verdictOf(lab: Lab): Verdict {
   const [own, ...others] = testedUnder(lab);
-  const works = [own!, ...others].map(({ name, tested }) => {
-    const contrasts = aboveAllControls(tested);
-    return Object.entries(contrasts).map(
-      ([key, list]) => [key, list.map(({ at }): Contrast => ({ at, of: name }))] as const,
-    );
-  });
-  const joined = (key: string) => works.flatMap((one) => one.find(([name]) => name === key)![1]);
+  type Contrasts = ReturnType<typeof aboveAllControls>;
+  const joined: Record<string, Contrast[]> = {};
+  for (const { name, tested } of [own!, ...others]) {
+    for (const [key, list] of Object.entries(aboveAllControls(tested))) {
+      joined[key] = [...(joined[key] ?? []), ...list.map(({ at }) => ({ at, of: name }))];
+    }
+  }
   return judged(RULES.templates, {
-    works: {
-      noContext: joined("noContext"),
-      anotherTask: joined("anotherTask"),
-      meanOfTasks: joined("meanOfTasks"),
-      random: joined("random"),
-      frequent: joined("frequent"),
-      constant: joined("constant"),
-    },
+    works: joined as Contrasts,
     asWell: {
       own: others.map(({ name, tested }) => difference(patchedHits(tested), patchedHits(own!.tested), name)),
     },

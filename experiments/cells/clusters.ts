@@ -114,10 +114,7 @@ export const clusters = defineCell("clusters", async (lab): Promise<ClustersResu
     instructions.push(...texts.map(() => ({ task: task.name, modality: "instruction" as const, item: "" })));
   }
   const found = (state: State) =>
-    measured(
-      { points, vectors: ofPoints[state] },
-      { points: instructions, vectors: ofInstructions[state] },
-    );
+    measured({ points, vectors: ofPoints[state] }, { points: instructions, vectors: ofInstructions[state] });
   return { layer, points, instructions, states: { context: found("context"), vector: found("vector") } };
 });
 
@@ -147,7 +144,10 @@ async function contextsOf(
     stack(
       prompts.map((prompt, i) =>
         model.device.scope(() => {
-          const { embedded } = model.run(prompt, { taps: { embedded: tap("embed", shown[i]!) }, stopAfter: 0 });
+          const { embedded } = model.run(prompt, {
+            taps: { embedded: tap("embed", shown[i]!) },
+            stopAfter: 0,
+          });
           return mean(embedded, 0);
         }),
       ),
@@ -176,7 +176,9 @@ export function namePositions(
     `${before}${item.input}${cue.trimEnd()}`,
   ]);
   if (named.ids.join() !== whole.ids.join()) {
-    throw new XpatchError(`expected the prompt ${JSON.stringify(whole.text)}, made ${JSON.stringify(named.text)}`);
+    throw new XpatchError(
+      `expected the prompt ${JSON.stringify(whole.text)}, made ${JSON.stringify(named.text)}`,
+    );
   }
   return positionsOf(named, /^name\d*$/);
 }

@@ -25,7 +25,9 @@ const WORDS_A_TYPO = 2;
 
 /** An instruction with noise of a kind: the same variants every time; none where it is not known how to put it otherwise. */
 export function noisyInstructions(instruction: string, noise: Noise): readonly string[] {
-  if (noise === "paraphrase") return PARAPHRASES[instruction] ?? [];
+  if (noise === "paraphrase") {
+    return Object.hasOwn(PARAPHRASES, instruction) ? PARAPHRASES[instruction]! : [];
+  }
   const change = noise === "typos" ? withTypos : withIrrelevantWords;
   return Array.from({ length: VARIANTS }, (_, seed) => change(instruction, seededRandom(seed)));
 }

@@ -4,7 +4,7 @@ import { commonLayer, commonLayerCells, type Setup } from "./cells/layer-sweep.t
 import { aboveShuffled, contrast, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { AskedSplit, Lab } from "./framework/lab.ts";
-import { QUERY_NAMES, SPECIFICATION_NAMES } from "./framework/prompts.ts";
+import { QUERY_NAMES, SPECIFICATION_NAMES, widestQuery } from "./framework/prompts.ts";
 import { judged } from "./framework/rule.ts";
 import type { LinesFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
@@ -25,10 +25,12 @@ const PLACE_NAMES: Readonly<Record<Place, string>> = {
 const FEWEST_ITEMS = 4;
 
 /**
- * Whose layer is looked at, in all places: where a patch brings the task from text to pictures. That is chosen by answers to
- * tasks, which need not be where names and pictures are nearest to each other.
+ * Whose layer is looked at, in all places: where a patch brings the task from text to pictures (to text, if no task of the
+ * means has pictures). That is chosen by answers to tasks, which need not be where names and pictures are nearest to each other.
  */
-const PATCH: Setup = { specification: "text", query: "image" };
+function patchOf(lab: Lab): Setup {
+  return { specification: "text", query: widestQuery(lab) };
+}
 
 type Method = "raw" | "centred" | "random";
 
@@ -42,13 +44,13 @@ export const grounding: Experiment = {
       ? `it takes a model that takes pictures, and a task with ${FEWEST_ITEMS} pictured items a split or more`
       : undefined,
   cells: (lab) => [
-    ...commonLayerCells(lab, PATCH),
+    ...commonLayerCells(lab, patchOf(lab)),
     ...kindsOf(lab).flatMap((task) =>
       (["validation", "test"] as const).map((split) => cellOf(lab, task, split)),
     ),
   ],
   report(lab): Findings {
-    const layer = commonLayer(lab, PATCH);
+    const layer = commonLayer(lab, patchOf(lab));
     const found = PLACES.map((place) => atPlace(lab, place, layer));
     return {
       preface: trainedFor(lab.setting.model.hash),
@@ -62,7 +64,7 @@ export const grounding: Experiment = {
             ", ",
           )}, each with the items of that task, as tasks that ask about the same items do not differ here.`,
         "RSA is Spearman's correlation of the distances between items, CKA linear centred kernel alignment; their intervals are those of shuffled pairs. ",
-        `The layer is ${layer} in all places, which validation items chose for patches (${SPECIFICATION_NAMES[PATCH.specification]}, ${QUERY_NAMES[PATCH.query]}). Beside it stand layer 0, before any patch works, and the layer where items are found best on validation items: at the cue that is where both queries predict the name. The numbers are of test items.`,
+        `The layer is ${layer} in all places, which validation items chose for patches (${SPECIFICATION_NAMES.text}, ${QUERY_NAMES[widestQuery(lab)]}). Beside it stand layer 0, where all that is known comes from the embeddings and one block, and the layer where items are found best on validation items, which at the cue may be no more than where both queries predict the name. The numbers are of test items.`,
       ],
       figures: [retrievalFigure(lab), similarityFigure(lab)],
       tables: [retrievalTable(lab, layer), everyLayerTable(lab), similarityTable(lab, found)],

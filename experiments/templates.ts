@@ -1,7 +1,6 @@
 import { PAPER_TEMPLATE, SPACED_TEMPLATE } from "xpatch";
 import { OTHER_TEMPLATE } from "./cells/alignment.ts";
 import { accuracyByLayer, layerSweep, type Setup, tasksWith } from "./cells/layer-sweep.ts";
-import { taskVectors } from "./cells/task-vectors.ts";
 import {
   aboveAllControls,
   CONTROL_NAMES,
@@ -16,7 +15,7 @@ import { CROSS_MODAL, crossModalVerdict, hitsOf, promptSeeds } from "./cross-mod
 import { difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
-import { QUERY_NAMES, seedsOf, widestQuery } from "./framework/prompts.ts";
+import { QUERY_NAMES, widestQuery } from "./framework/prompts.ts";
 import { type Contrast, judged } from "./framework/rule.ts";
 import { beside } from "./framework/scored.ts";
 import type { LinesFigure } from "./report/figure.ts";
@@ -34,22 +33,11 @@ export const templates: Experiment = {
   cells: (lab) =>
     templatesOf(lab).flatMap((template) => {
       const setup = setupOf(lab, template);
-      const tasks = tasksWith(lab, setup);
-      const each = <T>(of: (task: string) => readonly T[]) => tasks.flatMap(({ name }) => of(name));
+      // Tasks outside of the means decide nothing.
+      const tasks = inMeans(lab).map(({ name }) => name);
       return [
-        ...each((task) =>
-          seedsOf(lab, "text").map((seed) =>
-            taskVectors({
-              source: "model",
-              task,
-              specification: "text",
-              seed,
-              template: setup.template,
-            }),
-          ),
-        ),
-        ...each((task) => [layerSweep({ ...setup, task })]),
-        ...each((task) => [
+        ...tasks.map((task) => layerSweep({ ...setup, task })),
+        ...tasks.flatMap((task) => [
           testPatch({ ...setup, task }),
           ...promptSeeds(lab, setup).map((seed) => testPrompt({ ...setup, task, seed })),
         ]),

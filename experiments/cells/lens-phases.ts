@@ -170,7 +170,10 @@ function addTrace(
     layers.map((row) => {
       if (ids.length === 0) return 0;
       const best = Math.max(...ids.map((id) => row[id]!));
-      return 1 / (1 + row.reduce((count, value) => count + (value > best ? 1 : 0), 0));
+      // Of a vocabulary, for each layer, set and item: a loop, as reduce is several times slower.
+      let above = 0;
+      for (const value of row) if (value > best) above++;
+      return 1 / (1 + above);
     }),
   );
 }

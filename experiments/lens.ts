@@ -53,7 +53,7 @@ export const lens: Experiment = {
       verdict: verdictOf(phases),
       text: [
         "Each query stands behind examples of its own modality, or behind the instruction. A set of tokens is looked for: how the item's name, the task's word, the answers to the other items of the task, and the answer itself may begin, with and without a space; no token is in two sets. Items whose name and answer begin alike are left out.",
-        `What the input is has two readings. The paper's is a fixed token, the same for all items, that the delimiter itself reads as: here the one that most validation prompts read as behind the first layer (${delimitersOf(lab)}). A residual stream begins as its token's embedding, so that this says little of the query; its control is the token before. The other is what is asked about, the item's name. The verdict is on the paper's.`,
+        `What the input is has two readings. The paper's is a fixed token, the same for all items, that the delimiter itself reads as: here the one that most validation prompts read as behind the first layer (${delimitersOf(lab)}). Being the same whatever is asked, it says little of the query; its control is the token before the delimiter. The other is what is asked about, the item's name. The verdict is on the paper's.`,
         verdictText("With the item's name as the input", nameVerdict(phases)),
         "A phase's layer is where the mean reciprocal rank of its set is farthest above that of the control, on validation items; what it comes to is measured on test items.",
       ],

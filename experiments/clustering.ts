@@ -1,7 +1,9 @@
 import { type ClusterPoint, clusters, STATES, type State } from "./cells/clusters.ts";
+import { commonLayerCells } from "./cells/layer-sweep.ts";
 import { contrast } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
+import { QUERY_NAMES, widestQuery } from "./framework/prompts.ts";
 import { type Contrast, judged } from "./framework/rule.ts";
 import type { ScatterFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
@@ -11,7 +13,7 @@ import { type Estimate, LEVEL, negated, shifted } from "./statistics/estimate.ts
 import { meanOverInputs } from "./statistics/resample.ts";
 
 const STATE_NAMES: Readonly<Record<State, string>> = {
-  context: "mean embedding of the examples",
+  context: "mean embedding of what the examples show",
   vector: "task vector",
 };
 
@@ -19,19 +21,24 @@ export const clustering: Experiment = {
   name: "clustering",
   title: "What prompts cluster by: modality before, task after",
   claim:
-    "The embeddings of the examples cluster by modality; the task vectors made from them cluster by task, across modalities.",
+    "The embeddings of what the examples show cluster by modality; the task vectors made from them cluster by task, across modalities, with those of the instructions.",
   untestable: (lab) =>
     pictured(lab).length < 2
       ? "it takes two tasks with pictures, and a model that takes pictures"
       : undefined,
-  cells: (lab) => [cellOf(lab)],
+  cells: (lab) => [
+    ...commonLayerCells(lab, { specification: "text", query: widestQuery(lab) }),
+    clusters({}),
+  ],
   report(lab): Findings {
-    const { points } = lab.result(cellOf(lab));
+    const { points, instructions, layer } = lab.result(clusters({}));
     const measures = STATES.map((state) => measuresOf(lab, state));
     return {
       verdict: verdictOf(lab, measures[0]!, measures[1]!),
       text: [
-        `A point is a prompt of validation items: ${points.length} of them, of ${pictured(lab).length} tasks in two modalities, whose examples are drawn apart. Task vectors are read at the answer cue of the last example behind layer ${middle(lab)}, the middle of the model, not averaged. Distances are 1 − cosine.`,
+        `A point is a prompt of test items: ${points.length} of them, of ${pictured(lab).length} tasks in two modalities, whose examples are drawn apart. Task vectors are read at the answer cue of the last example behind layer ${layer}, which validation items chose for patches of text examples (${QUERY_NAMES[widestQuery(lab)]}), not averaged. Distances are 1 − cosine.`,
+        "Contexts are compared like with like: the mean embedding of the tokens of the examples' pictures, and of the tokens of their names, without template and answers, which are the same in both. Text and pictures enter by different ways, so that their separation is expected; that the vectors' is less is what tells.",
+        `Instructions are ${instructions.length} points more, as written and put otherwise, read at their last token; as contexts, all their tokens. They have no items, so that silhouettes, neighbours and probes are of examples; whether an example's nearest instruction is its task's is counted by itself.`,
         "Points share examples, so that neighbours of the same task and modality are near for that alone; what tells is the other modality: its nearest points, and a linear probe trained on it. Probes are tested on items that they were not trained on. Intervals are over inputs.",
       ],
       figures: STATES.flatMap((state) => [
@@ -58,11 +65,13 @@ interface Measures {
   readonly modalitySilhouette: Measure;
   readonly acrossPurity: Measure;
   readonly acrossProbe: Measure;
+  /** Absent where a task has no instruction. */
+  readonly toInstruction?: Measure;
   readonly others: readonly Measure[];
 }
 
 function measuresOf(lab: Lab, state: State): Measures {
-  const { points, states } = lab.result(cellOf(lab));
+  const { points, states } = lab.result(clusters({}));
   const of = states[state];
   const silhouette = (name: string, values: readonly number[]): Measure => ({
     name,
@@ -78,7 +87,8 @@ function measuresOf(lab: Lab, state: State): Measures {
   });
   const tasks = mostCommon(points.map(({ task }) => task));
   const modalities = mostCommon(points.map(({ modality }) => modality));
-  const { byTask, byModality, acrossPurity, acrossProbe } = of;
+  const { byTask, byModality, acrossPurity, acrossProbe, toInstruction, toInstructionCentred } = of;
+  const told = toInstruction.length > 0;
   return {
     state,
     taskSilhouette: silhouette("silhouette by task", byTask.silhouette),
@@ -89,7 +99,11 @@ function measuresOf(lab: Lab, state: State): Measures {
       acrossPurity.chance,
     ),
     acrossProbe: share("task, by a probe of the other modality", acrossProbe, tasks),
+    ...(told && { toInstruction: share("the nearest instruction is the task's", toInstruction, tasks) }),
     others: [
+      ...(told
+        ? [share("the nearest instruction is the task's, means removed", toInstructionCentred, tasks)]
+        : []),
       share("neighbours of the same task", byTask.purity.values, byTask.purity.chance),
       share("neighbours of the same modality", byModality.purity.values, byModality.purity.chance),
       share("task, by a probe", byTask.probe, tasks),
@@ -110,7 +124,7 @@ function spreadOver(points: readonly ClusterPoint[], values: readonly number[], 
 }
 
 function verdictOf(lab: Lab, context: Measures, vector: Measures): Verdict {
-  const { points } = lab.result(cellOf(lab));
+  const { points } = lab.result(clusters({}));
   const above = ({ values }: Measure, rival?: Measure): Contrast => {
     const less = values.map((value, i) => value - (rival?.values[i] ?? 0));
     return contrast((level) => spreadOver(points, less, level));
@@ -138,6 +152,9 @@ function verdictOf(lab: Lab, context: Measures, vector: Measures): Verdict {
         neighbours: aboveChance(vector.acrossPurity),
         probe: aboveChance(vector.acrossProbe),
       },
+      instructions: {
+        nearest: vector.toInstruction ? aboveChance(vector.toInstruction) : [],
+      },
       mixed: {
         modality: contrast((level) => negated(above(vector.modalitySilhouette).at(level))),
       },
@@ -147,22 +164,23 @@ function verdictOf(lab: Lab, context: Measures, vector: Measures): Verdict {
 }
 
 function figureOf(lab: Lab, state: State, plane: "neighbours" | "principal"): ScatterFigure {
-  const { points, states } = lab.result(cellOf(lab));
+  const { points, instructions, layer, states } = lab.result(clusters({}));
+  const all = [...points, ...instructions];
   const method = plane === "neighbours" ? "t-SNE" : "PCA";
   return {
     kind: "scatter",
     name: `${state}-${method.toLowerCase()}`,
     title: `${method}: ${STATE_NAMES[state]}`,
-    caption: `${points.length} prompts of validation items${state === "vector" ? `, layer ${middle(lab)}` : ""}.`,
+    caption: `${points.length} prompts of test items and ${instructions.length} instructions${state === "vector" ? `, layer ${layer}` : ""}.`,
     x: `${method} 1`,
     y: `${method} 2`,
     group: "task",
-    filling: "modality",
+    filling: "specification",
     rows: states[state][plane].map(([x, y], i) => ({
       x,
       y,
-      group: points[i]!.task,
-      filling: points[i]!.modality,
+      group: all[i]!.task,
+      filling: all[i]!.modality,
     })),
   };
 }
@@ -173,16 +191,21 @@ function measuresTable(measures: readonly Measures[]): Table {
     title: "How tasks and modalities are told apart",
     columns: ["of", "measure", "value", "chance"],
     rows: measures.flatMap(
-      ({ state, taskSilhouette, modalitySilhouette, acrossPurity, acrossProbe, others }) =>
-        [taskSilhouette, modalitySilhouette, acrossPurity, acrossProbe, ...others].map(
-          ({ name, value, chance }) => [STATE_NAMES[state], name, value, chance],
-        ),
+      ({ state, taskSilhouette, modalitySilhouette, acrossPurity, acrossProbe, toInstruction, others }) =>
+        [
+          taskSilhouette,
+          modalitySilhouette,
+          acrossPurity,
+          acrossProbe,
+          ...(toInstruction ? [toInstruction] : []),
+          ...others,
+        ].map(({ name, value, chance }) => [STATE_NAMES[state], name, value, chance]),
     ),
   };
 }
 
 function shuffledTable(lab: Lab): Table {
-  const { points, states } = lab.result(cellOf(lab));
+  const { points, states } = lab.result(clusters({}));
   return {
     name: "shuffled",
     title: "The same with the tasks given out at random among the points",
@@ -206,13 +229,4 @@ function mostCommon(labels: readonly string[]): number {
 
 function pictured(lab: Lab) {
   return lab.tasks.filter((task) => lab.isPictured(task));
-}
-
-/** Fixed beforehand: nothing is chosen by what is shown. */
-function middle(lab: Lab): number {
-  return Math.floor(lab.model.config.layers / 2);
-}
-
-function cellOf(lab: Lab) {
-  return clusters({ layer: middle(lab) });
 }

@@ -29,7 +29,7 @@ import { accuracy, accuracyDifference, type Hits } from "./statistics/accuracy.t
 import { mean } from "./statistics/resample.ts";
 
 /** The claim's own case. */
-const CROSS_MODAL: Setup = { specification: "text", query: "image" };
+export const CROSS_MODAL: Setup = { specification: "text", query: "image" };
 
 export const crossModal: Experiment = {
   name: "cross-modal",
@@ -51,7 +51,7 @@ export const crossModal: Experiment = {
   report(lab): Findings {
     const setups = setupsOf(lab);
     return {
-      verdict: verdictOf(lab),
+      verdict: crossModalVerdict(lab, CROSS_MODAL),
       text: [
         "Each query is asked three ways: by itself (no context), behind the specification (prompt), and by itself with the task vector of the specification in place of the residual stream at its last token (patch).",
         "Vectors and layers come from validation items; the test items were scored once.",
@@ -69,7 +69,7 @@ export const crossModal: Experiment = {
 };
 
 /** Right and wrong answers to the test items, by method. */
-function hitsOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
+export function hitsOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
   const tested = testedTasks(lab, tasks, setup);
   const prompt: Hits = tested.map(({ task: { name }, items }) =>
     taskHits(
@@ -80,14 +80,15 @@ function hitsOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
   return { tested, noContext: bareHits(tested), prompt, patch: patchedHits(tested) };
 }
 
-function verdictOf(lab: Lab): Verdict {
-  const tasks = tasksWith(lab, CROSS_MODAL, lab.tasksInMeans);
+/** By the claim's rule, of a setup that may stand for the claim's own. */
+export function crossModalVerdict(lab: Lab, setup: Setup): Verdict {
+  const tasks = tasksWith(lab, setup, lab.tasksInMeans);
   if (tasks.length === 0) {
     const because = "the model takes no pictures, or no task has them";
     return { outcome: "not testable here", because, checks: [] };
   }
-  const { tested, noContext, prompt, patch } = hitsOf(lab, CROSS_MODAL, tasks);
-  const { majority } = meansOf(lab, CROSS_MODAL, tasks);
+  const { tested, noContext, prompt, patch } = hitsOf(lab, setup, tasks);
+  const { majority } = meansOf(lab, setup, tasks);
   const works = aboveAllControls(lab, tested);
   const shown = Object.entries({ patch, prompt, "no context": noContext }).map(
     ([name, hits]) => `${name} ${showEstimate(accuracy(hits))}`,
@@ -289,7 +290,7 @@ function taskNames(lab: Lab): string {
 }
 
 /** The prompts that the claim's own difference is made with vary as its vectors do: as many seeds. */
-function promptSeeds(lab: Lab, setup: Setup): number[] {
+export function promptSeeds(lab: Lab, setup: Setup): number[] {
   const { specification, query } = setup;
   const claimed = specification === CROSS_MODAL.specification && query === CROSS_MODAL.query;
   return seedsOf(lab, specification, claimed ? lab.options.seeds : lab.options.promptSeeds);

@@ -1,16 +1,19 @@
 import type { Task } from "xpatch";
 import { alignment, type LayerAlignment, PLACES, type Place, type Ranks } from "./cells/alignment.ts";
+import { commonLayer, commonLayerCells, type Setup } from "./cells/layer-sweep.ts";
 import { aboveShuffled, contrast, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { AskedSplit, Lab } from "./framework/lab.ts";
+import { QUERY_NAMES, SPECIFICATION_NAMES, widestQuery } from "./framework/prompts.ts";
 import { judged } from "./framework/rule.ts";
 import { type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
 import { accuracy, type Hits } from "./statistics/accuracy.ts";
-import { type Estimate, shifted } from "./statistics/estimate.ts";
+import { type Estimate, LEVEL, shifted } from "./statistics/estimate.ts";
 import { mean } from "./statistics/resample.ts";
 import { chanceReciprocalRank } from "./statistics/retrieval.ts";
+import { trainedFor } from "./trained-for.ts";
 
 const PLACE_NAMES: Readonly<Record<Place, string>> = {
   name: "behind the name or picture",
@@ -20,6 +23,14 @@ const PLACE_NAMES: Readonly<Record<Place, string>> = {
 
 /** Fewer items have too few pairs of distances to compare. */
 const FEWEST_ITEMS = 4;
+
+/**
+ * Whose layer is looked at, in all places: where a patch brings the task from text to pictures (to text, if no task of the
+ * means has pictures). That is chosen by answers to tasks, which need not be where names and pictures are nearest to each other.
+ */
+function patchOf(lab: Lab): Setup {
+  return { specification: "text", query: widestQuery(lab) };
+}
 
 type Method = "raw" | "centred" | "random";
 
@@ -32,13 +43,17 @@ export const grounding: Experiment = {
     kindsOf(lab).length === 0
       ? `it takes a model that takes pictures, and a task with ${FEWEST_ITEMS} pictured items a split or more`
       : undefined,
-  cells: (lab) =>
-    kindsOf(lab).flatMap((task) =>
+  cells: (lab) => [
+    ...commonLayerCells(lab, patchOf(lab)),
+    ...kindsOf(lab).flatMap((task) =>
       (["validation", "test"] as const).map((split) => cellOf(lab, task, split)),
     ),
+  ],
   report(lab): Findings {
-    const found = PLACES.map((place) => atPlace(lab, place));
+    const layer = commonLayer(lab, patchOf(lab));
+    const found = PLACES.map((place) => atPlace(lab, place, layer));
     return {
+      preface: trainedFor(lab.setting.model.hash),
       verdict: verdictOf(found),
       text: [
         `Each item is asked about by its name and by its picture, without examples. Retrieval looks for an item's counterpart among all items of its kind by cosine (top-1, and the mean reciprocal rank, MRR), in both directions; kinds are ${kindsOf(
@@ -48,10 +63,11 @@ export const grounding: Experiment = {
           .join(
             ", ",
           )}, each with the items of that task, as tasks that ask about the same items do not differ here.`,
-        "RSA is Spearman's correlation of the distances between items, CKA linear centred kernel alignment; their intervals are those of shuffled pairs. For each place the layer with the highest MRR on validation items is reported, on test items.",
+        "RSA is Spearman's correlation of the distances between items, CKA linear centred kernel alignment; their intervals are those of shuffled pairs. ",
+        `The layer is ${layer} in all places, which validation items chose for patches (${SPECIFICATION_NAMES.text}, ${QUERY_NAMES[widestQuery(lab)]}). Beside it stand layer 0, where all that is known comes from the embeddings and one block, and the layer where items are found best on validation items, which at the cue may be no more than where both queries predict the name. The numbers are of test items.`,
       ],
-      figures: [retrievalFigure(lab, found), similarityFigure(lab, found)],
-      tables: [retrievalTable(found), similarityTable(lab, found)],
+      figures: [retrievalFigure(lab, layer), similarityFigure(lab, found)],
+      tables: [retrievalTable(lab, layer), everyLayerTable(lab), similarityTable(lab, found)],
       controls: [controlTable(found), foreignTable(lab, found)].filter(({ rows }) => rows.length > 0),
     };
   },
@@ -59,7 +75,7 @@ export const grounding: Experiment = {
 
 interface PlaceFindings {
   readonly place: Place;
-  /** Chosen on validation items; the rest is of test items. */
+  /** The rest is of test items. */
   readonly layer: number;
   /** A reciprocal rank an item, the mean of both directions. */
   readonly ranks: Readonly<Record<Method, Hits>>;
@@ -70,10 +86,17 @@ interface PlaceFindings {
   readonly kinds: readonly { readonly task: string; readonly at: LayerAlignment }[];
 }
 
-function atPlace(lab: Lab, place: Place): PlaceFindings {
-  const layers = Array.from({ length: lab.model.config.layers }, (_, layer) => layer);
-  const means = layers.map((layer) => reciprocal(lab, place, "validation", layer, "centred").mean);
-  const layer = means.indexOf(Math.max(...means));
+/** Where counterparts are found best on validation items. */
+function nearestLayer(lab: Lab, place: Place): number {
+  const means = layersOf(lab).map((layer) => reciprocal(lab, place, "validation", layer, "centred").mean);
+  return means.indexOf(Math.max(...means));
+}
+
+function layersOf({ model }: Lab): number[] {
+  return Array.from({ length: model.config.layers }, (_, layer) => layer);
+}
+
+function atPlace(lab: Lab, place: Place, layer: number): PlaceFindings {
   const kinds = kindsOf(lab).map((task) => ({
     task: task.name,
     at: lab.result(cellOf(lab, task, "test")).places[place][layer]!,
@@ -152,13 +175,13 @@ function verdictOf(found: readonly PlaceFindings[]): Verdict {
   );
 }
 
-const LAYER_NOTE = "the layer with the highest mean reciprocal rank on validation items";
+const LAYER_NOTE = "the layer that validation items chose for patches";
 
 function chosenAt(found: readonly PlaceFindings[], place: Place): number {
   return found.find((one) => one.place === place)!.layer;
 }
 
-function retrievalFigure(lab: Lab, found: readonly PlaceFindings[]): LinesFigure {
+function retrievalFigure(lab: Lab, layer: number): LinesFigure {
   const { chance } = chancesOf(lab);
   const series: readonly [Method, string][] = [
     ["centred", "mean removed"],
@@ -176,10 +199,15 @@ function retrievalFigure(lab: Lab, found: readonly PlaceFindings[]): LinesFigure
     y: "mean reciprocal rank",
     rows: PLACES.flatMap((place) =>
       series.flatMap(([method, name]) =>
-        Array.from({ length: lab.model.config.layers }, (_, layer) => {
-          const value = pointOf(reciprocal(lab, place, "test", layer, method));
-          const chosen = method === "centred" && layer === chosenAt(found, place);
-          return { panel: PLACE_NAMES[place], series: name, x: layer, ...value, chosen };
+        layersOf(lab).map((at) => {
+          const value = pointOf(reciprocal(lab, place, "test", at, method));
+          return {
+            panel: PLACE_NAMES[place],
+            series: name,
+            x: at,
+            ...value,
+            chosen: method === "centred" && at === layer,
+          };
         }),
       ),
     ),
@@ -198,7 +226,7 @@ function similarityFigure(lab: Lab, places: readonly PlaceFindings[]): LinesFigu
     y: "RSA or CKA",
     rows: PLACES.flatMap((place) =>
       (["rsa", "cka"] as const).flatMap((measure) =>
-        Array.from({ length: lab.model.config.layers }, (_, layer) => {
+        layersOf(lab).flatMap((layer) => {
           const found = kindsOf(lab).map(
             (task) => lab.result(cellOf(lab, task, "test")).places[place][layer]![measure],
           );
@@ -216,26 +244,55 @@ function similarityFigure(lab: Lab, places: readonly PlaceFindings[]): LinesFigu
               high: high!,
             },
           ];
-        }).flat(),
+        }),
       ),
     ),
   };
 }
 
-function retrievalTable(found: readonly PlaceFindings[]): Table {
+function retrievalTable(lab: Lab, patched: number): Table {
+  const chosen = { "layer of the patch": () => patched, "layer 0": () => 0, "found best": nearestLayer };
   return {
     name: "retrieval",
     title: "Retrieval across modalities, mean of each side removed",
-    columns: ["place", "layer", "top-1", "chance", "MRR", "chance"],
-    rows: found.map(({ place, layer, top1, chanceTop1, reciprocal: rr, chance }) => [
-      PLACE_NAMES[place],
-      layer,
-      top1.centred,
-      chanceTop1,
-      rr.centred,
-      chance,
-    ]),
+    columns: ["place", "chosen as", "layer", "top-1", "chance", "MRR", "chance"],
+    rows: PLACES.flatMap((place) =>
+      Object.entries(chosen).map(([name, of]) => {
+        const { layer, top1, chanceTop1, reciprocal: rr, chance } = atPlace(lab, place, of(lab, place));
+        return [PLACE_NAMES[place], name, layer, top1.centred, chanceTop1, rr.centred, chance];
+      }),
+    ),
   };
+}
+
+/** In which layers items are found at all, where all layers and places share the 5 % (Bonferroni). */
+function everyLayerTable(lab: Lab): Table {
+  const { chance } = chancesOf(lab);
+  const layers = layersOf(lab);
+  const level = 1 - (1 - LEVEL) / (layers.length * PLACES.length);
+  return {
+    name: "every-layer",
+    title: `Layers in which items are found more often than in random order, at ${(100 * level).toFixed(2)} % each, so that ${layers.length} layers in ${PLACES.length} places make 95 %`,
+    columns: ["place", "layers", "of", "which"],
+    rows: PLACES.map((place) => {
+      const found = layers.filter((layer) => {
+        const ranks = scoresOf(lab, place, "test", layer, "centred", (rank) => 1 / rank);
+        return accuracy(ranks, level).low > chance;
+      });
+      return [PLACE_NAMES[place], found.length, layers.length, runsOf(found)];
+    }),
+  };
+}
+
+/** Whole numbers in order: `0–3, 5`. */
+function runsOf(numbers: readonly number[]): string {
+  const runs: [number, number][] = [];
+  for (const n of numbers) {
+    const run = runs.at(-1);
+    if (run && run[1] === n - 1) run[1] = n;
+    else runs.push([n, n]);
+  }
+  return runs.map(([first, last]) => (first === last ? `${first}` : `${first}–${last}`)).join(", ") || "–";
 }
 
 function similarityTable(lab: Lab, found: readonly PlaceFindings[]): Table {

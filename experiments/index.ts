@@ -11,6 +11,7 @@ import { lens } from "./lens.ts";
 import { llmToVlm } from "./llm-to-vlm.ts";
 import { sweep } from "./sweep.ts";
 import { taskConflict } from "./task-conflict.ts";
+import { templates } from "./templates.ts";
 
 export { addCosts, forwardPassEquivalents, NO_COST } from "./framework/cost.ts";
 export type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
@@ -30,6 +31,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
   llmToVlm,
   instructions,
   sweep,
+  templates,
   taskConflict,
   lens,
   clustering,

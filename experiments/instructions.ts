@@ -6,17 +6,20 @@ import {
   ensembleSweep,
   ensembleTest,
   instructedTasks,
+  PAPER_PROMPTS,
 } from "./cells/ensembles.ts";
 import { accuracyByLayer, CHOSEN_NOTE, layerSweep, type Setup, sharedLayer } from "./cells/layer-sweep.ts";
 import { namingCells, namingTable } from "./cells/naming.ts";
+import { NOISE_NAMES, NOISES, type Noise, noisyTest } from "./cells/noisy-instructions.ts";
 import { aboveAllControls, testedTasks, testPatch } from "./cells/test-answers.ts";
 import { validationCells } from "./cells/validation.ts";
+import { constantAnswers } from "./framework/constants.ts";
 import { aboveControl, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, widestQuery } from "./framework/prompts.ts";
 import { constantReferences } from "./framework/references.ts";
-import { judged } from "./framework/rule.ts";
+import { judged, verdictText } from "./framework/rule.ts";
 import { type Answered, beside, taskHits } from "./framework/scored.ts";
 import { type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
@@ -46,6 +49,7 @@ export const instructions: Experiment = {
       ...tasks.map(({ name: task }) => ensembleSweep({ specification: "instruction", query, task })),
       ...tasks.map(({ name: task }) => ensembleTest({ query, task })),
       ...tasks.map(({ name: task }) => testPatch({ ...instructed(lab), task })),
+      ...tasks.map(({ name: task }) => noisyTest({ query, task })),
       ...namingCells(lab),
     ];
   },
@@ -55,9 +59,10 @@ export const instructions: Experiment = {
       text: [
         "An ensemble is the mean of the instruction's vector and of that of examples, itself the mean over n prompts. An instruction is a single prompt whatever n is.",
         "Each of the three is patched in the layer that validation items chose for it; the test items were scored once. The layers of examples and ensembles were chosen with all prompts.",
+        verdictText("With noise in the instruction", noisyVerdict(lab)),
       ],
-      figures: [samplesFigure(lab), layersFigure(lab)],
-      tables: [samplesTable(lab), byTaskTable(lab), ...regurgitationTable(lab)],
+      figures: [samplesFigure(lab), examplesFigure(lab), layersFigure(lab)],
+      tables: [samplesTable(lab), byTaskTable(lab), noiseTable(lab), ...regurgitationTable(lab)],
       controls: [controlsTable(lab)],
     };
   },
@@ -136,6 +141,105 @@ function verdictOf(lab: Lab): Verdict {
   );
 }
 
+/** Right and wrong answers under an instruction with noise, by variant; undefined where a task has no such variants. */
+function noisyHits(lab: Lab, noise: Noise): Hits | undefined {
+  const query = widestQuery(lab);
+  const tasks = inMeans(lab);
+  const answers = tasks.map(({ name: task }) => lab.result(noisyTest({ query, task })).patched[noise]);
+  return answers.every((variants) => variants.length > 0)
+    ? tasks.map((task, t) => taskHits(lab.items(task, "test"), answers[t]!))
+    : undefined;
+}
+
+function noisyVerdict(lab: Lab): Verdict {
+  const tested = resultsOf(lab, inMeans(lab));
+  const asWritten = hitsOf(tested, "instruction", countsOf(tested)[0]!);
+  const query = widestQuery(lab);
+  const { frequent, constant } = constantAnswers(
+    inMeans(lab).map((task) => ({
+      task,
+      items: lab.items(task, "test"),
+      answers: Object.values(lab.result(noisyTest({ query, task: task.name })).patched)
+        .flat()
+        .flatMap(({ answers }) => answers),
+    })),
+    lab.options,
+  );
+  const above = (control: Hits) =>
+    NOISES.flatMap((noise) => {
+      const hits = noisyHits(lab, noise);
+      return hits ? aboveControl(hits, control, NOISE_NAMES[noise]) : [];
+    });
+  return judged(RULES["instructions, noisy"], {
+    works: { noContext: above(noContextOf(tested)), frequent: above(frequent), constant: above(constant) },
+    asWell: {
+      asWritten: NOISES.flatMap((noise) => {
+        const hits = noisyHits(lab, noise);
+        return hits ? [difference(hits, asWritten, NOISE_NAMES[noise])] : [];
+      }),
+    },
+  });
+}
+
+function noiseTable(lab: Lab): Table {
+  const query = widestQuery(lab);
+  const tasks = inMeans(lab);
+  const tested = resultsOf(lab, tasks);
+  const asWritten = hitsOf(tested, "instruction", countsOf(tested)[0]!);
+  const { majority } = beside(tested.map(({ result }) => result.noContext));
+  const written = [
+    "as written",
+    tasks[0]!.instruction!,
+    accuracy(asWritten),
+    "–",
+    majority,
+    beside(tested.map(({ result }) => result.instruction)).distinct,
+  ];
+  const rows = NOISES.flatMap((noise) => {
+    const hits = noisyHits(lab, noise);
+    if (!hits) return [];
+    const results = tasks.map(({ name: task }) => lab.result(noisyTest({ query, task })));
+    return [
+      [
+        NOISE_NAMES[noise],
+        results[0]!.texts[noise][0]!,
+        accuracy(hits),
+        accuracyDifference(hits, asWritten),
+        majority,
+        beside(results.map(({ patched }) => patched[noise][0]!)).distinct,
+      ],
+    ];
+  });
+  return {
+    name: "noise",
+    title: "Instructions with noise, in the layer chosen for those without",
+    columns: [
+      "instruction",
+      "for example",
+      "accuracy",
+      "less that as written",
+      "majority",
+      "distinct answers",
+    ],
+    rows: [written, ...rows],
+  };
+}
+
+/** The paper's axis. */
+function examplesFigure(lab: Lab): LinesFigure {
+  const { shots } = lab.options;
+  const { caption, rows } = samplesFigure(lab);
+  return {
+    kind: "lines",
+    name: "examples",
+    title: "Accuracy by the number of examples",
+    caption: `${caption} One to ${PAPER_PROMPTS} prompts of ${shots} examples.`,
+    x: "examples",
+    y: "accuracy",
+    rows: rows.filter(({ x }) => x <= PAPER_PROMPTS).map((row) => ({ ...row, x: row.x * shots })),
+  };
+}
+
 function samplesFigure(lab: Lab): LinesFigure {
   const results = resultsOf(lab, inMeans(lab));
   return {
@@ -200,6 +304,7 @@ function layersFigure(lab: Lab): LinesFigure {
 
 const COLUMNS = [
   "prompts averaged",
+  "examples in them",
   "layers (examples, instruction, ensemble)",
   "majority",
   "no context",
@@ -214,7 +319,7 @@ function samplesTable(lab: Lab): Table {
     name: "samples",
     title: `Accuracy on test items, ${QUERY_NAMES[widestQuery(lab)]}, mean over ${taskNames(lab)}`,
     columns: COLUMNS,
-    rows: countsOf(results).map((count) => row(results, count)),
+    rows: countsOf(results).map((count) => row(lab, results, count)),
   };
 }
 
@@ -225,17 +330,18 @@ function byTaskTable(lab: Lab): Table {
     columns: ["task", ...COLUMNS],
     rows: instructedTasks(lab, widestQuery(lab)).flatMap((task) => {
       const results = resultsOf(lab, [task]);
-      return countsOf(results).map((count) => [task.name, ...row(results, count)]);
+      return countsOf(results).map((count) => [task.name, ...row(lab, results, count)]);
     }),
   };
 }
 
-function row(tested: readonly Tested[], count: number) {
+function row({ options }: Lab, tested: readonly Tested[], count: number) {
   const hits = METHODS.map((method) => hitsOf(tested, method, count));
   const [examples, , ensemble] = hits;
   const layers = tested.map(({ result: { layers: of } }) => [of.text, of.instruction, of.ensemble].join(" "));
   return [
     count,
+    count * options.shots,
     [...new Set(layers)].join(", "),
     beside(tested.map(({ result }) => result.noContext)).majority,
     accuracy(noContextOf(tested)),

@@ -1,13 +1,13 @@
-import type { Modality, SpecificationKind } from "xpatch";
+import type { SpecificationKind } from "xpatch";
 import { decodedVectors } from "./cells/decoded-vectors.ts";
-import { setupsOf, tasksWith } from "./cells/layer-sweep.ts";
+import { type Setup, setupsOf, tasksWith } from "./cells/layer-sweep.ts";
 import { type LensPhasesResult, lensPhases, type Traced } from "./cells/lens-phases.ts";
 import { TARGETS, type Target, tokenSets } from "./cells/token-sets.ts";
 import { contrast, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { AskedSplit, Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES } from "./framework/prompts.ts";
-import { type Contrast, judged } from "./framework/rule.ts";
+import { type Contrast, judged, verdictText } from "./framework/rule.ts";
 import { type LinesFigure, pointOf } from "./report/figure.ts";
 import type { Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
@@ -16,14 +16,17 @@ import { type Estimate, LEVEL } from "./statistics/estimate.ts";
 import { mean, resampled } from "./statistics/resample.ts";
 
 const TARGET_NAMES: Readonly<Record<Target, string>> = {
+  delimiter: "the delimiter's token",
   input: "the item's name",
   task: "the task's word",
   answers: "answers to other items",
   answer: "the item's answer",
 };
 
-/** The phases in the order claimed. */
-const PHASES = ["input", "task", "answer"] as const;
+/** The phases in the order claimed, the input as the paper has it. */
+const PHASES = ["delimiter", "task", "answer"] as const;
+/** The input as what the query is about. */
+const NAME_PHASES = ["input", "task"] as const;
 
 type Measure = keyof Traced;
 
@@ -31,25 +34,27 @@ export const lens: Experiment = {
   name: "lens",
   title: "Input, task, answer: the logit lens",
   claim:
-    "Read through the unembedding, the query's last token goes from the input over the task to the answer, layer by layer, whether the query is text or a picture.",
+    "Read through the unembedding, the query's last token goes from the input over the task to the answer, layer by layer, whether the task is told by text, pictures or an instruction, and the query is text or a picture.",
   untestable: (lab) =>
     hasDistinctItems(lab)
       ? undefined
       : "the names and answers of all items begin alike, so that they cannot be told apart",
   cells: (lab) => [
-    ...modalitiesOf(lab).flatMap((modality) =>
-      tasksWith(lab, { specification: modality, query: modality }).flatMap(({ name: task }) =>
-        (["validation", "test"] as const).map((split) => lensPhases({ task, modality, split })),
+    ...lensSetups(lab).flatMap((setup) =>
+      tasksWith(lab, setup).flatMap(({ name: task }) =>
+        (["validation", "test"] as const).map((split) => lensPhases({ task, ...setup, split })),
       ),
     ),
     ...decoded(lab).map(decodedVectors),
   ],
   report(lab): Findings {
-    const phases = modalitiesOf(lab).map((modality) => phasesOf(lab, modality));
+    const phases = lensSetups(lab).map((setup) => phasesOf(lab, setup));
     return {
       verdict: verdictOf(phases),
       text: [
-        "Each query stands behind examples of its own modality. A set of tokens is looked for: how the item's name, the task's word, the answers to the other items of the task, and the answer itself may begin, with and without a space; no token is in two sets. Items whose name and answer begin alike are left out.",
+        "Each query stands behind examples of its own modality, or behind the instruction. A set of tokens is looked for: how the item's name, the task's word, the answers to the other items of the task, and the answer itself may begin, with and without a space; no token is in two sets. Items whose name and answer begin alike are left out.",
+        `What the input is has two readings. The paper's is a fixed token, the same for all items, that the delimiter itself reads as: here the one that most validation prompts read as behind the first layer (${delimitersOf(lab)}). Being the same whatever is asked, it says little of the query; its control is the token before the delimiter. The other is what is asked about, the item's name. The verdict is on the paper's.`,
+        verdictText("With the item's name as the input", nameVerdict(phases)),
         "A phase's layer is where the mean reciprocal rank of its set is farthest above that of the control, on validation items; what it comes to is measured on test items.",
       ],
       figures: [linesFigure(lab, phases, "reciprocalRank"), linesFigure(lab, phases, "mass")],
@@ -60,18 +65,20 @@ export const lens: Experiment = {
 };
 
 interface Phases {
-  readonly modality: Modality;
+  readonly setup: Setup;
   readonly layers: Readonly<Record<Target, Estimate>>;
   /** Mean reciprocal rank above the control, on test items in the phase's layer. */
   readonly excess: Readonly<Record<Target, Contrast>>;
   /** Layers from one phase to the next. */
   readonly steps: readonly Contrast[];
+  /** From the item's name to the task. */
+  readonly nameStep: Contrast;
   readonly ambiguous: number;
 }
 
-function phasesOf(lab: Lab, modality: Modality): Phases {
-  const validation = tracesOf(lab, modality, "validation");
-  const test = tracesOf(lab, modality, "test");
+function phasesOf(lab: Lab, setup: Setup): Phases {
+  const validation = tracesOf(lab, setup, "validation");
+  const test = tracesOf(lab, setup, "test");
   const above = (traces: Traces, target: Target) =>
     traces.own[target].reciprocalRank.map((row, i) =>
       row.map((value, layer) => value - traces.other[target].reciprocalRank[i]![layer]!),
@@ -80,22 +87,23 @@ function phasesOf(lab: Lab, modality: Modality): Phases {
   const peak = (target: Target) => (indices: readonly number[]) => peakLayer(found[target], indices);
   const last = lab.model.config.layers - 1;
   const layers = byTarget((target) => resampled(validation.inputs, peak(target), { range: [0, last] }));
-  const named = (what: string) => `${what}, ${QUERY_NAMES[modality]}`;
+  const named = (what: string) => `${what}, ${nameOf(setup)}`;
+  const stepTo = (phase: Target, before: Target) => {
+    const step = (indices: readonly number[]) => peak(phase)(indices) - peak(before)(indices);
+    return contrast(
+      (level) => resampled(validation.inputs, step, { range: [-last, last], level }),
+      named(`${before} to ${phase}`),
+    );
+  };
   return {
-    modality,
+    setup,
     layers,
     excess: byTarget((target) => {
       const at = ({ reciprocalRank }: Traced) => hitsAt(reciprocalRank, layers[target].mean, test.inputs);
       return difference(at(test.own[target]), at(test.other[target]), named(target));
     }),
-    steps: PHASES.slice(1).map((phase, i) => {
-      const before = PHASES[i]!;
-      const step = (indices: readonly number[]) => peak(phase)(indices) - peak(before)(indices);
-      return contrast(
-        (level) => resampled(validation.inputs, step, { range: [-last, last], level }),
-        named(`${before} to ${phase}`),
-      );
-    }),
+    steps: PHASES.slice(1).map((phase, i) => stepTo(phase, PHASES[i]!)),
+    nameStep: stepTo(NAME_PHASES[1], NAME_PHASES[0]),
     ambiguous: test.ambiguous,
   };
 }
@@ -107,11 +115,11 @@ function peakLayer(values: readonly (readonly number[])[], indices: readonly num
 }
 
 function verdictOf(phases: readonly Phases[]): Verdict {
-  const shown = phases.map(({ modality, layers }) => {
+  const shown = phases.map(({ setup, layers }) => {
     const found = PHASES.map(
       (phase) => `${phase} ${layers[phase].mean} [${layers[phase].low}, ${layers[phase].high}]`,
     );
-    return `Layers, ${QUERY_NAMES[modality]}: ${found.join(", ")}`;
+    return `Layers, ${nameOf(setup)}: ${found.join(", ")}`;
   });
   return judged(
     RULES.lens,
@@ -123,23 +131,30 @@ function verdictOf(phases: readonly Phases[]): Verdict {
   );
 }
 
+function nameVerdict(phases: readonly Phases[]): Verdict {
+  return judged(RULES["lens, the item's name"], {
+    visible: { control: phases.flatMap(({ excess }) => NAME_PHASES.map((phase) => excess[phase])) },
+    ordered: { step: phases.map(({ nameStep }) => nameStep) },
+  });
+}
+
 function linesFigure(lab: Lab, phases: readonly Phases[], measure: Measure): LinesFigure {
   const called = measure === "mass" ? "probability" : "mean reciprocal rank";
   return {
     kind: "lines",
     name: measure === "mass" ? "probability" : "reciprocal-rank",
     title: `What the query's last token reads as: ${called}`,
-    caption: "Few-shot prompts of test items, all tasks.",
+    caption: "Test items, all tasks.",
     chosen: "the layer of each phase, which validation items chose",
     x: "layer",
     y: called,
-    rows: modalitiesOf(lab).flatMap((modality) => {
-      const { own, inputs } = tracesOf(lab, modality, "test");
+    rows: lensSetups(lab).flatMap((setup) => {
+      const { own, inputs } = tracesOf(lab, setup, "test");
       return TARGETS.flatMap((target) => {
         const rows = own[target][measure];
-        const phase = phases.find((one) => one.modality === modality)!;
+        const phase = phases.find((one) => nameOf(one.setup) === nameOf(setup))!;
         return rows[0]!.map((_, layer) => ({
-          panel: QUERY_NAMES[modality],
+          panel: nameOf(setup),
           series: TARGET_NAMES[target],
           x: layer,
           ...pointOf(accuracy(hitsAt(rows, layer, inputs))),
@@ -155,7 +170,7 @@ function phasesTable(phases: readonly Phases[]): Table {
     name: "phases",
     title: "The layer of each phase",
     columns: [
-      "query",
+      "prompt",
       "tokens",
       "layer (validation items)",
       "from",
@@ -163,9 +178,9 @@ function phasesTable(phases: readonly Phases[]): Table {
       "reciprocal rank above control",
       "left out",
     ],
-    rows: phases.flatMap(({ modality, layers, excess, ambiguous }) =>
+    rows: phases.flatMap(({ setup, layers, excess, ambiguous }) =>
       TARGETS.map((target) => [
-        QUERY_NAMES[modality],
+        nameOf(setup),
         TARGET_NAMES[target],
         layers[target].mean,
         layers[target].low,
@@ -181,14 +196,14 @@ function controlTable(lab: Lab, phases: readonly Phases[]): Table {
   return {
     name: "controls",
     title:
-      "Mean reciprocal rank of the sets in their layer, beside the sets of another item (name, answer) or another task (word, answers)",
-    columns: ["query", "tokens", "layer", "own", "control"],
-    rows: phases.flatMap(({ modality, layers }) => {
-      const { own, other, inputs } = tracesOf(lab, modality, "test");
+      "Mean reciprocal rank of the sets in their layer, beside the sets of another item (name, answer) or another task (word, answers), or the token before the delimiter",
+    columns: ["prompt", "tokens", "layer", "own", "control"],
+    rows: phases.flatMap(({ setup, layers }) => {
+      const { own, other, inputs } = tracesOf(lab, setup, "test");
       return TARGETS.map((target) => {
         const layer = layers[target].mean;
         const at = ({ reciprocalRank }: Traced) => accuracy(hitsAt(reciprocalRank, layer, inputs));
-        return [QUERY_NAMES[modality], TARGET_NAMES[target], layer, at(own[target]), at(other[target])];
+        return [nameOf(setup), TARGET_NAMES[target], layer, at(own[target]), at(other[target])];
       });
     }),
   };
@@ -220,9 +235,9 @@ interface Traces extends Pick<LensPhasesResult, "own" | "other" | "inputs"> {
 }
 
 /** Of the items of all tasks. */
-function tracesOf(lab: Lab, modality: Modality, split: AskedSplit): Traces {
-  const results = tasksWith(lab, { specification: modality, query: modality }).map(({ name: task }) =>
-    lab.result(lensPhases({ task, modality, split })),
+function tracesOf(lab: Lab, setup: Setup, split: AskedSplit): Traces {
+  const results = tasksWith(lab, setup).map(({ name: task }) =>
+    lab.result(lensPhases({ task, ...setup, split })),
   );
   const joined = (side: "own" | "other") =>
     byTarget(
@@ -236,17 +251,33 @@ function tracesOf(lab: Lab, modality: Modality, split: AskedSplit): Traces {
   return { own: joined("own"), other: joined("other"), inputs, ambiguous };
 }
 
-function modalitiesOf(lab: Lab): Modality[] {
-  return (["text", "image"] as const).filter(
-    (modality) => tasksWith(lab, { specification: modality, query: modality }).length > 0,
+/** Examples of the query's own modality, and the instruction. */
+function lensSetups(lab: Lab): Setup[] {
+  return setupsOf(lab).filter(
+    ({ specification, query }) => specification === query || specification === "instruction",
   );
+}
+
+function nameOf({ specification, query }: Setup): string {
+  return `${SPECIFICATION_NAMES[specification]}, ${QUERY_NAMES[query]}`;
+}
+
+/** The tokens that delimiters read as, each once. */
+function delimitersOf(lab: Lab): string {
+  const ids = lensSetups(lab).flatMap((setup) =>
+    tasksWith(lab, setup).map(
+      ({ name: task }) => lab.result(lensPhases({ task, ...setup, split: "validation" })).delimiter,
+    ),
+  );
+  const known = [...new Set(ids)].filter((id) => id !== undefined);
+  return known.map((id) => JSON.stringify(lab.model.tokenizer.decode([id]))).join(", ");
 }
 
 /** Whether each split leaves something to look at, in each modality. */
 function hasDistinctItems(lab: Lab): boolean {
-  return modalitiesOf(lab).every((modality) =>
+  return lensSetups(lab).every((setup) =>
     (["validation", "test"] as const).every((split) =>
-      tasksWith(lab, { specification: modality, query: modality }).some((task) => {
+      tasksWith(lab, setup).some((task) => {
         const items = lab.items(task, split);
         return items.some((item) => tokenSets(lab.model.tokenizer, task, items, item) !== undefined);
       }),
@@ -266,5 +297,11 @@ function decoded(lab: Lab): { task: string; specification: SpecificationKind }[]
 }
 
 function byTarget<T>(of: (target: Target) => T): Record<Target, T> {
-  return { input: of("input"), task: of("task"), answers: of("answers"), answer: of("answer") };
+  return {
+    delimiter: of("delimiter"),
+    input: of("input"),
+    task: of("task"),
+    answers: of("answers"),
+    answer: of("answer"),
+  };
 }

@@ -46,7 +46,10 @@ const MAPPING = {
 /** The docs have it too. */
 type ExperimentRule = Rule & { readonly sunkBy: string };
 
-/** How each experiment comes to its verdict: what the table in docs/experiments.md is made of. */
+/**
+ * How each experiment comes to its verdict: what the table in docs/experiments.md is made of. `sweep` is the rule of that
+ * experiment; one with a comma in its name is of a question beside it, whose outcome the report gives in words.
+ */
 export const RULES = {
   "cross-modal": {
     sunkBy:
@@ -115,6 +118,25 @@ export const RULES = {
       },
     },
   },
+  "instructions, noisy": {
+    sunkBy: "The best constant answer: then what is left of the instruction says no more than a word.",
+    order: "each presupposes those before",
+    parts: {
+      works: {
+        says: "the noisy instruction's vector works",
+        comparisons: {
+          noContext: above("noisy instruction − no context"),
+          ...aboveConstants("noisy instruction"),
+        },
+      },
+      asWell: {
+        says: "as well as without noise",
+        comparisons: {
+          asWritten: { what: "noisy instruction − as written", test: "not below", size: ACCURACY },
+        },
+      },
+    },
+  },
   sweep: {
     sunkBy:
       "The best layer of the first or of the last quarter, and the best other token: then there is no band, and no place that carries the task.",
@@ -139,6 +161,20 @@ export const RULES = {
             test: "not below",
             size: ACCURACY,
           },
+        },
+      },
+    },
+  },
+  templates: {
+    sunkBy:
+      "The patch under another template no better than that of the nearest task: then the effect is the template's.",
+    order: "each presupposes those before",
+    parts: {
+      works: { says: "the patch works under every template", comparisons: aboveControls("patch") },
+      asWell: {
+        says: "as well as under the run's own",
+        comparisons: {
+          own: { what: "patch − patch under the run's template", test: "not below", size: ACCURACY },
         },
       },
     },
@@ -169,12 +205,27 @@ export const RULES = {
     order: "each presupposes those before",
     parts: {
       visible: {
-        says: "input, task and answer can be read",
-        comparisons: { control: above("reciprocal rank − another item's or task's", 0.05) },
+        says: "the delimiter's token, task and answer can be read",
+        comparisons: { control: above("reciprocal rank − another token's, item's or task's", 0.05) },
       },
       ordered: {
         says: "one after the other",
         comparisons: { step: above("layers from one phase to the next", 1) },
+      },
+    },
+  },
+  "lens, the item's name": {
+    sunkBy:
+      "Another item's name and another task's words, as high as the own: then the reading is of the kind, not of the item.",
+    order: "each presupposes those before",
+    parts: {
+      visible: {
+        says: "name and task can be read",
+        comparisons: { control: above("reciprocal rank − another item's or task's", 0.05) },
+      },
+      ordered: {
+        says: "the name first",
+        comparisons: { step: above("layers from the name to the task", 1) },
       },
     },
   },
@@ -202,6 +253,12 @@ export const RULES = {
         comparisons: {
           neighbours: above("vector: neighbours in the other modality of the same task − chance"),
           probe: above("vector: task by a probe of the other modality − the most common task"),
+        },
+      },
+      instructions: {
+        says: "the instructions with them",
+        comparisons: {
+          nearest: above("vector: nearest instruction of the same task − the most common task"),
         },
       },
       mixed: {

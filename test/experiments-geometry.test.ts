@@ -1,10 +1,11 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { alignment, PLACES } from "../experiments/cells/alignment.ts";
 import { clusters, STATES } from "../experiments/cells/clusters.ts";
 import { decodedVectors } from "../experiments/cells/decoded-vectors.ts";
+import { commonLayer } from "../experiments/cells/layer-sweep.ts";
 import { lensPhases } from "../experiments/cells/lens-phases.ts";
 import { TARGETS, tokenSets } from "../experiments/cells/token-sets.ts";
 import { clustering } from "../experiments/clustering.ts";
@@ -25,10 +26,15 @@ import { correlation, ranks } from "../experiments/statistics/rank-correlation.t
 import { chanceReciprocalRank, retrievalRanks } from "../experiments/statistics/retrieval.ts";
 import { representationalSimilarity } from "../experiments/statistics/rsa.ts";
 import { silhouettes } from "../experiments/statistics/silhouette.ts";
+import { cosine } from "../experiments/statistics/vectors.ts";
+import { SHIPPED, trainedFor } from "../experiments/trained-for.ts";
+import { atLastExample, byText, drawItems, exampleOf, fewShotPrompt } from "../src/patching/few-shot.ts";
 import { logitLens } from "../src/patching/logit-lens.ts";
 import type { PatchableModel } from "../src/patching/model.ts";
-import type { Task } from "../src/patching/task.ts";
-import { openLab, randomTask } from "./helpers/lab.ts";
+import { loadPictures } from "../src/patching/pictures.ts";
+import { tap } from "../src/patching/tap.ts";
+import { picturedItemsOf, type Task } from "../src/patching/task.ts";
+import { OPTIONS, openLab, randomTask } from "./helpers/lab.ts";
 import { fixtureModel } from "./helpers/model.ts";
 
 const mean = (values: readonly number[]) => values.reduce((sum, x) => sum + x, 0) / values.length;
@@ -269,16 +275,21 @@ describe("on a model", () => {
     const task: Task = { name: "country-capital", items: [] };
     const item = { input: "b c", outputs: ["d e"], split: "test" as const };
     const other = { input: "f", outputs: ["g"], split: "test" as const };
-    const sets = tokenSets(model.tokenizer, task, [item, other], item)!;
+    const [delimiter] = model.tokenizer.encode(":", { specials: false });
+    const sets = tokenSets(model.tokenizer, task, [item, other], item, delimiter)!;
     const all = TARGETS.flatMap((target) => sets[target]);
     expect(new Set(all).size).toBe(all.length);
     for (const target of TARGETS) expect(sets[target].length).toBeGreaterThan(0);
     expect(tokenSets(model.tokenizer, task, [item], { ...item, outputs: ["b"] })).toBeUndefined();
+    // A delimiter that reads as an answer would be counted twice.
+    expect(tokenSets(model.tokenizer, task, [item], item, sets.answer[0])!.delimiter).toEqual([]);
   });
 
   test("the lens's probabilities and ranks are those of the logit lens itself", async () => {
     const [task] = tasks;
-    const traced = lab.result(lensPhases({ task: task!.name, modality: "image", split: "test" }));
+    const traced = lab.result(
+      lensPhases({ task: task!.name, specification: "image", query: "image", split: "test" }),
+    );
     const items = lab.items(task!, "test");
     const asked = { split: "test", specification: "image", query: "image", seed: 0 } as const;
     const prompts = await specifiedQueries(lab, task!, asked);
@@ -313,15 +324,140 @@ describe("on a model", () => {
   });
 
   test("points: a prompt of each task, modality and item; contexts of pictures are pictures", () => {
-    const { points, states } = lab.result(clusters({ layer: 1 }));
+    const { points, instructions, layer, states } = lab.result(clusters({}));
     expect(points).toHaveLength(2 * 2 * 4);
+    expect(instructions.map(({ task }) => task)).toEqual(["alpha", "gamma ray"]);
+    expect(layer).toBe(commonLayer(lab, { specification: "text", query: "image" }));
     for (const state of STATES) {
-      expect(states[state].principal).toHaveLength(points.length);
+      expect(states[state].principal).toHaveLength(points.length + instructions.length);
       expect(states[state].neighbours.flat().every(Number.isFinite)).toBe(true);
     }
     // Text and picture embeddings of a random model have nothing in common.
     expect(mean(states.context.byModality.silhouette)).toBeGreaterThan(0.2);
     expect(mean(states.context.byModality.probe)).toBe(1);
+  });
+
+  test("silhouettes and nearest instructions are those of full runs: names against pictures, and the answer cue", async () => {
+    const { points, layer, states } = lab.result(clusters({}));
+    const context: number[][] = [];
+    const vector: number[][] = [];
+    for (const task of tasks) {
+      const items = picturedItemsOf(task, "test");
+      const pictures = await loadPictures(model, items);
+      for (const [seed, asked] of [byText, pictures].entries()) {
+        for (const item of items) {
+          const drawn = drawItems(items, item, { count: OPTIONS.shots, seed });
+          const prompt = fewShotPrompt(
+            model,
+            drawn.map((one) => exampleOf(one, asked)),
+            item.input,
+          );
+          const at =
+            asked === byText
+              ? tokensOf(
+                  prompt.ids,
+                  drawn.map(({ input }) => input),
+                )
+              : [...prompt.ids.keys()].filter((i) => prompt.ids[i] === model.tokenizer.idOf("<image>"));
+          const taps = {
+            embedded: tap("embed", at),
+            stream: tap(`resid_post.${layer}`, atLastExample(prompt)),
+          };
+          const { embedded, stream } = model.run(prompt, { taps });
+          const flat = Array.from(await embedded.read());
+          const { width } = model.config;
+          context.push(Array.from({ length: width }, (_, d) => mean(at.map((_, i) => flat[i * width + d]!))));
+          vector.push(Array.from(await stream.read()));
+        }
+      }
+    }
+    const names = points.map(({ task }) => task);
+    for (const [state, found] of [
+      ["context", context],
+      ["vector", vector],
+    ] as const) {
+      const expected = silhouettes(cosineDistances(found), names);
+      expected.forEach((value, i) => {
+        expect(states[state].byTask.silhouette[i]).toBeCloseTo(value, 4);
+      });
+    }
+    const told = await Promise.all(
+      tasks.map(async ({ instruction }) => {
+        const taps = { stream: tap(`resid_post.${layer}`, -1) };
+        return Array.from(await model.run(model.prompt(instruction!), { taps }).stream.read());
+      }),
+    );
+    const right = vector.map((one, i) => {
+      const [a, b] = told.map((other) => cosine(one, other));
+      return tasks[a! >= b! ? 0 : 1]!.name === names[i] ? 1 : 0;
+    });
+    expect(states.vector.toInstruction).toEqual(right);
+  });
+
+  /** Where the names stand in a prompt of text, by the lengths of what its tokens decode to. */
+  function tokensOf(ids: readonly number[], names: readonly string[]): number[] {
+    const length = (count: number) => model.tokenizer.decode(ids.slice(0, count)).length;
+    const text = model.tokenizer.decode([...ids]);
+    let from = 0;
+    return names.flatMap((name) => {
+      const start = text.indexOf(`Q: ${name}\n`, from) + 3;
+      from = start + name.length;
+      return [...ids.keys()].filter((i) => length(i + 1) > start && length(i) < from);
+    });
+  }
+
+  test("the delimiter's token is what most validation prompts read as in layer 0; the token before is its control", async () => {
+    const [task] = tasks;
+    let compared = 0;
+    for (const specification of ["image", "instruction"] as const) {
+      const setup = { specification, query: "image" } as const;
+      const { delimiter, own, other, inputs } = lab.result(
+        lensPhases({ task: task!.name, ...setup, split: "validation" }),
+      );
+      const asked = await specifiedQueries(lab, task!, { split: "validation", ...setup, seed: 0 });
+      const items = lab.items(task!, "validation");
+      const shown = asked.filter((_, i) => inputs.includes(items[i]!.input));
+      expect(shown.length).toBeGreaterThan(0);
+      const counts = new Map<number, number>();
+      for (const [i, prompt] of shown.entries()) {
+        const cells = await logitLens(model, prompt, { k: 256 });
+        const at = cells.find(({ layer }) => layer === 0)!;
+        const first = at.tokens[0]!.id;
+        counts.set(first, (counts.get(first) ?? 0) + 1);
+        for (const [{ delimiter: traced }, id] of [
+          [own, delimiter!],
+          [other, prompt.ids[prompt.last - 1]!],
+        ] as const) {
+          const rank = 1 + at.tokens.findIndex((token) => token.id === id);
+          const read = traced.reciprocalRank[i]![0]!;
+          // 0 where the token is in another set.
+          if (rank > 0 && read > 0) {
+            compared++;
+            expect(read).toBeCloseTo(1 / rank, 9);
+          } else expect(read).toBeLessThan(1 / 256);
+        }
+      }
+      expect(counts.get(delimiter!)).toBe(Math.max(...counts.values()));
+      const tested = lab.result(lensPhases({ task: task!.name, ...setup, split: "test" }));
+      expect(tested.delimiter).toBe(delimiter);
+    }
+    expect(compared).toBeGreaterThan(0);
+  });
+
+  test("grounding looks where patches work, and says so of layer 0 and of what training built in", () => {
+    const { findings } = finished.find(({ experiment }) => experiment === grounding)!;
+    const layer = commonLayer(lab, { specification: "text", query: "image" });
+    const [retrieval, everyLayer] = findings.tables;
+    const shown = retrieval!.rows.map(([place, chosen, of]) => [place, chosen, of]);
+    for (const place of PLACES.map((_, i) => retrieval!.rows[3 * i]![0])) {
+      expect(shown).toContainEqual([place, "layer of the patch", layer]);
+      expect(shown).toContainEqual([place, "layer 0", 0]);
+    }
+    expect(everyLayer!.title).toMatch(/at 99\.44 % each, so that 3 layers in 3 places make 95 %/);
+    expect(findings.preface).toMatch(/^What this model's training asked for .* is not known here/);
+    expect(trainedFor(SHIPPED.hash)).toBe(SHIPPED.says);
+    const report = readFileSync(join(root, "run", "report.html"), "utf8");
+    expect(report).toMatch(/Is the alignment semantic\?<\/h2>\s*<p>What this model/);
   });
 
   test("pictures and names are compared in every layer, with all controls", () => {

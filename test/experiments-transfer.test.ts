@@ -197,7 +197,9 @@ test("ensembles are means of the instruction's vector and that of n prompts", as
   const [task] = tasks;
   const result = lab.result(ensembleTest({ task: "alpha", query: "image" }));
   const { layers, counts, examples, ensemble, instruction } = result;
-  expect(counts).toEqual([1, 2, 4]);
+  // Four validation items, and two prompts more, as the paper has six.
+  expect(counts).toEqual([1, 2, 3, 4, 5, 6]);
+  const each = counts.indexOf(4);
   const prompts = await pictureQueries(task!, "test");
   const ofInstruction = (layer: number) => stream(model, model.prompt(task!.instruction!), layer, -1);
   const alone = put(layers.instruction, await ofInstruction(layers.instruction));
@@ -205,17 +207,25 @@ test("ensembles are means of the instruction's vector and that of n prompts", as
   const inEnsemble = await ofInstruction(layers.ensemble);
   for (const seed of [0, 1]) {
     const all = await plainVector(model, task!, seed, layers.text);
-    expect(examples.at(-1)![seed]!.answers).toEqual(await plainAnswers(prompts, put(layers.text, all)));
+    expect(examples[each]![seed]!.answers).toEqual(await plainAnswers(prompts, put(layers.text, all)));
     const joined = meanOf([await plainVector(model, task!, seed, layers.ensemble), inEnsemble]);
-    expect(ensemble.at(-1)![seed]!.answers).toEqual(
-      await plainAnswers(prompts, put(layers.ensemble, joined)),
-    );
+    expect(ensemble[each]![seed]!.answers).toEqual(await plainAnswers(prompts, put(layers.ensemble, joined)));
     const singles: string[][] = [];
     for (const prompt of fewShot(model, task!, "validation", seed)) {
       const vector = await stream(model, prompt, layers.text, atLastExample(prompt));
       singles.push(await plainAnswers(prompts, put(layers.text, vector)));
     }
     expect(singles).toContainEqual(examples[0]![seed]!.answers);
+    // Of the two more each is for another item, with the examples of a seed that is no other run's.
+    const more = fewShot(model, task!, "validation", seed + OPTIONS.seeds);
+    const rows = await Promise.all(
+      more.map((prompt) => stream(model, prompt, layers.text, atLastExample(prompt))),
+    );
+    const pairs = rows.flatMap((a, i) => rows.slice(i + 1).map((b) => [a, b]));
+    const six = pairs.map((two) =>
+      plainAnswers(prompts, put(layers.text, meanOf([all, all, all, all, ...two]))),
+    );
+    expect(await Promise.all(six)).toContainEqual(examples.at(-1)![seed]!.answers);
   }
 });
 

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { layerSweep } from "../experiments/cells/layer-sweep.ts";
 import { positionSweep } from "../experiments/cells/position-sweep.ts";
+import { SHIPPED } from "../experiments/trained-for.ts";
 import { checkFolder } from "../src/cli/parity.ts";
 import { readTask } from "../src/cli/task-file.ts";
 import { isCorrect } from "../src/patching/correct.ts";
@@ -75,6 +76,8 @@ test("the sweep over tokens, of some layers of a deep model, has the layer sweep
   try {
     const task = await readTask("country-capital");
     const lab = await openLab(folder, model, [task], { ...OPTIONS, seeds: 1, shots: 3, validationItems: 3 });
+    // What its training asked for is said of this model, and of no other.
+    expect(lab.setting.model.hash).toBe(SHIPPED.hash);
     const about = { task: task.name, query: "text" } as const;
     const tokens = await lab.run(positionSweep(about));
     const byLayer = (await lab.run(layerSweep({ ...about, specification: "text" }))).patched[0]!;

@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
+import { PAPER_TASKS } from "../experiments/paper.ts";
 import { readShippedTasks, readTask } from "../src/cli/task-file.ts";
 import { parsePublishedTask } from "../src/patching/published-task.ts";
 import { relatedTasks } from "../src/patching/switch.ts";
@@ -92,6 +93,18 @@ describe("the layout of the published data set", () => {
       { input: "Spain", outputs: ["Madrid"], split: "test", image: "https://example.org/spain.png" },
     ]);
     expect(() => itemsOf(task, "train")).toThrow(/no item is in the train split/);
+  });
+
+  test("the paper's tasks have its instructions, others none", async () => {
+    const shipped = await readShippedTasks();
+    for (const name of PAPER_TASKS) {
+      write(`${name}_test.json`, [spain]);
+      const { instruction } = await readTask(write(`${name}_val.json`, [greece]));
+      expect(instruction, name).toBe(shipped.find((task) => task.name === name)!.instruction);
+      expect(instruction, name).toMatch(/:$/);
+    }
+    write("toString_test.json", [spain]);
+    expect(await readTask(write("toString_val.json", [greece]))).not.toHaveProperty("instruction");
   });
 
   test("a file without its other half, and a list that is no half", async () => {

@@ -1,4 +1,13 @@
-import { type Modality, type PatchableModel, type Prompt, stack, type Tap, type Task, tap } from "xpatch";
+import {
+  type Modality,
+  type PatchableModel,
+  type Prompt,
+  type PromptImage,
+  stack,
+  type Tap,
+  type Task,
+  tap,
+} from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { queries, seedsOf, specifiedQueries } from "../framework/prompts.ts";
@@ -8,8 +17,10 @@ import { meanOf, randomLike } from "../statistics/vectors.ts";
 import { chosenLayer, patchAt, type Setup, type Sweep, sweepVectors, tasksWith } from "./layer-sweep.ts";
 import { rowsOf, upToLastExample, vectorsOf } from "./task-vectors.ts";
 
-/** Prompts of examples that are averaged. */
-const COUNTS = [1, 2, 5, 10, 20, 30] as const;
+/** Prompts of examples that are averaged. The paper has one to six, of five examples each. */
+const COUNTS = [1, 2, 3, 4, 5, 6, 10, 20, 30] as const;
+/** So many there always are. */
+export const PAPER_PROMPTS = 6;
 
 const BATCH_PROMPTS = 8;
 
@@ -29,7 +40,7 @@ export type EnsembleControl = (typeof ENSEMBLE_CONTROLS)[number];
 
 export interface EnsembleTestResult {
   readonly layers: Readonly<Record<"text" | "instruction" | "ensemble", number>>;
-  /** The numbers of prompts: those of {@link COUNTS} for which there are prompts enough, or else all there are. */
+  /** The numbers of prompts: those of {@link COUNTS} up to that of the validation items, and that; at least one to six. */
   readonly counts: readonly number[];
   readonly noContext: Answered;
   readonly instruction: Answered;
@@ -112,14 +123,17 @@ function layersOf(lab: Lab, task: Task, query: Modality): EnsembleTestResult["la
 }
 
 function countsFor(lab: Lab, task: Task): number[] {
-  const prompts = lab.items(task, "validation").length;
+  const prompts = Math.max(PAPER_PROMPTS, lab.items(task, "validation").length);
   const counts = COUNTS.filter((count) => count <= prompts);
   return prompts < COUNTS.at(-1)! && !counts.some((count) => count === prompts)
     ? [...counts, prompts]
     : [...counts];
 }
 
-/** `[layer][prompt]`: what each prompt of examples for a validation item gives, in an order that the seed shuffles. */
+/**
+ * `[layer][prompt]`: what each prompt of examples for a validation item gives, in an order that the seed shuffles; where
+ * these are fewer than the paper has, others for the same items, with examples drawn anew, follow.
+ */
 async function vectorsOfPrompts(
   lab: Lab,
   task: Task,
@@ -127,8 +141,14 @@ async function vectorsOfPrompts(
   layers: readonly number[],
 ): Promise<Float32Array[][]> {
   const { model } = lab;
-  const specified = { split: "validation", specification: "text", query: "text", seed } as const;
-  const whole = shuffled(await specifiedQueries(lab, task, specified), seed).slice(0, COUNTS.at(-1)!);
+  const whole: Prompt<PromptImage>[] = [];
+  const count = countsFor(lab, task).at(-1)!;
+  for (let round = 0; whole.length < count; round++) {
+    const drawn = seed + round * lab.options.seeds;
+    const specified = { split: "validation", specification: "text", query: "text", seed: drawn } as const;
+    whole.push(...shuffled(await specifiedQueries(lab, task, specified), seed));
+  }
+  whole.length = count;
   const prompts = whole.map((prompt) => upToLastExample(model, prompt));
   const ofLayers: Float32Array[][] = layers.map(() => []);
   for (let first = 0; first < prompts.length; first += BATCH_PROMPTS) {
@@ -143,7 +163,7 @@ async function vectorsOfPrompts(
 }
 
 /** The residual stream at the last token of each prompt: of all prompts behind the first layer, then the second, … */
-async function lastRows(
+export async function lastRows(
   model: PatchableModel,
   prompts: readonly Prompt[],
   layers: readonly number[],

@@ -12,6 +12,8 @@ import { vectorsOf } from "./task-vectors.ts";
 export interface Setup {
   readonly specification: SpecificationKind;
   readonly query: Modality;
+  /** Of examples and queries; the lab's unless given. */
+  readonly template?: string;
 }
 
 export interface LayerSweepResult {
@@ -25,23 +27,30 @@ export interface LayerSweepResult {
 export type Sweep = (params: Setup & { task: string }) => Cell<LayerSweepResult>;
 
 /** Accuracy on validation items, by patched layer. */
-export const layerSweep: Sweep = defineCell("layer-sweep", (lab, { task, ...setup }) =>
-  sweepVectors(lab, task, setup.query, seedsOf(lab, setup.specification), (seed) =>
-    vectorsOf(lab, { source: "model", task, specification: setup.specification, seed }),
+export const layerSweep: Sweep = defineCell("layer-sweep", (lab, { task, query, ...setup }) =>
+  sweepVectors(
+    lab,
+    task,
+    query,
+    seedsOf(lab, setup.specification),
+    (seed) => vectorsOf(lab, { source: "model", task, ...setup, seed }),
+    setup.template,
   ),
 );
 
 /** The same with vectors of the language model that the model was fine-tuned from, as far as both have layers. */
-export const llmLayerSweep: Sweep = defineCell("llm-layer-sweep", (lab, { task, ...setup }) =>
-  sweepVectors(lab, task, setup.query, seedsOf(lab, setup.specification), async (seed) => {
-    const vectors = await vectorsOf(lab, {
-      source: "llm",
-      task,
-      specification: setup.specification,
-      seed,
-    });
-    return vectors.slice(0, lab.model.config.layers);
-  }),
+export const llmLayerSweep: Sweep = defineCell("llm-layer-sweep", (lab, { task, query, ...setup }) =>
+  sweepVectors(
+    lab,
+    task,
+    query,
+    seedsOf(lab, setup.specification),
+    async (seed) => {
+      const vectors = await vectorsOf(lab, { source: "llm", task, ...setup, seed });
+      return vectors.slice(0, lab.model.config.layers);
+    },
+    setup.template,
+  ),
 );
 
 /** Puts each layer's vector of each seed into the validation queries of a task. */
@@ -51,11 +60,12 @@ export async function sweepVectors(
   query: Modality,
   seeds: readonly number[],
   vectorsOfSeed: (seed: number) => Promise<readonly Float32Array[]>,
+  template?: string,
 ): Promise<LayerSweepResult> {
   const bySeed: (readonly Float32Array[])[] = [];
   for (const seed of seeds) bySeed.push(await vectorsOfSeed(seed));
   const grid = bySeed.map((vectors) => vectors.map((vector, layer) => patchAt(layer, vector)));
-  return { layers: [...bySeed[0]!.keys()], ...(await validationGrid(lab, task, query, grid)) };
+  return { layers: [...bySeed[0]!.keys()], ...(await validationGrid(lab, task, query, grid, template)) };
 }
 
 /** How validation queries of a task are answered without edits, and under those of each row and column of a grid. */
@@ -64,10 +74,11 @@ export async function validationGrid(
   name: string,
   query: Modality,
   grid: readonly (readonly Edit[][])[],
+  template?: string,
 ): Promise<{ noContext: Scored; patched: Scored[][] }> {
   const task = lab.task(name);
   const items = lab.items(task, "validation");
-  const bare = await queries(lab, task, "validation", query);
+  const bare = await queries(lab, task, "validation", query, template);
   const { unpatched, patched } = await lab.patchEach(bare, grid.flat());
   const scores = patched.map((answers) => scored(lab.model.tokenizer, items, answers, lab.options));
   const width = grid[0]!.length;
@@ -106,7 +117,22 @@ export function accuracyByLayer(
  * alone, if the user wants that); of equals the first.
  */
 export function chosenLayer(lab: Lab, setup: Setup, task: Task, sweep: Sweep = layerSweep): number {
-  const tasks = lab.options.layerBy === "task" ? [task] : tasksWith(lab, setup, lab.tasksInMeans);
+  return lab.options.layerBy === "task"
+    ? bestLayer(lab, setup, [task], sweep)
+    : commonLayer(lab, setup, sweep);
+}
+
+/** The one layer that serves all tasks best, whatever the user wants for patches. */
+export function commonLayer(lab: Lab, setup: Setup, sweep: Sweep = layerSweep): number {
+  return bestLayer(lab, setup, tasksWith(lab, setup, lab.tasksInMeans), sweep);
+}
+
+/** What {@link commonLayer} goes by. */
+export function commonLayerCells(lab: Lab, setup: Setup): Cell<LayerSweepResult>[] {
+  return tasksWith(lab, setup, lab.tasksInMeans).map(({ name: task }) => layerSweep({ ...setup, task }));
+}
+
+function bestLayer(lab: Lab, setup: Setup, tasks: readonly Task[], sweep: Sweep): number {
   const sweeps = tasks.map(({ name }) => lab.result(sweep({ ...setup, task: name })));
   const { layers } = sweeps[0]!;
   const means = layers.map((_, l) => {

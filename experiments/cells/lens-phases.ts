@@ -1,13 +1,20 @@
-import { decodeStream, extractActivations, type Modality, type Prompt, softmax } from "xpatch";
+import {
+  argmax,
+  decodeStream,
+  extractActivations,
+  type PatchableModel,
+  softmax,
+  stack,
+  type Tensor,
+} from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import type { AskedSplit, Lab } from "../framework/lab.ts";
 import { specifiedQueries } from "../framework/prompts.ts";
+import type { Setup } from "./layer-sweep.ts";
 import { TARGETS, type Target, type TokenSets, tokenSets, typeTokens } from "./token-sets.ts";
 
-export interface LensParams {
+export interface LensParams extends Setup {
   readonly task: string;
-  /** Of the query and of the examples before it. */
-  readonly modality: Modality;
   readonly split: AskedSplit;
 }
 
@@ -25,34 +32,50 @@ export interface LensPhasesResult {
   readonly inputs: readonly string[];
   /** Items left out since their name and answer begin with the same token. */
   readonly ambiguous: number;
+  /** The token that most validation prompts' delimiter reads as behind the first layer; absent where none was looked at. */
+  readonly delimiter?: number;
   readonly own: Readonly<Record<Target, Traced>>;
-  /** The same of the sets of another item (input, answer) and of another task (task, answers). */
+  /**
+   * The same of the sets of another item (input, answer) and of another task (task, answers), and of the token before the
+   * delimiter.
+   */
   readonly other: Readonly<Record<Target, Traced>>;
 }
 
-/** The logit lens at the last token of few-shot prompts: the sets of tokens, through the layers. */
+/** The logit lens at the last token of specified queries: the sets of tokens, through the layers. */
 export const lensPhases = defineCell(
   "lens-phases",
-  async (lab, { task: name, modality, split }: LensParams): Promise<LensPhasesResult> => {
+  async (lab, { task: name, split, ...setup }: LensParams): Promise<LensPhasesResult> => {
     const task = lab.task(name);
     const all = lab.items(task, split);
-    const prompts = await specifiedQueries(lab, task, {
-      split,
-      specification: modality,
-      query: modality,
-      seed: 0,
-    });
-    const { tokenizer } = lab.model;
-    const kept = all.flatMap((item, i) => {
-      const sets = tokenSets(tokenizer, task, all, item);
-      return sets ? [{ sets, input: item.input, prompt: prompts[i]! }] : [];
-    });
+    const prompts = await specifiedQueries(lab, task, { split, ...setup, seed: 0 });
+    const { model } = lab;
+    const { tokenizer } = model;
+    const distinct = all.flatMap((item, i) =>
+      tokenSets(tokenizer, task, all, item) ? [{ item, prompt: prompts[i]! }] : [],
+    );
+    const used = distinct.map(({ prompt }) => prompt);
+    using activations = used.length > 0 ? extractActivations(model, used) : undefined;
+    const delimiter =
+      split === "validation"
+        ? await firstReading(model, activations)
+        : (await lab.run(lensPhases({ task: name, split: "validation", ...setup }))).delimiter;
+    const kept = distinct.map(({ item, prompt }) => ({
+      sets: tokenSets(tokenizer, task, all, item, delimiter)!,
+      input: item.input,
+      prompt,
+    }));
     const foreign = otherTaskSets(lab, name, split);
-    const controls = kept.map(({ sets }, i): TokenSets => {
+    const controls = kept.map(({ sets, prompt }, i): TokenSets => {
       const next = kept[(i + 1) % kept.length]!.sets;
       const without = (ids: readonly number[], own: readonly number[]) =>
         ids.filter((id) => !own.includes(id));
+      const { ids, last } = prompt;
       return {
+        delimiter: without(
+          [ids[last - 1]!],
+          TARGETS.flatMap((target) => sets[target]),
+        ),
         input: without(next.input, sets.input),
         answer: without(next.answer, sets.answer),
         ...foreign(sets),
@@ -60,8 +83,7 @@ export const lensPhases = defineCell(
     });
     const own = emptyTraces();
     const other = emptyTraces();
-    const used = kept.map(({ prompt }) => prompt);
-    await eachLens(lab, used, (i, probabilities) => {
+    await eachLens(model, activations, (i, probabilities) => {
       for (const target of TARGETS) {
         addTrace(own[target], probabilities, kept[i]!.sets[target]);
         addTrace(other[target], probabilities, controls[i]![target]);
@@ -72,22 +94,37 @@ export const lensPhases = defineCell(
       prompts: used.map(({ text }) => text),
       inputs: kept.map(({ input }) => input),
       ambiguous: all.length - kept.length,
+      delimiter,
       own,
       other,
     };
   },
 );
 
-/** Token probabilities of each prompt's last token, a row a layer. */
+/** The token that most prompts' last token reads as behind the first layer; of equals the first. */
+async function firstReading(model: PatchableModel, activations?: Tensor): Promise<number | undefined> {
+  if (!activations) return undefined;
+  const [prompts = 0, , width = 0] = activations.shape;
+  using tops = model.device.scope(() =>
+    stack(
+      Array.from({ length: prompts }, (_, i) =>
+        argmax(decodeStream(model, activations.at(i).at(0).reshape([1, width])), -1),
+      ),
+    ),
+  );
+  const ids = [...(await tops.read())];
+  const count = (id: number) => ids.filter((other) => other === id).length;
+  return ids.reduce((most, id) => (count(id) > count(most) ? id : most));
+}
+
+/** Token probabilities of each prompt's last token, a row a layer; `activations` are [prompts, layers, width]. */
 async function eachLens(
-  lab: Lab,
-  prompts: readonly Prompt[],
+  model: PatchableModel,
+  activations: Tensor | undefined,
   see: (prompt: number, probabilities: readonly Float32Array[]) => void,
 ): Promise<void> {
-  if (prompts.length === 0) return;
-  const { model } = lab;
-  using activations = extractActivations(model, prompts);
-  for (const i of prompts.keys()) {
+  if (!activations) return;
+  for (let i = 0; i < activations.shape[0]!; i++) {
     using probabilities = model.device.scope(() => softmax(decodeStream(model, activations.at(i))));
     const [layers = 0, vocab = 0] = probabilities.shape;
     const values = await probabilities.read();
@@ -120,7 +157,7 @@ interface Trace {
 
 function emptyTraces(): Record<Target, Trace> {
   const trace = (): Trace => ({ mass: [], reciprocalRank: [] });
-  return { input: trace(), task: trace(), answers: trace(), answer: trace() };
+  return { delimiter: trace(), input: trace(), task: trace(), answers: trace(), answer: trace() };
 }
 
 function addTrace(
@@ -133,7 +170,10 @@ function addTrace(
     layers.map((row) => {
       if (ids.length === 0) return 0;
       const best = Math.max(...ids.map((id) => row[id]!));
-      return 1 / (1 + row.reduce((count, value) => count + (value > best ? 1 : 0), 0));
+      // Of a vocabulary, for each layer, set and item: a loop, as reduce is several times slower.
+      let above = 0;
+      for (const value of row) if (value > best) above++;
+      return 1 / (1 + above);
     }),
   );
 }

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import {
@@ -25,6 +26,8 @@ export interface VectorsParams {
   readonly task: string;
   readonly specification: SpecificationKind;
   readonly seed: number;
+  /** The lab's unless given. */
+  readonly template?: string;
 }
 
 /** Prompts that differ in one thing from those of the task's own vectors: what controls are made of. */
@@ -55,7 +58,7 @@ export const variantVectors = defineCell(
 
 async function extracted(
   lab: Lab,
-  { source, specification, seed, task: name }: VectorsParams,
+  { source, specification, seed, task: name, template }: VectorsParams,
   variant?: PromptVariant,
 ): Promise<VectorsResult> {
   const model = modelOf(lab, source);
@@ -65,6 +68,7 @@ async function extracted(
     specification,
     query: "text",
     seed,
+    template,
     answers: variant === "permuted-answers" ? "permuted" : "own",
     ...(variant === "other-template" && { template: OTHER_TEMPLATE }),
   } as const;
@@ -77,7 +81,7 @@ async function extracted(
   using vectors = extractTaskVectors(model, prompts);
   lab.spendPasses(prompts, model, whole);
   const parts = [source, encodeURIComponent(task.name), specification, seed, ...(variant ? [variant] : [])];
-  const file = join("vectors", `${parts.join("-")}.safetensors`);
+  const file = join("vectors", `${parts.join("-")}${markOf(template)}.safetensors`);
   mkdirSync(join(lab.folder, "vectors"), { recursive: true });
   await writeWhole(join(lab.folder, file), await encodeTaskVectors(vectors));
   return { file, prompts: prompts.map(({ text }) => text) };
@@ -94,6 +98,12 @@ export async function vectorsOf(
   const bytes = new Uint8Array(readFileSync(join(lab.folder, file)));
   using loaded = await decodeTaskVectors(bytes, lab.model.device, file);
   return rowsOf(loaded.vectors);
+}
+
+/** Part of a file's name that tells templates apart; none for the lab's own. */
+function markOf(template: string | undefined): string {
+  if (template === undefined) return "";
+  return `-${createHash("sha256").update(template).digest("hex").slice(0, 8)}`;
 }
 
 /** The rows of a matrix on the host. */

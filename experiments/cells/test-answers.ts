@@ -50,14 +50,15 @@ export const CONTROL_NAMES: Readonly<Record<Control, string>> = {
 };
 
 /** Controls that are of other prompts for the same task: of text examples, which the claims rest on. */
-function otherPrompts(lab: Lab, source: Source) {
+function otherPrompts(lab: Lab, source: Source, own = lab.options.template) {
   const permuted = {
     control: "permutedAnswers",
     variant: "permuted-answers",
     seeds: seedsOf(lab, "text"),
   } as const;
   const template = { control: "otherTemplate", variant: "other-template", seeds: [0] } as const;
-  return source === "model" && canWrite(lab, OTHER_TEMPLATE) ? [permuted, template] : [permuted];
+  const isOther = own !== OTHER_TEMPLATE && source === "model" && canWrite(lab, OTHER_TEMPLATE);
+  return isOther ? [permuted, template] : [permuted];
 }
 
 /** Whether the model has tokens for a text. */
@@ -102,17 +103,19 @@ async function patchTestItems(
 ): Promise<TestPatchResult> {
   const task = lab.task(name);
   const items = lab.items(task, "test");
-  const bare = await queries(lab, task, "test", setup.query);
+  const bare = await queries(lab, task, "test", setup.query, setup.template);
   const layer = chosenLayer(lab, setup, task, sweep);
-  const { specification } = setup;
+  const { specification, template } = setup;
   const vectorOf = async (of: string, seed: number, variant?: PromptVariant) =>
-    (await vectorsOf(lab, { source, task: of, specification, seed }, variant))[layer]!;
+    (await vectorsOf(lab, { source, task: of, specification, seed, template }, variant))[layer]!;
   const groups: { name: "own" | Control; vectors: Float32Array[] }[] = [{ name: "own", vectors: [] }];
   for (const seed of seedsOf(lab, specification)) groups[0]!.vectors.push(await vectorOf(name, seed));
   const ofTasks = new Map<Task, Float32Array>();
   for (const other of tasksWith(lab, setup)) ofTasks.set(other, await vectorOf(other.name, 0));
   groups.push(...otherVectors(lab, task, ofTasks, layer));
-  for (const { control, variant, seeds } of specification === "text" ? otherPrompts(lab, source) : []) {
+  for (const { control, variant, seeds } of specification === "text"
+    ? otherPrompts(lab, source, template)
+    : []) {
     const vectors: Float32Array[] = [];
     for (const seed of seeds) vectors.push(await vectorOf(name, seed, variant));
     groups.push({ name: control, vectors });
@@ -202,10 +205,10 @@ export const testPrompt = defineCell(
   "test-prompt",
   async (
     lab,
-    { task: name, specification, query, seed }: Setup & { task: string; seed: number },
+    { task: name, ...asked }: Setup & { task: string; seed: number },
   ): Promise<TestPromptResult> => {
     const task = lab.task(name);
-    const prompts = await specifiedQueries(lab, task, { split: "test", specification, query, seed });
+    const prompts = await specifiedQueries(lab, task, { split: "test", ...asked });
     const answers = await lab.answers(prompts);
     return {
       ...answered(lab.model.tokenizer, lab.items(task, "test"), answers, lab.options),

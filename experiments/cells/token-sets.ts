@@ -2,6 +2,9 @@ import type { Task, TaskItem, Tokenizer } from "xpatch";
 
 /** What is looked for in the logit lens, as token ids. */
 export interface TokenSets {
+  /** The token that the delimiter itself reads as, in whatever prompt: the paper's input. */
+  readonly delimiter: readonly number[];
+  /** The item's name: another reading of what the input is. */
   readonly input: readonly number[];
   /** Words of the task's name that its items' kind does not share: `capital` of country-capital. */
   readonly task: readonly number[];
@@ -12,24 +15,29 @@ export interface TokenSets {
 
 export type Target = keyof TokenSets;
 
-export const TARGETS: readonly Target[] = ["input", "task", "answers", "answer"];
+export const TARGETS: readonly Target[] = ["delimiter", "input", "task", "answers", "answer"];
 
 /**
  * The sets of an item, none of which shares a token with another. Undefined where the name and the answer begin alike
  * (Mexico → Mexico City), so that they cannot be told apart.
+ *
+ * @param delimiter - What the delimiter reads as; no token where it is in another set.
  */
 export function tokenSets(
   tokenizer: Tokenizer,
   task: Task,
   items: readonly TaskItem[],
   item: TaskItem,
+  delimiter?: number,
 ): TokenSets | undefined {
   const input = starts(tokenizer, [item.input]);
   const answer = starts(tokenizer, item.outputs);
   if (input.some((id) => answer.includes(id))) return undefined;
   const without = (ids: readonly number[]) => ids.filter((id) => !input.includes(id) && !answer.includes(id));
   const type = typeTokens(tokenizer, task, items);
-  return { input, task: without(type.task), answers: without(type.answers), answer };
+  const others = { input, task: without(type.task), answers: without(type.answers), answer };
+  const isApart = delimiter !== undefined && !Object.values(others).flat().includes(delimiter);
+  return { delimiter: isApart ? [delimiter] : [], ...others };
 }
 
 /** The sets that are of a task, not of an item. */

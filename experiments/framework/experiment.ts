@@ -36,6 +36,8 @@ export interface Verdict {
 
 /** What an experiment found: a section of the report. */
 export interface Findings {
+  /** What the reader has to know before the claim: the first words of the section. */
+  readonly preface?: string;
   readonly verdict: Verdict;
   /** Paragraphs before the figures. */
   readonly text: readonly string[];

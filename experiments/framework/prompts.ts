@@ -41,9 +41,10 @@ export async function queries(
   task: Task,
   split: AskedSplit,
   query: Modality,
+  template = lab.options.template,
 ): Promise<Prompt<PromptImage>[]> {
   const ask = await lab.asker(task, split, query);
-  return lab.items(task, split).map((item) => fewShotPrompt(lab.model, [], ask(item), lab.options.template));
+  return lab.items(task, split).map((item) => fewShotPrompt(lab.model, [], ask(item), template));
 }
 
 export interface SpecifiedQueries {

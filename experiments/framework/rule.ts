@@ -169,6 +169,11 @@ function shown({ what, estimate }: Check): string {
   return estimate ? `${what} ${showEstimate(estimate)}` : `${what}: not there`;
 }
 
+/** A verdict beside an experiment's own, as a paragraph. */
+export function verdictText(of: string, { outcome, because }: Verdict): string {
+  return `${of}: ${outcome}. ${because}.`;
+}
+
 /** `> 0; ruled out below 0.10`, as tables have it. */
 export function hasToBe({ test, size }: Comparison): string {
   if (test === "not below") return `> −${show(size ?? 0)}; ruled out below −${show(size ?? 0)}`;

@@ -138,12 +138,12 @@ function summary(finished: readonly Finished[]): string {
 
 async function section(lab: Lab, { experiment, findings }: Finished, number: number): Promise<string> {
   const { name, title, claim } = experiment;
-  const { verdict, text, figures, tables, controls } = findings;
+  const { preface, verdict, text, figures, tables, controls } = findings;
   const drawn: string[] = [];
   for (const figure of figures) drawn.push(await figureElement(name, figure));
   return `<section id="${name}">
 <h2>${number}. ${escaped(title)}</h2>
-<p class="claim">${escaped(claim)}</p>
+${preface === undefined ? "" : `<p>${escaped(preface)}</p>\n`}<p class="claim">${escaped(claim)}</p>
 <p class="verdict" style="border-color: ${VERDICT_COLOURS[verdict.outcome]}">${outcome(verdict.outcome)} – ${escaped(verdict.because)}</p>
 ${verdict.checks.length > 0 ? tableElement(checksTable(verdict.checks)) : ""}
 ${verdict.sunkBy === undefined ? "" : `<p>What would sink it: ${escaped(verdict.sunkBy)}</p>`}

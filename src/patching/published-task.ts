@@ -1,6 +1,16 @@
 import { XpatchError } from "../tensor/errors.ts";
 import { readItem, type Split, type Task, type TaskItem, withoutMark } from "./task.ts";
 
+/** The instructions of the published tasks, which their files lack: those of Luo et al. 2025. */
+const INSTRUCTIONS: Readonly<Record<string, string>> = {
+  "country-capital": "The capital city of the country:",
+  "country-currency": "The last word of the official currency of the country:",
+  "animal-latin": "The scientific name of the animal's species in latin:",
+  "animal-young": "The term for the baby of the animal:",
+  "food-color": "The color of the food:",
+  "food-flavor": "The flavor descriptor of the food:",
+};
+
 /** The text of a file, and its path or URL. */
 export interface TaskText {
   readonly text: string;
@@ -10,8 +20,8 @@ export interface TaskText {
 /**
  * Reads a task in the layout of the data set that Luo et al. 2025 published: a file for each of two splits,
  * `annotations/<task>_val.json` and `annotations/<task>_test.json`, either a list of `{ input, output, image }` or such a
- * list as `data` of an object. Pictures are found from the folder above `annotations`. There is no train split and no
- * instruction; an input may come more than once, with different pictures.
+ * list as `data` of an object. Pictures are found from the folder above `annotations`. There is no train split; an input may
+ * come more than once, with different pictures. The paper's six tasks have its instructions, by their names.
  *
  * @throws XpatchError saying which item and field is wrong
  */
@@ -20,7 +30,7 @@ export function parsePublishedTask(
   files: { readonly validation: TaskText; readonly test: TaskText },
 ): Task {
   const items = [...readSplit(files.validation, "validation"), ...readSplit(files.test, "test")];
-  return { name, items };
+  return { name, ...(Object.hasOwn(INSTRUCTIONS, name) && { instruction: INSTRUCTIONS[name] }), items };
 }
 
 /** Whether a text is a file of that layout: JSON without the name of a task. */

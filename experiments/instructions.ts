@@ -228,7 +228,7 @@ function noiseTable(lab: Lab): Table {
 /** The paper's axis. */
 function examplesFigure(lab: Lab): LinesFigure {
   const { shots } = lab.options;
-  const { caption, rows } = samplesFigure(lab);
+  const { caption, rows, references } = samplesFigure(lab);
   return {
     kind: "lines",
     name: "examples",
@@ -237,6 +237,7 @@ function examplesFigure(lab: Lab): LinesFigure {
     x: "examples",
     y: "accuracy",
     rows: rows.filter(({ x }) => x <= PAPER_PROMPTS).map((row) => ({ ...row, x: row.x * shots })),
+    references,
   };
 }
 

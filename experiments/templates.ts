@@ -16,9 +16,10 @@ import { difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, widestQuery } from "./framework/prompts.ts";
+import { constantReferences } from "./framework/references.ts";
 import { type Contrast, judged } from "./framework/rule.ts";
 import { beside } from "./framework/scored.ts";
-import type { LinesFigure } from "./report/figure.ts";
+import { type LinesFigure, pointOf } from "./report/figure.ts";
 import type { Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
 import { accuracy, accuracyDifference } from "./statistics/accuracy.ts";
@@ -108,17 +109,19 @@ function layersFigure(lab: Lab): LinesFigure {
     kind: "lines",
     name: "layers",
     title: "Accuracy by patched layer",
-    caption: `${QUERY_NAMES[widestQuery(lab)]}, vectors of text examples, mean over ${taskNames(lab)} on validation items, with 95 % intervals.`,
+    caption: `${QUERY_NAMES[widestQuery(lab)]}, vectors of text examples, mean over ${taskNames(lab)} on validation items.`,
     x: "layer",
     y: "accuracy",
     rows: testedUnder(lab).flatMap(({ name, setup }) =>
-      accuracyByLayer(lab, setup, inMeans(lab)).map(({ layer, accuracy: { mean, low, high } }) => ({
+      accuracyByLayer(lab, setup, inMeans(lab)).map(({ layer, accuracy: value }) => ({
         series: name,
         x: layer,
-        y: mean,
-        low,
-        high,
+        ...pointOf(value),
       })),
+    ),
+    references: constantReferences(
+      lab.options,
+      inMeans(lab).map((task) => ({ task, items: lab.items(task, "validation") })),
     ),
   };
 }

@@ -141,8 +141,10 @@ describe("the rules", () => {
     const docs = readFileSync(join(import.meta.dirname, "..", "docs", "experiments.md"), "utf8");
     const sections = docs.replaceAll(/\s+/g, " ").split(" ## ");
     for (const [name, { sunkBy }] of Object.entries(RULES)) {
-      const section = sections.find((text) => text.startsWith(`${name} `));
-      expect(section, name).toContain(`**What would sink it:** ${sunkBy}`);
+      const [experiment, beside] = name.split(", ");
+      const section = sections.find((text) => text.startsWith(`${experiment} `));
+      const of = beside ? `**What would sink it, ${beside}:**` : "**What would sink it:**";
+      expect(section, name).toContain(`${of} ${sunkBy}`);
     }
   });
 

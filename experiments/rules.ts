@@ -194,6 +194,73 @@ export const RULES = {
       },
     },
   },
+  overriding: {
+    order: "each presupposes those before",
+    parts: {
+      works: {
+        says: "the patched instruction is followed",
+        comparisons: {
+          none: above("patch − no override"),
+          anotherInstruction: above("patch − another instruction's vector"),
+          random: above("patch − random vector"),
+          ...aboveConstants("patch"),
+        },
+      },
+      better: {
+        says: "more often than as system prompt",
+        comparisons: { system: above("patch − system prompt") },
+      },
+    },
+  },
+  "dense-text": {
+    order: "each presupposes those before",
+    parts: {
+      works: { says: "the patch works on descriptions", comparisons: aboveControls("patch") },
+      better: { says: "better than the prompt", comparisons: { prompt: above("patch − prompt") } },
+    },
+  },
+  "long-answers": {
+    order: "each presupposes those before",
+    parts: {
+      works: { says: "whole answers are right", comparisons: aboveControls("patch") },
+      lasts: {
+        says: "as often as first tokens",
+        comparisons: {
+          first: {
+            what: "patch, whole answers − first tokens by the paper's rule",
+            test: "not below",
+            size: ACCURACY,
+          },
+        },
+      },
+    },
+  },
+  decoded: {
+    order: "each by itself",
+    parts: {
+      stable: {
+        says: "other examples, the same tokens",
+        comparisons: { sets: above("share in common, same task − different tasks") },
+      },
+      shared: {
+        says: "another specification, the same tokens",
+        comparisons: { specifications: above("share in common, same task − different tasks") },
+      },
+    },
+  },
+  efficiency: {
+    order: "each by itself",
+    parts: {
+      time: {
+        says: "less time",
+        comparisons: { time: above("log2 of the time, prompt of most examples / patch", 1) },
+      },
+      memory: {
+        says: "less memory",
+        comparisons: { memory: above("log2 of the memory beyond the weights, prompt / patch", 1) },
+      },
+    },
+  },
 } as const satisfies Readonly<Record<string, Rule>>;
 
 /** The rules as docs/experiments.md has them, a row a part of a claim. */

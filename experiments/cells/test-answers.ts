@@ -1,4 +1,4 @@
-import type { Task, TaskItem } from "xpatch";
+import type { Prompt, PromptImage, Task, TaskItem } from "xpatch";
 import { type Cell, defineCell } from "../framework/cell.ts";
 import { constantAnswers } from "../framework/constants.ts";
 import { aboveControl } from "../framework/contrasts.ts";
@@ -51,15 +51,23 @@ export const llmTestPatch = defineCell("llm-test-patch", (lab, params: Setup & {
   patchTestItems(lab, params, "llm", llmLayerSweep),
 );
 
-async function patchTestItems(
+/** Some items and their bare queries. */
+export interface AskedItems {
+  readonly items: readonly TaskItem[];
+  readonly bare: readonly Prompt<PromptImage>[];
+}
+
+/** @param asked - Which test items, and how they are asked about; all, as the setup says, unless given. */
+export async function patchTestItems(
   lab: Lab,
   { task: name, ...setup }: Setup & { task: string },
   source: Source,
   sweep: Sweep,
+  asked?: AskedItems,
 ): Promise<TestPatchResult> {
   const task = lab.task(name);
-  const items = lab.items(task, "test");
-  const bare = await queries(lab, task, "test", setup.query);
+  const items = asked?.items ?? lab.items(task, "test");
+  const bare = asked?.bare ?? (await queries(lab, task, "test", setup.query));
   const layer = chosenLayer(lab, setup, task, sweep);
   const vectorOf = async (of: string, seed: number) => {
     const { specification } = setup;
@@ -166,7 +174,8 @@ export const testPrompt = defineCell(
   },
 );
 
-function controlVectors(
+/** Those of the controls that there are tasks for; `ofTasks` has the task's own among them. */
+export function controlVectors(
   ofTasks: readonly { task: string; vector: Float32Array }[],
   task: string,
   seed: number,

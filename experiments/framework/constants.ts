@@ -16,21 +16,26 @@ export interface ConstantAnswers {
   readonly constant: Hits;
 }
 
+/** Whether an answer is right, as `isCorrect` and `isWholeAnswer` say it. */
+export type Judge = (answer: string, outputs: readonly string[]) => boolean;
+
 /** How always giving the same answer would do, with the best answer for each task: what an accuracy has to be above. */
-export function constantAnswers(asked: readonly AskedTask[]): ConstantAnswers {
+export function constantAnswers(asked: readonly AskedTask[], judge: Judge = isCorrect): ConstantAnswers {
   const hits = (answerOf: (one: AskedTask) => string): Hits =>
-    asked.map((one) => taskHits(one.items, [hitsOf(answerOf(one), one.items)]));
+    asked.map((one) => taskHits(one.items, [hitsOf(answerOf(one), one.items, judge)]));
   return {
-    frequent: hits(({ task }) => frequentAnswer(task)),
-    constant: hits(({ items, answers = [] }) => best([...outputsOf(items), ...answers], items)),
+    frequent: hits(({ task }) => frequentAnswer(task, judge)),
+    constant: hits(({ items, answers = [] }) => best([...outputsOf(items), ...answers], items, judge)),
   };
 }
 
-const frequent = new WeakMap<Task, string>();
+const frequent = new WeakMap<Judge, WeakMap<Task, string>>();
 
-function frequentAnswer(task: Task): string {
-  const known = frequent.get(task) ?? best(outputsOf(task.items), task.items);
-  frequent.set(task, known);
+function frequentAnswer(task: Task, judge: Judge): string {
+  const ofJudge = frequent.get(judge) ?? new WeakMap<Task, string>();
+  frequent.set(judge, ofJudge);
+  const known = ofJudge.get(task) ?? best(outputsOf(task.items), task.items, judge);
+  ofJudge.set(task, known);
   return known;
 }
 
@@ -40,12 +45,13 @@ function outputsOf(items: readonly TaskItem[]): string[] {
 }
 
 /** Of equals the first. */
-function best(candidates: readonly string[], items: readonly TaskItem[]): string {
-  const rights = (answer: string) => [...hitsOf(answer, items).hits].filter((hit) => hit === "1").length;
+function best(candidates: readonly string[], items: readonly TaskItem[], judge: Judge): string {
+  const rights = (answer: string) =>
+    [...hitsOf(answer, items, judge).hits].filter((hit) => hit === "1").length;
   const all = [...new Set(candidates)].map((answer) => ({ answer, right: rights(answer) }));
   return all.reduce((a, b) => (b.right > a.right ? b : a)).answer;
 }
 
-function hitsOf(answer: string, items: readonly TaskItem[]): { hits: string } {
-  return { hits: items.map(({ outputs }) => (isCorrect(answer, outputs) ? "1" : "0")).join("") };
+function hitsOf(answer: string, items: readonly TaskItem[], judge: Judge): { hits: string } {
+  return { hits: items.map(({ outputs }) => (judge(answer, outputs) ? "1" : "0")).join("") };
 }

@@ -1,4 +1,5 @@
 import {
+  type Asker,
   fewShotPrompt,
   type Modality,
   type PatchableModel,
@@ -8,6 +9,7 @@ import {
   type Specification,
   type SpecificationKind,
   type Task,
+  type TaskItem,
   XpatchError,
 } from "xpatch";
 import type { AskedSplit, Lab } from "./lab.ts";
@@ -53,7 +55,21 @@ export interface SpecifiedQueries {
 export async function specifiedQueries(
   lab: Lab,
   task: Task,
-  { split, specification: kind, query, seed }: SpecifiedQueries,
+  asked: SpecifiedQueries,
+  model: PatchableModel = lab.model,
+): Promise<Prompt<PromptImage>[]> {
+  const { split, query } = asked;
+  const ask = await lab.asker(task, split, query);
+  return askedInContext(lab, task, lab.items(task, split), ask, asked, model);
+}
+
+/** The same for any items, asked about in any way. */
+export async function askedInContext(
+  lab: Lab,
+  task: Task,
+  items: readonly TaskItem[],
+  ask: Asker,
+  { split, specification: kind, seed }: Omit<SpecifiedQueries, "query">,
   model: PatchableModel = lab.model,
 ): Promise<Prompt<PromptImage>[]> {
   const { shots: count, template } = lab.options;
@@ -62,8 +78,7 @@ export async function specifiedQueries(
       ? { kind, text: instructionOf(task), template }
       : { kind: "examples", asked: await lab.asker(task, split, kind), count, seed, template };
   const pool = lab.pool(task, split);
-  const ask = await lab.asker(task, split, query);
-  return lab.items(task, split).map((item) => promptInContext(model, specification, pool, item, ask(item)));
+  return items.map((item) => promptInContext(model, specification, pool, item, ask(item)));
 }
 
 export function instructionOf({ name, instruction }: Task): string {

@@ -32,6 +32,7 @@ export const decoded: Experiment = {
   title: "What many task vectors read as",
   claim:
     "Read through the unembedding where it is patched, the vector of each set of examples gives much the same tokens as those of the task's other sets, of text or of pictures, and as the instruction's, and other ones than another task's.",
+  onlyInFull: true,
   untestable: (lab) =>
     tasksOf(lab, "text").length > 1 ? undefined : "it takes two tasks, whose vectors could read differently",
   cells: (lab) => [

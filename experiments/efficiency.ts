@@ -26,6 +26,7 @@ export const efficiencyExperiment: Experiment = {
   title: "What a prompt costs, and a patch",
   claim:
     "A query whose task is told by a patch is answered in less time and with less memory than behind the examples themselves; at 30 examples the paper has 11 times the runtime and 2.4 times the memory.",
+  onlyInFull: true,
   cells: (lab) => [
     ...validationCells(lab),
     ...queriesOf(lab).map((query) => efficiency({ task: taskOf(lab, query), query })),

@@ -35,6 +35,7 @@ export const longAnswers: Experiment = {
   title: "Answers of several tokens",
   claim:
     "A task vector of text examples, patched into the query's last token alone, brings the whole answer, and not only the token that it begins with.",
+  onlyInFull: true,
   cells: (lab) => [
     ...validationCells(lab),
     ...setups(lab).flatMap((setup) =>

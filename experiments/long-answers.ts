@@ -2,7 +2,9 @@ import type { Task } from "xpatch";
 import { isWholeAnswer } from "xpatch";
 import { type Setup, setupsOf, tasksWith } from "./cells/layer-sweep.ts";
 import {
+  LONG_CONTROLS,
   type LongAnswers,
+  type LongControl,
   type LongPatchResult,
   longPatch,
   longPrompt,
@@ -10,7 +12,6 @@ import {
   type Measure,
   tokensOf,
 } from "./cells/long-answers.ts";
-import { CONTROL_NAMES, CONTROLS, type Control } from "./cells/test-answers.ts";
 import { validationCells } from "./cells/validation.ts";
 import { constantAnswers } from "./framework/constants.ts";
 import { aboveControl, difference } from "./framework/contrasts.ts";
@@ -28,6 +29,12 @@ const MEASURE_NAMES: Readonly<Record<Measure, string>> = {
   whole: "the whole answer",
   prefix: "the answer, prefix rule",
   firstToken: "its first token, prefix rule",
+};
+
+const CONTROL_NAMES: Readonly<Record<LongControl, string>> = {
+  nearestTask: "vector of the nearest task",
+  anotherTask: "another task's vector",
+  random: "random vector of the same norm",
 };
 
 export const longAnswers: Experiment = {
@@ -98,7 +105,7 @@ function verdictOf(lab: Lab): Verdict {
   const by = (method: keyof typeof METHODS, measure: Measure) =>
     hitsOf(lab, tested, METHODS[method], measure);
   const patch = by("patch", "whole");
-  const control = (name: Control) => controlHits(lab, tested, name);
+  const control = (name: LongControl) => controlHits(lab, tested, name);
   const { frequent, constant } = constantAnswers(
     tested.map(({ task, patch: { patched } }) => ({
       task,
@@ -119,8 +126,8 @@ function verdictOf(lab: Lab): Verdict {
     {
       works: {
         noContext: aboveControl(patch, by("no context", "whole")),
+        nearestTask: aboveControl(patch, control("nearestTask")),
         anotherTask: aboveControl(patch, control("anotherTask")),
-        meanOfTasks: aboveControl(patch, control("meanOfTasks")),
         random: aboveControl(patch, control("random")),
         frequent: aboveControl(patch, frequent),
         constant: aboveControl(patch, constant),
@@ -242,7 +249,7 @@ function answersTable(lab: Lab): Table {
 }
 
 function controlsTable(lab: Lab): Table {
-  const present = CONTROLS.filter((control) =>
+  const present = LONG_CONTROLS.filter((control) =>
     setups(lab).some((setup) => controlHits(lab, testedOf(lab, setup), control)),
   );
   return {
@@ -262,7 +269,7 @@ function controlsTable(lab: Lab): Table {
 }
 
 /** Whole answers under a control; undefined where it is not there for all. */
-function controlHits(lab: Lab, tested: readonly Tested[], control: Control): Hits | undefined {
+function controlHits(lab: Lab, tested: readonly Tested[], control: LongControl): Hits | undefined {
   return tested.every(({ patch }) => patch.controls[control] !== undefined)
     ? hitsOf(lab, tested, ({ patch }) => [patch.controls[control]!], "whole")
     : undefined;

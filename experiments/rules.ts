@@ -222,7 +222,16 @@ export const RULES = {
   "long-answers": {
     order: "each presupposes those before",
     parts: {
-      works: { says: "whole answers are right", comparisons: aboveControls("patch") },
+      works: {
+        says: "whole answers are right",
+        comparisons: {
+          noContext: above("patch − no context"),
+          nearestTask: above("patch − vector of the nearest task"),
+          anotherTask: above("patch − another task's vector"),
+          random: above("patch − random vector"),
+          ...aboveConstants("patch"),
+        },
+      },
       lasts: {
         says: "as often as first tokens",
         comparisons: {

@@ -1,14 +1,16 @@
 import {
   byText,
   fewShotPrompt,
+  promptInContext,
   type Question,
+  type Specification,
   type SpecificationKind,
   type Task,
   type TaskItem,
 } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
-import { askedInContext } from "../framework/prompts.ts";
+import { instructionOf } from "../framework/prompts.ts";
 import { answered } from "../framework/scored.ts";
 import { layerSweep } from "./layer-sweep.ts";
 import { patchTestItems, type TestPatchResult, type TestPromptResult } from "./test-answers.ts";
@@ -80,8 +82,21 @@ export const densePrompt = defineCell(
   ): Promise<TestPromptResult> => {
     const task = lab.task(name);
     const items = describedItems(lab, task);
-    const ask = (item: TaskItem) => questionOf(item as DescribedItem, asked);
-    const prompts = await askedInContext(lab, task, items, ask, { split: "test", specification, seed });
+    const { shots: count, template } = lab.options;
+    const told: Specification =
+      specification === "instruction"
+        ? { kind: specification, text: instructionOf(task), template }
+        : {
+            kind: "examples",
+            asked: await lab.asker(task, "test", specification),
+            count,
+            seed,
+            template,
+          };
+    const pool = lab.pool(task, "test");
+    const prompts = items.map((item) =>
+      promptInContext(lab.model, told, pool, item, questionOf(item, asked)),
+    );
     const answers = await lab.answers(prompts);
     return {
       ...answered(lab.model.tokenizer, items, answers),

@@ -8,6 +8,7 @@ import {
   isWholeAnswer,
   type PatchableModel,
   type Prompt,
+  relatedTasks,
   type Task,
   type TaskItem,
   type Tokenizer,
@@ -15,9 +16,9 @@ import {
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { queries, seedsOf, specifiedQueries } from "../framework/prompts.ts";
+import { randomLike } from "../statistics/vectors.ts";
 import { chosenLayer, patchAt, type Setup, tasksWith } from "./layer-sweep.ts";
 import { vectorsOf } from "./task-vectors.ts";
-import { type Control, controlVectors } from "./test-answers.ts";
 
 /** How an answer of a line is right: by the whole of it, by the paper's rule for the line, or that for its first token. */
 export const MEASURES = ["whole", "prefix", "firstToken"] as const;
@@ -29,6 +30,11 @@ export interface LongAnswers extends Readonly<Record<Measure, string>> {
   readonly answers: readonly string[];
 }
 
+/** Vectors in place of the task's own: of the task that shares most inputs, of one that shares none, and a random one. */
+export const LONG_CONTROLS = ["nearestTask", "anotherTask", "random"] as const;
+
+export type LongControl = (typeof LONG_CONTROLS)[number];
+
 export interface LongPatchResult {
   /** The layer that validation items chose, by one token. */
   readonly layer: number;
@@ -37,7 +43,8 @@ export interface LongPatchResult {
   readonly noContext: LongAnswers;
   /** By seed. */
   readonly patched: readonly LongAnswers[];
-  readonly controls: Readonly<Partial<Record<Control, LongAnswers>>>;
+  /** With a single task there is no other one. Where no task is so, the next one stands for it. */
+  readonly controls: Readonly<Partial<Record<LongControl, LongAnswers>>>;
 }
 
 /** Whole answers to the test items of a task, patched at the query's last token and nowhere else. */
@@ -52,12 +59,11 @@ export const longPatch = defineCell(
       (await vectorsOf(lab, { source: "model", task: of, specification, seed }))[layer]!;
     const own: Float32Array[] = [];
     for (const seed of seedsOf(lab, specification)) own.push(await vectorOf(name, seed));
-    const ofTasks: { task: string; vector: Float32Array }[] = [];
-    for (const { name: other } of tasksWith(lab, setup)) {
-      ofTasks.push({ task: other, vector: await vectorOf(other, 0) });
+    const controls: [LongControl, Float32Array][] = [["random", randomLike(own[0]!, layer)]];
+    for (const [control, other] of otherTasks(lab, task, setup)) {
+      controls.push([control, await vectorOf(other.name, 0)]);
     }
-    const controls = controlVectors(ofTasks, name, layer);
-    const vectors = [...own, ...controls.map(({ vector }) => vector)];
+    const vectors = [...own, ...controls.map(([, vector]) => vector)];
     const [noContext, ...patched] = await longAnswers(lab, task, bare, [
       [],
       ...vectors.map((vector) => patchAt(layer, vector)),
@@ -67,10 +73,22 @@ export const longPatch = defineCell(
       limit: mostTokens(lab.model.tokenizer, task),
       noContext: noContext!,
       patched: patched.slice(0, own.length),
-      controls: Object.fromEntries(controls.map(({ control }, i) => [control, patched[own.length + i]!])),
+      controls: Object.fromEntries(controls.map(([control], i) => [control, patched[own.length + i]!])),
     };
   },
 );
+
+function otherTasks(lab: Lab, task: Task, setup: Setup): [LongControl, Task][] {
+  const tasks = tasksWith(lab, setup);
+  const index = tasks.indexOf(task);
+  const others = [...tasks.slice(index + 1), ...tasks.slice(0, index)];
+  if (others.length === 0) return [];
+  const alike = relatedTasks(task.name, lab.pool(task, "test"), others, others.length);
+  return [
+    ["nearestTask", alike[0] ?? others[0]!],
+    ["anotherTask", others.find((other) => !alike.includes(other)) ?? others[0]!],
+  ];
+}
 
 /** Whole answers to the test items of a task behind their specification. */
 export const longPrompt = defineCell(

@@ -174,8 +174,7 @@ export const testPrompt = defineCell(
   },
 );
 
-/** Those of the controls that there are tasks for; `ofTasks` has the task's own among them. */
-export function controlVectors(
+function controlVectors(
   ofTasks: readonly { task: string; vector: Float32Array }[],
   task: string,
   seed: number,

@@ -1,5 +1,4 @@
 import {
-  type Asker,
   fewShotPrompt,
   type Modality,
   type PatchableModel,
@@ -9,7 +8,6 @@ import {
   type Specification,
   type SpecificationKind,
   type Task,
-  type TaskItem,
   XpatchError,
 } from "xpatch";
 import type { AskedSplit, Lab } from "./lab.ts";
@@ -55,21 +53,7 @@ export interface SpecifiedQueries {
 export async function specifiedQueries(
   lab: Lab,
   task: Task,
-  asked: SpecifiedQueries,
-  model: PatchableModel = lab.model,
-): Promise<Prompt<PromptImage>[]> {
-  const { split, query } = asked;
-  const ask = await lab.asker(task, split, query);
-  return askedInContext(lab, task, lab.items(task, split), ask, asked, model);
-}
-
-/** The same for any items, asked about in any way. */
-export async function askedInContext(
-  lab: Lab,
-  task: Task,
-  items: readonly TaskItem[],
-  ask: Asker,
-  { split, specification: kind, seed }: Omit<SpecifiedQueries, "query">,
+  { split, specification: kind, query, seed }: SpecifiedQueries,
   model: PatchableModel = lab.model,
 ): Promise<Prompt<PromptImage>[]> {
   const { shots: count, template } = lab.options;
@@ -78,7 +62,8 @@ export async function askedInContext(
       ? { kind, text: instructionOf(task), template }
       : { kind: "examples", asked: await lab.asker(task, split, kind), count, seed, template };
   const pool = lab.pool(task, split);
-  return items.map((item) => promptInContext(model, specification, pool, item, ask(item)));
+  const ask = await lab.asker(task, split, query);
+  return lab.items(task, split).map((item) => promptInContext(model, specification, pool, item, ask(item)));
 }
 
 export function instructionOf({ name, instruction }: Task): string {

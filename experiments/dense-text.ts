@@ -33,6 +33,7 @@ export const denseText: Experiment = {
   title: "Queries that describe",
   claim:
     "The task vector of text examples, which name things, patched into a query that describes one in some sentences, makes the model do the task, better than the same examples in the prompt.",
+  onlyInFull: true,
   untestable: (lab) =>
     describedTasks(lab, CLAIMED).length > 0
       ? undefined
@@ -117,7 +118,7 @@ function methodsFigure(lab: Lab): BarsFigure {
     kind: "bars",
     name: "methods",
     title: "Accuracy where items are described, and where they are named",
-    caption: `Mean over ${namesOf(lab)} on the test items that are described, with 95 % intervals.`,
+    caption: `Mean over ${namesOf(lab)} on the test items that are described, with 95 % intervals. By name only text examples were put in prompts.`,
     x: "specification",
     y: "accuracy",
     rows,

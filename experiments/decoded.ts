@@ -109,12 +109,18 @@ export function overlaps(first: readonly Point[], second: readonly Point[], with
         count += weight;
       }
     }
-    return count === 0 ? 0 : sum / count;
+    return count === 0 ? undefined : sum / count;
+  };
+  const all = [...first.keys()];
+  // Of few items some draws have no such pair, and so say nothing.
+  const drawn = (same: boolean) => {
+    const whole = meanOf(all, same) ?? 0;
+    return (indices: readonly number[]) => meanOf(indices, same) ?? whole;
   };
   return {
     names: first.map(({ of }) => of),
-    same: (indices) => meanOf(indices, true),
-    different: (indices) => meanOf(indices, false),
+    same: drawn(true),
+    different: drawn(false),
   };
 }
 
@@ -200,12 +206,19 @@ function tokensTable(lab: Lab): Table {
           SPECIFICATION_NAMES[specification],
           layer,
           sets.length,
-          most.map(([token, n]) => `${JSON.stringify(token)} ${(n / sets.length).toFixed(2)}`).join(", "),
+          most.map(([token, n]) => `${spelt(token)} ${(n / sets.length).toFixed(2)}`).join(", "),
           new Set(sets.map(([first]) => first)).size,
         ];
       }),
     ),
   };
+}
+
+/** In quotation marks, with what would look like a blank by its number. */
+function spelt(token: string): string {
+  return JSON.stringify(token).replace(/[^\S ]|\p{Cf}/gu, (blank) => {
+    return `\\u{${blank.codePointAt(0)!.toString(16)}}`;
+  });
 }
 
 /** Layers that all tasks have been read in. */

@@ -76,8 +76,10 @@ describe("decoded sets", () => {
     expect(within.same([0, 1, 2, 3, 4])).toBeCloseTo(0.5);
     // x–z 1/2, y–z 0, y–x 1/2, x'–z 1/2; x with x of the other task is left out; both ways.
     expect(within.different([0, 1, 2, 3, 4])).toBeCloseTo(0.375);
-    // Of x, x and z: x–z twice and z–x twice; no pair of the same task is left.
-    expect([within.same([0, 0, 3]), within.different([0, 0, 3])]).toEqual([0, 0.5]);
+    // Of x, x and z: x–z twice and z–x twice; no pair of the same task is left, and so the mean over all stands.
+    expect([within.same([0, 0, 3]), within.different([0, 0, 3])]).toEqual([0.5, 0.5]);
+    expect(within.same([0, 1, 1])).toBeCloseTo(0.5);
+    expect(within.different([1, 1, 3])).toBe(0);
     const across = overlaps(sets, [point("a", "a", 1, 3), point("b", "b", 2, 9)], false);
     expect(across.same([0, 1, 2, 3, 4])).toBeCloseTo((0.5 + 1 + 0.5 + 1 + 0.5) / 5);
     expect(across.different([0])).toBeCloseTo(0.5);

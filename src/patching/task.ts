@@ -128,9 +128,9 @@ export const ITEM_FIELDS = [
 export function readItem(json: unknown, where: string, file: string): TaskItem {
   const item = fieldsOf(json, where, ITEM_FIELDS);
   const { input } = item;
-  const outputs = textsOf(item, "output", where);
   const split = item["split"] === undefined ? undefined : SPLITS.find((name) => name === item["split"]);
   if (!isText(input)) throw wrong(where, "input", "some text", input);
+  const outputs = textsOf(item, "output", where);
   if (item["split"] !== undefined && !split) {
     throw wrong(where, "split", `one of ${SPLITS.join(", ")}`, item["split"]);
   }

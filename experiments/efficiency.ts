@@ -62,15 +62,15 @@ function verdictOf(lab: Lab): Verdict {
     });
     return contrast((level) => meanOverInputs(logs, inputs, { range: [-20, 20], level }));
   };
-  const times = (value: (run: Run) => number) =>
-    (medianOf(prompt, value) / medianOf(patch, value)).toFixed(1);
+  const times = (value: (run: Run) => number, digits = 1) =>
+    (medianOf(prompt, value) / medianOf(patch, value)).toFixed(digits);
   return judged(
     RULES.efficiency,
     {
       time: { time: ratio(({ seconds }) => seconds) },
       memory: { memory: ratio(({ peak }) => peak) },
     },
-    `${QUERY_NAMES[query]}, ${prompt.examples} examples against the patch, medians: time ${times(({ seconds }) => seconds)} times, tokens ${times(({ tokens }) => tokens)} times, memory ${times(({ peak }) => peak)} times (${times(({ peak }) => peak + resident)} times with the weights)`,
+    `${QUERY_NAMES[query]}, ${prompt.examples} examples against the patch, medians: time ${times(({ seconds }) => seconds)} times, tokens ${times(({ tokens }) => tokens)} times, memory ${times(({ peak }) => peak)} times (${times(({ peak }) => peak + resident, 2)} times with the weights)`,
   );
 }
 

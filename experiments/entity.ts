@@ -11,14 +11,15 @@ import { tasksWith } from "./cells/layer-sweep.ts";
 import { namingCells, namingTable, type PictureAnswers } from "./cells/naming.ts";
 import { SPREAD_NOTE } from "./cells/spread.ts";
 import { validationCells } from "./cells/validation.ts";
-import { constantAnswers } from "./framework/constants.ts";
+import { type AskedTask, constantAnswers } from "./framework/constants.ts";
 import { aboveControl, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { seedsOf } from "./framework/prompts.ts";
+import { constantReferences } from "./framework/references.ts";
 import { judged } from "./framework/rule.ts";
 import { type Answered, beside, taskHits } from "./framework/scored.ts";
-import type { BarsFigure, LinesFigure } from "./report/figure.ts";
+import { type BarsFigure, type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
 import { accuracy, accuracyDifference, type Hits } from "./statistics/accuracy.ts";
@@ -129,21 +130,19 @@ function anotherAskedHits(lab: Lab, way: Way): Hits {
   );
 }
 
-function constantsOf(lab: Lab, way: Way) {
-  return constantAnswers(
-    answersOf(lab, way, "entity").map(({ task, items }) => ({
-      task,
-      items,
-      answers: resultsOf(lab, way, task).flatMap(({ entity: { answers } }) => answers),
-    })),
-    lab.options,
-  );
+/** What was asked about, and answered with the name's residual stream. */
+function askedOf(lab: Lab, way: Way): AskedTask[] {
+  return answersOf(lab, way, "entity").map(({ task, items }) => ({
+    task,
+    items,
+    answers: resultsOf(lab, way, task).flatMap(({ entity: { answers } }) => answers),
+  }));
 }
 
 function verdictOf(lab: Lab): Verdict {
   const helps = (way: Way) => {
     const hits = hitsOf(lab, way, "entity");
-    const { frequent, constant } = constantsOf(lab, way);
+    const { frequent, constant } = constantAnswers(askedOf(lab, way), lab.options);
     return {
       picture: difference(hits, hitsOf(lab, way, "picture")),
       another: aboveControl(hits, hitsOf(lab, way, "another")),
@@ -180,14 +179,17 @@ function statesFigure(lab: Lab): BarsFigure {
     kind: "bars",
     name: "states",
     title: "Accuracy by what stands at the picture's last token",
-    caption: `Mean over ${taskNames(lab)} on test items, with 95 % intervals.`,
+    caption: `Mean over ${taskNames(lab)} on test items.`,
     x: "task told",
     y: "accuracy",
     rows: WAYS.flatMap((way) =>
       Object.entries(series).map(([state, name]) => {
-        const { mean, low, high } = accuracy(hitsOf(lab, way, state as State));
-        return { x: WAY_NAMES[way], series: name, y: mean, low, high };
+        const hits = hitsOf(lab, way, state as State);
+        return { x: WAY_NAMES[way], series: name, ...pointOf(accuracy(hits)) };
       }),
+    ),
+    references: WAYS.flatMap((way) =>
+      constantReferences(lab.options, askedOf(lab, way), { x: WAY_NAMES[way] }),
     ),
   };
 }
@@ -201,14 +203,17 @@ function layersFigure(lab: Lab): LinesFigure {
     kind: "lines",
     name: "layers",
     title: "Accuracy by the layer of the name's residual stream",
-    caption: `Under the task vector, mean over ${taskNames(lab)} on validation items, with 95 % intervals, one seed. ${SPREAD_NOTE}`,
+    caption: `Under the task vector, mean over ${taskNames(lab)} on validation items, one seed. ${SPREAD_NOTE}`,
     x: "layer",
     y: "accuracy",
     rows: found[0]!.result.layers.map((layer, l) => {
       const hits = found.map(({ items, result }) => taskHits(items, [result.patched[l]!]));
-      const { mean, low, high } = accuracy(hits);
-      return { series: STATES.entity, x: layer, y: mean, low, high };
+      return { series: STATES.entity, x: layer, ...pointOf(accuracy(hits)) };
     }),
+    references: constantReferences(
+      lab.options,
+      inMeans(lab).map((task) => ({ task, items: lab.items(task, "validation") })),
+    ),
   };
 }
 

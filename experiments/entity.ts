@@ -130,12 +130,8 @@ function anotherAskedHits(lab: Lab, way: Way): Hits {
   );
 }
 
-function constantsOf(lab: Lab, way: Way) {
-  return constantAnswers(askedIn(lab, way), lab.options);
-}
-
-/** What was asked, and answered with the name's residual stream. */
-function askedIn(lab: Lab, way: Way): AskedTask[] {
+/** What was asked about, and answered with the name's residual stream. */
+function askedOf(lab: Lab, way: Way): AskedTask[] {
   return answersOf(lab, way, "entity").map(({ task, items }) => ({
     task,
     items,
@@ -146,7 +142,7 @@ function askedIn(lab: Lab, way: Way): AskedTask[] {
 function verdictOf(lab: Lab): Verdict {
   const helps = (way: Way) => {
     const hits = hitsOf(lab, way, "entity");
-    const { frequent, constant } = constantsOf(lab, way);
+    const { frequent, constant } = constantAnswers(askedOf(lab, way), lab.options);
     return {
       picture: difference(hits, hitsOf(lab, way, "picture")),
       another: aboveControl(hits, hitsOf(lab, way, "another")),
@@ -188,12 +184,12 @@ function statesFigure(lab: Lab): BarsFigure {
     y: "accuracy",
     rows: WAYS.flatMap((way) =>
       Object.entries(series).map(([state, name]) => {
-        const value = pointOf(accuracy(hitsOf(lab, way, state as State)));
-        return { x: WAY_NAMES[way], series: name, ...value };
+        const hits = hitsOf(lab, way, state as State);
+        return { x: WAY_NAMES[way], series: name, ...pointOf(accuracy(hits)) };
       }),
     ),
     references: WAYS.flatMap((way) =>
-      constantReferences(lab.options, askedIn(lab, way), { x: WAY_NAMES[way] }),
+      constantReferences(lab.options, askedOf(lab, way), { x: WAY_NAMES[way] }),
     ),
   };
 }

@@ -3,12 +3,17 @@
 import { arithmetic } from "./arithmetic.ts";
 import { clustering } from "./clustering.ts";
 import { crossModal } from "./cross-modal.ts";
+import { decoded } from "./decoded.ts";
+import { denseText } from "./dense-text.ts";
+import { efficiencyExperiment } from "./efficiency.ts";
 import { entity } from "./entity.ts";
 import type { Experiment } from "./framework/experiment.ts";
 import { grounding } from "./grounding.ts";
 import { instructions } from "./instructions.ts";
 import { lens } from "./lens.ts";
 import { llmToVlm } from "./llm-to-vlm.ts";
+import { longAnswers } from "./long-answers.ts";
+import { overriding } from "./overriding.ts";
 import { sweep } from "./sweep.ts";
 import { taskConflict } from "./task-conflict.ts";
 import { templates } from "./templates.ts";
@@ -37,4 +42,9 @@ export const EXPERIMENTS: readonly Experiment[] = [
   clustering,
   grounding,
   arithmetic,
+  overriding,
+  denseText,
+  longAnswers,
+  decoded,
+  efficiencyExperiment,
 ];

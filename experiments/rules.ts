@@ -317,6 +317,87 @@ export const RULES = {
       },
     },
   },
+  overriding: {
+    sunkBy: "Another instruction's vector: then any instruction breaks the question.",
+    order: "each presupposes those before",
+    parts: {
+      works: {
+        says: "the patched instruction is followed",
+        comparisons: {
+          none: above("patch − no override"),
+          anotherInstruction: above("patch − another instruction's vector"),
+          random: above("patch − random vector"),
+          ...aboveConstants("patch"),
+        },
+      },
+      better: {
+        says: "more often than as system prompt",
+        comparisons: { system: above("patch − system prompt") },
+      },
+    },
+  },
+  "dense-text": {
+    sunkBy: "The vector of the nearest task: then a vector only says that a question is to be answered.",
+    order: "each presupposes those before",
+    parts: {
+      works: { says: "the patch works on descriptions", comparisons: aboveControls("patch") },
+      better: { says: "better than the prompt", comparisons: { prompt: above("patch − prompt") } },
+    },
+  },
+  "long-answers": {
+    sunkBy: "The nearest task's vector: then any vector brings an answer.",
+    order: "each presupposes those before",
+    parts: {
+      works: {
+        says: "whole answers are right",
+        comparisons: {
+          noContext: above("patch − no context"),
+          nearestTask: above("patch − vector of the nearest task"),
+          anotherTask: above("patch − another task's vector"),
+          random: above("patch − random vector"),
+          ...aboveConstants("patch"),
+        },
+      },
+      lasts: {
+        says: "as often as first tokens",
+        comparisons: {
+          first: {
+            what: "patch, whole answers − first tokens by the paper's rule",
+            test: "not below",
+            size: ACCURACY,
+          },
+        },
+      },
+    },
+  },
+  decoded: {
+    sunkBy: "Sets of different tasks: then the stream reads the same whatever the task.",
+    order: "each by itself",
+    parts: {
+      stable: {
+        says: "other examples, the same tokens",
+        comparisons: { sets: above("share in common, same task − different tasks") },
+      },
+      shared: {
+        says: "another specification, the same tokens",
+        comparisons: { specifications: above("share in common, same task − different tasks") },
+      },
+    },
+  },
+  efficiency: {
+    sunkBy: "A patched run that chooses another token: then it is not the same work.",
+    order: "each by itself",
+    parts: {
+      time: {
+        says: "less time",
+        comparisons: { time: above("log2 of the time, prompt of most examples / patch", 1) },
+      },
+      memory: {
+        says: "less memory",
+        comparisons: { memory: above("log2 of the memory beyond the weights, prompt / patch", 1) },
+      },
+    },
+  },
 } as const satisfies Readonly<Record<string, ExperimentRule>>;
 
 /** The rules as docs/experiments.md has them, a row a part of a claim. */

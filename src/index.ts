@@ -90,7 +90,7 @@ export { blobSource, memorySource } from "./model/sources.ts";
 export { createTokenizer, type Tokenizer } from "./model/tokenizer.ts";
 export { urlSource } from "./model/url-source.ts";
 export type { PromptImage } from "./model/vision-setup.ts";
-export { answerEach } from "./patching/answer.ts";
+export { answerEach, firstLine } from "./patching/answer.ts";
 // Patching
 export {
   type AttentionMap,
@@ -99,7 +99,7 @@ export {
   imagePatches,
   rolloutMaps,
 } from "./patching/attention-map.ts";
-export { isCorrect, isCorrectTokens } from "./patching/correct.ts";
+export { isCorrect, isCorrectTokens, isWholeAnswer } from "./patching/correct.ts";
 export { loadDualEncoder, type PatchableDualEncoder } from "./patching/dual-encoder.ts";
 export {
   addVector,

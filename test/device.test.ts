@@ -125,6 +125,22 @@ describe("memory", () => {
     expect(hostAfter - hostBefore).toBeLessThan(2 ** 20);
   });
 
+  it("has a peak, whatever has been given back since", async () => {
+    const device = await testDevice();
+    const kept = device.zeros([1024]);
+    device.resetPeak();
+    const { liveBytes } = device.memory;
+    expect(device.peakBytes).toBe(liveBytes);
+    device.zeros([1024]).dispose();
+    device.scope(() => void [device.zeros([2048]), device.zeros([1024])]);
+    expect([device.peakBytes, device.memory.liveBytes]).toEqual([liveBytes + 3 * 4096, liveBytes]);
+    device.zeros([1024]).dispose();
+    expect(device.peakBytes).toBe(liveBytes + 3 * 4096);
+    kept.dispose();
+    device.resetPeak();
+    expect(device.peakBytes).toBe(device.memory.liveBytes);
+  });
+
   it("is used again in the same order, whatever order it came back in", async () => {
     const device = await testDevice();
     const run = () =>

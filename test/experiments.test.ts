@@ -222,8 +222,9 @@ describe("runs", () => {
     const file = join(root, "run", "cells.jsonl");
     const before = readFileSync(file, "utf8");
     const report = readFileSync(join(root, "run", "report.html"), "utf8");
-    // Long tables are folded, and only they.
-    const tables = [...report.matchAll(/(<\/h3>|<\/summary>)\n<table>(.*?)<\/table>/gs)];
+    // Long tables are folded, and only they; that of the verdicts, which comes first, is as long as there are experiments.
+    const [verdicts, ...tables] = [...report.matchAll(/(<\/h3>|<\/summary>)\n<table>(.*?)<\/table>/gs)];
+    expect(verdicts![0]).toContain("<th>verdict</th>");
     const rows = (body: string) => body.split("<tr>").length - 2;
     const folded = tables.filter(([, before]) => before === "</summary>").map(([, , body]) => rows(body!));
     const open = tables.filter(([, before]) => before === "</h3>").map(([, , body]) => rows(body!));

@@ -40,6 +40,20 @@ describe("CSV", () => {
     expect(parseTaskCsv("input,output\na,b", "https://example.org/t/ab.csv?x=1").name).toBe("ab");
   });
 
+  test("a description, and a question with its answers", () => {
+    const { items } = parse(
+      "input,output,text,question,answer",
+      'Sky,blue,"Above us, wide.",How high?,very | high',
+      "Sea,gray,,,",
+    );
+    expect(items[0]).toMatchObject({
+      text: "Above us, wide.",
+      question: "How high?",
+      answers: ["very", "high"],
+    });
+    expect(items[1]).toEqual({ input: "Sea", outputs: ["gray"], split: splitOf("Sea") });
+  });
+
   const head = "input,output";
   test.each<[string, string[], RegExp]>([
     ["an empty file", [""], /colors\.csv: expected a first line with the columns .*found ""/],

@@ -6,7 +6,7 @@ import { loadImage } from "../src/images/load.ts";
 import { preprocess } from "../src/images/preprocess.ts";
 import { resize } from "../src/images/resize.ts";
 import { createTokenizer, type Tokenizer } from "../src/model/tokenizer.ts";
-import { isCorrect, isCorrectTokens } from "../src/patching/correct.ts";
+import { isCorrect, isCorrectTokens, isWholeAnswer } from "../src/patching/correct.ts";
 import {
   atLastExample,
   drawExamples,
@@ -67,6 +67,19 @@ describe("task files", () => {
     });
   });
 
+  test("a description, and a question of its own with its answers", () => {
+    const { items } = parse({
+      name: "colors",
+      items: [
+        { input: "Sky", output: "blue", text: "Above us.", question: "How high?", answer: ["very", "high"] },
+        { input: "Sea", output: "gray", question: "How deep?", answer: "very" },
+      ],
+    });
+    expect(items[0]).toMatchObject({ text: "Above us.", question: "How high?", answers: ["very", "high"] });
+    expect(items[1]).toMatchObject({ question: "How deep?", answers: ["very"] });
+    expect(items[1]).not.toHaveProperty("text");
+  });
+
   test.each([
     ["colors.json", "sky.png", "sky.png"],
     ["my tasks/colors.json", "../sky.png", "my tasks/../sky.png"],
@@ -95,6 +108,14 @@ describe("task files", () => {
     ["an unknown split", file([{ ...good, split: "dev" }]), /split to be one of train, .*found "dev"/],
     ["a misspelt field", file([{ ...good, colour: 1 }]), /items\[0\]: expected the fields .*found "colour"/],
     ["an image that is no path", file([{ ...good, image: 3 }]), /items\[0\]: expected image .*found 3/],
+    ["a blank text", file([{ ...good, text: " " }]), /items\[0\]: expected text to be some text, found " "/],
+    ["a question alone", file([{ ...good, question: "?" }]), /question to come with answer, found it alone/],
+    ["an answer alone", file([{ ...good, answer: "a" }]), /answer to come with question, found it alone/],
+    [
+      "a blank answer",
+      file([{ ...good, question: "?", answer: [" "] }]),
+      /items\[0\]: expected answer to be some text, or a list of such, found \[" "\]/,
+    ],
     ["an input twice", file([good, good]), /expected each input once, found "Sky" twice/],
   ])("%s is refused", (_, json, message) => {
     expect(() => parse(json)).toThrow(XpatchError);
@@ -191,6 +212,25 @@ describe("the tasks that come with xpatch", () => {
     const emoji = task.items.flatMap((it) => it.emoji ?? []);
     for (const code of emoji) expect(code).toMatch(/^[0-9a-f]{4,5}(-[0-9a-f]{4,5})*$/);
     expect(new Set(emoji).size).toBe(emoji.length);
+  });
+
+  test("describe countries without what is asked for, in the same words in each task", async () => {
+    const texts = new Map<string, string>();
+    for (const name of ["country-capital", "country-currency"]) {
+      const described = (await readTask(name)).items.filter(({ text }) => text !== undefined);
+      expect(described.length).toBeGreaterThan(30);
+      for (const { input, outputs, split, image, text } of described) {
+        expect([split, typeof image], input).toEqual(["test", "string"]);
+        for (const word of [input, ...outputs]) {
+          expect(new RegExp(`(?<!\\p{L})${word}(?!\\p{L})`, "iu").test(text!), `${input}: ${word}`).toBe(
+            false,
+          );
+        }
+        expect(text!.split(". ").length, input).toBeGreaterThanOrEqual(input === "South Sudan" ? 1 : 2);
+        expect(texts.get(input) ?? text).toBe(text);
+        texts.set(input, text!);
+      }
+    }
   });
 
   test("have the flags of the countries that they name", async () => {
@@ -378,6 +418,31 @@ describe("few-shot prompts", () => {
 
   const textOf = (examples: typeof shots) =>
     examples.map(({ question, answer }) => `Q: ${question}\nA: ${answer}\n\n`).join("");
+});
+
+describe("whole answers", () => {
+  test.each<[string, string[], boolean]>([
+    ["New Delhi", ["New Delhi"], true],
+    [" new  delhi.", ["New Delhi"], true],
+    ["“New Delhi”", ["Delhi", "New Delhi"], true],
+    ["Washington, D.C.", ["Washington, D.C."], true],
+    ["Washington, D.C", ["Washington, D.C."], true],
+    ["Saint John's", ["Saint John's"], true],
+    ["Bogota\u0301", ["Bogotá"], true],
+    ["Bogota", ["Bogotá"], false],
+    ["New", ["New Delhi"], false],
+    ["New Delhi, India", ["New Delhi"], false],
+    ["New Delhi is", ["New Delhi"], false],
+    ["", ["New Delhi"], false],
+    [".", ["New Delhi"], false],
+  ])("%j, where %j is right: %s", (answer, outputs, right) => {
+    expect(isWholeAnswer(answer, outputs)).toBe(right);
+  });
+
+  test("case counts on request", () => {
+    expect(isWholeAnswer("euro", ["Euro"], { ignoreCase: false })).toBe(false);
+    expect(isWholeAnswer("Euro.", ["Euro"], { ignoreCase: false })).toBe(true);
+  });
 });
 
 describe("scoring", () => {

@@ -157,6 +157,9 @@ describe("the rules", () => {
       "sweep",
       "task-conflict",
       "arithmetic",
+      "overriding",
+      "dense-text",
+      "long-answers",
     ] as const) {
       const [first] = Object.values(RULES[name].parts);
       expect(Object.keys(first!.comparisons), name).toEqual(expect.arrayContaining(["frequent", "constant"]));

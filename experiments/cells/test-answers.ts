@@ -1,4 +1,4 @@
-import { relatedTasks, type Task, type TaskItem } from "xpatch";
+import { type Prompt, type PromptImage, relatedTasks, type Task, type TaskItem } from "xpatch";
 import { type Cell, defineCell } from "../framework/cell.ts";
 import { constantAnswers } from "../framework/constants.ts";
 import { aboveControl } from "../framework/contrasts.ts";
@@ -95,15 +95,23 @@ export const llmTestPatch = defineCell("llm-test-patch", (lab, params: Setup & {
   patchTestItems(lab, params, "llm", llmLayerSweep),
 );
 
-async function patchTestItems(
+/** Some items and their bare queries. */
+export interface AskedItems {
+  readonly items: readonly TaskItem[];
+  readonly bare: readonly Prompt<PromptImage>[];
+}
+
+/** @param asked - Which test items, and how they are asked about; all, as the setup says, unless given. */
+export async function patchTestItems(
   lab: Lab,
   { task: name, ...setup }: Setup & { task: string },
   source: Source,
   sweep: Sweep,
+  asked?: AskedItems,
 ): Promise<TestPatchResult> {
   const task = lab.task(name);
-  const items = lab.items(task, "test");
-  const bare = await queries(lab, task, "test", setup.query, setup.template);
+  const items = asked?.items ?? lab.items(task, "test");
+  const bare = asked?.bare ?? (await queries(lab, task, "test", setup.query, setup.template));
   const layer = chosenLayer(lab, setup, task, sweep);
   const { specification, template } = setup;
   const vectorOf = async (of: string, seed: number, variant?: PromptVariant) =>

@@ -16,27 +16,44 @@ export interface ConstantAnswers {
   readonly constant: Hits;
 }
 
+/** Whether an answer is right, as `isCorrect` and `isWholeAnswer` say it. */
+export type Judge = (
+  answer: string,
+  outputs: readonly string[],
+  options: { readonly ignoreCase: boolean },
+) => boolean;
+
 /** How always giving the same answer would do, with the best answer for each task: what an accuracy has to be above. */
 export function constantAnswers(
   asked: readonly AskedTask[],
   { caseSensitive = false }: Scoring,
+  judge: Judge = isCorrect,
 ): ConstantAnswers {
+  const judged: Judged = { judge, caseSensitive };
   const hits = (answerOf: (one: AskedTask) => string): Hits =>
-    asked.map((one) => taskHits(one.items, [hitsOf(answerOf(one), one.items, caseSensitive)]));
+    asked.map((one) => taskHits(one.items, [hitsOf(answerOf(one), one.items, judged)]));
   return {
-    frequent: hits(({ task }) => frequentAnswer(task, caseSensitive)),
-    constant: hits(({ items, answers = [] }) =>
-      best([...outputsOf(items), ...answers], items, caseSensitive),
-    ),
+    frequent: hits(({ task }) => frequentAnswer(task, judged)),
+    constant: hits(({ items, answers = [] }) => best([...outputsOf(items), ...answers], items, judged)),
   };
 }
 
-/** Where case counts, and where it does not. */
-const frequent = { strict: new WeakMap<Task, string>(), loose: new WeakMap<Task, string>() };
+interface Judged {
+  readonly judge: Judge;
+  readonly caseSensitive: boolean;
+}
 
-function frequentAnswer(task: Task, caseSensitive: boolean): string {
-  const answers = caseSensitive ? frequent.strict : frequent.loose;
-  const known = answers.get(task) ?? best(outputsOf(task.items), task.items, caseSensitive);
+/** Where case counts, and where it does not. */
+const frequent = {
+  strict: new WeakMap<Judge, WeakMap<Task, string>>(),
+  loose: new WeakMap<Judge, WeakMap<Task, string>>(),
+};
+
+function frequentAnswer(task: Task, judged: Judged): string {
+  const byJudge = judged.caseSensitive ? frequent.strict : frequent.loose;
+  const answers = byJudge.get(judged.judge) ?? new WeakMap<Task, string>();
+  byJudge.set(judged.judge, answers);
+  const known = answers.get(task) ?? best(outputsOf(task.items), task.items, judged);
   answers.set(task, known);
   return known;
 }
@@ -47,14 +64,18 @@ function outputsOf(items: readonly TaskItem[]): string[] {
 }
 
 /** Of equals the first. */
-function best(candidates: readonly string[], items: readonly TaskItem[], caseSensitive: boolean): string {
+function best(candidates: readonly string[], items: readonly TaskItem[], judged: Judged): string {
   const rights = (answer: string) =>
-    [...hitsOf(answer, items, caseSensitive).hits].filter((hit) => hit === "1").length;
+    [...hitsOf(answer, items, judged).hits].filter((hit) => hit === "1").length;
   const all = [...new Set(candidates)].map((answer) => ({ answer, right: rights(answer) }));
   return all.reduce((a, b) => (b.right > a.right ? b : a)).answer;
 }
 
-function hitsOf(answer: string, items: readonly TaskItem[], caseSensitive: boolean): { hits: string } {
-  const right = items.map(({ outputs }) => isCorrect(answer, outputs, { ignoreCase: !caseSensitive }));
+function hitsOf(
+  answer: string,
+  items: readonly TaskItem[],
+  { judge, caseSensitive }: Judged,
+): { hits: string } {
+  const right = items.map(({ outputs }) => judge(answer, outputs, { ignoreCase: !caseSensitive }));
   return { hits: right.map((one) => (one ? "1" : "0")).join("") };
 }

@@ -54,6 +54,8 @@ export interface Experiment {
   readonly title: string;
   /** What is claimed, in a sentence. */
   readonly claim: string;
+  /** Whether `reproduce` leaves it out unless everything is asked for: what takes long, or comes out otherwise each time. */
+  readonly onlyInFull?: boolean;
   /** Why the lab cannot test the claim, if it cannot. */
   untestable?(lab: Lab): string | undefined;
   /** Everything to be computed, in order; cells that others have computed already cost nothing. */

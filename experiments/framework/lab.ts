@@ -130,11 +130,14 @@ export class Lab {
     return this.isPictured(task) ? picturedItemsOf(task, split) : itemsOf(task, split);
   }
 
-  /** The items of a split that are asked about, the same for both modalities. */
-  items(task: Task, split: AskedSplit): TaskItem[] {
+  /**
+   * The items of a split that are asked about, the same for both modalities.
+   *
+   * @param pool - To take them from, if not from all.
+   */
+  items(task: Task, split: AskedSplit, pool = this.pool(task, split)): TaskItem[] {
     const { validationItems, testItems } = this.options;
     const most = split === "validation" ? validationItems : testItems;
-    const pool = this.pool(task, split);
     return most === undefined ? pool : sample(pool, most);
   }
 

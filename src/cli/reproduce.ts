@@ -27,13 +27,17 @@ export function reproduceCommand(): Command {
   return addExperimentOptions(command)
     .option("--quick", `to see every figure, not to conclude from: ${shown(EFFORTS.quick)}`)
     .addOption(
-      new Option("--full", `every item and seed, in place of ${shown(EFFORTS.standard)}`).conflicts("quick"),
+      new Option(
+        "--full",
+        `every item, seed and experiment, in place of ${shown(EFFORTS.standard)}`,
+      ).conflicts("quick"),
     )
     .action(async (args: ExperimentArguments & { quick?: boolean; full?: boolean }) => {
       const effort = args.full ? {} : EFFORTS[args.quick ? "quick" : "standard"];
       const left = Object.entries(effort).filter(([name]) => command.getOptionValueSource(name) !== "cli");
       const all = { ...args, ...Object.fromEntries(left) };
-      printResult(await runAndReport(EXPERIMENTS, all, command), args.json, formatReport);
+      const experiments = EXPERIMENTS.filter(({ onlyInFull }) => args.full || !onlyInFull);
+      printResult(await runAndReport(experiments, all, command), args.json, formatReport);
     });
 }
 

@@ -4,18 +4,21 @@ import { aListOf, checkArgument } from "../tensor/arguments.ts";
 import { SiteError } from "../tensor/errors.ts";
 import { checkEdits, checkModelAndPrompts } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
-import type { Generated } from "./generate.ts";
+import type { Generated, GenerateOptions } from "./generate.ts";
 import type { PatchableModel } from "./model.ts";
 
 /**
  * Greedy answers to each query under each set of edits: `answers[e][q]` is that of query q with `edits[e]`, all in one
  * batch. An empty set changes nothing; an edit with a `prompt` is of that query alone.
+ *
+ * @param options - `stopIds`: what ends an answer, in place of the checkpoint's own.
  */
 export async function answerEach(
   model: PatchableModel,
   queries: readonly Prompt[],
   edits: readonly (readonly Edit[])[],
   maxNewTokens: number,
+  options: Pick<GenerateOptions, "stopIds"> = {},
 ): Promise<Generated[][]> {
   checkModelAndPrompts("answerEach", model, "queries", queries);
   checkArgument("answerEach", "edits", edits, aListOf({ words: "a list of edits", holds: Array.isArray }));
@@ -33,7 +36,7 @@ export async function answerEach(
     ),
   );
   const prompts = edits.flatMap(() => queries);
-  const answers = await model.generate(prompts, { edits: placed, maxNewTokens });
+  const answers = await model.generate(prompts, { ...options, edits: placed, maxNewTokens });
   return edits.map((_, e) => answers.slice(e * length, (e + 1) * length));
 }
 

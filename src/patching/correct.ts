@@ -23,6 +23,23 @@ export function isCorrect(
   });
 }
 
+/**
+ * Whether a whole answer, of as many tokens as it takes, is a right output: the same but for case (unless it counts), white
+ * space, quotation marks around it and punctuation at its end.
+ */
+export function isWholeAnswer(
+  answer: string,
+  outputs: readonly string[],
+  { ignoreCase = true }: ScoreOptions = {},
+): boolean {
+  const bare = (text: string) =>
+    normaliseAnswer(text, ignoreCase)
+      .replace(/\s+/g, " ")
+      .replace(/^["'“”‘’]+|[\s"'“”‘’.,;:!?]+$/g, "");
+  const given = bare(answer);
+  return given !== "" && outputs.some((output) => bare(output) === given);
+}
+
 /** A text as answers are compared: without white space around it, and in small letters unless case counts. */
 export function normaliseAnswer(text: string, ignoreCase: boolean): string {
   const trimmed = text.normalize("NFC").trim();

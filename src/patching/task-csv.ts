@@ -5,10 +5,12 @@ import { checkInputs, ITEM_FIELDS, readItem, type Task } from "./task.ts";
 /** Divides right answers within a cell. */
 const OR = "|";
 
+const OPTIONAL = ITEM_FIELDS.filter((name) => name !== "input" && name !== "output").join(", ");
+
 /**
  * Reads a task from CSV (RFC 4180): a first line with the names of the columns, `input` and `output`, and optionally
- * `image`, `emoji` and `split`, which mean what they mean in {@link parseTask}; then an item a line. Several right outputs
- * are divided by `|`. The task has the file's name and no instruction.
+ * `image`, `emoji`, `split`, `text`, `question` and `answer`, which mean what they mean in {@link parseTask}; then an item a
+ * line. Several right outputs, or answers, are divided by `|`. The task has the file's name and no instruction.
  *
  * @param where the file's path or URL
  * @throws XpatchError saying which line and field is wrong
@@ -20,7 +22,7 @@ export function parseTaskCsv(text: string, where: string): Task {
   const odd = columns.find((column, i) => !known(column) || columns.indexOf(column) !== i);
   if (!columns.includes("input") || !columns.includes("output") || odd !== undefined) {
     throw new XpatchError(
-      `${where}: expected a first line with the columns input and output, and optionally image, emoji and split, ` +
+      `${where}: expected a first line with the columns input and output, and optionally ${OPTIONAL}, ` +
         `each once; found ${JSON.stringify(columns.join(","))}`,
     );
   }
@@ -28,12 +30,16 @@ export function parseTaskCsv(text: string, where: string): Task {
   const items = lines.map(({ record, info }) => {
     // An empty cell is a field that is not given.
     const cells = columns.flatMap((column, i) => (record[i] === "" ? [] : [[column, record[i]!] as const]));
-    const { output, ...fields } = Object.fromEntries(cells);
-    const outputs = output?.split(OR).map((answer) => answer.trim());
-    return readItem({ ...fields, output: outputs }, `${where}: line ${info.lines}`, where);
+    const { output, answer, ...fields } = Object.fromEntries(cells);
+    const item = { ...fields, output: divided(output), answer: divided(answer) };
+    return readItem(item, `${where}: line ${info.lines}`, where);
   });
   checkInputs(items, where);
   return { name: fileName(where), items };
+}
+
+function divided(cell: string | undefined): string[] | undefined {
+  return cell?.split(OR).map((text) => text.trim());
 }
 
 interface Line {

@@ -18,6 +18,12 @@ export interface TaskItem {
   readonly image?: string;
   /** Code points of an emoji of the input, as icon sets write them: "1f1ec-1f1f7". */
   readonly emoji?: string;
+  /** The input described in one or several sentences, which may stand in place of its name. */
+  readonly text?: string;
+  /** Another thing that may be asked about the input or its picture, which the task is to override. */
+  readonly question?: string;
+  /** Right answers to `question`. Both are there or neither is. */
+  readonly answers?: readonly string[];
 }
 
 export interface PicturedItem extends TaskItem {
@@ -38,8 +44,8 @@ export interface Task {
 
 /**
  * Reads a task file: JSON with `name`, `items`, and optionally `instruction`, `source` and `license`. An item has an
- * `input`, an `output` (a string, or a list of strings that are all right), and optionally `image`, `emoji` and `split`.
- * An item without a split gets that of {@link splitOf}.
+ * `input`, an `output` (a string, or a list of strings that are all right), and optionally `image`, `emoji`, `split`, `text`,
+ * and a `question` with its `answer` (as `output`). An item without a split gets that of {@link splitOf}.
  *
  * @param where the file's path or URL: relative pictures are found from there, and messages name it
  * @throws XpatchError saying which item and field is wrong
@@ -101,7 +107,16 @@ export function picturedItemsOf(task: Task, split: Split): PicturedItem[] {
   return items;
 }
 
-export const ITEM_FIELDS = ["input", "output", "image", "emoji", "split"] as const;
+export const ITEM_FIELDS = [
+  "input",
+  "output",
+  "image",
+  "emoji",
+  "split",
+  "text",
+  "question",
+  "answer",
+] as const;
 
 /**
  * An item of a task file by its fields.
@@ -112,24 +127,36 @@ export const ITEM_FIELDS = ["input", "output", "image", "emoji", "split"] as con
  */
 export function readItem(json: unknown, where: string, file: string): TaskItem {
   const item = fieldsOf(json, where, ITEM_FIELDS);
-  const { input, output } = item;
-  const outputs: unknown[] = Array.isArray(output) ? output : [output];
+  const { input } = item;
   const split = item["split"] === undefined ? undefined : SPLITS.find((name) => name === item["split"]);
   if (!isText(input)) throw wrong(where, "input", "some text", input);
-  if (outputs.length === 0 || !outputs.every(isText)) {
-    throw wrong(where, "output", "some text, or a list of such", output);
-  }
+  const outputs = textsOf(item, "output", where);
   if (item["split"] !== undefined && !split) {
     throw wrong(where, "split", `one of ${SPLITS.join(", ")}`, item["split"]);
   }
-  const { image, emoji } = optionalTexts(item, ["image", "emoji"], where);
+  const { image, emoji, text, question } = optionalTexts(item, ["image", "emoji", "text", "question"], where);
+  const answers = item["answer"] === undefined ? undefined : textsOf(item, "answer", where);
+  if ((question === undefined) !== (answers === undefined)) {
+    const [given, lacking] = question === undefined ? ["answer", "question"] : ["question", "answer"];
+    throw new XpatchError(`${where}: expected ${given} to come with ${lacking}, found it alone`);
+  }
   return {
     input,
     outputs,
     split: split ?? splitOf(input),
     ...(image !== undefined && { image: addressFrom(file, image) }),
     ...(emoji !== undefined && { emoji }),
+    ...(text !== undefined && { text }),
+    ...(question !== undefined && { question, answers }),
   };
+}
+
+/** A field that is a text or a list of texts. */
+function textsOf(item: Record<string, unknown>, key: string, where: string): string[] {
+  const value = item[key];
+  const texts: unknown[] = Array.isArray(value) ? value : [value];
+  if (texts.length > 0 && texts.every(isText)) return texts;
+  throw wrong(where, key, "some text, or a list of such", value);
 }
 
 function fieldsOf(json: unknown, where: string, known: readonly string[]): Record<string, unknown> {

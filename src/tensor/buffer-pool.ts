@@ -52,6 +52,7 @@ export class BufferPool {
   readonly #statistics: PoolStatistics = { liveBuffers: 0, liveBytes: 0, freeBuffers: 0, freeBytes: 0 };
   #nextId = 0;
   #swept = 0;
+  #peakBytes = 0;
 
   constructor(
     gpu: GPUDevice,
@@ -71,6 +72,15 @@ export class BufferPool {
     return { ...this.#statistics };
   }
 
+  /** The most bytes that were in use at a time since the pool was made, or the count begun anew. */
+  get peakBytes(): number {
+    return this.#peakBytes;
+  }
+
+  resetPeak(): void {
+    this.#peakBytes = this.#statistics.liveBytes;
+  }
+
   /**
    * A buffer of at least `bytes`, contents undefined. `idleBefore` asks for one that no command of that batch or a later
    * one uses. Throws OutOfMemoryError above the adapter's buffer limit.
@@ -87,6 +97,7 @@ export class BufferPool {
     storage.written = undefined;
     this.#statistics.liveBuffers++;
     this.#statistics.liveBytes += size;
+    this.#peakBytes = Math.max(this.#peakBytes, this.#statistics.liveBytes);
     return storage;
   }
 

@@ -180,6 +180,16 @@ export class Device {
     return this.pool.statistics;
   }
 
+  /** The most bytes that tensors had in use at a time, weights included, since the device was opened or {@link resetPeak}. */
+  get peakBytes(): number {
+    return this.pool.peakBytes;
+  }
+
+  /** Begins the count of {@link peakBytes} anew, with what is in use now. */
+  resetPeak(): void {
+    this.pool.resetPeak();
+  }
+
   /**
    * A tensor with the given values, row-major. A plain number makes a scalar; typed integer arrays default to i32 or
    * u32, everything else to f32.

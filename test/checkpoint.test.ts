@@ -217,6 +217,15 @@ describe("a folder", () => {
     await expectRefusal(openCheckpoint("./no/where"), /nor a hub id/);
   });
 
+  test("a model and an adapter in one, of which transformers would load the adapter's base", async () => {
+    const path = join(root, "both");
+    await mkdir(path);
+    for (const file of ["config.json", "model.safetensors"])
+      await symlink(join(FIXTURE, file), join(path, file));
+    await writeFile(join(path, "adapter_config.json"), '{"peft_type": "LORA"}');
+    await expectRefusal(openCheckpoint(path), /found both a config\.json and an adapter_config\.json/);
+  });
+
   test("a path with a typing error", async () => {
     const offline = { fetch: () => Promise.reject(new Error("offline")) };
     const none =

@@ -247,6 +247,13 @@ async function openFolder(
       `${folder.name}: a base was given, but this is a whole model, with neither ${ASSEMBLY} nor ${ADAPTER_CONFIG}`,
     );
   }
+  // Over HTTP it would cost every load a request more, for a folder that hardly anybody puts there.
+  if (!isUrl(folder.name) && (await readJsonObject(folder, ADAPTER_CONFIG))) {
+    throw new CheckpointError(
+      `${folder.name}: expected a model or an adapter, found both a ${CONFIG} and an ${ADAPTER_CONFIG}: transformers would ` +
+        "load the adapter's base in place of this model; keep them in folders of their own, and give the adapter beside the model",
+    );
+  }
   const stored = await requireTensors(folder, opened);
   const entries = dequantised(stored, config, quantisationOrNone(config));
   return { name: folder.name, config, folder, entries, ...NOTHING_ON_TOP };

@@ -20,6 +20,8 @@ try {
     const prompt = llama.prompt("The capital of France is Paris. The capital of Japan is");
     answer.ids = [...(await llama.generate(prompt, { maxNewTokens: 5 })).ids];
   }
+  // A thread that ends while Dawn still owes it something takes the process along.
+  await device.destroy();
   post(answer);
 } catch (error) {
   post({ error: `${error.name}: ${error.message}` });

@@ -1,6 +1,6 @@
-import { attention, causalSegments } from "#src/kernels/attention";
-import { attentionMix, attentionPattern, attentionScores } from "#src/kernels/attention-pattern";
-import { rope, ropeTable } from "#src/kernels/rope";
+import { attention, causalSegments } from "#src/kernels/attention/attention";
+import { attentionMix, attentionPattern, attentionScores } from "#src/kernels/attention/attention-pattern";
+import { rope, ropeTable } from "#src/kernels/attention/rope";
 import type { Device } from "#src/tensor/device";
 import type { Tensor } from "#src/tensor/tensor";
 import type { BenchCase, Suite } from "./harness.ts";

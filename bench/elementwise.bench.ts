@@ -1,11 +1,11 @@
-import { concat } from "#src/kernels/concat";
-import { cast, copy } from "#src/kernels/copy";
-import { add, exp } from "#src/kernels/elementwise";
-import { gatherRows } from "#src/kernels/gather";
-import { randomNormal } from "#src/kernels/random";
-import { argmax, sum } from "#src/kernels/reduce";
-import { projectOutRows, setRows } from "#src/kernels/rows";
-import { topK } from "#src/kernels/top-k";
+import { add, exp } from "#src/kernels/elementwise/elementwise";
+import { randomNormal } from "#src/kernels/elementwise/random";
+import { concat } from "#src/kernels/movement/concat";
+import { cast, copy } from "#src/kernels/movement/copy";
+import { gatherRows } from "#src/kernels/movement/gather";
+import { projectOutRows, setRows } from "#src/kernels/movement/rows";
+import { argmax, sum } from "#src/kernels/reduction/reduce";
+import { topK } from "#src/kernels/reduction/top-k";
 import type { Tensor } from "#src/tensor/tensor";
 import type { BenchCase, Suite } from "./harness.ts";
 

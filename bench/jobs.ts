@@ -1,14 +1,14 @@
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { argmax } from "#src/kernels/reduce";
-import type { Prompt } from "#src/model/prompt";
+import { sweepLayers } from "#src/analysis/sweep";
+import { extractTaskVectors } from "#src/analysis/task-vectors";
+import { argmax } from "#src/kernels/reduction/reduce";
+import type { Prompt } from "#src/model/prompt/prompt";
 import { set } from "#src/patching/edit";
 import type { PatchableModel } from "#src/patching/model";
 import type { RunOptions } from "#src/patching/run";
-import { sweepLayers } from "#src/patching/sweep";
 import { type Tap, tap } from "#src/patching/tap";
-import { extractTaskVectors } from "#src/patching/task-vectors";
 import type { Device, DeviceCounters } from "#src/tensor/device";
 import type { Tensor } from "#src/tensor/tensor";
 import { bestAndMedian, rounded } from "./harness.ts";

@@ -1,11 +1,11 @@
-import { readTask } from "#src/cli/task-file";
-import { argmax } from "#src/kernels/reduce";
-import { fewShotPrompt } from "#src/patching/few-shot";
+import { patchOf, sweepLayers } from "#src/analysis/sweep";
+import { extractTaskVectors } from "#src/analysis/task-vectors";
+import { readTask } from "#src/cli/options/task-file";
+import { argmax } from "#src/kernels/reduction/reduce";
 import type { PatchableModel } from "#src/patching/model";
-import { scoreTokens } from "#src/patching/score";
-import { askerIn, itemsIn, taskSource } from "#src/patching/specification";
-import { patchOf, sweepLayers } from "#src/patching/sweep";
-import { extractTaskVectors } from "#src/patching/task-vectors";
+import { fewShotPrompt } from "#src/tasks/few-shot";
+import { scoreTokens } from "#src/tasks/score";
+import { askerIn, itemsIn, taskSource } from "#src/tasks/specification";
 import { rounded } from "./harness.ts";
 import type { JobResult } from "./jobs.ts";
 

@@ -1,5 +1,5 @@
-import { linear, toPreferredLayout } from "#src/kernels/linear";
-import { matmul } from "#src/kernels/matmul";
+import { linear, toPreferredLayout } from "#src/kernels/matmul/linear";
+import { matmul } from "#src/kernels/matmul/matmul";
 import type { Device } from "#src/tensor/device";
 import { DTYPE_BYTES } from "#src/tensor/dtype";
 import type { Tensor } from "#src/tensor/tensor";

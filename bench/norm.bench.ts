@@ -1,7 +1,7 @@
-import { activation, gatedActivation } from "#src/kernels/activation";
-import { layerNorm } from "#src/kernels/layer-norm";
-import { rmsNorm } from "#src/kernels/rms-norm";
-import { logSoftmax, softmax } from "#src/kernels/softmax";
+import { activation, gatedActivation } from "#src/kernels/elementwise/activation";
+import { layerNorm } from "#src/kernels/reduction/layer-norm";
+import { rmsNorm } from "#src/kernels/reduction/rms-norm";
+import { logSoftmax, softmax } from "#src/kernels/reduction/softmax";
 import type { Device } from "#src/tensor/device";
 import type { Tensor } from "#src/tensor/tensor";
 import type { BenchCase, Suite } from "./harness.ts";

@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { matmul } from "#src/kernels/matmul";
+import { matmul } from "#src/kernels/matmul/matmul";
 import type { Device } from "#src/tensor/device";
 import type { Tensor } from "#src/tensor/tensor";
 import { type BenchResult, type Effort, measure, rounded } from "./harness.ts";

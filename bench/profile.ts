@@ -1,4 +1,4 @@
-import { argmax } from "#src/kernels/reduce";
+import { argmax } from "#src/kernels/reduction/reduce";
 import type { PatchableModel } from "#src/patching/model";
 import type { Device } from "#src/tensor/device";
 import { apply, type OperationRecord } from "#src/tensor/operation";

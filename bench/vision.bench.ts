@@ -1,9 +1,9 @@
 import { loadImage } from "#src/images/load";
-import { activation } from "#src/kernels/activation";
-import { copy } from "#src/kernels/copy";
-import { linear, toPreferredLayout } from "#src/kernels/linear";
-import type { Prompt } from "#src/model/prompt";
-import { rowsPerImage } from "#src/model/vision-tower";
+import { activation } from "#src/kernels/elementwise/activation";
+import { linear, toPreferredLayout } from "#src/kernels/matmul/linear";
+import { copy } from "#src/kernels/movement/copy";
+import { rowsPerImage } from "#src/model/checkpoint/config/vision-config";
+import type { Prompt } from "#src/model/prompt/prompt";
 import type { PatchableModel } from "#src/patching/model";
 import type { Tensor } from "#src/tensor/tensor";
 import type { BenchCase } from "./harness.ts";

@@ -106,7 +106,7 @@ async function firstThatRuns(commands, args) {
 }
 
 async function convert(gguf, folder) {
-  const { convertGguf } = await import("../dist/model/convert-gguf.js");
+  const { convertGguf } = await import("../dist/model/checkpoint/gguf/convert-gguf.js");
   const { platform } = await import("../dist/platform/node.js");
   const { writeWhole } = await import("../dist/platform/node-write.js");
   const incoming = `${folder}.incoming-${process.pid}`;

@@ -1,6 +1,29 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** The public API of xpatch, the same in Node and in browsers. */
 
+// Patching
+export {
+  type AttentionMap,
+  type AttentionMapOptions,
+  attentionMaps,
+  imagePatches,
+  rolloutMaps,
+} from "./analysis/attention-map.ts";
+export { chooseLayer, type LayerChoice } from "./analysis/layer-choice.ts";
+export { decodeStream, type LensCell, logitLens } from "./analysis/logit-lens.ts";
+export { rollout } from "./analysis/rollout.ts";
+export { cosineSimilarity } from "./analysis/similarity.ts";
+export { type PatchedTokens, patchEach, patchOf, type SweepResult, sweepLayers } from "./analysis/sweep.ts";
+export { relatedTasks, type SwitchedTask } from "./analysis/switch.ts";
+export {
+  decodeTaskVectors,
+  encodeTaskVectors,
+  extractActivations,
+  extractTaskVectors,
+  TaskVectors,
+} from "./analysis/task-vectors.ts";
+export { Transfer, type TransferOptions, type TransferTest } from "./analysis/transfer.ts";
+export * from "./errors.ts";
 // Figures
 export { attentionFigure } from "./figures/attention-figure.ts";
 export type { Figure } from "./figures/figure.ts";
@@ -15,14 +38,21 @@ export { modelView, type PixelValues, preprocess } from "./images/preprocess.ts"
 export { readProcessorConfig } from "./images/processor-config.ts";
 export { resize } from "./images/resize.ts";
 export type { RgbImage } from "./images/rgb.ts";
+export { attention } from "./kernels/attention/attention.ts";
+export { attentionMix, attentionPattern, attentionScores } from "./kernels/attention/attention-pattern.ts";
+export { causalSegments, fullSegments } from "./kernels/attention/attention-segments.ts";
+export { type RopeScaling, rope, ropeTable } from "./kernels/attention/rope.ts";
 // Kernels
-export { type ActivationKind, activation, gatedActivation } from "./kernels/activation.ts";
-export { attention } from "./kernels/attention.ts";
-export { attentionMix, attentionPattern, attentionScores } from "./kernels/attention-pattern.ts";
-export { causalSegments, fullSegments } from "./kernels/attention-segments.ts";
-export { equal, greater, greaterEqual, less, lessEqual, notEqual, select } from "./kernels/compare.ts";
-export { concat, stack } from "./kernels/concat.ts";
-export { cast, contiguous, copy } from "./kernels/copy.ts";
+export { type ActivationKind, activation, gatedActivation } from "./kernels/elementwise/activation.ts";
+export {
+  equal,
+  greater,
+  greaterEqual,
+  less,
+  lessEqual,
+  notEqual,
+  select,
+} from "./kernels/elementwise/compare.ts";
 export {
   abs,
   add,
@@ -45,16 +75,14 @@ export {
   square,
   sub,
   tanh,
-} from "./kernels/elementwise.ts";
-export { gatherRows, takeAlongAxis } from "./kernels/gather.ts";
-export { layerNorm } from "./kernels/layer-norm.ts";
-export { linear } from "./kernels/linear.ts";
-export { matmul } from "./kernels/matmul.ts";
-export { patchEmbedding } from "./kernels/patch-embedding.ts";
-export { randomNormal, randomUniform } from "./kernels/random.ts";
-export { argmax, argmin, max, mean, min, norm, product, sum, variance } from "./kernels/reduce.ts";
-export { rmsNorm } from "./kernels/rms-norm.ts";
-export { type RopeScaling, rope, ropeTable } from "./kernels/rope.ts";
+} from "./kernels/elementwise/elementwise.ts";
+export { randomNormal, randomUniform } from "./kernels/elementwise/random.ts";
+export { linear } from "./kernels/matmul/linear.ts";
+export { matmul } from "./kernels/matmul/matmul.ts";
+export { patchEmbedding } from "./kernels/matmul/patch-embedding.ts";
+export { concat, stack } from "./kernels/movement/concat.ts";
+export { cast, contiguous, copy } from "./kernels/movement/copy.ts";
+export { gatherRows, takeAlongAxis } from "./kernels/movement/gather.ts";
 export {
   addRows,
   copyRowsInto,
@@ -64,42 +92,36 @@ export {
   scaleRows,
   setRows,
   zeroRows,
-} from "./kernels/rows.ts";
-export { scatterRowsInto } from "./kernels/scatter.ts";
-export { logSoftmax, softmax } from "./kernels/softmax.ts";
-export { topK } from "./kernels/top-k.ts";
-// Models
-export type { PromptPart } from "./model/build-prompt.ts";
-export type { ChatMessage } from "./model/chat-template.ts";
-export { Checkpoint } from "./model/checkpoint.ts";
-export { convertGguf } from "./model/convert-gguf.ts";
-export type { DecoderConfig } from "./model/decoder-config.ts";
-export { EXPORT_DTYPES, type ExportDType, type ExportOptions, exportModel } from "./model/export.ts";
-export { type Folder, memoryFolder, subfolder } from "./model/folder.ts";
-export type { FolderSink } from "./model/folder-sink.ts";
-export { GgufFile } from "./model/gguf.ts";
+} from "./kernels/movement/rows.ts";
+export { scatterRowsInto } from "./kernels/movement/scatter.ts";
+export { layerNorm } from "./kernels/reduction/layer-norm.ts";
+export { argmax, argmin, max, mean, min, norm, product, sum, variance } from "./kernels/reduction/reduce.ts";
+export { rmsNorm } from "./kernels/reduction/rms-norm.ts";
+export { logSoftmax, softmax } from "./kernels/reduction/softmax.ts";
+export { topK } from "./kernels/reduction/top-k.ts";
+export { Checkpoint } from "./model/checkpoint/checkpoint.ts";
+export type { DecoderConfig } from "./model/checkpoint/config/decoder-config.ts";
+export { convertGguf } from "./model/checkpoint/gguf/convert-gguf.ts";
+export { GgufFile } from "./model/checkpoint/gguf/gguf.ts";
+export { type CheckpointOptions, openCheckpoint } from "./model/checkpoint/open-checkpoint.ts";
+export { SafetensorsFile } from "./model/checkpoint/safetensors/safetensors.ts";
+export { type TensorToWrite, writeSafetensors } from "./model/checkpoint/safetensors/safetensors-writer.ts";
+export { type Folder, memoryFolder, subfolder } from "./model/checkpoint/source/folder.ts";
+export type { FolderSink } from "./model/checkpoint/source/folder-sink.ts";
+export { blobSource, memorySource } from "./model/checkpoint/source/sources.ts";
+export { urlSource } from "./model/checkpoint/source/url-source.ts";
+export { EXPORT_DTYPES, type ExportDType, type ExportOptions, exportModel } from "./model/export/export.ts";
 export type { LoadOptions } from "./model/language-model.ts";
-export { type CheckpointOptions, openCheckpoint } from "./model/open-checkpoint.ts";
-export { hashPrompts, type Prompt, patchColumn, patchRow, type Span } from "./model/prompt.ts";
-export { SafetensorsFile } from "./model/safetensors.ts";
-export { type TensorToWrite, writeSafetensors } from "./model/safetensors-writer.ts";
-export type { SamplingOptions } from "./model/sampling.ts";
-export { type SiteInfo, type SiteMap, siteInfo, siteNames } from "./model/site-shapes.ts";
-export { LAYER_SITES, type LayerSite, parseSite, type SiteEvent, type SiteName } from "./model/sites.ts";
-export { blobSource, memorySource } from "./model/sources.ts";
-export { createTokenizer, type Tokenizer } from "./model/tokenizer.ts";
-export { urlSource } from "./model/url-source.ts";
-export type { PromptImage } from "./model/vision-setup.ts";
+// Models
+export type { PromptPart } from "./model/prompt/build-prompt.ts";
+export type { ChatMessage } from "./model/prompt/chat-template.ts";
+export { hashPrompts, type Prompt, patchColumn, patchRow, type Span } from "./model/prompt/prompt.ts";
+export type { PromptImage } from "./model/prompt/prompt-image.ts";
+export { createTokenizer, type Tokenizer } from "./model/prompt/tokenizer.ts";
+export type { SamplingOptions } from "./model/walk/sampling.ts";
+export { type SiteInfo, type SiteMap, siteInfo, siteNames } from "./model/walk/site-shapes.ts";
+export { LAYER_SITES, type LayerSite, parseSite, type SiteEvent, type SiteName } from "./model/walk/sites.ts";
 export { answerEach, firstLine } from "./patching/answer.ts";
-// Patching
-export {
-  type AttentionMap,
-  type AttentionMapOptions,
-  attentionMaps,
-  imagePatches,
-  rolloutMaps,
-} from "./patching/attention-map.ts";
-export { isCorrect, isCorrectTokens, isWholeAnswer } from "./patching/correct.ts";
 export { loadDualEncoder, type PatchableDualEncoder } from "./patching/dual-encoder.ts";
 export {
   addVector,
@@ -112,6 +134,15 @@ export {
   set,
   zero,
 } from "./patching/edit.ts";
+export type { Generated, GenerateOptions, UnfiredEdit } from "./patching/generate.ts";
+export { loadModel, type PatchableModel } from "./patching/model.ts";
+export type { Positions } from "./patching/positions.ts";
+export { type Recording, record } from "./patching/recording.ts";
+export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
+export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
+export { type Tap, tap } from "./patching/tap.ts";
+export type { ByteSource } from "./platform/platform.ts";
+export { isCorrect, isCorrectTokens, isWholeAnswer } from "./tasks/correct.ts";
 export {
   type Asker,
   atLastExample,
@@ -125,26 +156,16 @@ export {
   PAPER_TEMPLATE,
   type Question,
   SPACED_TEMPLATE,
-} from "./patching/few-shot.ts";
-export type { Generated, GenerateOptions, UnfiredEdit } from "./patching/generate.ts";
-export { chooseLayer, type LayerChoice } from "./patching/layer-choice.ts";
-export { decodeStream, type LensCell, logitLens } from "./patching/logit-lens.ts";
-export { loadModel, type PatchableModel } from "./patching/model.ts";
-export { type LoadPicturesOptions, loadPictures, type Pictures } from "./patching/pictures.ts";
-export type { Positions } from "./patching/positions.ts";
-export { parsePublishedTask } from "./patching/published-task.ts";
-export { type Recording, record } from "./patching/recording.ts";
-export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
-export { rollout } from "./patching/rollout.ts";
-export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
+} from "./tasks/few-shot.ts";
+export { type LoadPicturesOptions, loadPictures, type Pictures } from "./tasks/pictures.ts";
+export { parsePublishedTask } from "./tasks/published-task.ts";
 export {
   majorityBaseline,
   type Score,
   type ScoredAnswers,
   scoreAnswers,
   scoreTokens,
-} from "./patching/score.ts";
-export { cosineSimilarity } from "./patching/similarity.ts";
+} from "./tasks/score.ts";
 export {
   askerIn,
   itemsIn,
@@ -157,10 +178,7 @@ export {
   taskSource,
   type VectorSource,
   vectorSource,
-} from "./patching/specification.ts";
-export { type PatchedTokens, patchEach, patchOf, type SweepResult, sweepLayers } from "./patching/sweep.ts";
-export { relatedTasks, type SwitchedTask } from "./patching/switch.ts";
-export { type Tap, tap } from "./patching/tap.ts";
+} from "./tasks/specification.ts";
 export {
   itemsOf,
   type PicturedItem,
@@ -171,17 +189,8 @@ export {
   splitOf,
   type Task,
   type TaskItem,
-} from "./patching/task.ts";
-export { parseTaskCsv } from "./patching/task-csv.ts";
-export {
-  decodeTaskVectors,
-  encodeTaskVectors,
-  extractActivations,
-  extractTaskVectors,
-  TaskVectors,
-} from "./patching/task-vectors.ts";
-export { Transfer, type TransferOptions, type TransferTest } from "./patching/transfer.ts";
-export type { ByteSource } from "./platform/platform.ts";
+} from "./tasks/task.ts";
+export { parseTaskCsv } from "./tasks/task-csv.ts";
 // Tensors
 export {
   Device,
@@ -192,7 +201,6 @@ export {
   openDevice,
 } from "./tensor/device.ts";
 export type { DType, HostArray } from "./tensor/dtype.ts";
-export * from "./tensor/errors.ts";
 export type { OperationRecord } from "./tensor/operation.ts";
 export type { Scope } from "./tensor/scope.ts";
 export type { Shape } from "./tensor/shape.ts";

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type ActivationKind, activation, gatedActivation } from "../src/kernels/activation.ts";
-import { DTypeError, ShapeError } from "../src/tensor/errors.ts";
+import { DTypeError, ShapeError } from "../src/errors.ts";
+import { type ActivationKind, activation, gatedActivation } from "../src/kernels/elementwise/activation.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 

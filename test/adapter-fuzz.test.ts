@@ -1,15 +1,15 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import type { Checkpoint } from "../src/model/checkpoint.ts";
-import { type Folder, memoryFolder } from "../src/model/folder.ts";
-import { commonName, EMBEDDING, HEAD } from "../src/model/module-names.ts";
-import { openCheckpoint } from "../src/model/open-checkpoint.ts";
-import { SafetensorsFile } from "../src/model/safetensors.ts";
-import { writeSafetensors } from "../src/model/safetensors-writer.ts";
-import { memorySource } from "../src/model/sources.ts";
-import { readTensor, type TensorEntry } from "../src/model/tensor-entry.ts";
+import { CheckpointError } from "../src/errors.ts";
+import type { Checkpoint } from "../src/model/checkpoint/checkpoint.ts";
+import { commonName, EMBEDDING, HEAD } from "../src/model/checkpoint/entries/module-names.ts";
+import { readTensor, type TensorEntry } from "../src/model/checkpoint/entries/tensor-entry.ts";
+import { openCheckpoint } from "../src/model/checkpoint/open-checkpoint.ts";
+import { SafetensorsFile } from "../src/model/checkpoint/safetensors/safetensors.ts";
+import { writeSafetensors } from "../src/model/checkpoint/safetensors/safetensors-writer.ts";
+import { type Folder, memoryFolder } from "../src/model/checkpoint/source/folder.ts";
+import { memorySource } from "../src/model/checkpoint/source/sources.ts";
 import { decode, encode } from "../src/tensor/dtype.ts";
-import { CheckpointError } from "../src/tensor/errors.ts";
 import { collect, utf8 } from "./helpers/bytes.ts";
 import { expectClose } from "./helpers/compare.ts";
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { scaleRows, setRows } from "../src/kernels/rows.ts";
-import type { Prompt } from "../src/model/prompt.ts";
+import { scaleRows, setRows } from "../src/kernels/movement/rows.ts";
+import type { Prompt } from "../src/model/prompt/prompt.ts";
 import {
   addVector,
   type Edit,

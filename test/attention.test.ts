@@ -1,9 +1,18 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { attention, causalSegments, fullSegments, type KeysAndValues } from "../src/kernels/attention.ts";
-import { attentionMix, attentionPattern, attentionScores } from "../src/kernels/attention-pattern.ts";
+import { DTypeError, ShapeError } from "../src/errors.ts";
+import {
+  attention,
+  causalSegments,
+  fullSegments,
+  type KeysAndValues,
+} from "../src/kernels/attention/attention.ts";
+import {
+  attentionMix,
+  attentionPattern,
+  attentionScores,
+} from "../src/kernels/attention/attention-pattern.ts";
 import type { Device, DeviceOptions } from "../src/tensor/device.ts";
-import { DTypeError, ShapeError } from "../src/tensor/errors.ts";
 import { expectClose, randomArray, seededNumbers } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 

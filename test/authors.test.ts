@@ -2,17 +2,18 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
-import { type AuthorsSplit, type AuthorsTask, readAuthors } from "../src/cli/authors-folder.ts";
-import { formatAuthors, newAuthorsReport } from "../src/cli/authors-report.ts";
-import { parityCommand } from "../src/cli/parity.ts";
-import { AUTHORS_RULES, compareWithAuthors } from "../src/cli/parity-authors.ts";
-import { settingOf } from "../src/cli/session.ts";
-import { exportModel } from "../src/model/export.ts";
-import { memoryFolder } from "../src/model/folder.ts";
-import { openCheckpoint } from "../src/model/open-checkpoint.ts";
-import { fewShotPrompt, PAPER_TEMPLATE } from "../src/patching/few-shot.ts";
+import { parityCommand } from "../src/cli/commands/parity.ts";
+import { formatAuthors } from "../src/cli/terminal/authors-text.ts";
+import { openCheckpoint } from "../src/model/checkpoint/open-checkpoint.ts";
+import { memoryFolder } from "../src/model/checkpoint/source/folder.ts";
+import { exportModel } from "../src/model/export/export.ts";
+import { AUTHORS_RULES, compareWithAuthors } from "../src/parity/authors.ts";
+import { type AuthorsSplit, type AuthorsTask, readAuthors } from "../src/parity/authors-folder.ts";
+import { newAuthorsReport } from "../src/parity/authors-report.ts";
 import { loadModel, type PatchableModel } from "../src/patching/model.ts";
-import { loadPictures } from "../src/patching/pictures.ts";
+import { settingOf } from "../src/patching/setting.ts";
+import { fewShotPrompt, PAPER_TEMPLATE } from "../src/tasks/few-shot.ts";
+import { loadPictures } from "../src/tasks/pictures.ts";
 import { testDevice } from "./helpers/device.ts";
 
 /**

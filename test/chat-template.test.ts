@@ -1,10 +1,15 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import type { ImageRules } from "../src/model/build-prompt.ts";
-import { type ChatMessage, chatPrompt, type RenderOptions, renderChat } from "../src/model/chat-template.ts";
-import { findChatTemplates, pickChatTemplate } from "../src/model/find-chat-template.ts";
-import { createTokenizer } from "../src/model/tokenizer.ts";
-import { PromptError } from "../src/tensor/errors.ts";
+import { PromptError } from "../src/errors.ts";
+import type { ImageRules } from "../src/model/prompt/build-prompt.ts";
+import {
+  type ChatMessage,
+  chatPrompt,
+  type RenderOptions,
+  renderChat,
+} from "../src/model/prompt/chat-template.ts";
+import { findChatTemplates, pickChatTemplate } from "../src/model/prompt/find-chat-template.ts";
+import { createTokenizer } from "../src/model/prompt/tokenizer.ts";
 
 const tokenizer = createTokenizer(
   JSON.parse(readFileSync(new URL("./fixtures/tokenizers/spm-bpe/tokenizer.json", import.meta.url), "utf8")),

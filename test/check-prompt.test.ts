@@ -1,15 +1,15 @@
 import { readFileSync } from "node:fs";
 import { beforeAll, describe, expect, test } from "vitest";
-import { prompt, promptFromIds } from "../src/model/build-prompt.ts";
-import { localFolder, memoryFolder, overlay } from "../src/model/folder.ts";
-import { llavaImageRules } from "../src/model/llava.ts";
-import { Prompt } from "../src/model/prompt.ts";
-import type { PromptImage } from "../src/model/vision-setup.ts";
-import { patchesPerSide } from "../src/model/vision-tower.ts";
+import { ArgumentError, PromptError } from "../src/errors.ts";
+import { patchesPerSide } from "../src/model/checkpoint/config/vision-config.ts";
+import { localFolder, memoryFolder, overlay } from "../src/model/checkpoint/source/folder.ts";
+import { llavaImageRules } from "../src/model/families/llava.ts";
+import { prompt, promptFromIds } from "../src/model/prompt/build-prompt.ts";
+import { Prompt } from "../src/model/prompt/prompt.ts";
+import type { PromptImage } from "../src/model/prompt/prompt-image.ts";
 import { loadDualEncoder } from "../src/patching/dual-encoder.ts";
 import { loadModel, type PatchableModel } from "../src/patching/model.ts";
 import type { Device } from "../src/tensor/device.ts";
-import { ArgumentError, PromptError } from "../src/tensor/errors.ts";
 import { testDevice } from "./helpers/device.ts";
 import { fixtureModel } from "./helpers/model.ts";
 

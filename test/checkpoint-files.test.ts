@@ -2,19 +2,22 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { CheckpointError, ImageError } from "../src/errors.ts";
 import { decodeImage } from "../src/images/decode.ts";
-import { readDecoderConfig } from "../src/model/decoder-config.ts";
-import { exportModel } from "../src/model/export.ts";
-import { memoryFolder } from "../src/model/folder.ts";
-import { openCheckpoint } from "../src/model/open-checkpoint.ts";
-import { parsePythonJson } from "../src/model/python-json.ts";
-import { SafetensorsFile } from "../src/model/safetensors.ts";
-import { type TensorToWrite, writeSafetensors } from "../src/model/safetensors-writer.ts";
-import { memorySource } from "../src/model/sources.ts";
-import { readTensor } from "../src/model/tensor-entry.ts";
+import { readDecoderConfig } from "../src/model/checkpoint/config/decoder-config.ts";
+import { readTensor } from "../src/model/checkpoint/entries/tensor-entry.ts";
+import { parsePythonJson } from "../src/model/checkpoint/json/python-json.ts";
+import { openCheckpoint } from "../src/model/checkpoint/open-checkpoint.ts";
+import { SafetensorsFile } from "../src/model/checkpoint/safetensors/safetensors.ts";
+import {
+  type TensorToWrite,
+  writeSafetensors,
+} from "../src/model/checkpoint/safetensors/safetensors-writer.ts";
+import { memoryFolder } from "../src/model/checkpoint/source/folder.ts";
+import { memorySource } from "../src/model/checkpoint/source/sources.ts";
+import { exportModel } from "../src/model/export/export.ts";
 import { loadDualEncoder } from "../src/patching/dual-encoder.ts";
 import { loadModel } from "../src/patching/model.ts";
-import { CheckpointError, ImageError } from "../src/tensor/errors.ts";
 import { collect, concat, utf8 } from "./helpers/bytes.ts";
 import { fixtureFiles, tensorsOf, withTensors } from "./helpers/checkpoints.ts";
 import { testDevice } from "./helpers/device.ts";

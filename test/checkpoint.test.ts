@@ -3,11 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Folder, memoryFolder } from "../src/model/folder.ts";
-import { openCheckpoint } from "../src/model/open-checkpoint.ts";
-import { writeSafetensors } from "../src/model/safetensors-writer.ts";
-import { readTensor } from "../src/model/tensor-entry.ts";
-import { CheckpointError } from "../src/tensor/errors.ts";
+import { CheckpointError } from "../src/errors.ts";
+import { readTensor } from "../src/model/checkpoint/entries/tensor-entry.ts";
+import { openCheckpoint } from "../src/model/checkpoint/open-checkpoint.ts";
+import { writeSafetensors } from "../src/model/checkpoint/safetensors/safetensors-writer.ts";
+import { type Folder, memoryFolder } from "../src/model/checkpoint/source/folder.ts";
 import { collect, utf8, watchedSource } from "./helpers/bytes.ts";
 import { buildGguf, tinyLlama } from "./helpers/gguf-builder.ts";
 

@@ -5,9 +5,9 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { CommanderError } from "commander";
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
-import { addCommonOptions } from "../src/cli/command.ts";
 import { COMMANDS } from "../src/cli/commands.ts";
-import { XpatchError } from "../src/tensor/errors.ts";
+import { addCommonOptions } from "../src/cli/options/command.ts";
+import { XpatchError } from "../src/errors.ts";
 
 const root = join(import.meta.dirname, "..");
 const fixture = (name: string) => join(root, "test", "fixtures", name);

@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { promptFromIds } from "../src/model/build-prompt.ts";
-import { memoryFolder } from "../src/model/folder.ts";
+import { XpatchError } from "../src/errors.ts";
+import { memoryFolder } from "../src/model/checkpoint/source/folder.ts";
+import { promptFromIds } from "../src/model/prompt/build-prompt.ts";
 import { loadDualEncoder } from "../src/patching/dual-encoder.ts";
 import { loadModel } from "../src/patching/model.ts";
 import type { Device } from "../src/tensor/device.ts";
-import { XpatchError } from "../src/tensor/errors.ts";
 import { utf8 } from "./helpers/bytes.ts";
 import { testDevice } from "./helpers/device.ts";
 

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { cast, contiguous, copy } from "../src/kernels/copy.ts";
-import { collapse } from "../src/kernels/strided.ts";
+import { LifetimeError } from "../src/errors.ts";
+import { collapse } from "../src/kernels/elementwise/strided.ts";
+import { cast, contiguous, copy } from "../src/kernels/movement/copy.ts";
 import { bf16Bits, bf16Value, type DType, f16Bits, f16Value } from "../src/tensor/dtype.ts";
-import { LifetimeError } from "../src/tensor/errors.ts";
 import { randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 

@@ -2,19 +2,19 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { addCommonOptions } from "../src/cli/command.ts";
-import { type DemoReport, demoCommand } from "../src/cli/demo.ts";
-import { formatDemo } from "../src/cli/demo-text.ts";
-import { type PatchReport, patchCommand } from "../src/cli/patch.ts";
+import { encodeTaskVectors, extractTaskVectors } from "../src/analysis/task-vectors.ts";
+import { type DemoReport, demoCommand } from "../src/cli/commands/demo.ts";
+import { formatDemo } from "../src/cli/commands/demo-text.ts";
+import { type PatchReport, patchCommand } from "../src/cli/commands/patch.ts";
+import { addCommonOptions } from "../src/cli/options/command.ts";
 import { encodePng } from "../src/images/png.ts";
 import type { RgbImage } from "../src/images/rgb.ts";
-import type { Prompt } from "../src/model/prompt.ts";
+import type { Prompt } from "../src/model/prompt/prompt.ts";
 import { set } from "../src/patching/edit.ts";
-import { drawItems } from "../src/patching/few-shot.ts";
 import { loadModel, type PatchableModel } from "../src/patching/model.ts";
 import { tap } from "../src/patching/tap.ts";
-import { itemsOf, parseTask, type Task } from "../src/patching/task.ts";
-import { encodeTaskVectors, extractTaskVectors } from "../src/patching/task-vectors.ts";
+import { drawItems } from "../src/tasks/few-shot.ts";
+import { itemsOf, parseTask, type Task } from "../src/tasks/task.ts";
 import { testDevice } from "./helpers/device.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "xpatch-demo-pictures-"));

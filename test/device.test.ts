@@ -2,17 +2,11 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "vitest";
 import { platform } from "#platform";
-import { add, mul } from "../src/kernels/elementwise.ts";
-import { sum } from "../src/kernels/reduce.ts";
-import { scaleRows } from "../src/kernels/rows.ts";
+import { DeviceError, DeviceLostError, LifetimeError, OutOfMemoryError, ShapeError } from "../src/errors.ts";
+import { add, mul } from "../src/kernels/elementwise/elementwise.ts";
+import { scaleRows } from "../src/kernels/movement/rows.ts";
+import { sum } from "../src/kernels/reduction/reduce.ts";
 import { Device, openDevice } from "../src/tensor/device.ts";
-import {
-  DeviceError,
-  DeviceLostError,
-  LifetimeError,
-  OutOfMemoryError,
-  ShapeError,
-} from "../src/tensor/errors.ts";
 import { defineKernel } from "../src/tensor/kernel.ts";
 import type { OperationRecord } from "../src/tensor/operation.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";

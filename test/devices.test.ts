@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { formatDevices, reportDevices } from "../src/cli/devices.ts";
+import { formatDevices, reportDevices } from "../src/cli/commands/devices.ts";
 
 test("the report says what each driver offers and what was chosen", async () => {
   const report = await reportDevices("swiftshader");

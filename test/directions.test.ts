@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
-import { norm } from "../src/kernels/reduce.ts";
-import { keepDirectionRows, projectOutRows } from "../src/kernels/rows.ts";
+import { cosineSimilarity } from "../src/analysis/similarity.ts";
+import { SiteError } from "../src/errors.ts";
+import { keepDirectionRows, projectOutRows } from "../src/kernels/movement/rows.ts";
+import { norm } from "../src/kernels/reduction/reduce.ts";
 import { projectOnto, projectOut } from "../src/patching/edit.ts";
 import { resume } from "../src/patching/resume.ts";
-import { cosineSimilarity } from "../src/patching/similarity.ts";
 import { tap } from "../src/patching/tap.ts";
-import { SiteError } from "../src/tensor/errors.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 import { fixtureModel, randomIds, readAll } from "./helpers/model.ts";

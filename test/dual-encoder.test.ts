@@ -1,12 +1,12 @@
 import { readFile } from "node:fs/promises";
 import { beforeAll, describe, expect, test } from "vitest";
+import { CheckpointError, PromptError, SiteError } from "../src/errors.ts";
 import { decodeImage } from "../src/images/decode.ts";
 import type { RgbImage } from "../src/images/rgb.ts";
-import { memoryFolder } from "../src/model/folder.ts";
+import { memoryFolder } from "../src/model/checkpoint/source/folder.ts";
 import { loadDualEncoder, type PatchableDualEncoder } from "../src/patching/dual-encoder.ts";
 import { set, zero } from "../src/patching/edit.ts";
 import { tap } from "../src/patching/tap.ts";
-import { CheckpointError, PromptError, SiteError } from "../src/tensor/errors.ts";
 import { utf8 } from "./helpers/bytes.ts";
 import { expectClose } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";

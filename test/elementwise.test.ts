@@ -1,6 +1,15 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { equal, greater, greaterEqual, less, lessEqual, notEqual, select } from "../src/kernels/compare.ts";
+import { DTypeError, ShapeError } from "../src/errors.ts";
+import {
+  equal,
+  greater,
+  greaterEqual,
+  less,
+  lessEqual,
+  notEqual,
+  select,
+} from "../src/kernels/elementwise/compare.ts";
 import {
   abs,
   add,
@@ -23,9 +32,8 @@ import {
   square,
   sub,
   tanh,
-} from "../src/kernels/elementwise.ts";
+} from "../src/kernels/elementwise/elementwise.ts";
 import type { DType } from "../src/tensor/dtype.ts";
-import { DTypeError, ShapeError } from "../src/tensor/errors.ts";
 import { broadcastShapes, type Shape, sizeOf } from "../src/tensor/shape.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";

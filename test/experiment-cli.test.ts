@@ -15,7 +15,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { processSpace } from "../experiments/framework/process-identity.ts";
 import type { CellRecord } from "../experiments/framework/store.ts";
 import { EXPERIMENTS } from "../experiments/index.ts";
-import { knownLlm } from "../src/cli/session.ts";
+import { knownLlm } from "../src/cli/options/session.ts";
 import { randomTask } from "./helpers/lab.ts";
 import { fixtureModel } from "./helpers/model.ts";
 

@@ -6,7 +6,7 @@ import {
   type ExperimentArguments,
   labOptions,
   shownOptions,
-} from "../src/cli/experiment-options.ts";
+} from "../src/cli/options/experiment-options.ts";
 
 function parsed(words: readonly string[]) {
   const command = addExperimentOptions(new Command("experiment")).exitOverride();

@@ -10,11 +10,11 @@ import { decoded, overlap, overlaps } from "../experiments/decoded.ts";
 import { efficiencyExperiment } from "../experiments/efficiency.ts";
 import type { Lab } from "../experiments/framework/lab.ts";
 import { type Finished, runExperiments } from "../experiments/framework/runner.ts";
-import { atLastExample, drawItems, exampleOf, fewShotPrompt } from "../src/patching/few-shot.ts";
-import { logitLens } from "../src/patching/logit-lens.ts";
+import { logitLens } from "../src/analysis/logit-lens.ts";
 import type { PatchableModel } from "../src/patching/model.ts";
-import { loadPictures } from "../src/patching/pictures.ts";
-import { picturedItemsOf, type Task } from "../src/patching/task.ts";
+import { atLastExample, drawItems, exampleOf, fewShotPrompt } from "../src/tasks/few-shot.ts";
+import { loadPictures } from "../src/tasks/pictures.ts";
+import { picturedItemsOf, type Task } from "../src/tasks/task.ts";
 import { OPTIONS, openLab, randomTask } from "./helpers/lab.ts";
 import { fixtureModel } from "./helpers/model.ts";
 

@@ -28,12 +28,12 @@ import { representationalSimilarity } from "../experiments/statistics/rsa.ts";
 import { silhouettes } from "../experiments/statistics/silhouette.ts";
 import { cosine } from "../experiments/statistics/vectors.ts";
 import { SHIPPED, trainedFor } from "../experiments/trained-for.ts";
-import { atLastExample, byText, drawItems, exampleOf, fewShotPrompt } from "../src/patching/few-shot.ts";
-import { logitLens } from "../src/patching/logit-lens.ts";
+import { logitLens } from "../src/analysis/logit-lens.ts";
 import type { PatchableModel } from "../src/patching/model.ts";
-import { loadPictures } from "../src/patching/pictures.ts";
 import { tap } from "../src/patching/tap.ts";
-import { picturedItemsOf, type Task } from "../src/patching/task.ts";
+import { atLastExample, byText, drawItems, exampleOf, fewShotPrompt } from "../src/tasks/few-shot.ts";
+import { loadPictures } from "../src/tasks/pictures.ts";
+import { picturedItemsOf, type Task } from "../src/tasks/task.ts";
 import { OPTIONS, openLab, randomTask } from "./helpers/lab.ts";
 import { fixtureModel } from "./helpers/model.ts";
 

@@ -13,14 +13,14 @@ import { type Finished, runExperiments } from "../experiments/framework/runner.t
 import { scored } from "../experiments/framework/scored.ts";
 import { longAnswers } from "../experiments/long-answers.ts";
 import { overriding } from "../experiments/overriding.ts";
-import type { Prompt } from "../src/model/prompt.ts";
-import type { PromptImage } from "../src/model/vision-setup.ts";
+import type { Prompt } from "../src/model/prompt/prompt.ts";
+import type { PromptImage } from "../src/model/prompt/prompt-image.ts";
 import { type Edit, set } from "../src/patching/edit.ts";
-import { atLastExample, drawItems, exampleOf, fewShotPrompt } from "../src/patching/few-shot.ts";
 import type { PatchableModel } from "../src/patching/model.ts";
-import { loadPictures } from "../src/patching/pictures.ts";
 import { tap } from "../src/patching/tap.ts";
-import { picturedItemsOf, type Task, type TaskItem } from "../src/patching/task.ts";
+import { atLastExample, drawItems, exampleOf, fewShotPrompt } from "../src/tasks/few-shot.ts";
+import { loadPictures } from "../src/tasks/pictures.ts";
+import { picturedItemsOf, type Task, type TaskItem } from "../src/tasks/task.ts";
 import { OPTIONS, openLab, randomTask } from "./helpers/lab.ts";
 import { fixtureModel } from "./helpers/model.ts";
 

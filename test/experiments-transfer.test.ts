@@ -17,20 +17,20 @@ import { scored } from "../experiments/framework/scored.ts";
 import { instructions } from "../experiments/instructions.ts";
 import { llmToVlm } from "../experiments/llm-to-vlm.ts";
 import { taskConflict } from "../experiments/task-conflict.ts";
-import type { Prompt } from "../src/model/prompt.ts";
-import type { PromptImage } from "../src/model/vision-setup.ts";
+import type { Prompt } from "../src/model/prompt/prompt.ts";
+import type { PromptImage } from "../src/model/prompt/prompt-image.ts";
 import { type Edit, set } from "../src/patching/edit.ts";
+import type { PatchableModel } from "../src/patching/model.ts";
+import { tap } from "../src/patching/tap.ts";
 import {
   atLastExample,
   drawItems,
   exampleOf,
   fewShotPrompt,
   instructedPrompt,
-} from "../src/patching/few-shot.ts";
-import type { PatchableModel } from "../src/patching/model.ts";
-import { loadPictures } from "../src/patching/pictures.ts";
-import { tap } from "../src/patching/tap.ts";
-import { picturedItemsOf, type Task } from "../src/patching/task.ts";
+} from "../src/tasks/few-shot.ts";
+import { loadPictures } from "../src/tasks/pictures.ts";
+import { picturedItemsOf, type Task } from "../src/tasks/task.ts";
 import { OPTIONS, openLab, randomTask } from "./helpers/lab.ts";
 import { fixtureModel } from "./helpers/model.ts";
 

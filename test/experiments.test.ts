@@ -11,8 +11,10 @@ import { seedsOf } from "../experiments/framework/prompts.ts";
 import { runExperiments } from "../experiments/framework/runner.ts";
 import { EXPERIMENTS } from "../experiments/index.ts";
 import { captionOf } from "../experiments/report/caption.ts";
-import { isCorrect } from "../src/patching/correct.ts";
 import { set } from "../src/patching/edit.ts";
+import type { PatchableModel } from "../src/patching/model.ts";
+import { tap } from "../src/patching/tap.ts";
+import { isCorrect } from "../src/tasks/correct.ts";
 import {
   type Asker,
   atLastExample,
@@ -20,12 +22,10 @@ import {
   drawItems,
   exampleOf,
   fewShotPrompt,
-} from "../src/patching/few-shot.ts";
-import type { PatchableModel } from "../src/patching/model.ts";
-import { loadPictures } from "../src/patching/pictures.ts";
-import type { Modality, SpecificationKind } from "../src/patching/specification.ts";
-import { tap } from "../src/patching/tap.ts";
-import { picturedItemsOf, type Task } from "../src/patching/task.ts";
+} from "../src/tasks/few-shot.ts";
+import { loadPictures } from "../src/tasks/pictures.ts";
+import type { Modality, SpecificationKind } from "../src/tasks/specification.ts";
+import { picturedItemsOf, type Task } from "../src/tasks/task.ts";
 import { command, OPTIONS, openLab, randomTask } from "./helpers/lab.ts";
 import { fixtureModel } from "./helpers/model.ts";
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { add, mul } from "../src/kernels/elementwise.ts";
-import { DeviceError, OutOfMemoryError } from "../src/tensor/errors.ts";
+import { DeviceError, OutOfMemoryError } from "../src/errors.ts";
+import { add, mul } from "../src/kernels/elementwise/elementwise.ts";
 import { defineKernel } from "../src/tensor/kernel.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";
 import { testDevice } from "./helpers/device.ts";

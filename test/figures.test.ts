@@ -4,9 +4,11 @@ import { join } from "node:path";
 import { CommanderError } from "commander";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { addCommonOptions } from "../src/cli/command.ts";
+import type { LensCell } from "../src/analysis/logit-lens.ts";
+import { formatImageLens, type ImageLensReport } from "../src/cli/commands/lens-image.ts";
 import { COMMANDS } from "../src/cli/commands.ts";
-import { formatImageLens, type ImageLensReport } from "../src/cli/lens-image.ts";
+import { addCommonOptions } from "../src/cli/options/command.ts";
+import { PromptError, SiteError } from "../src/errors.ts";
 import { attentionFigure } from "../src/figures/attention-figure.ts";
 import {
   CHARACTER_WIDTH,
@@ -29,8 +31,6 @@ import { encodePng } from "../src/images/png.ts";
 import { modelView } from "../src/images/preprocess.ts";
 import { readProcessorConfig } from "../src/images/processor-config.ts";
 import type { RgbImage } from "../src/images/rgb.ts";
-import type { LensCell } from "../src/patching/logit-lens.ts";
-import { PromptError, SiteError } from "../src/tensor/errors.ts";
 
 /** A picture whose pixels all differ. */
 const picture = gradient(28, 28);

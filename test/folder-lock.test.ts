@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { FolderLock } from "../experiments/framework/folder-lock.ts";
 import { isRunning, processStart } from "../experiments/framework/process-identity.ts";
-import { FileError } from "../src/tensor/errors.ts";
+import { FileError } from "../src/errors.ts";
 
 let root: string;
 let folder: string;

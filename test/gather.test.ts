@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { concat, stack } from "../src/kernels/concat.ts";
-import { gatherRows, takeAlongAxis } from "../src/kernels/gather.ts";
-import { DTypeError, ShapeError } from "../src/tensor/errors.ts";
+import { DTypeError, ShapeError } from "../src/errors.ts";
+import { concat, stack } from "../src/kernels/movement/concat.ts";
+import { gatherRows, takeAlongAxis } from "../src/kernels/movement/gather.ts";
 import { sizeOf } from "../src/tensor/shape.ts";
 import { randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";

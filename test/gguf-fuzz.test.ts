@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
-import { convertGguf } from "../src/model/convert-gguf.ts";
-import { GgufFile } from "../src/model/gguf.ts";
-import { SafetensorsFile } from "../src/model/safetensors.ts";
-import { memorySource } from "../src/model/sources.ts";
-import { readTensor } from "../src/model/tensor-entry.ts";
-import { CheckpointError } from "../src/tensor/errors.ts";
+import { CheckpointError } from "../src/errors.ts";
+import { readTensor } from "../src/model/checkpoint/entries/tensor-entry.ts";
+import { convertGguf } from "../src/model/checkpoint/gguf/convert-gguf.ts";
+import { GgufFile } from "../src/model/checkpoint/gguf/gguf.ts";
+import { SafetensorsFile } from "../src/model/checkpoint/safetensors/safetensors.ts";
+import { memorySource } from "../src/model/checkpoint/source/sources.ts";
 import { sizeOf } from "../src/tensor/shape.ts";
 import { checkpointErrorOr, collect, mutate, randomInt, watchedSource } from "./helpers/bytes.ts";
 import { buildGguf, tinyLlama } from "./helpers/gguf-builder.ts";

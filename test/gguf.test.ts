@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { convertGguf } from "../src/model/convert-gguf.ts";
-import { GgufFile } from "../src/model/gguf.ts";
-import { joinedReads } from "../src/model/joined-reads.ts";
-import { SafetensorsFile } from "../src/model/safetensors.ts";
-import { memorySource } from "../src/model/sources.ts";
-import { readTensor } from "../src/model/tensor-entry.ts";
+import { CheckpointError } from "../src/errors.ts";
+import { readTensor } from "../src/model/checkpoint/entries/tensor-entry.ts";
+import { convertGguf } from "../src/model/checkpoint/gguf/convert-gguf.ts";
+import { GgufFile } from "../src/model/checkpoint/gguf/gguf.ts";
+import { SafetensorsFile } from "../src/model/checkpoint/safetensors/safetensors.ts";
+import { joinedReads } from "../src/model/checkpoint/source/joined-reads.ts";
+import { memorySource } from "../src/model/checkpoint/source/sources.ts";
 import type { ByteSource } from "../src/platform/platform.ts";
 import { decode, f16Bits, f16Value } from "../src/tensor/dtype.ts";
-import { CheckpointError } from "../src/tensor/errors.ts";
 import { sizeOf } from "../src/tensor/shape.ts";
 import { collect, concat, oddSource, randomInt, watchedSource } from "./helpers/bytes.ts";
 import {

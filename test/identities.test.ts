@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import type { Prompt } from "../src/model/prompt.ts";
-import { siteInfo, siteNames } from "../src/model/site-shapes.ts";
-import { LAYER_SITES, type SiteName } from "../src/model/sites.ts";
+import type { Prompt } from "../src/model/prompt/prompt.ts";
+import { siteInfo, siteNames } from "../src/model/walk/site-shapes.ts";
+import { LAYER_SITES, type SiteName } from "../src/model/walk/sites.ts";
 import { type Edit, set } from "../src/patching/edit.ts";
 import type { PatchableModel } from "../src/patching/model.ts";
 import { tap } from "../src/patching/tap.ts";

@@ -1,8 +1,8 @@
 import { deflateSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { ImageError } from "../src/errors.ts";
 import { decodeImage } from "../src/images/decode.ts";
-import { ImageError } from "../src/tensor/errors.ts";
 import { buildPng, concat, type PngSpec, pngChunk } from "./helpers/build-png.ts";
 import { imageFile } from "./helpers/image-goldens.ts";
 

@@ -2,9 +2,9 @@ import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, test, vi } from "vitest";
+import { ImageError } from "../src/errors.ts";
 import { decodeImage } from "../src/images/decode.ts";
 import { type ImageSource, loadImage } from "../src/images/load.ts";
-import { ImageError } from "../src/tensor/errors.ts";
 import { IMAGES, imageFile } from "./helpers/image-goldens.ts";
 
 const bytes = imageFile("photo.png");

@@ -1,11 +1,11 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { CheckpointError, ImageError } from "../src/errors.ts";
 import { decodeImage } from "../src/images/decode.ts";
 import { modelView, preprocess } from "../src/images/preprocess.ts";
 import { readProcessorConfig } from "../src/images/processor-config.ts";
-import type { Checkpoint } from "../src/model/checkpoint.ts";
-import { processorJson } from "../src/model/processor-file.ts";
-import { CheckpointError, ImageError } from "../src/tensor/errors.ts";
+import type { Checkpoint } from "../src/model/checkpoint/checkpoint.ts";
+import { processorJson } from "../src/model/checkpoint/processor-file.ts";
 import { imageFile, preprocessCase, preprocessGoldens } from "./helpers/image-goldens.ts";
 
 const grey = (width: number, height: number, value = 128) => ({

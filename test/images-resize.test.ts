@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { ImageError } from "../src/errors.ts";
 import { crop } from "../src/images/crop.ts";
 import { decodeImage } from "../src/images/decode.ts";
 import { encodePng } from "../src/images/png.ts";
@@ -7,7 +8,6 @@ import { modelView } from "../src/images/preprocess.ts";
 import { readProcessorConfig } from "../src/images/processor-config.ts";
 import { type ResizeFilter, resize } from "../src/images/resize.ts";
 import type { RgbImage } from "../src/images/rgb.ts";
-import { ImageError } from "../src/tensor/errors.ts";
 import { imageFile, preprocessCase, preprocessGoldens } from "./helpers/image-goldens.ts";
 
 const filters = fc.constantFrom<ResizeFilter>("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos");

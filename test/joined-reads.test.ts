@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { joinedReads } from "../src/model/joined-reads.ts";
+import { joinedReads } from "../src/model/checkpoint/source/joined-reads.ts";
 import { randomInt } from "./helpers/bytes.ts";
 
 const BYTES = Uint8Array.from({ length: 4000 }, (_, i) => (i * 2654435761) >>> 24);

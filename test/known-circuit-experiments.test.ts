@@ -13,7 +13,7 @@ import { sweep } from "../experiments/sweep.ts";
 import { taskConflict } from "../experiments/task-conflict.ts";
 import { LAYER_OF, VARIANTS } from "../scripts/known-circuit/circuit.ts";
 import { loadModel, type PatchableModel } from "../src/patching/model.ts";
-import { parseTask, type Task } from "../src/patching/task.ts";
+import { parseTask, type Task } from "../src/tasks/task.ts";
 import { testDevice } from "./helpers/device.ts";
 import type { Variant } from "./helpers/known-circuit.ts";
 import { OPTIONS, openLab } from "./helpers/lab.ts";

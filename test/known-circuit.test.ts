@@ -1,16 +1,16 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { HEAD_OF, HEADS, knownCircuit, LAYER_OF, LAYERS } from "../scripts/known-circuit/circuit.ts";
 import { FACTS, ITEMS, TASK_WORDS } from "../scripts/known-circuit/facts.ts";
-import type { Prompt } from "../src/model/prompt.ts";
+import { logitLens } from "../src/analysis/logit-lens.ts";
+import { cosineSimilarity } from "../src/analysis/similarity.ts";
+import { patchEach, patchOf, sweepLayers } from "../src/analysis/sweep.ts";
+import { extractActivations, type TaskVectors } from "../src/analysis/task-vectors.ts";
+import type { Prompt } from "../src/model/prompt/prompt.ts";
 import { addVector, type Edit, interpolate, projectOut, set, zero } from "../src/patching/edit.ts";
-import { atLastExample } from "../src/patching/few-shot.ts";
-import { logitLens } from "../src/patching/logit-lens.ts";
 import type { PatchableModel } from "../src/patching/model.ts";
 import { resume } from "../src/patching/resume.ts";
-import { cosineSimilarity } from "../src/patching/similarity.ts";
-import { patchEach, patchOf, sweepLayers } from "../src/patching/sweep.ts";
 import { tap } from "../src/patching/tap.ts";
-import { extractActivations, type TaskVectors } from "../src/patching/task-vectors.ts";
+import { atLastExample } from "../src/tasks/few-shot.ts";
 import {
   ASKED,
   answerOf,

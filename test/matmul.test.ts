@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { linear, preferredWeightLayout, toPreferredLayout } from "../src/kernels/linear.ts";
-import { matmul } from "../src/kernels/matmul.ts";
+import { DTypeError, ShapeError } from "../src/errors.ts";
+import { linear, preferredWeightLayout, toPreferredLayout } from "../src/kernels/matmul/linear.ts";
+import { matmul } from "../src/kernels/matmul/matmul.ts";
 import type { Device, DeviceOptions } from "../src/tensor/device.ts";
-import { DTypeError, ShapeError } from "../src/tensor/errors.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";
 import { randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { layerNorm } from "../src/kernels/layer-norm.ts";
-import { rmsNorm } from "../src/kernels/rms-norm.ts";
+import { DTypeError, ShapeError } from "../src/errors.ts";
+import { layerNorm } from "../src/kernels/reduction/layer-norm.ts";
+import { rmsNorm } from "../src/kernels/reduction/rms-norm.ts";
 import type { DeviceOptions } from "../src/tensor/device.ts";
-import { DTypeError, ShapeError } from "../src/tensor/errors.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 

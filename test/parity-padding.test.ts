@@ -2,9 +2,9 @@ import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
-import { checkFolder } from "../src/cli/parity.ts";
-import { type Golden, GoldenFile } from "../src/cli/parity-golden.ts";
-import { writeSafetensors } from "../src/model/safetensors-writer.ts";
+import { writeSafetensors } from "../src/model/checkpoint/safetensors/safetensors-writer.ts";
+import { checkFolder } from "../src/parity/check-folder.ts";
+import { type Golden, GoldenFile } from "../src/parity/golden-file.ts";
 import { testDevice } from "./helpers/device.ts";
 
 /** Goldens of batches that are padded beyond their longest text. The padded CLIP and SigLIP cases are transformers 5.24's. */

@@ -3,10 +3,10 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { CheckpointError, DeviceError } from "../src/errors.ts";
 import { platform } from "../src/platform/node.ts";
 import { cacheFolder } from "../src/platform/node-cache.ts";
 import { hasSystemDriver } from "../src/platform/node-drivers.ts";
-import { CheckpointError, DeviceError } from "../src/tensor/errors.ts";
 
 let folder: string;
 beforeAll(() => {

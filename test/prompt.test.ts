@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type ImageRules, prompt, promptFromIds } from "../src/model/build-prompt.ts";
+import { PromptError } from "../src/errors.ts";
+import { type ImageRules, prompt, promptFromIds } from "../src/model/prompt/build-prompt.ts";
 import {
   checkContext,
   hashPrompts,
@@ -9,9 +10,8 @@ import {
   patchColumn,
   patchRow,
   resolvePosition,
-} from "../src/model/prompt.ts";
-import { createTokenizer } from "../src/model/tokenizer.ts";
-import { PromptError } from "../src/tensor/errors.ts";
+} from "../src/model/prompt/prompt.ts";
+import { createTokenizer } from "../src/model/prompt/tokenizer.ts";
 
 const read = (kind: string) =>
   JSON.parse(readFileSync(new URL(`./fixtures/tokenizers/${kind}/tokenizer.json`, import.meta.url), "utf8"));

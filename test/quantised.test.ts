@@ -1,12 +1,12 @@
 import { readFileSync } from "node:fs";
 import { beforeAll, describe, expect, test } from "vitest";
-import { exportModel } from "../src/model/export.ts";
-import { memoryFolder } from "../src/model/folder.ts";
-import { openCheckpoint } from "../src/model/open-checkpoint.ts";
-import { readTensor } from "../src/model/tensor-entry.ts";
+import { CheckpointError } from "../src/errors.ts";
+import { readTensor } from "../src/model/checkpoint/entries/tensor-entry.ts";
+import { openCheckpoint } from "../src/model/checkpoint/open-checkpoint.ts";
+import { memoryFolder } from "../src/model/checkpoint/source/folder.ts";
+import { exportModel } from "../src/model/export/export.ts";
 import { loadModel } from "../src/patching/model.ts";
 import { bf16Bits, decode } from "../src/tensor/dtype.ts";
-import { CheckpointError } from "../src/tensor/errors.ts";
 import { collect } from "./helpers/bytes.ts";
 import { fixtureFiles, type Tensors, tensorsOf, withTensors } from "./helpers/checkpoints.ts";
 import { expectClose } from "./helpers/compare.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { randomNormal, randomUniform } from "../src/kernels/random.ts";
-import { XpatchError } from "../src/tensor/errors.ts";
+import { XpatchError } from "../src/errors.ts";
+import { randomNormal, randomUniform } from "../src/kernels/elementwise/random.ts";
 import { expectClose } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 

@@ -1,7 +1,17 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { argmax, argmin, max, mean, min, norm, product, sum, variance } from "../src/kernels/reduce.ts";
-import { DTypeError, ShapeError } from "../src/tensor/errors.ts";
+import { DTypeError, ShapeError } from "../src/errors.ts";
+import {
+  argmax,
+  argmin,
+  max,
+  mean,
+  min,
+  norm,
+  product,
+  sum,
+  variance,
+} from "../src/kernels/reduction/reduce.ts";
 import { type Shape, sizeOf } from "../src/tensor/shape.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";

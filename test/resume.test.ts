@@ -1,9 +1,11 @@
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
-import { argmax } from "../src/kernels/reduce.ts";
-import type { Prompt } from "../src/model/prompt.ts";
-import { siteInfo, siteNames } from "../src/model/site-shapes.ts";
-import type { SiteName } from "../src/model/sites.ts";
+import { sweepLayers } from "../src/analysis/sweep.ts";
+import { extractTaskVectors } from "../src/analysis/task-vectors.ts";
+import { argmax } from "../src/kernels/reduction/reduce.ts";
+import type { Prompt } from "../src/model/prompt/prompt.ts";
+import { siteInfo, siteNames } from "../src/model/walk/site-shapes.ts";
+import type { SiteName } from "../src/model/walk/sites.ts";
 import { answerEach } from "../src/patching/answer.ts";
 import {
   addVector,
@@ -17,9 +19,7 @@ import {
 } from "../src/patching/edit.ts";
 import type { PatchableModel } from "../src/patching/model.ts";
 import { resume, type Variant } from "../src/patching/resume.ts";
-import { sweepLayers } from "../src/patching/sweep.ts";
 import { tap } from "../src/patching/tap.ts";
-import { extractTaskVectors } from "../src/patching/task-vectors.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
 import { fixtureModel, randomIds, readAll } from "./helpers/model.ts";

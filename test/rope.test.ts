@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type RopeScaling, rope, ropeTable } from "../src/kernels/rope.ts";
-import { DTypeError, ShapeError } from "../src/tensor/errors.ts";
+import { DTypeError, ShapeError } from "../src/errors.ts";
+import { type RopeScaling, rope, ropeTable } from "../src/kernels/attention/rope.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { DTypeError, ShapeError } from "../src/errors.ts";
 import {
   addRows,
   copyRowsInto,
@@ -11,9 +12,8 @@ import {
   scaleRows,
   setRows,
   zeroRows,
-} from "../src/kernels/rows.ts";
+} from "../src/kernels/movement/rows.ts";
 import type { Device } from "../src/tensor/device.ts";
-import { DTypeError, ShapeError } from "../src/tensor/errors.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";

@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
-import { SafetensorsFile } from "../src/model/safetensors.ts";
-import { writeSafetensors } from "../src/model/safetensors-writer.ts";
-import { STORED_DTYPES } from "../src/model/stored-dtype.ts";
-import { readTensor } from "../src/model/tensor-entry.ts";
-import { CheckpointError } from "../src/tensor/errors.ts";
+import { CheckpointError } from "../src/errors.ts";
+import { readTensor } from "../src/model/checkpoint/entries/tensor-entry.ts";
+import { SafetensorsFile } from "../src/model/checkpoint/safetensors/safetensors.ts";
+import { writeSafetensors } from "../src/model/checkpoint/safetensors/safetensors-writer.ts";
+import { STORED_DTYPES } from "../src/model/checkpoint/safetensors/stored-dtype.ts";
 import { sizeOf } from "../src/tensor/shape.ts";
 import { checkpointErrorOr, collect, mutate, randomInt, watchedSource } from "./helpers/bytes.ts";
 

@@ -1,13 +1,16 @@
 import { readFile } from "node:fs/promises";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { SafetensorsFile } from "../src/model/safetensors.ts";
-import { type TensorToWrite, writeSafetensors } from "../src/model/safetensors-writer.ts";
-import { memorySource } from "../src/model/sources.ts";
-import { STORED_DTYPES } from "../src/model/stored-dtype.ts";
-import { readTensor } from "../src/model/tensor-entry.ts";
+import { CheckpointError } from "../src/errors.ts";
+import { readTensor } from "../src/model/checkpoint/entries/tensor-entry.ts";
+import { SafetensorsFile } from "../src/model/checkpoint/safetensors/safetensors.ts";
+import {
+  type TensorToWrite,
+  writeSafetensors,
+} from "../src/model/checkpoint/safetensors/safetensors-writer.ts";
+import { STORED_DTYPES } from "../src/model/checkpoint/safetensors/stored-dtype.ts";
+import { memorySource } from "../src/model/checkpoint/source/sources.ts";
 import { decode } from "../src/tensor/dtype.ts";
-import { CheckpointError } from "../src/tensor/errors.ts";
 import { sizeOf } from "../src/tensor/shape.ts";
 import { collect, concat, oddSource, utf8, watchedSource } from "./helpers/bytes.ts";
 

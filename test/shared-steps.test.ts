@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
-import { generateTokens } from "../src/model/generate.ts";
-import type { Prompt } from "../src/model/prompt.ts";
-import { greedy, type Sampler } from "../src/model/sampling.ts";
+import { LifetimeError, OutOfMemoryError } from "../src/errors.ts";
+import type { Prompt } from "../src/model/prompt/prompt.ts";
+import { generateTokens } from "../src/model/walk/generate.ts";
+import { greedy, type Sampler } from "../src/model/walk/sampling.ts";
 import { scale } from "../src/patching/edit.ts";
 import { loadModel, type PatchableModel } from "../src/patching/model.ts";
 import { resume } from "../src/patching/resume.ts";
-import { LifetimeError, OutOfMemoryError } from "../src/tensor/errors.ts";
 import { testDevice } from "./helpers/device.ts";
 import { randomIds } from "./helpers/model.ts";
 import { shortDevice } from "./helpers/short-device.ts";

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { logSoftmax, softmax } from "../src/kernels/softmax.ts";
+import { DTypeError, ShapeError } from "../src/errors.ts";
+import { logSoftmax, softmax } from "../src/kernels/reduction/softmax.ts";
 import type { DeviceOptions } from "../src/tensor/device.ts";
-import { DTypeError, ShapeError } from "../src/tensor/errors.ts";
 import { expectClose, randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 

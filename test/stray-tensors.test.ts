@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { memoryFolder } from "../src/model/folder.ts";
-import type { TensorToWrite } from "../src/model/safetensors-writer.ts";
+import { CheckpointError } from "../src/errors.ts";
+import type { TensorToWrite } from "../src/model/checkpoint/safetensors/safetensors-writer.ts";
+import { memoryFolder } from "../src/model/checkpoint/source/folder.ts";
 import { loadModel } from "../src/patching/model.ts";
-import { CheckpointError } from "../src/tensor/errors.ts";
 import { fixtureFiles, tensorsOf, withTensors } from "./helpers/checkpoints.ts";
 import { testDevice } from "./helpers/device.ts";
 import type { Files } from "./helpers/nano.ts";

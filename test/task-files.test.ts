@@ -3,12 +3,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { PAPER_TASKS } from "../experiments/paper.ts";
-import { readShippedTasks, readTask } from "../src/cli/task-file.ts";
-import { parsePublishedTask } from "../src/patching/published-task.ts";
-import { relatedTasks } from "../src/patching/switch.ts";
-import { itemsOf, splitOf } from "../src/patching/task.ts";
-import { parseTaskCsv } from "../src/patching/task-csv.ts";
-import { XpatchError } from "../src/tensor/errors.ts";
+import { relatedTasks } from "../src/analysis/switch.ts";
+import { readShippedTasks, readTask } from "../src/cli/options/task-file.ts";
+import { XpatchError } from "../src/errors.ts";
+import { parsePublishedTask } from "../src/tasks/published-task.ts";
+import { itemsOf, splitOf } from "../src/tasks/task.ts";
+import { parseTaskCsv } from "../src/tasks/task-csv.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "xpatch-tasks-"));
 afterAll(() => rmSync(folder, { recursive: true }));

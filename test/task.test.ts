@@ -1,12 +1,16 @@
 import { readdirSync, readFileSync } from "node:fs";
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
-import { readTask } from "../src/cli/task-file.ts";
+import { extractTaskVectors } from "../src/analysis/task-vectors.ts";
+import { readTask } from "../src/cli/options/task-file.ts";
+import { PromptError, XpatchError } from "../src/errors.ts";
 import { loadImage } from "../src/images/load.ts";
 import { preprocess } from "../src/images/preprocess.ts";
 import { resize } from "../src/images/resize.ts";
-import { createTokenizer, type Tokenizer } from "../src/model/tokenizer.ts";
-import { isCorrect, isCorrectTokens, isWholeAnswer } from "../src/patching/correct.ts";
+import { createTokenizer, type Tokenizer } from "../src/model/prompt/tokenizer.ts";
+import { loadModel, type PatchableModel } from "../src/patching/model.ts";
+import { tap } from "../src/patching/tap.ts";
+import { isCorrect, isCorrectTokens, isWholeAnswer } from "../src/tasks/correct.ts";
 import {
   atLastExample,
   drawExamples,
@@ -16,11 +20,9 @@ import {
   instructedPrompt,
   PAPER_TEMPLATE,
   SPACED_TEMPLATE,
-} from "../src/patching/few-shot.ts";
-import { loadModel, type PatchableModel } from "../src/patching/model.ts";
-import { loadPictures } from "../src/patching/pictures.ts";
-import { majorityBaseline, scoreAnswers, scoreTokens } from "../src/patching/score.ts";
-import { tap } from "../src/patching/tap.ts";
+} from "../src/tasks/few-shot.ts";
+import { loadPictures } from "../src/tasks/pictures.ts";
+import { majorityBaseline, scoreAnswers, scoreTokens } from "../src/tasks/score.ts";
 import {
   itemsOf,
   type PicturedItem,
@@ -29,9 +31,7 @@ import {
   SPLITS,
   splitOf,
   type TaskItem,
-} from "../src/patching/task.ts";
-import { extractTaskVectors } from "../src/patching/task-vectors.ts";
-import { PromptError, XpatchError } from "../src/tensor/errors.ts";
+} from "../src/tasks/task.ts";
 import { expectClose } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { LifetimeError, ShapeError } from "../src/errors.ts";
 import { type DType, encode, f16Bits, f16Value } from "../src/tensor/dtype.ts";
-import { LifetimeError, ShapeError } from "../src/tensor/errors.ts";
 import { sizeOf } from "../src/tensor/shape.ts";
 import { testDevice } from "./helpers/device.ts";
 

@@ -2,10 +2,10 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { readTask } from "../src/cli/task-file.ts";
-import { readLines } from "../src/cli/text-files.ts";
+import { readTask } from "../src/cli/options/task-file.ts";
+import { readLines } from "../src/cli/options/text-files.ts";
+import { FileError } from "../src/errors.ts";
 import { decodeText } from "../src/platform/node-text.ts";
-import { FileError } from "../src/tensor/errors.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "xpatch-text-"));
 afterAll(() => rmSync(folder, { recursive: true }));

@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { TextStream } from "../src/model/text-stream.ts";
-import { createTokenizer } from "../src/model/tokenizer.ts";
-import { tokenizerStages } from "../src/model/tokenizer-stages.ts";
-import { CheckpointError, PromptError } from "../src/tensor/errors.ts";
+import { CheckpointError, PromptError } from "../src/errors.ts";
+import { TextStream } from "../src/model/prompt/text-stream.ts";
+import { createTokenizer } from "../src/model/prompt/tokenizer.ts";
+import { tokenizerStages } from "../src/model/prompt/tokenizer-stages.ts";
 
 interface GoldenRow {
   text: string;

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { MAX_TOP_K, topK } from "../src/kernels/top-k.ts";
-import { ShapeError } from "../src/tensor/errors.ts";
+import { ShapeError } from "../src/errors.ts";
+import { MAX_TOP_K, topK } from "../src/kernels/reduction/top-k.ts";
 import { randomArray } from "./helpers/compare.ts";
 import { testDevice } from "./helpers/device.ts";
 import { viewOf } from "./helpers/views.ts";

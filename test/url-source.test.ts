@@ -1,12 +1,12 @@
 import { createHash } from "node:crypto";
 import { gzipSync } from "node:zlib";
 import { afterAll, describe, expect, test } from "vitest";
-import { urlFolder } from "../src/model/folder.ts";
-import { openCheckpoint } from "../src/model/open-checkpoint.ts";
-import { writeSafetensors } from "../src/model/safetensors-writer.ts";
-import { openUrl, urlSource } from "../src/model/url-source.ts";
+import { CheckpointError } from "../src/errors.ts";
+import { openCheckpoint } from "../src/model/checkpoint/open-checkpoint.ts";
+import { writeSafetensors } from "../src/model/checkpoint/safetensors/safetensors-writer.ts";
+import { urlFolder } from "../src/model/checkpoint/source/folder.ts";
+import { openUrl, urlSource } from "../src/model/checkpoint/source/url-source.ts";
 import type { ByteSource } from "../src/platform/platform.ts";
-import { CheckpointError } from "../src/tensor/errors.ts";
 import { collect, utf8 } from "./helpers/bytes.ts";
 import { FileServers, type Listener, pathOf, rangeOf, sendRange, serveFiles } from "./helpers/file-server.ts";
 

@@ -11,7 +11,7 @@ import { RULES, RULES_TABLE } from "../experiments/rules.ts";
 import { accuracy, type Hits } from "../experiments/statistics/accuracy.ts";
 import { seededRandom } from "../experiments/statistics/random.ts";
 import { studentFactor } from "../experiments/statistics/student.ts";
-import type { Task } from "../src/patching/task.ts";
+import type { Task } from "../src/tasks/task.ts";
 import { simulatedAnswers } from "./helpers/simulated-answers.ts";
 
 /** An interval of a normal estimate. */

@@ -14,8 +14,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { FileError } from "../src/errors.ts";
 import { writeWhole } from "../src/platform/node-write.ts";
-import { FileError } from "../src/tensor/errors.ts";
 
 let folder: string;
 const path = (name: string) => join(folder, name);

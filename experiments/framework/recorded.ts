@@ -1,5 +1,5 @@
 import { type Edit, type Prompt, record, resume, stack, type Tensor } from "xpatch";
-import { checkChoice, mostProbable } from "#src/model/sampling";
+import { checkChoice, mostProbable } from "#src/model/walk/sampling";
 import type { Lab } from "./lab.ts";
 
 /** Tokens of prompts in one recording, and patched prompts in one batch; both bound the memory. */

@@ -1,20 +1,20 @@
 import type { Command } from "commander";
-import { attendCommand } from "./attend.ts";
-import { convertCommand } from "./convert.ts";
-import { demoCommand } from "./demo.ts";
-import { devicesCommand } from "./devices.ts";
-import { experimentCommand } from "./experiment.ts";
-import { exportCommand } from "./export.ts";
-import { extractCommand } from "./extract.ts";
-import { generateCommand } from "./generate.ts";
-import { inspectCommand } from "./inspect.ts";
-import { lensCommand } from "./lens.ts";
-import { parityCommand } from "./parity.ts";
-import { patchCommand } from "./patch.ts";
-import { reproduceCommand } from "./reproduce.ts";
-import { sweepCommand } from "./sweep.ts";
+import { attendCommand } from "./commands/attend.ts";
+import { convertCommand } from "./commands/convert.ts";
+import { demoCommand } from "./commands/demo.ts";
+import { devicesCommand } from "./commands/devices.ts";
+import { experimentCommand } from "./commands/experiment.ts";
+import { exportCommand } from "./commands/export.ts";
+import { extractCommand } from "./commands/extract.ts";
+import { generateCommand } from "./commands/generate.ts";
+import { inspectCommand } from "./commands/inspect.ts";
+import { lensCommand } from "./commands/lens.ts";
+import { parityCommand } from "./commands/parity.ts";
+import { patchCommand } from "./commands/patch.ts";
+import { reproduceCommand } from "./commands/reproduce.ts";
+import { sweepCommand } from "./commands/sweep.ts";
 
-/** The commands of `xpatch`, in the order of its help. A new one is a file beside this and a line here. */
+/** The commands of `xpatch`, in the order of its help. A new one is a file in commands/ and a line here. */
 export const COMMANDS: readonly (() => Command)[] = [
   devicesCommand,
   inspectCommand,

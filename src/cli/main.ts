@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
+import { XpatchError } from "../errors.ts";
 import { showSystemError } from "../platform/node-write.ts";
-import { XpatchError } from "../tensor/errors.ts";
-import { addCommonOptions, outputError } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
-import { endCleanly } from "./interrupt.ts";
-import { note } from "./output.ts";
+import { addCommonOptions, outputError } from "./options/command.ts";
+import { endCleanly } from "./terminal/interrupt.ts";
+import { note } from "./terminal/output.ts";
 
 /** Exit codes; 0 is success. */
 const FAILED = 1;

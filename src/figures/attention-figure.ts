@@ -1,6 +1,6 @@
+import type { AttentionMap } from "../analysis/attention-map.ts";
+import { PromptError } from "../errors.ts";
 import type { RgbImage } from "../images/rgb.ts";
-import type { AttentionMap } from "../patching/attention-map.ts";
-import { PromptError } from "../tensor/errors.ts";
 import type { Figure, Shape } from "./figure.ts";
 import { HEAT_OPACITY, heatColour } from "./heat.ts";
 import { arrangePanels, type Panel, patchCells, picturePanel, toGrey } from "./panels.ts";

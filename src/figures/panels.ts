@@ -1,5 +1,5 @@
 import type { RgbImage } from "../images/rgb.ts";
-import type { PatchGrid } from "../model/prompt.ts";
+import type { PatchGrid } from "../model/prompt/prompt.ts";
 import {
   CHARACTER_WIDTH,
   type Figure,

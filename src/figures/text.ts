@@ -1,4 +1,4 @@
-import type { PatchGrid } from "../model/prompt.ts";
+import type { PatchGrid } from "../model/prompt/prompt.ts";
 
 /** 0.0123 → "1.23 %" */
 export function showShare(fraction: number): string {

@@ -1,5 +1,5 @@
+import { ImageError } from "../errors.ts";
 import type { HTMLCanvasElement, ImageBitmap, OffscreenCanvas } from "../platform/global-types.ts";
-import { ImageError } from "../tensor/errors.ts";
 import { type RgbImage, rgbaOverWhite } from "./rgb.ts";
 
 /** What a browser holds decoded and can draw. */

@@ -1,5 +1,5 @@
+import { ImageError } from "../errors.ts";
 import { lfsPointerProblem } from "../platform/lfs-pointer.ts";
-import { ImageError } from "../tensor/errors.ts";
 import { decodeJpeg } from "./jpeg.ts";
 import { decodePng } from "./png.ts";
 import { PNG_SIGNATURE } from "./png-chunks.ts";

@@ -1,4 +1,4 @@
-import { ImageError } from "../tensor/errors.ts";
+import { ImageError } from "../errors.ts";
 import type { Metadata } from "./orientation.ts";
 
 export interface JpegFile {

@@ -1,5 +1,5 @@
 import mozjpeg from "@jsquash/jpeg/codec/dec/mozjpeg_dec.js";
-import { ImageError } from "../tensor/errors.ts";
+import { ImageError } from "../errors.ts";
 import { EOI, type JpegFile, readJpegFile, withoutLeftOvers } from "./jpeg-file.ts";
 import { orientationOf, upright } from "./orientation.ts";
 import { checkPixelCount, type RgbImage, rgbaOverWhite } from "./rgb.ts";

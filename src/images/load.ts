@@ -1,5 +1,4 @@
 import { platform } from "#platform";
-import type { Blob, Fetch, ImageData, URL } from "../platform/global-types.ts";
 import {
   aFunction,
   aNumber,
@@ -7,8 +6,9 @@ import {
   checkOptions,
   type Expected,
   type Options,
-} from "../tensor/arguments.ts";
-import { ImageError } from "../tensor/errors.ts";
+} from "../arguments.ts";
+import { ImageError } from "../errors.ts";
+import type { Blob, Fetch, ImageData, URL } from "../platform/global-types.ts";
 import { type Drawable, readDrawable } from "./canvas.ts";
 import { type DecodeOptions, decodeImage } from "./decode.ts";
 import { filePath } from "./file-url.ts";

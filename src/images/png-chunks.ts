@@ -1,4 +1,4 @@
-import { ImageError } from "../tensor/errors.ts";
+import { ImageError } from "../errors.ts";
 import { crc32 } from "./crc32.ts";
 import type { Metadata } from "./orientation.ts";
 import { readText } from "./png-text.ts";

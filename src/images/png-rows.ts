@@ -1,4 +1,4 @@
-import { ImageError } from "../tensor/errors.ts";
+import { ImageError } from "../errors.ts";
 import { inflateInto } from "./inflate.ts";
 import { type PngChunks, type PngPass, passesOf, samplesOf } from "./png-chunks.ts";
 

@@ -1,5 +1,5 @@
 import pngjs from "pngjs";
-import { ImageError } from "../tensor/errors.ts";
+import { ImageError } from "../errors.ts";
 import { orientationOf, upright } from "./orientation.ts";
 import {
   PNG_GREY,

@@ -1,4 +1,4 @@
-import { CheckpointError } from "../tensor/errors.ts";
+import { CheckpointError } from "../errors.ts";
 import type { ResizeFilter } from "./resize.ts";
 
 export interface Size {

@@ -1,4 +1,4 @@
-import { ImageError } from "../tensor/errors.ts";
+import { ImageError } from "../errors.ts";
 import { checkRgbImage, type RgbImage } from "./rgb.ts";
 
 export type ResizeFilter = "nearest" | "box" | "bilinear" | "hamming" | "bicubic" | "lanczos";

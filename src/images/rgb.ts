@@ -1,4 +1,4 @@
-import { ImageError } from "../tensor/errors.ts";
+import { ImageError } from "../errors.ts";
 
 /** An 8-bit RGB picture: `height` rows of `width` pixels, three bytes each, without padding. */
 export interface RgbImage {

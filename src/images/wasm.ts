@@ -1,5 +1,5 @@
 import { platform } from "#platform";
-import { ImageError } from "../tensor/errors.ts";
+import { ImageError } from "../errors.ts";
 import { filePath } from "./file-url.ts";
 
 /** The parts of an Emscripten module factory that are in use here. */

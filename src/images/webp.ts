@@ -1,5 +1,5 @@
 import libwebp from "@jsquash/webp/codec/dec/webp_dec.js";
-import { ImageError } from "../tensor/errors.ts";
+import { ImageError } from "../errors.ts";
 import { orientationOf, upright } from "./orientation.ts";
 import { checkPixelCount, type RgbImage, rgbaOverWhite } from "./rgb.ts";
 import { runCodec } from "./wasm.ts";

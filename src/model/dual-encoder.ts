@@ -1,46 +1,46 @@
+import { aString, checkArgument } from "../arguments.ts";
+import { CheckpointError, PromptError } from "../errors.ts";
 import type { ProcessorSettings } from "../images/processor-config.ts";
 import { readProcessorConfig } from "../images/processor-config.ts";
-import { add, div, exp, mul, sqrt } from "../kernels/elementwise.ts";
-import { matmul } from "../kernels/matmul.ts";
-import { sum } from "../kernels/reduce.ts";
-import { aString, checkArgument } from "../tensor/arguments.ts";
+import { add, div, exp, mul, sqrt } from "../kernels/elementwise/elementwise.ts";
+import { matmul } from "../kernels/matmul/matmul.ts";
+import { sum } from "../kernels/reduction/reduce.ts";
 import type { Device } from "../tensor/device.ts";
-import { CheckpointError, PromptError } from "../tensor/errors.ts";
 import type { Scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { type AttentionPooling, readAttentionPooling } from "./attention-pooling.ts";
-import { promptFromIds } from "./build-prompt.ts";
-import { ConfigReader, type JsonObject } from "./config.ts";
-import type { Folder } from "./folder.ts";
-import { takeRows } from "./forward.ts";
+import { requireNeutral } from "./checkpoint/config/neutral-fields.ts";
+import { readQuantisation } from "./checkpoint/config/quantisation.ts";
+import {
+  readVisionConfig,
+  rowsPerImage,
+  VISION_TOWER_DEFAULTS,
+  type VisionConfig,
+} from "./checkpoint/config/vision-config.ts";
+import { ConfigReader, type JsonObject } from "./checkpoint/json/config-reader.ts";
+import { openCheckpoint } from "./checkpoint/open-checkpoint.ts";
+import { processorJson } from "./checkpoint/processor-file.ts";
+import type { Folder } from "./checkpoint/source/folder.ts";
+import type { Linear } from "./checkpoint/weights/linear.ts";
+import { loadWeights, type Weights } from "./checkpoint/weights/weights.ts";
 import { checkLoad, type LoadOptions } from "./language-model.ts";
-import type { Linear } from "./linear.ts";
-import { requireNeutral } from "./neutral-fields.ts";
-import { openCheckpoint } from "./open-checkpoint.ts";
-import type { Pass } from "./pass.ts";
-import { processorJson } from "./processor-file.ts";
-import type { Prompt } from "./prompt.ts";
-import { readQuantisation } from "./quantisation.ts";
-import type { SiteMap } from "./site-shapes.ts";
-import type { Walk } from "./sites.ts";
+import { type AttentionPooling, readAttentionPooling } from "./layers/attention-pooling.ts";
 import {
   readTextTower,
   readTextTowerConfig,
   TEXT_TOWER_DEFAULTS,
   type TextTower,
   type TextTowerConfig,
-} from "./text-tower.ts";
-import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
-import { type PromptImage, uploadImages } from "./vision-setup.ts";
-import {
-  readVisionConfig,
-  readVisionTower,
-  rowsPerImage,
-  VISION_TOWER_DEFAULTS,
-  type VisionConfig,
-  type VisionTower,
-} from "./vision-tower.ts";
-import { loadWeights, type Weights } from "./weights.ts";
+} from "./layers/text-tower.ts";
+import { uploadImages } from "./layers/upload-images.ts";
+import { readVisionTower, type VisionTower } from "./layers/vision-tower.ts";
+import { promptFromIds } from "./prompt/build-prompt.ts";
+import type { Prompt } from "./prompt/prompt.ts";
+import type { PromptImage } from "./prompt/prompt-image.ts";
+import { createTokenizer, type Tokenizer } from "./prompt/tokenizer.ts";
+import { takeRows } from "./walk/forward.ts";
+import type { Pass } from "./walk/pass.ts";
+import type { SiteMap } from "./walk/site-shapes.ts";
+import type { Walk } from "./walk/sites.ts";
 
 interface DualEncoderConfig {
   readonly kind: "clip" | "siglip";

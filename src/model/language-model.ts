@@ -6,42 +6,42 @@ import {
   checkArgument,
   checkOptions,
   type Options,
-} from "../tensor/arguments.ts";
+} from "../arguments.ts";
+import { CheckpointError, LifetimeError } from "../errors.ts";
 import { Device } from "../tensor/device.ts";
-import { CheckpointError, LifetimeError } from "../tensor/errors.ts";
 import type { Scope } from "../tensor/scope.ts";
+import type { Checkpoint } from "./checkpoint/checkpoint.ts";
+import type { DecoderConfig } from "./checkpoint/config/decoder-config.ts";
+import { requireNeutral } from "./checkpoint/config/neutral-fields.ts";
+import { readQuantisation } from "./checkpoint/config/quantisation.ts";
+import { isObject, type JsonObject } from "./checkpoint/json/config-reader.ts";
+import {
+  aCheckpointRef,
+  CHECKPOINT_OPTIONS,
+  type CheckpointOptions,
+  openCheckpoint,
+} from "./checkpoint/open-checkpoint.ts";
+import { processorJson } from "./checkpoint/processor-file.ts";
+import type { Folder } from "./checkpoint/source/folder.ts";
+import { loadWeights, type WeightOptions } from "./checkpoint/weights/weights.ts";
+import type { Family } from "./families/family.ts";
+import { familyOf } from "./families/registry.ts";
 import {
   type ImageRules,
   type PromptOptions,
   type PromptPart,
   prompt,
   promptFromIds,
-} from "./build-prompt.ts";
-import { type ChatMessage, type ChatOptions, chatPrompt } from "./chat-template.ts";
-import { checkPrompt } from "./check-prompt.ts";
-import type { Checkpoint } from "./checkpoint.ts";
-import { isObject, type JsonObject } from "./config.ts";
-import type { DecoderConfig } from "./decoder-config.ts";
-import type { Family } from "./family.ts";
-import { type ChatTemplates, findChatTemplates } from "./find-chat-template.ts";
-import type { Folder } from "./folder.ts";
-import type { Network } from "./network.ts";
-import { requireNeutral } from "./neutral-fields.ts";
-import {
-  aCheckpointRef,
-  CHECKPOINT_OPTIONS,
-  type CheckpointOptions,
-  openCheckpoint,
-} from "./open-checkpoint.ts";
-import { processorJson } from "./processor-file.ts";
-import type { Prompt } from "./prompt.ts";
-import { aMessage, anId, aPicture, BOS, CHAT_OPTIONS, checkParts, SPANS } from "./prompt-arguments.ts";
-import { readQuantisation } from "./quantisation.ts";
-import { familyOf } from "./registry.ts";
-import { type SiteMap, siteMapOf } from "./site-shapes.ts";
-import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
-import type { PromptImage } from "./vision-setup.ts";
-import { loadWeights, type WeightOptions } from "./weights.ts";
+} from "./prompt/build-prompt.ts";
+import { type ChatMessage, type ChatOptions, chatPrompt } from "./prompt/chat-template.ts";
+import { checkPrompt } from "./prompt/check-prompt.ts";
+import { type ChatTemplates, findChatTemplates } from "./prompt/find-chat-template.ts";
+import type { Prompt } from "./prompt/prompt.ts";
+import { aMessage, anId, aPicture, BOS, CHAT_OPTIONS, checkParts, SPANS } from "./prompt/prompt-arguments.ts";
+import type { PromptImage } from "./prompt/prompt-image.ts";
+import { createTokenizer, type Tokenizer } from "./prompt/tokenizer.ts";
+import type { Network } from "./walk/network.ts";
+import { type SiteMap, siteMapOf } from "./walk/site-shapes.ts";
 
 export interface LoadOptions extends CheckpointOptions, WeightOptions {
   device: Device;

@@ -1,7 +1,7 @@
-import type { Prompt } from "../model/prompt.ts";
-import type { Tokenizer } from "../model/tokenizer.ts";
-import { aListOf, checkArgument } from "../tensor/arguments.ts";
-import { SiteError } from "../tensor/errors.ts";
+import { aListOf, checkArgument } from "../arguments.ts";
+import { SiteError } from "../errors.ts";
+import type { Prompt } from "../model/prompt/prompt.ts";
+import type { Tokenizer } from "../model/prompt/tokenizer.ts";
 import { checkEdits, checkModelAndPrompts } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import type { Generated, GenerateOptions } from "./generate.ts";

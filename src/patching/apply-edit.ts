@@ -1,7 +1,7 @@
-import { greater, notEqual, select } from "../kernels/compare.ts";
-import { concat } from "../kernels/concat.ts";
-import { abs, div, mul } from "../kernels/elementwise.ts";
-import { max } from "../kernels/reduce.ts";
+import { DTypeError, LifetimeError, SiteError } from "../errors.ts";
+import { greater, notEqual, select } from "../kernels/elementwise/compare.ts";
+import { abs, div, mul } from "../kernels/elementwise/elementwise.ts";
+import { concat } from "../kernels/movement/concat.ts";
 import {
   addRows,
   interpolateRows,
@@ -10,12 +10,12 @@ import {
   scaleRows,
   setRows,
   zeroRows,
-} from "../kernels/rows.ts";
-import { takeRows } from "../model/forward.ts";
-import type { SiteEvent } from "../model/sites.ts";
+} from "../kernels/movement/rows.ts";
+import { max } from "../kernels/reduction/reduce.ts";
+import { takeRows } from "../model/walk/forward.ts";
+import type { SiteEvent } from "../model/walk/sites.ts";
 import type { Device } from "../tensor/device.ts";
 import { isFloat } from "../tensor/dtype.ts";
-import { DTypeError, LifetimeError, SiteError } from "../tensor/errors.ts";
 import { showShape } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import type { Edit, EditOperation } from "./edit.ts";

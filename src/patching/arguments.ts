@@ -1,5 +1,3 @@
-import { LanguageModel, ModelOutline } from "../model/language-model.ts";
-import { Prompt } from "../model/prompt.ts";
 import {
   aKindOf,
   aListOf,
@@ -12,8 +10,10 @@ import {
   type Options,
   oneOf,
   showFound,
-} from "../tensor/arguments.ts";
-import { ArgumentError } from "../tensor/errors.ts";
+} from "../arguments.ts";
+import { ArgumentError } from "../errors.ts";
+import { LanguageModel, ModelOutline } from "../model/language-model.ts";
+import { Prompt } from "../model/prompt/prompt.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import type { Edit, EditOperation } from "./edit.ts";
 import type { Part, Tap } from "./tap.ts";

@@ -1,26 +1,18 @@
-import { checkPrompt } from "../model/check-prompt.ts";
+import { aListOf, anArray, anObject, aString, checkArgument, checkOptions, either } from "../arguments.ts";
+import { PromptError } from "../errors.ts";
+import { rowsPerImage } from "../model/checkpoint/config/vision-config.ts";
+import type { Folder } from "../model/checkpoint/source/folder.ts";
 import { DualEncoder, loadDualEncoderParts } from "../model/dual-encoder.ts";
-import type { Folder } from "../model/folder.ts";
-import { PassKeys } from "../model/key-store.ts";
 import type { LoadOptions } from "../model/language-model.ts";
-import { Pass } from "../model/pass.ts";
-import { checkContext, type Prompt } from "../model/prompt.ts";
-import { aPicture } from "../model/prompt-arguments.ts";
-import { RowMap } from "../model/rows.ts";
-import type { SitePrefix, Walk } from "../model/sites.ts";
-import type { PromptImage } from "../model/vision-setup.ts";
-import { rowsPerImage } from "../model/vision-tower.ts";
-import { drive } from "../model/walk.ts";
-import {
-  aListOf,
-  anArray,
-  anObject,
-  aString,
-  checkArgument,
-  checkOptions,
-  either,
-} from "../tensor/arguments.ts";
-import { PromptError } from "../tensor/errors.ts";
+import { checkPrompt } from "../model/prompt/check-prompt.ts";
+import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
+import { aPicture } from "../model/prompt/prompt-arguments.ts";
+import type { PromptImage } from "../model/prompt/prompt-image.ts";
+import { PassKeys } from "../model/walk/key-store.ts";
+import { Pass } from "../model/walk/pass.ts";
+import { RowMap } from "../model/walk/rows.ts";
+import type { SitePrefix, Walk } from "../model/walk/sites.ts";
+import { drive } from "../model/walk/walk.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { aPrompt, checkEdits, checkTaps } from "./arguments.ts";
 import type { Edit } from "./edit.ts";

@@ -1,5 +1,5 @@
-import type { SiteName } from "../model/sites.ts";
-import { aNumber, checkOptions } from "../tensor/arguments.ts";
+import { aNumber, checkOptions } from "../arguments.ts";
+import type { SiteName } from "../model/walk/sites.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { checkEdit, EDIT_OPTIONS } from "./arguments.ts";
 import type { Positions } from "./positions.ts";

@@ -1,9 +1,3 @@
-import { generateTokens } from "../model/generate.ts";
-import type { LanguageModel } from "../model/language-model.ts";
-import type { Prompt } from "../model/prompt.ts";
-import { createSampler, type SamplingOptions } from "../model/sampling.ts";
-import { NO_VISITOR } from "../model/sites.ts";
-import { TextStream } from "../model/text-stream.ts";
 import {
   aFunction,
   aListOf,
@@ -14,8 +8,14 @@ import {
   type Expected,
   either,
   type Options,
-} from "../tensor/arguments.ts";
-import { SiteError } from "../tensor/errors.ts";
+} from "../arguments.ts";
+import { SiteError } from "../errors.ts";
+import type { LanguageModel } from "../model/language-model.ts";
+import type { Prompt } from "../model/prompt/prompt.ts";
+import { TextStream } from "../model/prompt/text-stream.ts";
+import { generateTokens } from "../model/walk/generate.ts";
+import { createSampler, type SamplingOptions } from "../model/walk/sampling.ts";
+import { NO_VISITOR } from "../model/walk/sites.ts";
 import { checkDirections, type ResolvedEdit } from "./apply-edit.ts";
 import { checkEdits } from "./arguments.ts";
 import type { Edit } from "./edit.ts";

@@ -1,5 +1,5 @@
-import { type Prompt, resolvePosition, type Span } from "../model/prompt.ts";
-import { PromptError } from "../tensor/errors.ts";
+import { PromptError } from "../errors.ts";
+import { type Prompt, resolvePosition, type Span } from "../model/prompt/prompt.ts";
 
 /** One position: absolute, from the end where negative, or found in each prompt by a function. */
 export type OnePosition = number | ((prompt: Prompt) => number);

@@ -1,6 +1,6 @@
 import type { LanguageModel } from "../model/language-model.ts";
-import type { Prompt } from "../model/prompt.ts";
-import { imagePlaces } from "../model/vision-setup.ts";
+import { imagePlaces } from "../model/prompt/image-places.ts";
+import type { Prompt } from "../model/prompt/prompt.ts";
 import type { Target } from "./site-targets.ts";
 
 /** What a patched run has to compute anew. */

@@ -1,11 +1,3 @@
-import { concat } from "../kernels/concat.ts";
-import { takeRows } from "../model/forward.ts";
-import { PassKeys, ResumedKeys } from "../model/key-store.ts";
-import { Pass } from "../model/pass.ts";
-import { RowMap } from "../model/rows.ts";
-import { type SiteName, Sites, type Walk } from "../model/sites.ts";
-import { firstImages } from "../model/vision-setup.ts";
-import { drive } from "../model/walk.ts";
 import {
   aKindOf,
   aNumber,
@@ -14,8 +6,16 @@ import {
   checkArgument,
   checkOptions,
   type Options,
-} from "../tensor/arguments.ts";
-import { SiteError } from "../tensor/errors.ts";
+} from "../arguments.ts";
+import { SiteError } from "../errors.ts";
+import { concat } from "../kernels/movement/concat.ts";
+import { firstImages } from "../model/prompt/image-places.ts";
+import { takeRows } from "../model/walk/forward.ts";
+import { PassKeys, ResumedKeys } from "../model/walk/key-store.ts";
+import { Pass } from "../model/walk/pass.ts";
+import { RowMap } from "../model/walk/rows.ts";
+import { type SiteName, Sites, type Walk } from "../model/walk/sites.ts";
+import { drive } from "../model/walk/walk.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { ResolvedEdit } from "./apply-edit.ts";
 import { checkEdits, checkTaps } from "./arguments.ts";

@@ -1,7 +1,7 @@
-import type { Prompt } from "../model/prompt.ts";
-import { type SiteInfo, type SiteMap, siteInfo } from "../model/site-shapes.ts";
-import type { SiteLayout, SiteName } from "../model/sites.ts";
-import { SiteError } from "../tensor/errors.ts";
+import { SiteError } from "../errors.ts";
+import type { Prompt } from "../model/prompt/prompt.ts";
+import { type SiteInfo, type SiteMap, siteInfo } from "../model/walk/site-shapes.ts";
+import type { SiteLayout, SiteName } from "../model/walk/sites.ts";
 import { type Positions, resolveImageRows, resolvePositions, showPositions } from "./positions.ts";
 import type { Part } from "./tap.ts";
 

@@ -1,8 +1,8 @@
-import { concat } from "../kernels/concat.ts";
-import { contiguous, copy } from "../kernels/copy.ts";
-import { gatherRows } from "../kernels/gather.ts";
-import type { RowMap } from "../model/rows.ts";
-import type { SiteEvent } from "../model/sites.ts";
+import { concat } from "../kernels/movement/concat.ts";
+import { contiguous, copy } from "../kernels/movement/copy.ts";
+import { gatherRows } from "../kernels/movement/gather.ts";
+import type { RowMap } from "../model/walk/rows.ts";
+import type { SiteEvent } from "../model/walk/sites.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Target } from "./site-targets.ts";
 

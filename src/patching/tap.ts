@@ -1,5 +1,5 @@
-import type { SiteName } from "../model/sites.ts";
-import { checkOptions } from "../tensor/arguments.ts";
+import { checkOptions } from "../arguments.ts";
+import type { SiteName } from "../model/walk/sites.ts";
 import { checkTap, TAP_OPTIONS } from "./arguments.ts";
 import type { Positions } from "./positions.ts";
 

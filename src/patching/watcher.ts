@@ -1,7 +1,7 @@
-import type { SiteMap } from "../model/site-shapes.ts";
-import type { SiteEvent, SiteName, Visitor } from "../model/sites.ts";
+import { SiteError } from "../errors.ts";
+import type { SiteMap } from "../model/walk/site-shapes.ts";
+import type { SiteEvent, SiteName, Visitor } from "../model/walk/sites.ts";
 import type { Device } from "../tensor/device.ts";
-import { SiteError } from "../tensor/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { applyEdit, editValue, type ResolvedEdit } from "./apply-edit.ts";
 import type { Edit } from "./edit.ts";

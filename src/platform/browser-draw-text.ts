@@ -1,4 +1,4 @@
-import { ImageError } from "../tensor/errors.ts";
+import { ImageError } from "../errors.ts";
 import type { TextLine } from "./platform.ts";
 
 /** See `Platform.drawText`. In the browser's own fonts. */

@@ -1,4 +1,4 @@
-import { CheckpointError, DeviceError } from "../tensor/errors.ts";
+import { CheckpointError, DeviceError } from "../errors.ts";
 import { drawText } from "./browser-draw-text.ts";
 import type { AdapterRequest, ByteSource, Platform } from "./platform.ts";
 

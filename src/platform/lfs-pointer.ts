@@ -1,4 +1,4 @@
-import { CheckpointError } from "../tensor/errors.ts";
+import { CheckpointError } from "../errors.ts";
 import type { ByteSource } from "./platform.ts";
 
 /** How a pointer file begins, and the size that its specification allows (https://github.com/git-lfs/git-lfs, docs/spec.md). */

@@ -1,5 +1,5 @@
 import { create, globals } from "webgpu";
-import { DeviceError } from "../tensor/errors.ts";
+import { DeviceError } from "../errors.ts";
 import {
   type DriverName,
   hasSystemDriver,

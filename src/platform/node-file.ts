@@ -1,5 +1,5 @@
 import { open, readdir } from "node:fs/promises";
-import { CheckpointError } from "../tensor/errors.ts";
+import { CheckpointError } from "../errors.ts";
 import type { ByteSource } from "./platform.ts";
 
 /**

@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { FileError } from "../tensor/errors.ts";
+import { FileError } from "../errors.ts";
 
 const BYTE_ORDER_MARKS = [
   ["UTF-32", [0xff, 0xfe, 0, 0]],

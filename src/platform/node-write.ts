@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { type FileHandle, open, realpath, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { FileError } from "../tensor/errors.ts";
+import { FileError } from "../errors.ts";
 import { keep, removeOnExit } from "./node-exit.ts";
 
 /** What goes into a file: all of it, or chunks as they come. */

@@ -2,7 +2,7 @@ import type { GPUAdapter } from "./global-types.ts";
 
 /**
  * What the library needs from the machine it runs on. `#platform` resolves to node.ts or browser.ts (package.json
- * "imports"); nothing else in src/ may import a Node module, src/cli apart.
+ * "imports"); src/parity and src/cli apart, nothing else in src/ may import a Node module.
  */
 
 /** Random access to bytes: a local file, a URL that answers range requests, or memory. */

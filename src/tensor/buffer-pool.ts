@@ -1,5 +1,5 @@
+import { OutOfMemoryError } from "../errors.ts";
 import type { GPUBuffer, GPUDevice } from "../platform/global-types.ts";
-import { OutOfMemoryError } from "./errors.ts";
 import { Fate, type Guard } from "./fate.ts";
 
 /** A GPU buffer on loan from the pool. Several tensors (views) may share one; the last to go gives it back. */

@@ -1,10 +1,10 @@
 import { platform } from "#platform";
+import { aListOf, aNumber, aString, checkOptions, type Options, oneOf } from "../arguments.ts";
+import { DeviceError, DeviceLostError, LifetimeError, OutOfMemoryError, ShapeError } from "../errors.ts";
 import type { GPUDevice } from "../platform/global-types.ts";
 import type { AdapterChoice } from "../platform/platform.ts";
-import { aListOf, aNumber, aString, checkOptions, type Options, oneOf } from "./arguments.ts";
 import { BufferPool, type PoolStatistics, type Storage } from "./buffer-pool.ts";
 import { DTYPE_BYTES, type DType, encode, type HostArray } from "./dtype.ts";
-import { DeviceError, DeviceLostError, LifetimeError, OutOfMemoryError, ShapeError } from "./errors.ts";
 import { Fate, type Guard } from "./fate.ts";
 import type { OperationRecord } from "./operation.ts";
 import { PipelineCache } from "./pipelines.ts";

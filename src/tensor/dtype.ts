@@ -1,3 +1,5 @@
+import { DTypeError } from "../errors.ts";
+
 /**
  * Element types that live on the GPU. f16 and bf16 are storage types: kernels widen them to f32 as they load and
  * accumulate in f32, so no adapter feature is needed to use them.
@@ -15,6 +17,13 @@ export const DTYPE_BYTES: Readonly<Record<DType, number>> = { f32: 4, f16: 2, bf
 
 export function isFloat(dtype: DType): boolean {
   return dtype === "f32" || dtype === "f16" || dtype === "bf16";
+}
+
+/** @throws DTypeError unless all are f32, f16 or bf16. */
+export function assertFloats(operation: string, tensors: readonly { readonly dtype: DType }[]): void {
+  for (const { dtype } of tensors) {
+    if (!isFloat(dtype)) throw new DTypeError(`${operation}: expected f32, f16 or bf16, found ${dtype}`);
+  }
 }
 
 const f32Scratch = new Float32Array(1);

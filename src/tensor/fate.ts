@@ -1,4 +1,4 @@
-import type { DeviceError } from "./errors.ts";
+import type { DeviceError } from "../errors.ts";
 
 /**
  * What becomes of something that WebGPU does later: a batch of commands, the allocation of a buffer, the compilation of a

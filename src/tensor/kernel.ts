@@ -1,6 +1,6 @@
+import { DeviceError, ShapeError } from "../errors.ts";
 import type { Device } from "./device.ts";
 import { DTYPE_BYTES, type DType } from "./dtype.ts";
-import { DeviceError, ShapeError } from "./errors.ts";
 import type { BoundBuffer } from "./pipelines.ts";
 import { SLOT_BYTES } from "./recorder.ts";
 import type { Tensor } from "./tensor.ts";

@@ -1,5 +1,5 @@
+import { LifetimeError } from "../errors.ts";
 import type { Device } from "./device.ts";
-import { LifetimeError } from "./errors.ts";
 import type { Tensor } from "./tensor.ts";
 
 /**

@@ -1,4 +1,4 @@
-import { ShapeError } from "./errors.ts";
+import { ShapeError } from "../errors.ts";
 
 /** Sizes of the dimensions, outermost first. A scalar has none. */
 export type Shape = readonly number[];

@@ -1,7 +1,7 @@
+import { LifetimeError, ShapeError } from "../errors.ts";
 import type { Storage } from "./buffer-pool.ts";
 import type { Device } from "./device.ts";
 import { DTYPE_BYTES, type DType, type HostArray } from "./dtype.ts";
-import { LifetimeError, ShapeError } from "./errors.ts";
 import type { Scope } from "./scope.ts";
 import {
   checkShape,

@@ -1,5 +1,5 @@
+import { CheckpointError } from "../../src/errors.ts";
 import type { ByteSource } from "../../src/platform/platform.ts";
-import { CheckpointError } from "../../src/tensor/errors.ts";
 
 export async function collect(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array<ArrayBuffer>> {
   const parts: Uint8Array[] = [];

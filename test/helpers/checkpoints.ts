@@ -1,7 +1,10 @@
 import { readdirSync, readFileSync } from "node:fs";
-import { SafetensorsFile } from "../../src/model/safetensors.ts";
-import { type TensorToWrite, writeSafetensors } from "../../src/model/safetensors-writer.ts";
-import { memorySource } from "../../src/model/sources.ts";
+import { SafetensorsFile } from "../../src/model/checkpoint/safetensors/safetensors.ts";
+import {
+  type TensorToWrite,
+  writeSafetensors,
+} from "../../src/model/checkpoint/safetensors/safetensors-writer.ts";
+import { memorySource } from "../../src/model/checkpoint/source/sources.ts";
 import { collect } from "./bytes.ts";
 import { changeJson, type Files } from "./nano.ts";
 

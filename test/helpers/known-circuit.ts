@@ -1,13 +1,13 @@
 import { knownCircuit, VARIANTS } from "../../scripts/known-circuit/circuit.ts";
 import { FACTS, ITEMS, TASK_WORDS, taskFiles } from "../../scripts/known-circuit/facts.ts";
-import { memoryFolder } from "../../src/model/folder.ts";
-import type { Prompt } from "../../src/model/prompt.ts";
+import { extractTaskVectors, type TaskVectors } from "../../src/analysis/task-vectors.ts";
+import { memoryFolder } from "../../src/model/checkpoint/source/folder.ts";
+import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import type { Edit } from "../../src/patching/edit.ts";
-import { fewShotPrompt, PAPER_TEMPLATE } from "../../src/patching/few-shot.ts";
 import { loadModel, type PatchableModel } from "../../src/patching/model.ts";
-import { taskSource } from "../../src/patching/specification.ts";
-import { itemsOf, parseTask, type Task } from "../../src/patching/task.ts";
-import { extractTaskVectors, type TaskVectors } from "../../src/patching/task-vectors.ts";
+import { fewShotPrompt, PAPER_TEMPLATE } from "../../src/tasks/few-shot.ts";
+import { taskSource } from "../../src/tasks/specification.ts";
+import { itemsOf, parseTask, type Task } from "../../src/tasks/task.ts";
 import { testDevice } from "./device.ts";
 
 export type Variant = keyof typeof VARIANTS;

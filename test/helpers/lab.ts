@@ -2,9 +2,9 @@ import { FolderLock } from "../../experiments/framework/folder-lock.ts";
 import { Lab } from "../../experiments/framework/lab.ts";
 import { type LabOptions, settingOf } from "../../experiments/framework/setting.ts";
 import { Store } from "../../experiments/framework/store.ts";
-import { SPACED_TEMPLATE } from "../../src/patching/few-shot.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
-import type { Split, Task, TaskItem } from "../../src/patching/task.ts";
+import { SPACED_TEMPLATE } from "../../src/tasks/few-shot.ts";
+import type { Split, Task, TaskItem } from "../../src/tasks/task.ts";
 
 const PICTURES = ["photo", "tall", "gray", "rgba"];
 

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { type Folder, memoryFolder, subfolder } from "../../src/model/folder.ts";
-import { writeSafetensors } from "../../src/model/safetensors-writer.ts";
+import { writeSafetensors } from "../../src/model/checkpoint/safetensors/safetensors-writer.ts";
+import { type Folder, memoryFolder, subfolder } from "../../src/model/checkpoint/source/folder.ts";
 import { encode } from "../../src/tensor/dtype.ts";
 import { collect, utf8 } from "./bytes.ts";
 import { seededNumbers } from "./compare.ts";

@@ -1,0 +1,119 @@
+import { aKindOf, aListOf, aNumber, checkArgument, checkOptions, type Options, oneOf } from "../arguments.ts";
+import { SiteError } from "../errors.ts";
+import { softmax } from "../kernels/reduction/softmax.ts";
+import { topK } from "../kernels/reduction/top-k.ts";
+import type { LanguageModel } from "../model/language-model.ts";
+import type { Prompt } from "../model/prompt/prompt.ts";
+import { RowMap } from "../model/walk/rows.ts";
+import { LAYER_SITES, type LayerSite, NO_VISITOR, Sites } from "../model/walk/sites.ts";
+import { drive } from "../model/walk/walk.ts";
+import { aModel, aPrompt, somePositions } from "../patching/arguments.ts";
+import { type Positions, resolvePositions } from "../patching/positions.ts";
+import { run } from "../patching/run.ts";
+import { tap } from "../patching/tap.ts";
+import { Tensor } from "../tensor/tensor.ts";
+import { allLayers, checkLayers } from "./layers.ts";
+
+/**
+ * Reads a residual stream through the model's final norm and unembedding (nostalgebraist 2020, "interpreting GPT: the
+ * logit lens"). x: [rows, width] → logits [rows, vocab].
+ */
+export function decodeStream(model: LanguageModel, x: Tensor): Tensor {
+  checkArgument("decodeStream", "model", model, aModel);
+  checkArgument("decodeStream", "x", x, aKindOf(Tensor, "from a tap"));
+  const { network } = model;
+  return network.device.scope(() =>
+    drive(network.head(x, new Sites(NO_VISITOR.uses, new RowMap([]))), NO_VISITOR),
+  );
+}
+
+/** Sites whose values have the width of the residual stream, and so can be read through the unembedding. */
+export const STREAM_SITES: ReadonlySet<LayerSite> = new Set([
+  "resid_pre",
+  "attn_in",
+  "attn_out",
+  "resid_mid",
+  "mlp_in",
+  "mlp_out",
+  "resid_post",
+]);
+
+export interface LensOptions {
+  /** Which activation of each layer. Default resid_post. */
+  site?: LayerSite;
+  /** Token positions. Default: the last. */
+  at?: Positions;
+  /** Layers. Default: all. */
+  layers?: readonly number[];
+  /** Tokens per cell. Default 5. */
+  k?: number;
+}
+
+const OPTIONS: Options<LensOptions> = {
+  site: oneOf(...LAYER_SITES),
+  at: somePositions,
+  layers: aListOf(aNumber),
+  k: aNumber,
+};
+
+export interface LensToken {
+  readonly id: number;
+  readonly text: string;
+  readonly probability: number;
+}
+
+/** What one position of one layer reads as: the most probable tokens first. */
+export interface LensCell {
+  readonly layer: number;
+  readonly position: number;
+  readonly tokens: readonly LensToken[];
+}
+
+/** The logit lens over a prompt: a cell for each layer and position. Throws SiteError and PromptError like `run`. */
+export async function logitLens(
+  model: LanguageModel,
+  prompt: Prompt,
+  options: LensOptions = {},
+): Promise<LensCell[]> {
+  checkArgument("logitLens", "model", model, aModel);
+  checkArgument("logitLens", "prompt", prompt, aPrompt);
+  checkOptions("logitLens", options, OPTIONS);
+  const { site = "resid_post", at = -1, k = 5 } = options;
+  const layers = options.layers ?? allLayers(model);
+  checkLayers(model, layers, "logit lens");
+  if (!STREAM_SITES.has(site)) {
+    const fitting = LAYER_SITES.filter((s) => STREAM_SITES.has(s)).join(", ");
+    throw new SiteError(
+      `logit lens: ${site} is not as wide as the residual stream; expected one of ${fitting}`,
+    );
+  }
+  const { device } = model;
+  const taps = Object.fromEntries(layers.map((layer) => [`${layer}`, tap(`${site}.${layer}`, at)]));
+  const scope = device.openScope();
+  try {
+    const read = scope.enter(() => {
+      const tapped = run(model, prompt, { taps, stopAfter: Math.max(...layers) });
+      return layers.map((layer) =>
+        device.scope(() => {
+          const rows = tapped[`${layer}`]!;
+          const logits = decodeStream(model, rows.rank === 1 ? rows.reshape([1, rows.size]) : rows);
+          return topK(softmax(logits), k);
+        }),
+      );
+    });
+    const arrays = await device.read(read.flatMap(({ values, indices }) => [values, indices]));
+    const positions = resolvePositions(at, prompt);
+    return layers.flatMap((layer, l) =>
+      positions.map((position, p) => ({
+        layer,
+        position,
+        tokens: Array.from({ length: k }, (_, i) => {
+          const id = arrays[2 * l + 1]![p * k + i]!;
+          return { id, text: model.tokenizer.decode([id]), probability: arrays[2 * l]![p * k + i]! };
+        }),
+      })),
+    );
+  } finally {
+    scope.dispose();
+  }
+}

@@ -1,0 +1,182 @@
+import { join } from "node:path";
+import { type Command, InvalidArgumentError } from "commander";
+import {
+  addCosts,
+  EXPERIMENTS,
+  type Experiment,
+  FolderLock,
+  forwardPassEquivalents,
+  Lab,
+  type LabOptions,
+  NO_COST,
+  PAPER_TASKS,
+  paperTasks,
+  runExperiments,
+  type Setting,
+  Store,
+  settingOf,
+  showCell,
+  type Table,
+  type Verdict,
+} from "#experiments/index";
+import { XpatchError } from "../../errors.ts";
+import { type ModelOutline, OpenModel } from "../../model/language-model.ts";
+import { loadModel, type PatchableModel } from "../../patching/model.ts";
+import { itemsOf, type Task } from "../../tasks/task.ts";
+import { checkPictures, ofOption } from "../options/checks.ts";
+import { newCommand } from "../options/command.ts";
+import {
+  addExperimentOptions,
+  type ExperimentArguments,
+  labOptions,
+  shownOptions,
+} from "../options/experiment-options.ts";
+import { knownLlm, withModel } from "../options/session.ts";
+import { readTask } from "../options/task-file.ts";
+import { stoppable } from "../terminal/interrupt.ts";
+import { table } from "../terminal/layout.ts";
+import { printResult } from "../terminal/output.ts";
+import { experimentProgress } from "./experiment-progress.ts";
+
+export interface ExperimentReport {
+  readonly setting: Setting;
+  readonly folder: string;
+  readonly experiments: readonly ({ readonly name: string; readonly claim: string } & Verdict)[];
+  /** Under the paper's protocol, its table beside this run's numbers, of each experiment that has a part of it. */
+  readonly paper?: readonly Table[];
+  /** Of all cells of the folder. */
+  readonly forwardPassEquivalents: number;
+  readonly plainForwardPasses: number;
+}
+
+export function experimentCommand(): Command {
+  const command = newCommand("experiment", "Run one of the paper's experiments: tables, figures, a report", [
+    "experiment cross-modal --model ./vlm --out results",
+    "experiment sweep --model ./smollm2 --tasks country-capital,my-task.csv --seeds 1",
+  ]).argument("<name>", `one of ${EXPERIMENTS.map(({ name }) => name).join(", ")}`, experimentNamed);
+  return addExperimentOptions(command).action(async (experiment: Experiment, args: ExperimentArguments) => {
+    printResult(await runAndReport([experiment], args, command), args.json, formatReport);
+  });
+}
+
+/** Runs experiments on the model that the arguments name, and writes their results to its folder. */
+export async function runAndReport(
+  experiments: readonly Experiment[],
+  args: ExperimentArguments,
+  command: Command,
+): Promise<ExperimentReport> {
+  const given = await Promise.all(args.tasks.map(readTask));
+  const tasks = args.protocol === "paper" ? await ofOption("--tasks", () => paperTasks(given)) : given;
+  const options = labOptions(args);
+  checkTasks(tasks, options);
+  using lock = FolderLock.take(args.out);
+  const prepare = async ({ config }: ModelOutline) => {
+    if (config.vision) {
+      for (const { name, items } of tasks) {
+        const asked = items.filter(({ split }) => split !== "train");
+        await ofOption(`--tasks: ${name}`, () => checkPictures(asked));
+      }
+    }
+    const ref = llmOf(args);
+    if (ref !== undefined) await ofOption("--llm", () => checkModel(ref));
+  };
+  return await withModel(args, prepare, async (model) => {
+    using llm = await languageModel(args, model);
+    const setting = await settingOf({ model, llm, tasks, options });
+    const shown = shownOptions(command, args);
+    const store = await Store.open(lock, setting);
+    const lab = new Lab({
+      model,
+      llm,
+      tasks,
+      options,
+      setting,
+      store,
+      folder: args.out,
+      command: (name) => `npx xpatch experiment ${name}${shown}`,
+    });
+    using progress = experimentProgress();
+    const finished = await stoppable("the same command goes on from here", () =>
+      runExperiments(lab, experiments, progress.update),
+    );
+    const paper = finished.flatMap(({ findings }) => findings.tables.filter(({ name }) => name === "paper"));
+    const cost = store.records.reduce((sum, record) => addCosts(sum, record.cost), NO_COST);
+    return {
+      setting,
+      folder: args.out,
+      experiments: finished.map(({ experiment: { name, claim }, findings: { verdict } }) => ({
+        name,
+        claim,
+        ...verdict,
+      })),
+      ...(args.protocol === "paper" && { paper }),
+      forwardPassEquivalents: forwardPassEquivalents(cost),
+      plainForwardPasses: cost.plainPasses,
+    };
+  });
+}
+
+/** Throws XpatchError for mistakes that would show only after the models have been loaded, or not at all. */
+function checkTasks(tasks: readonly Task[], { shots, outsideMeans }: LabOptions): void {
+  const names = tasks.map(({ name }) => name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined) throw new XpatchError(`--tasks: two of the tasks are called ${twice}`);
+  const unknown = outsideMeans.find((name) => ![...names, ...PAPER_TASKS].includes(name));
+  if (unknown !== undefined) {
+    throw new XpatchError(
+      `--outside-means: there is no task ${unknown}; expected some of ${names.join(", ")}`,
+    );
+  }
+  for (const task of tasks) {
+    for (const split of ["validation", "test"] as const) {
+      const pool = itemsOf(task, split);
+      if (pool.length <= shots) {
+        throw new XpatchError(
+          `--shots: task ${task.name} has ${pool.length} ${split} items, too few to ask about one behind ${shots} others`,
+        );
+      }
+    }
+  }
+}
+
+function llmOf({ model, llm = knownLlm(model) }: ExperimentArguments): string | undefined {
+  return llm;
+}
+
+/** Opens a model and closes it again, without its weights. */
+async function checkModel(ref: string): Promise<void> {
+  await using _ = await OpenModel.open(ref, { accessToken: process.env.HF_TOKEN });
+}
+
+async function languageModel(
+  args: ExperimentArguments,
+  { device }: PatchableModel,
+): Promise<PatchableModel | undefined> {
+  const llm = llmOf(args);
+  return llm === undefined ? undefined : loadModel(llm, { device, accessToken: process.env.HF_TOKEN });
+}
+
+export function formatReport(report: ExperimentReport): string {
+  const { setting, folder, experiments, plainForwardPasses } = report;
+  const { model, adapter, options } = setting;
+  const computed = Math.round(report.forwardPassEquivalents).toLocaleString("en");
+  return [
+    `${model.name} (${model.family}, ${model.dtypes.join(" and ")}) · ${adapter} · ${options.seeds} seeds`,
+    "",
+    table(experiments.map(({ name, outcome, because }) => [name, outcome, because])),
+    "",
+    ...(report.paper ?? []).flatMap(({ title, columns, rows }) => [
+      title,
+      table([columns, ...rows.map((row) => row.map(showCell))]),
+      "",
+    ]),
+    `${computed} forward-pass equivalents; a full pass for every prompt and patch takes ${plainForwardPasses.toLocaleString("en")}`,
+    `report: ${join(folder, "report.html")}`,
+  ].join("\n");
+}
+
+function experimentNamed(text: string): Experiment {
+  const found = EXPERIMENTS.find(({ name }) => name === text);
+  if (found) return found;
+  throw new InvalidArgumentError(`Expected one of ${EXPERIMENTS.map(({ name }) => name).join(", ")}.`);
+}

@@ -1,0 +1,155 @@
+import type { Command } from "commander";
+import type { StoredTaskVectors } from "../../analysis/task-vectors.ts";
+import type { RgbImage } from "../../images/rgb.ts";
+import type { ModelOutline } from "../../model/language-model.ts";
+import type { Prompt } from "../../model/prompt/prompt.ts";
+import type { Edit } from "../../patching/edit.ts";
+import type { PatchableModel } from "../../patching/model.ts";
+import { settingOf } from "../../patching/setting.ts";
+import { batchOf, resolveTarget } from "../../patching/site-targets.ts";
+import { listed, positiveNumber, wholeNumber } from "../options/arguments.ts";
+import { checkLengths, checkWidth, ofOption } from "../options/checks.ts";
+import { newCommand } from "../options/command.ts";
+import { EDIT_HELP, type EditArgument, editArgument, editOf, showEdit } from "../options/edit-argument.ts";
+import { IMAGE_OPTION, loadImages } from "../options/image-prompt.ts";
+import { addModelOptions, type ModelArguments, withModel } from "../options/session.ts";
+import { addPromptOptions, type PromptArguments, promptText } from "../options/text-files.ts";
+import { readVectorFile } from "../options/vector-files.ts";
+import { note, printResult } from "../terminal/output.ts";
+import { formatSetting } from "../terminal/setting-line.ts";
+
+interface Arguments extends ModelArguments, PromptArguments {
+  readonly maxNewTokens: number;
+  readonly temperature?: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly seed: number;
+  readonly chat?: boolean;
+  readonly edit?: readonly EditArgument[];
+  readonly image?: readonly string[];
+}
+
+export function generateCommand(): Command {
+  const command = newCommand("generate", "Continue a prompt, token by token", [
+    'generate --model HuggingFaceTB/SmolLM2-135M-Instruct --prompt "The capital of France is" --max-new-tokens 8',
+    'generate --model ./smollm2 --chat --prompt "What is a task vector?" --temperature 0.7 --seed 3',
+    'generate --model ./llava --image cat.png --prompt "USER: <image>\\nWhat is it? ASSISTANT:"',
+    'generate --model ./smollm2 --prompt "Q: Italy\\nA:" --edit set:resid_post.21@-1=capital.safetensors',
+  ]);
+  return addPromptOptions(addModelOptions(command))
+    .option(...IMAGE_OPTION, listed)
+    .option("--chat", "the prompt is a user's message: put it through the checkpoint's chat template")
+    .option("--max-new-tokens <n>", "most tokens to add", wholeNumber(1), 64)
+    .option(
+      "--temperature <t>",
+      "sample with this softmax temperature (default: the most probable token)",
+      positiveNumber(),
+    )
+    .option("--top-k <k>", "sample from the k most probable tokens only", wholeNumber(1))
+    .option(
+      "--top-p <p>",
+      "sample from the most probable tokens that make up this probability only",
+      positiveNumber(1),
+    )
+    .option("--seed <n>", "seed of the sampling", wholeNumber(0), 0)
+    .option("--edit <edit>", EDIT_HELP, editArgument)
+    .action(async (args: Arguments) => {
+      const { temperature, topK, topP } = args;
+      if (temperature === undefined && (topK ?? topP) !== undefined) {
+        command.error(
+          "error: --top-k and --top-p need a --temperature; without one the most probable token is taken",
+        );
+      }
+      const text = await promptText(args, command);
+      const edits = await Promise.all((args.edit ?? []).map(readEdit));
+      await withModel(
+        args,
+        (model) => prepare(model, text, edits, args),
+        (model, prompt) => generate(model, prompt, edits, args),
+      );
+    });
+}
+
+/** An edit of the command line with its argument, and its vectors if it has any. */
+interface ReadEdit {
+  readonly argument: EditArgument;
+  readonly edit: Edit;
+  readonly vectors: StoredTaskVectors | undefined;
+}
+
+function readEdit(argument: EditArgument): Promise<ReadEdit> {
+  return ofOption(`--edit ${argument.text}`, async () => {
+    const vectors = argument.file === undefined ? undefined : await readVectorFile(argument.file);
+    return { argument, edit: editOf(argument, vectors), vectors };
+  });
+}
+
+/** The prompt, checked together with the edits. */
+async function prepare(
+  model: ModelOutline,
+  text: string,
+  edits: readonly ReadEdit[],
+  args: Arguments,
+): Promise<Prompt> {
+  const images = args.image ? await loadImages(model, args.image) : [];
+  const prompt = args.chat ? chatPrompt(model, text, images) : model.prompt(text, { images });
+  // The last new token is never computed.
+  const newTokens = args.maxNewTokens - 1;
+  checkLengths(model, [prompt], newTokens);
+  for (const { argument, edit, vectors } of edits) {
+    await ofOption(`--edit ${argument.text}`, () => {
+      resolveTarget(edit.operation, edit, model.sites, batchOf([prompt]), { members: [0], newTokens });
+      if (vectors) checkWidth(model, edit.site, vectors);
+    });
+  }
+  return prompt;
+}
+
+async function generate(
+  model: PatchableModel,
+  prompt: Prompt,
+  edits: readonly ReadEdit[],
+  args: Arguments,
+): Promise<void> {
+  const { maxNewTokens, temperature, topK, topP, seed, json } = args;
+  const started = performance.now();
+  const answer = await model.generate(prompt, {
+    maxNewTokens,
+    temperature,
+    topK,
+    topP,
+    seed,
+    edits: edits.map(({ edit }) => edit),
+    onToken: ({ text }) => {
+      if (!json) process.stdout.write(text);
+    },
+  });
+  const seconds = (performance.now() - started) / 1000;
+  const setting = settingOf(model, seed);
+  const described = edits.map(({ argument }) => showEdit(argument));
+  const result = { ...setting, edits: described, prompt: promptReport(prompt), answer, seconds };
+  // The text has been streamed.
+  printResult(result, json, () => "");
+  note(
+    [
+      formatSetting(setting),
+      ...described,
+      ...answer.unfired.map(
+        ({ label, positions }) => `the answer ended before position ${positions[0]}: ${label}`,
+      ),
+      `${prompt.length} + ${answer.ids.length} tokens in ${seconds.toFixed(2)} s` +
+        (answer.ended ? "" : `, stopped by --max-new-tokens ${maxNewTokens}`),
+    ].join("\n"),
+  );
+}
+
+/** A user's message: its pictures, then its text. */
+function chatPrompt(model: ModelOutline, text: string, images: readonly RgbImage[]): Prompt {
+  const pictures = images.map((image) => ({ type: "image" as const, image }));
+  const content = images.length === 0 ? text : [...pictures, { type: "text" as const, text }];
+  return model.chat([{ role: "user", content }]);
+}
+
+function promptReport({ text, ids, tokens }: Prompt) {
+  return { text, ids, tokens };
+}

@@ -1,0 +1,187 @@
+import { type Shape, showShape, sizeOf } from "../../tensor/shape.ts";
+import { quote, showBytes, showCount, table } from "../terminal/layout.ts";
+import type {
+  AdapterReport,
+  ArchitectureReport,
+  InspectReport,
+  MemoryReport,
+  SiteReport,
+  TensorReport,
+  TokenizerReport,
+} from "./inspect.ts";
+
+/** Longest metadata value that is shown in full. */
+const LONGEST_VALUE = 80;
+
+/** An inspection as text for a terminal; `everyTensor` lists them one by one even for a model. */
+export function formatInspection(report: InspectReport, { everyTensor = false } = {}): string {
+  const { architecture, tokenizer, memory, tensors } = report;
+  const sections = [heading(report)];
+  if (architecture) {
+    sections.push(
+      "problem" in architecture ? `not to be run: ${architecture.problem}` : diagram(architecture),
+    );
+  }
+  const isLoneFile = !architecture;
+  if (isLoneFile) sections.push(metadataTable(report.files[0]!.metadata));
+  sections.push(everyTensor || isLoneFile ? tensorTable(tensors) : groupedTensorTable(tensors));
+  if (report.adapters.length > 0) sections.push(adapterTable(report.adapters));
+  if (tokenizer) sections.push("problem" in tokenizer ? `tokenizer: ${tokenizer.problem}` : about(tokenizer));
+  if (memory) {
+    const unknown =
+      "problem" in memory ? `memory on this machine's adapter: not known, ${memory.problem}` : undefined;
+    sections.push(unknown ?? memoryTable(memory as MemoryReport));
+  }
+  return sections.filter((text) => text !== "").join("\n\n");
+}
+
+function heading({ checkpoint, files, parameters, bytes, dtypes, tensors }: InspectReport): string {
+  const stored = dtypes.map(({ dtype, bytes: part }) =>
+    dtypes.length > 1 ? `${dtype} ${showBytes(part)}` : dtype,
+  );
+  const where = files.length === 1 ? "1 file" : `${files.length} files`;
+  const facts = [
+    `${showCount(parameters)} parameters in ${tensors.length} tensors`,
+    stored.join(", "),
+    `${showBytes(bytes)} in ${where}`,
+  ];
+  return `${checkpoint}\n${facts.join(" · ")}`;
+}
+
+/** The forward pass from top to bottom, as the places where it can be read and changed. */
+function diagram({ family, config, sites }: ArchitectureReport): string {
+  const { layers, width, heads, kvHeads, headDim, context, window, rope, activation, tied, vision } = config;
+  const shared = kvHeads === heads ? "" : ` on ${kvHeads} of keys and values`;
+  const facts = [
+    `${family}: ${layers} layers, ${width} wide, ${heads} heads of ${headDim}${shared}`,
+    `context ${context}${window === undefined ? "" : `, window ${window}`}`,
+    `RoPE θ ${rope.theta}${rope.scaling ? ` (${rope.scaling.type})` : ""}`,
+    activation,
+  ];
+  const lines = [facts.join(" · ")];
+  if (vision) {
+    const { kind, imageSize, patchSize } = vision.tower;
+    const picture = `${imageSize} × ${imageSize} pixels in patches of ${patchSize} × ${patchSize}`;
+    lines.push(
+      `${kind} tower: ${picture} · ${vision.tokensPerImage} positions for each ${vision.imageToken}`,
+    );
+  }
+  const rows: string[][] = [];
+  for (const run of runs(sites, (site) => site.layers)) {
+    const named = runs(run, showSite).map((alike) => [
+      alike.map(({ site }) => site).join(", "),
+      showSite(alike[0]!),
+    ]);
+    const count = run[0]!.layers;
+    if (count === undefined) rows.push(...named);
+    else rows.push([`┌ layer N = 0 … ${count - 1}`], ...named.map(([n, shape]) => [`│ ${n}`, shape!]), ["└"]);
+  }
+  if (tied) rows.at(-1)!.push("by the embedding's transpose");
+  return `${lines.join("\n")}\n\n${table(rows)}`;
+}
+
+/** Cuts a list where neighbours differ in `key`. */
+function runs<T>(list: readonly T[], key: (item: T) => unknown): T[][] {
+  const found: T[][] = [];
+  for (const item of list) {
+    const last = found.at(-1);
+    if (last && key(last[0]!) === key(item)) last.push(item);
+    else found.push([item]);
+  }
+  return found;
+}
+
+function showSite({ shape, heads }: SiteReport): string {
+  const sizes = shape.map((size) => `${size}`);
+  if (heads !== undefined) sizes[sizes.length - 1] = `${heads} × ${Number(shape.at(-1)) / heads}`;
+  return `[${sizes.join(", ")}]`;
+}
+
+function metadataTable(metadata: Readonly<Record<string, unknown>>): string {
+  return table(
+    Object.entries(metadata).map(([key, value]) => {
+      const text = typeof value === "string" ? value.replace(/\s+/g, " ") : String(value);
+      return [key, text.length > LONGEST_VALUE ? `${text.slice(0, LONGEST_VALUE)}…` : text];
+    }),
+  );
+}
+
+function tensorTable(tensors: readonly TensorReport[]): string {
+  const rows = tensors.map(({ name, stored, shape, bytes }) => [
+    name,
+    stored,
+    showShape(shape),
+    showBytes(bytes),
+  ]);
+  return table([["tensor", "dtype", "shape", "size"], ...rows], [3]);
+}
+
+/** Tensors that differ only in a number in their name, such as the layer, on one line. */
+function groupedTensorTable(tensors: readonly TensorReport[]): string {
+  const groups = new Map<
+    string,
+    { name: string; stored: string; shape: Shape; count: number; bytes: number }
+  >();
+  for (const { name, stored, shape, bytes } of tensors) {
+    const pattern = name.replace(/(?<=\.)\d+(?=\.)/g, "N");
+    const key = `${pattern} ${stored} ${showShape(shape)}`;
+    const group = groups.get(key) ?? { name: pattern, stored, shape, count: 0, bytes: 0 };
+    groups.set(key, { ...group, count: group.count + 1, bytes: group.bytes + bytes });
+  }
+  const rows = [...groups.values()].map(({ name, stored, shape, count, bytes }) => [
+    name,
+    stored,
+    showShape(shape),
+    count === 1 ? "" : `× ${count}`,
+    showCount(count * sizeOf(shape)),
+    showBytes(bytes),
+  ]);
+  return table([["tensor", "dtype", "shape", "", "parameters", "size"], ...rows], [3, 4, 5]);
+}
+
+function adapterTable(adapters: readonly AdapterReport[]): string {
+  const rows = adapters.map(({ name, layers, ranks, replaced, parameters, bytes }) => [
+    name,
+    `${layers} linear layers${replaced.length > 0 ? `, ${replaced.length} whole tensors` : ""}`,
+    ranks.join(", "),
+    showCount(parameters),
+    showBytes(bytes),
+  ]);
+  return table([["LoRA on top", "", "rank", "parameters", "size"], ...rows], [3, 4]);
+}
+
+function about({ size, specialTokens, prefix, suffix, chatTemplate }: TokenizerReport): string {
+  const names = Object.entries(specialTokens).map(
+    ([name, token]) => `${name.replace(/_token$/, "")} ${token}`,
+  );
+  const list = (tokens: readonly string[]) => (tokens.length > 0 ? tokens.map(quote).join(" ") : "nothing");
+  const behind = suffix.length > 0 ? `, ${list(suffix)} behind it` : "";
+  return table([
+    ["tokenizer", `${size} tokens`],
+    ["  special", names.join(", ") || "none named"],
+    ["  adds", `${list(prefix)} in front of a prompt${behind}`],
+    ["  chat template", chatTemplate ? "yes" : "none"],
+  ]);
+}
+
+function memoryTable(memory: MemoryReport): string {
+  const { adapter, weightBytes, cacheBytesPerToken, maxBufferBytes, maxBindingBytes, tooLarge, windowed } =
+    memory;
+  const rows = [
+    ["adapter", adapter],
+    ["  weights", showBytes(weightBytes)],
+  ];
+  if (cacheBytesPerToken !== undefined)
+    rows.push(["  keys and values", `${showBytes(cacheBytesPerToken)} a token`]);
+  rows.push(
+    [
+      "  largest buffer",
+      `${showBytes(maxBufferBytes)}${tooLarge.length > 0 ? `, too small for ${tooLarge.join(", ")}` : ""}`,
+    ],
+    [
+      "  largest binding",
+      `${showBytes(maxBindingBytes)}${windowed.length > 0 ? `; in several windows: ${windowed.join(", ")}` : ""}`,
+    ],
+  );
+  return table(rows);
+}

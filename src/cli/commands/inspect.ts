@@ -1,0 +1,257 @@
+import type { Command } from "commander";
+import { platform } from "#platform";
+import { CheckpointError, DeviceError, type XpatchError } from "../../errors.ts";
+import type { Checkpoint } from "../../model/checkpoint/checkpoint.ts";
+import type { DecoderConfig } from "../../model/checkpoint/config/decoder-config.ts";
+import { readQuantisation } from "../../model/checkpoint/config/quantisation.ts";
+import type { Adapter } from "../../model/checkpoint/lora/adapter.ts";
+import { openCheckpoint } from "../../model/checkpoint/open-checkpoint.ts";
+import { processorJson } from "../../model/checkpoint/processor-file.ts";
+import { familyOf } from "../../model/families/registry.ts";
+import { findChatTemplates } from "../../model/prompt/find-chat-template.ts";
+import { createTokenizer, type Tokenizer } from "../../model/prompt/tokenizer.ts";
+import { type SiteMap, siteInfo, siteMapOf, siteNames } from "../../model/walk/site-shapes.ts";
+import { adapterName } from "../../patching/setting.ts";
+import type { AdapterChoice } from "../../platform/platform.ts";
+import { type Shape, sizeOf } from "../../tensor/shape.ts";
+import { type CommonArguments, newCommand } from "../options/command.ts";
+import { addPartOptions, checkpointOptions, type PartArguments } from "../options/session.ts";
+import { printResult } from "../terminal/output.ts";
+import { formatInspection } from "./inspect-text.ts";
+
+/** Something that could not be found out, and why. */
+export interface Problem {
+  readonly problem: string;
+}
+
+export interface TensorReport {
+  readonly name: string;
+  readonly stored: string;
+  readonly shape: Shape;
+  readonly bytes: number;
+}
+
+export interface SiteReport {
+  /** With `N` for the layer. */
+  readonly site: string;
+  /** For a site of the layers, how many there are. */
+  readonly layers?: number;
+  /** Sizes; `rows` (tokens) and `keys` depend on the run. In the vision tower the rows are those of one image. */
+  readonly shape: readonly (number | "rows" | "keys")[];
+  /** Heads that the last size divides into. */
+  readonly heads?: number;
+}
+
+export interface ArchitectureReport {
+  readonly family: string;
+  readonly config: DecoderConfig;
+  readonly sites: readonly SiteReport[];
+}
+
+export interface TokenizerReport {
+  readonly size: number;
+  readonly specialTokens: Readonly<Record<string, string>>;
+  /** Put in front of and behind every prompt. */
+  readonly prefix: readonly string[];
+  readonly suffix: readonly string[];
+  readonly chatTemplate: boolean;
+}
+
+export interface MemoryReport {
+  readonly adapter: string;
+  readonly weightBytes: number;
+  /** Keys and values, for each token of a generation. Missing where the architecture is not known. */
+  readonly cacheBytesPerToken?: number;
+  readonly maxBufferBytes: number;
+  readonly maxBindingBytes: number;
+  /** Tensors that no buffer of this adapter holds. */
+  readonly tooLarge: readonly string[];
+  /** Tensors that are bound in several windows. */
+  readonly windowed: readonly string[];
+}
+
+/** A LoRA adapter on top of the tensors. */
+export interface AdapterReport {
+  readonly name: string;
+  /** Linear layers that it changes. */
+  readonly layers: number;
+  /** From the least to the greatest. */
+  readonly ranks: readonly number[];
+  /** Whole tensors that it brings along (`modules_to_save`). */
+  readonly replaced: readonly string[];
+  readonly parameters: number;
+  readonly bytes: number;
+}
+
+export interface InspectReport {
+  readonly checkpoint: string;
+  readonly files: readonly { readonly name: string; readonly metadata: Readonly<Record<string, unknown>> }[];
+  readonly parameters: number;
+  readonly bytes: number;
+  readonly dtypes: readonly { readonly dtype: string; readonly bytes: number }[];
+  /** Without what adapters add. */
+  readonly tensors: readonly TensorReport[];
+  readonly adapters: readonly AdapterReport[];
+  /** These three are missing for a lone file. */
+  readonly architecture?: ArchitectureReport | Problem;
+  readonly tokenizer?: TokenizerReport | Problem;
+  readonly memory?: MemoryReport | Problem;
+}
+
+interface Arguments extends CommonArguments, PartArguments {
+  readonly tensors?: boolean;
+}
+
+export function inspectCommand(): Command {
+  const command = newCommand(
+    "inspect",
+    "What is in a checkpoint: architecture, sites, tensors, tokenizer, memory",
+    [
+      "inspect HuggingFaceTB/SmolLM2-135M-Instruct",
+      "inspect ./smollm2 --tensors",
+      "inspect ./smollm2 --lora ./adapter",
+      "inspect model.gguf",
+    ],
+  )
+    .argument("<checkpoint>", "a folder, its URL, a hub id, or a lone .safetensors or .gguf file")
+    .option("--tensors", "list every tensor of a model; JSON and lone files always do");
+  return addPartOptions(command).action(async (ref: string, args: Arguments) => {
+    const report = await inspect(ref, args);
+    printResult(report, args.json, (r) => formatInspection(r, { everyTensor: args.tensors ?? false }));
+  });
+}
+
+async function inspect(ref: string, args: Arguments): Promise<InspectReport> {
+  await using checkpoint = await openCheckpoint(ref, checkpointOptions(args));
+  const { name, entries, files, config } = checkpoint;
+  const bytesOf = new Map<string, number>();
+  for (const { stored, storedBytes } of entries)
+    bytesOf.set(stored, (bytesOf.get(stored) ?? 0) + storedBytes);
+  const contents = {
+    checkpoint: name,
+    files: files.map((file) => ({ name: file.name, metadata: plainMetadata(file.metadata) })),
+    parameters: entries.reduce((sum, entry) => sum + sizeOf(entry.shape), 0),
+    bytes: checkpoint.storedBytes,
+    dtypes: [...bytesOf].map(([dtype, bytes]) => ({ dtype, bytes })).sort((a, b) => b.bytes - a.bytes),
+    tensors: entries.map(({ name, stored, shape, storedBytes: bytes }) => ({ name, stored, shape, bytes })),
+    adapters: checkpoint.adapters.map(adapterReport),
+  };
+  if (!config) return contents;
+  const tokenizer = await orProblem(CheckpointError, () => openTokenizer(checkpoint));
+  const architecture = await orProblem(CheckpointError, () => architectureOf(checkpoint, tokenizer));
+  const decoder = "problem" in architecture ? undefined : architecture.config;
+  return {
+    ...contents,
+    architecture,
+    tokenizer: "problem" in tokenizer ? tokenizer : await tokenizerReport(checkpoint, tokenizer),
+    memory: await orProblem(DeviceError, () => memoryOn(args.adapter, checkpoint, decoder)),
+  };
+}
+
+function adapterReport({ name, entries }: Adapter): AdapterReport {
+  const all = [...entries];
+  const halves = all.filter(([key]) => key.endsWith(".lora_A.weight"));
+  const ranks = new Set(halves.map(([, { shape }]) => shape[0]!));
+  return {
+    name,
+    layers: halves.length,
+    ranks: [...ranks].sort((a, b) => a - b),
+    replaced: all.flatMap(([key]) => (/\.lora_[AB]\./.test(key) ? [] : [key])),
+    parameters: all.reduce((sum, [, { shape }]) => sum + sizeOf(shape), 0),
+    bytes: all.reduce((sum, [, { storedBytes }]) => sum + storedBytes, 0),
+  };
+}
+
+/** What `find` gives, or the message of the error of this kind that it throws. */
+async function orProblem<T>(kind: typeof XpatchError, find: () => Promise<T>): Promise<T | Problem> {
+  try {
+    return await find();
+  } catch (error) {
+    if (!(error instanceof kind)) throw error;
+    return { problem: error.message };
+  }
+}
+
+/** Metadata as JSON can hold it; the vocabularies in a GGUF file only by their length. */
+function plainMetadata(metadata: ReadonlyMap<string, unknown>): Record<string, unknown> {
+  const plain: Record<string, unknown> = {};
+  for (const [key, value] of metadata) {
+    if (typeof value === "bigint") plain[key] = `${value}`;
+    else if (typeof value === "object" && value !== null) {
+      plain[key] = `${(value as ArrayLike<unknown>).length} values`;
+    } else plain[key] = value;
+  }
+  return plain;
+}
+
+async function openTokenizer(checkpoint: Checkpoint): Promise<Tokenizer> {
+  const config = (await checkpoint.json("tokenizer_config.json")) ?? undefined;
+  return createTokenizer(await checkpoint.json("tokenizer.json"), config);
+}
+
+async function tokenizerReport(checkpoint: Checkpoint, tokenizer: Tokenizer): Promise<TokenizerReport> {
+  const spell = (ids: readonly number[]) => ids.map((id) => tokenizer.tokenOf(id));
+  const files = {
+    jinja: await checkpoint.text("chat_template.jinja"),
+    json: await checkpoint.json("chat_template.json"),
+    processorConfig: await checkpoint.json("processor_config.json"),
+    tokenizerConfig: await checkpoint.json("tokenizer_config.json"),
+  };
+  return {
+    size: tokenizer.size,
+    specialTokens: tokenizer.specialTokens,
+    prefix: spell(tokenizer.prefix),
+    suffix: spell(tokenizer.suffix),
+    chatTemplate: Object.keys(findChatTemplates(files, true)).length > 0,
+  };
+}
+
+async function architectureOf(
+  checkpoint: Checkpoint,
+  tokenizer: Tokenizer | Problem,
+): Promise<ArchitectureReport> {
+  const where = `${checkpoint.name}/config.json`;
+  const family = familyOf(checkpoint.config!, where);
+  readQuantisation(checkpoint.config!, where);
+  const config = family.readConfig(checkpoint.config!, where, {
+    preprocessor: await processorJson(checkpoint),
+    tokenOf: (id) => ("problem" in tokenizer ? `<#${id}>` : tokenizer.tokenOf(id)),
+  });
+  return { family: family.modelType, config, sites: sitesOf(siteMapOf(config)) };
+}
+
+/** Sites outside the layers, and those of a layer once for all. */
+function sitesOf(map: SiteMap): SiteReport[] {
+  return siteNames(map).flatMap((name): SiteReport[] => {
+    const { tower, site, layer, layout, features, heads } = siteInfo(map, name);
+    if (layer !== undefined && layer > 0) return [];
+    const ofImage = site === "projector" ? map.vision?.projector?.rows : map.vision?.rows;
+    const rows = tower === "vision" ? ofImage! : "rows";
+    const inLayers = layer !== undefined && { layers: map[tower]!.layers };
+    const label = layer === undefined ? name : name.replace(/0$/, "N");
+    if (layout === "attention") {
+      return [{ site: label, ...inLayers, shape: [heads!, rows, tower === "vision" ? rows : "keys"] }];
+    }
+    return [{ site: label, ...inLayers, shape: [rows, features!], ...(heads && { heads }) }];
+  });
+}
+
+async function memoryOn(
+  choice: AdapterChoice | undefined,
+  { entries }: Checkpoint,
+  config: DecoderConfig | undefined,
+): Promise<MemoryReport> {
+  const { info, limits } = await platform.requestAdapter({ adapter: choice });
+  const { maxBufferSize, maxStorageBufferBindingSize } = limits;
+  const over = (limit: number) => entries.filter((entry) => entry.byteLength > limit).map(({ name }) => name);
+  return {
+    adapter: adapterName(info),
+    weightBytes: entries.reduce((sum, entry) => sum + entry.byteLength, 0),
+    // Keys and values are kept in f32.
+    ...(config && { cacheBytesPerToken: 2 * 4 * config.layers * config.kvHeads * config.headDim }),
+    maxBufferBytes: maxBufferSize,
+    maxBindingBytes: maxStorageBufferBindingSize,
+    tooLarge: over(maxBufferSize),
+    windowed: over(maxStorageBufferBindingSize),
+  };
+}

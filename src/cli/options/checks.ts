@@ -1,0 +1,77 @@
+import { access, constants, stat } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import { checkLayers } from "../../analysis/layers.ts";
+import type { StoredTaskVectors } from "../../analysis/task-vectors.ts";
+import { FileError, ImageError, SiteError, XpatchError } from "../../errors.ts";
+import type { ModelOutline } from "../../model/language-model.ts";
+import { checkContext, type Prompt } from "../../model/prompt/prompt.ts";
+import { siteInfo } from "../../model/walk/site-shapes.ts";
+import type { SiteName } from "../../model/walk/sites.ts";
+import { type Positions, resolvePositions } from "../../patching/positions.ts";
+import type { TaskItem } from "../../tasks/task.ts";
+
+/** Checks of what arguments say, before a model's weights are read. They name the option that is wrong. */
+
+/** What `check` gives; the message of an error that it throws is led by the option. */
+export async function ofOption<T>(option: string, check: () => T | Promise<T>): Promise<T> {
+  try {
+    return await check();
+  } catch (error) {
+    if (error instanceof XpatchError) error.message = `${option}: ${error.message}`;
+    throw error;
+  }
+}
+
+/** Throws FileError where a file cannot be written, as far as that is known without doing it. */
+export async function checkWritable(option: string, file: string): Promise<void> {
+  const found = await stat(file).catch(() => undefined);
+  if (/[\\/]$/.test(file))
+    throw new FileError(`${option}: expected a file, found the name of a folder, ${file}`);
+  if (found?.isDirectory()) throw new FileError(`${option}: expected a file, found the folder ${file}`);
+  if (found && !found.isFile()) return;
+  const folder = dirname(resolve(file));
+  const parent = await stat(folder).catch(() => undefined);
+  if (!parent?.isDirectory()) {
+    throw new FileError(`${option}: cannot write ${file}: there is no folder ${dirname(file)}`);
+  }
+  await access(folder, constants.W_OK).catch(() => {
+    throw new FileError(`${option}: cannot write ${file}: no permission to write in ${dirname(file)}`);
+  });
+}
+
+/** Throws ImageError naming the first picture of some items whose file cannot be read. URLs are not looked at. */
+export async function checkPictures(items: readonly TaskItem[]): Promise<void> {
+  for (const { input, image } of items) {
+    if (image === undefined || /^[a-z][a-z0-9+.-]+:/i.test(image)) continue;
+    await access(image, constants.R_OK).catch((error) => {
+      throw new ImageError(`the picture of "${input}" cannot be read: ${error.message}`);
+    });
+  }
+}
+
+/** Throws SiteError for layers that the model does not have; none given is all. */
+export function checkLayerOption(model: ModelOutline, layers: readonly number[] | undefined): void {
+  if (layers) checkLayers(model, layers, "--layers");
+}
+
+/** Throws PromptError for prompts longer than the model's context, with `newTokens` that it has to compute. */
+export function checkLengths(model: ModelOutline, prompts: readonly Prompt[], newTokens = 0): void {
+  for (const prompt of prompts) checkContext(prompt.length + newTokens, model.config.context);
+}
+
+/** Throws PromptError, led by the option, where a prompt lacks the positions. */
+export function checkPositions(option: string, at: Positions, prompts: readonly Prompt[]): Promise<void> {
+  return ofOption(option, () => {
+    for (const prompt of prompts) resolvePositions(at, prompt);
+  });
+}
+
+/** Throws SiteError when vectors are not of the width of the site that they are for, or when the model lacks that site. */
+export function checkWidth(model: ModelOutline, site: SiteName, vectors: StoredTaskVectors): void {
+  const { features } = siteInfo(model.sites, site);
+  if (features !== undefined && features !== vectors.width) {
+    throw new SiteError(
+      `${site} of ${model.name} is ${features} wide, the vectors of ${vectors.origin.model} are ${vectors.width}`,
+    );
+  }
+}

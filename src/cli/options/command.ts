@@ -1,0 +1,38 @@
+import { Command, Option } from "commander";
+import type { AdapterChoice } from "../../platform/platform.ts";
+
+/** Options that every command has. */
+export interface CommonArguments {
+  readonly json?: boolean;
+  readonly adapter?: AdapterChoice;
+}
+
+/**
+ * A command of `xpatch`: examples below its help, and mistakes in its arguments thrown as CommanderError. `examples` are
+ * what follows the word "xpatch".
+ */
+export function newCommand(name: string, summary: string, examples: readonly string[]): Command {
+  const lines = examples.map((example) => `  xpatch ${example}`);
+  return new Command(name)
+    .description(summary)
+    .allowExcessArguments(false)
+    .addHelpText("after", `\nExamples:\n${lines.join("\n")}`)
+    .showHelpAfterError(`"xpatch ${name} --help" says what it takes.`)
+    .exitOverride()
+    .configureOutput({ outputError });
+}
+
+const ADAPTERS: readonly AdapterChoice[] = ["auto", "gpu", "lavapipe", "swiftshader"];
+
+/** Adds the options of {@link CommonArguments}, behind those of the command itself. */
+export function addCommonOptions(command: Command): Command {
+  const adapter = new Option("--adapter <name>", "driver to run on (default: XPATCH_ADAPTER, else auto)");
+  return command
+    .addOption(adapter.choices(ADAPTERS))
+    .option("--json", "print the result as one JSON document");
+}
+
+/** Mistakes begin like all other messages. */
+export function outputError(text: string, write: (text: string) => void): void {
+  write(text.replace(/^error: /, "xpatch: "));
+}

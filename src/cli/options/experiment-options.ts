@@ -1,0 +1,136 @@
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { type LabOptions, PAPER_PROTOCOL, PAPER_TASKS } from "#experiments/index";
+import { SPACED_TEMPLATE } from "../../tasks/few-shot.ts";
+import { templateText, wholeNumber } from "./arguments.ts";
+import { addModelOptions, type ModelArguments, shippedModel } from "./session.ts";
+
+export interface ExperimentArguments extends ModelArguments {
+  readonly llm?: string;
+  readonly tasks: readonly string[];
+  readonly seeds: number;
+  readonly promptSeeds?: number;
+  readonly shots: number;
+  readonly template: string;
+  readonly validationItems?: number;
+  readonly testItems?: number;
+  readonly pictureWidth?: number;
+  readonly layerBy: LabOptions["layerBy"];
+  readonly outsideMeans: readonly string[];
+  readonly out: string;
+  readonly protocol?: LabOptions["protocol"];
+}
+
+/** What the paper's protocol sets, so that it cannot be given beside it. */
+const SET_BY_PROTOCOL = [
+  ...["seeds", "promptSeeds", "shots", "template", "pictureWidth", "layerBy", "outsideMeans"],
+  "quick",
+];
+
+/** Adds what `experiment` and `reproduce` share. */
+export function addExperimentOptions(command: Command): Command {
+  const shown = SPACED_TEMPLATE.replaceAll("\n", "\\n");
+  return addModelOptions(command, shippedModel())
+    .option("--llm <ref>", "the language model that it was fine-tuned from (xpatch's own model: its own)")
+    .option("--tasks <tasks>", "names and files (.json, .csv), divided by commas", names, [...PAPER_TASKS])
+    .option(
+      "--out <folder>",
+      "where results go; a run that was broken off is continued from there",
+      "results",
+    )
+    .option("--seeds <n>", "draws of the examples", wholeNumber(1), 3)
+    .option(
+      "--prompt-seeds <n>",
+      "of these, how many test prompts are made with, but for the claim's own (default: all)",
+      wholeNumber(1),
+    )
+    .option("--shots <n>", "examples in a prompt; a task vector sees all but the last", wholeNumber(2), 5)
+    .addOption(
+      new Option("--template <text>", "one example; the query is what comes before {y}")
+        .argParser(templateText)
+        .default(SPACED_TEMPLATE, shown),
+    )
+    .option("--validation-items <n>", "most validation items a task (default: all)", wholeNumber(1))
+    .option("--test-items <n>", "most test items a task (default: all)", wholeNumber(1))
+    .option("--picture-width <pixels>", "make pictures so wide first; the paper: 224", wholeNumber(1))
+    .addOption(
+      new Option("--layer-by <what>", "whether tasks share the layer that is best for their mean")
+        .choices(["mean", "task"])
+        .default("mean"),
+    )
+    .option("--outside-means <tasks>", "tasks to report but to keep out of means", names, ["food-flavor"])
+    .addOption(
+      new Option(
+        "--protocol <name>",
+        "paper: all as the authors' program does, and its table beside this run's",
+      )
+        .choices(["paper"])
+        .conflicts(SET_BY_PROTOCOL),
+    );
+}
+
+export function labOptions(args: ExperimentArguments): LabOptions {
+  const {
+    seeds,
+    promptSeeds = seeds,
+    shots,
+    template,
+    validationItems,
+    testItems,
+    pictureWidth,
+    layerBy,
+    outsideMeans,
+    protocol,
+  } = args;
+  if (protocol === "paper") return { ...PAPER_PROTOCOL, validationItems, testItems };
+  return {
+    seeds,
+    promptSeeds: Math.min(promptSeeds, seeds),
+    shots,
+    template,
+    validationItems,
+    testItems,
+    pictureWidth,
+    layerBy,
+    outsideMeans,
+  };
+}
+
+/** What an experiment does not depend on: where its results go, and how they are printed. */
+const WITHOUT_EFFECT: readonly string[] = ["out", "json", "quick", "full"];
+
+/** The options with which `xpatch experiment` computes the same as a command did: all that are not at their defaults. */
+export function shownOptions(command: Command, args: ExperimentArguments): string {
+  const values = args as unknown as Readonly<Record<string, unknown>>;
+  return command.options
+    .flatMap((option) => {
+      const value = values[option.attributeName()];
+      const same = JSON.stringify(value) === JSON.stringify(option.defaultValue);
+      if (same || value === undefined || WITHOUT_EFFECT.includes(option.attributeName())) return [];
+      return value === true
+        ? [` ${option.long}`]
+        : wordsOf(option, value).map((word) => ` ${option.long} ${word}`);
+    })
+    .join("");
+}
+
+/** The values of an option as a shell takes them; most have one. */
+function wordsOf(option: Option, value: unknown): string[] {
+  if (option.parseArg === names) return [shellWord((value as string[]).join(","))];
+  if (Array.isArray(value)) return value.map((one) => shellWord(`${one}`));
+  return [shellWord(option.parseArg === templateText ? escapesOf(`${value}`) : `${value}`)];
+}
+
+/** The inverse of `escapedText`. */
+function escapesOf(text: string): string {
+  return text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replaceAll("\t", "\\t");
+}
+
+function shellWord(text: string): string {
+  return /^[\w./:,=@+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+function names(text: string): string[] {
+  const list = text.split(",").map((name) => name.trim());
+  if (list.every((name) => name !== "") && new Set(list).size === list.length) return list;
+  throw new InvalidArgumentError("Expected names divided by commas, each once.");
+}

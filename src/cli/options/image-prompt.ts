@@ -1,0 +1,54 @@
+import type { Command } from "commander";
+import { type ImagePatches, imagePatches } from "../../analysis/attention-map.ts";
+import { loadImage } from "../../images/load.ts";
+import { modelView } from "../../images/preprocess.ts";
+import type { RgbImage } from "../../images/rgb.ts";
+import type { ModelOutline } from "../../model/language-model.ts";
+import type { Prompt } from "../../model/prompt/prompt.ts";
+import type { PromptImage } from "../../model/prompt/prompt-image.ts";
+import { visionOf } from "../../tasks/pictures.ts";
+import { ofOption } from "./checks.ts";
+
+export interface ImageArguments {
+  readonly image: readonly string[];
+  readonly span: string;
+}
+
+export const IMAGE_OPTION = [
+  "--image <file>",
+  "PNG, JPEG or WebP file or URL, for an <image> in the prompt; once for each",
+] as const;
+
+export function addSpanOption(command: Command): Command {
+  return command.option("--span <name>", "which image to look at: image, image2, …", "image");
+}
+
+/** A prompt with images, and the one of them that is looked at. */
+export interface ImagePrompt {
+  readonly prompt: Prompt<PromptImage>;
+  readonly patches: ImagePatches;
+  /** The image as the model sees it. */
+  readonly picture: RgbImage;
+}
+
+/** The pictures for a model's prompt. Throws PromptError for text models, ImageError for files that hold no picture. */
+export function loadImages(model: ModelOutline, files: readonly string[]): Promise<RgbImage[]> {
+  return ofOption("--image", () => {
+    visionOf(model);
+    return Promise.all(files.map((file) => loadImage(file)));
+  });
+}
+
+/** Throws PromptError for models and prompts without images, ImageError for files that hold none. */
+export async function imagePrompt(
+  model: ModelOutline,
+  text: string,
+  { image: files, span }: ImageArguments,
+): Promise<ImagePrompt> {
+  const images = await loadImages(model, files);
+  const prompt = model.prompt(text, { images });
+  const patches = await ofOption("--span", () => imagePatches(prompt, span));
+  // Images stand in the order of their positions.
+  const index = Object.values(prompt.spans).filter((s) => s.grid && s.start < patches.start).length;
+  return { prompt, patches, picture: modelView(images[index]!, model.config.vision!.processor) };
+}

@@ -1,0 +1,30 @@
+import { cleanUp } from "../../platform/node-exit.ts";
+import { note } from "./output.ts";
+
+const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+const SHOW_CURSOR = "\u001b[?25h";
+
+let advice: string | undefined;
+
+/** What to say, beside that it was stopped, if the process is stopped while `work` goes on. */
+export async function stoppable<T>(sayIfStopped: string, work: () => Promise<T>): Promise<T> {
+  advice = sayIfStopped;
+  try {
+    return await work();
+  } finally {
+    advice = undefined;
+  }
+}
+
+/** Has signals that end the process leave no temporary files, locks or hidden cursor behind. It ends by the signal. */
+export function endCleanly(): void {
+  for (const signal of SIGNALS) {
+    process.once(signal, () => {
+      cleanUp();
+      const { isTTY } = process.stderr;
+      if (isTTY) process.stderr.write(`${SHOW_CURSOR}\n`);
+      note(`xpatch: stopped by ${signal}${advice === undefined ? "" : `; ${advice}`}`);
+      process.kill(process.pid, signal);
+    });
+  }
+}

@@ -1,0 +1,177 @@
+import { DTypeError, ShapeError } from "../../errors.ts";
+import { assertFloats } from "../../tensor/dtype.ts";
+import { showShape } from "../../tensor/shape.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { ParameterType } from "../../tensor/wgsl.ts";
+import { contiguous } from "../movement/copy.ts";
+
+/** Rows of keys and of values, each [keys, kvHeads * headDim]. */
+export interface KeysAndValues {
+  readonly k: Tensor;
+  readonly v: Tensor;
+}
+
+/** Attention of all rows to one source of keys and values, the prefix or the rows' own. */
+export interface AttentionPass extends KeysAndValues {
+  readonly q: Tensor;
+  readonly segments: Tensor;
+  /** Which column of `segments` starts the ranges: 0 for the prefix, 2 for own keys. */
+  readonly column: 0 | 2;
+  readonly headDim: number;
+  readonly scale: number;
+}
+
+export interface AttentionInputs extends KeysAndValues {
+  /** [rows, heads * headDim] */
+  readonly q: Tensor;
+  /** u32 [rows, 4]: prefixStart, prefixEnd, ownStart, ownEnd. */
+  readonly segments: Tensor;
+  /** Keys and values that come before the others, [prefixKeys, kvHeads * headDim]. */
+  readonly prefix?: KeysAndValues;
+}
+
+/** Where a pass puts its results; the keys that a row attends to are split into `slices`. */
+export interface AttentionOutput {
+  readonly slices: number;
+  /** f32 [slices, rows, heads * headDim]: weighted values, divided by the sum of weights only if there are no stats. */
+  readonly out: Tensor;
+  /** f32 [slices, rows * heads, 2]: the maximum score, and the sum of weights relative to it. */
+  readonly stats: Tensor | undefined;
+}
+
+/** @throws ShapeError or DTypeError when q, k, v, segments and prefix do not go together. */
+export function checkAttention(
+  operation: string,
+  { q, k, v, segments, prefix }: AttentionInputs,
+  headDim: number,
+): void {
+  const floats = prefix ? [q, k, v, prefix.k, prefix.v] : [q, k, v];
+  assertFloats(operation, floats);
+  if (segments.dtype !== "u32") {
+    throw new DTypeError(`${operation}: expected u32 segments, found ${segments.dtype}`);
+  }
+  const matrices = floats.every((t) => t.rank === 2 && t.dim(1) > 0 && t.dim(1) % headDim === 0);
+  const sameKeys =
+    matrices &&
+    floats.slice(1).every((t) => t.dim(1) === k.dim(1)) &&
+    k.dim(0) === v.dim(0) &&
+    prefix?.k.dim(0) === prefix?.v.dim(0);
+  const fits =
+    sameKeys &&
+    (q.dim(1) / headDim) % (k.dim(1) / headDim) === 0 &&
+    segments.rank === 2 &&
+    segments.dim(0) === q.dim(0) &&
+    segments.dim(1) === 4;
+  if (!fits) {
+    const found = [...floats, segments].map((t) => showShape(t.shape));
+    throw new ShapeError(
+      `${operation}: expected q [rows, heads * ${headDim}], k and v [keys, kvHeads * ${headDim}] with kvHeads dividing ` +
+        `heads, ${prefix ? `prefix k and v [prefixKeys, kvHeads * ${headDim}], ` : ""}segments [rows, 4], ` +
+        `found ${found.join(", ")}`,
+    );
+  }
+}
+
+/** Unpacks an operation's inputs (q, k, v, segments and, with a prefix, its k and v) into one pass per source of keys. */
+export function attentionPasses(
+  inputs: readonly Tensor[],
+  { headDim, scale }: Pick<AttentionPass, "headDim" | "scale">,
+): AttentionPass[] {
+  const [q, k, v, , prefixK, prefixV] = inputs.map(besideEachOther) as [Tensor, Tensor, Tensor, ...Tensor[]];
+  const shared = { q, segments: contiguous(inputs[3]!), headDim, scale };
+  const own: AttentionPass = { ...shared, k, v, column: 2 };
+  return prefixK && prefixV ? [{ ...shared, k: prefixK, v: prefixV, column: 0 }, own] : [own];
+}
+
+/** Rows may lie apart (a slice of fused projections), but the elements of a row may not. */
+function besideEachOther(t: Tensor): Tensor {
+  return t.strides.at(-1) === 1 ? t : contiguous(t);
+}
+
+/** 4 where everything can be read by groups of four elements, else 1. */
+export function lanesOf({ q, k, v, headDim }: AttentionPass): 1 | 4 {
+  const aligned = [q, k, v].every((t) => t.offset % 4 === 0 && t.strides[0]! % 4 === 0);
+  return headDim % 4 === 0 && aligned ? 4 : 1;
+}
+
+export const ATTENTION_PARAMS = {
+  rows: "u32",
+  heads: "u32",
+  kv_heads: "u32",
+  keys: "u32",
+  column: "u32",
+  // Distances between rows, in units of the accessors.
+  q_row: "u32",
+  k_row: "u32",
+  v_row: "u32",
+  scale: "f32",
+} as const satisfies Record<string, ParameterType>;
+
+export function attentionParams({ q, k, v, column, headDim, scale }: AttentionPass, lanes: 1 | 4) {
+  return {
+    rows: q.dim(0),
+    heads: q.dim(1) / headDim,
+    kv_heads: k.dim(1) / headDim,
+    keys: k.dim(0),
+    column,
+    q_row: q.strides[0]! / lanes,
+    k_row: k.strides[0]! / lanes,
+    v_row: v.strides[0]! / lanes,
+    scale,
+  };
+}
+
+/** Numbers of elements between the starts of neighbouring heads, and of vectors of four that hold a head. */
+export function headSize(headDim: number, lanes: 1 | 4): { step: number; vectors: number } {
+  return { step: headDim / lanes, vectors: Math.ceil(headDim / 4) };
+}
+
+/** WGSL `<name>_vec(base, d)`: elements 4 d to 4 d + 3 of the head that starts at `base`, 0 past its end. */
+export function loadVector(name: string, headDim: number, lanes: 1 | 4): string {
+  if (lanes === 4) return `fn ${name}_vec(base: u32, d: u32) -> vec4f { return ${name}_at4(base + d); }`;
+  return `
+fn ${name}_vec(base: u32, d: u32) -> vec4f {
+  var v = vec4f();
+  for (var c = 0u; c < min(4u, ${headDim}u - 4u * d); c++) { v[c] = ${name}_at(base + 4u * d + c); }
+  return v;
+}`;
+}
+
+/** WGSL `<name>_set_vec(base, d, v)`, the counterpart of {@link loadVector}. */
+export function storeVector(name: string, headDim: number, lanes: 1 | 4): string {
+  if (lanes === 4) return `fn ${name}_set_vec(base: u32, d: u32, v: vec4f) { ${name}_set4(base + d, v); }`;
+  return `
+fn ${name}_set_vec(base: u32, d: u32, v: vec4f) {
+  for (var c = 0u; c < min(4u, ${headDim}u - 4u * d); c++) { ${name}_set(base + 4u * d + c, v[c]); }
+}`;
+}
+
+/** A number below every score, to start a maximum from. */
+export const LOWEST = "-3.4028234e38";
+
+export const ATTENTION_HELPERS = `
+// exp of a number <= 0; 0 below the normal range, where drivers differ.
+fn decay(x: f32) -> f32 { return select(exp(max(x, -87.0)), 0.0, x < -87.0); }
+// NaN or +infinity: compilers may assume that neither exists, so look at the bits.
+fn spoils(x: f32) -> bool {
+  let bits = bitcast<u32>(x);
+  return bits == 0x7f800000u || (bits & 0x7fffffffu) > 0x7f800000u;
+}
+fn nan() -> f32 { var bits = 0x7fc00000u; return bitcast<f32>(bits); }
+
+// A query row attends to keys x to y - 1.
+fn segment(row: u32) -> vec2u {
+  let at = 4u * row + params.column;
+  return min(vec2u(segments_at(at), segments_at(at + 1u)), vec2u(params.keys));
+}
+
+// What any of several query rows attends to, with the gaps filled.
+fn reach_of(first_row: u32, end_row: u32) -> vec2u {
+  var reach = vec2u(0xffffffffu, 0u);
+  for (var row = first_row; row < end_row; row++) {
+    let s = segment(row);
+    if (s.x < s.y) { reach = vec2u(min(reach.x, s.x), max(reach.y, s.y)); }
+  }
+  return select(vec2u(), reach, reach.x < reach.y);
+}
+`;

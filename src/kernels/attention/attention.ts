@@ -1,0 +1,96 @@
+import { apply, type Operation } from "../../tensor/operation.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import {
+  type AttentionInputs,
+  type AttentionPass,
+  attentionPasses,
+  checkAttention,
+  type KeysAndValues,
+} from "./attention-call.ts";
+import { combineSlices } from "./attention-combine.ts";
+import { launchRegister, REGISTER_PAIRS } from "./attention-register.ts";
+import { launchWorkgroup, workgroupPairs } from "./attention-workgroup.ts";
+
+export { causalSegments, fullSegments } from "./attention-segments.ts";
+export type { AttentionInputs, KeysAndValues };
+
+export interface AttentionOptions {
+  readonly headDim: number;
+  /** Factor of the scores, usually headDim ** -0.5. */
+  readonly scale: number;
+}
+
+/**
+ * Multi-head attention, softmax(q k^T * scale) v, with the softmax computed on the way (Milakov and Gimelshein 2018,
+ * arXiv 1805.02867), so that scores are never stored. With fewer heads of keys than of queries, head h reads key head
+ * floor(h / (heads / kvHeads)).
+ *
+ * Row r attends to rows prefixStart..prefixEnd-1 of `prefix` and ownStart..ownEnd-1 of k and v, as row r of `segments`
+ * says; ranges are cut at the last row. This expresses causal, windowed, full and prefix masks, ragged batches without
+ * padding, and shared prefixes: see {@link causalSegments} and {@link fullSegments}. Rows outside of a query's ranges
+ * have no influence on it, whatever they hold.
+ *
+ * q, k, v: f32, f16 or bf16, possibly with rows apart (slices of columns) -> f32 [rows, heads * headDim]. A row without
+ * keys, or whose scores are all -infinity, gives 0. A score that is NaN or +infinity makes its head of the row NaN;
+ * NaN and infinity in v follow IEEE arithmetic.
+ *
+ * @throws ShapeError when shapes do not fit.
+ * @throws DTypeError for integers, or segments other than u32.
+ */
+export function attention(
+  { q, k, v, segments, prefix }: AttentionInputs,
+  { headDim, scale }: AttentionOptions,
+): Tensor {
+  checkAttention("attention", { q, k, v, segments, prefix }, headDim);
+  const inputs = [q, k, v, segments, ...(prefix ? [prefix.k, prefix.v] : [])];
+  return apply(attentionOperation, inputs, { headDim, scale });
+}
+
+/** Inputs are q, k, v, segments and, with a prefix, its k and v. */
+const attentionOperation: Operation<AttentionOptions> = {
+  name: "attention",
+  run(inputs, { headDim, scale }, device) {
+    const passes = attentionPasses(inputs, { headDim, scale });
+    const { q } = passes[0]!;
+    const rows = q.dim(0);
+    const heads = q.dim(1) / headDim;
+    const out = device.empty(q.shape, "f32", "attention");
+    if (out.size === 0) return out;
+    const { launch, pairs, wanted } =
+      device.info.kernels === "workgroup"
+        ? { launch: launchWorkgroup, pairs: workgroupPairs, wanted: { workgroups: 512, keys: 128 } }
+        : { launch: launchRegister, pairs: () => REGISTER_PAIRS, wanted: { workgroups: 32, keys: 64 } };
+    const slices = passes.map((pass) => sliceCount(pass, pairs(pass), wanted));
+    const total = slices.reduce((sum, n) => sum + n, 0);
+    if (total === 1) {
+      launch(passes[0]!, { slices: 1, out, stats: undefined });
+      return out;
+    }
+    const partial = device.empty([total, rows, heads * headDim], "f32", "attention");
+    const stats = device.empty([total, rows * heads, 2], "f32", "attention");
+    let start = 0;
+    passes.forEach((pass, i) => {
+      const end = start + slices[i]!;
+      launch(pass, {
+        slices: slices[i]!,
+        out: partial.slice(0, start, end),
+        stats: stats.slice(0, start, end),
+      });
+      start = end;
+    });
+    combineSlices(partial, stats, out, headDim);
+    return out;
+  },
+};
+
+/** Splits the keys until there are so many workgroups, but leaves each at least so many keys. */
+function sliceCount(
+  { q, k, headDim }: AttentionPass,
+  pairsPerWorkgroup: number,
+  wanted: { workgroups: number; keys: number },
+): number {
+  const kvHeads = k.dim(1) / headDim;
+  const pairs = (q.dim(0) * q.dim(1)) / headDim / kvHeads;
+  const whole = kvHeads * Math.ceil(pairs / pairsPerWorkgroup);
+  return Math.max(1, Math.min(Math.ceil(wanted.workgroups / whole), Math.floor(k.dim(0) / wanted.keys)));
+}

@@ -1,0 +1,143 @@
+import { defineKernel } from "../../tensor/kernel.ts";
+import {
+  batchOffsets,
+  finish,
+  loadsByFour,
+  PRODUCT_PARAMS,
+  type Product,
+  productParams,
+} from "./matmul-product.ts";
+import { SharedLoads } from "./shared-loads.ts";
+
+/** Of the vectors that CPU cores compute with. */
+const LANES = 8;
+
+/**
+ * Matrix product for drivers that run on CPU cores: each invocation keeps a block of `rows` x 4 * `vectors` outputs in
+ * registers, and there is no workgroup memory and no barrier. The rows of a block are the same for a whole workgroup, which
+ * shares the loads of a. Takes any strides; fastest when four columns of b can be loaded at once.
+ */
+interface Block {
+  /** Rows per invocation. */
+  rows: number;
+  /** Groups of four columns per invocation. */
+  vectors: number;
+  /** Invocations per workgroup, side by side along the columns. */
+  lanes: number;
+}
+
+/** Few rows are bound by loading b; a block for more rows than there are wastes less than another pipeline costs. */
+function blockFor(rows: number, columns: number, windows: boolean, width: number): Block {
+  // Each load chooses among the windows of a tensor over the binding limit: few loads, or compiling takes minutes.
+  if (windows) return { rows: rows === 1 ? 1 : 4, vectors: 1, lanes: LANES };
+  const most = width > 1 ? 16 : 8;
+  return {
+    rows: [1, 4, 8].find((n) => rows <= n) ?? most,
+    // Rows of b that are far apart in memory are better read in longer pieces.
+    vectors: rows <= 4 && columns >= 8192 ? 8 : 4,
+    lanes: LANES,
+  };
+}
+
+interface Variant extends Block {
+  /** Of {@link SharedLoads}. */
+  width: number;
+  batched: boolean;
+}
+
+const kernel = defineKernel({
+  name: "matmul_register",
+  bindings: {
+    a: "read",
+    b: "read?",
+    b4: "read4?",
+    bias: "read?",
+    residual: "read?",
+    out: "write",
+  },
+  params: PRODUCT_PARAMS,
+  code({ constants, has }) {
+    const { rows, vectors, lanes, width, batched } = constants as Variant;
+    const row = Array.from({ length: rows }, (_, i) => i);
+    const shared = new SharedLoads(width);
+    const vector = Array.from({ length: vectors }, (_, i) => i);
+    const each = (line: (r: number, v: number) => string) =>
+      row.flatMap((r) => vector.map((v) => line(r, v))).join("\n");
+    const perRow = (line: (r: number) => string) => row.map(line).join("\n");
+    const perLoad = (line: (i: number) => string) => shared.perLoad(rows, line);
+    const perVector = (line: (v: number) => string) => vector.map(line).join("\n");
+
+    const loadB = has("b4")
+      ? perVector((v) => `    let w${v} = b4_at4(b${v}); b${v} += params.b_depth / 4u;`)
+      : perVector(
+          (v) =>
+            `    let w${v} = vec4f(b_at(b${v}.x), b_at(b${v}.y), b_at(b${v}.z), b_at(b${v}.w)); b${v} += vec4u(params.b_depth);`,
+        );
+    const startB = has("b4")
+      ? perVector(
+          (v) => `  var b${v} = (b_batch(batch) + min(column + ${v * 4}u, params.columns - 4u)) / 4u;`,
+        )
+      : perVector(
+          (v) =>
+            `  var b${v} = b_batch(batch) + min(vec4u(column + ${v * 4}u) + vec4u(0u, 1u, 2u, 3u), vec4u(params.columns - 1u)) * params.b_column;`,
+        );
+    const sums = row.flatMap((r) => vector.map((v) => `sum${r}_${v}`)).join(", ");
+    return /* wgsl */ `
+${shared.enable}
+${batchOffsets(batched)}
+${finish(has)}
+
+@compute @workgroup_size(${lanes})
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+  ${shared.parameter}
+) {
+  // Row blocks vary fastest, so that neighbouring workgroups find the same columns of b in the cache.
+  let row_blocks = (params.rows + ${rows - 1}u) / ${rows}u;
+  let column_blocks = (params.columns + ${4 * vectors * lanes - 1}u) / ${4 * vectors * lanes}u;
+  let flat = flat_group(group, groups);
+  let row = flat % row_blocks * ${rows}u;
+  let column = (flat / row_blocks % column_blocks * ${lanes}u + lane) * ${4 * vectors}u;
+  let batch = flat / row_blocks / column_blocks;
+  if (batch >= params.batches) { return; }
+
+  // Rows and columns past the end are computed from the last one and not stored: cheaper than a divergent branch.
+${perLoad((i) => `  var a${i} = a_batch(batch) + min(row + ${shared.index(i)}, params.rows - 1u) * params.a_row;`)}
+${startB}
+${each((r, v) => `  var sum${r}_${v} = vec4f();`)}
+  for (var k = 0u; k < params.depth; k++) {
+${loadB}
+${perLoad((i) => `    let loaded${i} = a_at(a${i}); a${i} += params.a_depth;`)}
+${perRow((r) => `    let x${r} = ${shared.value("loaded", r)};`)}
+${each((r, v) => `    sum${r}_${v} = fma(vec4f(x${r}), w${v}, sum${r}_${v});`)}
+  }
+
+  // An array from here on: written out, this would take longer to compile than all of the above.
+  var sums = array<vec4f, ${rows * vectors}>(${sums});
+  for (var r = 0u; r < ${rows}u; r++) {
+    for (var c = 0u; c < ${4 * vectors}u; c++) {
+      finish(batch, row + r, column + c, sums[r * ${vectors}u + c / 4u][c % 4u]);
+    }
+  }
+}`;
+  },
+});
+
+export function launchRegister(product: Product): void {
+  const { a, b, bias, residual, out } = product;
+  const params = productParams(product);
+  const byFour = loadsByFour(b, -1);
+  const windows = [a, b].some(({ storage, device }) => storage.bytes > device.maxBindingBytes);
+  const width = params.rows === 1 ? 1 : SharedLoads.widthOn(out.device, LANES);
+  const block = blockFor(params.rows, params.columns, windows, width);
+  const blocks =
+    Math.ceil(params.rows / block.rows) * Math.ceil(params.columns / (4 * block.vectors * block.lanes));
+  kernel.launch({
+    tensors: { a, b: byFour ? undefined : b, b4: byFour ? b : undefined, bias, residual, out },
+    params,
+    constants: { ...block, width, batched: out.rank > 2 },
+    workgroups: params.batches * blocks,
+  });
+}

@@ -1,0 +1,20 @@
+import { CheckpointError } from "../../../errors.ts";
+import type { ActivationKind } from "../../../kernels/elementwise/activation.ts";
+
+/** Sizes of a CLIP or SigLIP tower's blocks. */
+export interface EncoderConfig {
+  readonly layers: number;
+  readonly width: number;
+  readonly heads: number;
+  readonly mlpWidth: number;
+  readonly normEps: number;
+  readonly activation: ActivationKind;
+}
+
+/** Throws CheckpointError for a width that does not divide into the heads. */
+export function requireWholeHeads({ width, heads }: EncoderConfig, where: string): void {
+  if (width % heads === 0) return;
+  throw new CheckpointError(
+    `${where}: a width (hidden_size) of ${width} does not divide into ${heads} heads (num_attention_heads)`,
+  );
+}

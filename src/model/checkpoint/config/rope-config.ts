@@ -1,0 +1,79 @@
+import { CheckpointError } from "../../../errors.ts";
+import type { RopeScaling } from "../../../kernels/attention/rope.ts";
+import { ConfigReader, isObject, type JsonObject } from "../json/config-reader.ts";
+
+/** Base and scaling of RoPE. */
+export interface RopeConfig {
+  readonly theta: number;
+  readonly scaling?: RopeScaling;
+}
+
+/**
+ * The parameters in the spelling of transformers 5: `rope_scaling` if it says anything, else `rope_parameters`; what it
+ * lacks comes from the fields beside it. Keys that mean nothing stay.
+ */
+export function ropeParameters(values: JsonObject): JsonObject {
+  const said = [values["rope_scaling"], values["rope_parameters"]].find(
+    (section) => isObject(section) && Object.keys(section).length > 0,
+  );
+  const section = (said ?? {}) as JsonObject;
+  const type = section["rope_type"] ?? section["type"] ?? "default";
+  // A field of its own stands above what the parameters say.
+  const context =
+    values["original_max_position_embeddings"] ??
+    section["original_max_position_embeddings"] ??
+    values["max_position_embeddings"];
+  const given = "rope_theta" in values ? values["rope_theta"] : 10000;
+  return {
+    ...section,
+    rope_type: type,
+    ...(type === "llama3" && context !== undefined && { original_max_position_embeddings: context }),
+    rope_theta: "rope_theta" in section ? section["rope_theta"] : given,
+  };
+}
+
+/** Reads RoPE as transformers 5 does. Throws CheckpointError for kinds of scaling that are not supported, by name. */
+export function readRope(values: JsonObject, context: number, where: string): RopeConfig {
+  for (const key of ["rope_scaling", "rope_parameters"]) {
+    const section = values[key] ?? {};
+    if (!isObject(section)) {
+      throw new CheckpointError(
+        `${where}: expected ${key} to be an object, found ${JSON.stringify(section)}`,
+      );
+    }
+  }
+  const name = isObject(values["rope_scaling"]) ? "rope_scaling" : "rope_parameters";
+  const r = new ConfigReader(ropeParameters(values), `${where}: ${name}`);
+  const theta = r.number("rope_theta");
+  if (theta <= 0) throw new CheckpointError(`${where}: expected rope_theta to be positive, found ${theta}`);
+  const type = r.string("rope_type");
+  if (type === "default") return { theta };
+  const partial = r.number("partial_rotary_factor", Number(values["partial_rotary_factor"] ?? 1));
+  if (partial !== 1) {
+    throw new CheckpointError(
+      `${where}: partial_rotary_factor ${partial} is not supported with RoPE scaling; expected 1`,
+    );
+  }
+  switch (type) {
+    case "dynamic": // differs from the default only beyond the context, where no prompt reaches
+      r.number("factor");
+      return { theta };
+    case "linear":
+      return { theta, scaling: { type, factor: r.number("factor") } };
+    case "llama3":
+      return {
+        theta,
+        scaling: {
+          type,
+          factor: r.number("factor"),
+          lowFreqFactor: r.number("low_freq_factor"),
+          highFreqFactor: r.number("high_freq_factor"),
+          originalContext: r.count("original_max_position_embeddings", context),
+        },
+      };
+    default:
+      throw new CheckpointError(
+        `${where}: RoPE scaling (rope_type) ${JSON.stringify(type)} is not supported; supported are default, linear, dynamic, llama3`,
+      );
+  }
+}

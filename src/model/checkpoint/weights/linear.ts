@@ -1,0 +1,23 @@
+import { linear } from "../../../kernels/matmul/linear.ts";
+import type { Tensor } from "../../../tensor/tensor.ts";
+import { addLowRank, type LowRankUpdate } from "./low-rank.ts";
+
+/** A linear layer of a checkpoint: x @ weight^T + bias, plus the low-rank updates of adapters that are not merged. */
+export class Linear {
+  /** [out, in], in the dtype of the file; the memory layout is the one that this device's kernels read fastest. */
+  readonly weight: Tensor;
+  /** [out] */
+  readonly bias: Tensor | undefined;
+  readonly #updates: readonly LowRankUpdate[];
+
+  constructor(weight: Tensor, bias?: Tensor, updates: readonly LowRankUpdate[] = []) {
+    this.weight = weight;
+    this.bias = bias;
+    this.#updates = updates;
+  }
+
+  /** x: [rows, in] → [rows, out]; `add` ([rows, out]) is added to the result in the same kernel. */
+  apply(x: Tensor, { add }: { add?: Tensor } = {}): Tensor {
+    return addLowRank(linear(x, this.weight, { bias: this.bias, add }), x, this.#updates);
+  }
+}

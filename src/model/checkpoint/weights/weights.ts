@@ -1,0 +1,376 @@
+import { CheckpointError } from "../../../errors.ts";
+import { toPreferredLayout } from "../../../kernels/matmul/linear.ts";
+import { cast } from "../../../kernels/movement/copy.ts";
+import { sum } from "../../../kernels/reduction/reduce.ts";
+import type { Device } from "../../../tensor/device.ts";
+import { isFloat } from "../../../tensor/dtype.ts";
+import type { Scope } from "../../../tensor/scope.ts";
+import { type Shape, sameShape, showShape } from "../../../tensor/shape.ts";
+import type { Tensor } from "../../../tensor/tensor.ts";
+import type { Checkpoint } from "../checkpoint.ts";
+import { comparedWith } from "../entries/same-tensor.ts";
+import { padded, readTensor, type TensorEntry } from "../entries/tensor-entry.ts";
+import { Linear } from "./linear.ts";
+import { type LowRankUpdate, merged } from "./low-rank.ts";
+import { adviceFor, strayTensors } from "./stray-tensors.ts";
+
+/** Bytes handed to the driver before waiting for it; bounds the host memory that loading takes. */
+const MAX_IN_FLIGHT_BYTES = 32 * 2 ** 20;
+/** Problems that a message spells out. */
+const MAX_LISTED = 8;
+
+export interface LoadProgress {
+  loadedBytes: number;
+  totalBytes: number;
+}
+
+/** How a family gets at its tensors: by name and expected shape. */
+export interface Weights {
+  readonly device: Device;
+  /** True when the checkpoint has a tensor of that name. */
+  has(name: string): boolean;
+  tensor(name: string, shape: Shape): Promise<Tensor>;
+  /** The same elements under another shape. */
+  reshape(tensor: Tensor, shape: Shape): Tensor;
+  /** `<name>.weight` [out, in] and, if asked for, `<name>.bias` [out]. */
+  linear(name: string, shape: readonly [out: number, width: number], bias?: boolean): Promise<Linear>;
+  /**
+   * Embedding and output matrix [vocab, width] of a config that ties them. As in transformers 5 one that is missing is the
+   * other, and where the file has both and they differ, they are not tied.
+   */
+  tied(
+    embedding: string,
+    head: string,
+    shape: readonly [vocab: number, width: number],
+  ): Promise<{ embedding: Tensor; unembedding: Linear }>;
+  /** Modules that the file may have and this model has no use for; others inside of what it reads are refused. */
+  skip(...modules: string[]): void;
+}
+
+export interface WeightOptions {
+  /**
+   * Whether adapters become part of the weights: `W + scale · B A` is computed in f32 and stored in the weight's dtype.
+   * Otherwise each layer adds what they make of its input, in f32. Default true.
+   */
+  merge?: boolean;
+  /** Called as weights arrive. */
+  onProgress?: (progress: LoadProgress) => void;
+}
+
+/** Finds out whether everything that `build` asks for is there in the right shape; see {@link loadWeights}. */
+export async function checkWeights(
+  checkpoint: Checkpoint,
+  device: Device,
+  build: (weights: Weights) => Promise<unknown>,
+): Promise<{ bytes: number; entries: readonly TensorEntry[] }> {
+  const check = new Check(checkpoint, device);
+  await build(check);
+  await check.finish();
+  return check;
+}
+
+/**
+ * Loads a model's weights, dtype as stored, with bounded host memory. `build` is called twice: first to find out whether
+ * everything that it asks for is there in the right shape, before any byte of a tensor is read, then to load.
+ *
+ * The tensors live in `memory`, which the caller disposes of. Throws one CheckpointError that lists all missing tensors (with
+ * the nearest present names), wrong shapes and dtypes, or tensors of the file that would change the model but have no place in
+ * it.
+ */
+export async function loadWeights<T>(
+  checkpoint: Checkpoint,
+  device: Device,
+  build: (weights: Weights) => Promise<T>,
+  options: WeightOptions = {},
+): Promise<{ built: T; memory: Scope }> {
+  const { bytes, entries } = await checkWeights(checkpoint, device, build);
+  for (const entry of entries) entry.expect?.();
+  const memory = device.openScope();
+  try {
+    const load = new Load(checkpoint, device, memory, bytes, options);
+    const built = await build(load);
+    await checkpoint.verify();
+    await load.checkMerged();
+    await device.sync(); // reports what went wrong on the GPU while the checkpoint's name is still at hand
+    device.trim(); // weights that changed their layout have left large buffers behind
+    return { built, memory };
+  } catch (error) {
+    memory.dispose();
+    throw error;
+  }
+}
+
+abstract class WeightsBase implements Weights {
+  readonly device: Device;
+  protected readonly checkpoint: Checkpoint;
+
+  constructor(checkpoint: Checkpoint, device: Device) {
+    this.checkpoint = checkpoint;
+    this.device = device;
+  }
+
+  has(name: string): boolean {
+    return this.checkpoint.has(name);
+  }
+
+  abstract tensor(name: string, shape: Shape): Promise<Tensor>;
+  abstract reshape(tensor: Tensor, shape: Shape): Tensor;
+  abstract linear(name: string, shape: readonly [number, number], bias?: boolean): Promise<Linear>;
+  abstract tied(...args: Parameters<Weights["tied"]>): ReturnType<Weights["tied"]>;
+  abstract skip(...modules: string[]): void;
+}
+
+class Check extends WeightsBase {
+  readonly #names = new Set<string>();
+  readonly #linear = new Set<string>();
+  /** In the order in which they are loaded. */
+  readonly entries: TensorEntry[] = [];
+  /** Asked for where they are there. */
+  readonly #optional = new Set<string>();
+  readonly #skipped: string[] = [];
+  readonly #misfits: string[] = [];
+  bytes = 0;
+
+  async tensor(name: string, shape: Shape): Promise<Tensor> {
+    this.#names.add(name);
+    if (this.has(name)) {
+      const entry = this.checkpoint.entry(name);
+      this.#add(entry);
+      if (entry.problem) throw new CheckpointError(entry.problem);
+      if (!sameShape(entry.shape, shape)) {
+        this.#misfits.push(`${name} is ${showShape(entry.shape)} instead of ${showShape(shape)}`);
+      } else if (!isFloat(entry.dtype)) {
+        this.#misfits.push(`${name} is ${entry.stored} instead of floats`);
+      }
+    }
+    return PLACEHOLDER;
+  }
+
+  #add(entry: TensorEntry): void {
+    this.entries.push(entry);
+    this.bytes += entry.byteLength;
+  }
+
+  reshape(tensor: Tensor): Tensor {
+    return tensor;
+  }
+
+  async linear(name: string, shape: readonly [number, number], bias = false): Promise<Linear> {
+    const weight = `${name}.weight`;
+    await this.tensor(weight, shape);
+    this.#linear.add(weight);
+    for (const { a, b } of this.checkpoint.updatesOf(weight)) {
+      this.#add(a);
+      this.#add(b);
+    }
+    if (bias) await this.tensor(`${name}.bias`, [shape[0]]);
+    return new Linear(PLACEHOLDER);
+  }
+
+  async tied(embedding: string, head: string, shape: readonly [number, number]) {
+    const [first, second] = this.has(`${embedding}.weight`) ? [embedding, head] : [head, embedding];
+    const unembedding = await this.linear(this.has(`${first}.weight`) ? first : embedding, shape);
+    const { bytes } = this; // what a second one has is found out as it loads
+    if (this.has(`${second}.weight`)) await this.linear(second, shape);
+    this.bytes = bytes;
+    for (const name of [embedding, head]) this.#optional.add(`${name}.weight`);
+    return { embedding: PLACEHOLDER, unembedding };
+  }
+
+  skip(...modules: string[]): void {
+    this.#skipped.push(...modules);
+  }
+
+  async finish(): Promise<void> {
+    this.checkpoint.require(this.#names);
+    const unused = this.checkpoint.updated.find((weight) => !this.#linear.has(weight));
+    if (unused !== undefined) throw noLinearLayer(this.checkpoint, unused);
+    if (this.#misfits.length > 0) {
+      throw new CheckpointError(
+        `${this.checkpoint.name}: the config does not fit the tensors: ${listed(this.#misfits)}`,
+      );
+    }
+    await this.#refuseStrays();
+  }
+
+  async #refuseStrays(): Promise<void> {
+    const asked = new Set([...this.#names, ...this.#optional]);
+    const strays: string[] = [];
+    for (const name of strayTensors(this.checkpoint.names, asked, this.#skipped)) {
+      if (!(name.endsWith(".bias") && (await isZero(this.checkpoint.entry(name))))) strays.push(name);
+    }
+    if (strays.length === 0) return;
+    const advice = [...new Set(strays.map(adviceFor))].join("; ");
+    throw new CheckpointError(
+      `${this.checkpoint.name}: expected nothing beside what the model reads, found ${listed(strays)} (${advice}): ` +
+        "without it the model would be another",
+    );
+  }
+}
+
+function noLinearLayer(checkpoint: Checkpoint, weight: string): CheckpointError {
+  const { adapter } = checkpoint.updatesOf(weight)[0]!;
+  return new CheckpointError(`${adapter} changes ${weight}, which is no linear layer of this model`);
+}
+
+/** Whether a bias adds nothing. */
+async function isZero(entry: TensorEntry): Promise<boolean> {
+  if (entry.problem || entry.shape.length !== 1) return false;
+  return (await readTensor(entry)).every((byte) => byte === 0);
+}
+
+function listed(problems: readonly string[]): string {
+  const more = problems.length - MAX_LISTED;
+  return problems.slice(0, MAX_LISTED).join("; ") + (more > 0 ? `; and ${more} more` : "");
+}
+
+/** Stands for a tensor while names and shapes are checked; a builder only passes it on. */
+const PLACEHOLDER = Object.freeze({}) as Tensor;
+
+class Load extends WeightsBase {
+  readonly #memory: Scope;
+  #totalBytes: number;
+  readonly #merge: boolean;
+  readonly #onProgress: WeightOptions["onProgress"];
+  /** Sums of merged weights, by name: not finite where an element is not. */
+  readonly #sums = new Map<string, Tensor<"f32">>();
+  #loadedBytes = 0;
+  #inFlight = 0;
+
+  constructor(
+    checkpoint: Checkpoint,
+    device: Device,
+    memory: Scope,
+    totalBytes: number,
+    { merge = true, onProgress }: WeightOptions,
+  ) {
+    super(checkpoint, device);
+    this.#memory = memory;
+    this.#totalBytes = totalBytes;
+    this.#merge = merge;
+    this.#onProgress = onProgress;
+  }
+
+  async tensor(name: string, shape: Shape): Promise<Tensor> {
+    return this.#upload(this.checkpoint.entry(name), shape);
+  }
+
+  reshape(tensor: Tensor, shape: Shape): Tensor {
+    return this.#memory.enter(() => tensor.reshape(shape));
+  }
+
+  skip(): void {}
+
+  async linear(name: string, shape: readonly [number, number], bias = false): Promise<Linear> {
+    return this.#linear(name, shape, await this.tensor(`${name}.weight`, shape), bias);
+  }
+
+  async tied(embedding: string, head: string, shape: readonly [number, number]) {
+    const [first, second] = this.has(`${embedding}.weight`) ? [embedding, head] : [head, embedding];
+    // A tied model reads the embedding as a matrix too, so both uses share the layout that suits the matrix product.
+    const both = (unembedding: Linear) => ({ embedding: unembedding.weight, unembedding });
+    if (!this.has(`${second}.weight`)) return both(await this.linear(first, shape));
+    const other = this.checkpoint.entry(`${head}.weight`);
+    const compared = comparedWith(this.checkpoint.entry(`${embedding}.weight`), other);
+    const stored = await this.#upload(compared.entry, shape);
+    if (compared.same() && this.checkpoint.updatesOf(other.name).length === 0) {
+      return both(await this.#linear(embedding, shape, stored, false));
+    }
+    if (this.checkpoint.updatesOf(`${embedding}.weight`).length > 0) {
+      throw noLinearLayer(this.checkpoint, `${embedding}.weight`);
+    }
+    this.#totalBytes += other.byteLength;
+    return { embedding: stored, unembedding: await this.linear(head, shape) };
+  }
+
+  /** The linear layer whose weight, as stored, is this one. */
+  async #linear(
+    name: string,
+    shape: readonly [number, number],
+    stored: Tensor,
+    bias: boolean,
+  ): Promise<Linear> {
+    const updates = await this.#updates(`${name}.weight`);
+    const mergeNow = this.#merge && updates.length > 0;
+    const whole = mergeNow ? this.#memory.enter(() => mergedAsStored(stored, updates)) : stored;
+    if (mergeNow)
+      this.#sums.set(
+        `${name}.weight`,
+        this.#memory.enter(() => sumOf(whole)),
+      );
+    const weight = this.#preferred(whole);
+    const offset = bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined;
+    if (mergeNow) return new Linear(weight, offset);
+    return new Linear(
+      weight,
+      offset,
+      updates.map(({ a, b, scale }) => ({ a: this.#preferred(a), b: this.#preferred(b), scale })),
+    );
+  }
+
+  /** Throws CheckpointError when a merged weight is beyond the range of its dtype. */
+  async checkMerged(): Promise<void> {
+    const names = [...this.#sums.keys()];
+    const sums = await this.device.read([...this.#sums.values()]);
+    for (const tensor of this.#sums.values()) tensor.dispose();
+    const bad = names.find((_, i) => !Number.isFinite(sums[i]![0]));
+    if (bad === undefined) return;
+    const { dtype } = this.checkpoint.entry(bad);
+    const adapters = this.checkpoint.updatesOf(bad).map(({ adapter }) => adapter);
+    throw new CheckpointError(
+      `${this.checkpoint.name}: with ${[...new Set(adapters)].join(", ")} merged into it, ${bad} has values beyond the ` +
+        `range of ${dtype}; merge: false leaves the weights as they are`,
+    );
+  }
+
+  async #updates(weight: string): Promise<LowRankUpdate[]> {
+    const updates: LowRankUpdate[] = [];
+    for (const { a, b, scale } of this.checkpoint.updatesOf(weight)) {
+      updates.push({ a: await this.#upload(a, a.shape), b: await this.#upload(b, b.shape), scale });
+    }
+    return updates;
+  }
+
+  /** The matrix in the layout that suits the device, in place of the one given. */
+  #preferred(stored: Tensor): Tensor {
+    const weight = this.#memory.enter(() => toPreferredLayout(stored));
+    if (weight !== stored) stored.dispose();
+    return weight;
+  }
+
+  async #upload(entry: TensorEntry, shape: Shape): Promise<Tensor> {
+    const tensor = this.#memory.enter(() => this.device.empty(shape, entry.dtype, entry.name));
+    await this.#fill(tensor, entry);
+    return tensor;
+  }
+
+  async #fill(tensor: Tensor, entry: TensorEntry): Promise<void> {
+    let offset = 0;
+    for await (const chunk of entry.stream()) {
+      this.device.write(tensor, padded(chunk), offset);
+      offset += chunk.length;
+      this.#loadedBytes += chunk.length;
+      this.#inFlight += chunk.length;
+      if (this.#inFlight >= MAX_IN_FLIGHT_BYTES) {
+        await this.device.sync();
+        this.#inFlight = 0;
+      }
+      this.#onProgress?.({ loadedBytes: this.#loadedBytes, totalBytes: this.#totalBytes });
+    }
+  }
+}
+
+function sumOf(weight: Tensor): Tensor<"f32"> {
+  return weight.device.scope(() => sum(weight)) as Tensor<"f32">;
+}
+
+/** The weight with its updates in it, in its own dtype, in place of all of them. */
+function mergedAsStored(stored: Tensor, updates: readonly LowRankUpdate[]): Tensor {
+  const whole = stored.device.scope(() => cast(merged(stored, updates), stored.dtype));
+  stored.dispose();
+  for (const { a, b } of updates) {
+    a.dispose();
+    b.dispose();
+  }
+  return whole;
+}

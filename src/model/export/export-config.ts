@@ -1,0 +1,89 @@
+import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
+import { ropeParameters } from "../checkpoint/config/rope-config.ts";
+import type { VisionSetup } from "../checkpoint/config/vision-setup.ts";
+import { isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
+
+/** What the tensors that were written no longer have. */
+const GONE = new Set(["dtype", "torch_dtype", "quantization_config", "compression_config"]);
+
+/**
+ * A model's config.json such that transformers 4.46 and 5 make the same of it: RoPE in both spellings, and written out what
+ * either of them only concludes. `dtype` is PyTorch's name.
+ */
+export function exportedConfig(
+  config: JsonObject,
+  { vision, tied }: Pick<DecoderConfig, "vision" | "tied">,
+  dtype: string,
+): JsonObject {
+  const kept = without(config);
+  const ties = { tie_word_embeddings: tied };
+  if (!vision) return { ...kept, ...withBothRopes(kept), ...ties, torch_dtype: dtype };
+  const text = kept["text_config"] as JsonObject;
+  const { image_token_id: _, ...rest } = kept;
+  return {
+    ...rest,
+    text_config: { ...text, ...withBothRopes(text), ...ties },
+    ...ties,
+    image_token_index: vision.imageTokenId,
+    image_seq_length: vision.tokensPerImage,
+    torch_dtype: dtype,
+  };
+}
+
+function without(json: JsonObject): JsonObject {
+  const entries = Object.entries(json).filter(([key]) => !GONE.has(key));
+  return Object.fromEntries(entries.map(([key, value]) => [key, isObject(value) ? without(value) : value]));
+}
+
+/** `rope_theta` and `rope_scaling`, which 4.x reads, and `rope_parameters`, which 5 writes. */
+function withBothRopes(values: JsonObject): JsonObject {
+  const parameters = ropeParameters(values);
+  const { rope_theta, ...scaling } = parameters;
+  return {
+    rope_theta,
+    rope_scaling: scaling["rope_type"] === "default" ? null : scaling,
+    rope_parameters: parameters,
+  };
+}
+
+/** tokenizer_config.json for both: of a class that follows tokenizer.json in everything, as is done here. */
+export function exportedTokenizerConfig(config: JsonObject, chatTemplate: string | undefined): JsonObject {
+  const { extra_special_tokens: extra, ...rest } = config;
+  return {
+    ...rest,
+    // 4.x knows a list of them under another name, and 5 both names.
+    ...(Array.isArray(extra)
+      ? { additional_special_tokens: extra }
+      : extra !== undefined && { extra_special_tokens: extra }),
+    // 4.46 does not look for a file.
+    ...(chatTemplate !== undefined && { chat_template: chatTemplate }),
+    tokenizer_class: "PreTrainedTokenizerFast",
+  };
+}
+
+/** preprocessor_config.json for both, from itself or from the processor_config.json that 5 has it in. */
+export function exportedPreprocessor(preprocessor: unknown, processor: unknown): JsonObject | undefined {
+  const inner = isObject(processor) ? processor["image_processor"] : undefined;
+  const config = isObject(preprocessor) ? preprocessor : isObject(inner) ? inner : undefined;
+  const type = config?.["image_processor_type"];
+  if (typeof type !== "string") return config;
+  return { ...config, image_processor_type: type.replace(/(Fast|Pil)$/, "") };
+}
+
+/** What a LLaVA's processor has to know beside its preprocessor_config.json. */
+export function exportedProcessor({ imageToken, tower, keepsClassToken }: VisionSetup): JsonObject {
+  return {
+    processor_class: "LlavaProcessor",
+    image_token: imageToken,
+    patch_size: tower.patchSize,
+    num_additional_image_tokens: tower.kind === "clip" ? 1 : 0,
+    vision_feature_select_strategy: keepsClassToken ? "full" : "default",
+  };
+}
+
+/** generation_config.json from what a config says of it. */
+export function exportedGeneration(config: JsonObject): JsonObject {
+  const text = isObject(config["text_config"]) ? config["text_config"] : config;
+  const ids = ["bos_token_id", "eos_token_id", "pad_token_id"].map((key) => [key, config[key] ?? text[key]]);
+  return Object.fromEntries(ids.filter(([, id]) => id !== undefined));
+}

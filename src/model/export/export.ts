@@ -1,0 +1,193 @@
+import { aFunction, aKindOf, checkArgument, checkOptions, type Options, oneOf } from "../../arguments.ts";
+import { CheckpointError } from "../../errors.ts";
+import { Device } from "../../tensor/device.ts";
+import { type DType, isFloat } from "../../tensor/dtype.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { Checkpoint } from "../checkpoint/checkpoint.ts";
+import { asFloats, floatBytes } from "../checkpoint/entries/float-chunks.ts";
+import { commonName, EMBEDDING, HEAD, publishedName } from "../checkpoint/entries/module-names.ts";
+import { sameTensor } from "../checkpoint/entries/same-tensor.ts";
+import { padded, readTensor, type TensorEntry } from "../checkpoint/entries/tensor-entry.ts";
+import { isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
+import { parseWholeFloats } from "../checkpoint/json/whole-floats.ts";
+import type { StoredUpdate } from "../checkpoint/lora/adapter.ts";
+import { writeSafetensors } from "../checkpoint/safetensors/safetensors-writer.ts";
+import { type FolderSink, jsonFile } from "../checkpoint/source/folder-sink.ts";
+import { type LowRankUpdate, merged } from "../checkpoint/weights/low-rank.ts";
+import { checkWeights } from "../checkpoint/weights/weights.ts";
+import { readModelFiles } from "../language-model.ts";
+import {
+  exportedConfig,
+  exportedGeneration,
+  exportedPreprocessor,
+  exportedProcessor,
+  exportedTokenizerConfig,
+} from "./export-config.ts";
+
+/** The dtypes that a model can be written in, by the names of the safetensors format and of PyTorch. */
+export const EXPORT_DTYPES = {
+  f32: { stored: "F32", torch: "float32" },
+  f16: { stored: "F16", torch: "float16" },
+  bf16: { stored: "BF16", torch: "bfloat16" },
+} as const;
+
+export type ExportDType = keyof typeof EXPORT_DTYPES;
+
+export interface ExportOptions {
+  /** Of all float tensors; unless given, each keeps the one that it has on the GPU. */
+  dtype?: ExportDType;
+  /** Called as tensors are written. */
+  onProgress?: (progress: { writtenBytes: number; totalBytes: number }) => void;
+}
+
+/** By {@link commonName}. */
+
+/** Files that go along as they are. */
+const COPIED = [
+  ...["tokenizer.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"],
+  ...["processor_config.json", "generation_config.json"],
+];
+
+/**
+ * Writes a model as one complete Hugging Face folder, which transformers 4.46 and 5 read alike: adapters merged (in f32, then
+ * rounded once to the dtype written), the parts of an assembled model put together, tokens respelt, tensors under the names
+ * of published checkpoints. Unneeded tensors of a dtype that is not read are left out. Weights are [out, in], as checkpoints
+ * have them. One tensor at a time is in memory. config.json comes last, so a folder that has it is complete.
+ *
+ * Throws CheckpointError for what `loadModel` would not load, and for a weight beyond the dtype's range.
+ */
+export async function exportModel(
+  checkpoint: Checkpoint,
+  device: Device,
+  sink: FolderSink,
+  options: ExportOptions = {},
+): Promise<void> {
+  checkArgument("exportModel", "checkpoint", checkpoint, aKindOf(Checkpoint, "await openCheckpoint(…)"));
+  checkArgument("exportModel", "device", device, aKindOf(Device, "await openDevice()"));
+  const known: Options<ExportOptions> = {
+    dtype: oneOf(...Object.keys(EXPORT_DTYPES)),
+    onProgress: aFunction,
+  };
+  checkOptions("exportModel", options, known);
+  const { dtype, onProgress } = options;
+  const { family, decoder, config } = await readModelFiles(checkpoint);
+  await checkWeights(checkpoint, device, (weights) => family.build(weights, decoder, config));
+
+  const entries = checkpoint.entries.filter((entry) => entry.problem === undefined);
+  for (const entry of entries) {
+    for (const read of [entry, ...checkpoint.updatesOf(entry.name).flatMap(({ a, b }) => [a, b])])
+      read.expect?.();
+  }
+  const totalBytes = entries.reduce((sum, entry) => sum + entry.byteLength, 0);
+  let readBytes = 0;
+  const hasEmbedding = entries.some((entry) => commonName(entry.name) === EMBEDDING);
+  const nameOf = ({ name }: TensorEntry) => {
+    // Where a tied model has its one matrix as the head, 4.46 would not find it.
+    const moved = decoder.tied && !hasEmbedding && commonName(name) === HEAD;
+    if (!decoder.vision) return moved ? "model.embed_tokens.weight" : name;
+    return publishedName(moved ? EMBEDDING : name);
+  };
+  const tensors = entries.map((entry) => {
+    const { shape } = entry;
+    const name = nameOf(entry);
+    const as = dtype && isFloat(entry.dtype) ? dtype : entry.dtype;
+    const stored = as === "i32" || as === "u32" ? as.toUpperCase() : EXPORT_DTYPES[as].stored;
+    const data = async function* () {
+      yield* elements(checkpoint, device, entry, as);
+      readBytes += entry.byteLength;
+      onProgress?.({ writtenBytes: readBytes, totalBytes });
+    };
+    return { name, stored, shape, data };
+  });
+  await sink.write("model.safetensors", writeSafetensors(tensors, { format: "pt" }));
+  await checkpoint.verify();
+
+  for (const path of COPIED) {
+    const text = await checkpoint.text(path);
+    if (text !== undefined) await sink.write(path, textFile(text));
+  }
+  const template = await checkpoint.text("chat_template.jinja");
+  const tokenizer = (await wholeJson(checkpoint, "tokenizer_config.json")) ?? {};
+  await sink.write("tokenizer_config.json", jsonFile(exportedTokenizerConfig(tokenizer, template)));
+  const processor = await wholeJson(checkpoint, "processor_config.json");
+  const given = await wholeJson(checkpoint, "preprocessor_config.json");
+  const preprocessor = exportedPreprocessor(given, processor);
+  if (preprocessor) await sink.write("preprocessor_config.json", jsonFile(preprocessor));
+  if (decoder.vision && !processor) {
+    await sink.write("processor_config.json", jsonFile(exportedProcessor(decoder.vision)));
+  }
+  if ((await checkpoint.text("generation_config.json")) === undefined) {
+    await sink.write("generation_config.json", jsonFile(exportedGeneration(config)));
+  }
+  const most =
+    dtype ?? (["f16", "bf16"] as const).find((d) => EXPORT_DTYPES[d].stored === checkpoint.storedDtypes[0]);
+  const whole = (await wholeJson(checkpoint, "config.json")) ?? config;
+  const tied = decoder.tied && !(await hasOwnHead(checkpoint));
+  const written = exportedConfig(whole, { ...decoder, tied }, EXPORT_DTYPES[most ?? "f32"].torch);
+  await sink.write("config.json", jsonFile(written));
+}
+
+/** A file of JSON, floats being kept floats; undefined when there is none or it is no object. */
+async function wholeJson(checkpoint: Checkpoint, path: string): Promise<JsonObject | undefined> {
+  const text = await checkpoint.text(path);
+  const json = text === undefined ? undefined : parseWholeFloats(text);
+  return isObject(json) ? json : undefined;
+}
+
+/** Whether a model that is said to be tied has an output matrix of its own. */
+async function hasOwnHead(checkpoint: Checkpoint): Promise<boolean> {
+  const find = (name: string) => checkpoint.entries.find((entry) => commonName(entry.name) === name);
+  const [head, embedding] = [find(HEAD), find(EMBEDDING)];
+  if (!head || !embedding) return false;
+  return checkpoint.updatesOf(head.name).length > 0 || !(await sameTensor(head, embedding));
+}
+
+/** A tensor's elements, with what adapters add. */
+async function* elements(
+  checkpoint: Checkpoint,
+  device: Device,
+  entry: TensorEntry,
+  dtype: DType,
+): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
+  const updates = checkpoint.updatesOf(entry.name);
+  if (updates.length > 0) {
+    const values = await mergedValues(device, entry, updates);
+    const bad = values.find((value) => !Number.isFinite(value));
+    if (bad !== undefined) {
+      throw new CheckpointError(`${checkpoint.name}: ${entry.name} with its adapters has ${bad}`);
+    }
+    yield floatBytes(values, dtype, `${checkpoint.name}: ${entry.name}`);
+  } else if (isFloat(dtype)) yield* asFloats(entry, dtype, checkpoint.name);
+  else yield* entry.stream();
+}
+
+async function mergedValues(
+  device: Device,
+  weight: TensorEntry,
+  updates: readonly StoredUpdate[],
+): Promise<Float32Array> {
+  const scope = device.openScope();
+  const upload = async (entry: TensorEntry): Promise<Tensor> => {
+    const bytes = await readTensor(entry);
+    return scope.enter(() => {
+      const tensor = device.empty(entry.shape, entry.dtype, entry.name);
+      device.write(tensor, padded(bytes));
+      return tensor;
+    });
+  };
+  try {
+    const whole = await upload(weight);
+    const uploaded: LowRankUpdate[] = [];
+    for (const { a, b, scale } of updates) {
+      uploaded.push({ a: await upload(a), b: await upload(b), scale });
+    }
+    const sum = scope.enter(() => merged(whole, uploaded)) as Tensor<"f32">;
+    return await sum.read();
+  } finally {
+    scope.dispose();
+  }
+}
+
+async function* textFile(text: string): AsyncGenerator<Uint8Array, void, undefined> {
+  yield new TextEncoder().encode(text);
+}

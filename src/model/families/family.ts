@@ -1,0 +1,25 @@
+import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
+import type { JsonObject } from "../checkpoint/json/config-reader.ts";
+import type { Weights } from "../checkpoint/weights/weights.ts";
+import type { ImageRules } from "../prompt/build-prompt.ts";
+import type { PromptImage } from "../prompt/prompt-image.ts";
+import type { Network } from "../walk/network.ts";
+
+/** What a family may need beside config.json. */
+export interface FamilyFiles {
+  /** Contents of preprocessor_config.json or processor_config.json, if there is one. */
+  readonly preprocessor: unknown;
+  /** The tokenizer's string for an id. */
+  tokenOf(id: number): string;
+}
+
+/** One kind of model: how to read its config and how to build its network from a checkpoint. */
+export interface Family {
+  /** `model_type` of its config.json. */
+  readonly modelType: string;
+  readConfig(config: JsonObject, where: string, files: FamilyFiles): DecoderConfig;
+  /** How its prompts hold images; absent for text models. */
+  imageRules?(config: DecoderConfig): ImageRules<PromptImage> | undefined;
+  /** Called twice: to check names and shapes, and to load. See `loadWeights`. */
+  build(weights: Weights, config: DecoderConfig, json: JsonObject): Promise<Network>;
+}

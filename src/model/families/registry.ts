@@ -1,0 +1,22 @@
+import { CheckpointError } from "../../errors.ts";
+import type { JsonObject } from "../checkpoint/json/config-reader.ts";
+import type { Family } from "./family.ts";
+import { llama } from "./llama.ts";
+import { llava } from "./llava.ts";
+import { mistral } from "./mistral.ts";
+
+const FAMILIES: readonly Family[] = [llama, mistral, llava];
+
+/** The family of a config.json. Throws CheckpointError, listing what is supported. */
+export function familyOf(config: JsonObject, where: string): Family {
+  const type = config["model_type"];
+  const family = FAMILIES.find((f) => f.modelType === type);
+  if (family) return family;
+  const architectures = Array.isArray(config["architectures"])
+    ? ` (${config["architectures"].join(", ")})`
+    : "";
+  throw new CheckpointError(
+    `${where}: models of model_type ${JSON.stringify(type)}${architectures} are not supported; supported are ` +
+      FAMILIES.map((f) => f.modelType).join(", "),
+  );
+}

@@ -1,0 +1,87 @@
+import { attention } from "../../kernels/attention/attention.ts";
+import { type AttentionMaskOptions, maskAttention } from "../../kernels/attention/attention-mask.ts";
+import {
+  attentionMix,
+  attentionPattern,
+  attentionScores,
+} from "../../kernels/attention/attention-pattern.ts";
+import { rope } from "../../kernels/attention/rope.ts";
+import { concat } from "../../kernels/movement/concat.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { Linear } from "../checkpoint/weights/linear.ts";
+import type { AttentionRule, Pass } from "../walk/pass.ts";
+import type { AttentionMask, Walk } from "../walk/sites.ts";
+
+export interface AttentionWeights {
+  readonly q: Linear;
+  readonly k: Linear;
+  readonly v: Linear;
+  readonly o: Linear;
+}
+
+export interface AttentionShape {
+  readonly headDim: number;
+  /** Usually headDim ** -0.5. */
+  readonly scale: number;
+  /** cos and sin by position, see `ropeTable`; absent where positions enter elsewhere. */
+  readonly ropeTable: Tensor | undefined;
+}
+
+/**
+ * Multi-head attention (grouped-query where k and v have fewer heads) up to, and without, the output projection.
+ * x: [rows, width] → z: [rows, heads * headDim].
+ *
+ * Sites: q, k and v before RoPE; scores and pattern [heads, rows, keys], which are materialised only when in use; z.
+ */
+export function* attend(
+  w: AttentionWeights,
+  x: Tensor,
+  shape: AttentionShape,
+  layer: number,
+  rule: AttentionRule,
+  pass: Pass,
+): Walk<Tensor> {
+  const at = pass.sites(layer);
+  const { headDim, scale, ropeTable } = shape;
+  const rotate = (t: Tensor) => (ropeTable ? rope(t, pass.positions, ropeTable, { headDim }) : t);
+
+  const q = rotate(yield* at.pass("q", w.q.apply(x))); // [rows, heads * headDim]
+  const k = rotate(yield* at.pass("k", w.k.apply(x))); // [rows, kvHeads * headDim]
+  const v = yield* at.pass("v", w.v.apply(x));
+
+  if (pass.parts.length > 1) {
+    const cut = (t: Tensor, end: number, { rows }: Pass) => t.rows(end - rows.length, end);
+    let end = 0;
+    const parts = pass.parts.map((part) => {
+      end += part.rows.length;
+      const keys = part.keys.use(layer, { k: cut(k, end, part), v: cut(v, end, part) });
+      return attention({ q: cut(q, end, part), ...keys, segments: part.segments(rule) }, { headDim, scale });
+    });
+    return concat(parts); // [rows, heads * headDim]
+  }
+  const keys = pass.keys.use(layer, { k, v });
+  const segments = pass.segments(rule);
+
+  if (!at.uses("scores") && !at.uses("pattern")) {
+    return yield* at.pass("z", attention({ q, ...keys, segments }, { headDim, scale }));
+  }
+  const prefixKeys = pass.keys.prefixRows;
+  const mask = (hidden: number) => maskOf(segments, { prefixKeys, hidden });
+  const scores = yield* at.pass(
+    "scores",
+    attentionScores({ q, ...keys, segments }, { headDim, scale }),
+    mask(Number.NEGATIVE_INFINITY),
+  );
+  const pattern = yield* at.pass("pattern", attentionPattern(scores), mask(0)); // [heads, rows, keys]
+  return yield* at.pass("z", attentionMix(pattern, keys, { headDim }));
+}
+
+function maskOf(segments: Tensor, options: AttentionMaskOptions): AttentionMask {
+  return {
+    hide: (value) => maskAttention(value, segments, options),
+    visible: ({ device, shape: [, rows, keys] }) => {
+      const ones = device.tensor([1]).broadcastTo([1, rows!, keys!]);
+      return maskAttention(ones, segments, { ...options, hidden: 0 }).at(0);
+    },
+  };
+}

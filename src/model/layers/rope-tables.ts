@@ -1,0 +1,35 @@
+import { type RopeTableOptions, ropeTable } from "../../kernels/attention/rope.ts";
+import type { Device } from "../../tensor/device.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+
+/** Cosines and sines by position, computed on the host for as many positions as have been asked for so far. */
+export class RopeTables {
+  readonly #device: Device;
+  readonly #options: Omit<RopeTableOptions, "length">;
+  readonly #scope;
+  /** Ever longer ones. The earlier stay: a walk that is suspended may hold one, and together they take no more room. */
+  readonly #tables: Tensor[] = [];
+
+  constructor(device: Device, options: Omit<RopeTableOptions, "length">) {
+    this.#device = device;
+    this.#options = options;
+    this.#scope = device.openScope();
+  }
+
+  /** f32 [positions, rotaryDim] with at least this many positions. */
+  upTo(positions: number): Tensor {
+    const found = this.#tables.find((table) => table.dim(0) >= positions);
+    if (found) return found;
+    const length = 2 ** Math.ceil(Math.log2(Math.max(positions, 256)));
+    const { cosSin } = ropeTable({ ...this.#options, length });
+    const table = this.#scope.enter(() =>
+      this.#device.tensor(cosSin, { shape: [length, this.#options.rotaryDim] }),
+    );
+    this.#tables.push(table);
+    return table;
+  }
+
+  dispose(): void {
+    this.#scope.dispose();
+  }
+}

@@ -1,0 +1,112 @@
+import { add } from "../../kernels/elementwise/elementwise.ts";
+import { patchEmbedding } from "../../kernels/matmul/patch-embedding.ts";
+import { concat } from "../../kernels/movement/concat.ts";
+import { cast } from "../../kernels/movement/copy.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { rowsPerImage, type VisionConfig } from "../checkpoint/config/vision-config.ts";
+import type { Weights } from "../checkpoint/weights/weights.ts";
+import { full, type Pass } from "../walk/pass.ts";
+import { LAYER_SITES, type SiteName, type Walk } from "../walk/sites.ts";
+import {
+  type EncoderLayer,
+  encoderLayer,
+  type NormWeights,
+  norm,
+  readEncoderLayers,
+  readNorm,
+} from "./encoder-layer.ts";
+
+export interface VisionTowerWeights {
+  /** CLIP only: [width] */
+  readonly classEmbedding: Tensor | undefined;
+  /** [width, channels * patch * patch] */
+  readonly patchWeight: Tensor;
+  /** SigLIP only: [width] */
+  readonly patchBias: Tensor | undefined;
+  /** [rowsPerImage, width] */
+  readonly positions: Tensor;
+  /** CLIP only: the norm after the embeddings. */
+  readonly preNorm: NormWeights | undefined;
+  readonly layers: readonly EncoderLayer[];
+  readonly postNorm: NormWeights;
+}
+
+/**
+ * The vision transformers of CLIP (Radford et al. 2021, arXiv 2103.00020) and SigLIP (Zhai et al. 2023, arXiv
+ * 2303.15343): patches, learned positions, pre-norm blocks with full attention.
+ */
+export class VisionTower {
+  readonly config: VisionConfig;
+  readonly #w: VisionTowerWeights;
+
+  constructor(config: VisionConfig, weights: VisionTowerWeights) {
+    this.config = config;
+    this.#w = weights;
+  }
+
+  /**
+   * pixels [images, 3, size, size] → [images * rowsPerImage, width]: the output of block `upTo` - 1, which is the stream
+   * that enters block `upTo`. Later blocks run only if one of their sites is in use.
+   */
+  *stream(pixels: Tensor, pass: Pass, upTo = this.config.layers): Walk<Tensor> {
+    const at = pass.sites();
+    const embedded = yield* at.pass("vision.embed", this.#embed(pixels));
+    let x = this.#w.preNorm ? norm(embedded, this.#w.preNorm, this.config) : embedded;
+    let wanted = x;
+    for (let index = 0; index < this.config.layers; index++) {
+      if (index === upTo) wanted = x;
+      if (index >= upTo && !this.#usedFrom(index, pass)) return wanted;
+      x = yield* encoderLayer(this.#w.layers[index]!, x, this.config, index, full, pass);
+    }
+    return upTo === this.config.layers ? x : wanted;
+  }
+
+  /** The norm after the last block: [rows, width] → [rows, width]. CLIP applies it to the class token only. */
+  postNorm(x: Tensor): Tensor {
+    return norm(x, this.#w.postNorm, this.config);
+  }
+
+  #embed(pixels: Tensor): Tensor {
+    const { classEmbedding, patchWeight, patchBias, positions } = this.#w;
+    const { patchSize, width } = this.config;
+    const images = pixels.dim(0);
+    const patches = patchEmbedding(pixels, patchWeight, patchSize, { bias: patchBias });
+    let rows = patches.reshape([images, patches.dim(0) / images, width]);
+    if (classEmbedding) rows = concat([cast(classEmbedding, "f32").broadcastTo([images, 1, width]), rows], 1);
+    return add(rows, positions).reshape([images * positions.dim(0), width]);
+  }
+
+  #usedFrom(layer: number, pass: Pass): boolean {
+    for (let index = layer; index < this.config.layers; index++) {
+      if (LAYER_SITES.some((site) => pass.inUse(`vision.${site}.${index}` satisfies SiteName))) return true;
+    }
+    return false;
+  }
+}
+
+/** The tower's weights under `prefix` (`vision_tower.vision_model.`), in Hugging Face's names. */
+export async function readVisionTower(
+  w: Weights,
+  config: VisionConfig,
+  prefix: string,
+): Promise<VisionTower> {
+  const { kind, width, channels, patchSize } = config;
+  const clip = kind === "clip";
+  const embeddings = `${prefix}embeddings.`;
+  const patchWeight = await w.tensor(`${embeddings}patch_embedding.weight`, [
+    width,
+    channels,
+    patchSize,
+    patchSize,
+  ]);
+  return new VisionTower(config, {
+    classEmbedding: clip ? await w.tensor(`${embeddings}class_embedding`, [width]) : undefined,
+    patchWeight: w.reshape(patchWeight, [width, channels * patchSize * patchSize]),
+    patchBias: clip ? undefined : await w.tensor(`${embeddings}patch_embedding.bias`, [width]),
+    positions: await w.tensor(`${embeddings}position_embedding.weight`, [rowsPerImage(config), width]),
+    // "layrnorm" is how the checkpoints spell it.
+    preNorm: clip ? await readNorm(w, `${prefix}pre_layrnorm`, width) : undefined,
+    layers: await readEncoderLayers(w, prefix, config),
+    postNorm: await readNorm(w, `${prefix}post_layernorm`, width),
+  });
+}

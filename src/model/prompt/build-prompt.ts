@@ -1,0 +1,270 @@
+import { PromptError } from "../../errors.ts";
+import { type ImageSpan, type PatchGrid, Prompt, type Span } from "./prompt.ts";
+import { tokenByteRanges } from "./token-spelling.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/**
+ * A piece of a prompt: text, text whose tokens get a name in `spans`, or an image. The pieces are joined before
+ * anything is tokenised, so where a prompt is cut into pieces changes no token.
+ */
+export type PromptPart<Image = unknown> =
+  | string
+  | { readonly text: string; readonly name: string }
+  | { readonly image: Image };
+
+/** What an image becomes in the text of a prompt. */
+export interface ImageText {
+  /** Replaces the placeholder; holds the placeholder once per position that receives an image feature. */
+  readonly text: string;
+  /** Set where those positions are consecutive and are one plain grid. */
+  readonly grid?: PatchGrid;
+}
+
+/** How a family writes images into its prompts, as the Hugging Face processor of that family does. */
+export interface ImageRules<Image = unknown> {
+  /** Token that stands for one image before expansion and for one image feature after it, e.g. `<image>`. */
+  readonly placeholder: string;
+  /** The text of image `index` (from 0) of `count`. */
+  expand(image: Image, index: number, count: number): ImageText;
+}
+
+export interface PromptOptions<Image = unknown> {
+  /**
+   * `"auto"` (default): the special tokens that the tokenizer adds by itself, which may be none. `true`: the same,
+   * and BOS in front if they do not start with it. `false`: nothing is added. Tokens written in the text stay.
+   */
+  readonly bos?: boolean | "auto";
+  /** Names for pieces of the text, each of which must occur exactly once. */
+  readonly spans?: Readonly<Record<string, string>>;
+  /** Images for the placeholders that are written in the text, in order. */
+  readonly images?: readonly Image[];
+  /** How the model writes images; without it a prompt takes none, and placeholders are ordinary text. */
+  readonly imageRules?: ImageRules<Image>;
+}
+
+/**
+ * Builds a prompt: joins the parts, replaces each image by its text, tokenises the whole, and finds the spans.
+ *
+ * A named piece spans every token that covers any of its bytes, so a token that straddles its border is inside:
+ * `"Greece"` in `"Q: Greece"` spans `ĠGreece`. Pieces and images that share a name are numbered from the second
+ * on: `country`, `country2`.
+ *
+ * @throws PromptError if images and placeholders differ in number, a named piece is empty or so rewritten by the
+ *   tokenizer that its tokens cannot be told, BOS is wanted where there is none, or the prompt is empty
+ */
+export function prompt<Image = unknown>(
+  tokenizer: Tokenizer,
+  parts: string | readonly PromptPart<Image>[],
+  options: PromptOptions<Image> = {},
+): Prompt<Image> {
+  const { bos = "auto", imageRules, spans: pieces = {} } = options;
+  const joined = join(typeof parts === "string" ? [parts] : parts, options);
+  const named = [
+    ...joined.named,
+    ...Object.entries(pieces).map(([name, piece]) => findPiece(name, piece, joined.full)),
+  ];
+
+  const front = specialsInFront(tokenizer, bos);
+  const body = tokenizer.encode(joined.full, { specials: false });
+  const ids = [...front, ...body, ...(bos === false ? [] : tokenizer.suffix)];
+
+  const spans: Record<string, ImageSpan> = {};
+  const found = [
+    ...imageSpans(tokenizer, body, joined.imageTexts, imageRules),
+    ...textSpans(tokenizer, body, joined.full, named),
+  ];
+  for (const { name, start, end, ...rest } of found) {
+    spans[freeName(name, spans)] = Object.freeze({
+      start: start + front.length,
+      end: end + front.length,
+      ...rest,
+    });
+  }
+  return promptFromIds(tokenizer, ids, { text: joined.text, spans, images: joined.images });
+}
+
+/**
+ * A prompt from token ids as they are; nothing is added.
+ *
+ * @param fields.text what the ids stand for (default: the ids decoded)
+ * @throws PromptError if an id is not a whole number of 32 bits, or there are none. A model's own method also checks them
+ *   against its embedding.
+ */
+export function promptFromIds<Image = unknown>(
+  tokenizer: Tokenizer,
+  ids: Iterable<number>,
+  fields: Partial<Pick<Prompt<Image>, "text" | "spans" | "images">> = {},
+): Prompt<Image> {
+  const list = Array.from(ids);
+  const wrong = list.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= 2 ** 32);
+  if (wrong >= 0) {
+    const found = typeof list[wrong] === "number" ? list[wrong] : `the ${typeof list[wrong]} ${list[wrong]}`;
+    throw new PromptError(
+      `Expected token ids to be whole numbers from 0 to 2^32 - 1, found ${found} at position ${wrong}.`,
+    );
+  }
+  return new Prompt<Image>({
+    text: fields.text ?? tokenizer.decode(list),
+    ids: list,
+    tokens: list.map((id) => tokenizer.tokenOf(id)),
+    spans: fields.spans ?? {},
+    images: fields.images ?? [],
+    bos: list[0] === tokenizer.bosId,
+  });
+}
+
+interface Named extends Span {
+  readonly name: string;
+}
+
+interface Joined<Image> {
+  /** The text with one placeholder for each image. */
+  readonly text: string;
+  /** The text to tokenise, with images expanded. */
+  readonly full: string;
+  /** Named pieces, in UTF-16 units of `full`. */
+  readonly named: readonly Named[];
+  readonly images: readonly Image[];
+  readonly imageTexts: readonly ImageText[];
+}
+
+function join<Image>(parts: readonly PromptPart<Image>[], options: PromptOptions<Image>): Joined<Image> {
+  const { imageRules } = options;
+  const images = imagesInOrder(parts, options);
+  const named: Named[] = [];
+  const imageTexts: ImageText[] = [];
+  let text = "";
+  let full = "";
+  const appendImage = (rules: ImageRules<Image>) => {
+    const index = imageTexts.length;
+    const imageText = rules.expand(images[index]!, index, images.length);
+    imageTexts.push(imageText);
+    text += rules.placeholder;
+    full += imageText.text;
+  };
+  const appendText = (piece: string) => {
+    for (const [i, plain] of (imageRules ? piece.split(imageRules.placeholder) : [piece]).entries()) {
+      if (i > 0) appendImage(imageRules!);
+      text += plain;
+      full += plain;
+    }
+  };
+  for (const part of parts) {
+    if (typeof part === "string") appendText(part);
+    else if ("image" in part) appendImage(imageRules!);
+    else {
+      const start = full.length;
+      appendText(part.text);
+      if (part.text === "")
+        throw new PromptError(`Expected some text for the span "${part.name}", found none.`);
+      named.push({ name: part.name, start, end: full.length });
+    }
+  }
+  return { text, full, named, images, imageTexts };
+}
+
+/** The images in the order of their placeholders: those of image parts, and those of the list for the text's. */
+function imagesInOrder<Image>(
+  parts: readonly PromptPart<Image>[],
+  { images: list = [], imageRules }: PromptOptions<Image>,
+): Image[] {
+  const images: Image[] = [];
+  let inText = 0;
+  for (const part of parts) {
+    if (typeof part === "object" && "image" in part) images.push(part.image);
+    else if (imageRules) {
+      const count = (typeof part === "string" ? part : part.text).split(imageRules.placeholder).length - 1;
+      images.push(...list.slice(inText, inText + count));
+      inText += count;
+    }
+  }
+  if (!imageRules) {
+    const count = images.length + list.length;
+    if (count > 0) throw new PromptError(`This model takes no images, found ${count} in the prompt.`);
+  } else if (inText !== list.length) {
+    throw new PromptError(
+      `Expected one image for each ${imageRules.placeholder} in the text, found ${inText} placeholder(s) and ${list.length} image(s).`,
+    );
+  }
+  return images;
+}
+
+function findPiece(name: string, piece: string, text: string): Named {
+  const start = text.indexOf(piece);
+  const again = text.indexOf(piece, start + 1);
+  if (piece === "" || start < 0 || again >= 0) {
+    const found = piece === "" ? "an empty one" : start < 0 ? "none" : "several";
+    throw new PromptError(
+      `Expected the text to contain ${JSON.stringify(piece)} (span "${name}") once, found ${found}.`,
+    );
+  }
+  return { name, start, end: start + piece.length };
+}
+
+function specialsInFront(tokenizer: Tokenizer, bos: boolean | "auto"): readonly number[] {
+  const { prefix, bosId } = tokenizer;
+  if (bos === false) return [];
+  if (bos === "auto") return prefix;
+  if (bosId === undefined)
+    throw new PromptError("Expected tokenizer_config.json to name a bos_token, found none.");
+  return prefix[0] === bosId ? prefix : [bosId, ...prefix];
+}
+
+/** Where the placeholders of each image went: from its first to its last, whatever the family puts between. */
+function imageSpans(
+  tokenizer: Tokenizer,
+  body: readonly number[],
+  imageTexts: readonly ImageText[],
+  rules: ImageRules<never> | undefined,
+): (Named & ImageSpan)[] {
+  if (!rules || imageTexts.length === 0) return [];
+  const id = tokenizer.idOf(rules.placeholder);
+  const positions = [...body.keys()].filter((position) => body[position] === id);
+  const counts = imageTexts.map(({ text }) => text.split(rules.placeholder).length - 1);
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  if (positions.length !== total || counts.includes(0)) {
+    throw new PromptError(
+      `Expected ${counts.join(" + ")} tokens ${rules.placeholder} for ${counts.length} image(s), at least one each, found ${positions.length}.`,
+    );
+  }
+  return imageTexts.map(({ grid }, i) => {
+    const own = positions.splice(0, counts[i]!);
+    if (grid && grid.rows * grid.columns !== own.length) {
+      throw new PromptError(
+        `Expected a grid of ${own.length} patches, found ${grid.rows} by ${grid.columns}.`,
+      );
+    }
+    return { name: "image", start: own[0]!, end: own.at(-1)! + 1, ...(grid && { grid }) };
+  });
+}
+
+/** The tokens that cover each named piece. */
+function textSpans(
+  tokenizer: Tokenizer,
+  body: readonly number[],
+  text: string,
+  named: readonly Named[],
+): Named[] {
+  if (named.length === 0) return [];
+  const tokens = body.map((id) => tokenizer.tokenOf(id));
+  const ranges = tokenByteRanges(text, tokens, tokenizer.spell);
+  const byteLength = (length: number) => new TextEncoder().encode(text.slice(0, length)).length;
+  return named.map((piece) => {
+    const from = byteLength(piece.start);
+    const to = byteLength(piece.end);
+    const inside = [...ranges.keys()].filter((i) => ranges[i]!.start < to && ranges[i]!.end > from);
+    if (inside.length === 0) {
+      throw new PromptError(
+        `Expected tokens for the span "${piece.name}", found none: the tokenizer drops that text.`,
+      );
+    }
+    return { name: piece.name, start: inside[0]!, end: inside.at(-1)! + 1 };
+  });
+}
+
+/** `name` if it is free, otherwise `name2`, `name3`, … */
+function freeName(name: string, taken: object): string {
+  let free = name;
+  for (let n = 2; Object.hasOwn(taken, free); n++) free = `${name}${n}`;
+  return free;
+}

@@ -1,0 +1,19 @@
+import { type PixelValues, preprocess } from "../../images/preprocess.ts";
+import type { ProcessorSettings } from "../../images/processor-config.ts";
+import type { RgbImage } from "../../images/rgb.ts";
+
+/** A picture in a prompt: as decoded, or already preprocessed by the caller. */
+export type PromptImage = RgbImage | PixelValues;
+
+/** By processor, then by picture. */
+const prepared = new WeakMap<ProcessorSettings, WeakMap<RgbImage, PixelValues>>();
+
+/** Pixel values of a picture; computed once for each decoded picture and processor. */
+export function pixelValues(image: PromptImage, processor: ProcessorSettings): PixelValues {
+  if ("shape" in image) return image;
+  const byImage = prepared.get(processor) ?? new WeakMap<RgbImage, PixelValues>();
+  prepared.set(processor, byImage);
+  const values = byImage.get(image) ?? preprocess(image, processor);
+  byImage.set(image, values);
+  return values;
+}

@@ -1,0 +1,142 @@
+import { PromptError } from "../../errors.ts";
+
+/** Positions `start` up to but not including `end` of a prompt. */
+export interface Span {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Image features laid out row by row, one position each. */
+export interface PatchGrid {
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** The positions of an image; with `grid` where they are one plain grid of patches, first row first. */
+export interface ImageSpan extends Span {
+  readonly grid?: PatchGrid;
+}
+
+/** A prompt as a value: immutable, independent of any model run. Positions count from 0, BOS and images included. */
+export class Prompt<Image = unknown> {
+  /** What was asked for; an image is one placeholder here. */
+  readonly text: string;
+  /** Token ids after image expansion. */
+  readonly ids: readonly number[];
+  /** Token strings as the vocabulary spells them, one per id. */
+  readonly tokens: readonly string[];
+  /** Named positions: pieces of text by their name, images as `image`, `image2`, … */
+  readonly spans: Readonly<Record<string, ImageSpan>>;
+  readonly images: readonly Image[];
+  /** Whether the first token is BOS. */
+  readonly bos: boolean;
+
+  /** Use `prompt` or `promptFromIds` of build-prompt.ts. */
+  constructor(fields: Pick<Prompt<Image>, "text" | "ids" | "tokens" | "spans" | "images" | "bos">) {
+    if (fields.ids.length === 0) throw new PromptError("A prompt needs at least one token, found none.");
+    this.text = fields.text;
+    this.ids = Object.freeze([...fields.ids]);
+    this.tokens = Object.freeze([...fields.tokens]);
+    this.spans = Object.freeze({ ...fields.spans });
+    this.images = Object.freeze([...fields.images]);
+    this.bos = fields.bos;
+    Object.freeze(this);
+  }
+
+  /** Number of tokens. */
+  get length(): number {
+    return this.ids.length;
+  }
+
+  /** Position of the last token. */
+  get last(): number {
+    return this.ids.length - 1;
+  }
+
+  /** The absolute position of `position`; see {@link resolvePosition}. */
+  at(position: number): number {
+    return resolvePosition(position, this.length);
+  }
+
+  /**
+   * The span of that name.
+   * @throws PromptError if there is none; the message lists those there are
+   */
+  span(name: string): ImageSpan {
+    const span = Object.hasOwn(this.spans, name) ? this.spans[name] : undefined;
+    if (span) return span;
+    const names = Object.keys(this.spans);
+    throw new PromptError(
+      `The prompt has no span "${name}"; it has ${names.length ? names.join(", ") : "none"}.`,
+    );
+  }
+}
+
+/**
+ * The absolute form of a position; negative ones count from the end, −1 is the last token.
+ * @throws PromptError if it is not a whole number or lies outside the sequence
+ */
+export function resolvePosition(position: number, length: number): number {
+  const absolute = position < 0 ? length + position : position;
+  if (!Number.isInteger(position) || absolute < 0 || absolute >= length) {
+    throw new PromptError(
+      `Expected a position from ${-length} to ${length - 1} (${length} tokens), found ${position}.`,
+    );
+  }
+  return absolute;
+}
+
+/**
+ * The positions of one row of an image's patches.
+ * @throws PromptError if the image has no plain grid or no such row (negative rows count from the last)
+ */
+export function patchRow(image: ImageSpan, row: number): Span {
+  const { rows, columns } = gridOf(image);
+  const start = image.start + resolvePosition(row, rows) * columns;
+  return { start, end: start + columns };
+}
+
+/**
+ * The positions of one column of an image's patches, from the top.
+ * @throws PromptError if the image has no plain grid or no such column (negative columns count from the last)
+ */
+export function patchColumn(image: ImageSpan, column: number): number[] {
+  const { rows, columns } = gridOf(image);
+  const first = image.start + resolvePosition(column, columns);
+  return Array.from({ length: rows }, (_, row) => first + row * columns);
+}
+
+function gridOf({ grid, start, end }: ImageSpan): PatchGrid {
+  if (!grid)
+    throw new PromptError(`Expected a span with a grid of patches, found none at ${start} to ${end}.`);
+  return grid;
+}
+
+/**
+ * Checks that a sequence fits a model.
+ * @param length tokens of the prompt, plus those to be generated
+ * @throws PromptError with both numbers if it does not
+ */
+export function checkContext(length: number, context: number): void {
+  if (length > context)
+    throw new PromptError(`Expected at most ${context} tokens (the model's context), found ${length}.`);
+}
+
+/**
+ * A hash of the token ids of some prompts, in order, to tell later what a task vector was made from: 64-bit FNV-1a
+ * over each prompt's length and ids as little-endian 32-bit words, as 16 hex digits. Not cryptographic, and blind
+ * to the pixels of images.
+ */
+export function hashPrompts(prompts: Iterable<{ readonly ids: readonly number[] }>): string {
+  let hash = 0xcbf29ce484222325n;
+  const addWord = (word: number) => {
+    for (let shift = 0; shift < 32; shift += 8) {
+      hash = BigInt.asUintN(64, (hash ^ BigInt((word >>> shift) & 0xff)) * 0x100000001b3n);
+    }
+  };
+  for (const { ids } of prompts) {
+    addWord(ids.length);
+    for (const id of ids) addWord(id);
+  }
+  return hash.toString(16).padStart(16, "0");
+}

@@ -1,0 +1,61 @@
+import { gatherRows } from "../../kernels/movement/gather.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { Prompt } from "../prompt/prompt.ts";
+import type { Network } from "./network.ts";
+import type { Pass } from "./pass.ts";
+import { RowMap } from "./rows.ts";
+import { Sites, type Walk } from "./sites.ts";
+
+export interface ForwardOptions {
+  /** Last layer to compute; without it the pass goes on to the logits. */
+  stopAfter?: number;
+  /** Positions that get logits: the last of each sequence, or all. */
+  logits?: "last" | "all";
+}
+
+/**
+ * A forward pass over whole prompts: the logits [prompts or rows, vocab], or undefined when it stops before them. Drive
+ * it inside a scope; what is not returned goes with that scope at the latest.
+ */
+export function* forward(
+  network: Network,
+  prompts: readonly Prompt[],
+  pass: Pass,
+  { stopAfter, logits = "last" }: ForwardOptions = {},
+): Walk<Tensor | undefined> {
+  const embedded = yield* network.embed(prompts, pass);
+  const x = yield* layers(network, embedded, pass, stopAfter);
+  return stopAfter === undefined ? yield* unembed(network, x, pass, logits) : undefined;
+}
+
+/** All blocks up to and with `stopAfter`: [rows, width] → [rows, width]. */
+export function* layers(network: Network, embedded: Tensor, pass: Pass, stopAfter?: number): Walk<Tensor> {
+  let x = embedded;
+  for (let index = 0; index <= (stopAfter ?? network.config.layers - 1); index++) {
+    const next = yield* network.layer(index, x, pass);
+    // Only what this pass made: a tensor that a visitor put in belongs to the visitor.
+    if (x !== next && x.scope !== undefined && x.scope === network.device.currentScope) x.dispose();
+    x = next;
+  }
+  return x;
+}
+
+/** Final norm and logits at the last position of each sequence, or at all. x: [rows, width]. */
+export function* unembed(network: Network, x: Tensor, pass: Pass, logits: "last" | "all"): Walk<Tensor> {
+  if (logits === "all") return yield* network.head(x, pass.sites());
+  const rows = new RowMap(
+    pass.rows.spans.map(({ sequence, position, count }, row) => ({
+      sequence,
+      position: position + count - 1,
+      row,
+      count: 1,
+    })),
+  );
+  return yield* network.head(takeRows(x, pass.rows.lastRows()), new Sites(pass.inUse, rows));
+}
+
+/** The given rows of x, in that order. */
+export function takeRows(x: Tensor, rows: readonly number[]): Tensor {
+  if (rows.length === x.dim(0) && rows.every((row, i) => row === i)) return x;
+  return gatherRows(x, x.device.tensor(Uint32Array.from(rows), { dtype: "u32" }));
+}

@@ -1,0 +1,108 @@
+import { OutOfMemoryError, PromptError } from "../../errors.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { firstImages } from "../prompt/image-places.ts";
+import { checkContext, type Prompt } from "../prompt/prompt.ts";
+import { computeStep, type GenerationStep } from "./generation-step.ts";
+import { KvCache } from "./key-store.ts";
+import type { Network } from "./network.ts";
+import { Pass } from "./pass.ts";
+import { RowMap } from "./rows.ts";
+import { greedy, type Sampler } from "./sampling.ts";
+import { SharedSteps } from "./shared-steps.ts";
+import { NO_VISITOR, type SiteName, type Visitor, type Walk } from "./sites.ts";
+
+export interface GenerateTokensOptions {
+  maxNewTokens: number;
+  /** Ids that end a sequence; they are part of its output. */
+  stopIds?: ReadonlySet<number>;
+  sampler?: Sampler;
+  /** Is shown the sites of every step: of the prompts first, then of each new token. */
+  visitor?: Visitor;
+}
+
+/** The tokens of one step: `ids[i]` continues sequence `sequences[i]`; sequences that have ended are left out. */
+export interface NewTokens {
+  readonly sequences: readonly number[];
+  readonly ids: readonly number[];
+}
+
+/**
+ * Continues several prompts at once, with a KV cache and without padding, and yields the new tokens step by step. The
+ * memory goes when the generator ends or is broken off.
+ *
+ * Throws PromptError when a prompt and its new tokens but the last exceed the model's context, and GenerationError when
+ * the logits leave no token to choose.
+ */
+export async function* generateTokens(
+  network: Network,
+  prompts: readonly Prompt[],
+  { maxNewTokens, stopIds = new Set(), sampler = greedy, visitor = NO_VISITOR }: GenerateTokensOptions,
+): AsyncGenerator<NewTokens, void, void> {
+  const options = { maxNewTokens, stopIds, sampler, visitor };
+  if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
+    throw new PromptError(`generate: expected maxNewTokens to be a whole number >= 1, found ${maxNewTokens}`);
+  }
+  // The last token of a sequence is never fed back, so it needs no position.
+  for (const { length } of prompts) checkContext(length + maxNewTokens - 1, network.config.context);
+  let started = false;
+  try {
+    for await (const tokens of continuePrompts(network, prompts, options)) {
+      started = true;
+      yield tokens;
+    }
+  } catch (error) {
+    // What was idle has been given back meanwhile. Later, or with somebody watching, it cannot be done over.
+    if (started || options.visitor !== NO_VISITOR || !(error instanceof OutOfMemoryError)) throw error;
+    yield* continuePrompts(network, prompts, options);
+  }
+}
+
+async function* continuePrompts(
+  network: Network,
+  prompts: readonly Prompt[],
+  { maxNewTokens, stopIds, sampler, visitor }: Required<GenerateTokensOptions>,
+): AsyncGenerator<NewTokens, void, void> {
+  const { device } = network;
+  const memory = device.openScope();
+  const uses = (site: SiteName) => visitor.uses(site);
+  const shared = visitor === NO_VISITOR ? SharedSteps.of(network) : undefined;
+  shared?.join();
+  try {
+    // The last token of a sequence is never fed back, so it needs no place.
+    const capacities = prompts.map((p) => p.length + maxNewTokens - 1);
+    const cache = new KvCache(device, capacities, memory);
+    const images = firstImages(prompts);
+    let rows = RowMap.packed(prompts.map((p) => p.length));
+    let previous: readonly number[] = [];
+    for (let step = 0; step < maxNewTokens && rows.length > 0; step++) {
+      cache.extend(rows);
+      const sequences = rows.spans.map((span) => span.sequence);
+      const next: GenerationStep = {
+        rows: rows.length,
+        pass: () => new Pass(device.currentScope!, device, rows, cache, uses, { firstImages: images }),
+        embed: (pass) => (step === 0 ? network.embed(prompts, pass) : embedTokens(network, previous, pass)),
+        sampler,
+        at: { sequences, step },
+      };
+      const ids = shared ? await shared.run(next) : await computeStep(network, next, visitor);
+      yield { sequences, ids: [...ids] };
+
+      const going = rows.spans.map((_, i) => i).filter((i) => !stopIds.has(ids[i]!));
+      previous = going.map((i) => ids[i]!);
+      rows = new RowMap(
+        going.map((i, row) => {
+          const { sequence, position, count } = rows.spans[i]!;
+          return { sequence, position: position + count, row, count: 1 };
+        }),
+      );
+    }
+  } finally {
+    shared?.leave();
+    memory.dispose();
+  }
+}
+
+function embedTokens(network: Network, ids: readonly number[], pass: Pass): Walk<Tensor> {
+  const tokens = network.device.tensor(Uint32Array.from(ids), { dtype: "u32" });
+  return network.embedTokens(tokens, pass.sites());
+}

@@ -1,0 +1,146 @@
+import { CheckpointError } from "../errors.ts";
+import type { Prompt } from "../model/prompt/prompt.ts";
+import { type SiteMap, siteNames } from "../model/walk/site-shapes.ts";
+import { layoutOf, parseSite, type SiteName } from "../model/walk/sites.ts";
+import type { Edit } from "../patching/edit.ts";
+import type { PatchableModel } from "../patching/model.ts";
+import { tap } from "../patching/tap.ts";
+import { showShape } from "../tensor/shape.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { type Check, checkTensor, type Tolerance } from "./checks.ts";
+import type { GoldenFile } from "./golden-file.ts";
+
+/** An activation as the goldens have it, freed of padding. */
+export interface GoldenActivation {
+  readonly name: string;
+  readonly site: SiteName;
+  /** For each prompt, the positions that the golden has, and their values: [positions, features] or [heads, T, T]. */
+  readonly each: readonly { readonly positions: readonly number[]; readonly values: Float32Array }[];
+}
+
+/** Our values of some activations: `values[a][p]` is activation a of prompt p, at all of its positions. */
+export type Values = readonly (readonly Float32Array[])[];
+
+/** Which of a model's activations are wanted. */
+export interface Wanted {
+  readonly sites: SiteMap;
+  readonly tower: "text" | "vision";
+  /** Columns of the padded tensors, where that is more than up to the last one that holds a row. */
+  readonly extent?: number;
+  /** Names that the goldens have for some sites, beside the usual ones. */
+  readonly names?: Readonly<Record<string, SiteName>>;
+}
+
+/**
+ * Reads the goldens called `prefix` and the name of one of the wanted sites. `columns` says for each prompt (or image)
+ * which columns of the padded tensors hold its rows. Throws CheckpointError for shapes that do not fit that.
+ */
+export async function readActivations(
+  file: GoldenFile,
+  prefix: string,
+  columns: readonly (readonly number[])[],
+  { sites, tower, extent = Math.max(...columns.flat()) + 1, names = {} }: Wanted,
+): Promise<GoldenActivation[]> {
+  const known: ReadonlySet<string> = new Set(
+    siteNames(sites).filter((site) => parseSite(site).tower === tower),
+  );
+  const found: GoldenActivation[] = [];
+  for (const name of file.names) {
+    if (!name.startsWith(prefix)) continue;
+    const own = name.slice(prefix.length);
+    const site = Object.hasOwn(names, own) ? names[own]! : siteOf(own);
+    if (known.has(site)) found.push(await readActivation(file, name, site as SiteName, columns, extent));
+  }
+  return found;
+}
+
+/** What xpatch calls an activation of the goldens. */
+function siteOf(name: string): string {
+  return name === "logits_last" ? "logits" : name.replace(/(^|\.)attn_pattern\./, "$1pattern.");
+}
+
+async function readActivation(
+  file: GoldenFile,
+  name: string,
+  site: SiteName,
+  columns: readonly (readonly number[])[],
+  extent: number,
+): Promise<GoldenActivation> {
+  const { shape, values } = await file.read(name);
+  const [batch, ...rest] = shape;
+  const attention = layoutOf(parseSite(site).site) === "attention";
+  // Logits may be there for the last positions only, or for the very last, without a dimension for it.
+  const [outer = 1, count = 1, width = 1] = attention
+    ? rest
+    : rest.length === 1
+      ? [1, 1, rest[0]]
+      : [1, ...rest];
+  const fits = attention ? rest.length === 3 && count === extent && width === extent : rest.length <= 2;
+  if (batch !== columns.length || !fits || count > extent) {
+    throw new CheckpointError(
+      `${name}: expected ${columns.length} prompts of up to ${extent} tokens, padding included, found ${showShape(shape)}`,
+    );
+  }
+  const first = extent - count;
+  const each = columns.map((own, b) => {
+    const kept = own.filter((column) => column >= first);
+    const inner = attention ? own : Array.from({ length: width }, (_, i) => i);
+    const picked = new Float32Array(outer * kept.length * inner.length);
+    let at = 0;
+    for (let o = 0; o < outer; o++) {
+      for (const column of kept) {
+        const row = ((b * outer + o) * count + column - first) * width;
+        for (const i of inner) picked[at++] = values[row + i]!;
+      }
+    }
+    return { positions: kept.map((column) => own.indexOf(column)), values: picked };
+  });
+  if (each.every(({ positions }) => positions.length === 0)) {
+    throw new CheckpointError(`${name}: holds no position of any prompt, only padding`);
+  }
+  return { name, site, each };
+}
+
+/** Runs prompts in one batch and taps everything that is to be compared. */
+export async function runActivations(
+  model: PatchableModel,
+  goldens: readonly GoldenActivation[],
+  prompts: readonly Prompt[],
+  edits: readonly Edit[] = [],
+): Promise<Values> {
+  const scope = model.device.openScope();
+  try {
+    const taps = Object.fromEntries(goldens.map(({ site }, a) => [`${a}`, tap(site)]));
+    const tapped = scope.enter(() => model.run(prompts, { taps, edits }));
+    const tensors = goldens.flatMap((_, a) => tapped[`${a}`] as Tensor<"f32">[]);
+    const values = await model.device.read(tensors);
+    return goldens.map((_, a) => values.slice(a * prompts.length, (a + 1) * prompts.length));
+  } finally {
+    scope.dispose();
+  }
+}
+
+export function checkActivations(
+  goldens: readonly GoldenActivation[],
+  values: Values,
+  tolerance: Tolerance,
+): Check[] {
+  return goldens.map(({ name, site, each }, a) => {
+    const attention = layoutOf(parseSite(site).site) === "attention";
+    const found = each.map(({ positions, values: expected }, p) => {
+      const all = values[a]![p]!;
+      return attention ? all : takeRows(all, positions, expected.length / positions.length);
+    });
+    const expected = each.map((golden) => golden.values);
+    return checkTensor(name, found, expected, tolerance);
+  });
+}
+
+/** Rows of a row-major [rows, width]. */
+function takeRows(values: Float32Array, rows: readonly number[], width: number): Float32Array {
+  const taken = new Float32Array(rows.length * width);
+  rows.forEach((row, i) => {
+    taken.set(values.subarray(row * width, (row + 1) * width), i * width);
+  });
+  return taken;
+}

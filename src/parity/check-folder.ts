@@ -1,0 +1,38 @@
+import { CheckpointError } from "../errors.ts";
+import { loadDualEncoder } from "../patching/dual-encoder.ts";
+import { loadModel } from "../patching/model.ts";
+import { settingOf } from "../patching/setting.ts";
+import type { Device } from "../tensor/device.ts";
+import { CaseFolder, type GoldenCase } from "./case-folder.ts";
+import { checkDualCases, isDual } from "./dual-cases.ts";
+import { newReport, type ParityReport } from "./report.ts";
+import { checkTextCases } from "./text-cases.ts";
+
+/**
+ * Runs every case of a folder that holds a checkpoint and what Hugging Face transformers computed with it (case.json,
+ * golden.safetensors, model/) and compares. Throws CheckpointError for a folder that is not of this form, and for
+ * models and kinds of case that are not supported.
+ */
+export async function checkFolder(path: string, device: Device): Promise<ParityReport> {
+  await using folder = await CaseFolder.open(path);
+  if (folder.cases.every(isDual)) {
+    using encoder = await loadDualEncoder(folder.model, { device });
+    const checks = await checkDualCases(folder, encoder);
+    return newReport(path, settingOf(encoder), checks, folder.goldens.unread);
+  }
+  using model = await loadModel(folder.model, { device });
+  const unknown = folder.cases.find((golden) => !isPrompts(golden));
+  if (unknown) {
+    const fields = Object.keys(unknown.items[0] ?? {}).join(", ");
+    throw new CheckpointError(
+      `${path}: ${unknown.name}: expected cases of text, with or without images, found one with ${fields}`,
+    );
+  }
+  const checks = await checkTextCases(folder, model);
+  return newReport(path, settingOf(model), checks, folder.goldens.unread);
+}
+
+/** Whether a case is made of prompts for a decoder. */
+function isPrompts({ items }: GoldenCase): boolean {
+  return items.every((item) => typeof item["text"] === "string" && !("target" in item));
+}

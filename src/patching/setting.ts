@@ -1,0 +1,34 @@
+import type { PatchableModel } from "./model.ts";
+
+/** What every report states. */
+export interface Setting {
+  readonly model: string;
+  readonly family: string;
+  /** Dtypes of the weights as stored, most bytes first. */
+  readonly dtypes: readonly string[];
+  /** LoRA adapters on top of the weights; missing where there are none. */
+  readonly adapters?: readonly string[];
+  readonly adapter: string;
+  /** Of whatever is drawn at random; missing where nothing is. */
+  readonly seed?: number;
+}
+
+export function settingOf(
+  model: Pick<PatchableModel, "name" | "family" | "storedDtypes" | "adapters" | "device">,
+  seed?: number,
+): Setting {
+  const { name, family, storedDtypes: dtypes, adapters, device } = model;
+  return {
+    model: name,
+    family,
+    dtypes,
+    ...(adapters.length > 0 && { adapters }),
+    adapter: adapterName(device.info),
+    ...(seed !== undefined && { seed }),
+  };
+}
+
+/** What to call an adapter. */
+export function adapterName(info: { description: string; device: string; vendor: string }): string {
+  return info.description || info.device || info.vendor || "unnamed";
+}

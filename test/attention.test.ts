@@ -28,6 +28,7 @@ interface Case {
   heads: number;
   kvHeads: number;
   headDim: number;
+  softcap?: number;
 }
 
 interface Values {
@@ -84,7 +85,8 @@ function reference(c: Case, x: Values, scale: number): { out: Float64Array; scor
         const k = at(j, x.k, x.prefixK);
         let sum = 0;
         for (let d = 0; d < headDim; d++) sum += x.q[(r * heads + h) * headDim + d]! * k[d]!;
-        row[j] = sum * scale;
+        const score = sum * scale;
+        row[j] = c.softcap === undefined ? score : c.softcap * Math.tanh(score / c.softcap);
       }
       const highest = Math.max(...attended.map((j) => row[j]!));
       const weights = attended.map((j) => Math.exp(row[j]! - highest));
@@ -121,11 +123,12 @@ function tensors(device: Device, c: Case, x: Values) {
 async function check(device: Device, c: Case, segments: Uint32Array<ArrayBuffer>, seed = 1): Promise<void> {
   const x = randomValues(c, segments, seed);
   const scale = c.headDim ** -0.5;
+  const attend = { headDim: c.headDim, scale, softcap: c.softcap };
   const expected = reference(c, x, scale);
   const results = device.scope(() => {
     const inputs = tensors(device, c, x);
-    const fused = attention(inputs, { headDim: c.headDim, scale });
-    const scores = attentionScores(inputs, { headDim: c.headDim, scale });
+    const fused = attention(inputs, attend);
+    const scores = attentionScores(inputs, attend);
     const mixed = attentionMix(attentionPattern(scores), inputs, { headDim: c.headDim });
     return [fused, scores, mixed] as const;
   });
@@ -163,6 +166,27 @@ describe.each(styles)("attention, %s kernels", (_style, options) => {
     const device = await testDevice(options);
     const c = { rows: 21, keys: 70, prefixKeys: 37, heads: 2, kvHeads: 1, headDim };
     await check(device, c, randomSegments(c, headDim));
+  });
+
+  it.each([0.5, 3, 50])("bounds scores softly by %d", async (softcap) => {
+    const device = await testDevice(options);
+    const c = { rows: 21, keys: 70, prefixKeys: 37, heads: 4, kvHeads: 2, headDim: 12, softcap };
+    await check(device, c, randomSegments(c, 3));
+  });
+
+  it("with a soft cap infinite scores are at the cap, and NaN stays", async () => {
+    const device = await testDevice(options);
+    const out = device.scope(() => {
+      const { POSITIVE_INFINITY: infinity, NaN: nan } = Number;
+      const q = device.tensor([1, 1], { shape: [2, 1] });
+      const k = device.tensor([infinity, -infinity, nan], { shape: [3, 1] });
+      const v = device.tensor([1, 0, 0], { shape: [3, 1] });
+      const segments = device.tensor(Uint32Array.of(0, 0, 0, 2, 0, 0, 0, 3), { shape: [2, 4] });
+      return attention({ q, k, v, segments }, { headDim: 1, scale: 1, softcap: 2 });
+    });
+    const [bounded, spoilt] = await out.read();
+    expect(bounded).toBeCloseTo(1 / (1 + Math.exp(-4)), 6);
+    expect(spoilt).toBeNaN();
   });
 
   it("splits many keys of one row and puts the parts together", async () => {
@@ -329,6 +353,17 @@ describe("attention arguments", () => {
     const out = attention({ q: none, k: none, v: none, segments }, { headDim: 4, scale: 1 });
     expect(out.shape).toEqual([0, 8]);
     expect((await out.read()).length).toBe(0);
+  });
+
+  it("take a soft cap above 0 only", async () => {
+    const device = await testDevice();
+    const q = device.zeros([2, 8]);
+    const segments = device.zeros([2, 4], "u32");
+    for (const softcap of [0, -1, Number.NaN, Number.POSITIVE_INFINITY]) {
+      expect(() => attention({ q, k: q, v: q, segments }, { headDim: 4, scale: 1, softcap })).toThrow(
+        /expected a soft cap above 0/,
+      );
+    }
   });
 
   it("are checked", async () => {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { CheckpointError, ImageError } from "../src/errors.ts";
 import { decodeImage } from "../src/images/decode.ts";
-import { readDecoderConfig } from "../src/model/checkpoint/config/decoder-config.ts";
+import { readLlamaConfig } from "../src/model/checkpoint/config/decoder-config.ts";
 import { readTensor } from "../src/model/checkpoint/entries/tensor-entry.ts";
 import { parsePythonJson } from "../src/model/checkpoint/json/python-json.ts";
 import { openCheckpoint } from "../src/model/checkpoint/open-checkpoint.ts";
@@ -238,7 +238,7 @@ describe("exported for transformers 4.46 and 5", () => {
       const { rope_theta: _theta, rope_scaling: _scaling, ...as5 } = section;
       const { rope_parameters: _parameters, ...as4 } = section;
       for (const reading of [section, as4, as5]) {
-        expect(readDecoderConfig(reading, FIELDS, "config").rope).toEqual(rope);
+        expect(readLlamaConfig(reading, FIELDS, "config").rope).toEqual(rope);
       }
     }
   });

@@ -67,8 +67,10 @@ async function readActivation(
   extent: number,
 ): Promise<GoldenActivation> {
   const { shape, values } = await file.read(name);
-  const [batch, ...rest] = shape;
   const attention = layoutOf(parseSite(site).site) === "attention";
+  // Normalised queries and keys may be there head by head: [batch, T, heads, headDim].
+  const perHead = /^[qk]_norm\./.test(site) && shape.length === 4;
+  const [batch, ...rest] = perHead ? [shape[0], shape[1]!, shape[2]! * shape[3]!] : shape;
   // Logits may be there for the last positions only, or for the very last, without a dimension for it.
   const [outer = 1, count = 1, width = 1] = attention
     ? rest

@@ -1,3 +1,4 @@
+import { CheckpointError } from "../errors.ts";
 import { rope, ropeFrequencies } from "../kernels/attention/rope.ts";
 import type { SiteEvent, SiteName, Visitor } from "../model/walk/sites.ts";
 import type { PatchableModel } from "../patching/model.ts";
@@ -15,7 +16,9 @@ export class HalfRope implements Visitor {
   readonly #table: Tensor;
 
   constructor({ config, device }: PatchableModel, positions: number) {
-    const { headDim, rope } = config;
+    const { headDim } = config;
+    if (!config.rope) throw new CheckpointError("a model without RoPE has no frequencies to round");
+    const { rope } = config;
     const frequencies = ropeFrequencies({ rotaryDim: headDim, ...rope });
     const half = frequencies.length;
     const table = new Float32Array(positions * headDim);

@@ -54,7 +54,7 @@ export function changeOf(
 function earliestReached(model: LanguageModel, prompt: Prompt, layer: number, position: number): number {
   let earliest = position;
   for (let index = layer; index < model.config.layers; index++) {
-    const rule = model.network.attention(index, [prompt]);
+    const rule = model.network.stack.rule(index);
     for (let query = 0; query < earliest; query++) {
       const { start, end } = rule(0, query);
       if (start < prompt.length && end > earliest) {

@@ -92,13 +92,10 @@ export function record(model: LanguageModel, prompts: readonly Prompt[]): Record
         return drive(recordedForward(), NO_VISITOR);
 
         function* recordedForward(): Walk<Tensor> {
-          const keep = (x: Tensor) => stream.push(memory.enter(() => x.alias()));
-          let x = yield* network.embed(prompts, pass);
-          keep(x);
-          for (let index = 0; index < config.layers; index++) {
-            x = yield* network.layer(index, x, pass);
-            keep(x);
-          }
+          const embedded = yield* network.embed(prompts, pass);
+          const x = yield* network.stack.run(embedded, pass, {
+            onStream: (_index, x) => stream.push(memory.enter(() => x.alias())),
+          });
           return yield* unembed(network, x, pass, "last");
         }
       }),

@@ -156,18 +156,19 @@ function resumedForward(
   return { walk: walk(), rowLayers };
 
   function* walk(): Walk<Tensor> {
-    let x: Tensor | undefined;
-    let active = 0;
-    for (let layer = 0; layer <= config.layers; layer++) {
-      const newcomers = entering.slice(active).filter((p) => p.layer === layer);
-      if (newcomers.length > 0) {
-        const entry = yield* enter(layer, newcomers);
-        x = x ? concat([x, entry]) : entry;
+    const from = entering[0]!.layer;
+    const starters = entering.filter(({ layer }) => layer === from);
+    let active = starters.length;
+    const x = yield* network.stack.run(yield* enter(from, starters), whole.first(active), {
+      from,
+      *entering(index, { x }) {
+        const newcomers = entering.slice(active).filter(({ layer }) => layer === index);
+        if (newcomers.length === 0) return undefined;
         active += newcomers.length;
-      }
-      if (x && layer < config.layers) x = yield* network.layer(layer, x, whole.first(active));
-    }
-    return yield* head(x!);
+        return { x: concat([x, yield* enter(index, newcomers)]), pass: whole.first(active) };
+      },
+    });
+    return yield* head(x);
   }
 
   /** The recorded stream that enters `layer`, through the edits of the site that it comes from. */

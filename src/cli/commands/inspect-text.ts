@@ -55,7 +55,7 @@ function diagram({ family, config, sites }: ArchitectureReport): string {
   const facts = [
     `${family}: ${layers} layers, ${width} wide, ${heads} heads of ${headDim}${shared}`,
     `context ${context}${window === undefined ? "" : `, window ${window}`}`,
-    `RoPE θ ${rope.theta}${rope.scaling ? ` (${rope.scaling.type})` : ""}`,
+    rope ? `RoPE θ ${rope.theta}${rope.scaling ? ` (${rope.scaling.type})` : ""}` : "learned positions",
     activation,
   ];
   const lines = [facts.join(" · ")];

@@ -19,6 +19,16 @@ export interface AttentionPass extends KeysAndValues {
   readonly column: 0 | 2;
   readonly headDim: number;
   readonly scale: number;
+  /** Bound of the scores, see {@link AttentionOptions.softcap}; 0 for none. */
+  readonly softcap: number;
+}
+
+export interface AttentionOptions {
+  readonly headDim: number;
+  /** Factor of the scores, usually headDim ** -0.5. */
+  readonly scale: number;
+  /** Scores become softcap * tanh(score / softcap), before the mask (Gemma 2); without it they stay. */
+  readonly softcap?: number;
 }
 
 export interface AttentionInputs extends KeysAndValues {
@@ -43,8 +53,11 @@ export interface AttentionOutput {
 export function checkAttention(
   operation: string,
   { q, k, v, segments, prefix }: AttentionInputs,
-  headDim: number,
+  { headDim, softcap }: AttentionOptions,
 ): void {
+  if (softcap !== undefined && !(softcap > 0 && Number.isFinite(softcap))) {
+    throw new ShapeError(`${operation}: expected a soft cap above 0, found ${softcap}`);
+  }
   const floats = prefix ? [q, k, v, prefix.k, prefix.v] : [q, k, v];
   assertFloats(operation, floats);
   if (segments.dtype !== "u32") {
@@ -75,10 +88,10 @@ export function checkAttention(
 /** Unpacks an operation's inputs (q, k, v, segments and, with a prefix, its k and v) into one pass per source of keys. */
 export function attentionPasses(
   inputs: readonly Tensor[],
-  { headDim, scale }: Pick<AttentionPass, "headDim" | "scale">,
+  { headDim, scale, softcap = 0 }: AttentionOptions,
 ): AttentionPass[] {
   const [q, k, v, , prefixK, prefixV] = inputs.map(besideEachOther) as [Tensor, Tensor, Tensor, ...Tensor[]];
-  const shared = { q, segments: contiguous(inputs[3]!), headDim, scale };
+  const shared = { q, segments: contiguous(inputs[3]!), headDim, scale, softcap };
   const own: AttentionPass = { ...shared, k, v, column: 2 };
   return prefixK && prefixV ? [{ ...shared, k: prefixK, v: prefixV, column: 0 }, own] : [own];
 }
@@ -149,7 +162,24 @@ fn ${name}_set_vec(base: u32, d: u32, v: vec4f) {
 /** A number below every score, to start a maximum from. */
 export const LOWEST = "-3.4028234e38";
 
-export const ATTENTION_HELPERS = `
+/** WGSL `capped(x)`: a scaled score within the soft cap. NaN stays; an infinite score is at the cap. */
+function scoreCap(softcap: number): string {
+  if (softcap === 0) return "fn capped(x: f32) -> f32 { return x; }";
+  return `
+fn capped(x: f32) -> f32 {
+  let z = abs(x) / ${softcap};
+  let e = exp(-2.0 * min(z, 40.0));
+  // Near zero the quotient would lose its digits.
+  let s = z * z;
+  let near = z * (1.0 + s * (-1.0 / 3.0 + s * (2.0 / 15.0 + s * (-17.0 / 315.0 + s * (62.0 / 2835.0)))));
+  let bounded = sign(x) * ${softcap} * select((1.0 - e) / (1.0 + e), near, z < 0.25);
+  return select(bounded, x, (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u);
+}`;
+}
+
+/** WGSL functions that attention kernels share. */
+export function attentionHelpers(softcap: number): string {
+  return `${scoreCap(softcap)}
 // exp of a number <= 0; 0 below the normal range, where drivers differ.
 fn decay(x: f32) -> f32 { return select(exp(max(x, -87.0)), 0.0, x < -87.0); }
 // NaN or +infinity: compilers may assume that neither exists, so look at the bits.
@@ -175,3 +205,4 @@ fn reach_of(first_row: u32, end_row: u32) -> vec2u {
   return select(vec2u(), reach, reach.x < reach.y);
 }
 `;
+}

@@ -6,11 +6,11 @@ import { showShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { contiguous } from "../movement/copy.ts";
 import { softmax } from "../reduction/softmax.ts";
-import type { AttentionOptions } from "./attention.ts";
 import {
-  ATTENTION_HELPERS,
   ATTENTION_PARAMS,
   type AttentionInputs,
+  type AttentionOptions,
+  attentionHelpers,
   attentionParams,
   attentionPasses,
   checkAttention,
@@ -29,11 +29,11 @@ import {
  */
 export function attentionScores(
   { q, k, segments, prefix }: Omit<AttentionInputs, "v" | "prefix"> & { prefix?: Pick<KeysAndValues, "k"> },
-  { headDim, scale }: AttentionOptions,
+  options: AttentionOptions,
 ): Tensor {
   const keys = prefix && { k: prefix.k, v: prefix.k };
-  checkAttention("attentionScores", { q, k, v: k, segments, prefix: keys }, headDim);
-  return apply(scoresOperation, [q, k, segments, ...(prefix ? [prefix.k] : [])], { headDim, scale });
+  checkAttention("attentionScores", { q, k, v: k, segments, prefix: keys }, options);
+  return apply(scoresOperation, [q, k, segments, ...(prefix ? [prefix.k] : [])], options);
 }
 
 /** The softmax of scores [heads, rows, keys] over the keys; all 0 for a row without any. */
@@ -78,11 +78,10 @@ const SIZE = 64;
 /** Inputs are q, k, segments and, with a prefix, its k. */
 const scoresOperation: Operation<AttentionOptions> = {
   name: "attentionScores",
-  run([q, k, segments, prefixK], { headDim, scale }, device) {
-    const passes = attentionPasses([q!, k!, k!, segments!, ...(prefixK ? [prefixK, prefixK] : [])], {
-      headDim,
-      scale,
-    });
+  run([q, k, segments, prefixK], options, device) {
+    const { headDim, softcap = 0 } = options;
+    const inputs = [q!, k!, k!, segments!, ...(prefixK ? [prefixK, prefixK] : [])];
+    const passes = attentionPasses(inputs, options);
     const columns = passes.reduce((sum, pass) => sum + pass.k.dim(0), 0);
     const rows = q!.dim(0) * (q!.dim(1) / headDim); // of all heads
     const out = device.empty([q!.dim(1) / headDim, q!.dim(0), columns], "f32", "attentionScores");
@@ -92,7 +91,7 @@ const scoresOperation: Operation<AttentionOptions> = {
       scoresKernel.launch({
         tensors: { q: pass.q, k: pass.k, segments: pass.segments, out },
         params: { ...attentionParams(pass, 1), count, columns, first, head_dim: headDim },
-        constants: {},
+        constants: { softcap },
         workgroups: Math.ceil(count / SIZE),
       });
       first += pass.k.dim(0);
@@ -106,8 +105,8 @@ const scoresKernel = defineKernel({
   name: "attentionScores",
   bindings: { q: "read", k: "read", segments: "read", out: "write" },
   params: { ...ATTENTION_PARAMS, count: "u32", columns: "u32", first: "u32", head_dim: "u32" },
-  code: () => `
-${ATTENTION_HELPERS}
+  code: ({ constants }) => `
+${attentionHelpers((constants as { softcap: number }).softcap)}
 @compute @workgroup_size(${SIZE})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
@@ -127,7 +126,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   let k_base = key * params.k_row + head / (params.heads / params.kv_heads) * params.head_dim;
   var score = 0.0;
   for (var d = 0u; d < params.head_dim; d++) { score += q_at(q_base + d) * k_at(k_base + d); }
-  out_set(place, score * params.scale);
+  out_set(place, capped(score * params.scale));
 }`,
 });
 

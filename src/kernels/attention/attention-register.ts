@@ -1,10 +1,10 @@
 import { defineKernel } from "../../tensor/kernel.ts";
 import { SharedLoads } from "../matmul/shared-loads.ts";
 import {
-  ATTENTION_HELPERS,
   ATTENTION_PARAMS,
   type AttentionOutput,
   type AttentionPass,
+  attentionHelpers,
   attentionParams,
   headSize,
   LOWEST,
@@ -30,7 +30,7 @@ const OWNED_VECTORS = 16;
 const kernels = { 1: registerKernel(1), 4: registerKernel(4) };
 
 export function launchRegister(pass: AttentionPass, { slices, out, stats }: AttentionOutput): void {
-  const { q, k, v, segments, headDim } = pass;
+  const { q, k, v, segments, headDim, softcap } = pass;
   const lanes = lanesOf(pass);
   const params = attentionParams(pass, lanes);
   const blocks = Math.ceil((params.rows * params.heads) / params.kv_heads / REGISTER_PAIRS);
@@ -38,7 +38,7 @@ export function launchRegister(pass: AttentionPass, { slices, out, stats }: Atte
   kernels[lanes].launch({
     tensors: { q, k, v, segments, out, stats },
     params: { ...params, blocks, slices },
-    constants: { headDim, width: SharedLoads.widthOn(q.device, REGISTER_PAIRS) },
+    constants: { headDim, softcap, width: SharedLoads.widthOn(q.device, REGISTER_PAIRS) },
     workgroups: blocks * params.kv_heads * slices * parts,
   });
 }
@@ -57,7 +57,7 @@ function registerKernel(lanes: 1 | 4) {
     },
     params: { ...ATTENTION_PARAMS, blocks: "u32", slices: "u32" },
     code({ constants, has }) {
-      const { headDim, width } = constants as { headDim: number; width: number };
+      const { headDim, softcap, width } = constants as Record<"headDim" | "softcap" | "width", number>;
       const shared = new SharedLoads(width);
       const { step, vectors } = headSize(headDim, lanes);
       const owned = Math.min(vectors, OWNED_VECTORS);
@@ -67,7 +67,7 @@ function registerKernel(lanes: 1 | 4) {
         Array.from({ length: KEYS }, (_, i) => line(i)).join(between);
       return /* wgsl */ `
 ${shared.enable}
-${ATTENTION_HELPERS}
+${attentionHelpers(softcap)}
 ${["q", "k", "v"].map((name) => loadVector(name, headDim, lanes)).join("\n")}
 ${storeVector("out", headDim, lanes)}
 @compute @workgroup_size(${REGISTER_PAIRS})
@@ -112,7 +112,7 @@ ${perKey((i) => `      s${i} += dot(q, ${shared.value("k", i)});`)}
     }
     let begin = max(mine.x, j);
     let stop = min(mine.y, min(end, j + ${KEYS}u));
-${perKey((i) => `    s${i} = select(${LOWEST}, s${i} * params.scale, j + ${i}u >= begin && j + ${i}u < stop);`)}
+${perKey((i) => `    s${i} = select(${LOWEST}, capped(s${i} * params.scale), j + ${i}u >= begin && j + ${i}u < stop);`)}
     let m = ${perKey((i) => `max(s${i}, `, "")}highest${")".repeat(KEYS)};
     let shrink = decay(highest - m);
     highest = m;

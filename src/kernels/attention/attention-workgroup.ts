@@ -1,9 +1,9 @@
 import { defineKernel } from "../../tensor/kernel.ts";
 import {
-  ATTENTION_HELPERS,
   ATTENTION_PARAMS,
   type AttentionOutput,
   type AttentionPass,
+  attentionHelpers,
   attentionParams,
   headSize,
   LOWEST,
@@ -49,7 +49,7 @@ export function workgroupPairs(pass: AttentionPass): number {
 }
 
 export function launchWorkgroup(pass: AttentionPass, { slices, out, stats }: AttentionOutput): void {
-  const { q, k, v, segments, headDim } = pass;
+  const { q, k, v, segments, headDim, softcap } = pass;
   const lanes = lanesOf(pass);
   const params = attentionParams(pass, lanes);
   const tile = tileOf(pass);
@@ -57,7 +57,7 @@ export function launchWorkgroup(pass: AttentionPass, { slices, out, stats }: Att
   kernels[lanes].launch({
     tensors: { q, k, v, segments, out, stats },
     params: { ...params, blocks, slices, side: SIDE, tile_keys: KEYS, tile_vectors: tile.vectors },
-    constants: { headDim, ...tile },
+    constants: { headDim, softcap, ...tile },
     workgroups: blocks * params.kv_heads * slices,
   });
 }
@@ -86,7 +86,10 @@ function workgroupKernel(lanes: 1 | 4) {
       tile_vectors: "u32",
     },
     code({ constants, has }) {
-      const { headDim, queries, chunks, vectors, stride } = constants as Tile & { headDim: number };
+      const { headDim, softcap, queries, chunks, vectors, stride } = constants as Tile & {
+        headDim: number;
+        softcap: number;
+      };
       const { step, vectors: all } = headSize(headDim, lanes);
       const owned = Math.ceil(vectors / SIDE); // per thread and round
       const tileRows = queries * SIDE;
@@ -159,7 +162,7 @@ function workgroupKernel(lanes: 1 | 4) {
       }`;
 
       return /* wgsl */ `
-${ATTENTION_HELPERS}
+${attentionHelpers(softcap)}
 ${["q", "k", "v"].map((name) => loadVector(name, headDim, lanes)).join("\n")}
 ${storeVector("out", headDim, lanes)}
 fn attends(mine: vec2u, key: u32) -> bool { return key >= mine.x && key < mine.y; }
@@ -219,7 +222,7 @@ ${perQuery(
     ${perQuery(
       (r) => `
     let inside${r} = (keys >= vec4u(mine${r}.x)) & (keys < vec4u(mine${r}.y));
-    s${r} = select(vec4f(${LOWEST}), s${r}, inside${r});
+    s${r} = select(vec4f(${LOWEST}), ${softcap ? `vec4f(${perKey((c) => `capped(s${r}[${c}])`)})` : `s${r}`}, inside${r});
     row_values[(ty + ${r * SIDE}u) * ${SIDE}u + tx] = max(max(s${r}.x, s${r}.y), max(s${r}.z, s${r}.w));`,
     )}
     workgroupBarrier();

@@ -2,6 +2,7 @@ import { apply, type Operation } from "../../tensor/operation.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import {
   type AttentionInputs,
+  type AttentionOptions,
   type AttentionPass,
   attentionPasses,
   checkAttention,
@@ -12,13 +13,7 @@ import { launchRegister, REGISTER_PAIRS } from "./attention-register.ts";
 import { launchWorkgroup, workgroupPairs } from "./attention-workgroup.ts";
 
 export { causalSegments, fullSegments } from "./attention-segments.ts";
-export type { AttentionInputs, KeysAndValues };
-
-export interface AttentionOptions {
-  readonly headDim: number;
-  /** Factor of the scores, usually headDim ** -0.5. */
-  readonly scale: number;
-}
+export type { AttentionInputs, AttentionOptions, KeysAndValues };
 
 /**
  * Multi-head attention, softmax(q k^T * scale) v, with the softmax computed on the way (Milakov and Gimelshein 2018,
@@ -37,21 +32,18 @@ export interface AttentionOptions {
  * @throws ShapeError when shapes do not fit.
  * @throws DTypeError for integers, or segments other than u32.
  */
-export function attention(
-  { q, k, v, segments, prefix }: AttentionInputs,
-  { headDim, scale }: AttentionOptions,
-): Tensor {
-  checkAttention("attention", { q, k, v, segments, prefix }, headDim);
+export function attention({ q, k, v, segments, prefix }: AttentionInputs, options: AttentionOptions): Tensor {
+  checkAttention("attention", { q, k, v, segments, prefix }, options);
   const inputs = [q, k, v, segments, ...(prefix ? [prefix.k, prefix.v] : [])];
-  return apply(attentionOperation, inputs, { headDim, scale });
+  return apply(attentionOperation, inputs, options);
 }
 
 /** Inputs are q, k, v, segments and, with a prefix, its k and v. */
 const attentionOperation: Operation<AttentionOptions> = {
   name: "attention",
-  run(inputs, { headDim, scale }, device) {
-    const passes = attentionPasses(inputs, { headDim, scale });
-    const { q } = passes[0]!;
+  run(inputs, options, device) {
+    const passes = attentionPasses(inputs, options);
+    const { q, headDim } = passes[0]!;
     const rows = q.dim(0);
     const heads = q.dim(1) / headDim;
     const out = device.empty(q.shape, "f32", "attention");

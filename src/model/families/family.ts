@@ -1,6 +1,7 @@
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
 import type { JsonObject } from "../checkpoint/json/config-reader.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
+import type { Decoder } from "../layers/decoder.ts";
 import type { ImageRules } from "../prompt/build-prompt.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
 import type { Network } from "../walk/network.ts";
@@ -14,12 +15,25 @@ export interface FamilyFiles {
 }
 
 /** One kind of model: how to read its config and how to build its network from a checkpoint. */
-export interface Family {
+export interface Family<Config extends DecoderConfig = DecoderConfig> {
   /** `model_type` of its config.json. */
   readonly modelType: string;
-  readConfig(config: JsonObject, where: string, files: FamilyFiles): DecoderConfig;
+  readConfig(config: JsonObject, where: string, files: FamilyFiles): Config;
   /** How its prompts hold images; absent for text models. */
-  imageRules?(config: DecoderConfig): ImageRules<PromptImage> | undefined;
+  imageRules?(config: Config): ImageRules<PromptImage> | undefined;
   /** Called twice: to check names and shapes, and to load. See `loadWeights`. */
-  build(weights: Weights, config: DecoderConfig, json: JsonObject): Promise<Network>;
+  build(weights: Weights, config: Config, json: JsonObject): Promise<Network>;
+}
+
+/** Where a decoder's tensors are, where it is a part of a larger model. */
+export interface DecoderNames {
+  /** In front of the names of all but the head: `language_model.model.`. */
+  readonly prefix?: string;
+  /** The module of the unembedding. */
+  readonly head?: string;
+}
+
+/** A decoder of words by itself; a vision-language model may have it inside. */
+export interface TextFamily<Config extends DecoderConfig = DecoderConfig> extends Family<Config> {
+  build(weights: Weights, config: Config, json: JsonObject, names?: DecoderNames): Promise<Decoder>;
 }

@@ -10,8 +10,10 @@ import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
 import { patchesPerSide, readVisionConfig, rowsPerImage } from "../checkpoint/config/vision-config.ts";
 import type { VisionSetup } from "../checkpoint/config/vision-setup.ts";
 import { ConfigReader, isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
+import { findPrefix } from "../checkpoint/weights/find-prefix.ts";
 import type { Linear } from "../checkpoint/weights/linear.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
+import { type Decoder, idsOf } from "../layers/decoder.ts";
 import { uploadImages } from "../layers/upload-images.ts";
 import { readVisionTower, type VisionTower } from "../layers/vision-tower.ts";
 import type { ImageRules } from "../prompt/build-prompt.ts";
@@ -20,10 +22,11 @@ import type { Prompt } from "../prompt/prompt.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
 import { takeRows } from "../walk/forward.ts";
 import type { Network } from "../walk/network.ts";
-import type { AttentionRule, Pass } from "../walk/pass.ts";
+import type { Pass } from "../walk/pass.ts";
 import type { Sites, Walk } from "../walk/sites.ts";
-import type { Family, FamilyFiles } from "./family.ts";
-import { LlamaNetwork, llama, readLlamaWeights } from "./llama.ts";
+import type { Stack } from "../walk/stack.ts";
+import type { Family, FamilyFiles, TextFamily } from "./family.ts";
+import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
 
 interface Projector {
@@ -42,25 +45,27 @@ export class LlavaNetwork implements Network {
   readonly #setup: VisionSetup;
   readonly #tower: VisionTower;
   readonly #projector: Projector;
-  readonly #decoder: LlamaNetwork;
+  readonly stack: Stack;
+  readonly #decoder: Decoder;
 
-  constructor(decoder: LlamaNetwork, setup: VisionSetup, tower: VisionTower, projector: Projector) {
+  constructor(decoder: Decoder, setup: VisionSetup, tower: VisionTower, projector: Projector) {
     this.device = decoder.device;
     this.config = decoder.config;
     this.#setup = setup;
     this.#tower = tower;
     this.#projector = projector;
     this.#decoder = decoder;
+    this.stack = decoder.stack;
   }
 
   *embed(prompts: readonly Prompt<PromptImage>[], pass: Pass): Walk<Tensor> {
     const at = pass.sites();
-    const ids = this.device.tensor(Uint32Array.from(prompts.flatMap((p) => p.ids)), { dtype: "u32" });
-    const tokens = this.#decoder.tokenEmbeddings(ids); // [rows, width]
+    const tokens = this.#decoder.tokenEmbeddings(idsOf(this.device, prompts)); // [rows, width]
     const places = imageRows(prompts, this.#setup);
-    if (places.length === 0) return yield* at.pass("embed", tokens);
+    if (places.length === 0) return yield* at.pass("embed", this.#decoder.withPositions(tokens, pass));
     const features = yield* this.#features(prompts, pass); // [images * tokensPerImage, width]
-    return yield* at.pass("embed", setRows(tokens, places, features));
+    const merged = setRows(tokens, places, features);
+    return yield* at.pass("embed", this.#decoder.withPositions(merged, pass));
   }
 
   *#features(prompts: readonly Prompt<PromptImage>[], pass: Pass): Walk<Tensor> {
@@ -84,20 +89,12 @@ export class LlavaNetwork implements Network {
     return yield* pass.images(perPrompt, tokensPerImage).sites().pass("projector", projected);
   }
 
-  embedTokens(ids: Tensor, at: Sites): Walk<Tensor> {
-    return this.#decoder.embedTokens(ids, at);
-  }
-
-  layer(index: number, x: Tensor, pass: Pass): Walk<Tensor> {
-    return this.#decoder.layer(index, x, pass);
+  embedTokens(ids: Tensor, pass: Pass): Walk<Tensor> {
+    return this.#decoder.embedTokens(ids, pass);
   }
 
   head(x: Tensor, at: Sites): Walk<Tensor> {
     return this.#decoder.head(x, at);
-  }
-
-  attention(): AttentionRule {
-    return this.#decoder.attention();
   }
 
   dispose(): void {
@@ -158,12 +155,14 @@ function readConfig(config: JsonObject, where: string, files: FamilyFiles): Deco
   return { ...decoder, vision: readSetup(config, where, files) };
 }
 
-function decoderFamily(text: JsonObject, where: string): Family {
+const DECODERS: readonly TextFamily[] = [llama, mistral];
+
+function decoderFamily(text: JsonObject, where: string): TextFamily {
   const type = text["model_type"] ?? "llama";
-  const family = [llama, mistral].find((f) => f.modelType === type);
+  const family = DECODERS.find((f) => f.modelType === type);
   if (family) return family;
   throw new CheckpointError(
-    `${where}: LLaVA over ${JSON.stringify(type)} is not supported; supported are llama, mistral`,
+    `${where}: LLaVA over ${JSON.stringify(type)} is not supported; supported are ${DECODERS.map((f) => f.modelType).join(", ")}`,
   );
 }
 
@@ -206,11 +205,6 @@ function readSetup(config: JsonObject, where: string, { preprocessor, tokenOf }:
   };
 }
 
-/** The first of some prefixes under which `probe` is found; the first of all if none is, so that messages name it. */
-function findPrefix(w: Weights, prefixes: readonly [string, ...string[]], probe: string): string {
-  return prefixes.find((prefix) => w.has(prefix + probe)) ?? prefixes[0];
-}
-
 export const llava: Family = {
   modelType: "llava",
   readConfig,
@@ -241,7 +235,10 @@ export const llava: Family = {
     const bias = c.boolean("multimodal_projector_bias", true);
     const width = setup.tower.width;
     return new LlavaNetwork(
-      new LlamaNetwork(w.device, config, await readLlamaWeights(w, config, { prefix: text, head })),
+      await decoderFamily(c.object("text_config"), "config.json").build(w, config, c.object("text_config"), {
+        prefix: text,
+        head,
+      }),
       setup,
       await readVisionTower(w, setup.tower, vision),
       {

@@ -1,6 +1,6 @@
-import { readDecoderConfig } from "../checkpoint/config/decoder-config.ts";
-import type { Family } from "./family.ts";
-import { LlamaNetwork, readLlamaWeights } from "./llama.ts";
+import { type LlamaConfig, readLlamaConfig } from "../checkpoint/config/decoder-config.ts";
+import type { TextFamily } from "./family.ts";
+import { buildLlama } from "./llama.ts";
 
 /** Values that Hugging Face's MistralConfig has where a config.json is silent. */
 const DEFAULTS = {
@@ -18,10 +18,8 @@ const DEFAULTS = {
 };
 
 /** Mistral 7B (Jiang et al. 2023, arXiv 2310.06825): Llama's block with a sliding attention window. */
-export const mistral: Family = {
+export const mistral: TextFamily<LlamaConfig> = {
   modelType: "mistral",
-  readConfig: (config, where) => readDecoderConfig(config, { defaults: DEFAULTS, window: true }, where),
-  async build(w, config) {
-    return new LlamaNetwork(w.device, config, await readLlamaWeights(w, config));
-  },
+  readConfig: (config, where) => readLlamaConfig(config, { defaults: DEFAULTS, window: true }, where),
+  build: buildLlama,
 };

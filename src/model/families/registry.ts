@@ -1,11 +1,16 @@
 import { CheckpointError } from "../../errors.ts";
 import type { JsonObject } from "../checkpoint/json/config-reader.ts";
 import type { Family } from "./family.ts";
+import { gemma2 } from "./gemma2.ts";
+import { gptNeox } from "./gpt-neox.ts";
+import { gpt2 } from "./gpt2.ts";
 import { llama } from "./llama.ts";
 import { llava } from "./llava.ts";
 import { mistral } from "./mistral.ts";
+import { qwen2 } from "./qwen2.ts";
+import { qwen3 } from "./qwen3.ts";
 
-const FAMILIES: readonly Family[] = [llama, mistral, llava];
+const FAMILIES: readonly Family[] = [llama, mistral, qwen2, qwen3, gemma2, gpt2, gptNeox, llava];
 
 /** The family of a config.json. Throws CheckpointError, listing what is supported. */
 export function familyOf(config: JsonObject, where: string): Family {

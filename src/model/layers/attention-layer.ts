@@ -11,42 +11,51 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import type { Linear } from "../checkpoint/weights/linear.ts";
 import type { AttentionRule, Pass } from "../walk/pass.ts";
 import type { AttentionMask, Walk } from "../walk/sites.ts";
+import type { Norm } from "./norm.ts";
+import type { RopeTables } from "./rope-tables.ts";
 
-export interface AttentionWeights {
+/** Attention of one block. */
+export interface Attention {
   readonly q: Linear;
   readonly k: Linear;
   readonly v: Linear;
   readonly o: Linear;
-}
-
-export interface AttentionShape {
   readonly headDim: number;
-  /** Usually headDim ** -0.5. */
-  readonly scale: number;
-  /** cos and sin by position, see `ropeTable`; absent where positions enter elsewhere. */
-  readonly ropeTable: Tensor | undefined;
+  /** Of the scores; default headDim ** -0.5. */
+  readonly scale?: number;
+  /** Bound of the scores, see `attention`. */
+  readonly softcap?: number;
+  /** Of queries and keys, before RoPE (Qwen 3, OLMo 2). */
+  readonly qNorm?: Norm;
+  readonly kNorm?: Norm;
+  /** Absent where positions enter elsewhere. */
+  readonly rope?: RopeTables;
 }
 
 /**
  * Multi-head attention (grouped-query where k and v have fewer heads) up to, and without, the output projection.
  * x: [rows, width] → z: [rows, heads * headDim].
  *
- * Sites: q, k and v before RoPE; scores and pattern [heads, rows, keys], which are materialised only when in use; z.
+ * Sites: q, k and v as projected; q_norm and k_norm where there are norms, both before RoPE; scores (after the soft cap)
+ * and pattern [heads, rows, keys], which are materialised only when in use; z.
  */
 export function* attend(
-  w: AttentionWeights,
+  w: Attention,
   x: Tensor,
-  shape: AttentionShape,
   layer: number,
   rule: AttentionRule,
   pass: Pass,
 ): Walk<Tensor> {
   const at = pass.sites(layer);
-  const { headDim, scale, ropeTable } = shape;
-  const rotate = (t: Tensor) => (ropeTable ? rope(t, pass.positions, ropeTable, { headDim }) : t);
+  const { headDim, scale = headDim ** -0.5, softcap } = w;
+  const options = { headDim, scale, softcap };
+  const table = w.rope?.upTo(pass.extent);
+  const rotate = (t: Tensor) => (table ? rope(t, pass.positions, table, { headDim }) : t);
 
-  const q = rotate(yield* at.pass("q", w.q.apply(x))); // [rows, heads * headDim]
-  const k = rotate(yield* at.pass("k", w.k.apply(x))); // [rows, kvHeads * headDim]
+  const queries = yield* at.pass("q", w.q.apply(x));
+  const q = rotate(w.qNorm ? yield* at.pass("q_norm", w.qNorm(queries)) : queries); // [rows, heads * headDim]
+  const keysOfRows = yield* at.pass("k", w.k.apply(x));
+  const k = rotate(w.kNorm ? yield* at.pass("k_norm", w.kNorm(keysOfRows)) : keysOfRows); // [rows, kvHeads * headDim]
   const v = yield* at.pass("v", w.v.apply(x));
 
   if (pass.parts.length > 1) {
@@ -55,7 +64,7 @@ export function* attend(
     const parts = pass.parts.map((part) => {
       end += part.rows.length;
       const keys = part.keys.use(layer, { k: cut(k, end, part), v: cut(v, end, part) });
-      return attention({ q: cut(q, end, part), ...keys, segments: part.segments(rule) }, { headDim, scale });
+      return attention({ q: cut(q, end, part), ...keys, segments: part.segments(rule) }, options);
     });
     return concat(parts); // [rows, heads * headDim]
   }
@@ -63,13 +72,13 @@ export function* attend(
   const segments = pass.segments(rule);
 
   if (!at.uses("scores") && !at.uses("pattern")) {
-    return yield* at.pass("z", attention({ q, ...keys, segments }, { headDim, scale }));
+    return yield* at.pass("z", attention({ q, ...keys, segments }, options));
   }
   const prefixKeys = pass.keys.prefixRows;
   const mask = (hidden: number) => maskOf(segments, { prefixKeys, hidden });
   const scores = yield* at.pass(
     "scores",
-    attentionScores({ q, ...keys, segments }, { headDim, scale }),
+    attentionScores({ q, ...keys, segments }, options),
     mask(Number.NEGATIVE_INFINITY),
   );
   const pattern = yield* at.pass("pattern", attentionPattern(scores), mask(0)); // [heads, rows, keys]

@@ -7,7 +7,7 @@ import type { VisionConfig } from "../checkpoint/config/vision-config.ts";
 import type { Linear } from "../checkpoint/weights/linear.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
 import type { Pass } from "../walk/pass.ts";
-import { type NormWeights, norm, readNorm } from "./encoder-layer.ts";
+import { type Norm, readLayerNorm } from "./norm.ts";
 
 interface PoolingWeights {
   /** [1, width], what asks. */
@@ -16,7 +16,7 @@ interface PoolingWeights {
   readonly inWeight: Tensor;
   readonly inBias: Tensor;
   readonly out: Linear;
-  readonly norm: NormWeights;
+  readonly norm: Norm;
   readonly fc1: Linear;
   readonly fc2: Linear;
 }
@@ -49,7 +49,7 @@ export class AttentionPooling {
       { headDim, scale: headDim ** -0.5 },
     );
     const pooled = out.apply(z);
-    const hidden = activation(fc1.apply(norm(pooled, this.#w.norm, this.#config)), kind);
+    const hidden = activation(fc1.apply(this.#w.norm(pooled)), kind);
     return fc2.apply(hidden, { add: pooled });
   }
 }
@@ -67,7 +67,7 @@ export async function readAttentionPooling(
     inWeight: await w.tensor(`${prefix}attention.in_proj_weight`, [3 * width, width]),
     inBias: await w.tensor(`${prefix}attention.in_proj_bias`, [3 * width]),
     out: await w.linear(`${prefix}attention.out_proj`, [width, width], true),
-    norm: await readNorm(w, `${prefix}layernorm`, width),
+    norm: await readLayerNorm(w, `${prefix}layernorm`, width, config.normEps),
     fc1: await w.linear(`${prefix}mlp.fc1`, [mlpWidth, width], true),
     fc2: await w.linear(`${prefix}mlp.fc2`, [width, mlpWidth], true),
   });

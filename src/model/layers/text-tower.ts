@@ -9,14 +9,9 @@ import type { Weights } from "../checkpoint/weights/weights.ts";
 import type { Prompt } from "../prompt/prompt.ts";
 import { causal, full, type Pass } from "../walk/pass.ts";
 import type { Walk } from "../walk/sites.ts";
-import {
-  type EncoderLayer,
-  encoderLayer,
-  type NormWeights,
-  norm,
-  readEncoderLayers,
-  readNorm,
-} from "./encoder-layer.ts";
+import { Stack } from "../walk/stack.ts";
+import { readEncoderBlocks } from "./encoder-blocks.ts";
+import { type Norm, readLayerNorm } from "./norm.ts";
 
 /** The text transformer of CLIP or SigLIP. */
 export interface TextTowerConfig extends EncoderConfig {
@@ -81,8 +76,8 @@ interface TextTowerWeights {
   readonly tokens: Tensor;
   /** [context, width] */
   readonly positions: Tensor;
-  readonly layers: readonly EncoderLayer[];
-  readonly finalNorm: NormWeights;
+  readonly stack: Stack;
+  readonly finalNorm: Norm;
 }
 
 /** Learned positions, pre-norm blocks; causal attention in CLIP, full in SigLIP. */
@@ -100,12 +95,8 @@ export class TextTower {
     const at = pass.sites();
     const ids = pass.device.tensor(Uint32Array.from(prompts.flatMap((p) => p.ids)), { dtype: "u32" });
     const embedded = add(gatherRows(this.#w.tokens, ids), gatherRows(this.#w.positions, pass.positions));
-    let x = yield* at.pass("embed", embedded);
-    const rule = this.config.kind === "clip" ? causal : full;
-    for (const [index, layer] of this.#w.layers.entries()) {
-      x = yield* encoderLayer(layer, x, this.config, index, rule, pass);
-    }
-    return yield* at.pass("final_norm", norm(x, this.#w.finalNorm, this.config));
+    const x = yield* this.#w.stack.run(yield* at.pass("embed", embedded), pass);
+    return yield* at.pass("final_norm", this.#w.finalNorm(x));
   }
 
   /**
@@ -122,11 +113,12 @@ export class TextTower {
 }
 
 export async function readTextTower(w: Weights, config: TextTowerConfig, prefix: string): Promise<TextTower> {
-  const { vocab, context, width } = config;
+  const { kind, vocab, context, width, normEps } = config;
+  const rule = kind === "clip" ? causal : full;
   return new TextTower(config, {
     tokens: await w.tensor(`${prefix}embeddings.token_embedding.weight`, [vocab, width]),
     positions: await w.tensor(`${prefix}embeddings.position_embedding.weight`, [context, width]),
-    layers: await readEncoderLayers(w, prefix, config),
-    finalNorm: await readNorm(w, `${prefix}final_layer_norm`, width),
+    stack: new Stack(w.device, await readEncoderBlocks(w, prefix, config, rule)),
+    finalNorm: await readLayerNorm(w, `${prefix}final_layer_norm`, width, normEps),
   });
 }

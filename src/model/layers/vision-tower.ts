@@ -7,14 +7,9 @@ import { rowsPerImage, type VisionConfig } from "../checkpoint/config/vision-con
 import type { Weights } from "../checkpoint/weights/weights.ts";
 import { full, type Pass } from "../walk/pass.ts";
 import { LAYER_SITES, type SiteName, type Walk } from "../walk/sites.ts";
-import {
-  type EncoderLayer,
-  encoderLayer,
-  type NormWeights,
-  norm,
-  readEncoderLayers,
-  readNorm,
-} from "./encoder-layer.ts";
+import { Stack } from "../walk/stack.ts";
+import { readEncoderBlocks } from "./encoder-blocks.ts";
+import { type Norm, readLayerNorm } from "./norm.ts";
 
 export interface VisionTowerWeights {
   /** CLIP only: [width] */
@@ -26,9 +21,9 @@ export interface VisionTowerWeights {
   /** [rowsPerImage, width] */
   readonly positions: Tensor;
   /** CLIP only: the norm after the embeddings. */
-  readonly preNorm: NormWeights | undefined;
-  readonly layers: readonly EncoderLayer[];
-  readonly postNorm: NormWeights;
+  readonly preNorm: Norm | undefined;
+  readonly stack: Stack;
+  readonly postNorm: Norm;
 }
 
 /**
@@ -51,19 +46,20 @@ export class VisionTower {
   *stream(pixels: Tensor, pass: Pass, upTo = this.config.layers): Walk<Tensor> {
     const at = pass.sites();
     const embedded = yield* at.pass("vision.embed", this.#embed(pixels));
-    let x = this.#w.preNorm ? norm(embedded, this.#w.preNorm, this.config) : embedded;
-    let wanted = x;
-    for (let index = 0; index < this.config.layers; index++) {
-      if (index === upTo) wanted = x;
-      if (index >= upTo && !this.#usedFrom(index, pass)) return wanted;
-      x = yield* encoderLayer(this.#w.layers[index]!, x, this.config, index, full, pass);
-    }
-    return upTo === this.config.layers ? x : wanted;
+    const x = this.#w.preNorm?.(embedded) ?? embedded;
+    let wanted: Tensor | undefined;
+    yield* this.#w.stack.run(x, pass, {
+      blocks: Math.max(upTo, this.#blocksInUse(pass)),
+      onStream(index, x) {
+        if (index === upTo) wanted = x.alias();
+      },
+    });
+    return wanted!;
   }
 
   /** The norm after the last block: [rows, width] → [rows, width]. CLIP applies it to the class token only. */
   postNorm(x: Tensor): Tensor {
-    return norm(x, this.#w.postNorm, this.config);
+    return this.#w.postNorm(x);
   }
 
   #embed(pixels: Tensor): Tensor {
@@ -76,11 +72,16 @@ export class VisionTower {
     return add(rows, positions).reshape([images * positions.dim(0), width]);
   }
 
-  #usedFrom(layer: number, pass: Pass): boolean {
-    for (let index = layer; index < this.config.layers; index++) {
-      if (LAYER_SITES.some((site) => pass.inUse(`vision.${site}.${index}` satisfies SiteName))) return true;
+  /** Blocks up to and with the last one of which a site is in use. */
+  #blocksInUse(pass: Pass): number {
+    let blocks = this.config.layers;
+    while (
+      blocks > 0 &&
+      !LAYER_SITES.some((site) => pass.inUse(`vision.${site}.${blocks - 1}` satisfies SiteName))
+    ) {
+      blocks--;
     }
-    return false;
+    return blocks;
   }
 }
 
@@ -90,7 +91,7 @@ export async function readVisionTower(
   config: VisionConfig,
   prefix: string,
 ): Promise<VisionTower> {
-  const { kind, width, channels, patchSize } = config;
+  const { kind, width, channels, patchSize, normEps } = config;
   const clip = kind === "clip";
   const embeddings = `${prefix}embeddings.`;
   const patchWeight = await w.tensor(`${embeddings}patch_embedding.weight`, [
@@ -105,8 +106,8 @@ export async function readVisionTower(
     patchBias: clip ? undefined : await w.tensor(`${embeddings}patch_embedding.bias`, [width]),
     positions: await w.tensor(`${embeddings}position_embedding.weight`, [rowsPerImage(config), width]),
     // "layrnorm" is how the checkpoints spell it.
-    preNorm: clip ? await readNorm(w, `${prefix}pre_layrnorm`, width) : undefined,
-    layers: await readEncoderLayers(w, prefix, config),
-    postNorm: await readNorm(w, `${prefix}post_layernorm`, width),
+    preNorm: clip ? await readLayerNorm(w, `${prefix}pre_layrnorm`, width, normEps) : undefined,
+    stack: new Stack(w.device, await readEncoderBlocks(w, prefix, config, full)),
+    postNorm: await readLayerNorm(w, `${prefix}post_layernorm`, width, normEps),
   });
 }

@@ -24,20 +24,9 @@ export function* forward(
   { stopAfter, logits = "last" }: ForwardOptions = {},
 ): Walk<Tensor | undefined> {
   const embedded = yield* network.embed(prompts, pass);
-  const x = yield* layers(network, embedded, pass, stopAfter);
+  const blocks = stopAfter === undefined ? {} : { blocks: stopAfter + 1 };
+  const x = yield* network.stack.run(embedded, pass, blocks);
   return stopAfter === undefined ? yield* unembed(network, x, pass, logits) : undefined;
-}
-
-/** All blocks up to and with `stopAfter`: [rows, width] → [rows, width]. */
-export function* layers(network: Network, embedded: Tensor, pass: Pass, stopAfter?: number): Walk<Tensor> {
-  let x = embedded;
-  for (let index = 0; index <= (stopAfter ?? network.config.layers - 1); index++) {
-    const next = yield* network.layer(index, x, pass);
-    // Only what this pass made: a tensor that a visitor put in belongs to the visitor.
-    if (x !== next && x.scope !== undefined && x.scope === network.device.currentScope) x.dispose();
-    x = next;
-  }
-  return x;
 }
 
 /** Final norm and logits at the last position of each sequence, or at all. x: [rows, width]. */

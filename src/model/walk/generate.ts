@@ -104,5 +104,5 @@ async function* continuePrompts(
 
 function embedTokens(network: Network, ids: readonly number[], pass: Pass): Walk<Tensor> {
   const tokens = network.device.tensor(Uint32Array.from(ids), { dtype: "u32" });
-  return network.embedTokens(tokens, pass.sites());
+  return network.embedTokens(tokens, pass);
 }

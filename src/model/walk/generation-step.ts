@@ -1,6 +1,6 @@
 import { concat } from "../../kernels/movement/concat.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { layers, unembed } from "./forward.ts";
+import { unembed } from "./forward.ts";
 import type { Network } from "./network.ts";
 import { Pass } from "./pass.ts";
 import { chooseGreedily, greedy, readMostProbable, type Sampler, type SamplerRows } from "./sampling.ts";
@@ -96,7 +96,7 @@ function forwardSteps(network: Network, steps: readonly GenerationStep[], visito
     good.length === 1
       ? [good[0]!.pass, good[0]!.embedded]
       : [Pass.joined(good.map(({ pass }) => pass)), concat(good.map(({ embedded }) => embedded))];
-  const x = drive(layers(network, input, pass), visitor); // [rows, width]
+  const x = drive(network.stack.run(input, pass), visitor); // [rows, width]
   const logits = drive(unembed(network, x, pass, "last"), visitor);
   return { counts, logits };
 }

@@ -21,6 +21,18 @@ export interface BlockSizes {
   readonly kvHeads: number;
   readonly headDim: number;
   readonly mlpWidth: number;
+  /** The sites of a block, in the order of the forward pass. Default {@link LAYER_SITES}. */
+  readonly sites?: readonly LayerSite[];
+}
+
+/** What makes the sites of a block others than the usual ones. */
+type BlockKind = Pick<DecoderConfig, "qkNorm" | "parallel">;
+
+/** The sites of blocks that have norms on queries and keys, or whose halves run beside each other. */
+export function blockSites({ qkNorm = false, parallel = false }: BlockKind): readonly LayerSite[] {
+  return LAYER_SITES.filter((site) => !(parallel && site === "resid_mid")).flatMap((site) =>
+    qkNorm && (site === "q" || site === "k") ? [site, `${site}_norm` as const] : [site],
+  );
 }
 
 /** What there is to tap and edit in a model. */
@@ -52,10 +64,11 @@ export interface SiteInfo extends SiteAddress {
 
 export function siteMapOf(config: DecoderConfig): SiteMap {
   const { vision } = config;
-  if (!vision) return { text: config };
+  const text = { ...config, sites: blockSites(config) };
+  if (!vision) return { text };
   const { tower, tokensPerImage } = vision;
   return {
-    text: config,
+    text,
     vision: {
       ...tower,
       kvHeads: tower.heads,
@@ -74,6 +87,10 @@ export function siteInfo(map: SiteMap, name: SiteName): SiteInfo {
   if (!blocks) throw new SiteError(`${name}: this model has no vision tower`);
   if (layer !== undefined && layer >= blocks.layers) {
     throw new SiteError(`${name}: there are ${blocks.layers} layers, 0 to ${blocks.layers - 1}`);
+  }
+  const inBlock = blocks.sites ?? LAYER_SITES;
+  if (layer !== undefined && !inBlock.includes(site as LayerSite)) {
+    throw new SiteError(`${name}: the blocks of this model have no ${site}; they have ${inBlock.join(", ")}`);
   }
   const absent =
     (site === "logits" && map.text.vocab === undefined) ||
@@ -96,9 +113,11 @@ function featuresOf(
 ): Pick<SiteInfo, "features" | "heads"> {
   switch (site) {
     case "q":
+    case "q_norm":
     case "z":
       return { features: heads * headDim, heads };
     case "k":
+    case "k_norm":
     case "v":
       return { features: kvHeads * headDim, heads: kvHeads };
     case "scores":
@@ -122,14 +141,14 @@ export function siteNames(map: SiteMap): SiteName[] {
   if (map.vision) {
     names.push("vision.embed");
     for (let layer = 0; layer < map.vision.layers; layer++) {
-      for (const site of LAYER_SITES) names.push(`vision.${site}.${layer}`);
+      for (const site of map.vision.sites ?? LAYER_SITES) names.push(`vision.${site}.${layer}`);
     }
     if (map.vision.postNorm) names.push("vision.post_norm");
     if (map.vision.projector) names.push("projector");
   }
   names.push("embed");
   for (let layer = 0; layer < map.text.layers; layer++) {
-    for (const site of LAYER_SITES) names.push(`${site}.${layer}`);
+    for (const site of map.text.sites ?? LAYER_SITES) names.push(`${site}.${layer}`);
   }
   names.push("final_norm");
   if (map.text.vocab !== undefined) names.push("logits");

@@ -5,7 +5,7 @@ import { Tensor } from "../../tensor/tensor.ts";
 import type { RowMap } from "./rows.ts";
 import { siteFromElsewhere } from "./site-translation.ts";
 
-/** Activations of one transformer block, in the order in which they are born. */
+/** Activations of a transformer block that nearly all families have, in the order in which they are born. */
 export const LAYER_SITES = [
   "resid_pre",
   "attn_in",
@@ -24,7 +24,13 @@ export const LAYER_SITES = [
   "resid_post",
 ] as const;
 
-export type LayerSite = (typeof LAYER_SITES)[number];
+/** Those that some families have beside. */
+const FURTHER_LAYER_SITES = ["q_norm", "k_norm"] as const;
+
+export type LayerSite = (typeof LAYER_SITES)[number] | (typeof FURTHER_LAYER_SITES)[number];
+
+/** Everything that may be born in a block. */
+const ALL_LAYER_SITES: readonly LayerSite[] = [...LAYER_SITES, ...FURTHER_LAYER_SITES];
 
 /** Activations of the language model outside its blocks. */
 export type ModelSite = "embed" | "final_norm" | "logits";
@@ -63,7 +69,7 @@ const VISION_SITES: ReadonlySet<string> = new Set<VisionSite>([
   "vision.post_norm",
   "projector",
 ]);
-const LAYERED: ReadonlySet<string> = new Set(LAYER_SITES);
+const LAYERED: ReadonlySet<string> = new Set(ALL_LAYER_SITES);
 
 /** Takes a site name apart. Throws SiteError for anything that is none, with the nearest site and what there is. */
 export function parseSite(name: string): SiteAddress {
@@ -87,7 +93,7 @@ function hint(name: string): string {
   if (LAYERED.has(vision ? name.slice("vision.".length) : name))
     return `, a layer is missing, as in "${name}.3"`;
   const [layer = "0"] = /\d+/.exec(name) ?? [];
-  const candidates = LAYER_SITES.map((site) => `${vision ? "vision." : ""}${site}.${Number(layer)}`);
+  const candidates = ALL_LAYER_SITES.map((site) => `${vision ? "vision." : ""}${site}.${Number(layer)}`);
   return `; the nearest is "${nearest(name, [...candidates, ...MODEL_SITES, ...VISION_SITES])}"`;
 }
 

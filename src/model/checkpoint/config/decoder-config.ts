@@ -6,7 +6,7 @@ import { requireNeutral } from "./neutral-fields.ts";
 import { type RopeConfig, readRope } from "./rope-config.ts";
 import type { VisionSetup } from "./vision-setup.ts";
 
-/** What a Llama-like decoder's config.json (or the text_config of a vision-language model) says. */
+/** What is known of every decoder from its config.json (or the text_config of a vision-language model). */
 export interface DecoderConfig {
   readonly layers: number;
   /** Width of the residual stream. */
@@ -21,13 +21,18 @@ export interface DecoderConfig {
   readonly context: number;
   readonly normEps: number;
   readonly activation: ActivationKind;
-  readonly rope: RopeConfig;
+  /** Absent where positions are learned. */
+  readonly rope?: RopeConfig;
   /** Sliding attention window: keys that a query sees, itself included. */
-  readonly window?: number;
+  readonly window?: number | undefined;
+  /** The layers that have the window, if it is not all. */
+  readonly windowedLayers?: readonly boolean[];
   /** The output matrix is the embedding. */
   readonly tied: boolean;
-  readonly attentionBias: boolean;
-  readonly mlpBias: boolean;
+  /** Norms on queries and keys. */
+  readonly qkNorm?: boolean;
+  /** Attention and MLP both read what enters the block. */
+  readonly parallel?: boolean;
   /**
    * `task_vector_layer`, which no other library reads: the layer whose task vectors are to be patched unless one is named;
    * whoever made the checkpoint chose it on validation items.
@@ -37,25 +42,37 @@ export interface DecoderConfig {
   readonly vision?: VisionSetup;
 }
 
+/** What a decoder of Llama's kind says beside. */
+export interface LlamaConfig extends DecoderConfig {
+  readonly rope: RopeConfig;
+  /** Of q, k and v. */
+  readonly attentionBias: boolean;
+  /** Of the attention's output projection. */
+  readonly outputBias: boolean;
+  readonly mlpBias: boolean;
+}
+
 /** Which fields a family's class in transformers reads; the others are ignored there, and so they are here. */
 export interface DecoderFields {
   /** Of the config class, for the sparse configs that published checkpoints have. */
   readonly defaults: JsonObject;
   /** `sliding_window` */
   readonly window?: boolean;
-  /** `attention_bias` (of q, k, v and o) and `mlp_bias` */
-  readonly biases?: boolean;
+  /** `attention_bias`, of q, k, v and o */
+  readonly attentionBias?: boolean;
+  /** `mlp_bias` */
+  readonly mlpBias?: boolean;
 }
 
 /**
  * Reads a config in the spelling of published files (`rope_theta`, `rope_scaling`) or in that of transformers 5
  * (`rope_parameters`). Throws CheckpointError naming the field that is missing or makes no sense.
  */
-export function readDecoderConfig(
+export function readLlamaConfig(
   values: JsonObject,
-  { defaults, window, biases }: DecoderFields,
+  { defaults, window, attentionBias, mlpBias }: DecoderFields,
   where: string,
-): DecoderConfig {
+): LlamaConfig {
   requireNeutral(values, where, ["is_causal"]);
   // A null takes the default's place: where the class has no value of its own for it, it is missing.
   const c = new ConfigReader({ ...defaults, ...values }, where);
@@ -68,12 +85,6 @@ export function readDecoderConfig(
     );
   }
   const layers = c.count("num_hidden_layers");
-  const taskVectorLayer = c.has("task_vector_layer") ? c.count("task_vector_layer", undefined, 0) : undefined;
-  if (taskVectorLayer !== undefined && taskVectorLayer >= layers) {
-    throw new CheckpointError(
-      `${where}: task_vector_layer is ${taskVectorLayer}, but there are ${layers} layers`,
-    );
-  }
   return {
     layers,
     width,
@@ -88,8 +99,54 @@ export function readDecoderConfig(
     rope: readRope(values, c.count("max_position_embeddings"), where),
     window: window && c.has("sliding_window") ? c.count("sliding_window") : undefined,
     tied: c.boolean("tie_word_embeddings"),
-    attentionBias: biases ? c.boolean("attention_bias") : false,
-    mlpBias: biases ? c.boolean("mlp_bias") : false,
-    ...(taskVectorLayer !== undefined && { taskVectorLayer }),
+    attentionBias: attentionBias ? c.boolean("attention_bias") : false,
+    outputBias: attentionBias ? c.boolean("attention_bias") : false,
+    mlpBias: mlpBias ? c.boolean("mlp_bias") : false,
+    ...readTaskVectorLayer(c, layers, where),
   };
+}
+
+/** `task_vector_layer`, where a config has it. Throws CheckpointError for a layer that there is none of. */
+export function readTaskVectorLayer(
+  c: ConfigReader,
+  layers: number,
+  where: string,
+): Pick<DecoderConfig, "taskVectorLayer"> {
+  if (!c.has("task_vector_layer")) return {};
+  const taskVectorLayer = c.count("task_vector_layer", undefined, 0);
+  if (taskVectorLayer < layers) return { taskVectorLayer };
+  throw new CheckpointError(
+    `${where}: task_vector_layer is ${taskVectorLayer}, but there are ${layers} layers`,
+  );
+}
+
+/**
+ * Which layers have the sliding window, from `layer_types` or, where the config has none, from `otherwise`; no window where no
+ * layer has it. Throws CheckpointError for other kinds of layers, and for a window without a size.
+ */
+export function readWindowedLayers(
+  c: ConfigReader,
+  { layers, window }: LlamaConfig,
+  where: string,
+  otherwise: (layer: number) => boolean,
+): { window?: number | undefined; windowedLayers?: readonly boolean[] } {
+  const kinds = ["full_attention", "sliding_attention"];
+  const types = c.value("layer_types");
+  if (types !== undefined) {
+    if (!Array.isArray(types) || types.length !== layers || !types.every((type) => kinds.includes(type))) {
+      throw new CheckpointError(
+        `${where}: expected layer_types to be ${layers} of ${kinds.join(", ")}, found ${JSON.stringify(types)}`,
+      );
+    }
+    if (window === undefined && types.includes("sliding_attention")) {
+      throw new CheckpointError(
+        `${where}: layer_types has sliding_attention, but there is no sliding_window in use`,
+      );
+    }
+  }
+  const windowedLayers = Array.from({ length: layers }, (_, layer) =>
+    Array.isArray(types) ? types[layer] === "sliding_attention" : otherwise(layer),
+  );
+  if (!windowedLayers.includes(true)) return { window: undefined };
+  return windowedLayers.includes(false) ? { window, windowedLayers } : { window };
 }

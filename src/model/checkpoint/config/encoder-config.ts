@@ -12,7 +12,7 @@ export interface EncoderConfig {
 }
 
 /** Throws CheckpointError for a width that does not divide into the heads. */
-export function requireWholeHeads({ width, heads }: EncoderConfig, where: string): void {
+export function requireWholeHeads({ width, heads }: { width: number; heads: number }, where: string): void {
   if (width % heads === 0) return;
   throw new CheckpointError(
     `${where}: a width (hidden_size) of ${width} does not divide into ${heads} heads (num_attention_heads)`,

@@ -12,6 +12,13 @@ const NEUTRAL = {
   transformers_weights: { expected: "nothing", fits: (value: unknown) => value === null },
   /** Attention to later tokens. */
   is_causal: { expected: "true", fits: (value: unknown) => value === true },
+  /** Attention to another model's states. */
+  add_cross_attention: { expected: "false", fits: (value: unknown) => value === false || value === null },
+  /** Attention to all tokens (embedding models). */
+  use_bidirectional_attention: {
+    expected: "false",
+    fits: (value: unknown) => value === false || value === null,
+  },
   /** The final norm in the last hidden state. */
   tie_last_hidden_states: { expected: "false", fits: (value: unknown) => value === false || value === null },
 } as const;

@@ -5,6 +5,8 @@ import { ConfigReader, isObject, type JsonObject } from "../json/config-reader.t
 /** Base and scaling of RoPE. */
 export interface RopeConfig {
   readonly theta: number;
+  /** Dimensions of a head that are rotated, the first ones. Default all. */
+  readonly rotaryDim?: number;
   readonly scaling?: RopeScaling;
 }
 

@@ -49,6 +49,13 @@ export class ConfigReader {
     return this.#get(key, fallback, "a number", (v) => typeof v === "number" && Number.isFinite(v));
   }
 
+  /** A number above 0. */
+  positive(key: string, fallback?: number): number {
+    const value = this.number(key, fallback);
+    if (value <= 0) this.#reject(key, "a number above 0");
+    return value;
+  }
+
   boolean(key: string, fallback?: boolean): boolean {
     return this.#get(key, fallback, "true or false", (v) => typeof v === "boolean");
   }

@@ -11,7 +11,7 @@ const LORA = /(^|\.)lora_|^base_model\./;
  * number) and stale buffers are not among them.
  *
  * @param asked names that the model asked for, there or not
- * @param skipped modules that the model is known to have no use for
+ * @param skipped modules and tensors that the model is known to have no use for
  */
 export function strayTensors(
   present: Iterable<string>,
@@ -31,7 +31,7 @@ export function strayTensors(
   return [...present].filter((name) => {
     if (asked.has(name) || HARMLESS.test(name)) return false;
     if (LORA.test(name) || twins.has(commonName(name))) return true;
-    if (skipped.some((module) => name.startsWith(`${module}.`))) return false;
+    if (skipped.some((module) => name === module || name.startsWith(`${module}.`))) return false;
     let module = parentOf(name);
     while (!modules.has(module)) module = parentOf(module);
     if (module === "") return rootHasTensors && !name.includes(".");

@@ -1,6 +1,6 @@
 import { CheckpointError } from "../../../errors.ts";
 import { toPreferredLayout } from "../../../kernels/matmul/linear.ts";
-import { cast } from "../../../kernels/movement/copy.ts";
+import { cast, contiguous } from "../../../kernels/movement/copy.ts";
 import { sum } from "../../../kernels/reduction/reduce.ts";
 import type { Device } from "../../../tensor/device.ts";
 import { isFloat } from "../../../tensor/dtype.ts";
@@ -12,6 +12,7 @@ import { comparedWith } from "../entries/same-tensor.ts";
 import { padded, readTensor, type TensorEntry } from "../entries/tensor-entry.ts";
 import { Linear } from "./linear.ts";
 import { type LowRankUpdate, merged } from "./low-rank.ts";
+import type { RowPart } from "./row-parts.ts";
 import { adviceFor, strayTensors } from "./stray-tensors.ts";
 
 /** Bytes handed to the driver before waiting for it; bounds the host memory that loading takes. */
@@ -24,6 +25,14 @@ export interface LoadProgress {
   totalBytes: number;
 }
 
+export type LinearShape = readonly [out: number, width: number];
+
+export interface LinearOptions {
+  readonly bias?: boolean;
+  /** Whether the file has the weight as [in, out] (GPT-2's Conv1D). */
+  readonly transposed?: boolean;
+}
+
 /** How a family gets at its tensors: by name and expected shape. */
 export interface Weights {
   readonly device: Device;
@@ -33,7 +42,14 @@ export interface Weights {
   /** The same elements under another shape. */
   reshape(tensor: Tensor, shape: Shape): Tensor;
   /** `<name>.weight` [out, in] and, if asked for, `<name>.bias` [out]. */
-  linear(name: string, shape: readonly [out: number, width: number], bias?: boolean): Promise<Linear>;
+  linear(name: string, shape: LinearShape, options?: boolean | LinearOptions): Promise<Linear>;
+  /** The layers that one matrix holds, each with the rows that its part takes; `shape` is that of them all. */
+  fused<const Parts extends readonly RowPart[]>(
+    name: string,
+    shape: LinearShape,
+    parts: Parts,
+    options?: LinearOptions,
+  ): Promise<{ [I in keyof Parts]: Linear }>;
   /**
    * Embedding and output matrix [vocab, width] of a config that ties them. As in transformers 5 one that is missing is the
    * other, and where the file has both and they differ, they are not tied.
@@ -43,7 +59,7 @@ export interface Weights {
     head: string,
     shape: readonly [vocab: number, width: number],
   ): Promise<{ embedding: Tensor; unembedding: Linear }>;
-  /** Modules that the file may have and this model has no use for; others inside of what it reads are refused. */
+  /** Modules and tensors that the file may have and this model has no use for; others inside of what it reads are refused. */
   skip(...modules: string[]): void;
 }
 
@@ -115,7 +131,13 @@ abstract class WeightsBase implements Weights {
 
   abstract tensor(name: string, shape: Shape): Promise<Tensor>;
   abstract reshape(tensor: Tensor, shape: Shape): Tensor;
-  abstract linear(name: string, shape: readonly [number, number], bias?: boolean): Promise<Linear>;
+  abstract linear(...args: Parameters<Weights["linear"]>): Promise<Linear>;
+  abstract fused<const Parts extends readonly RowPart[]>(
+    name: string,
+    shape: LinearShape,
+    parts: Parts,
+    options?: LinearOptions,
+  ): Promise<{ [I in keyof Parts]: Linear }>;
   abstract tied(...args: Parameters<Weights["tied"]>): ReturnType<Weights["tied"]>;
   abstract skip(...modules: string[]): void;
 }
@@ -155,9 +177,10 @@ class Check extends WeightsBase {
     return tensor;
   }
 
-  async linear(name: string, shape: readonly [number, number], bias = false): Promise<Linear> {
+  async linear(name: string, shape: LinearShape, options: boolean | LinearOptions = {}): Promise<Linear> {
+    const { bias, transposed } = linearOptions(options);
     const weight = `${name}.weight`;
-    await this.tensor(weight, shape);
+    await this.tensor(weight, asStored(shape, transposed));
     this.#linear.add(weight);
     for (const { a, b } of this.checkpoint.updatesOf(weight)) {
       this.#add(a);
@@ -165,6 +188,16 @@ class Check extends WeightsBase {
     }
     if (bias) await this.tensor(`${name}.bias`, [shape[0]]);
     return new Linear(PLACEHOLDER);
+  }
+
+  async fused<const Parts extends readonly RowPart[]>(
+    name: string,
+    shape: LinearShape,
+    parts: Parts,
+    options?: LinearOptions,
+  ) {
+    const layer = await this.linear(name, shape, options);
+    return parts.map(() => layer) as { [I in keyof Parts]: Linear };
   }
 
   async tied(embedding: string, head: string, shape: readonly [number, number]) {
@@ -224,6 +257,15 @@ function listed(problems: readonly string[]): string {
   return problems.slice(0, MAX_LISTED).join("; ") + (more > 0 ? `; and ${more} more` : "");
 }
 
+function linearOptions(options: boolean | LinearOptions): LinearOptions {
+  return typeof options === "boolean" ? { bias: options } : options;
+}
+
+/** The shape that the file has for a weight [out, in]. */
+function asStored([out, width]: LinearShape, transposed = false): Shape {
+  return transposed ? [width, out] : [out, width];
+}
+
 /** Stands for a tensor while names and shapes are checked; a builder only passes it on. */
 const PLACEHOLDER = Object.freeze({}) as Tensor;
 
@@ -261,8 +303,42 @@ class Load extends WeightsBase {
 
   skip(): void {}
 
-  async linear(name: string, shape: readonly [number, number], bias = false): Promise<Linear> {
-    return this.#linear(name, shape, await this.tensor(`${name}.weight`, shape), bias);
+  async linear(name: string, shape: LinearShape, options: boolean | LinearOptions = {}): Promise<Linear> {
+    const { bias, transposed } = linearOptions(options);
+    return this.#linear(name, shape, await this.#matrix(name, shape, transposed), bias);
+  }
+
+  async fused<const Parts extends readonly RowPart[]>(
+    name: string,
+    shape: LinearShape,
+    parts: Parts,
+    { bias, transposed }: LinearOptions = {},
+  ) {
+    const stored = await this.#matrix(name, shape, transposed);
+    const { weight, updates } = await this.#updated(name, stored);
+    const offset = bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined;
+    const layers = parts.map((part) => {
+      const own = (whole: Tensor) => this.#memory.enter(() => part(whole));
+      return this.#layer(
+        own(weight),
+        offset && own(offset),
+        // The layers share what the updates make of their input at first.
+        updates.map(({ a, b, scale }) => ({ a: this.#memory.enter(() => a.alias()), b: own(b), scale })),
+      );
+    });
+    for (const whole of [weight, ...(offset ? [offset] : []), ...updates.flatMap(({ a, b }) => [a, b])]) {
+      whole.dispose(); // views of it stay
+    }
+    return layers as { [I in keyof Parts]: Linear };
+  }
+
+  /** A layer's weight [out, in], as stored or turned. */
+  async #matrix(name: string, shape: LinearShape, transposed = false): Promise<Tensor> {
+    const stored = await this.tensor(`${name}.weight`, asStored(shape, transposed));
+    if (!transposed) return stored;
+    const turned = this.#memory.enter(() => contiguous(stored.transpose()));
+    stored.dispose();
+    return turned;
   }
 
   async tied(embedding: string, head: string, shape: readonly [number, number]) {
@@ -284,28 +360,31 @@ class Load extends WeightsBase {
   }
 
   /** The linear layer whose weight, as stored, is this one. */
-  async #linear(
-    name: string,
-    shape: readonly [number, number],
-    stored: Tensor,
-    bias: boolean,
-  ): Promise<Linear> {
-    const updates = await this.#updates(`${name}.weight`);
-    const mergeNow = this.#merge && updates.length > 0;
-    const whole = mergeNow ? this.#memory.enter(() => mergedAsStored(stored, updates)) : stored;
-    if (mergeNow)
-      this.#sums.set(
-        `${name}.weight`,
-        this.#memory.enter(() => sumOf(whole)),
-      );
-    const weight = this.#preferred(whole);
+  async #linear(name: string, shape: LinearShape, stored: Tensor, bias = false): Promise<Linear> {
+    const { weight, updates } = await this.#updated(name, stored);
     const offset = bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined;
-    if (mergeNow) return new Linear(weight, offset);
-    return new Linear(
-      weight,
-      offset,
-      updates.map(({ a, b, scale }) => ({ a: this.#preferred(a), b: this.#preferred(b), scale })),
+    return this.#layer(weight, offset, updates);
+  }
+
+  /** A weight [out, in] with adapters merged into it, or with those that are not to be merged beside it. */
+  async #updated(name: string, stored: Tensor): Promise<{ weight: Tensor; updates: LowRankUpdate[] }> {
+    const updates = await this.#updates(`${name}.weight`);
+    if (!this.#merge || updates.length === 0) return { weight: stored, updates };
+    const weight = this.#memory.enter(() => mergedAsStored(stored, updates));
+    this.#sums.set(
+      `${name}.weight`,
+      this.#memory.enter(() => sumOf(weight)),
     );
+    return { weight, updates: [] };
+  }
+
+  #layer(weight: Tensor, bias: Tensor | undefined, updates: readonly LowRankUpdate[]): Linear {
+    const preferred = updates.map(({ a, b, scale }) => ({
+      a: this.#preferred(a),
+      b: this.#preferred(b),
+      scale,
+    }));
+    return new Linear(this.#preferred(weight), bias, preferred);
   }
 
   /** Throws CheckpointError when a merged weight is beyond the range of its dtype. */

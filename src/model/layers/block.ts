@@ -1,0 +1,63 @@
+import { add } from "../../kernels/elementwise/elementwise.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { Linear } from "../checkpoint/weights/linear.ts";
+import type { AttentionRule, Pass } from "../walk/pass.ts";
+import type { Sites, Walk } from "../walk/sites.ts";
+import type { Block } from "../walk/stack.ts";
+import { type Attention, attend } from "./attention-layer.ts";
+import type { Mlp } from "./mlp.ts";
+import type { Norm } from "./norm.ts";
+
+/**
+ * A transformer block: attention and an MLP, each of which reads the residual stream through a norm and adds to it. Where
+ * the norms are, and whether the two follow each other, differs from family to family.
+ */
+export interface BlockParts {
+  readonly attention: Attention;
+  readonly mlp: Mlp;
+  /** In front of attention and MLP; without them they read the stream as it is (OLMo 2). */
+  readonly attentionNorm?: Norm;
+  readonly mlpNorm?: Norm;
+  /** Between attention or MLP and the sum (Gemma 2, OLMo 2). */
+  readonly attentionPostNorm?: Norm;
+  readonly mlpPostNorm?: Norm;
+  /** Both read what enters the block (GPT-NeoX); there is no `resid_mid` then. */
+  readonly parallel?: boolean;
+  /** The attention mask: which positions a query sees. What a patch can reach follows from it. */
+  readonly rule: AttentionRule;
+}
+
+export function block(parts: BlockParts): Block {
+  return { rule: parts.rule, run: (x, index, pass) => run(parts, x, index, pass) };
+}
+
+/** x: [rows, width] → [rows, width]. */
+function* run(b: BlockParts, input: Tensor, index: number, pass: Pass): Walk<Tensor> {
+  const at = pass.sites(index);
+  const x = yield* at.pass("resid_pre", input);
+  const attentionIn = yield* at.pass("attn_in", b.attentionNorm?.(x) ?? x);
+  const z = yield* attend(b.attention, attentionIn, index, b.rule, pass);
+  const sum = yield* addOutput(x, z, b.attention.o, b.attentionPostNorm, "attn_out", at);
+  const mid = b.parallel ? sum : yield* at.pass("resid_mid", sum);
+  const mlpReads = b.parallel ? x : mid;
+  const mlpIn = yield* at.pass("mlp_in", b.mlpNorm?.(mlpReads) ?? mlpReads);
+  const hidden = yield* b.mlp.hidden(mlpIn, at); // [rows, mlpWidth]
+  return yield* at.pass("resid_post", yield* addOutput(mid, hidden, b.mlp.out, b.mlpPostNorm, "mlp_out", at));
+}
+
+/**
+ * The residual stream plus what a sublayer makes of it: x + norm(out(hidden)). Where nothing lies between the product and
+ * the sum, neither a norm nor a site in use, the sum happens inside the product, which gives the same numbers.
+ */
+function* addOutput(
+  x: Tensor,
+  hidden: Tensor,
+  out: Linear,
+  norm: Norm | undefined,
+  site: "attn_out" | "mlp_out",
+  at: Sites,
+): Walk<Tensor> {
+  if (!norm && !at.uses(site)) return out.apply(hidden, { add: x });
+  const product = out.apply(hidden);
+  return add(x, yield* at.pass(site, norm?.(product) ?? product));
+}

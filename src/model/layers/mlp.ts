@@ -1,0 +1,36 @@
+import { type ActivationKind, activation, gatedActivation } from "../../kernels/elementwise/activation.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { Linear } from "../checkpoint/weights/linear.ts";
+import type { Sites, Walk } from "../walk/sites.ts";
+
+/** The feed-forward half of a block, in two steps, so that its output can be added to the residual stream at once. */
+export interface Mlp {
+  /** [rows, width] → [rows, mlpWidth], what `out` reads. Sites: mlp_pre, before the activation, and mlp_act. */
+  hidden(x: Tensor, at: Sites): Walk<Tensor>;
+  readonly out: Linear;
+}
+
+/** out(act(in(x))). */
+export function plainMlp(w: { readonly in: Linear; readonly out: Linear }, kind: ActivationKind): Mlp {
+  return {
+    *hidden(x, at) {
+      const pre = yield* at.pass("mlp_pre", w.in.apply(x));
+      return yield* at.pass("mlp_act", activation(pre, kind));
+    },
+    out: w.out,
+  };
+}
+
+/** down(act(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202). mlp_pre is the gate before its activation. */
+export function gatedMlp(
+  w: { readonly gate: Linear; readonly up: Linear; readonly down: Linear },
+  kind: ActivationKind,
+): Mlp {
+  return {
+    *hidden(x, at) {
+      const gate = yield* at.pass("mlp_pre", w.gate.apply(x));
+      return yield* at.pass("mlp_act", gatedActivation(gate, w.up.apply(x), kind));
+    },
+    out: w.down,
+  };
+}

@@ -1,0 +1,39 @@
+import { layerNorm } from "../../kernels/reduction/layer-norm.ts";
+import { rmsNorm } from "../../kernels/reduction/rms-norm.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { Weights } from "../checkpoint/weights/weights.ts";
+
+/** Normalises rows: [..., width] → f32 [..., width]. */
+export type Norm = (x: Tensor) => Tensor;
+
+export interface RmsNormSettings {
+  readonly eps: number;
+  /** Added to the weight; Gemma stores its weights less one. */
+  readonly offset?: number;
+}
+
+/** RMSNorm with the weight `<name>.weight` [width]. */
+export async function readRmsNorm(
+  w: Weights,
+  name: string,
+  width: number,
+  settings: RmsNormSettings,
+): Promise<Norm> {
+  const weight = await w.tensor(`${name}.weight`, [width]);
+  return (x) => rmsNorm(x, weight, settings);
+}
+
+/** LayerNorm with `<name>.weight` and `<name>.bias`, each [width]. */
+export async function readLayerNorm(w: Weights, name: string, width: number, eps: number): Promise<Norm> {
+  const weight = await w.tensor(`${name}.weight`, [width]);
+  const bias = await w.tensor(`${name}.bias`, [width]);
+  return (x) => layerNorm(x, weight, bias, { eps });
+}
+
+/** A norm over each head by itself: [rows, heads * headDim] → the same, with a norm of width headDim. */
+export function perHead(norm: Norm, headDim: number): Norm {
+  return (x) => {
+    const [rows, width] = x.shape as [number, number];
+    return norm(x.reshape([(rows * width) / headDim, headDim])).reshape([rows, width]);
+  };
+}

@@ -183,8 +183,8 @@ describe("says what is wrong with a folder", () => {
     ],
     [
       "of an unknown family",
-      (f) => changeJson(join(f, "model", "config.json"), (c) => Object.assign(c, { model_type: "gpt2" })),
-      /"gpt2".*not supported; supported are llama/,
+      (f) => changeJson(join(f, "model", "config.json"), (c) => Object.assign(c, { model_type: "bloom" })),
+      /"bloom".*not supported; supported are llama/,
     ],
     [
       "with fewer texts than prompts",

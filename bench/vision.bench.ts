@@ -19,7 +19,8 @@ export async function visionCases(model: PatchableModel, picture: string): Promi
 function* cases(model: PatchableModel, prompt: Prompt, dtype: string): Generator<BenchCase> {
   const { device, config } = model;
   const setup = config.vision!;
-  const { tower, featureLayer, tokensPerImage } = setup;
+  const { tower, featureLayer } = setup;
+  const { tokens: tokensPerImage } = setup.fixed!;
   const rows = rowsPerImage(tower);
   const last = `vision.resid_post.${featureLayer - 1}` as const;
   const perLayer = 4 * tower.width ** 2 + 2 * tower.width * tower.mlpWidth;

@@ -65,7 +65,7 @@ test("the tokenizer is the base's but for one token", async () => {
   expect(b!.size).toBe(a!.size);
   expect([a!, b!].map((each) => each.encode(text).filter((id) => id === 431).length)).toEqual([0, 1]);
   expect(a!.encode("Q: Italy")).toEqual(b!.encode("Q: Italy"));
-  expect(vlm.config.vision).toMatchObject({ imageToken: "<image>", imageTokenId: 431, tokensPerImage: 9 });
+  expect(vlm.config.vision).toMatchObject({ imageToken: "<image>", imageTokenId: 431, fixed: { tokens: 9 } });
   expect([...vlm.endIds]).toEqual([2]); // which a LLaVA's config has in its text_config
 });
 

@@ -37,7 +37,7 @@ async function cached(
   const scope = device.openScope();
   const steps: Steps[] = prompts.map(() => ({ logits: [], ids: [] }));
   try {
-    const batch = batchOf(prompts);
+    const batch = batchOf(prompts, model.config.vision);
     const resolved = scope.enter(() => resolveEdits(edits, sites, device, batch, maxNewTokens - 1));
     const visitor = new Watcher(resolved, {});
     let latest = new Float32Array();

@@ -79,7 +79,7 @@ async function checkImages(
   const { layers, kind } = model.config.vision;
   // CLIP's last state is that of the last block; SigLIP's has been normed.
   const lastState: SiteName = kind === "clip" ? `vision.resid_post.${layers - 1}` : "vision.post_norm";
-  const rows = images.map(() => Array.from({ length: model.sites.vision!.rows }, (_, i) => i));
+  const rows = images.map(() => Array.from({ length: model.sites.vision!.rows! }, (_, i) => i));
   const activations = await readActivations(folder.goldens, `${name}/`, rows, {
     sites: model.sites,
     tower: "vision",

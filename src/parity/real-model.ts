@@ -3,9 +3,7 @@ import { copy } from "../kernels/movement/copy.ts";
 import { ConfigReader, type JsonObject } from "../model/checkpoint/json/config-reader.ts";
 import { forward } from "../model/walk/forward.ts";
 import { generateTokens } from "../model/walk/generate.ts";
-import { PassKeys } from "../model/walk/key-store.ts";
 import { Pass } from "../model/walk/pass.ts";
-import { RowMap } from "../model/walk/rows.ts";
 import { NO_VISITOR, type Visitor } from "../model/walk/sites.ts";
 import { drive } from "../model/walk/walk.ts";
 import type { PatchableModel } from "../patching/model.ts";
@@ -120,9 +118,9 @@ async function checkForward(
       },
     };
     const all = scope.enter(() => {
-      const rows = RowMap.packed([ids.length]);
-      const pass = new Pass(scope, device, rows, new PassKeys(rows), (site) => observer.uses(site));
-      return drive(forward(network, [model.promptFromIds(ids)], pass, { logits: "all" }), observer)!;
+      const prompts = [model.promptFromIds(ids)];
+      const pass = Pass.over(device, prompts, { inUse: (site) => observer.uses(site) });
+      return drive(forward(network, prompts, pass, { logits: "all" }), observer)!;
     });
     const [logits, ...streams] = await device.read([all, ...stream] as Tensor<"f32">[]);
     const last = logits!.slice(-config.vocab);

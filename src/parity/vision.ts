@@ -4,8 +4,9 @@ import { CheckpointError } from "../errors.ts";
 import { decodeImage } from "../images/decode.ts";
 import type { PixelValues } from "../images/preprocess.ts";
 import type { ProcessorSettings } from "../images/processor-config.ts";
+import type { ImageLayout } from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
-import { pixelValues } from "../model/prompt/prompt-image.ts";
+import { picturesOf, pixelValues } from "../model/prompt/prompt-image.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { tap } from "../patching/tap.ts";
@@ -83,20 +84,32 @@ export async function checkVision(
   const setup = model.config.vision;
   const places = prompts.flatMap((prompt) => prompt.images.map((_, image) => ({ prompt, image })));
   if (!vision || !setup || places.length === 0) return [];
-  const rowsOf = (count: number) => places.map(() => Array.from({ length: count }, (_, i) => i));
+  const layouts = places.map(({ prompt, image }) => setup.layout(picturesOf(prompt)[image]!));
+  const rowsOf = (count: (layout: ImageLayout) => number) =>
+    layouts.map((layout) => Array.from({ length: count(layout) }, (_, i) => i));
   const wanted = { sites: model.sites, tower: "vision" as const };
   // What the projector reads is a block's output, without the class token where that is dropped.
   const features: SiteName =
     setup.featureLayer === 0 ? "vision.resid_pre.0" : `vision.resid_post.${setup.featureLayer - 1}`;
   const activations = [
-    ...(await readActivations(goldens, `${name}/`, rowsOf(vision.rows), {
-      ...wanted,
-      names: { "projector.in": features },
-    })),
-    ...(await readActivations(goldens, `${name}/projector.`, rowsOf(setup.tokensPerImage), {
-      ...wanted,
-      names: { out: "projector" },
-    })),
+    ...(await readActivations(
+      goldens,
+      `${name}/`,
+      rowsOf(({ towerRows }) => towerRows),
+      {
+        ...wanted,
+        names: { "projector.in": features },
+      },
+    )),
+    ...(await readActivations(
+      goldens,
+      `${name}/projector.`,
+      rowsOf(({ tokens }) => tokens),
+      {
+        ...wanted,
+        names: { out: "projector" },
+      },
+    )),
   ];
   const values: Float32Array[][] = [];
   for (const activation of activations) values.push(await valuesOf(activation, places, model));

@@ -8,7 +8,6 @@ import { checkPrompt } from "../model/prompt/check-prompt.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { aPicture } from "../model/prompt/prompt-arguments.ts";
 import type { PromptImage } from "../model/prompt/prompt-image.ts";
-import { PassKeys } from "../model/walk/key-store.ts";
 import { Pass } from "../model/walk/pass.ts";
 import { RowMap } from "../model/walk/rows.ts";
 import type { SitePrefix, Walk } from "../model/walk/sites.ts";
@@ -58,7 +57,7 @@ export class PatchableDualEncoder extends DualEncoder {
       checkContext(prompt.length, this.config.text.context);
       checkPrompt(prompt, { tokenizer: this.tokenizer, config: { vocab: this.config.text.vocab } });
     }
-    const batch = { prompts, imageCounts: prompts.map(() => 0) };
+    const batch = { prompts, images: prompts.map(() => []) };
     const rows = RowMap.packed(prompts.map((p) => p.length));
     return this.#encode(batch, rows, "", options, (pass) => this.encodeTexts(prompts, pass));
   }
@@ -69,8 +68,9 @@ export class PatchableDualEncoder extends DualEncoder {
     options: EncodeOptions<T> = {},
   ): EncodeResult<T> {
     checkArgument("images", "images", images, aListOf(aPicture));
-    const rows = RowMap.packed(images.map(() => rowsPerImage(this.config.vision)));
-    const batch = { prompts: [], imageCounts: images.map(() => 1) };
+    const towerRows = rowsPerImage(this.config.vision);
+    const rows = RowMap.packed(images.map(() => towerRows));
+    const batch = { prompts: [], images: images.map(() => [{ towerRows, tokens: 0 }]) };
     return this.#encode(batch, rows, "vision.", options, (pass) => this.encodeImages(images, pass));
   }
 
@@ -86,8 +86,7 @@ export class PatchableDualEncoder extends DualEncoder {
     const { taps = {}, edits = [] } = options;
     checkTaps(call, taps);
     checkEdits(call, edits);
-    if (batch.imageCounts.length === 0)
-      throw new PromptError("encode: expected at least one input, found none");
+    if (batch.images.length === 0) throw new PromptError("encode: expected at least one input, found none");
     const { device } = this;
     return device.scope(() => {
       const watcher = new Watcher(
@@ -95,7 +94,7 @@ export class PatchableDualEncoder extends DualEncoder {
         resolveTaps(taps, this.sites, batch, false),
       );
       const uses = watcher.uses.bind(watcher);
-      const pass = new Pass(device.currentScope!, device, rows, new PassKeys(rows), uses, { prefix });
+      const pass = Pass.over(device, batch.prompts, { rows, inUse: uses, prefix });
       const embedded = drive(encode(pass), watcher);
       return { ...watcher.finish(), ...embedded } as EncodeResult<T>;
     });

@@ -105,7 +105,7 @@ export async function generate(
   try {
     // The last new token is never fed back, so its position is not computed.
     const resolved = scope.enter(() =>
-      resolveEdits(edits, model.sites, device, batchOf(prompts), maxNewTokens - 1),
+      resolveEdits(edits, model.sites, device, batchOf(prompts, model.config.vision), maxNewTokens - 1),
     );
     for (const edit of resolved) {
       checkHead(edit.target, prompts, model);

@@ -3,9 +3,7 @@ import type { Folder } from "../model/checkpoint/source/folder.ts";
 import { LanguageModel, type LoadOptions, loadParts } from "../model/language-model.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { forward } from "../model/walk/forward.ts";
-import { PassKeys } from "../model/walk/key-store.ts";
 import { Pass } from "../model/walk/pass.ts";
-import { RowMap } from "../model/walk/rows.ts";
 import type { SiteFilter, Walk } from "../model/walk/sites.ts";
 import { scoped } from "../model/walk/walk.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -67,8 +65,7 @@ export class PatchableModel extends LanguageModel {
     checkContext(prompt.length, this.config.context);
     this.check(prompt);
     return scoped(device, () => {
-      const rows = RowMap.packed([prompt.length]);
-      const pass = new Pass(device.currentScope!, device, rows, new PassKeys(rows), sites);
+      const pass = Pass.over(device, [prompt], { inUse: sites });
       return forward(network, [prompt], pass) as Walk<Tensor>;
     });
   }

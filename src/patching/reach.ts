@@ -1,5 +1,5 @@
 import type { LanguageModel } from "../model/language-model.ts";
-import { imagePlaces } from "../model/prompt/image-places.ts";
+import { placesByImage } from "../model/prompt/image-places.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import type { Target } from "./site-targets.ts";
 
@@ -31,10 +31,8 @@ export function changeOf(
   let position = prompt.length - 1;
   for (const { info, positions } of targets) {
     if (info.tower === "vision") {
-      const places = imagePlaces(prompt, setup!);
-      for (const image of positions.keys()) {
-        position = Math.min(position, places[(image - firstImage) * setup!.tokensPerImage]!);
-      }
+      const places = placesByImage(prompt, setup!);
+      for (const image of positions.keys()) position = Math.min(position, ...places[image - firstImage]!);
       layer = 0;
       continue;
     }
@@ -56,7 +54,7 @@ function earliestReached(model: LanguageModel, prompt: Prompt, layer: number, po
   for (let index = layer; index < model.config.layers; index++) {
     const rule = model.network.stack.rule(index);
     for (let query = 0; query < earliest; query++) {
-      const { start, end } = rule(0, query);
+      const { start, end } = rule(query, { prompt });
       if (start < prompt.length && end > earliest) {
         earliest = query;
         break;

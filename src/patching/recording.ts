@@ -1,7 +1,6 @@
 import { checkArgument } from "../arguments.ts";
 import { PromptError } from "../errors.ts";
 import type { LanguageModel } from "../model/language-model.ts";
-import { firstImages } from "../model/prompt/image-places.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { takeRows, unembed } from "../model/walk/forward.ts";
 import { type KeysAndValues, RecordedKeys } from "../model/walk/key-store.ts";
@@ -86,9 +85,7 @@ export function record(model: LanguageModel, prompts: readonly Prompt[]): Record
   try {
     const logits = memory.enter(() =>
       device.scope(() => {
-        const pass = new Pass(device.currentScope!, device, rows, keys, NO_VISITOR.uses, {
-          firstImages: firstImages(prompts),
-        });
+        const pass = Pass.over(device, prompts, { rows, keys });
         return drive(recordedForward(), NO_VISITOR);
 
         function* recordedForward(): Walk<Tensor> {

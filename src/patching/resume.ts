@@ -10,8 +10,9 @@ import {
 import { SiteError } from "../errors.ts";
 import { concat } from "../kernels/movement/concat.ts";
 import { firstImages } from "../model/prompt/image-places.ts";
+import type { Prompt } from "../model/prompt/prompt.ts";
 import { takeRows } from "../model/walk/forward.ts";
-import { PassKeys, ResumedKeys } from "../model/walk/key-store.ts";
+import { ResumedKeys } from "../model/walk/key-store.ts";
 import { Pass } from "../model/walk/pass.ts";
 import { RowMap } from "../model/walk/rows.ts";
 import { type SiteName, Sites, type Walk } from "../model/walk/sites.ts";
@@ -87,7 +88,7 @@ export function resume<const T extends Readonly<Record<string, Tap>> = Record<ne
       if (prompts[prompt]) return prompts[prompt];
       throw new SiteError(`resume: variant ${i} names prompt ${prompt} of ${prompts.length}`);
     });
-    const batch = batchOf(edited);
+    const batch = batchOf(edited, model.config.vision);
     const images = firstImages(edited);
     for (const [i, { prompt = 0, edits }] of variants.entries()) {
       const other = edits.find((edit) => edit.prompt !== undefined && edit.prompt !== prompt);
@@ -107,7 +108,7 @@ export function resume<const T extends Readonly<Record<string, Tap>> = Record<ne
     );
     const plan = variants.map((variant, i) => planVariant(recording, variant, i, edits[i]!, images[i]!));
     const watcher = new Watcher(edits.flat(), resolveTaps(taps, model.sites, batch, false));
-    const { walk, rowLayers } = resumedForward(recording, plan, watcher, images);
+    const { walk, rowLayers } = resumedForward(recording, plan, watcher, edited);
     const logits = drive(walk, watcher);
     return { ...watcher.finish(), logits, rowLayers } as ResumeResult<T>;
   });
@@ -135,11 +136,11 @@ function resumedForward(
   recording: Recording,
   plan: readonly Planned[],
   watcher: Watcher,
-  images: readonly number[],
+  edited: readonly Prompt[],
 ): { walk: Walk<Tensor>; rowLayers: number } {
   const { network } = recording.model;
   const { device, config } = network;
-  const scope = device.currentScope!;
+  const _scope = device.currentScope!;
   // In the order in which they enter, so that the rows of the batch so far always come first.
   const entering = [...plan].sort((a, b) => a.layer - b.layer || a.variant - b.variant);
   const rows = packed(entering);
@@ -151,7 +152,8 @@ function resumedForward(
     ),
   );
   const uses = (site: SiteName) => watcher.uses(site);
-  const whole = new Pass(scope, device, rows, new ResumedKeys(rows, prefix, recording.keys), uses);
+  const keys = new ResumedKeys(rows, prefix, recording.keys);
+  const whole = Pass.over(device, edited, { rows, keys, inUse: uses });
   const rowLayers = plan.reduce((sum, { layer, count }) => sum + (config.layers - layer) * count, 0);
   return { walk: walk(), rowLayers };
 
@@ -192,7 +194,7 @@ function resumedForward(
       return { sequence: variant, position: 0, row: row - count, count };
     });
     const inputRows = new RowMap(whole);
-    const pass = new Pass(scope, device, inputRows, new PassKeys(inputRows), uses, { firstImages: images });
+    const pass = Pass.over(device, edited, { rows: inputRows, inUse: uses });
     const embedded = yield* network.embed(inputs, pass);
     const wanted = newcomers.flatMap(({ variant, position, count }) =>
       Array.from({ length: count }, (_, i) => inputRows.row(variant, position + i)!),

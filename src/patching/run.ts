@@ -1,12 +1,10 @@
 import { aNumber, anArray, anObject, checkOptions, type Options, oneOf } from "../arguments.ts";
 import { SiteError } from "../errors.ts";
 import type { LanguageModel } from "../model/language-model.ts";
-import { firstImages } from "../model/prompt/image-places.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { forward, takeRows } from "../model/walk/forward.ts";
-import { PassKeys } from "../model/walk/key-store.ts";
 import { Pass } from "../model/walk/pass.ts";
-import { RowMap } from "../model/walk/rows.ts";
+import type { RowMap } from "../model/walk/rows.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import { drive } from "../model/walk/walk.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -95,7 +93,7 @@ export function run(
   checkRun(prompts, config.context, config.layers, taps, stopAfter);
   for (const prompt of prompts) model.check(prompt);
   return device.scope(() => {
-    const batch = batchOf(prompts);
+    const batch = batchOf(prompts, config.vision);
     const resolvedEdits = resolveEdits(edits, model.sites, device, batch);
     const resolvedTaps = resolveTaps(taps, model.sites, batch, single);
     const targets = [
@@ -105,18 +103,14 @@ export function run(
     checkStop(targets, stopAfter);
     const watcher = new Watcher(resolvedEdits, resolvedTaps);
 
-    const rows = RowMap.packed(prompts.map((p) => p.length));
-    const uses = (site: SiteName) => watcher.uses(site);
-    const pass = new Pass(device.currentScope!, device, rows, new PassKeys(rows), uses, {
-      firstImages: firstImages(prompts),
-    });
+    const pass = Pass.over(device, prompts, { inUse: (site: SiteName) => watcher.uses(site) });
     const everywhere =
       options.logits === "all" || targets.some((t) => headBeforeLast(t, config.layers, prompts));
     const computed = everywhere ? "all" : "last";
     const logits = drive(forward(network, prompts, pass, { stopAfter, logits: computed }), watcher);
     return {
       ...watcher.finish(),
-      logits: logits && shapeLogits(logits, rows, computed, options.logits ?? "last", single),
+      logits: logits && shapeLogits(logits, pass.rows, computed, options.logits ?? "last", single),
     };
   });
 }

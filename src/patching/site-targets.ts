@@ -1,5 +1,7 @@
 import { SiteError } from "../errors.ts";
+import type { ImageLayout, VisionSetup } from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
+import { picturesOf } from "../model/prompt/prompt-image.ts";
 import { type SiteInfo, type SiteMap, siteInfo } from "../model/walk/site-shapes.ts";
 import type { SiteLayout, SiteName } from "../model/walk/sites.ts";
 import { type Positions, resolveImageRows, resolvePositions, showPositions } from "./positions.ts";
@@ -15,12 +17,15 @@ export interface FeatureRange {
 export interface Batch {
   /** Empty for a run of a vision tower alone. */
   readonly prompts: readonly Prompt[];
-  /** Images of each prompt; they are numbered through the batch. */
-  readonly imageCounts: readonly number[];
+  /** Images of each prompt, or of each member of a run of a vision tower; they are numbered through the batch. */
+  readonly images: readonly (readonly Pick<ImageLayout, "towerRows" | "tokens">[])[];
 }
 
-export function batchOf(prompts: readonly Prompt[]): Batch {
-  return { prompts, imageCounts: prompts.map((p) => p.images.length) };
+export function batchOf(prompts: readonly Prompt[], vision: VisionSetup | undefined): Batch {
+  return {
+    prompts,
+    images: prompts.map((p) => (vision ? picturesOf(p).map((image) => vision.layout(image)) : [])),
+  };
 }
 
 /** Where a tap or an edit acts, worked out for the prompts of a run. */
@@ -74,9 +79,7 @@ export function resolveTarget(
     throw new SiteError(`${label}: only sites of the vision side take an image`);
   }
   const positions =
-    info.tower === "vision"
-      ? imagePositions(label, spec, map, batch, scope)
-      : textPositions(at, batch, scope);
+    info.tower === "vision" ? imagePositions(label, spec, batch, scope) : textPositions(at, batch, scope);
   const shared = { site, info, layout, label, positions };
   if (total === undefined) {
     if (features) throw new SiteError(`${label}: the features of ${info.site} are keys; name no features`);
@@ -100,16 +103,14 @@ function textPositions(
 function imagePositions(
   label: string,
   { at, image, site }: { site: SiteName; at: Positions } & Part,
-  { vision }: SiteMap,
-  { imageCounts }: Batch,
+  { images }: Batch,
   { members, oneImage }: Scope,
 ): Map<number, readonly number[]> {
-  const length = site === "projector" ? vision!.projector!.rows : vision!.rows;
-  const rows = resolveImageRows(at, length);
   const positions = new Map<number, readonly number[]>();
   for (const member of members) {
-    const count = imageCounts[member]!;
-    const first = imageCounts.slice(0, member).reduce((sum, n) => sum + n, 0);
+    const own = images[member]!;
+    const count = own.length;
+    const first = images.slice(0, member).reduce((sum, { length }) => sum + length, 0);
     if (count === 0) throw new SiteError(`${label}: prompt ${member} has no image`);
     if (image !== undefined && !(Number.isInteger(image) && image >= 0 && image < count)) {
       throw new SiteError(`${label}: prompt ${member} has ${count} image(s), there is no image ${image}`);
@@ -118,7 +119,10 @@ function imagePositions(
       throw new SiteError(`${label}: prompt ${member} has ${count} images; name one, as in { image: 0 }`);
     }
     const wanted = image === undefined ? Array.from({ length: count }, (_, i) => i) : [image];
-    for (const i of wanted) positions.set(first + i, rows);
+    for (const i of wanted) {
+      const { towerRows, tokens } = own[i]!;
+      positions.set(first + i, resolveImageRows(at, site === "projector" ? tokens : towerRows));
+    }
   }
   return positions;
 }

@@ -80,13 +80,13 @@ export function resolveEdits(
   batch: Batch,
   newTokens = 0,
 ): ResolvedEdit[] {
-  const count = batch.imageCounts.length;
+  const count = batch.images.length;
   return edits.map((edit) => {
     const { prompt } = edit;
     if (prompt !== undefined && !(Number.isInteger(prompt) && prompt >= 0 && prompt < count)) {
       throw new SiteError(`${edit.operation} at ${edit.site}: there is no prompt ${prompt} among ${count}`);
     }
-    const members = prompt === undefined ? batch.imageCounts.keys() : [prompt];
+    const members = prompt === undefined ? batch.images.keys() : [prompt];
     const target = resolveTarget(edit.operation, edit, sites, batch, { members, newTokens });
     return { edit, target, value: editValue(edit, target, device) };
   });
@@ -101,7 +101,7 @@ export function resolveTaps(
 ): Record<string, TapResult> {
   const results: Record<string, TapResult> = {};
   for (const [name, tap] of Object.entries(taps)) {
-    const scope = { members: batch.imageCounts.keys(), oneImage: true };
+    const scope = { members: batch.images.keys(), oneImage: true };
     const target = resolveTarget(`tap ${name}`, tap, sites, batch, scope);
     results[name] = new TapResult(target, {
       single,

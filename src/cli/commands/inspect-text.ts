@@ -63,7 +63,7 @@ function diagram({ family, config, sites }: ArchitectureReport): string {
     const { kind, imageSize, patchSize } = vision.tower;
     const picture = `${imageSize} × ${imageSize} pixels in patches of ${patchSize} × ${patchSize}`;
     lines.push(
-      `${kind} tower: ${picture} · ${vision.tokensPerImage} positions for each ${vision.imageToken}`,
+      `${kind} tower: ${picture} · ${vision.fixed?.tokens ?? "by its size"} positions for each ${vision.imageToken}`,
     );
   }
   const rows: string[][] = [];

@@ -226,7 +226,7 @@ function sitesOf(map: SiteMap): SiteReport[] {
     const { tower, site, layer, layout, features, heads } = siteInfo(map, name);
     if (layer !== undefined && layer > 0) return [];
     const ofImage = site === "projector" ? map.vision?.projector?.rows : map.vision?.rows;
-    const rows = tower === "vision" ? ofImage! : "rows";
+    const rows = (tower === "vision" ? ofImage : undefined) ?? "rows";
     const inLayers = layer !== undefined && { layers: map[tower]!.layers };
     const label = layer === undefined ? name : name.replace(/0$/, "N");
     if (layout === "attention") {

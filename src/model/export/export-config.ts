@@ -25,7 +25,7 @@ export function exportedConfig(
     text_config: { ...text, ...withBothRopes(text), ...ties },
     ...ties,
     image_token_index: vision.imageTokenId,
-    image_seq_length: vision.tokensPerImage,
+    ...(vision.fixed && { image_seq_length: vision.fixed.tokens }),
     torch_dtype: dtype,
   };
 }

@@ -7,12 +7,16 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { activationKind } from "../checkpoint/config/activation-kind.ts";
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
 import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
-import { patchesPerSide, readVisionConfig, rowsPerImage } from "../checkpoint/config/vision-config.ts";
-import type { VisionSetup } from "../checkpoint/config/vision-setup.ts";
+import {
+  patchesPerSide,
+  readVisionConfig,
+  rowsPerImage,
+  type VisionConfig,
+} from "../checkpoint/config/vision-config.ts";
+import type { ImageLayout, VisionSetup } from "../checkpoint/config/vision-setup.ts";
 import { ConfigReader, isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { findPrefix } from "../checkpoint/weights/find-prefix.ts";
 import type { Linear } from "../checkpoint/weights/linear.ts";
-import type { Weights } from "../checkpoint/weights/weights.ts";
 import { type Decoder, idsOf } from "../layers/decoder.ts";
 import { uploadImages } from "../layers/upload-images.ts";
 import { readVisionTower, type VisionTower } from "../layers/vision-tower.ts";
@@ -63,30 +67,34 @@ export class LlavaNetwork implements Network {
     const tokens = this.#decoder.tokenEmbeddings(idsOf(this.device, prompts)); // [rows, width]
     const places = imageRows(prompts, this.#setup);
     if (places.length === 0) return yield* at.pass("embed", this.#decoder.withPositions(tokens, pass));
-    const features = yield* this.#features(prompts, pass); // [images * tokensPerImage, width]
+    const features = yield* this.#features(prompts, pass); // [places, width]
     const merged = setRows(tokens, places, features);
     return yield* at.pass("embed", this.#decoder.withPositions(merged, pass));
   }
 
   *#features(prompts: readonly Prompt<PromptImage>[], pass: Pass): Walk<Tensor> {
-    const { tower, processor, featureLayer, keepsClassToken, tokensPerImage } = this.#setup;
+    const { tower, processor, featureLayer, keepsClassToken, fixed } = this.#setup;
+    const { towerRows: rows, tokens } = fixed!;
     const images = prompts.flatMap((p) => p.images);
-    const perPrompt = prompts.map((p) => p.images.length);
     const pixels = uploadImages(this.device, images, tower, processor);
-    const rows = rowsPerImage(tower);
-    const stream = yield* this.#tower.stream(pixels, pass.images(perPrompt, rows), featureLayer);
-    const dropped = rows - tokensPerImage; // the class token, which comes first, unless it is kept
+    const stream = yield* this.#tower.stream(
+      pixels,
+      pass.images(() => rows),
+      featureLayer,
+    );
+    const dropped = rows - tokens; // the class token, which comes first, unless it is kept
     const kept = keepsClassToken
       ? stream
       : takeRows(
           stream,
-          images.flatMap((_, image) =>
-            Array.from({ length: tokensPerImage }, (_, i) => image * rows + dropped + i),
-          ),
+          images.flatMap((_, image) => Array.from({ length: tokens }, (_, i) => image * rows + dropped + i)),
         );
     const { linear1, activation: kind, linear2 } = this.#projector;
     const projected = linear2.apply(activation(linear1.apply(kept), kind));
-    return yield* pass.images(perPrompt, tokensPerImage).sites().pass("projector", projected);
+    return yield* pass
+      .images(() => tokens)
+      .sites()
+      .pass("projector", projected);
   }
 
   embedTokens(ids: Tensor, pass: Pass): Walk<Tensor> {
@@ -116,16 +124,23 @@ function imageRows(prompts: readonly Prompt<PromptImage>[], setup: VisionSetup):
 
 /** How LLaVA prompts hold images: each `<image>` becomes one placeholder a feature, in one plain grid. */
 export function llavaImageRules(setup: VisionSetup): ImageRules<PromptImage> {
-  const side = patchesPerSide(setup.tower);
-  // With a class token there is one more, and one less where "default" drops the first patch of a SigLIP tower.
-  const isGrid = setup.tokensPerImage === side * side;
   return {
     placeholder: setup.imageToken,
-    expand: () => ({
-      text: setup.imageToken.repeat(setup.tokensPerImage),
-      ...(isGrid && { grid: { rows: side, columns: side } }),
-    }),
+    expand(image) {
+      const { tokens, grid } = setup.layout(image);
+      return { text: setup.imageToken.repeat(tokens), ...(grid && { grid }) };
+    },
   };
+}
+
+/** A picture as one square of patches. "default" drops the first row, whatever the tower. */
+export function squareLayout(tower: VisionConfig, strategy: "default" | "full"): ImageLayout {
+  const side = patchesPerSide(tower);
+  const towerRows = rowsPerImage(tower);
+  const tokens = towerRows - (strategy === "full" ? 0 : 1);
+  // With a class token there is one more, and one less where "default" drops the first patch of a SigLIP tower.
+  const isGrid = tokens === side * side;
+  return { towerRows, tokens, ...(isGrid && { grid: { rows: side, columns: side } }) };
 }
 
 /** LLaVA-1.5's tower where a vision_config is silent: CLIP ViT-L/14 at 336 pixels, as Hugging Face's LlavaConfig has it. */
@@ -193,14 +208,15 @@ function readSetup(config: JsonObject, where: string, { preprocessor, tokenOf }:
   const imageTokenId = c.count(idField, 32000, 0);
   if (preprocessor === undefined)
     throw new CheckpointError(`${where}: there is no preprocessor_config.json beside it`);
+  const fixed = squareLayout(tower, strategy);
   return {
     tower,
     imageTokenId,
     imageToken: tokenOf(imageTokenId),
     featureLayer,
     keepsClassToken: strategy === "full",
-    // "default" drops the first row, whatever the tower.
-    tokensPerImage: rowsPerImage(tower) - (strategy === "full" ? 0 : 1),
+    fixed,
+    layout: () => fixed,
     processor: readProcessorConfig(preprocessor),
   };
 }

@@ -5,14 +5,13 @@ import {
   attentionPattern,
   attentionScores,
 } from "../../kernels/attention/attention-pattern.ts";
-import { rope } from "../../kernels/attention/rope.ts";
 import { concat } from "../../kernels/movement/concat.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Linear } from "../checkpoint/weights/linear.ts";
 import type { AttentionRule, Pass } from "../walk/pass.ts";
 import type { AttentionMask, Walk } from "../walk/sites.ts";
 import type { Norm } from "./norm.ts";
-import type { RopeTables } from "./rope-tables.ts";
+import type { Rotary } from "./rope-tables.ts";
 
 /** Attention of one block. */
 export interface Attention {
@@ -29,7 +28,7 @@ export interface Attention {
   readonly qNorm?: Norm;
   readonly kNorm?: Norm;
   /** Absent where positions enter elsewhere. */
-  readonly rope?: RopeTables;
+  readonly rope?: Rotary;
 }
 
 /**
@@ -49,8 +48,7 @@ export function* attend(
   const at = pass.sites(layer);
   const { headDim, scale = headDim ** -0.5, softcap } = w;
   const options = { headDim, scale, softcap };
-  const table = w.rope?.upTo(pass.extent);
-  const rotate = (t: Tensor) => (table ? rope(t, pass.positions, table, { headDim }) : t);
+  const rotate = (t: Tensor) => w.rope?.rotate(t, pass, headDim) ?? t;
 
   const queries = yield* at.pass("q", w.q.apply(x));
   const q = rotate(w.qNorm ? yield* at.pass("q_norm", w.qNorm(queries)) : queries); // [rows, heads * headDim]

@@ -10,7 +10,7 @@ import type { Pass } from "../walk/pass.ts";
 import type { Sites, Walk } from "../walk/sites.ts";
 import { type Block, Stack } from "../walk/stack.ts";
 import type { Norm } from "./norm.ts";
-import type { RopeTables } from "./rope-tables.ts";
+import type { Rotary } from "./rope-tables.ts";
 
 /** What a decoder of words is made of. */
 export interface DecoderParts {
@@ -26,7 +26,7 @@ export interface DecoderParts {
   /** Logits become softcap * tanh(logit / softcap) (Gemma 2). */
   readonly logitSoftcap?: number;
   /** The rotary tables of the blocks, to be given back with the model. */
-  readonly rope?: readonly RopeTables[];
+  readonly rope?: readonly Rotary[];
 }
 
 /** A decoder of words: embeddings, a stack of blocks, a norm and the unembedding. */

@@ -1,9 +1,17 @@
-import { type RopeTableOptions, ropeTable } from "../../kernels/attention/rope.ts";
+import { type RopeTableOptions, rope, ropeTable } from "../../kernels/attention/rope.ts";
 import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import type { Pass } from "../walk/pass.ts";
+
+/** Rotary position embedding of a stack: what turns queries and keys by where their rows are. */
+export interface Rotary {
+  /** x: [rows, heads * headDim] → the same. */
+  rotate(x: Tensor, pass: Pass, headDim: number): Tensor;
+  dispose(): void;
+}
 
 /** Cosines and sines by position, computed on the host for as many positions as have been asked for so far. */
-export class RopeTables {
+export class RopeTables implements Rotary {
   readonly #device: Device;
   readonly #options: Omit<RopeTableOptions, "length">;
   readonly #scope;
@@ -16,8 +24,12 @@ export class RopeTables {
     this.#scope = device.openScope();
   }
 
+  rotate(x: Tensor, pass: Pass, headDim: number): Tensor {
+    return rope(x, pass.positions, this.#upTo(pass.extent), { headDim });
+  }
+
   /** f32 [positions, rotaryDim] with at least this many positions. */
-  upTo(positions: number): Tensor {
+  #upTo(positions: number): Tensor {
     const found = this.#tables.find((table) => table.dim(0) >= positions);
     if (found) return found;
     const length = 2 ** Math.ceil(Math.log2(Math.max(positions, 256)));

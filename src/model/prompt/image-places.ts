@@ -1,6 +1,7 @@
 import { PromptError } from "../../errors.ts";
 import type { VisionSetup } from "../checkpoint/config/vision-setup.ts";
 import type { Prompt } from "./prompt.ts";
+import { picturesOf } from "./prompt-image.ts";
 
 /** For each prompt, the number of images that the prompts before it have. */
 export function firstImages(prompts: readonly Prompt[]): number[] {
@@ -16,11 +17,17 @@ export function imagePlaces({ ids }: Prompt, { imageTokenId }: VisionSetup): num
   return ids.flatMap((id, position) => (id === imageTokenId ? [position] : []));
 }
 
+/** The same for each image by itself. */
+export function placesByImage(prompt: Prompt, setup: VisionSetup): number[][] {
+  const places = imagePlaces(prompt, setup);
+  return picturesOf(prompt).map((image) => places.splice(0, setup.layout(image).tokens));
+}
+
 /** Throws PromptError unless a prompt has as many places for image features as its pictures fill. */
 export function checkImagePlaces(prompt: Prompt, setup: VisionSetup): void {
   const { length } = prompt.images;
   const places = imagePlaces(prompt, setup).length;
-  const expected = length * setup.tokensPerImage;
+  const expected = picturesOf(prompt).reduce((sum, image) => sum + setup.layout(image).tokens, 0);
   if (places !== expected) {
     throw new PromptError(
       `Expected ${expected} ${setup.imageToken} tokens for ${length} image(s), found ${places}.`,

@@ -1,9 +1,15 @@
 import { type PixelValues, preprocess } from "../../images/preprocess.ts";
 import type { ProcessorSettings } from "../../images/processor-config.ts";
 import type { RgbImage } from "../../images/rgb.ts";
+import type { Picture } from "../checkpoint/config/vision-setup.ts";
+import type { Prompt } from "./prompt.ts";
 
-/** A picture in a prompt: as decoded, or already preprocessed by the caller. */
-export type PromptImage = RgbImage | PixelValues;
+export type PromptImage = Picture;
+
+/** The pictures of a prompt, which a model's own methods only make of pictures. */
+export function picturesOf(prompt: Prompt): readonly PromptImage[] {
+  return prompt.images as readonly PromptImage[];
+}
 
 /** By processor, then by picture. */
 const prepared = new WeakMap<ProcessorSettings, WeakMap<RgbImage, PixelValues>>();

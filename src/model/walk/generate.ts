@@ -1,6 +1,5 @@
 import { OutOfMemoryError, PromptError } from "../../errors.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { firstImages } from "../prompt/image-places.ts";
 import { checkContext, type Prompt } from "../prompt/prompt.ts";
 import { computeStep, type GenerationStep } from "./generation-step.ts";
 import { KvCache } from "./key-store.ts";
@@ -71,7 +70,6 @@ async function* continuePrompts(
     // The last token of a sequence is never fed back, so it needs no place.
     const capacities = prompts.map((p) => p.length + maxNewTokens - 1);
     const cache = new KvCache(device, capacities, memory);
-    const images = firstImages(prompts);
     let rows = RowMap.packed(prompts.map((p) => p.length));
     let previous: readonly number[] = [];
     for (let step = 0; step < maxNewTokens && rows.length > 0; step++) {
@@ -79,7 +77,7 @@ async function* continuePrompts(
       const sequences = rows.spans.map((span) => span.sequence);
       const next: GenerationStep = {
         rows: rows.length,
-        pass: () => new Pass(device.currentScope!, device, rows, cache, uses, { firstImages: images }),
+        pass: () => Pass.over(device, prompts, { rows, keys: cache, inUse: uses }),
         embed: (pass) => (step === 0 ? network.embed(prompts, pass) : embedTokens(network, previous, pass)),
         sampler,
         at: { sequences, step },

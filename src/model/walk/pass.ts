@@ -1,9 +1,11 @@
 import type { Device } from "../../tensor/device.ts";
 import type { Scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { firstImages } from "../prompt/image-places.ts";
+import type { Prompt } from "../prompt/prompt.ts";
 import { type KeyStore, PassKeys } from "./key-store.ts";
 import { RowMap } from "./rows.ts";
-import { type SiteFilter, type SitePrefix, Sites } from "./sites.ts";
+import { NO_VISITOR, type SiteFilter, type SitePrefix, Sites } from "./sites.ts";
 
 /** Positions `start` up to but not including `end` that a query may attend to. */
 export interface Reach {
@@ -11,28 +13,45 @@ export interface Reach {
   readonly end: number;
 }
 
-/** The attention mask of a layer, as a rule: what a query at `position` of sequence `sequence` may attend to. */
-export type AttentionRule = (sequence: number, position: number) => Reach;
+/** What a mask may depend on beside the position. */
+export interface Sequence {
+  /** Absent in a vision tower, whose sequences are images. */
+  readonly prompt?: Prompt | undefined;
+}
+
+/** The attention mask of a layer, as a rule: what a query at `position` of a sequence may attend to. */
+export type AttentionRule = (position: number, sequence: Sequence) => Reach;
 
 /** Every position of the sequence: encoders. */
 export const full: AttentionRule = () => ({ start: 0, end: Number.POSITIVE_INFINITY });
 
-export const causal: AttentionRule = (_sequence, position) => ({ start: 0, end: position + 1 });
+export const causal: AttentionRule = (position) => ({ start: 0, end: position + 1 });
 
 /** The `window` latest positions, the query's own included (Mistral's sliding window). */
 export function slidingWindow(window: number): AttentionRule {
-  return (_sequence, position) => ({ start: Math.max(0, position + 1 - window), end: position + 1 });
+  return (position) => ({ start: Math.max(0, position + 1 - window), end: position + 1 });
 }
 
-export interface PassOptions {
+/** All of the prompt for its own positions, causal behind it (PaliGemma's prefix). */
+export const promptPrefix: AttentionRule = (position, { prompt }) => ({
+  start: 0,
+  end: Math.max(position + 1, prompt?.length ?? 0),
+});
+
+interface PassOptions {
+  /** By number of the sequence; none in a vision tower. */
+  readonly prompts: readonly Prompt[];
+  readonly rows: RowMap;
+  /** Default: every key is computed in the pass itself. */
+  readonly keys?: KeyStore;
+  /** Default: none. */
+  readonly inUse?: SiteFilter;
   /** The pass joins these; see {@link Pass.joined}. */
-  parts?: readonly Pass[];
+  readonly parts?: readonly Pass[];
   /** The pass is over the first rows of this one and shares its tables. */
-  parent?: Pass;
+  readonly parent?: Pass;
   /** Goes in front of its sites' names. */
-  prefix?: SitePrefix;
-  /** For each sequence, the number of images that the sequences before it have. */
-  firstImages?: readonly number[];
+  readonly prefix?: SitePrefix;
 }
 
 /** What one call of a network needs to know about the rows that it computes. */
@@ -47,33 +66,39 @@ export class Pass {
   readonly positions: Tensor;
   readonly #scope: Scope;
   readonly #options: PassOptions;
-  readonly #segments = new Map<AttentionRule, Tensor>();
+  readonly #tables = new Map<object, Tensor>();
   #keyColumns: RowMap | undefined;
 
-  /** Its tables live as long as `scope`. */
-  constructor(
-    scope: Scope,
-    device: Device,
-    rows: RowMap,
-    keys: KeyStore,
-    inUse: SiteFilter,
-    options: PassOptions = {},
-  ) {
+  private constructor(scope: Scope, device: Device, options: PassOptions) {
+    const { rows, keys = new PassKeys(rows), inUse = NO_VISITOR.uses, parts = [this] } = options;
     this.device = device;
     this.rows = rows;
     this.keys = keys;
     this.inUse = inUse;
-    this.parts = options.parts ?? [this];
+    this.parts = parts;
     this.#scope = scope;
     this.#options = options;
-    this.positions = scope.enter(
-      () =>
-        options.parent?.positions.rows(0, rows.length) ??
-        device.tensor(
-          Uint32Array.from([...rows.entries()], (e) => e.position),
-          { dtype: "u32" },
-        ),
+    this.positions = this.table(Pass, (pass) =>
+      device.tensor(
+        Uint32Array.from([...pass.rows.entries()], (e) => e.position),
+        { dtype: "u32" },
+      ),
     );
+  }
+
+  /**
+   * A pass over prompts (or, where there are none, over the sequences that `rows` has). By default it computes all of their
+   * rows and all keys, and none of its sites is in use. Its tables live as long as the current scope.
+   */
+  static over(
+    device: Device,
+    prompts: readonly Prompt[],
+    {
+      rows = RowMap.packed(prompts.map((p) => p.length)),
+      ...options
+    }: Partial<Pick<PassOptions, "rows" | "keys" | "inUse" | "prefix">> = {},
+  ): Pass {
+    return new Pass(device.currentScope!, device, { ...options, prompts, rows });
   }
 
   /**
@@ -90,7 +115,23 @@ export class Pass {
     });
     const rows = new RowMap(spans);
     const [{ device, inUse }, scope] = [parts[0]!, parts[0]!.#scope];
-    return new Pass(scope, device, rows, new PassKeys(rows), inUse, { parts });
+    const prompts = parts.flatMap((part) => part.rows.spans.map((span) => part.prompt(span.sequence)!));
+    return new Pass(scope, device, { prompts, rows, inUse, parts });
+  }
+
+  /** The prompt of a sequence; undefined in a vision tower. */
+  prompt(sequence: number): Prompt | undefined {
+    return this.#options.prompts[sequence];
+  }
+
+  /** u32 [rows]: 0, 1, 2, … */
+  get rowNumbers(): Tensor {
+    return this.table(RowMap, ({ rows, device }) =>
+      device.tensor(
+        Uint32Array.from({ length: rows.length }, (_, row) => row),
+        { dtype: "u32" },
+      ),
+    );
   }
 
   /** One more than the last position. */
@@ -101,28 +142,26 @@ export class Pass {
   /** The pass that computes only the first sequences of this one. */
   first(sequences: number): Pass {
     const rows = new RowMap(this.rows.spans.slice(0, sequences));
-    return new Pass(this.#scope, this.device, rows, this.keys, this.inUse, {
-      ...this.#options,
-      parent: this,
-    });
+    return new Pass(this.#scope, this.device, { ...this.#options, rows, keys: this.keys, parent: this });
   }
 
   /**
-   * The pass over the images of this pass's prompts, a sequence an image, each of so many rows: the vision tower's
-   * patches, or the features that it hands on. Images are numbered through the whole batch.
+   * The pass over the images of this pass's prompts, a sequence an image, each of as many rows as `rowsOf` says: the vision
+   * tower's patches, or the features that it hands on. Images are numbered through the whole batch.
    */
-  images(perPrompt: readonly number[], rowsPerImage: number): Pass {
-    const { firstImages } = this.#options;
+  images(rowsOf: (image: unknown) => number): Pass {
+    const { prompts } = this.#options;
+    const first = firstImages(prompts);
     let row = 0;
-    const spans = this.rows.spans.flatMap(({ sequence }, i) =>
-      Array.from({ length: perPrompt[i]! }, (_, image) => {
-        row += rowsPerImage;
-        const first = firstImages?.[sequence] ?? 0;
-        return { sequence: first + image, position: 0, row: row - rowsPerImage, count: rowsPerImage };
+    const spans = this.rows.spans.flatMap(({ sequence }) =>
+      prompts[sequence]!.images.map((image, i) => {
+        const count = rowsOf(image);
+        row += count;
+        return { sequence: first[sequence]! + i, position: 0, row: row - count, count };
       }),
     );
-    const rows = new RowMap(spans);
-    return new Pass(this.#scope, this.device, rows, new PassKeys(rows), this.inUse, { prefix: "vision." });
+    const options = { prompts: [], rows: new RowMap(spans), inUse: this.inUse, prefix: "vision." as const };
+    return new Pass(this.#scope, this.device, options);
   }
 
   /** The sites of one layer, or those outside the layers. */
@@ -136,21 +175,28 @@ export class Pass {
    * own keys that each query attends to, as start and end.
    */
   segments(rule: AttentionRule): Tensor {
-    let table = this.#segments.get(rule);
+    return this.table(rule, (pass) => pass.#segments(rule));
+  }
+
+  /**
+   * What is made once for a pass: a tensor of a row for each of its rows, known by `key`. `make` is called for the pass over
+   * all rows, of which those of {@link first} are a part.
+   */
+  table(key: object, make: (pass: Pass) => Tensor): Tensor {
+    let table = this.#tables.get(key);
     if (!table) {
-      table = this.#scope.enter(
-        () => this.#options.parent?.segments(rule).rows(0, this.rows.length) ?? this.#table(rule),
-      );
-      this.#segments.set(rule, table);
+      const { parent } = this.#options;
+      table = this.#scope.enter(() => parent?.table(key, make).rows(0, this.rows.length) ?? make(this));
+      this.#tables.set(key, table);
     }
     return table;
   }
 
-  #table(rule: AttentionRule): Tensor {
+  #segments(rule: AttentionRule): Tensor {
     const { own, prefix } = this.keys;
     const values = new Uint32Array(this.rows.length * 4);
     for (const { row, sequence, position } of this.rows.entries()) {
-      const reach = rule(sequence, position);
+      const reach = rule(position, { prompt: this.prompt(sequence) });
       values.set(rowsWithin(prefix, sequence, reach), row * 4);
       values.set(rowsWithin(own, sequence, reach), row * 4 + 2);
     }

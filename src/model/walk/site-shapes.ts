@@ -1,6 +1,5 @@
 import { SiteError } from "../../errors.ts";
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
-import { rowsPerImage } from "../checkpoint/config/vision-config.ts";
 import {
   LAYER_SITES,
   type LayerSite,
@@ -41,10 +40,11 @@ export interface SiteMap {
   readonly text: BlockSizes & { readonly vocab?: number };
   /** The vision tower, with the rows that it has for an image, and what it hands to the language model. */
   readonly vision?: BlockSizes & {
-    readonly rows: number;
+    /** Undefined where it depends on the image. */
+    readonly rows: number | undefined;
     /** Whether the norm after the last block is applied to all rows. */
     readonly postNorm?: boolean;
-    readonly projector?: { readonly width: number; readonly rows: number };
+    readonly projector?: { readonly width: number; readonly rows: number | undefined };
   };
 }
 
@@ -66,15 +66,15 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
   const { vision } = config;
   const text = { ...config, sites: blockSites(config) };
   if (!vision) return { text };
-  const { tower, tokensPerImage } = vision;
+  const { tower, fixed } = vision;
   return {
     text,
     vision: {
       ...tower,
       kvHeads: tower.heads,
       headDim: tower.width / tower.heads,
-      rows: rowsPerImage(tower),
-      projector: { width: config.width, rows: tokensPerImage },
+      rows: fixed?.towerRows,
+      projector: { width: config.width, rows: fixed?.tokens },
     },
   };
 }

@@ -1,5 +1,20 @@
+import type { PixelValues } from "../../../images/preprocess.ts";
 import type { ProcessorSettings } from "../../../images/processor-config.ts";
+import type { RgbImage } from "../../../images/rgb.ts";
 import type { VisionConfig } from "./vision-config.ts";
+
+/** A picture: as decoded, or already preprocessed by the caller. */
+export type Picture = RgbImage | PixelValues;
+
+/** How one picture goes through a model. */
+export interface ImageLayout {
+  /** Its rows in the vision tower, those of all tiles. */
+  readonly towerRows: number;
+  /** Features that the language model gets of it, each at a position of the prompt. */
+  readonly tokens: number;
+  /** Set where those are consecutive and one plain grid. */
+  readonly grid?: { readonly rows: number; readonly columns: number };
+}
 
 /** How a vision-language model takes pictures in. */
 export interface VisionSetup {
@@ -11,7 +26,9 @@ export interface VisionSetup {
   readonly featureLayer: number;
   /** Whether the class token's row goes along. */
   readonly keepsClassToken: boolean;
-  /** Positions that an image takes in the prompt. */
-  readonly tokensPerImage: number;
+  /** The layout of every picture, where all have the same. */
+  readonly fixed?: ImageLayout;
+  /** Throws ImageError for a picture that the model cannot take. */
+  layout(picture: Picture): ImageLayout;
   readonly processor: ProcessorSettings;
 }

@@ -39,7 +39,7 @@ import type { PromptImage } from "./prompt/prompt-image.ts";
 import { createTokenizer, type Tokenizer } from "./prompt/tokenizer.ts";
 import { takeRows } from "./walk/forward.ts";
 import type { Pass } from "./walk/pass.ts";
-import type { SiteMap } from "./walk/site-shapes.ts";
+import { type SiteMap, towerSites } from "./walk/site-shapes.ts";
 import type { Walk } from "./walk/sites.ts";
 
 interface DualEncoderConfig {
@@ -103,10 +103,18 @@ export class DualEncoder {
   /** What there is to tap and edit: sites without prefix are the text tower's. */
   get sites(): SiteMap {
     const { text, vision, kind } = this.config;
-    const sizes = { kvHeads: vision.heads, headDim: vision.width / vision.heads };
+    const rows = rowsPerImage(vision);
+    const postNorm = { site: "vision.post_norm", features: vision.width, rows } as const;
     return {
-      text: { ...text, kvHeads: text.heads, headDim: text.width / text.heads },
-      vision: { ...vision, ...sizes, rows: rowsPerImage(vision), postNorm: kind === "siglip" },
+      text: {
+        ...text,
+        kvHeads: text.heads,
+        headDim: text.width / text.heads,
+        sequences: "prompts",
+        before: [{ site: "embed", features: text.width }],
+        after: [{ site: "final_norm", features: text.width }],
+      },
+      vision: towerSites(vision, { rows, after: kind === "siglip" ? [postNorm] : [] }),
     };
   }
 

@@ -1,7 +1,7 @@
 import { CheckpointError } from "../errors.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { type SiteMap, siteNames } from "../model/walk/site-shapes.ts";
-import { layoutOf, parseSite, type SiteName } from "../model/walk/sites.ts";
+import { layoutOf, parseSite, type SiteName, type StackName } from "../model/walk/sites.ts";
 import type { Edit } from "../patching/edit.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { tap } from "../patching/tap.ts";
@@ -24,7 +24,7 @@ export type Values = readonly (readonly Float32Array[])[];
 /** Which of a model's activations are wanted. */
 export interface Wanted {
   readonly sites: SiteMap;
-  readonly tower: "text" | "vision";
+  readonly stack: StackName;
   /** Columns of the padded tensors, where that is more than up to the last one that holds a row. */
   readonly extent?: number;
   /** Names that the goldens have for some sites, beside the usual ones. */
@@ -39,10 +39,10 @@ export async function readActivations(
   file: GoldenFile,
   prefix: string,
   columns: readonly (readonly number[])[],
-  { sites, tower, extent = Math.max(...columns.flat()) + 1, names = {} }: Wanted,
+  { sites, stack, extent = Math.max(...columns.flat()) + 1, names = {} }: Wanted,
 ): Promise<GoldenActivation[]> {
   const known: ReadonlySet<string> = new Set(
-    siteNames(sites).filter((site) => parseSite(site).tower === tower),
+    siteNames(sites).filter((site) => parseSite(site).stack === stack),
   );
   const found: GoldenActivation[] = [];
   for (const name of file.names) {

@@ -54,7 +54,7 @@ async function checkTexts(
   const { prompts, columns, extent, check } = await readTexts(folder, name, texts, model);
   const activations = await readActivations(folder.goldens, `${name}/text.`, columns, {
     sites: model.sites,
-    tower: "text",
+    stack: "text",
     extent,
     names: { last_hidden_state: "final_norm" },
   });
@@ -82,7 +82,7 @@ async function checkImages(
   const rows = images.map(() => Array.from({ length: model.sites.vision!.rows! }, (_, i) => i));
   const activations = await readActivations(folder.goldens, `${name}/`, rows, {
     sites: model.sites,
-    tower: "vision",
+    stack: "vision",
     names: { "vision.last_hidden_state": lastState },
   });
   const found = scope.enter(() => model.images(images, { taps: tapsOf(activations) }));

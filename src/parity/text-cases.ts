@@ -80,7 +80,7 @@ async function readPrompts(
 }
 
 function wanted({ sites }: PatchableModel, extent: number): Wanted {
-  return { sites, tower: "text", extent };
+  return { sites, stack: "text", extent };
 }
 
 async function checkRuns(

@@ -87,7 +87,7 @@ export async function checkVision(
   const layouts = places.map(({ prompt, image }) => setup.layout(picturesOf(prompt)[image]!));
   const rowsOf = (count: (layout: ImageLayout) => number) =>
     layouts.map((layout) => Array.from({ length: count(layout) }, (_, i) => i));
-  const wanted = { sites: model.sites, tower: "vision" as const };
+  const wanted = { sites: model.sites, stack: "vision" as const };
   // What the projector reads is a block's output, without the class token where that is dropped.
   const features: SiteName =
     setup.featureLayer === 0 ? "vision.resid_pre.0" : `vision.resid_post.${setup.featureLayer - 1}`;

@@ -160,7 +160,7 @@ function checkHead(target: Target, prompts: readonly Prompt[], model: LanguageMo
  * then one more with each new token.
  */
 function checkKeys({ target, value }: ResolvedEdit, prompts: readonly Prompt[]): void {
-  if (!value || target.layout !== "attention" || target.info.tower === "vision") return;
+  if (!value || target.layout !== "attention" || target.info.stack !== "text") return;
   const found = value.dim(-1);
   for (const [s, positions] of target.positions) {
     const position = positions.find((each) => Math.max(prompts[s]!.length, each + 1) !== found);
@@ -175,7 +175,7 @@ function checkKeys({ target, value }: ResolvedEdit, prompts: readonly Prompt[]):
 /** What was computed when sequence s came to have `reached[s]` computed positions. */
 function computedBy(prompts: readonly Prompt[], reached: readonly number[], model: LanguageModel): Computed {
   return (target, sequence, position) => {
-    if (target.info.tower === "vision") return true;
+    if (target.info.stack !== "text") return true;
     const first = isOfHead(target, model) ? prompts[sequence]!.last : 0;
     return position >= first && position < reached[sequence]!;
   };
@@ -183,7 +183,7 @@ function computedBy(prompts: readonly Prompt[], reached: readonly number[], mode
 
 function unfired(edits: readonly ResolvedEdit[], sequence: number, reached: number): UnfiredEdit[] {
   return edits.flatMap(({ target }, edit) => {
-    if (target.info.tower === "vision") return [];
+    if (target.info.stack !== "text") return [];
     const positions = (target.positions.get(sequence) ?? []).filter((position) => position >= reached);
     return positions.length === 0 ? [] : [{ edit, label: target.label, positions }];
   });

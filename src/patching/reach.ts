@@ -30,7 +30,7 @@ export function changeOf(
   let layer = layers;
   let position = prompt.length - 1;
   for (const { info, positions } of targets) {
-    if (info.tower === "vision") {
+    if (info.sequences === "images") {
       const places = placesByImage(prompt, setup!);
       for (const image of positions.keys()) position = Math.min(position, ...places[image - firstImage]!);
       layer = 0;
@@ -41,7 +41,7 @@ export function changeOf(
     layer = Math.min(layer, first);
     for (const list of positions.values()) position = Math.min(position, ...list);
   }
-  const vision = targets.some((target) => target.info.tower === "vision");
+  const vision = targets.some((target) => target.info.sequences === "images");
   return { layer, position: earliestReached(model, prompt, layer, position), vision };
 }
 

@@ -75,11 +75,11 @@ export function resolveTarget(
       `${label}: ${heads ? `expected a head from 0 to ${heads - 1}` : "this site has no heads"}, found head ${head}`,
     );
   }
-  if (image !== undefined && info.tower !== "vision") {
+  if (image !== undefined && info.sequences !== "images") {
     throw new SiteError(`${label}: only sites of the vision side take an image`);
   }
   const positions =
-    info.tower === "vision" ? imagePositions(label, spec, batch, scope) : textPositions(at, batch, scope);
+    info.sequences === "images" ? imagePositions(label, spec, batch, scope) : textPositions(at, batch, scope);
   const shared = { site, info, layout, label, positions };
   if (total === undefined) {
     if (features) throw new SiteError(`${label}: the features of ${info.site} are keys; name no features`);

@@ -223,14 +223,13 @@ async function architectureOf(
 /** Sites outside the layers, and those of a layer once for all. */
 function sitesOf(map: SiteMap): SiteReport[] {
   return siteNames(map).flatMap((name): SiteReport[] => {
-    const { tower, site, layer, layout, features, heads } = siteInfo(map, name);
+    const { stack, layer, layout, features, heads, sequences, imageRows } = siteInfo(map, name);
     if (layer !== undefined && layer > 0) return [];
-    const ofImage = site === "projector" ? map.vision?.projector?.rows : map.vision?.rows;
-    const rows = (tower === "vision" ? ofImage : undefined) ?? "rows";
-    const inLayers = layer !== undefined && { layers: map[tower]!.layers };
+    const rows = imageRows ?? "rows";
+    const inLayers = layer !== undefined && { layers: map[stack]!.layers };
     const label = layer === undefined ? name : name.replace(/0$/, "N");
     if (layout === "attention") {
-      return [{ site: label, ...inLayers, shape: [heads!, rows, tower === "vision" ? rows : "keys"] }];
+      return [{ site: label, ...inLayers, shape: [heads!, rows, sequences === "images" ? rows : "keys"] }];
     }
     return [{ site: label, ...inLayers, shape: [rows, features!], ...(heads && { heads }) }];
   });

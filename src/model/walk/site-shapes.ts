@@ -4,12 +4,13 @@ import {
   LAYER_SITES,
   type LayerSite,
   layoutOf,
-  type ModelSite,
+  type OuterSite,
   parseSite,
   type SiteAddress,
   type SiteLayout,
   type SiteName,
-  type VisionSite,
+  STACKS,
+  type StackName,
 } from "./sites.ts";
 
 /** Sizes of a stack of transformer blocks. */
@@ -34,82 +35,111 @@ export function blockSites({ qkNorm = false, parallel = false }: BlockKind): rea
   );
 }
 
-/** What there is to tap and edit in a model. */
-export interface SiteMap {
-  /** The language model, or the text tower; with the width of its logits if it has any. */
-  readonly text: BlockSizes & { readonly vocab?: number };
-  /** The vision tower, with the rows that it has for an image, and what it hands to the language model. */
-  readonly vision?: BlockSizes & {
-    /** Undefined where it depends on the image. */
-    readonly rows: number | undefined;
-    /** Whether the norm after the last block is applied to all rows. */
-    readonly postNorm?: boolean;
-    readonly projector?: { readonly width: number; readonly rows: number | undefined };
-  };
+/** A site outside the blocks. */
+interface OuterShape {
+  readonly site: OuterSite;
+  /** Of a row. */
+  readonly features: number;
+  /** Rows of an image, where all images have as many. */
+  readonly rows?: number | undefined;
 }
+
+/** What there is to tap and edit in a stack. */
+export interface StackSites extends BlockSizes {
+  /** What its rows belong to: the tokens of prompts, or images. */
+  readonly sequences: "prompts" | "images";
+  /** Rows of an image, where all images have as many. */
+  readonly rows?: number | undefined;
+  /** In the order of the forward pass. */
+  readonly before: readonly OuterShape[];
+  readonly after: readonly OuterShape[];
+}
+
+/** What there is to tap and edit in a model, by stack. */
+export type SiteMap = { readonly text: StackSites } & { readonly [S in StackName]?: StackSites };
 
 /** A site of a certain model. */
 export interface SiteInfo extends SiteAddress {
   readonly layout: SiteLayout;
+  /** What its rows belong to. */
+  readonly sequences: StackSites["sequences"];
   /** Number of features of a row; undefined for scores and patterns, whose features are keys. */
   readonly features: number | undefined;
   /** Heads that the features divide into (or that scores and patterns have), where there are heads. */
   readonly heads: number | undefined;
+  /** Rows of an image, where the site is of images and all have as many. */
+  readonly imageRows: number | undefined;
   /**
    * When it comes by in a forward pass: the layer of the language model, -1 for its embedding, the number of layers for
-   * its head, -2 for all that happens in the vision tower.
+   * its head, -2 for all that happens in stacks before it.
    */
   readonly order: number;
 }
 
 export function siteMapOf(config: DecoderConfig): SiteMap {
   const { vision } = config;
-  const text = { ...config, sites: blockSites(config) };
+  const text: StackSites = {
+    ...sizesOf(config),
+    sites: blockSites(config),
+    sequences: "prompts",
+    before: [{ site: "embed", features: config.width }],
+    after: [
+      { site: "final_norm", features: config.width },
+      { site: "logits", features: config.vocab },
+    ],
+  };
   if (!vision) return { text };
   const { tower, fixed } = vision;
+  const projector: OuterShape = { site: "projector", features: config.width, rows: fixed?.tokens };
+  return { text, vision: towerSites(tower, { rows: fixed?.towerRows, after: [projector] }) };
+}
+
+/** The sites of a vision tower. */
+export function towerSites(
+  tower: Omit<BlockSizes, "kvHeads" | "headDim">,
+  { rows, after }: Pick<StackSites, "rows" | "after">,
+): StackSites {
   return {
-    text,
-    vision: {
-      ...tower,
-      kvHeads: tower.heads,
-      headDim: tower.width / tower.heads,
-      rows: fixed?.towerRows,
-      projector: { width: config.width, rows: fixed?.tokens },
-    },
+    ...sizesOf({ ...tower, kvHeads: tower.heads, headDim: tower.width / tower.heads }),
+    sequences: "images",
+    rows,
+    before: [{ site: "vision.embed", features: tower.width, rows }],
+    after,
   };
+}
+
+function sizesOf({ layers, width, heads, kvHeads, headDim, mlpWidth }: BlockSizes): BlockSizes {
+  return { layers, width, heads, kvHeads, headDim, mlpWidth };
 }
 
 /** What a site is in a model. Throws SiteError for a name that is none, or that this model does not have. */
 export function siteInfo(map: SiteMap, name: SiteName): SiteInfo {
   const address = parseSite(name);
-  const { tower, site, layer } = address;
-  const blocks = tower === "vision" ? map.vision : map.text;
-  if (!blocks) throw new SiteError(`${name}: this model has no vision tower`);
-  if (layer !== undefined && layer >= blocks.layers) {
-    throw new SiteError(`${name}: there are ${blocks.layers} layers, 0 to ${blocks.layers - 1}`);
+  const { stack, site, layer } = address;
+  const found = map[stack];
+  if (!found) throw new SiteError(`${name}: this model has no ${NAMES[stack]}`);
+  const { layers, sites = LAYER_SITES, sequences } = found;
+  const shared = { ...address, layout: layoutOf(site), sequences };
+  if (layer === undefined) {
+    const shape = [...found.before, ...found.after].find((outer) => outer.site === site);
+    if (!shape) throw new SiteError(`${name}: this model has no such site`);
+    const order = stack !== "text" ? -2 : found.before.includes(shape) ? -1 : layers;
+    return { ...shared, features: shape.features, heads: undefined, imageRows: shape.rows, order };
   }
-  const inBlock = blocks.sites ?? LAYER_SITES;
-  if (layer !== undefined && !inBlock.includes(site as LayerSite)) {
-    throw new SiteError(`${name}: the blocks of this model have no ${site}; they have ${inBlock.join(", ")}`);
+  if (layer >= layers) throw new SiteError(`${name}: there are ${layers} layers, 0 to ${layers - 1}`);
+  if (!sites.includes(site as LayerSite)) {
+    throw new SiteError(`${name}: the blocks of this model have no ${site}; they have ${sites.join(", ")}`);
   }
-  const absent =
-    (site === "logits" && map.text.vocab === undefined) ||
-    (site === "projector" && !map.vision?.projector) ||
-    (site === "vision.post_norm" && !map.vision?.postNorm);
-  if (absent) throw new SiteError(`${name}: this model has no such site`);
-  const text = layer ?? (site === "embed" ? -1 : map.text.layers);
-  return {
-    ...address,
-    layout: layoutOf(site),
-    order: tower === "vision" ? -2 : text,
-    ...featuresOf(map, blocks, site),
-  };
+  const order = stack === "text" ? layer : -2;
+  return { ...shared, ...featuresOf(found, site as LayerSite), imageRows: found.rows, order };
 }
 
+/** What messages call a stack. */
+const NAMES: Readonly<Record<StackName, string>> = { text: "language model", vision: "vision tower" };
+
 function featuresOf(
-  map: SiteMap,
   { width, heads, kvHeads, headDim, mlpWidth }: BlockSizes,
-  site: LayerSite | ModelSite | VisionSite,
+  site: LayerSite,
 ): Pick<SiteInfo, "features" | "heads"> {
   switch (site) {
     case "q":
@@ -126,31 +156,23 @@ function featuresOf(
     case "mlp_pre":
     case "mlp_act":
       return { features: mlpWidth, heads: undefined };
-    case "logits":
-      return { features: map.text.vocab, heads: undefined };
-    case "projector":
-      return { features: map.vision?.projector?.width, heads: undefined };
     default:
       return { features: width, heads: undefined };
   }
 }
 
+/** The stacks in the order of the forward pass. */
+const STACK_ORDER: readonly StackName[] = ["vision", "text"];
+
 /** Every site of a model, in the order of the forward pass. */
 export function siteNames(map: SiteMap): SiteName[] {
-  const names: SiteName[] = [];
-  if (map.vision) {
-    names.push("vision.embed");
-    for (let layer = 0; layer < map.vision.layers; layer++) {
-      for (const site of map.vision.sites ?? LAYER_SITES) names.push(`vision.${site}.${layer}`);
-    }
-    if (map.vision.postNorm) names.push("vision.post_norm");
-    if (map.vision.projector) names.push("projector");
-  }
-  names.push("embed");
-  for (let layer = 0; layer < map.text.layers; layer++) {
-    for (const site of map.text.sites ?? LAYER_SITES) names.push(`${site}.${layer}`);
-  }
-  names.push("final_norm");
-  if (map.text.vocab !== undefined) names.push("logits");
-  return names;
+  return STACK_ORDER.flatMap((name) => {
+    const stack = map[name];
+    if (!stack) return [];
+    const { layers, sites = LAYER_SITES, before, after } = stack;
+    const blocks = Array.from({ length: layers }, (_, layer) =>
+      sites.map((site): SiteName => `${STACKS[name]}${site}.${layer}`),
+    );
+    return [...before.map(({ site }) => site), ...blocks.flat(), ...after.map(({ site }) => site)];
+  });
 }

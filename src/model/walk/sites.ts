@@ -32,17 +32,30 @@ export type LayerSite = (typeof LAYER_SITES)[number] | (typeof FURTHER_LAYER_SIT
 /** Everything that may be born in a block. */
 const ALL_LAYER_SITES: readonly LayerSite[] = [...LAYER_SITES, ...FURTHER_LAYER_SITES];
 
-/** Activations of the language model outside its blocks. */
-export type ModelSite = "embed" | "final_norm" | "logits";
+/**
+ * The stacks of blocks that a model may have, with what goes in front of their sites' names. `text` is what chooses the next
+ * token (or the text tower of a dual encoder).
+ */
+export const STACKS = { text: "", vision: "vision." } as const;
 
-/** Activations of the vision side outside its blocks. */
-export type VisionSite = "vision.embed" | "vision.post_norm" | "projector";
+export type StackName = keyof typeof STACKS;
+
+/** Goes in front of the names of a stack's sites. */
+export type SitePrefix = (typeof STACKS)[StackName];
+
+/** Activations outside the blocks, by the stack whose sequences their rows are of. */
+export const OUTER_SITES = {
+  text: ["embed", "final_norm", "logits"],
+  vision: ["vision.embed", "vision.post_norm", "projector"],
+} as const satisfies Record<StackName, readonly string[]>;
+
+export type OuterSite = (typeof OUTER_SITES)[StackName][number];
 
 /**
  * The name of an activation: `resid_post.15`, `pattern.3`, `logits`; in the vision tower `vision.resid_post.3`.
  * Layers count from 0. docs/sites.md says what each one is and what it is called elsewhere.
  */
-export type SiteName = `${LayerSite}.${number}` | ModelSite | `vision.${LayerSite}.${number}` | VisionSite;
+export type SiteName = `${SitePrefix}${LayerSite}.${number}` | OuterSite;
 
 /** What the rows of a site's value stand for. */
 export type SiteLayout =
@@ -51,37 +64,39 @@ export type SiteLayout =
   /** [heads, rows, keys]: a row a query token, for each head. */
   | "attention";
 
-export function layoutOf(site: LayerSite | ModelSite | VisionSite): SiteLayout {
+export function layoutOf(site: LayerSite | OuterSite): SiteLayout {
   return site === "scores" || site === "pattern" ? "attention" : "rows";
 }
 
 /** A site name taken apart. */
 export interface SiteAddress {
-  readonly tower: "text" | "vision";
-  readonly site: LayerSite | ModelSite | VisionSite;
+  readonly stack: StackName;
+  readonly site: LayerSite | OuterSite;
   /** Absent for sites outside the blocks. */
   readonly layer?: number;
 }
 
-const MODEL_SITES: ReadonlySet<string> = new Set<ModelSite>(["embed", "final_norm", "logits"]);
-const VISION_SITES: ReadonlySet<string> = new Set<VisionSite>([
-  "vision.embed",
-  "vision.post_norm",
-  "projector",
-]);
+const STACK_NAMES = Object.keys(STACKS) as StackName[];
+/** The stack of each site outside the blocks. */
+const OUTER: ReadonlyMap<string, StackName> = new Map(
+  STACK_NAMES.flatMap((stack) => OUTER_SITES[stack].map((site) => [site, stack] as const)),
+);
+/** The stack of each prefix. */
+const PREFIXED: ReadonlyMap<string, StackName> = new Map(STACK_NAMES.map((stack) => [STACKS[stack], stack]));
 const LAYERED: ReadonlySet<string> = new Set(ALL_LAYER_SITES);
 
 /** Takes a site name apart. Throws SiteError for anything that is none, with the nearest site and what there is. */
 export function parseSite(name: string): SiteAddress {
-  if (MODEL_SITES.has(name)) return { tower: "text", site: name as ModelSite };
-  if (VISION_SITES.has(name)) return { tower: "vision", site: name as VisionSite };
-  const [, vision, site, layer] = /^(vision\.)?([a-z_]+)\.(0|[1-9]\d*)$/.exec(name) ?? [];
-  if (site !== undefined && LAYERED.has(site)) {
-    return { tower: vision ? "vision" : "text", site: site as LayerSite, layer: Number(layer) };
+  const outer = OUTER.get(name);
+  if (outer) return { stack: outer, site: name as OuterSite };
+  const [, prefix = "", site, layer] = /^([a-z.]+\.)?([a-z_]+)\.(0|[1-9]\d*)$/.exec(name) ?? [];
+  const stack = PREFIXED.get(prefix);
+  if (stack && site !== undefined && LAYERED.has(site)) {
+    return { stack, site: site as LayerSite, layer: Number(layer) };
   }
   throw new SiteError(
     `there is no site ${JSON.stringify(name)}${hint(name)}; expected ${LAYER_SITES.join(", ")} with a layer ("resid_post.3"), ` +
-      `${[...MODEL_SITES].join(", ")}, or one of the vision tower ("vision.resid_post.3", ${[...VISION_SITES].join(", ")})`,
+      `${OUTER_SITES.text.join(", ")}, or one of the vision tower ("vision.resid_post.3", ${OUTER_SITES.vision.join(", ")})`,
   );
 }
 
@@ -94,7 +109,7 @@ function hint(name: string): string {
     return `, a layer is missing, as in "${name}.3"`;
   const [layer = "0"] = /\d+/.exec(name) ?? [];
   const candidates = ALL_LAYER_SITES.map((site) => `${vision ? "vision." : ""}${site}.${Number(layer)}`);
-  return `; the nearest is "${nearest(name, [...candidates, ...MODEL_SITES, ...VISION_SITES])}"`;
+  return `; the nearest is "${nearest(name, [...candidates, ...OUTER.keys()])}"`;
 }
 
 /**
@@ -191,9 +206,6 @@ export interface Visitor {
 /** Sees nothing, and so costs nothing. */
 export const NO_VISITOR: Visitor = { uses: () => false, visit() {} };
 
-/** Tells the sites of one part of a model from those of another. */
-export type SitePrefix = "" | "vision.";
-
 /** The sites of one block (or of none, for those outside the blocks) within one pass. */
 export class Sites {
   readonly #inUse: SiteFilter;
@@ -213,12 +225,12 @@ export class Sites {
     this.#keys = keys;
   }
 
-  uses(site: LayerSite | ModelSite | VisionSite): boolean {
+  uses(site: LayerSite | OuterSite): boolean {
     return this.#inUse(this.#name(site));
   }
 
   /** Passes an activation through its site: `x = yield* at.pass("resid_pre", x)`. */
-  *pass(site: LayerSite | ModelSite | VisionSite, value: Tensor, mask?: AttentionMask): Walk<Tensor> {
+  *pass(site: LayerSite | OuterSite, value: Tensor, mask?: AttentionMask): Walk<Tensor> {
     const name = this.#name(site);
     if (!this.#inUse(name)) return value;
     const event = new SiteEvent(name, layoutOf(site), value, this.#rows, { keys: this.#keys, mask });

@@ -1,7 +1,7 @@
 """
 Makes test/fixtures/configs/golden.json: what transformers makes of a fixture's config with one field changed, added or
 removed. Each case has the change and the outcome: "plain" (the numbers of the config as it is), "refused", or the
-numbers. test/config-fuzz.test.ts holds xpatch to it.
+numbers. test/model/checkpoint/config/config-fuzz.test.ts holds xpatch to it.
 
     python scripts/make-config-golden.py
 """

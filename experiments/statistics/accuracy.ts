@@ -16,7 +16,7 @@ export type Hits = readonly TaskHits[];
 /**
  * Inputs that are thought beside those drawn, half of them right and half wrong in every task and seed, where the variance
  * is estimated: without them it would be 0 where no answer, or every one, is right. So few keep the simulated coverage of
- * test/coverage.test.ts.
+ * test/experiments/statistics/coverage.test.ts.
  */
 const PRIOR_INPUTS = 0.25;
 

@@ -3,7 +3,7 @@
  * package where it has them (TypeScript's DOM library, @webgpu/types, @types/node). Where it does not, its own code could
  * not name them either; the declarations still compile.
  *
- * Files whose declarations mention one import it from here. `test/outside-project.test.ts` finds forgotten ones.
+ * Files whose declarations mention one import it from here. `test/project/outside-project.test.ts` finds forgotten ones.
  */
 type Global<Name extends string> =
   typeof globalThis extends Record<Name, { prototype: infer Type }> ? Type : never;

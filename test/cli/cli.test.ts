@@ -1,0 +1,588 @@
+import { spawnSync } from "node:child_process";
+import {
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { CommanderError, InvalidArgumentError } from "commander";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { StoredTaskVectors } from "../../src/analysis/task-vectors.ts";
+import { formatLens, type LensReport } from "../../src/cli/commands/lens.ts";
+import { COMMANDS } from "../../src/cli/commands.ts";
+import { escapedText, layers, number, positions, wholeNumber } from "../../src/cli/options/arguments.ts";
+import { addCommonOptions } from "../../src/cli/options/command.ts";
+import { editArgument, editOf } from "../../src/cli/options/edit-argument.ts";
+import { bar, showBytes, showCount, table } from "../../src/cli/terminal/layout.ts";
+import { buildGguf, tinyLlama } from "../helpers/gguf-builder.ts";
+
+const root = join(import.meta.dirname, "..", "..");
+const llama = join(root, "test", "fixtures", "llama");
+const model = join(llama, "model");
+const [golden, colors] = JSON.parse(readFileSync(join(llama, "case.json"), "utf8")).cases;
+
+let folder: string;
+const path = (name: string) => join(folder, name);
+
+function node(args: string[], env: Record<string, string> = {}) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, {
+    encoding: "utf8",
+    env: { ...process.env, ...env },
+  });
+  // Dawn says this on stderr about some drivers.
+  const messages = stderr.split("\n").filter((line) => line !== "" && !line.startsWith("Warning: max"));
+  return { status, stdout, messages };
+}
+
+const xpatch = (args: string[], env?: Record<string, string>) =>
+  node([join(root, "dist", "cli", "main.js"), ...args], env);
+
+/** Runs a command that has to succeed, with --json. */
+function report(...args: string[]) {
+  const { status, stdout, messages } = xpatch([...args, "--json"]);
+  expect({ status, messages: status === 0 ? [] : messages }).toEqual({ status: 0, messages: [] });
+  return JSON.parse(stdout);
+}
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "xpatch-cli-"));
+  const script = pathToFileURL(join(root, "scripts", "build.mjs")).href;
+  const build = `const { ensureBuild } = await import(${JSON.stringify(script)}); await ensureBuild();`;
+  const { status, messages } = node(["--input-type=module", "-e", build]);
+  if (status !== 0) throw new Error(`the command line does not build:\n${messages.join("\n")}`);
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+describe("help and mistakes", () => {
+  test("the help lists every command", () => {
+    const { status, stdout } = xpatch(["--help"]);
+    expect(status).toBe(0);
+    for (const command of COMMANDS) expect(stdout).toMatch(new RegExp(`^ {2}${command().name()} `, "m"));
+  });
+
+  test("each command has a help of its own, with examples", () => {
+    for (const make of COMMANDS) {
+      let help = "";
+      const command = addCommonOptions(make()).configureOutput({ writeOut: (text) => (help += text) });
+      command.outputHelp();
+      expect(help).toMatch(new RegExp(`^Examples:\n {2}xpatch ${command.name()}`, "m"));
+      expect(help).toMatch(/--adapter .*--json/s);
+    }
+    const { status, stdout } = xpatch(["sweep", "--help"]);
+    expect({ status, stdout }).toMatchObject({ status: 0, stdout: expect.stringMatching(/^Examples:$/m) });
+  });
+
+  test("the version is that of the package", () => {
+    const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+    expect(xpatch(["--version"])).toMatchObject({ status: 0, stdout: `${version}\n` });
+  });
+
+  test.each([
+    [[], /^Usage: xpatch/],
+    [["frobnicate"], /^xpatch: unknown command 'frobnicate'/],
+    [["devices", "--adapter", "voodoo"], /^xpatch: .*Allowed choices are auto, gpu, lavapipe, swiftshader/],
+    [["extract", "--model", "m", "--out", "x"], /^xpatch: expected either --task or --prompts/],
+  ])("%j has exit code 2 and writes to stderr only", (args, message) => {
+    const { status, stdout, messages } = xpatch(args);
+    expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
+    expect(messages.join("\n")).toMatch(message);
+  });
+
+  const prompted = ["--model", "m", "--prompt", "a"];
+  test.each([
+    ["generate", ["--prompt", "a"], /required option '--model <ref>'/],
+    ["generate", ["--model", "m"], /either --prompt or --prompt-file/],
+    ["generate", [...prompted, "--prompt-file", "b"], /either --prompt or --prompt-file/],
+    ["generate", [...prompted, "--max-new-tokens", "0"], /a whole number from 1/],
+    ["generate", [...prompted, "--edit", "erase:embed"], /no operation "erase"/],
+    ["generate", [...prompted, "more"], /too many arguments/],
+    ["lens", [...prompted, "--site", "resid"], /one of resid_pre, /],
+    ["patch", [...prompted, "--layer", "1"], /either --task or --vectors/],
+    ["sweep", ["--model", "m", "--vectors", "v"], /either --task or --queries/],
+    [
+      "extract",
+      ["--model", "m", "--out", "o", "--task", "t", "--prompts", "p"],
+      /either --task or --prompts/,
+    ],
+    ["convert", ["a.gguf"], /missing required argument 'folder'/],
+  ])("%s refuses %j", async (name, args, message) => {
+    let said = "";
+    const command = COMMANDS.map((make) => make()).find((made) => made.name() === name)!;
+    command.configureOutput({ writeErr: (text) => (said += text) });
+    await expect(command.parseAsync(args, { from: "user" })).rejects.toThrow(CommanderError);
+    expect(said).toMatch(message);
+  });
+
+  test("an error that nobody expected has its stack and exit code 70", () => {
+    const broken = "--import=data:text/javascript,JSON.parse=()=>{throw(new(TypeError)('boom'))}";
+    const { status, stdout, messages } = xpatch(["devices"], { NODE_OPTIONS: broken });
+    expect({ status, stdout }).toEqual({ status: 70, stdout: "" });
+    expect(messages[0]).toBe("TypeError: boom");
+    expect(messages.some((line) => /^ +at /.test(line))).toBe(true);
+  });
+});
+
+describe("what cannot be had: exit code 1 and one line on stderr", () => {
+  const oneLine = (args: string[], env?: Record<string, string>) => {
+    const { status, stdout, messages } = xpatch(args, env);
+    expect({ status, stdout, lines: messages.length }).toEqual({ status: 1, stdout: "", lines: 1 });
+    return messages[0]!;
+  };
+
+  test("a folder that is missing", () => {
+    expect(oneLine(["generate", "--model", path("none"), "--prompt", "a"])).toMatch(
+      /^xpatch: .*none: not a folder with a config\.json/,
+    );
+  });
+
+  test("a file that is missing", () => {
+    expect(oneLine(["generate", "--model", model, "--prompt-file", path("none.txt")])).toMatch(
+      /^xpatch: ENOENT.*none\.txt/,
+    );
+  });
+
+  test("a folder to write to that is missing, found before any model is opened", () => {
+    const out = path("none/v.safetensors");
+    const args = ["extract", "--model", path("no-model"), "--task", "food-color", "--out", out];
+    expect(oneLine(args)).toMatch(
+      /^xpatch: --out: cannot write .*none.v\.safetensors: there is no folder .*none/,
+    );
+  });
+
+  test("damaged weights", () => {
+    cpSync(model, path("damaged"), { recursive: true });
+    truncateSync(path("damaged/model.safetensors"), 100_000);
+    expect(oneLine(["lens", "--model", path("damaged"), "--prompt", "a", "--json"])).toMatch(
+      /^xpatch: .*model\.safetensors: /,
+    );
+  });
+
+  test("a layer that the model does not have", () => {
+    const args = ["generate", "--model", model, "--prompt", "a", "--edit", "zero:mlp_out.3"];
+    expect(oneLine(args)).toMatch(/mlp_out\.3: .*3 layers, 0 to 2/);
+  });
+
+  test("vectors that are none", () => {
+    const vectors = ["--vectors", join(model, "model.safetensors")];
+    expect(oneLine(["patch", "--model", model, ...vectors, "--layer", "1", "--prompt", "a"])).toMatch(
+      /not a file of task vectors/,
+    );
+  });
+
+  test("a vector, a task or an answer that is not there", () => {
+    writeFileSync(path("one.txt"), "a\n");
+    const vectors = path("one.safetensors");
+    report("extract", "--model", model, "--prompts", path("one.txt"), "--layers", "1", "--out", vectors);
+    const given = ["--model", model, "--vectors", vectors];
+    expect(oneLine(["patch", ...given, "--layer", "2", "--prompt", "a"])).toMatch(/layer 2; .* those of 1$/);
+    expect(oneLine(["sweep", ...given, "--task", "nope"])).toMatch(/no task "nope"; .*country-capital/);
+    writeFileSync(path("bad.tsv"), "Q: a\\nA:\tb\nQ: c\\nA:\n");
+    expect(oneLine(["sweep", ...given, "--queries", path("bad.tsv")])).toMatch(/bad\.tsv: .*in line 2/);
+  });
+});
+
+describe("inspect", () => {
+  // No driver is installed in an empty cache folder.
+  const noAdapter = { XPATCH_CACHE: join(tmpdir(), "xpatch-no-such-cache"), XPATCH_ADAPTER: "lavapipe" };
+
+  test("draws a model: sites with shapes, tensors, tokenizer, memory", () => {
+    const { status, stdout } = xpatch(["inspect", model]);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^llama: 3 layers, 48 wide, 4 heads of 12/m);
+    expect(stdout).toMatch(/^┌ layer N = 0 … 2$/m);
+    expect(stdout).toMatch(/^│ q\.N, k\.N, v\.N +\[rows, 4 × 12\]$/m);
+    expect(stdout).toMatch(/^model\.layers\.N\.mlp\.up_proj\.weight +F32 +\[96, 48\] +× 3 +13\.8 k/m);
+    expect(stdout).toMatch(/^ {2}adds +"<s>" in front of a prompt$/m);
+    expect(stdout).toMatch(/^ {2}keys and values +1\.1 KiB a token$/m);
+  });
+
+  test("as JSON it has every tensor, site and limit", () => {
+    const found = report("inspect", model);
+    expect(found.tensors).toContainEqual({
+      name: "lm_head.weight",
+      stored: "F32",
+      shape: [448, 48],
+      bytes: 448 * 48 * 4,
+    });
+    expect(found.architecture.sites).toContainEqual({
+      site: "z.N",
+      layers: 3,
+      shape: ["rows", 48],
+      heads: 4,
+    });
+    expect(found.architecture.sites.at(-1)).toEqual({ site: "logits", shape: ["rows", 448] });
+    expect(found.memory.maxBindingBytes).toBeGreaterThan(2 ** 26);
+  });
+
+  test("a lone file needs no adapter, and a folder says that there is none", () => {
+    const file = xpatch(["inspect", join(model, "model.safetensors")], noAdapter);
+    expect(file).toMatchObject({ status: 0, messages: [] });
+    expect(file.stdout).toMatch(/^model\.layers\.2\.mlp\.down_proj\.weight +F32 +\[48, 96\] +18\.0 KiB$/m);
+    const whole = xpatch(["inspect", model], noAdapter);
+    expect(whole.status).toBe(0);
+    expect(whole.stdout).toMatch(/adapter: not known, no lavapipe driver that works on this machine/);
+  });
+
+  test("a family that is not supported is named, and its tensors are listed all the same", () => {
+    cpSync(model, path("strange"), { recursive: true });
+    writeFileSync(path("strange/config.json"), '{ "model_type": "strange" }');
+    const { status, stdout } = xpatch(["inspect", path("strange")]);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^not to be run: .*type "strange" are not supported/m);
+    expect(stdout).toMatch(/^lm_head\.weight/m);
+  });
+});
+
+describe("running a model", () => {
+  const settings = { model, family: "llama", dtypes: ["F32"], adapter: expect.any(String) };
+
+  test("generate takes pictures", () => {
+    const fixture = join(root, "test", "fixtures", "llava");
+    const [shown] = JSON.parse(readFileSync(join(fixture, "case.json"), "utf8")).cases;
+    const picture = join(root, "test", "fixtures", "images", shown.images[0]);
+    const prompted = ["--prompt", shown.text, "--image", picture, "--max-new-tokens", "5"];
+    const found = report("generate", "--model", join(fixture, "model"), ...prompted);
+    expect(found.prompt.ids).toEqual(shown.input_ids);
+    expect(found.answer.ids).toEqual(shown.generate.ids);
+    const refused = xpatch(["generate", "--model", model, ...prompted]);
+    expect(refused.status).toBe(1);
+    expect(refused.messages.join()).toMatch(/takes no images/);
+  });
+
+  test("generate gives the tokens of the golden run, streamed or as JSON", () => {
+    const args = ["generate", "--model", model, "--prompt", golden.text, "--max-new-tokens", "5"];
+    const found = report(...args);
+    expect(found).toMatchObject({ ...settings, seed: 0, edits: [] });
+    expect(found.prompt.ids).toEqual(golden.input_ids);
+    expect(found.answer.ids).toEqual(golden.generate.ids);
+    const { stdout, messages } = xpatch(args);
+    expect(stdout).toBe(`${found.answer.text}\n`);
+    expect(messages.join("\n")).toMatch(/\(llama, F32\) · .+ · seed 0\n26 \+ 5 tokens in /);
+  });
+
+  test("an edit changes the answer, and is in the report", () => {
+    const args = ["generate", "--model", model, "--prompt", golden.text, "--max-new-tokens", "5"];
+    const found = report(...args, "--edit", "scale:resid_post.1@-1*-1", "--edit", "zero:mlp_out.0@all");
+    expect(found.edits).toEqual(["scale resid_post.1, position -1 by -1", "zero mlp_out.0, all positions"]);
+    expect(found.answer.ids).not.toEqual(golden.generate.ids);
+  });
+
+  test("sampling depends on the seed alone", () => {
+    const args = [
+      "generate",
+      "--model",
+      model,
+      "--prompt",
+      "a\\nb",
+      "--temperature",
+      "1.5",
+      "--max-new-tokens",
+      "8",
+    ];
+    const [one, again, other] = ["1", "1", "2"].map((seed) => report(...args, "--seed", seed));
+    expect(one.prompt.text).toBe("a\nb");
+    expect(again.answer).toEqual(one.answer);
+    expect(other.answer).not.toEqual(one.answer);
+  });
+
+  test("lens: the last layer at the last token reads as the next token", () => {
+    const args = ["lens", "--model", model, "--prompt", golden.text, "--at", "-1", "--top", "3"];
+    const { cells, positions: found } = report(...args);
+    expect(found).toEqual([{ position: 25, token: expect.any(String) }]);
+    expect(cells.map((cell: { layer: number }) => cell.layer)).toEqual([0, 1, 2]);
+    expect(cells.at(-1).tokens).toHaveLength(3);
+    expect(cells.at(-1).tokens[0].id).toBe(golden.generate.ids[0]);
+  });
+
+  test("extract, patch, sweep: a vector of the last layer brings its own next token along", () => {
+    const vectors = path("vectors.safetensors");
+    writeFileSync(path("prompts.txt"), `${colors.text.replaceAll("\n", "\\n")}\n\n`);
+    const extracted = report("extract", "--model", model, "--prompts", path("prompts.txt"), "--out", vectors);
+    expect(extracted).toMatchObject({ ...settings, out: vectors, width: 48, vectors: { prompts: 1 } });
+    expect(extracted.vectors.layers).toEqual([0, 1, 2]);
+    expect(readFileSync(vectors).length).toBe(extracted.bytes);
+
+    const patch = ["patch", "--model", model, "--vectors", vectors, "--prompt", "hello"];
+    const patched = report(...patch, "--layer", "2", "--max-new-tokens", "2");
+    const next = colors.generate.ids[0];
+    expect(patched.patched.ids[0]).toBe(next);
+    expect(patched.unpatched.ids[0]).not.toBe(next);
+    expect(patched.vectors).toEqual(extracted.vectors);
+
+    // The golden answer begins with the token "s".
+    writeFileSync(path("queries.tsv"), "hello\\n\twrong\tS is right\n\nhello\tnever right\n");
+    const sweep = ["sweep", "--model", model, "--vectors", vectors, "--queries", path("queries.tsv")];
+    const swept = report(...sweep);
+    expect(swept.queries).toEqual([
+      { prompt: "hello\n", outputs: ["wrong", "S is right"] },
+      { prompt: "hello", outputs: ["never right"] },
+    ]);
+    expect(swept.layers.map(({ layer }: { layer: number }) => layer)).toEqual([0, 1, 2]);
+    expect(swept.layers[2]).toMatchObject({ correct: 1, total: 2, distinct: 1, answers: ["s", "s"] });
+    expect(swept.layers.map(({ correct }: { correct: number }) => correct)).toEqual([0, 1, 1]);
+    expect(swept.best).toBe(1);
+    expect(swept.rowLayers).toBeLessThan(swept.plainRowLayers);
+    const { stdout } = xpatch([...sweep, "--layers", "1-2"]);
+    expect(stdout.match(/^ +[0-9] +\d+\.\d %/gm)).toHaveLength(2);
+    expect(stdout).toMatch(/^no patch +\d+\.\d % +\d\/2/m);
+  });
+
+  test("a task of the shipped ones, its examples drawn by the seed", () => {
+    const hash = (seed: string) =>
+      report(
+        ...["extract", "--model", model, "--task", "food-color", "--shots", "1", "--seed", seed],
+        ...["--layers", "0", "--out", path("task.safetensors")],
+      );
+    const [one, again, other] = ["3", "3", "4"].map(hash);
+    expect(one).toMatchObject({ seed: 3, vectors: { layers: [0] } });
+    expect(again.vectors.promptHash).toBe(one.vectors.promptHash);
+    expect(other.vectors.promptHash).not.toBe(one.vectors.promptHash);
+  });
+
+  test("parity passes on a fixture and fails on one that is none", () => {
+    const { status, stdout } = xpatch(["parity", llama]);
+    expect({ status, tail: stdout.trim().split("\n").at(-1) }).toMatchObject({
+      status: 0,
+      tail: expect.stringMatching(/^pass: /),
+    });
+    expect(xpatch(["parity", folder]).status).toBe(1);
+  });
+});
+
+test("convert writes a folder that inspect understands, and never over another one", () => {
+  const { metadata, tensors } = tinyLlama();
+  writeFileSync(path("tiny.gguf"), buildGguf(metadata, tensors).bytes);
+  const out = path("converted");
+  const names = report("convert", path("tiny.gguf"), out).files.map(({ name }: { name: string }) => name);
+  expect(names).toEqual(["model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"]);
+  expect(report("inspect", out)).toMatchObject({
+    dtypes: [{ dtype: "F16" }],
+    architecture: { family: "llama" },
+  });
+  expect(xpatch(["convert", path("tiny.gguf"), out])).toMatchObject({ status: 1 });
+  expect(existsSync(join(out, "config.json"))).toBe(true);
+
+  mkdirSync(path("linked"));
+  symlinkSync(path("linked"), path("link"));
+  report("convert", path("tiny.gguf"), path("link"));
+  expect(readdirSync(path("linked")).sort()).toEqual([...names].sort());
+  expect(lstatSync(path("link")).isSymbolicLink()).toBe(true);
+
+  mkdirSync(path("empty"));
+  writeFileSync(path("broken.gguf"), "GGUF");
+  expect(xpatch(["convert", path("broken.gguf"), path("empty")])).toMatchObject({ status: 1, stdout: "" });
+  expect(existsSync(path("empty"))).toBe(true);
+});
+
+describe("adapters and assembled models", () => {
+  const nano = join(root, "weights", "nano");
+  const [vlm, llm, base] = ["vlm", "llm", "base"].map((name) => join(nano, name)) as [string, string, string];
+
+  test("inspect shows the parts as one model, and what is on top", () => {
+    const { status, stdout } = xpatch(["inspect", vlm]);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^llava: 4 layers, 48 wide/m);
+    expect(stdout).toMatch(/9 positions for each <image>$/m);
+    expect(stdout).toMatch(/^language_model\.model\.layers\.N\.mlp\.up_proj\.weight +F16 +\[96, 48\] +× 4/m);
+    expect(stdout).toMatch(/^LoRA on top +rank +parameters +size$/m);
+    expect(stdout).toMatch(/nano\/llm +21 linear layers +2, 4 +8\.9 k/);
+    expect(report("inspect", base, "--lora", llm).adapters).toMatchObject([
+      { name: llm, layers: 21, ranks: [2, 4], replaced: [] },
+    ]);
+  });
+
+  test("--lora and --base put together what an assembled model is, and reports name the adapters", () => {
+    const run = (...args: string[]) =>
+      report("generate", "--prompt", "Q: Italy\\nA:", "--max-new-tokens", "4", ...args);
+    const other = path("other-base");
+    cpSync(base, other, { recursive: true });
+    const assembled = run("--model", llm, "--base", other);
+    const byHand = run("--model", base, "--lora", llm);
+    expect([assembled.adapters, byHand.adapters]).toEqual([[llm], [llm]]);
+    expect(byHand.answer.ids).toEqual(assembled.answer.ids);
+    const plain = run("--model", base);
+    expect(plain.adapters).toBe(undefined);
+    expect(plain.answer.ids).not.toEqual(assembled.answer.ids);
+  });
+
+  test("export writes a model that stands alone, and never over another one", () => {
+    const out = path("exported");
+    const { files, ...rest } = report("export", vlm, "--out", out, "--dtype", "f32");
+    expect(rest).toMatchObject({
+      from: vlm,
+      folder: out,
+      dtypes: ["F32"],
+      adapters: [llm, join(vlm, "adapter")],
+    });
+    expect(files.at(-1).name).toBe("config.json");
+    const found = report("inspect", out);
+    expect(found).toMatchObject({
+      adapters: [],
+      dtypes: [{ dtype: "F32" }],
+      architecture: { family: "llava" },
+    });
+    expect(xpatch(["export", vlm, "--out", out])).toMatchObject({
+      status: 1,
+      messages: [expect.stringMatching(/exported: expected an empty folder/)],
+    });
+  });
+
+  test("a missing base says how to get it, and leaves nothing of an export", () => {
+    for (const folder of ["llm", "vlm"])
+      cpSync(join(nano, folder), path(`alone/${folder}`), { recursive: true });
+    const manifest = path("alone/vlm/assembly.json");
+    const json = JSON.parse(readFileSync(manifest, "utf8"));
+    json.base = { name: "nano", sha256: json.base.sha256, command: "npm run setup -- model" };
+    writeFileSync(manifest, JSON.stringify(json));
+    const { status, messages } = xpatch(["export", path("alone/vlm"), "--out", path("nothing")]);
+    expect(status).toBe(1);
+    expect(messages).toEqual([expect.stringMatching(/^xpatch: .*the base nano .*"npm run setup -- model"/)]);
+    expect(existsSync(path("nothing"))).toBe(false);
+  });
+
+  test("mistakes", () => {
+    expect(xpatch(["export", vlm])).toMatchObject({ status: 2 });
+    expect(xpatch(["export", vlm, "--out", "x", "--dtype", "i32"])).toMatchObject({ status: 2 });
+    expect(xpatch(["parity", llama, "--lora", llm])).toMatchObject({
+      status: 2,
+      messages: expect.arrayContaining([
+        expect.stringMatching(/--lora and --base go with --real and --authors only/),
+      ]),
+    });
+    expect(xpatch(["inspect", base, "--base", base])).toMatchObject({
+      status: 1,
+      messages: [expect.stringMatching(/a base was given, but this is a whole model/)],
+    });
+  });
+});
+
+describe("values on the command line", () => {
+  test("numbers, layers and positions", () => {
+    expect(wholeNumber(0)("12")).toBe(12);
+    expect(number("-1.5e2")).toBe(-150);
+    expect(layers("7,0-3,2")).toEqual([0, 1, 2, 3, 7]);
+    expect(["all", "-2", "0,3,-1", "2..5"].map(positions)).toEqual([
+      "all",
+      -2,
+      [0, 3, -1],
+      { start: 2, end: 5 },
+    ]);
+  });
+
+  test.each([
+    [wholeNumber(1), "0"],
+    [wholeNumber(0), "1.5"],
+    [wholeNumber(0), "1e3"],
+    [wholeNumber(0), ""],
+    [number, ""],
+    [number, "Infinity"],
+    [layers, "3-1"],
+    [layers, "0-"],
+    [layers, "1,,2"],
+    [positions, "2.."],
+    [positions, "a"],
+  ])("%o refuses %j", (parse, text) => {
+    expect(() => parse(text)).toThrow(InvalidArgumentError);
+  });
+
+  test("escapes", () => {
+    expect(escapedText("Q: a\\nA:\\tb\\\\n\\x")).toBe("Q: a\nA:\tb\\n\\x");
+  });
+
+  test("edits", () => {
+    const [edit] = editArgument("interpolate:resid_post.3@0,2*0.25=a=b@c.safetensors");
+    expect(edit).toMatchObject({
+      operation: "interpolate",
+      site: "resid_post.3",
+      at: [0, 2],
+      amount: 0.25,
+      file: "a=b@c.safetensors",
+    });
+    expect(editArgument("scale:embed*2", editArgument("zero:embed"))).toHaveLength(2);
+  });
+
+  test.each([
+    ["zero:embed", { operation: "zero", site: "embed" }],
+    ["scale:v.1*-2", { operation: "scale", site: "v.1", amount: -2 }],
+    ["set:mlp_out.4=v", { operation: "set", site: "mlp_out.4", value: [4] }],
+    ["add:mlp_out.4=v", { operation: "add", site: "mlp_out.4", value: [4], amount: 1 }],
+    ["add:mlp_out.4*3=v", { operation: "add", site: "mlp_out.4", value: [4], amount: 3 }],
+    ["interpolate:z.0*0.5=v", { operation: "interpolate", site: "z.0", value: [0], amount: 0.5 }],
+    ["project-out:z.2=v", { operation: "projectOut", site: "z.2", value: [2] }],
+    ["project-onto:z.2=v", { operation: "projectOnto", site: "z.2", value: [2] }],
+  ])("--edit %s", (text, expected) => {
+    const vectors = { at: (layer: number) => [layer] } as unknown as StoredTaskVectors;
+    expect(editOf(editArgument(text)[0]!, vectors)).toEqual({ kind: "edit", at: -1, ...expected });
+  });
+
+  test("vectors at a site without a layer are refused", () => {
+    expect(() => editOf(editArgument("set:embed=v")[0]!, {} as StoredTaskVectors)).toThrow(/embed has none/);
+  });
+
+  test.each([
+    ["zero", /operation:site/],
+    ["zero:resid_past.3", /no site "resid_past\.3"/],
+    ["zero:resid_post.3@x", /positions such as/],
+    ["zero:resid_post.3*2", /no amount/],
+    ["zero:resid_post.3=v", /no file/],
+    ["scale:resid_post.3", /an amount/],
+    ["set:resid_post.3", /a file of vectors/],
+    ["interpolate:resid_post.3=v", /an amount/],
+    ["scale:resid_post.3*much", /a number/],
+  ])("--edit %s is refused", (text, message) => {
+    expect(() => editArgument(text)).toThrow(message);
+  });
+});
+
+describe("layout", () => {
+  test("tables align their columns and end without blanks", () => {
+    const rows = [
+      ["a", "1", "x"],
+      ["long", "100", ""],
+    ];
+    expect(table(rows, [1])).toBe("a       1  x\nlong  100");
+  });
+
+  test("sizes, counts and bars", () => {
+    expect([0, 1023, 1024, 269_060_280].map(showBytes)).toEqual(["0 B", "1023 B", "1.0 KiB", "256.6 MiB"]);
+    expect([999, 1000, 134_515_008, 7e9].map(showCount)).toEqual(["999", "1.0 k", "134.5 M", "7.0 G"]);
+    expect([0, 0.5, 1].map((fraction) => bar(fraction, 2))).toEqual(["", "█", "██"]);
+    expect(bar(0.3125, 4)).toBe("█▎");
+  });
+
+  test("a lens over many positions is folded to the width of the terminal", () => {
+    const words = ["one", "two", "three", "four"];
+    const lens: LensReport = {
+      model: "m",
+      family: "llama",
+      dtypes: ["F32"],
+      adapter: "a",
+      site: "resid_post",
+      prompt: words.join(" "),
+      positions: words.map((token, position) => ({ position, token })),
+      cells: words.map((token, position) => ({
+        layer: 0,
+        position,
+        tokens: [{ id: position, token, text: token, probability: 0.5 }],
+      })),
+    };
+    const lines = formatLens(lens, 46).split("\n").slice(2);
+    expect(lines).toEqual([
+      '              0 "one"       1 "two"',
+      'resid_post.0  "one" 50.0 %  "two" 50.0 %',
+      "",
+      '              2 "three"       3 "four"',
+      'resid_post.0  "three" 50.0 %  "four" 50.0 %',
+    ]);
+  });
+});

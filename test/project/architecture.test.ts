@@ -1,0 +1,53 @@
+import { existsSync, readdirSync } from "node:fs";
+import { dirname, join, sep } from "node:path";
+import { expect, test } from "vitest";
+import { allImports, ROOMS, ROOT, roomOf, sources, wrongImports } from "../helpers/rooms.ts";
+
+const imports = allImports();
+
+test("every import goes down, and Node's modules stay where Node is", () => {
+  expect(wrongImports(imports)).toEqual([]);
+});
+
+test("every file has a room, and every room imports or is imported", () => {
+  expect(new Set(sources().map(roomOf))).toEqual(new Set(ROOMS));
+  const joined = imports.flatMap(({ from, to }) =>
+    /^(src|experiments)\//.test(to) && roomOf(from) !== roomOf(to) ? [roomOf(from), roomOf(to)] : [],
+  );
+  expect(new Set(joined)).toEqual(new Set(ROOMS));
+});
+
+test.each([
+  ["src/tensor/device.ts", "src/model/walk/pass.ts"],
+  ["src/kernels/elementwise/map.ts", "src/kernels/matmul/linear.ts"],
+  ["src/model/checkpoint/lora/adapter.ts", "src/model/checkpoint/checkpoint.ts"],
+  ["src/model/walk/pass.ts", "src/model/families/llama.ts"],
+  ["src/model/families/llama.ts", "src/model/language-model.ts"],
+  ["src/tasks/score.ts", "src/analysis/sweep.ts"],
+  ["src/analysis/sweep.ts", "experiments/index.ts"],
+  ["src/parity/report.ts", "src/cli/terminal/layout.ts"],
+  ["src/model/prompt/prompt.ts", "src/index.ts"],
+  ["src/images/png.ts", "node:fs"],
+])("an import of %s that goes up, to %s, is found", (from, to) => {
+  expect(wrongImports([...imports, { from, to }])).toEqual([expect.stringContaining(from)]);
+  if (!to.startsWith("node:")) expect(wrongImports([{ from: to, to: from }])).toEqual([]);
+});
+
+test("a file in no room is an error", () => {
+  expect(() => wrongImports([{ from: "src/elsewhere/file.ts", to: "src/errors.ts" }])).toThrow(
+    "src/elsewhere/file.ts is in no room",
+  );
+});
+
+test("a test lies where the sources have what it tests; test/project has what concerns the whole", () => {
+  const tests = readdirSync(join(ROOT, "test"), { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".test.ts"))
+    .map((name) => dirname(name).replaceAll(sep, "/"));
+  const astray = tests.filter(
+    (folder) =>
+      folder !== "project" &&
+      (folder === "." || ![`src/${folder}`, folder].some((name) => existsSync(join(ROOT, name)))),
+  );
+  expect(tests.length).toBeGreaterThan(80);
+  expect(astray).toEqual([]);
+});

@@ -1,0 +1,162 @@
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import type { JSHandle } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { readTensor } from "../../src/model/checkpoint/entries/tensor-entry.ts";
+import { openCheckpoint } from "../../src/model/checkpoint/open-checkpoint.ts";
+import { BrowserPage } from "../helpers/browser.ts";
+import { expectClose } from "../helpers/compare.ts";
+import { FileServers, pathOf, sendRange } from "../helpers/file-server.ts";
+
+type Library = typeof import("../../src/index.ts");
+
+const ANY_ORIGIN = { "access-control-allow-origin": "*" };
+
+let browser: BrowserPage;
+let library: JSHandle<Library>;
+beforeAll(async () => {
+  browser = await BrowserPage.open();
+  library = await browser.import<Library>("/src/index.ts");
+});
+afterAll(() => browser?.close());
+
+function caseOf(fixture: string, index: number) {
+  return JSON.parse(readFileSync(`test/fixtures/${fixture}/case.json`, "utf8")).cases[index];
+}
+
+async function golden(fixture: string, name: string): Promise<Float32Array> {
+  await using file = await openCheckpoint(`test/fixtures/${fixture}/golden.safetensors`);
+  return new Float32Array((await readTensor(file.entry(name))).buffer);
+}
+
+describe("the library in headless Chromium", () => {
+  test("draws figures with text in the browser's own letters", async () => {
+    const found = await browser.page.evaluate((xpatch) => {
+      const dark = (text: string) => {
+        const label = { kind: "label", x: 4, y: 0, text, colour: "#000000" } as const;
+        const { data, width, height } = xpatch.toPixels({ width: 40, height: 11, shapes: [label] });
+        return {
+          size: [width, height],
+          dark: data.reduce((count, value) => count + (value < 100 ? 1 : 0), 0),
+        };
+      };
+      return [dark("Ж 天"), dark(" ")];
+    }, library);
+    expect(found[0]!.size).toEqual([80, 22]);
+    expect([found[0]!.dark > 60, found[1]!.dark]).toEqual([true, 0]);
+  });
+
+  test("runs a Llama from a URL as transformers does", async () => {
+    const { text, generate } = caseOf("llama", 0);
+    const found = await browser.page.evaluate(
+      async ([xpatch, prompt]) => {
+        const device = await xpatch.openDevice();
+        const model = await xpatch.loadModel(`${location.origin}/test/fixtures/llama/model`, { device });
+        const tokens = model.prompt(prompt);
+        const { x } = model.run(tokens, { taps: { x: xpatch.tap("resid_post.2") } });
+        const patched = model.run(tokens, {
+          edits: [xpatch.set("resid_post.1", -1, new Float32Array(48))],
+        });
+        const plain = model.run(tokens);
+        const answer = await model.generate(tokens, { maxNewTokens: 5, stopIds: [] });
+        const result = {
+          x: [...(await x.read())],
+          patched: [...(await patched.logits!.read())],
+          plain: [...(await plain.logits!.read())],
+          ids: answer.ids,
+        };
+        await device.destroy();
+        return result;
+      },
+      [library, text] as const,
+    );
+    expect(found.ids).toEqual(generate.ids);
+    expectClose(found.x, await golden("llama", "case0/resid_post.2"), { atol: 1e-4, rtol: 1e-4 });
+    expect(found.patched).not.toEqual(found.plain);
+  });
+
+  test("runs LLaVA on an ImageBitmap as transformers does", async () => {
+    const { text, images, generate } = caseOf("llava", 0);
+    const found = await browser.page.evaluate(
+      async ([xpatch, prompt, file]) => {
+        const device = await xpatch.openDevice();
+        const model = await xpatch.loadModel(`${location.origin}/test/fixtures/llava/model`, { device });
+        const picture = await fetch(`${location.origin}/test/fixtures/images/${file}`).then((r) => r.blob());
+        const bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none" });
+        const tokens = model.prompt(prompt, { images: [await xpatch.loadImage(bitmap)] });
+        const { projector, stream } = model.run(tokens, {
+          taps: { projector: xpatch.tap("projector"), stream: xpatch.tap("resid_post.2") },
+        });
+        const answer = await model.generate(tokens, { maxNewTokens: 5, stopIds: [] });
+        const result = {
+          projector: [...(await projector.read())],
+          stream: [...(await stream.read())],
+          ids: answer.ids,
+          span: tokens.spans["image"],
+        };
+        await device.destroy();
+        return result;
+      },
+      [library, text, images[0]] as const,
+    );
+    expect(found.span).toEqual({ start: 8, end: 24, grid: { rows: 4, columns: 4 } });
+    expect(found.ids).toEqual(generate.ids);
+    expectClose(found.projector, await golden("llava", "case0/projector.out"), { atol: 1e-4, rtol: 1e-4 });
+    expectClose(found.stream, await golden("llava", "case0/resid_post.2"), { atol: 1e-4, rtol: 1e-4 });
+  });
+
+  test("loads from another origin, which hides Content-Range and compresses JSON", async () => {
+    const { text, generate } = caseOf("llama", 0);
+    const methods = new Set<string>();
+    const servers = new FileServers();
+    const base = await servers.start((request, response) => {
+      methods.add(request.method!);
+      const path = join("test/fixtures/llama/model", pathOf(request));
+      if (!existsSync(path)) return void response.writeHead(404, ANY_ORIGIN).end();
+      if (!path.endsWith(".json")) return sendRange(request, response, readFileSync(path), ANY_ORIGIN);
+      const body = gzipSync(readFileSync(path));
+      response
+        .writeHead(200, { ...ANY_ORIGIN, "content-encoding": "gzip", "content-length": body.length })
+        .end(body);
+    });
+    try {
+      const ids = await browser.page.evaluate(
+        async ([xpatch, url, prompt]) => {
+          const device = await xpatch.openDevice();
+          const model = await xpatch.loadModel(url, { device });
+          const answer = await model.generate(model.prompt(prompt), { maxNewTokens: 5, stopIds: [] });
+          await device.destroy();
+          return answer.ids;
+        },
+        [library, base, text] as const,
+      );
+      expect(ids).toEqual(generate.ids);
+      expect([...methods]).toEqual(["GET"]);
+    } finally {
+      servers.close();
+    }
+  });
+
+  test("puts a model together from its parts, by URL", async () => {
+    const picture = "photo.png";
+    const found = await browser.page.evaluate(
+      async ([xpatch, file]) => {
+        const device = await xpatch.openDevice();
+        const model = await xpatch.loadModel(`${location.origin}/weights/nano/vlm`, { device });
+        const image = await xpatch.loadImage(`${location.origin}/test/fixtures/images/${file}`);
+        const tokens = model.prompt(["Q:", image, "\nA: red\n\nQ:"]);
+        const { x } = model.run(tokens, { taps: { x: xpatch.tap("resid_post.3") } });
+        const result = {
+          x: [...(await x.read())],
+          adapters: model.adapters.map((name) => new URL(name).pathname),
+        };
+        await device.destroy();
+        return result;
+      },
+      [library, picture] as const,
+    );
+    expect(found.adapters).toEqual(["/weights/nano/llm", "/weights/nano/vlm/adapter"]);
+    expectClose(found.x, await golden("nano-vlm", "case0/resid_post.3"), { atol: 1e-4, rtol: 1e-4 });
+  });
+});

@@ -1,0 +1,107 @@
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { formatWithOptions } from "node:util";
+import { afterAll, describe, expect, test, vi } from "vitest";
+import { cacheFolder } from "../../src/platform/node-cache.ts";
+
+/** Pages whose `ts` blocks, one after the other, are a program; a line `// → …` is what the program prints next. */
+const PROGRAMS = [
+  "README.md",
+  "docs/tutorial.md",
+  "docs/patching.md",
+  "docs/kernels.md",
+  "docs/checkpoints.md",
+];
+
+const SMOLLM2 = join(cacheFolder(), "models", "smollm2-135m-instruct");
+
+const folder = mkdtempSync(join(tmpdir(), "xpatch-docs-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function programOf(page: string): string {
+  const blocks = [...readFileSync(page, "utf8").matchAll(/^```ts\n(.*?)^```$/gms)].map(([, code]) => code);
+  return `${blocks.join("\n")}\nexport {};\n`;
+}
+
+/** The program as a module outside the checkout, which means this checkout's sources by "xpatch". */
+function write(page: string): string {
+  const file = join(folder, `${page.replaceAll("/", "-")}.mts`);
+  writeFileSync(
+    file,
+    programOf(page).replaceAll('from "xpatch"', `from ${JSON.stringify(resolve("src/index.ts"))}`),
+  );
+  return file;
+}
+
+describe("programs in the documentation", () => {
+  test("have no type errors", () => {
+    const settings = {
+      extends: resolve("tsconfig.json"),
+      compilerOptions: {
+        typeRoots: [resolve("node_modules/@types"), resolve("node_modules")],
+        allowImportingTsExtensions: true,
+        rewriteRelativeImportExtensions: false,
+      },
+      include: PROGRAMS.map(write),
+    };
+    const project = join(folder, "tsconfig.json");
+    writeFileSync(project, JSON.stringify(settings));
+    const tsc = ["node_modules/typescript/bin/tsc", "-p", project, "--pretty", "false"];
+    const { stdout, status } = spawnSync(process.execPath, tsc, { encoding: "utf8" });
+    expect(stdout).toBe("");
+    expect(status).toBe(0);
+  });
+
+  test.each(PROGRAMS)("%s prints what it says", async (page) => {
+    const printed: string[] = [];
+    const log = vi.spyOn(console, "log").mockImplementation((...values) => {
+      printed.push(formatWithOptions({ breakLength: Number.POSITIVE_INFINITY }, ...values));
+    });
+    const { argv } = process;
+    // Where set-up had no pip, it left SmolLM2 in the hub's cache, which is what the program falls back on.
+    process.argv = ["node", page, ...(existsSync(SMOLLM2) ? [SMOLLM2] : [])];
+    try {
+      await import(/* @vite-ignore */ write(page));
+    } finally {
+      process.argv = argv;
+      log.mockRestore();
+    }
+    const promised = [...programOf(page).matchAll(/^ *\/\/ → (.*)$/gm)].map(([, line]) => line);
+    expect(promised.length).toBeGreaterThan(0);
+    expect(printed).toEqual(promised);
+  });
+});
+
+test("every picture in the documentation has its caption below, the one that its file carries if it carries one", () => {
+  const pages = readdirSync("docs", { recursive: true, encoding: "utf8" }).map((name) => join("docs", name));
+  let seen = 0;
+  for (const page of ["README.md", ...pages].filter((name) => name.endsWith(".md"))) {
+    const text = readFileSync(page, "utf8");
+    for (const [, target, below] of text.matchAll(/^!\[[^\]]*\]\(([^)]+)\)\n\n((?:.+\n)+)/gm)) {
+      seen++;
+      expect(below, `${page}: ${target}`).toMatch(/^\*[A-Z]/);
+      const [, caption] =
+        /<desc>(.*?)<\/desc>/.exec(readFileSync(join(dirname(page), target!), "utf8")) ?? [];
+      if (caption === undefined) continue;
+      const plain = caption.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
+      expect(below!.replaceAll("\n", " ").replaceAll("\\", ""), `${page}: ${target}`).toContain(plain);
+    }
+    const pictures = text.match(/^!\[/gm)?.length ?? 0;
+    seen -= pictures;
+  }
+  expect(seen).toBe(0);
+});
+
+test("links in the documentation lead to files that exist", () => {
+  const pages = [...readdirSync("."), ...readdirSync("docs").map((name) => `docs/${name}`)];
+  const broken: string[] = [];
+  for (const page of pages.filter((name) => name.endsWith(".md"))) {
+    const text = readFileSync(page, "utf8");
+    for (const [, target = ""] of text.matchAll(/\]\((?!https?:)([^)#]+)/g)) {
+      if (!existsSync(join(dirname(page), target))) broken.push(`${page}: ${target}`);
+    }
+  }
+  expect(broken).toEqual([]);
+});

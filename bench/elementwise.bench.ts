@@ -3,7 +3,7 @@ import { randomNormal } from "#src/kernels/elementwise/random";
 import { concat } from "#src/kernels/movement/concat";
 import { cast, copy } from "#src/kernels/movement/copy";
 import { gatherRows } from "#src/kernels/movement/gather";
-import { projectOutRows, setRows } from "#src/kernels/movement/rows";
+import { projectOutRows, setRows } from "#src/kernels/movement/row-edits";
 import { argmax, sum } from "#src/kernels/reduction/reduce";
 import { topK } from "#src/kernels/reduction/top-k";
 import type { Tensor } from "#src/tensor/tensor";

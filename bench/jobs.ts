@@ -1,7 +1,7 @@
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { sweepLayers } from "#src/analysis/sweep";
+import { sweepLayers } from "#src/analysis/sweep-layers";
 import { extractTaskVectors } from "#src/analysis/task-vectors";
 import { argmax } from "#src/kernels/reduction/reduce";
 import type { Prompt } from "#src/model/prompt/prompt";

@@ -1,4 +1,4 @@
-import { patchOf, sweepLayers } from "#src/analysis/sweep";
+import { patchOf, sweepLayers } from "#src/analysis/sweep-layers";
 import { extractTaskVectors } from "#src/analysis/task-vectors";
 import { readTask } from "#src/cli/options/task-file";
 import { argmax } from "#src/kernels/reduction/reduce";

@@ -13,7 +13,13 @@ export { chooseLayer, type LayerChoice } from "./analysis/layer-choice.ts";
 export { decodeStream, type LensCell, logitLens } from "./analysis/logit-lens.ts";
 export { rollout } from "./analysis/rollout.ts";
 export { cosineSimilarity } from "./analysis/similarity.ts";
-export { type PatchedTokens, patchEach, patchOf, type SweepResult, sweepLayers } from "./analysis/sweep.ts";
+export {
+  type PatchedTokens,
+  patchEach,
+  patchOf,
+  type SweepResult,
+  sweepLayers,
+} from "./analysis/sweep-layers.ts";
 export { relatedTasks, type SwitchedTask } from "./analysis/switch.ts";
 export {
   decodeTaskVectors,
@@ -26,9 +32,9 @@ export { Transfer, type TransferOptions, type TransferTest } from "./analysis/tr
 export * from "./errors.ts";
 // Figures
 export { attentionFigure } from "./figures/attention-figure.ts";
-export type { Figure } from "./figures/figure.ts";
+export type { Figure } from "./figures/drawing.ts";
+export { toPage } from "./figures/figure-page.ts";
 export { lensFigure } from "./figures/lens-figure.ts";
-export { toPage } from "./figures/page.ts";
 export { toPixels } from "./figures/pixels.ts";
 export { toSvg } from "./figures/svg.ts";
 // Pictures
@@ -92,7 +98,7 @@ export {
   scaleRows,
   setRows,
   zeroRows,
-} from "./kernels/movement/rows.ts";
+} from "./kernels/movement/row-edits.ts";
 export { scatterRowsInto } from "./kernels/movement/scatter.ts";
 export { layerNorm } from "./kernels/reduction/layer-norm.ts";
 export { argmax, argmin, max, mean, min, norm, product, sum, variance } from "./kernels/reduction/reduce.ts";

@@ -2,7 +2,7 @@ import type { LanguageModel } from "../model/language-model.ts";
 import { type Asker, fewShotPrompt } from "../tasks/few-shot.ts";
 import type { TaskItem } from "../tasks/task.ts";
 import { type ScoredSweep, scoreSweep } from "./score-sweep.ts";
-import { type SweepResult, sweepLayers } from "./sweep.ts";
+import { type SweepResult, sweepLayers } from "./sweep-layers.ts";
 import type { TaskVectors } from "./task-vectors.ts";
 
 /** The scores by layer, and what the sweep computed. */

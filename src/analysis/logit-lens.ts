@@ -4,7 +4,7 @@ import { softmax } from "../kernels/reduction/softmax.ts";
 import { topK } from "../kernels/reduction/top-k.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
-import { RowMap } from "../model/walk/rows.ts";
+import { RowMap } from "../model/walk/row-map.ts";
 import { LAYER_SITES, type LayerSite, NO_VISITOR, Sites } from "../model/walk/sites.ts";
 import { drive } from "../model/walk/walk.ts";
 import { aModel, aPrompt, somePositions } from "../patching/arguments.ts";

@@ -1,7 +1,7 @@
 import type { Tokenizer } from "../model/prompt/tokenizer.ts";
 import { type ScoredAnswers, scoreTokens } from "../tasks/score.ts";
 import type { TaskItem } from "../tasks/task.ts";
-import type { SweepResult } from "./sweep.ts";
+import type { SweepResult } from "./sweep-layers.ts";
 
 export interface ScoredSweep {
   readonly layers: readonly ({ readonly layer: number } & ScoredAnswers)[];

@@ -21,7 +21,7 @@ import {
 } from "../tasks/specification.ts";
 import type { Task, TaskItem } from "../tasks/task.ts";
 import { chooseLayer, type LayerChoice } from "./layer-choice.ts";
-import { patchEach, patchOf } from "./sweep.ts";
+import { patchEach, patchOf } from "./sweep-layers.ts";
 import { type SwitchedTask, scoreSwitch } from "./switch.ts";
 import type { TaskVectors } from "./task-vectors.ts";
 

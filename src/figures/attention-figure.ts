@@ -1,7 +1,7 @@
 import type { AttentionMap } from "../analysis/attention-map.ts";
 import { PromptError } from "../errors.ts";
 import type { RgbImage } from "../images/rgb.ts";
-import type { Figure, Shape } from "./figure.ts";
+import type { Figure, Shape } from "./drawing.ts";
 import { HEAT_OPACITY, heatColour } from "./heat.ts";
 import { arrangePanels, type Panel, patchCells, picturePanel, toGrey } from "./panels.ts";
 import { showPatch, showShare } from "./text.ts";

@@ -1,4 +1,4 @@
-import { type Colour, channelsOf, labelWidth, type Shape } from "./figure.ts";
+import { type Colour, channelsOf, labelWidth, type Shape } from "./drawing.ts";
 
 /** Dark to bright, so that the order can be seen without colours too. */
 const STOPS: readonly Colour[] = ["#08061c", "#4b0f6b", "#a32c61", "#e3643a", "#fbb61a", "#fcffa4"];

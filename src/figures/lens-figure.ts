@@ -2,7 +2,7 @@ import type { LensCell } from "../analysis/logit-lens.ts";
 import { PromptError } from "../errors.ts";
 import type { RgbImage } from "../images/rgb.ts";
 import type { PatchGrid } from "../model/prompt/prompt.ts";
-import { type Figure, fitLabel, LINE_HEIGHT, labelWidth, type Shape } from "./figure.ts";
+import { type Figure, fitLabel, LINE_HEIGHT, labelWidth, type Shape } from "./drawing.ts";
 import { HEAT_OPACITY, heatColour } from "./heat.ts";
 import { arrangePanels, type Panel, patchCells, picturePanel, toGrey } from "./panels.ts";
 import { showPatch, showShare, showWord } from "./text.ts";

@@ -8,7 +8,7 @@ import {
   labelWidth,
   moved,
   type Shape,
-} from "./figure.ts";
+} from "./drawing.ts";
 import { heatLegend } from "./heat.ts";
 
 /** A drawing of its own within a figure, with a line of text above it. */

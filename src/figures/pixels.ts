@@ -11,7 +11,7 @@ import {
   labelWidth,
   type Picture,
   type Rectangle,
-} from "./figure.ts";
+} from "./drawing.ts";
 
 /** From this many units on, a figure is large enough to be drawn at a pixel each. */
 const LARGE = 2 ** 20;

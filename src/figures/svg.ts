@@ -1,6 +1,6 @@
 import type { RgbImage } from "../images/rgb.ts";
 import { pngUri } from "./data-uri.ts";
-import { ASCENT, type Figure, FONT_SIZE, type Shape } from "./figure.ts";
+import { ASCENT, type Figure, FONT_SIZE, type Shape } from "./drawing.ts";
 
 /** How much larger than its units a figure is shown at first. */
 const ZOOM = 1.5;

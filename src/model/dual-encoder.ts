@@ -20,7 +20,7 @@ import { ConfigReader, type JsonObject } from "./checkpoint/json/config-reader.t
 import { openCheckpoint } from "./checkpoint/open-checkpoint.ts";
 import { processorJson } from "./checkpoint/processor-file.ts";
 import type { Folder } from "./checkpoint/source/folder.ts";
-import type { Linear } from "./checkpoint/weights/linear.ts";
+import type { Linear } from "./checkpoint/weights/linear-layer.ts";
 import { loadWeights, type Weights } from "./checkpoint/weights/weights.ts";
 import { checkLoad, type LoadOptions } from "./language-model.ts";
 import { type AttentionPooling, readAttentionPooling } from "./layers/attention-pooling.ts";

@@ -1,4 +1,4 @@
-import { patchEach } from "../analysis/sweep.ts";
+import { patchEach } from "../analysis/sweep-layers.ts";
 import { batches } from "../analysis/task-vectors.ts";
 import { XpatchError } from "../errors.ts";
 import type { ModelOutline } from "../model/language-model.ts";

@@ -2,7 +2,7 @@ import { CheckpointError } from "../errors.ts";
 import { copy } from "../kernels/movement/copy.ts";
 import { ConfigReader, type JsonObject } from "../model/checkpoint/json/config-reader.ts";
 import { forward } from "../model/walk/forward.ts";
-import { generateTokens } from "../model/walk/generate.ts";
+import { generateTokens } from "../model/walk/generate-tokens.ts";
 import { Pass } from "../model/walk/pass.ts";
 import { NO_VISITOR, type Visitor } from "../model/walk/sites.ts";
 import { drive } from "../model/walk/walk.ts";

@@ -10,7 +10,7 @@ import {
   scaleRows,
   setRows,
   zeroRows,
-} from "../kernels/movement/rows.ts";
+} from "../kernels/movement/row-edits.ts";
 import { max } from "../kernels/reduction/reduce.ts";
 import { takeRows } from "../model/walk/forward.ts";
 import type { SiteEvent } from "../model/walk/sites.ts";

@@ -9,7 +9,7 @@ import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { aPicture } from "../model/prompt/prompt-arguments.ts";
 import type { PromptImage } from "../model/prompt/prompt-image.ts";
 import { Pass } from "../model/walk/pass.ts";
-import { RowMap } from "../model/walk/rows.ts";
+import { RowMap } from "../model/walk/row-map.ts";
 import type { SitePrefix, Walk } from "../model/walk/sites.ts";
 import { drive } from "../model/walk/walk.ts";
 import type { Tensor } from "../tensor/tensor.ts";

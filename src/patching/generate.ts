@@ -13,7 +13,7 @@ import { SiteError } from "../errors.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { TextStream } from "../model/prompt/text-stream.ts";
-import { generateTokens } from "../model/walk/generate.ts";
+import { generateTokens } from "../model/walk/generate-tokens.ts";
 import { createSampler, type SamplingOptions } from "../model/walk/sampling.ts";
 import { NO_VISITOR } from "../model/walk/sites.ts";
 import { checkDirections, type ResolvedEdit } from "./apply-edit.ts";

@@ -4,7 +4,7 @@ import type { Prompt } from "../model/prompt/prompt.ts";
 import type { Target } from "./site-targets.ts";
 
 /** What a patched run has to compute anew. */
-export interface Change {
+export interface Reach {
   /** First layer to run; the number of layers means the head alone. */
   readonly layer: number;
   /** First position whose rows may differ from the unpatched run. */
@@ -20,12 +20,12 @@ export interface Change {
  *
  * @param firstImage number in the batch of the prompt's first image
  */
-export function changeOf(
+export function reachOf(
   model: LanguageModel,
   prompt: Prompt,
   targets: readonly Target[],
   firstImage: number,
-): Change {
+): Reach {
   const { layers, vision: setup } = model.config;
   let layer = layers;
   let position = prompt.length - 1;

@@ -12,16 +12,16 @@ import { concat } from "../kernels/movement/concat.ts";
 import { firstImages } from "../model/prompt/image-places.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { takeRows } from "../model/walk/forward.ts";
-import { ResumedKeys } from "../model/walk/key-store.ts";
+import { ResumedKeys } from "../model/walk/key-value-store.ts";
 import { Pass } from "../model/walk/pass.ts";
-import { RowMap } from "../model/walk/rows.ts";
+import { RowMap } from "../model/walk/row-map.ts";
 import { type SiteName, Sites, type Walk } from "../model/walk/sites.ts";
 import { drive } from "../model/walk/walk.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { ResolvedEdit } from "./apply-edit.ts";
 import { checkEdits, checkTaps } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
-import { type Change, changeOf } from "./reach.ts";
+import { type Reach, reachOf } from "./reach.ts";
 import { Recording } from "./recording.ts";
 import type { TapLists } from "./run.ts";
 import { batchOf } from "./site-targets.ts";
@@ -51,7 +51,7 @@ export type ResumeResult<T> = TapLists<T> & {
 };
 
 /** A variant with what it has to compute: the rows from `position` on, from `layer` on. */
-interface Planned extends Change {
+interface Planned extends Reach {
   readonly variant: number;
   readonly prompt: number;
   /** Rows from the first changed position to the end of the prompt. */
@@ -123,13 +123,13 @@ function planVariant(
 ): Planned {
   const prompt = variant.prompt ?? 0;
   if (edits.length === 0) throw new SiteError(`resume: variant ${index} has no edits`);
-  const change = changeOf(
+  const reach = reachOf(
     model,
     prompts[prompt]!,
     edits.map((edit) => edit.target),
     firstImage,
   );
-  return { ...change, variant: index, prompt, count: prompts[prompt]!.length - change.position };
+  return { ...reach, variant: index, prompt, count: prompts[prompt]!.length - reach.position };
 }
 
 function resumedForward(

@@ -4,7 +4,7 @@ import type { LanguageModel } from "../model/language-model.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { forward, takeRows } from "../model/walk/forward.ts";
 import { Pass } from "../model/walk/pass.ts";
-import type { RowMap } from "../model/walk/rows.ts";
+import type { RowMap } from "../model/walk/row-map.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import { drive } from "../model/walk/walk.ts";
 import type { Tensor } from "../tensor/tensor.ts";

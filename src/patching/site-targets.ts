@@ -46,7 +46,7 @@ export interface Target {
 }
 
 /** Whom a tap or edit concerns. */
-export interface Scope {
+export interface TargetOptions {
   /** Indices of prompts. */
   readonly members: Iterable<number>;
   /** Tokens that the prompts may grow by. */
@@ -64,7 +64,7 @@ export function resolveTarget(
   spec: { site: SiteName; at: Positions } & Part,
   map: SiteMap,
   batch: Batch,
-  scope: Scope,
+  options: TargetOptions,
 ): Target {
   const { site, at, head, features, image } = spec;
   const info = siteInfo(map, site);
@@ -79,7 +79,9 @@ export function resolveTarget(
     throw new SiteError(`${label}: only sites of the vision side take an image`);
   }
   const positions =
-    info.sequences === "images" ? imagePositions(label, spec, batch, scope) : textPositions(at, batch, scope);
+    info.sequences === "images"
+      ? imagePositions(label, spec, batch, options)
+      : textPositions(at, batch, options);
   const shared = { site, info, layout, label, positions };
   if (total === undefined) {
     if (features) throw new SiteError(`${label}: the features of ${info.site} are keys; name no features`);
@@ -94,7 +96,7 @@ export function resolveTarget(
 function textPositions(
   at: Positions,
   { prompts }: Batch,
-  { members, newTokens }: Scope,
+  { members, newTokens }: TargetOptions,
 ): Map<number, readonly number[]> {
   return new Map([...members].map((s) => [s, resolvePositions(at, prompts[s]!, newTokens)]));
 }
@@ -104,7 +106,7 @@ function imagePositions(
   label: string,
   { at, image, site }: { site: SiteName; at: Positions } & Part,
   { images }: Batch,
-  { members, oneImage }: Scope,
+  { members, oneImage }: TargetOptions,
 ): Map<number, readonly number[]> {
   const positions = new Map<number, readonly number[]>();
   for (const member of members) {

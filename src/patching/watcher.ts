@@ -101,8 +101,8 @@ export function resolveTaps(
 ): Record<string, TapResult> {
   const results: Record<string, TapResult> = {};
   for (const [name, tap] of Object.entries(taps)) {
-    const scope = { members: batch.images.keys(), oneImage: true };
-    const target = resolveTarget(`tap ${name}`, tap, sites, batch, scope);
+    const options = { members: batch.images.keys(), oneImage: true };
+    const target = resolveTarget(`tap ${name}`, tap, sites, batch, options);
     results[name] = new TapResult(target, {
       single,
       onePosition: isOnePosition(tap.at),

@@ -3,7 +3,7 @@ import { HEAD_OF, HEADS, knownCircuit, LAYER_OF, LAYERS } from "../../scripts/kn
 import { FACTS, ITEMS, TASK_WORDS } from "../../scripts/known-circuit/facts.ts";
 import { logitLens } from "../../src/analysis/logit-lens.ts";
 import { cosineSimilarity } from "../../src/analysis/similarity.ts";
-import { patchEach, patchOf, sweepLayers } from "../../src/analysis/sweep.ts";
+import { patchEach, patchOf, sweepLayers } from "../../src/analysis/sweep-layers.ts";
 import { extractActivations, type TaskVectors } from "../../src/analysis/task-vectors.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import { addVector, type Edit, interpolate, projectOut, set, zero } from "../../src/patching/edit.ts";

@@ -18,10 +18,10 @@ import {
   LINE_HEIGHT,
   labelWidth,
   type Shape,
-} from "../../src/figures/figure.ts";
+} from "../../src/figures/drawing.ts";
+import { toPage } from "../../src/figures/figure-page.ts";
 import { heatColour } from "../../src/figures/heat.ts";
 import { lensFigure } from "../../src/figures/lens-figure.ts";
-import { toPage } from "../../src/figures/page.ts";
 import { toPixels } from "../../src/figures/pixels.ts";
 import { escapeXml, toSvg } from "../../src/figures/svg.ts";
 import { showPatch, showShare, showWord } from "../../src/figures/text.ts";

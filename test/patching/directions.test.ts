@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { cosineSimilarity } from "../../src/analysis/similarity.ts";
 import { SiteError } from "../../src/errors.ts";
-import { keepDirectionRows, projectOutRows } from "../../src/kernels/movement/rows.ts";
+import { keepDirectionRows, projectOutRows } from "../../src/kernels/movement/row-edits.ts";
 import { norm } from "../../src/kernels/reduction/reduce.ts";
 import { projectOnto, projectOut } from "../../src/patching/edit.ts";
 import { resume } from "../../src/patching/resume.ts";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
-import { sweepLayers } from "../../src/analysis/sweep.ts";
+import { sweepLayers } from "../../src/analysis/sweep-layers.ts";
 import { extractTaskVectors } from "../../src/analysis/task-vectors.ts";
 import { argmax } from "../../src/kernels/reduction/reduce.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";

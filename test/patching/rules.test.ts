@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { GenerationError, PromptError, SiteError } from "../../src/errors.ts";
 import { copy } from "../../src/kernels/movement/copy.ts";
-import { scaleRows } from "../../src/kernels/movement/rows.ts";
+import { scaleRows } from "../../src/kernels/movement/row-edits.ts";
 import { readTensor } from "../../src/model/checkpoint/entries/tensor-entry.ts";
 import { openCheckpoint } from "../../src/model/checkpoint/open-checkpoint.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";

@@ -10,7 +10,7 @@ import {
   ShapeError,
 } from "../../src/errors.ts";
 import { add, mul } from "../../src/kernels/elementwise/elementwise.ts";
-import { scaleRows } from "../../src/kernels/movement/rows.ts";
+import { scaleRows } from "../../src/kernels/movement/row-edits.ts";
 import { sum } from "../../src/kernels/reduction/reduce.ts";
 import { Device, openDevice } from "../../src/tensor/device.ts";
 import { defineKernel } from "../../src/tensor/kernel.ts";

@@ -1,9 +1,9 @@
 import { type Shape, showShape, sizeOf } from "../../tensor/shape.ts";
 import { quote, showBytes, showCount, table } from "../terminal/layout.ts";
 import type {
-  AdapterReport,
   ArchitectureReport,
   InspectReport,
+  LoraReport,
   MemoryReport,
   SiteReport,
   TensorReport,
@@ -25,7 +25,7 @@ export function formatInspection(report: InspectReport, { everyTensor = false } 
   const isLoneFile = !architecture;
   if (isLoneFile) sections.push(metadataTable(report.files[0]!.metadata));
   sections.push(everyTensor || isLoneFile ? tensorTable(tensors) : groupedTensorTable(tensors));
-  if (report.adapters.length > 0) sections.push(adapterTable(report.adapters));
+  if (report.adapters.length > 0) sections.push(loraTable(report.adapters));
   if (tokenizer) sections.push("problem" in tokenizer ? `tokenizer: ${tokenizer.problem}` : about(tokenizer));
   if (memory) {
     const unknown =
@@ -139,7 +139,7 @@ function groupedTensorTable(tensors: readonly TensorReport[]): string {
   return table([["tensor", "dtype", "shape", "", "parameters", "size"], ...rows], [3, 4, 5]);
 }
 
-function adapterTable(adapters: readonly AdapterReport[]): string {
+function loraTable(adapters: readonly LoraReport[]): string {
   const rows = adapters.map(({ name, layers, ranks, replaced, parameters, bytes }) => [
     name,
     `${layers} linear layers${replaced.length > 0 ? `, ${replaced.length} whole tensors` : ""}`,

@@ -4,7 +4,7 @@ import { CheckpointError, DeviceError, type XpatchError } from "../../errors.ts"
 import type { Checkpoint } from "../../model/checkpoint/checkpoint.ts";
 import type { DecoderConfig } from "../../model/checkpoint/config/decoder-config.ts";
 import { readQuantisation } from "../../model/checkpoint/config/quantisation.ts";
-import type { Adapter } from "../../model/checkpoint/lora/adapter.ts";
+import type { LoraAdapter } from "../../model/checkpoint/lora/adapter.ts";
 import { openCheckpoint } from "../../model/checkpoint/open-checkpoint.ts";
 import { processorJson } from "../../model/checkpoint/processor-file.ts";
 import { familyOf } from "../../model/families/registry.ts";
@@ -71,7 +71,7 @@ export interface MemoryReport {
 }
 
 /** A LoRA adapter on top of the tensors. */
-export interface AdapterReport {
+export interface LoraReport {
   readonly name: string;
   /** Linear layers that it changes. */
   readonly layers: number;
@@ -91,7 +91,7 @@ export interface InspectReport {
   readonly dtypes: readonly { readonly dtype: string; readonly bytes: number }[];
   /** Without what adapters add. */
   readonly tensors: readonly TensorReport[];
-  readonly adapters: readonly AdapterReport[];
+  readonly adapters: readonly LoraReport[];
   /** These three are missing for a lone file. */
   readonly architecture?: ArchitectureReport | Problem;
   readonly tokenizer?: TokenizerReport | Problem;
@@ -134,7 +134,7 @@ async function inspect(ref: string, args: Arguments): Promise<InspectReport> {
     bytes: checkpoint.storedBytes,
     dtypes: [...bytesOf].map(([dtype, bytes]) => ({ dtype, bytes })).sort((a, b) => b.bytes - a.bytes),
     tensors: entries.map(({ name, stored, shape, storedBytes: bytes }) => ({ name, stored, shape, bytes })),
-    adapters: checkpoint.adapters.map(adapterReport),
+    adapters: checkpoint.adapters.map(loraReport),
   };
   if (!config) return contents;
   const tokenizer = await orProblem(CheckpointError, () => openTokenizer(checkpoint));
@@ -148,7 +148,7 @@ async function inspect(ref: string, args: Arguments): Promise<InspectReport> {
   };
 }
 
-function adapterReport({ name, entries }: Adapter): AdapterReport {
+function loraReport({ name, entries }: LoraAdapter): LoraReport {
   const all = [...entries];
   const halves = all.filter(([key]) => key.endsWith(".lora_A.weight"));
   const ranks = new Set(halves.map(([, { shape }]) => shape[0]!));

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { patchOf } from "../../analysis/sweep.ts";
+import { patchOf } from "../../analysis/sweep-layers.ts";
 import type { TaskVectorOrigin } from "../../analysis/task-vectors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";

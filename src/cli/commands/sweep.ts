@@ -1,6 +1,6 @@
 import { type Command, Option } from "commander";
 import { scoreSweep } from "../../analysis/score-sweep.ts";
-import { sweepLayers } from "../../analysis/sweep.ts";
+import { sweepLayers } from "../../analysis/sweep-layers.ts";
 import type { StoredTaskVectors, TaskVectorOrigin } from "../../analysis/task-vectors.ts";
 import { XpatchError } from "../../errors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";

@@ -4,6 +4,7 @@ import type { AdapterChoice } from "../../platform/platform.ts";
 /** Options that every command has. */
 export interface CommonArguments {
   readonly json?: boolean;
+  /** WebGPU's adapter, that is the driver; LoRA adapters are `--lora`. */
   readonly adapter?: AdapterChoice;
 }
 

@@ -1,7 +1,7 @@
 import { extname } from "node:path";
 import { InvalidArgumentError } from "commander";
-import type { Figure } from "../../figures/figure.ts";
-import { toPage } from "../../figures/page.ts";
+import type { Figure } from "../../figures/drawing.ts";
+import { toPage } from "../../figures/figure-page.ts";
 import { toPixels } from "../../figures/pixels.ts";
 import { toSvg } from "../../figures/svg.ts";
 import { encodePng } from "../../images/png.ts";

@@ -11,8 +11,8 @@ export interface KeysAndValues {
   readonly v: Tensor;
 }
 
-/** Attention of all rows to one source of keys and values, the prefix or the rows' own. */
-export interface AttentionPass extends KeysAndValues {
+/** One source of keys and values, the prefix or the rows' own, and the queries of all rows to it. */
+export interface AttentionSource extends KeysAndValues {
   readonly q: Tensor;
   readonly segments: Tensor;
   /** Which column of `segments` starts the ranges: 0 for the prefix, 2 for own keys. */
@@ -40,7 +40,7 @@ export interface AttentionInputs extends KeysAndValues {
   readonly prefix?: KeysAndValues;
 }
 
-/** Where a pass puts its results; the keys that a row attends to are split into `slices`. */
+/** Where attention to one source puts its results; the keys that a row attends to are split into `slices`. */
 export interface AttentionOutput {
   readonly slices: number;
   /** f32 [slices, rows, heads * headDim]: weighted values, divided by the sum of weights only if there are no stats. */
@@ -85,14 +85,14 @@ export function checkAttention(
   }
 }
 
-/** Unpacks an operation's inputs (q, k, v, segments and, with a prefix, its k and v) into one pass per source of keys. */
-export function attentionPasses(
+/** Unpacks an operation's inputs (q, k, v, segments and, with a prefix, its k and v) into their sources of keys. */
+export function attentionSources(
   inputs: readonly Tensor[],
   { headDim, scale, softcap = 0 }: AttentionOptions,
-): AttentionPass[] {
+): AttentionSource[] {
   const [q, k, v, , prefixK, prefixV] = inputs.map(besideEachOther) as [Tensor, Tensor, Tensor, ...Tensor[]];
   const shared = { q, segments: contiguous(inputs[3]!), headDim, scale, softcap };
-  const own: AttentionPass = { ...shared, k, v, column: 2 };
+  const own: AttentionSource = { ...shared, k, v, column: 2 };
   return prefixK && prefixV ? [{ ...shared, k: prefixK, v: prefixV, column: 0 }, own] : [own];
 }
 
@@ -102,7 +102,7 @@ function besideEachOther(t: Tensor): Tensor {
 }
 
 /** 4 where everything can be read by groups of four elements, else 1. */
-export function lanesOf({ q, k, v, headDim }: AttentionPass): 1 | 4 {
+export function lanesOf({ q, k, v, headDim }: AttentionSource): 1 | 4 {
   const aligned = [q, k, v].every((t) => t.offset % 4 === 0 && t.strides[0]! % 4 === 0);
   return headDim % 4 === 0 && aligned ? 4 : 1;
 }
@@ -120,7 +120,7 @@ export const ATTENTION_PARAMS = {
   scale: "f32",
 } as const satisfies Record<string, ParameterType>;
 
-export function attentionParams({ q, k, v, column, headDim, scale }: AttentionPass, lanes: 1 | 4) {
+export function attentionParams({ q, k, v, column, headDim, scale }: AttentionSource, lanes: 1 | 4) {
   return {
     rows: q.dim(0),
     heads: q.dim(1) / headDim,

@@ -12,7 +12,7 @@ import {
   type AttentionOptions,
   attentionHelpers,
   attentionParams,
-  attentionPasses,
+  attentionSources,
   checkAttention,
   type KeysAndValues,
 } from "./attention-call.ts";
@@ -81,7 +81,7 @@ const scoresOperation: Operation<AttentionOptions> = {
   run([q, k, segments, prefixK], options, device) {
     const { headDim, softcap = 0 } = options;
     const inputs = [q!, k!, k!, segments!, ...(prefixK ? [prefixK, prefixK] : [])];
-    const passes = attentionPasses(inputs, options);
+    const passes = attentionSources(inputs, options);
     const columns = passes.reduce((sum, pass) => sum + pass.k.dim(0), 0);
     const rows = q!.dim(0) * (q!.dim(1) / headDim); // of all heads
     const out = device.empty([q!.dim(1) / headDim, q!.dim(0), columns], "f32", "attentionScores");

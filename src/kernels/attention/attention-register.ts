@@ -3,7 +3,7 @@ import { SharedLoads } from "../matmul/shared-loads.ts";
 import {
   ATTENTION_PARAMS,
   type AttentionOutput,
-  type AttentionPass,
+  type AttentionSource,
   attentionHelpers,
   attentionParams,
   headSize,
@@ -29,10 +29,10 @@ const OWNED_VECTORS = 16;
 
 const kernels = { 1: registerKernel(1), 4: registerKernel(4) };
 
-export function launchRegister(pass: AttentionPass, { slices, out, stats }: AttentionOutput): void {
-  const { q, k, v, segments, headDim, softcap } = pass;
-  const lanes = lanesOf(pass);
-  const params = attentionParams(pass, lanes);
+export function launchRegister(source: AttentionSource, { slices, out, stats }: AttentionOutput): void {
+  const { q, k, v, segments, headDim, softcap } = source;
+  const lanes = lanesOf(source);
+  const params = attentionParams(source, lanes);
   const blocks = Math.ceil((params.rows * params.heads) / params.kv_heads / REGISTER_PAIRS);
   const parts = Math.ceil(headSize(headDim, lanes).vectors / OWNED_VECTORS);
   kernels[lanes].launch({

@@ -2,7 +2,7 @@ import { defineKernel } from "../../tensor/kernel.ts";
 import {
   ATTENTION_PARAMS,
   type AttentionOutput,
-  type AttentionPass,
+  type AttentionSource,
   attentionHelpers,
   attentionParams,
   headSize,
@@ -33,7 +33,7 @@ interface Tile {
   stride: number;
 }
 
-function tileOf({ q, k, headDim }: AttentionPass): Tile {
+function tileOf({ q, k, headDim }: AttentionSource): Tile {
   const { vectors: all } = headSize(headDim, 4);
   const chunks = Math.ceil(all / CHUNK_VECTORS);
   const vectors = Math.ceil(all / chunks);
@@ -44,15 +44,15 @@ function tileOf({ q, k, headDim }: AttentionPass): Tile {
 }
 
 /** Query heads that a workgroup takes. */
-export function workgroupPairs(pass: AttentionPass): number {
-  return tileOf(pass).queries * SIDE;
+export function workgroupPairs(source: AttentionSource): number {
+  return tileOf(source).queries * SIDE;
 }
 
-export function launchWorkgroup(pass: AttentionPass, { slices, out, stats }: AttentionOutput): void {
-  const { q, k, v, segments, headDim, softcap } = pass;
-  const lanes = lanesOf(pass);
-  const params = attentionParams(pass, lanes);
-  const tile = tileOf(pass);
+export function launchWorkgroup(source: AttentionSource, { slices, out, stats }: AttentionOutput): void {
+  const { q, k, v, segments, headDim, softcap } = source;
+  const lanes = lanesOf(source);
+  const params = attentionParams(source, lanes);
+  const tile = tileOf(source);
   const blocks = Math.ceil((params.rows * params.heads) / params.kv_heads / (tile.queries * SIDE));
   kernels[lanes].launch({
     tensors: { q, k, v, segments, out, stats },

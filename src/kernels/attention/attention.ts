@@ -3,8 +3,8 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import {
   type AttentionInputs,
   type AttentionOptions,
-  type AttentionPass,
-  attentionPasses,
+  type AttentionSource,
+  attentionSources,
   checkAttention,
   type KeysAndValues,
 } from "./attention-call.ts";
@@ -42,8 +42,8 @@ export function attention({ q, k, v, segments, prefix }: AttentionInputs, option
 const attentionOperation: Operation<AttentionOptions> = {
   name: "attention",
   run(inputs, options, device) {
-    const passes = attentionPasses(inputs, options);
-    const { q, headDim } = passes[0]!;
+    const sources = attentionSources(inputs, options);
+    const { q, headDim } = sources[0]!;
     const rows = q.dim(0);
     const heads = q.dim(1) / headDim;
     const out = device.empty(q.shape, "f32", "attention");
@@ -52,18 +52,18 @@ const attentionOperation: Operation<AttentionOptions> = {
       device.info.kernels === "workgroup"
         ? { launch: launchWorkgroup, pairs: workgroupPairs, wanted: { workgroups: 512, keys: 128 } }
         : { launch: launchRegister, pairs: () => REGISTER_PAIRS, wanted: { workgroups: 32, keys: 64 } };
-    const slices = passes.map((pass) => sliceCount(pass, pairs(pass), wanted));
+    const slices = sources.map((source) => sliceCount(source, pairs(source), wanted));
     const total = slices.reduce((sum, n) => sum + n, 0);
     if (total === 1) {
-      launch(passes[0]!, { slices: 1, out, stats: undefined });
+      launch(sources[0]!, { slices: 1, out, stats: undefined });
       return out;
     }
     const partial = device.empty([total, rows, heads * headDim], "f32", "attention");
     const stats = device.empty([total, rows * heads, 2], "f32", "attention");
     let start = 0;
-    passes.forEach((pass, i) => {
+    sources.forEach((source, i) => {
       const end = start + slices[i]!;
-      launch(pass, {
+      launch(source, {
         slices: slices[i]!,
         out: partial.slice(0, start, end),
         stats: stats.slice(0, start, end),
@@ -77,7 +77,7 @@ const attentionOperation: Operation<AttentionOptions> = {
 
 /** Splits the keys until there are so many workgroups, but leaves each at least so many keys. */
 function sliceCount(
-  { q, k, headDim }: AttentionPass,
+  { q, k, headDim }: AttentionSource,
   pairsPerWorkgroup: number,
   wanted: { workgroups: number; keys: number },
 ): number {

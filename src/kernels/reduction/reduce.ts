@@ -107,7 +107,7 @@ ${
   },
 });
 
-interface Pass {
+interface Reduction {
   kind: ReduceKind;
   x: Tensor;
   ids?: Tensor;
@@ -120,7 +120,7 @@ interface Pass {
   out: Tensor;
 }
 
-function launch({ kind, x, ids, outer, inner, slots, n, chunks, divisor, out }: Pass): void {
+function launch({ kind, x, ids, outer, inner, slots, n, chunks, divisor, out }: Reduction): void {
   const cooperative = isCooperative(x.device, outer, n);
   reduceKernel.launch({
     tensors: { x, ids, out },
@@ -170,7 +170,7 @@ const reduceOperation: Operation<ReduceAttributes> = {
     const run = RUN * (isCooperative(device, outer, n) ? 8 : 1);
     const wanted = Math.min(RUN, Math.max(1, Math.ceil(n / run)));
     const chunks = wanted === 1 ? 1 : Math.ceil(n / Math.ceil(n / wanted)); // none is empty
-    const whole: Pass = { kind, x, outer, inner, slots, n, chunks: 1, divisor: n, out };
+    const whole: Reduction = { kind, x, outer, inner, slots, n, chunks: 1, divisor: n, out };
     if (chunks === 1) {
       launch(whole);
       return out;

@@ -3,7 +3,7 @@ import { nearest } from "../../nearest.ts";
 import type { TensorEntry } from "./entries/tensor-entry.ts";
 import type { TensorsDigest } from "./entries/tensors-digest.ts";
 import type { JsonObject } from "./json/config-reader.ts";
-import type { Adapter, AdapterBase, StoredUpdate } from "./lora/adapter.ts";
+import type { AdapterBase, LoraAdapter, StoredUpdate } from "./lora/adapter.ts";
 import { closeAll, type TensorFile } from "./safetensors/tensor-files.ts";
 import { type Folder, readJson, readText } from "./source/folder.ts";
 
@@ -26,7 +26,7 @@ export class Checkpoint {
   /** The open tensor files: of the model itself, of its base, of its adapters. */
   readonly files: readonly TensorFile[];
   /** The LoRA adapters on top of the tensors, in the order in which they apply. */
-  readonly adapters: readonly Adapter[];
+  readonly adapters: readonly LoraAdapter[];
   readonly #folder: Folder | undefined;
   readonly #entries: ReadonlyMap<string, TensorEntry>;
   readonly #updates: ReadonlyMap<string, readonly StoredUpdate[]>;

@@ -1,7 +1,7 @@
 import { CheckpointError } from "../../errors.ts";
 import { readProcessorConfig } from "../../images/processor-config.ts";
 import { type ActivationKind, activation } from "../../kernels/elementwise/activation.ts";
-import { setRows } from "../../kernels/movement/rows.ts";
+import { setRows } from "../../kernels/movement/row-edits.ts";
 import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { activationKind } from "../checkpoint/config/activation-kind.ts";
@@ -16,7 +16,7 @@ import {
 import type { ImageLayout, VisionSetup } from "../checkpoint/config/vision-setup.ts";
 import { ConfigReader, isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { findPrefix } from "../checkpoint/weights/find-prefix.ts";
-import type { Linear } from "../checkpoint/weights/linear.ts";
+import type { Linear } from "../checkpoint/weights/linear-layer.ts";
 import { type Decoder, idsOf } from "../layers/decoder.ts";
 import { uploadImages } from "../layers/upload-images.ts";
 import { readVisionTower, type VisionTower } from "../layers/vision-tower.ts";

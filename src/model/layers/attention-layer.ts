@@ -7,7 +7,7 @@ import {
 } from "../../kernels/attention/attention-pattern.ts";
 import { concat } from "../../kernels/movement/concat.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { Linear } from "../checkpoint/weights/linear.ts";
+import type { Linear } from "../checkpoint/weights/linear-layer.ts";
 import type { AttentionRule, Pass } from "../walk/pass.ts";
 import type { AttentionMask, Walk } from "../walk/sites.ts";
 import type { Norm } from "./norm.ts";

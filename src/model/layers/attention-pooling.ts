@@ -4,7 +4,7 @@ import { linear } from "../../kernels/matmul/linear.ts";
 import { cast, contiguous } from "../../kernels/movement/copy.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { VisionConfig } from "../checkpoint/config/vision-config.ts";
-import type { Linear } from "../checkpoint/weights/linear.ts";
+import type { Linear } from "../checkpoint/weights/linear-layer.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
 import type { Pass } from "../walk/pass.ts";
 import { type Norm, readLayerNorm } from "./norm.ts";

@@ -1,6 +1,6 @@
 import { add } from "../../kernels/elementwise/elementwise.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { Linear } from "../checkpoint/weights/linear.ts";
+import type { Linear } from "../checkpoint/weights/linear-layer.ts";
 import type { AttentionRule, Pass } from "../walk/pass.ts";
 import type { Sites, Walk } from "../walk/sites.ts";
 import type { Block } from "../walk/stack.ts";

@@ -3,7 +3,7 @@ import { gatherRows } from "../../kernels/movement/gather.ts";
 import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
-import type { Linear } from "../checkpoint/weights/linear.ts";
+import type { Linear } from "../checkpoint/weights/linear-layer.ts";
 import type { Prompt } from "../prompt/prompt.ts";
 import type { Network } from "../walk/network.ts";
 import type { Pass } from "../walk/pass.ts";

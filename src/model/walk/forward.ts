@@ -3,7 +3,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import type { Prompt } from "../prompt/prompt.ts";
 import type { Network } from "./network.ts";
 import type { Pass } from "./pass.ts";
-import { RowMap } from "./rows.ts";
+import { RowMap } from "./row-map.ts";
 import { Sites, type Walk } from "./sites.ts";
 
 export interface ForwardOptions {

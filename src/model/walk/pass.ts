@@ -3,12 +3,12 @@ import type { Scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { firstImages } from "../prompt/image-places.ts";
 import type { Prompt } from "../prompt/prompt.ts";
-import { type KeyStore, PassKeys } from "./key-store.ts";
-import { RowMap } from "./rows.ts";
+import { type KeyValueStore, PassKeys } from "./key-value-store.ts";
+import { RowMap } from "./row-map.ts";
 import { NO_VISITOR, type SiteFilter, type SitePrefix, Sites } from "./sites.ts";
 
 /** Positions `start` up to but not including `end` that a query may attend to. */
-export interface Reach {
+export interface KeyRange {
   readonly start: number;
   readonly end: number;
 }
@@ -20,7 +20,7 @@ export interface Sequence {
 }
 
 /** The attention mask of a layer, as a rule: what a query at `position` of a sequence may attend to. */
-export type AttentionRule = (position: number, sequence: Sequence) => Reach;
+export type AttentionRule = (position: number, sequence: Sequence) => KeyRange;
 
 /** Every position of the sequence: encoders. */
 export const full: AttentionRule = () => ({ start: 0, end: Number.POSITIVE_INFINITY });
@@ -43,7 +43,7 @@ interface PassOptions {
   readonly prompts: readonly Prompt[];
   readonly rows: RowMap;
   /** Default: every key is computed in the pass itself. */
-  readonly keys?: KeyStore;
+  readonly keys?: KeyValueStore;
   /** Default: none. */
   readonly inUse?: SiteFilter;
   /** The pass joins these; see {@link Pass.joined}. */
@@ -58,7 +58,7 @@ interface PassOptions {
 export class Pass {
   readonly device: Device;
   readonly rows: RowMap;
-  readonly keys: KeyStore;
+  readonly keys: KeyValueStore;
   readonly inUse: SiteFilter;
   /** The passes that this one joins, in the order of its rows, each with keys of its own; else only itself. */
   readonly parts: readonly Pass[];
@@ -216,11 +216,15 @@ export class Pass {
   }
 }
 
-function rowsWithin(map: RowMap | undefined, sequence: number, reach: Reach): [start: number, end: number] {
+function rowsWithin(
+  map: RowMap | undefined,
+  sequence: number,
+  visible: KeyRange,
+): [start: number, end: number] {
   const [span] = map?.of(sequence) ?? [];
   if (!span) return [0, 0];
-  const start = Math.max(reach.start, span.position);
-  const end = Math.min(reach.end, span.position + span.count);
+  const start = Math.max(visible.start, span.position);
+  const end = Math.min(visible.end, span.position + span.count);
   if (end <= start) return [0, 0];
   return [span.row + start - span.position, span.row + end - span.position];
 }

@@ -2,7 +2,7 @@ import { aKindOf, checkArgument } from "../../arguments.ts";
 import { LifetimeError, SiteError } from "../../errors.ts";
 import { nearest } from "../../nearest.ts";
 import { Tensor } from "../../tensor/tensor.ts";
-import type { RowMap } from "./rows.ts";
+import type { RowMap } from "./row-map.ts";
 import { siteFromElsewhere } from "./site-translation.ts";
 
 /** Activations of a transformer block that nearly all families have, in the order in which they are born. */

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { scaleRows, setRows } from "../../../src/kernels/movement/rows.ts";
+import { scaleRows, setRows } from "../../../src/kernels/movement/row-edits.ts";
 import type { Prompt } from "../../../src/model/prompt/prompt.ts";
 import {
   addVector,

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { patchEach } from "../../../src/analysis/sweep.ts";
+import { patchEach } from "../../../src/analysis/sweep-layers.ts";
 import { GenerationError, PromptError, SiteError } from "../../../src/errors.ts";
 import type { Prompt } from "../../../src/model/prompt/prompt.ts";
-import { generateTokens } from "../../../src/model/walk/generate.ts";
+import { generateTokens } from "../../../src/model/walk/generate-tokens.ts";
 import { createSampler, greedy, type Sampler } from "../../../src/model/walk/sampling.ts";
 import { siteInfo, siteNames } from "../../../src/model/walk/site-shapes.ts";
 import type { SiteName } from "../../../src/model/walk/sites.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { LifetimeError, OutOfMemoryError } from "../../../src/errors.ts";
 import type { Prompt } from "../../../src/model/prompt/prompt.ts";
-import { generateTokens } from "../../../src/model/walk/generate.ts";
+import { generateTokens } from "../../../src/model/walk/generate-tokens.ts";
 import { greedy, type Sampler } from "../../../src/model/walk/sampling.ts";
 import { scale } from "../../../src/patching/edit.ts";
 import { loadModel, type PatchableModel } from "../../../src/patching/model.ts";

@@ -23,7 +23,7 @@ export interface StoredUpdate {
 }
 
 /** A LoRA adapter (Hu et al. 2021, arXiv 2106.09685) in the layout of Hugging Face's PEFT, opened without reading it. */
-export interface Adapter {
+export interface LoraAdapter {
   /** The folder, URL or hub id. */
   readonly name: string;
   readonly config: AdapterConfig;
@@ -36,13 +36,13 @@ export interface AdapterBase {
   readonly name: string;
   readonly config?: JsonObject;
   readonly entries: ReadonlyMap<string, TensorEntry>;
-  readonly adapters: readonly Adapter[];
+  readonly adapters: readonly LoraAdapter[];
   /** By name of the weight. */
   readonly updates: ReadonlyMap<string, readonly StoredUpdate[]>;
 }
 
 /** Opens a folder with adapter_config.json and adapter_model.safetensors. Throws CheckpointError. */
-export async function openAdapter(folder: Folder, opened: OpenFiles): Promise<Adapter> {
+export async function openAdapter(folder: Folder, opened: OpenFiles): Promise<LoraAdapter> {
   const json = await readJsonObject(folder, ADAPTER_CONFIG);
   if (json === undefined) {
     throw new CheckpointError(

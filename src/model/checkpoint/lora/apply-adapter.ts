@@ -4,7 +4,7 @@ import { isFloat } from "../../../tensor/dtype.ts";
 import { sameShape, showShape } from "../../../tensor/shape.ts";
 import { commonName, EMBEDDING, HEAD, spellingOf } from "../entries/module-names.ts";
 import { renamed, type TensorEntry } from "../entries/tensor-entry.ts";
-import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, type Adapter, type AdapterBase } from "./adapter.ts";
+import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, type AdapterBase, type LoraAdapter } from "./adapter.ts";
 import type { AdapterConfig } from "./adapter-config.ts";
 import { declaresTied, embeddingsWith } from "./adapter-embeddings.ts";
 import { inPlaceOf } from "./adapter-entry.ts";
@@ -36,7 +36,7 @@ interface Contents {
  */
 export async function applyAdapter<Parts extends AdapterBase>(
   parts: Parts,
-  adapter: Adapter,
+  adapter: LoraAdapter,
 ): Promise<Parts> {
   const problems: string[] = [];
   const { whole, pairs } = sort(adapter, problems);
@@ -102,7 +102,7 @@ export async function applyAdapter<Parts extends AdapterBase>(
 const keyOf = (entry: TensorEntry): string => entry.name.replace("base_model.model.", "");
 
 /** Tells updates from whole tensors. What PEFT would leave out without a word is a problem. */
-function sort({ config, entries }: Adapter, problems: string[]): Contents {
+function sort({ config, entries }: LoraAdapter, problems: string[]): Contents {
   const whole = new Map<string, TensorEntry>();
   const halves = new Map<string, { module: string; A?: TensorEntry; B?: TensorEntry }>();
   const twice = (key: string) => problems.push(`${key} is there under two names`);
@@ -153,7 +153,7 @@ function targetProblem(module: string, common: string, config: AdapterConfig): s
 /** Tensors that the config says were trained as a whole, and that are not there. */
 function missing(
   weights: Iterable<string>,
-  { config, entries }: Adapter,
+  { config, entries }: LoraAdapter,
   whole: ReadonlyMap<string, TensorEntry>,
 ): string[] {
   const spell = spellingOf(entries.keys());

@@ -10,7 +10,7 @@ import type { Tensor } from "../../../tensor/tensor.ts";
 import type { Checkpoint } from "../checkpoint.ts";
 import { comparedWith } from "../entries/same-tensor.ts";
 import { padded, readTensor, type TensorEntry } from "../entries/tensor-entry.ts";
-import { Linear } from "./linear.ts";
+import { Linear } from "./linear-layer.ts";
 import { type LowRankUpdate, merged } from "./low-rank.ts";
 import type { RowPart } from "./row-parts.ts";
 import { adviceFor, strayTensors } from "./stray-tensors.ts";

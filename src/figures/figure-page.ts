@@ -1,4 +1,4 @@
-import type { Figure } from "./figure.ts";
+import type { Figure } from "./drawing.ts";
 import { escapeXml, toSvg } from "./svg.ts";
 
 /** A figure as an HTML page that needs no other file and no network. */

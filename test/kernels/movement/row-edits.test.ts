@@ -12,7 +12,7 @@ import {
   scaleRows,
   setRows,
   zeroRows,
-} from "../../../src/kernels/movement/rows.ts";
+} from "../../../src/kernels/movement/row-edits.ts";
 import type { Device } from "../../../src/tensor/device.ts";
 import type { Tensor } from "../../../src/tensor/tensor.ts";
 import { expectClose, randomArray } from "../../helpers/compare.ts";

@@ -2,7 +2,7 @@ import { scatterRowsInto } from "../../kernels/movement/scatter.ts";
 import type { Device } from "../../tensor/device.ts";
 import type { Scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { RowMap } from "./rows.ts";
+import { RowMap } from "./row-map.ts";
 
 /** Keys and values, each [rows, kvHeads * headDim], after RoPE. */
 export interface KeysAndValues {
@@ -14,7 +14,7 @@ export interface KeysAndValues {
  * Where attention finds its keys and values. A pass hands over the ones that it has just computed and gets back the ones
  * to attend to: its own, and perhaps those of a prefix computed earlier.
  */
-export interface KeyStore {
+export interface KeyValueStore {
   /** Which rows of the own keys hold which positions. */
   readonly own: RowMap;
   /** Which rows of the prefix hold which positions that may be attended to. */
@@ -25,7 +25,7 @@ export interface KeyStore {
 }
 
 /** A pass over whole sequences: every key is computed in the pass itself. */
-export class PassKeys implements KeyStore {
+export class PassKeys implements KeyValueStore {
   readonly own: RowMap;
 
   constructor(own: RowMap) {
@@ -38,7 +38,7 @@ export class PassKeys implements KeyStore {
 }
 
 /** Like {@link PassKeys}, and keeps all keys and values, to resume from later. */
-export class RecordedKeys implements KeyStore {
+export class RecordedKeys implements KeyValueStore {
   readonly own: RowMap;
   readonly layers: KeysAndValues[] = [];
   readonly #scope: Scope;
@@ -55,7 +55,7 @@ export class RecordedKeys implements KeyStore {
 }
 
 /** A pass over changed rows only: what lies before them is found in a recorded run. */
-export class ResumedKeys implements KeyStore {
+export class ResumedKeys implements KeyValueStore {
   readonly own: RowMap;
   readonly prefix: RowMap;
   readonly prefixRows: number;
@@ -77,7 +77,7 @@ export class ResumedKeys implements KeyStore {
  * The KV cache of generation: room for `capacities[i]` positions of sequence i. Each pass writes its rows at the
  * sequence's next free places. f32, as computed.
  */
-export class KvCache implements KeyStore {
+export class KvCache implements KeyValueStore {
   own: RowMap;
   readonly #device: Device;
   readonly #slots: readonly number[];

@@ -21,7 +21,12 @@ import { expectClose, randomArray } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
 import { fixtureModel } from "../helpers/model.ts";
 
-const FIXTURES = ["llama", "llama-gqa-tied", "llama-rope-llama3", "mistral"];
+const FIXTURES = [
+  ...["llama", "llama-gqa-tied", "llama-rope-llama3", "mistral"],
+  ...["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma2"],
+];
+/** Without a batch. */
+const SINGLE = ["llama-rope-llama3", "gpt_neox-sequential"];
 
 const folders: string[] = [];
 
@@ -82,13 +87,11 @@ describe.each(FIXTURES)("%s", (name) => {
     // Whatever is not a gradient or an input of ours was compared.
     expect(report.notRun.filter((golden) => !golden.includes("/grad."))).toEqual([]);
     const names = report.checks.map((check) => check.name);
+    const detail = name === "gemma2" ? 2 : 1; // the layer that the goldens look into
+    const inside = ["attn_pattern", "attn_out", "mlp_out", ...(name === "qwen3" ? ["q_norm", "k_norm"] : [])];
     for (const site of [
-      "resid_pre.0",
-      "resid_post.2",
-      "final_norm",
-      "logits",
-      "attn_pattern.1",
-      "mlp_out.1",
+      ...["resid_pre.0", "resid_post.0", "resid_post.1", "resid_post.2", "final_norm", "logits"],
+      ...inside.map((site) => `${site}.${detail}`),
     ]) {
       expect(names).toContain(`case0/${site}`);
     }
@@ -96,9 +99,10 @@ describe.each(FIXTURES)("%s", (name) => {
     for (const golden of [...patched, "patch.add.logits_last, resumed", "generate.ids"]) {
       expect(names).toContain(`case0/${golden}`);
     }
-    if (name !== "llama-rope-llama3") {
+    if (!SINGLE.includes(name)) {
       expect(names).toContain("batch/logits_last");
       expect(names).toContain("batch/resid_post.2, batch against single");
+      expect(names).toContain("batch/generate.ids, one at a time");
     }
   });
 });

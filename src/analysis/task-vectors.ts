@@ -18,7 +18,7 @@ import { writeSafetensors } from "../model/checkpoint/safetensors/safetensors-wr
 import { memorySource } from "../model/checkpoint/source/sources.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { hashPrompts, type Prompt } from "../model/prompt/prompt.ts";
-import { LAYER_SITES, type LayerSite } from "../model/walk/sites.ts";
+import { ALL_LAYER_SITES, type LayerSite } from "../model/walk/sites.ts";
 import { checkModelAndPrompts, onePosition } from "../patching/arguments.ts";
 import { type OnePosition, showPositions } from "../patching/positions.ts";
 import { run } from "../patching/run.ts";
@@ -41,7 +41,7 @@ export interface ExtractOptions {
 }
 
 const EXTRACT_OPTIONS: Options<ExtractOptions> = {
-  site: oneOf(...LAYER_SITES),
+  site: oneOf(...ALL_LAYER_SITES),
   at: onePosition,
   layers: aListOf(aNumber),
   batchTokens: aNumber,
@@ -226,7 +226,7 @@ export async function parseTaskVectors(
   };
   const entry = file.entry("vectors");
   const layers = field("layers").split(",").map(Number);
-  const site = LAYER_SITES.find((s) => s === field("site"));
+  const site = ALL_LAYER_SITES.find((s) => s === field("site"));
   if (!site || entry.dtype !== "f32" || entry.shape.length !== 2 || entry.shape[0] !== layers.length) {
     throw new CheckpointError(
       `${name}: expected f32 vectors [${layers.length}, features] of a known site, found ${entry.stored} ` +

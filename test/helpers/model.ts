@@ -3,6 +3,12 @@ import type { Tensor } from "../../src/tensor/tensor.ts";
 import { seededNumbers } from "./compare.ts";
 import { testDevice } from "./device.ts";
 
+/** The fixtures of text models: every family, and within a family what differs by config. */
+export const TEXT_FIXTURES = [
+  ...["llama", "llama-gqa-tied", "llama-rope-llama3", "mistral"],
+  ...["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma2"],
+];
+
 const loaded = new Map<string, Promise<PatchableModel>>();
 
 /** The checkpoint of test/fixtures/<name>, on the default device; loaded once a test file. */

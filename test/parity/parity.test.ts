@@ -19,12 +19,8 @@ import { cacheFolder } from "../../src/platform/node-cache.ts";
 import { f16Bits, f16Value } from "../../src/tensor/dtype.ts";
 import { expectClose, randomArray } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
-import { fixtureModel } from "../helpers/model.ts";
+import { fixtureModel, TEXT_FIXTURES } from "../helpers/model.ts";
 
-const FIXTURES = [
-  ...["llama", "llama-gqa-tied", "llama-rope-llama3", "mistral"],
-  ...["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma2"],
-];
 /** Without a batch. */
 const SINGLE = ["llama-rope-llama3", "gpt_neox-sequential"];
 
@@ -79,7 +75,7 @@ function failures({ checks }: ParityReport): string[] {
   return checks.filter((check) => !check.passed).map(({ name }) => name);
 }
 
-describe.each(FIXTURES)("%s", (name) => {
+describe.each(TEXT_FIXTURES)("%s", (name) => {
   test("agrees with transformers in everything that it has a golden for", async () => {
     const report = await checkFolder(`test/fixtures/${name}`, await testDevice());
     expect(failures(report)).toEqual([]);

@@ -1,12 +1,12 @@
 import { describe, expect, test } from "vitest";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
-import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
-import { LAYER_SITES, type SiteName } from "../../src/model/walk/sites.ts";
+import { blockSites, siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
+import { LAYER_SITES, type LayerSite, type SiteName } from "../../src/model/walk/sites.ts";
 import { type Edit, set } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
 import { tap } from "../../src/patching/tap.ts";
 import { expectClose, randomArray } from "../helpers/compare.ts";
-import { fixtureModel, randomIds, readAll } from "../helpers/model.ts";
+import { fixtureModel, randomIds, readAll, TEXT_FIXTURES } from "../helpers/model.ts";
 
 // What holds between the activations of one run, whatever the weights are. Each identity comes with a control: the
 // same comparison on activations that do not belong together has to fail.
@@ -14,12 +14,17 @@ import { fixtureModel, randomIds, readAll } from "../helpers/model.ts";
 const CLOSE = { atol: 1e-5, rtol: 1e-5 };
 const LENGTH = 13;
 
-/** The named sites of one layer, at all positions. */
-async function activations(model: PatchableModel, prompt: Prompt, layer: number, sites = LAYER_SITES) {
+/** The named sites of one layer, at all positions; without names all that its block has. */
+async function activations(
+  model: PatchableModel,
+  prompt: Prompt,
+  layer: number,
+  sites = blockSites(model.config),
+) {
   const taps = Object.fromEntries(sites.map((site) => [site, tap(`${site}.${layer}`)]));
   const { logits, ...tapped } = model.run(prompt, { taps });
   logits?.dispose();
-  return await readAll(tapped as Record<(typeof LAYER_SITES)[number], typeof tapped.q>);
+  return await readAll(tapped as Record<LayerSite, typeof tapped.q>);
 }
 
 function sum(a: Float32Array, b: Float32Array): Float32Array {
@@ -49,7 +54,7 @@ function mix(
   return z;
 }
 
-describe.each(["llama", "llama-gqa-tied", "llama-rope-llama3", "mistral"])("%s", (name) => {
+describe.each(TEXT_FIXTURES)("%s", (name) => {
   const setUp = async () => {
     const model = await fixtureModel(name);
     return { model, prompt: model.promptFromIds(randomIds(LENGTH, 3)) };
@@ -59,10 +64,11 @@ describe.each(["llama", "llama-gqa-tied", "llama-rope-llama3", "mistral"])("%s",
     const { model, prompt } = await setUp();
     for (let layer = 0; layer < model.config.layers; layer++) {
       const a = await activations(model, prompt, layer);
-      expectClose(sum(a.resid_pre, a.attn_out), a.resid_mid, CLOSE);
-      expectClose(sum(a.resid_mid, a.mlp_out), a.resid_post, CLOSE);
-      expect(() => expectClose(sum(a.resid_pre, a.mlp_out), a.resid_mid, CLOSE)).toThrow();
-      expect(() => expectClose(sum(a.resid_mid, a.attn_out), a.resid_post, CLOSE)).toThrow();
+      const mid = model.config.parallel ? sum(a.resid_pre, a.attn_out) : a.resid_mid;
+      expectClose(sum(a.resid_pre, a.attn_out), mid, CLOSE);
+      expectClose(sum(mid, a.mlp_out), a.resid_post, CLOSE);
+      expect(() => expectClose(sum(a.resid_pre, a.mlp_out), mid, CLOSE)).toThrow();
+      expect(() => expectClose(sum(mid, a.attn_out), a.resid_post, CLOSE)).toThrow();
     }
   });
 
@@ -70,7 +76,7 @@ describe.each(["llama", "llama-gqa-tied", "llama-rope-llama3", "mistral"])("%s",
     const { model, prompt } = await setUp();
     const [first, second] = [await activations(model, prompt, 0), await activations(model, prompt, 1)];
     expectClose(second.resid_pre, first.resid_post, CLOSE);
-    expect(() => expectClose(second.resid_pre, first.resid_mid, CLOSE)).toThrow();
+    expect(() => expectClose(second.resid_pre, first.resid_pre, CLOSE)).toThrow();
   });
 
   test("the pattern mixes the values of each head's own group", async () => {
@@ -87,22 +93,52 @@ describe.each(["llama", "llama-gqa-tied", "llama-rope-llama3", "mistral"])("%s",
     expect(() => expectClose(otherGroup, z, CLOSE)).toThrow();
   });
 
-  test("rows of the pattern sum to 1, over the keys that the mask shows", async () => {
+  test("scores of a token with itself are its query times its key, scaled and capped", async () => {
     const { model, prompt } = await setUp();
-    const { heads, window = Number.POSITIVE_INFINITY } = model.config;
-    const { pattern, scores } = await activations(model, prompt, 1);
-    const rowSums = (values: Float32Array) =>
-      Array.from({ length: heads * LENGTH }, (_, row) =>
-        values.subarray(row * LENGTH, (row + 1) * LENGTH).reduce((a, b) => a + b, 0),
-      );
-    const ones = new Float32Array(heads * LENGTH).fill(1);
-    expectClose(rowSums(pattern), ones, CLOSE);
-    expect(() => expectClose(rowSums(scores.map(Math.exp)), ones, CLOSE)).toThrow();
-    pattern.forEach((p, i) => {
-      const [query, key] = [Math.floor(i / LENGTH) % LENGTH, i % LENGTH];
-      const visible = key <= query && key > query - window;
-      expect(p > 0, `query ${query}, key ${key}`).toBe(visible);
-    });
+    const { heads, kvHeads, headDim, qkNorm } = model.config;
+    const { scale = headDim ** -0.5, scoreSoftcap = Number.POSITIVE_INFINITY } = model.config as {
+      scale?: number;
+      scoreSoftcap?: number;
+    };
+    const a = await activations(model, prompt, 1);
+    const [q, k] = qkNorm ? [a.q_norm, a.k_norm] : [a.q, a.k];
+    /** Queries and keys of a position are turned by one angle, so that their product is as if they were not turned. */
+    const products = (q: Float32Array, k: Float32Array, apart: number) =>
+      Array.from({ length: heads * LENGTH }, (_, i) => {
+        const [head, t] = [Math.floor(i / LENGTH), i % LENGTH];
+        const own = (values: Float32Array, row: number, all: number, index: number) =>
+          values.subarray((row * all + index) * headDim, (row * all + index + 1) * headDim);
+        const key = own(k, Math.max(0, t - apart), kvHeads, Math.floor((head * kvHeads) / heads));
+        const product = own(q, t, heads, head).reduce((total, x, d) => total + x * key[d]!, 0) * scale;
+        return Number.isFinite(scoreSoftcap) ? scoreSoftcap * Math.tanh(product / scoreSoftcap) : product;
+      });
+    const diagonal = Array.from({ length: heads * LENGTH }, (_, i) => a.scores[i * LENGTH + (i % LENGTH)]!);
+    expectClose(products(q, k, 0), diagonal, CLOSE);
+    expect(() => expectClose(products(q, k, 1), diagonal, CLOSE)).toThrow();
+    if (qkNorm) expect(() => expectClose(products(a.q, a.k, 0), diagonal, CLOSE)).toThrow();
+  });
+
+  test("rows of the pattern are the softmax of the scores, over the keys that the mask shows", async () => {
+    const { model, prompt } = await setUp();
+    const { heads, layers, window = Number.POSITIVE_INFINITY, windowedLayers } = model.config;
+    for (let layer = 0; layer < layers; layer++) {
+      const { pattern, scores } = await activations(model, prompt, layer, ["scores", "pattern"]);
+      const rows = (values: Float32Array) =>
+        Array.from({ length: heads * LENGTH }, (_, row) => values.subarray(row * LENGTH, (row + 1) * LENGTH));
+      const softmax = rows(scores).flatMap((row) => {
+        const weights = [...row].map((x) => Math.exp(x - Math.max(...row)));
+        const total = weights.reduce((a, b) => a + b);
+        return weights.map((w) => w / total);
+      });
+      expectClose(pattern, softmax, CLOSE);
+      expect(() => expectClose(pattern, scores.map(Math.exp), CLOSE)).toThrow();
+      const reach = (windowedLayers?.[layer] ?? true) ? window : Number.POSITIVE_INFINITY;
+      pattern.forEach((p, i) => {
+        const [query, key] = [Math.floor(i / LENGTH) % LENGTH, i % LENGTH];
+        const visible = key <= query && key > query - reach;
+        expect(p > 0, `layer ${layer}, query ${query}, key ${key}`).toBe(visible);
+      });
+    }
   });
 
   test("tapping changes no numbers, though fused kernels give way to plain ones", async () => {
@@ -129,20 +165,24 @@ describe.each(["llama", "llama-gqa-tied", "llama-rope-llama3", "mistral"])("%s",
     expect(untapped.operations).toContain("attention");
     expect(plain.operations).not.toContain("attention");
     expectClose(plain.stream, fused.stream, CLOSE);
-    expectClose(plain.logits, untapped.logits, CLOSE);
-    expectClose(fused.logits, untapped.logits, CLOSE);
+    // Sums of terms as large as the largest logit.
+    const close = { atol: 2e-6 * Math.max(...untapped.logits.map(Math.abs)), rtol: 1e-5 };
+    expectClose(plain.logits, untapped.logits, close);
+    expectClose(fused.logits, untapped.logits, close);
   });
 });
 
-describe.each(["llama-gqa-tied", "mistral"])("an edit with the tapped value, %s", (name) => {
-  /** Every site outside the layers, and those of one layer. */
-  const sites: SiteName[] = [
-    "embed",
-    ...LAYER_SITES.map((site): SiteName => `${site}.1`),
-    "final_norm",
-    "logits",
-  ];
+const OF_A_LAYER: SiteName[] = LAYER_SITES.map((site): SiteName => `${site}.1`);
+const USUAL: SiteName[] = ["embed", ...OF_A_LAYER, "final_norm", "logits"];
 
+describe.each<[string, SiteName[]]>([
+  ["llama-gqa-tied", USUAL],
+  ["mistral", USUAL],
+  ["gpt2", USUAL],
+  ["gpt_neox", USUAL.filter((site) => site !== "resid_mid.1")],
+  ["qwen3", [...USUAL, "q_norm.1", "k_norm.1"]],
+  ["gemma2", USUAL],
+])("an edit with the tapped value, %s", (name, sites) => {
   test.each(sites)("%s", async (site) => {
     const model = await fixtureModel(name);
     const prompt = model.promptFromIds(randomIds(LENGTH, 4));

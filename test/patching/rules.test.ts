@@ -20,7 +20,7 @@ import { bf16Value } from "../../src/tensor/dtype.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { expectClose, randomArray } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
-import { fixtureModel, randomIds, readAll } from "../helpers/model.ts";
+import { fixtureModel, randomIds, readAll, TEXT_FIXTURES } from "../helpers/model.ts";
 
 const CLOSE = { atol: 1e-5, rtol: 1e-5 };
 
@@ -242,34 +242,37 @@ describe("positions", () => {
 });
 
 describe("a batch gives what one prompt at a time gives", () => {
-  test.each(["llama-gqa-tied", "mistral"])("%s, at every site", async (name) => {
-    const model = await fixtureModel(name);
-    const prompts = [7, 1, 12, 9].map((length, i) => model.promptFromIds(randomIds(length, i)));
-    const taps = Object.fromEntries(siteNames(model.sites).map((site) => [`at ${site}`, tap(site)]));
-    const edits = [
-      addVector("resid_post.0", -1, randomArray(48, 8)),
-      zero("mlp_out.1", 0),
-      scale("v.2", -1, 3, { prompt: 2, head: 1 }),
-      scale("pattern.1", -1, 0.5, { prompt: 3, head: 2 }),
-    ];
-    const together = model.run(prompts, { taps, edits, logits: "all" });
-    for (const [p, prompt] of prompts.entries()) {
-      const own = edits.filter((e) => e.prompt === undefined || e.prompt === p);
-      const alone = model.run(prompt, {
-        taps,
-        edits: own.map((e) => ({ ...e, prompt: undefined })),
-        logits: "all",
-      });
-      const names = Object.keys(alone);
-      const expected = await model.device.read(names.map((key) => alone[key] as Tensor<"f32">));
-      const found = await model.device.read(names.map((key) => (together[key] as Tensor<"f32">[])[p]!));
-      for (const [i, key] of names.entries()) {
-        expectClose(found[i]!, expected[i]!, { ...CLOSE, label: `prompt ${p} ${key}` });
+  test.each(["llama-gqa-tied", "mistral", "gpt2", "gpt_neox", "qwen3", "gemma2"])(
+    "%s, at every site",
+    async (name) => {
+      const model = await fixtureModel(name);
+      const prompts = [7, 1, 12, 9].map((length, i) => model.promptFromIds(randomIds(length, i)));
+      const taps = Object.fromEntries(siteNames(model.sites).map((site) => [`at ${site}`, tap(site)]));
+      const edits = [
+        addVector("resid_post.0", -1, randomArray(model.config.width, 8)),
+        zero("mlp_out.1", 0),
+        scale("v.2", -1, 3, { prompt: 2, head: 1 }),
+        scale("pattern.1", -1, 0.5, { prompt: 3, head: 2 }),
+      ];
+      const together = model.run(prompts, { taps, edits, logits: "all" });
+      for (const [p, prompt] of prompts.entries()) {
+        const own = edits.filter((e) => e.prompt === undefined || e.prompt === p);
+        const alone = model.run(prompt, {
+          taps,
+          edits: own.map((e) => ({ ...e, prompt: undefined })),
+          logits: "all",
+        });
+        const names = Object.keys(alone);
+        const expected = await model.device.read(names.map((key) => alone[key] as Tensor<"f32">));
+        const found = await model.device.read(names.map((key) => (together[key] as Tensor<"f32">[])[p]!));
+        for (const [i, key] of names.entries()) {
+          expectClose(found[i]!, expected[i]!, { ...CLOSE, label: `prompt ${p} ${key}` });
+        }
+        for (const key of names) alone[key]!.dispose();
       }
-      for (const key of names) alone[key]!.dispose();
-    }
-    for (const list of Object.values(together)) for (const tensor of list as Tensor[]) tensor.dispose();
-  });
+      for (const list of Object.values(together)) for (const tensor of list as Tensor[]) tensor.dispose();
+    },
+  );
 
   test("neighbours do not matter, but an edit of one of two does", async () => {
     const model = await fixtureModel("llama");
@@ -328,8 +331,8 @@ describe("weights are used as stored", () => {
 });
 
 describe("a walk", () => {
-  test("shows every site once, in order, and ends in the logits", async () => {
-    const { model, prompt } = await setUp();
+  test.each(TEXT_FIXTURES)("shows every site of %s once, in order, and ends in the logits", async (name) => {
+    const { model, prompt } = await setUp(name);
     const seen: string[] = [];
     const walk = model.walk(prompt);
     let step = walk.next();

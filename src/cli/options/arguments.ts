@@ -1,6 +1,6 @@
 import { InvalidArgumentError } from "commander";
 import { PromptError } from "../../errors.ts";
-import { LAYER_SITES, type LayerSite } from "../../model/walk/sites.ts";
+import { ALL_LAYER_SITES, type LayerSite } from "../../model/walk/sites.ts";
 import type { Positions } from "../../patching/positions.ts";
 import { checkTemplate } from "../../tasks/few-shot.ts";
 
@@ -63,7 +63,7 @@ export function positions(text: string): Positions {
 
 /** One of the sites of a layer that `fits`. */
 export function layerSite(fits: (site: LayerSite) => boolean): (text: string) => LayerSite {
-  const sites = LAYER_SITES.filter(fits);
+  const sites = ALL_LAYER_SITES.filter(fits);
   return (text) => {
     const site = sites.find((name) => name === text);
     if (site) return site;

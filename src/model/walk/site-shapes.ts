@@ -35,6 +35,13 @@ export function blockSites({ qkNorm = false, parallel = false }: BlockKind): rea
   );
 }
 
+/** Why a block lacks a site. */
+const ABSENT = {
+  resid_mid: "attention and MLP both read resid_pre",
+  q_norm: "nothing norms its queries, q",
+  k_norm: "nothing norms its keys, k",
+};
+
 /** A site outside the blocks. */
 interface OuterShape {
   readonly site: OuterSite;
@@ -128,7 +135,10 @@ export function siteInfo(map: SiteMap, name: SiteName): SiteInfo {
   }
   if (layer >= layers) throw new SiteError(`${name}: there are ${layers} layers, 0 to ${layers - 1}`);
   if (!sites.includes(site as LayerSite)) {
-    throw new SiteError(`${name}: the blocks of this model have no ${site}; they have ${sites.join(", ")}`);
+    const why = Object.hasOwn(ABSENT, site) ? ` (${ABSENT[site as keyof typeof ABSENT]})` : "";
+    throw new SiteError(
+      `${name}: the blocks of this model have no ${site}${why}; they have ${sites.join(", ")}`,
+    );
   }
   const order = stack === "text" ? layer : -2;
   return { ...shared, ...featuresOf(found, site as LayerSite), imageRows: found.rows, order };

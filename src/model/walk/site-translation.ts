@@ -1,47 +1,79 @@
-/** Names of activations and modules elsewhere, and the site that holds the same. N is the layer's number. */
-const ELSEWHERE: readonly (readonly [RegExp, string])[] = [
+/** Where a block norms what attention or MLP adds to the residual stream, the site comes behind that norm. */
+const ALSO_NORMED = " (behind its norm, where it has one, as in Gemma 2)";
+const OUTPUT_PROJECTION = String.raw`(?:self_attn\.(?:o|out)_proj|attn\.c_proj|attention\.dense)`;
+
+/**
+ * Names of activations and modules elsewhere, and the site that holds the same; where that depends on the kind of block, also
+ * what differs. $1 is the layer's number.
+ */
+const ELSEWHERE: readonly (readonly [name: RegExp, site: string, remark?: string])[] = [
   // TransformerLens
-  [/^hook_embed$/, "embed"],
+  [/^hook_embed$/, "embed", " (with the learned positions added, in GPT-2)"],
+  [/^hook_pos_embed$/, "embed", " (positions and embeddings are one there)"],
   [/^blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)$/, "$2.$1"],
+  [/^blocks\.(\d+)\.hook_mlp_in$/, "resid_mid.$1"],
   [/^blocks\.(\d+)\.attn\.hook_(q|k|v|z|pattern)$/, "$2.$1"],
   [/^blocks\.(\d+)\.attn\.hook_attn_scores$/, "scores.$1"],
+  [/^blocks\.(\d+)\.attn\.([qk]_norm)\.hook_normalized$/, "$2.$1"],
   [/^blocks\.(\d+)\.ln1\.hook_normalized$/, "attn_in.$1"],
+  [/^blocks\.(\d+)\.ln1_post\.hook_normalized$/, "attn_out.$1"],
   [/^blocks\.(\d+)\.ln2\.hook_normalized$/, "mlp_in.$1"],
+  [/^blocks\.(\d+)\.ln2_post\.hook_normalized$/, "mlp_out.$1"],
   [/^blocks\.(\d+)\.mlp\.hook_pre$/, "mlp_pre.$1"],
   [/^blocks\.(\d+)\.mlp\.hook_post$/, "mlp_act.$1"],
   [/^ln_final\.hook_normalized$/, "final_norm"],
   // Modules of Hugging Face, as nnsight names them: their output, or with .input what they read.
   [/^layers\.(\d+)\.input$/, "resid_pre.$1"],
   [/^layers\.(\d+)$/, "resid_post.$1"],
-  [/^layers\.(\d+)\.self_attn$/, "attn_out.$1"],
+  [/^layers\.(\d+)\.(?:self_attn|attn|attention)$/, "attn_out.$1", ALSO_NORMED],
   [/^layers\.(\d+)\.self_attn\.([qkv])_proj$/, "$2.$1"],
-  [/^layers\.(\d+)\.self_attn\.(?:o|out)_proj\.input$/, "z.$1"],
-  [/^layers\.(\d+)\.self_attn\.(?:o|out)_proj$/, "attn_out.$1"],
-  [/^layers\.(\d+)\.(?:input_layernorm|self_attn\.input|layer_norm1)$/, "attn_in.$1"],
-  [/^layers\.(\d+)\.(?:post_attention_layernorm|layer_norm2)\.input$/, "resid_mid.$1"],
-  [/^layers\.(\d+)\.(?:post_attention_layernorm|mlp\.input|layer_norm2)$/, "mlp_in.$1"],
-  [/^layers\.(\d+)\.mlp\.(?:gate_proj|fc1)$/, "mlp_pre.$1"],
-  [/^layers\.(\d+)\.mlp\.(?:down_proj|fc2)\.input$/, "mlp_act.$1"],
-  [/^layers\.(\d+)\.mlp(?:\.down_proj|\.fc2)?$/, "mlp_out.$1"],
-  [/^(?:embed_tokens|inputs_embeds)$/, "embed"],
-  [/^norm$/, "final_norm"],
-  [/^lm_head$/, "logits"],
+  [/^layers\.(\d+)\.self_attn\.([qk]_norm)$/, "$2.$1"],
+  [/^layers\.(\d+)\.self_attn\.([qk])_norm\.input$/, "$2.$1"],
+  [
+    /^layers\.(\d+)\.(?:attn\.c_attn|attention\.query_key_value)$/,
+    "q.$1",
+    " for its queries, k and v for the rest",
+  ],
+  [new RegExp(`^layers\\.(\\d+)\\.${OUTPUT_PROJECTION}\\.input$`), "z.$1"],
+  [new RegExp(`^layers\\.(\\d+)\\.${OUTPUT_PROJECTION}$`), "attn_out.$1", ALSO_NORMED],
+  [/^layers\.(\d+)\.(?:input_layernorm|(?:self_attn|attn|attention)\.input|layer_norm1|ln_1)$/, "attn_in.$1"],
+  [/^layers\.(\d+)\.(?:pre_feedforward_layernorm|layer_norm2|ln_2)\.input$/, "resid_mid.$1"],
+  [
+    /^layers\.(\d+)\.post_attention_layernorm\.input$/,
+    "resid_mid.$1",
+    " (resid_pre where attention and MLP run in parallel; no site where attention's output is normed)",
+  ],
+  [
+    /^layers\.(\d+)\.post_attention_layernorm$/,
+    "mlp_in.$1",
+    " (attn_out where attention's output is normed, as in Gemma 2)",
+  ],
+  [/^layers\.(\d+)\.post_feedforward_layernorm$/, "mlp_out.$1"],
+  [/^layers\.(\d+)\.(?:pre_feedforward_layernorm|mlp\.input|layer_norm2|ln_2)$/, "mlp_in.$1"],
+  [/^layers\.(\d+)\.mlp\.(?:gate_proj|fc1|c_fc|dense_h_to_4h)$/, "mlp_pre.$1"],
+  [/^layers\.(\d+)\.mlp\.(?:down_proj|fc2|c_proj|dense_4h_to_h)\.input$/, "mlp_act.$1"],
+  [/^layers\.(\d+)\.mlp(?:\.(?:down_proj|fc2|c_proj|dense_4h_to_h))?$/, "mlp_out.$1", ALSO_NORMED],
+  [/^(?:embed_tokens|embed_in|inputs_embeds)$/, "embed"],
+  [/^(?:wte|wpe)$/, "embed", " (positions and embeddings are one there)"],
+  [/^(?:norm|ln_f|final_layer_norm)$/, "final_norm"],
+  [/^(?:lm_head|embed_out)$/, "logits"],
   [/^(?:multi_modal_projector)$/, "projector"],
   [/^hidden_states\[(\d+)\]$/, "resid_pre.$1"],
   [/^attentions\[(\d+)\]$/, "pattern.$1"],
 ];
 
 /** What other libraries wrap a decoder's or a tower's modules in. */
-const WRAPPERS = /^(?:(?:model|language_model|text_model|transformer|encoder|vision_model|vision_tower)\.)+/;
+const WRAPPERS =
+  /^(?:(?:model|language_model|text_model|transformer|gpt_neox|encoder|vision_model|vision_tower)\.)+/;
 
-/** The site that holds what another library calls `name`, or undefined. */
+/** The site that holds what another library calls `name`, quoted and with what may differ; or undefined. */
 export function siteFromElsewhere(name: string): string | undefined {
   const plain = name.replace(/\.output(\[0\])?$/, "").replace(/\.inputs?(\[0\])*$/, ".input");
   const inside = plain.replace(WRAPPERS, "").replace(/^h\.(?=\d)/, "layers.");
-  for (const [pattern, site] of ELSEWHERE) {
+  for (const [pattern, site, remark = ""] of ELSEWHERE) {
     if (!pattern.test(inside)) continue;
     const found = inside.replace(pattern, site);
-    return /\bvision_/.test(plain) && found !== "projector" ? `vision.${found}` : found;
+    return `"${/\bvision_/.test(plain) && found !== "projector" ? "vision." : ""}${found}" here${remark}`;
   }
   return undefined;
 }

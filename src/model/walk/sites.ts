@@ -30,7 +30,7 @@ const FURTHER_LAYER_SITES = ["q_norm", "k_norm"] as const;
 export type LayerSite = (typeof LAYER_SITES)[number] | (typeof FURTHER_LAYER_SITES)[number];
 
 /** Everything that may be born in a block. */
-const ALL_LAYER_SITES: readonly LayerSite[] = [...LAYER_SITES, ...FURTHER_LAYER_SITES];
+export const ALL_LAYER_SITES = [...LAYER_SITES, ...FURTHER_LAYER_SITES] as const;
 
 /**
  * The stacks of blocks that a model may have, with what goes in front of their sites' names. `text` is what chooses the next
@@ -103,7 +103,7 @@ export function parseSite(name: string): SiteAddress {
 /** What was probably meant. */
 function hint(name: string): string {
   const elsewhere = siteFromElsewhere(name);
-  if (elsewhere !== undefined) return `; it is called ${JSON.stringify(elsewhere)} here`;
+  if (elsewhere !== undefined) return `; it is called ${elsewhere}`;
   const vision = name.startsWith("vision.");
   if (LAYERED.has(vision ? name.slice("vision.".length) : name))
     return `, a layer is missing, as in "${name}.3"`;

@@ -16,7 +16,7 @@ import { ResumedKeys } from "../model/walk/key-value-store.ts";
 import { Pass } from "../model/walk/pass.ts";
 import { RowMap } from "../model/walk/row-map.ts";
 import { type SiteName, Sites, type Walk } from "../model/walk/sites.ts";
-import { drive } from "../model/walk/walk.ts";
+import { drive, giveBack } from "../model/walk/walk.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { ResolvedEdit } from "./apply-edit.ts";
 import { checkEdits, checkTaps } from "./arguments.ts";
@@ -199,7 +199,9 @@ function resumedForward(
     const wanted = newcomers.flatMap(({ variant, position, count }) =>
       Array.from({ length: count }, (_, i) => inputRows.row(variant, position + i)!),
     );
-    return takeRows(embedded, wanted);
+    const changed = takeRows(embedded, wanted);
+    giveBack(embedded, changed);
+    return changed;
   }
 
   /** Logits at the last row of every variant, in the order in which the variants were given. */

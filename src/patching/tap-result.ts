@@ -70,10 +70,13 @@ export class TapResult {
 
   #copyRows({ value }: SiteEvent, rows: readonly number[]): Tensor {
     const { features } = this.target;
-    const part = features ? value.slice(1, features.start, features.end) : value;
-    const first = rows[0]!;
-    if (rows.every((row, i) => row === first + i)) return copy(part.rows(first, first + rows.length));
-    return gatherRows(part, value.device.tensor(Uint32Array.from(rows), { dtype: "u32" }));
+    // Views go at once, or they would keep the whole value in memory.
+    return value.device.scope(() => {
+      const part = features ? value.slice(1, features.start, features.end) : value;
+      const first = rows[0]!;
+      if (rows.every((row, i) => row === first + i)) return copy(part.rows(first, first + rows.length));
+      return gatherRows(part, value.device.tensor(Uint32Array.from(rows), { dtype: "u32" }));
+    });
   }
 
   /** value: [heads, rows, keys] → [heads, positions, keys of the sequence], the keys by position. */
@@ -81,11 +84,14 @@ export class TapResult {
     for (const [sequence, positions] of this.target.positions) {
       const wanted = positions.map((position) => rows.row(sequence, position));
       if (wanted.includes(undefined)) continue;
-      const heads = value.slice(0, this.target.heads[0]!, this.target.heads.at(-1)! + 1);
-      const columns = keys!.of(sequence).map((span) => heads.slice(2, span.row, span.row + span.count));
-      const ofSequence = columns.length === 1 ? columns[0]! : concat(columns, 2);
-      const picked = wanted.map((row) => ofSequence.slice(1, row!, row! + 1));
-      this.#bySequence.set(sequence, picked.length === 1 ? copy(picked[0]!) : concat(picked, 1));
+      const taken = value.device.scope(() => {
+        const heads = value.slice(0, this.target.heads[0]!, this.target.heads.at(-1)! + 1);
+        const columns = keys!.of(sequence).map((span) => heads.slice(2, span.row, span.row + span.count));
+        const ofSequence = columns.length === 1 ? columns[0]! : concat(columns, 2);
+        const picked = wanted.map((row) => ofSequence.slice(1, row!, row! + 1));
+        return picked.length === 1 ? copy(picked[0]!) : concat(picked, 1);
+      });
+      this.#bySequence.set(sequence, taken);
     }
   }
 

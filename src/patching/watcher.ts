@@ -39,9 +39,11 @@ export class Watcher implements Visitor {
   visit(event: SiteEvent): void {
     for (const edit of this.#edits.get(event.site) ?? []) {
       const before = event.value;
-      const { value, rows } = applyEdit(edit, event);
+      // Views would keep what they were cut from in memory.
+      const { value, rows } = before.device.scope(() => applyEdit(edit, event));
       event.value = value;
       const masked = event.masked();
+      event.handedOver ||= masked !== before;
       this.#fired.set(edit, this.#fired.get(edit)! + rows);
       for (const old of new Set([before, value])) {
         if (old !== masked && old.scope !== undefined && old.scope === masked.scope) old.dispose();

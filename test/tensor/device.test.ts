@@ -15,6 +15,7 @@ import { sum } from "../../src/kernels/reduction/reduce.ts";
 import { Device, openDevice } from "../../src/tensor/device.ts";
 import { defineKernel } from "../../src/tensor/kernel.ts";
 import type { OperationRecord } from "../../src/tensor/operation.ts";
+import { PipelineCache } from "../../src/tensor/pipelines.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { testDevice } from "../helpers/device.ts";
 
@@ -169,6 +170,31 @@ describe("memory", () => {
     const sums = tensors.map((a) => add(a, tensors[1]!));
     expect((await device.read(sums)).map(([value]) => value)).toEqual(tensors.map((_, i) => i + 1));
     for (const tensor of [...tensors, ...sums]) tensor.dispose();
+  });
+
+  it("of pipelines is bounded, and the ones unused for longest are given up", () => {
+    let made = 0;
+    const make = () => ({ id: made++ });
+    const gpu = {
+      createBindGroupLayout: make,
+      createPipelineLayout: make,
+      createShaderModule: make,
+      createComputePipeline: make,
+    } as unknown as GPUDevice;
+    const cache = new PipelineCache(
+      gpu,
+      {} as GPUBindGroupLayout,
+      (_what, _fate, fn) => fn(),
+      () => {},
+    );
+    const of = (i: number) => cache.pipeline(`kernel ${i}`, "rw", () => "").pipeline;
+    const [first, second] = [of(0), of(1)];
+    for (let i = 2; i < 5000; i++) {
+      of(i);
+      expect(of(0)).toBe(first);
+    }
+    expect(cache.pipelineCount).toBe(2048);
+    expect(of(1)).not.toBe(second);
   });
 
   it("goes back to the driver by trim", async () => {

@@ -29,6 +29,7 @@ import type { Network } from "../walk/network.ts";
 import type { Pass } from "../walk/pass.ts";
 import type { Sites, Walk } from "../walk/sites.ts";
 import type { Stack } from "../walk/stack.ts";
+import { scoped } from "../walk/walk.ts";
 import type { Family, FamilyFiles, TextFamily } from "./family.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
@@ -62,7 +63,12 @@ export class LlavaNetwork implements Network {
     this.stack = decoder.stack;
   }
 
-  *embed(prompts: readonly Prompt<PromptImage>[], pass: Pass): Walk<Tensor> {
+  /** All that the tower makes goes before the language model begins, except what is put in its rows. */
+  embed(prompts: readonly Prompt<PromptImage>[], pass: Pass): Walk<Tensor> {
+    return scoped(this.device, () => this.#embed(prompts, pass));
+  }
+
+  *#embed(prompts: readonly Prompt<PromptImage>[], pass: Pass): Walk<Tensor> {
     const at = pass.sites();
     const tokens = this.#decoder.tokenEmbeddings(idsOf(this.device, prompts)); // [rows, width]
     const places = imageRows(prompts, this.#setup);

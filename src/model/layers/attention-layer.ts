@@ -1,4 +1,4 @@
-import { attention } from "../../kernels/attention/attention.ts";
+import { type AttentionInputs, type AttentionOptions, attention } from "../../kernels/attention/attention.ts";
 import { type AttentionMaskOptions, maskAttention } from "../../kernels/attention/attention-mask.ts";
 import {
   attentionMix,
@@ -9,7 +9,9 @@ import { concat } from "../../kernels/movement/concat.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Linear } from "../checkpoint/weights/linear-layer.ts";
 import type { AttentionRule, Pass } from "../walk/pass.ts";
-import type { AttentionMask, Walk } from "../walk/sites.ts";
+import type { SequencePart } from "../walk/sequence-part.ts";
+import type { AttentionMask, Sites, Walk } from "../walk/sites.ts";
+import { scoped } from "../walk/walk.ts";
 import type { Norm } from "./norm.ts";
 import type { Rotary } from "./rope-tables.ts";
 
@@ -36,7 +38,8 @@ export interface Attention {
  * x: [rows, width] → z: [rows, heads * headDim].
  *
  * Sites: q, k and v as projected; q_norm and k_norm where there are norms, both before RoPE; scores (after the soft cap)
- * and pattern [heads, rows, keys], which are materialised only when in use; z.
+ * and pattern [heads, rows, keys], which are materialised, of one sequence after the
+ * other, only when in use; z.
  */
 export function* attend(
   w: Attention,
@@ -67,20 +70,32 @@ export function* attend(
     return concat(parts); // [rows, heads * headDim]
   }
   const keys = pass.keys.use(layer, { k, v });
-  const segments = pass.segments(rule);
 
   if (!at.uses("scores") && !at.uses("pattern")) {
+    const segments = pass.segments(rule);
     return yield* at.pass("z", attention({ q, ...keys, segments }, options));
   }
-  const prefixKeys = pass.keys.prefixRows;
-  const mask = (hidden: number) => maskOf(segments, { prefixKeys, hidden });
-  const scores = yield* at.pass(
-    "scores",
-    attentionScores({ q, ...keys, segments }, options),
-    mask(Number.NEGATIVE_INFINITY),
-  );
+  const mixed: Tensor[] = [];
+  for (const part of pass.sequences) {
+    const inputs = { q: part.rowsOf(q), ...part.keysOf(keys), segments: pass.segments(rule, part) };
+    const sites = pass.sites(layer, part);
+    mixed.push(yield* scoped(pass.device, () => throughPattern(inputs, options, part, sites)));
+  }
+  return yield* at.pass("z", mixed.length === 1 ? mixed[0]! : concat(mixed));
+}
+
+/** Attention of one sequence step by step, through the sites of its scores and pattern. */
+function* throughPattern(
+  inputs: AttentionInputs,
+  options: AttentionOptions,
+  part: SequencePart,
+  at: Sites,
+): Walk<Tensor> {
+  const { segments } = inputs;
+  const mask = (hidden: number) => maskOf(segments, { prefixKeys: part.prefix.length, hidden });
+  const scores = yield* at.pass("scores", attentionScores(inputs, options), mask(Number.NEGATIVE_INFINITY));
   const pattern = yield* at.pass("pattern", attentionPattern(scores), mask(0)); // [heads, rows, keys]
-  return yield* at.pass("z", attentionMix(pattern, keys, { headDim }));
+  return attentionMix(pattern, inputs, options);
 }
 
 function maskOf(segments: Tensor, options: AttentionMaskOptions): AttentionMask {

@@ -94,7 +94,9 @@ export class TextTower {
   *encode(prompts: readonly Prompt[], pass: Pass): Walk<Tensor> {
     const at = pass.sites();
     const ids = pass.device.tensor(Uint32Array.from(prompts.flatMap((p) => p.ids)), { dtype: "u32" });
-    const embedded = add(gatherRows(this.#w.tokens, ids), gatherRows(this.#w.positions, pass.positions));
+    const embedded = pass.device.scope(() =>
+      add(gatherRows(this.#w.tokens, ids), gatherRows(this.#w.positions, pass.positions)),
+    );
     const x = yield* this.#w.stack.run(yield* at.pass("embed", embedded), pass);
     return yield* at.pass("final_norm", this.#w.finalNorm(x));
   }

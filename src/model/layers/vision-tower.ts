@@ -8,6 +8,7 @@ import type { Weights } from "../checkpoint/weights/weights.ts";
 import { full, type Pass } from "../walk/pass.ts";
 import { LAYER_SITES, type SiteName, type Walk } from "../walk/sites.ts";
 import { Stack } from "../walk/stack.ts";
+import { giveBack } from "../walk/walk.ts";
 import { readEncoderBlocks } from "./encoder-blocks.ts";
 import { type Norm, readLayerNorm } from "./norm.ts";
 
@@ -45,8 +46,12 @@ export class VisionTower {
    */
   *stream(pixels: Tensor, pass: Pass, upTo = this.config.layers): Walk<Tensor> {
     const at = pass.sites();
-    const embedded = yield* at.pass("vision.embed", this.#embed(pixels));
+    const embedded = yield* at.pass(
+      "vision.embed",
+      pixels.device.scope(() => this.#embed(pixels)),
+    );
     const x = this.#w.preNorm?.(embedded) ?? embedded;
+    giveBack(embedded, x);
     let wanted: Tensor | undefined;
     yield* this.#w.stack.run(x, pass, {
       blocks: Math.max(upTo, this.#blocksInUse(pass)),

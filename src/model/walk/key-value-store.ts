@@ -10,6 +10,9 @@ export interface KeysAndValues {
   readonly v: Tensor;
 }
 
+/** What a pass attends to. */
+export type KeysToUse = KeysAndValues & { readonly prefix?: KeysAndValues };
+
 /**
  * Where attention finds its keys and values. A pass hands over the ones that it has just computed and gets back the ones
  * to attend to: its own, and perhaps those of a prefix computed earlier.
@@ -19,9 +22,7 @@ export interface KeyValueStore {
   readonly own: RowMap;
   /** Which rows of the prefix hold which positions that may be attended to. */
   readonly prefix?: RowMap;
-  /** Number of rows of the prefix's tensors, whether attended to or not. */
-  readonly prefixRows?: number;
-  use(layer: number, computed: KeysAndValues): KeysAndValues & { prefix?: KeysAndValues };
+  use(layer: number, computed: KeysAndValues): KeysToUse;
 }
 
 /** A pass over whole sequences: every key is computed in the pass itself. */
@@ -58,17 +59,15 @@ export class RecordedKeys implements KeyValueStore {
 export class ResumedKeys implements KeyValueStore {
   readonly own: RowMap;
   readonly prefix: RowMap;
-  readonly prefixRows: number;
   readonly #recorded: readonly KeysAndValues[];
 
   constructor(own: RowMap, prefix: RowMap, recorded: readonly KeysAndValues[]) {
     this.own = own;
     this.prefix = prefix;
-    this.prefixRows = recorded[0]?.k.dim(0) ?? 0;
     this.#recorded = recorded;
   }
 
-  use(layer: number, computed: KeysAndValues): KeysAndValues & { prefix: KeysAndValues } {
+  use(layer: number, computed: KeysAndValues): KeysToUse {
     return { ...computed, prefix: this.#recorded[layer]! };
   }
 }

@@ -5,6 +5,7 @@ import { firstImages } from "../prompt/image-places.ts";
 import type { Prompt } from "../prompt/prompt.ts";
 import { type KeyValueStore, PassKeys } from "./key-value-store.ts";
 import { RowMap } from "./row-map.ts";
+import { SequencePart } from "./sequence-part.ts";
 import { NO_VISITOR, type SiteFilter, type SitePrefix, Sites } from "./sites.ts";
 
 /** Positions `start` up to but not including `end` that a query may attend to. */
@@ -67,7 +68,8 @@ export class Pass {
   readonly #scope: Scope;
   readonly #options: PassOptions;
   readonly #tables = new Map<object, Tensor>();
-  #keyColumns: RowMap | undefined;
+  readonly #partTables = new Map<SequencePart, Map<AttentionRule, Tensor>>();
+  #sequences: readonly SequencePart[] | undefined;
 
   private constructor(scope: Scope, device: Device, options: PassOptions) {
     const { rows, keys = new PassKeys(rows), inUse = NO_VISITOR.uses, parts = [this] } = options;
@@ -161,21 +163,46 @@ export class Pass {
       }),
     );
     const options = { prompts: [], rows: new RowMap(spans), inUse: this.inUse, prefix: "vision." as const };
-    return new Pass(this.#scope, this.device, options);
+    // Its tables are for whoever computes the images, and go with that.
+    return new Pass(this.device.currentScope ?? this.#scope, this.device, options);
   }
 
-  /** The sites of one layer, or those outside the layers. */
-  sites(layer?: number): Sites {
+  /** Its sequences one by one, for what takes memory for every pair of rows. */
+  get sequences(): readonly SequencePart[] {
+    const { own, prefix } = this.keys;
+    this.#sequences ??=
+      this.#options.parent?.sequences.slice(0, this.rows.spans.length) ??
+      this.rows.spans.map(
+        (span) => new SequencePart(span, own.of(span.sequence)[0]!, prefix?.of(span.sequence)[0]),
+      );
+    return this.#sequences;
+  }
+
+  /** The sites of one layer, or those outside the layers; of all sequences, or of one. */
+  sites(layer?: number, part?: SequencePart): Sites {
     const { prefix } = this.#options;
-    return new Sites(this.inUse, this.rows, { prefix, layer, keys: this.#columns() });
+    return new Sites(this.inUse, part?.rows ?? this.rows, { prefix, layer, keys: part?.columns });
   }
 
   /**
    * The rule as the table that the attention kernels read: u32 [rows, 4], the rows of the prefix and the rows of the
-   * own keys that each query attends to, as start and end.
+   * own keys that each query attends to, as start and end. Of all sequences, or of one by itself.
    */
-  segments(rule: AttentionRule): Tensor {
-    return this.table(rule, (pass) => pass.#segments(rule));
+  segments(rule: AttentionRule, part?: SequencePart): Tensor {
+    if (!part) return this.table(rule, (pass) => pass.#segments(rule, pass.rows, pass.keys));
+    const { parent } = this.#options;
+    if (parent) return parent.segments(rule, part);
+    let tables = this.#partTables.get(part);
+    if (!tables) {
+      tables = new Map();
+      this.#partTables.set(part, tables);
+    }
+    let table = tables.get(rule);
+    if (!table) {
+      table = this.#scope.enter(() => this.#segments(rule, part.rows, part));
+      tables.set(rule, table);
+    }
+    return table;
   }
 
   /**
@@ -192,27 +219,18 @@ export class Pass {
     return table;
   }
 
-  #segments(rule: AttentionRule): Tensor {
-    const { own, prefix } = this.keys;
-    const values = new Uint32Array(this.rows.length * 4);
-    for (const { row, sequence, position } of this.rows.entries()) {
-      const reach = rule(position, { prompt: this.prompt(sequence) });
-      values.set(rowsWithin(prefix, sequence, reach), row * 4);
-      values.set(rowsWithin(own, sequence, reach), row * 4 + 2);
+  #segments(
+    rule: AttentionRule,
+    rows: RowMap,
+    { own, prefix }: Pick<KeyValueStore, "own" | "prefix">,
+  ): Tensor {
+    const values = new Uint32Array(rows.length * 4);
+    for (const { row, sequence, position } of rows.entries()) {
+      const visible = rule(position, { prompt: this.prompt(sequence) });
+      values.set(rowsWithin(prefix, sequence, visible), row * 4);
+      values.set(rowsWithin(own, sequence, visible), row * 4 + 2);
     }
-    return this.device.tensor(values, { shape: [this.rows.length, 4], dtype: "u32" });
-  }
-
-  /** Columns of a materialised attention pattern: all rows of the prefix, then all own rows. */
-  #columns(): RowMap {
-    if (!this.#keyColumns) {
-      const { own, prefix, prefixRows: shift = 0 } = this.keys;
-      this.#keyColumns = new RowMap([
-        ...(prefix?.spans ?? []),
-        ...own.spans.map((span) => ({ ...span, row: span.row + shift })),
-      ]);
-    }
-    return this.#keyColumns;
+    return this.device.tensor(values, { shape: [rows.length, 4], dtype: "u32" });
   }
 }
 

@@ -136,6 +136,8 @@ export class SiteEvent {
   readonly keys: RowMap | undefined;
   /** For attention sites. */
   readonly mask: AttentionMask | undefined;
+  /** A visitor sets it who leaves the memory of the value that it put in to the pass. */
+  handedOver = false;
   #value: Tensor;
   /** The latest value that obeys the mask. */
   #masked: Tensor;
@@ -235,7 +237,9 @@ export class Sites {
     if (!this.#inUse(name)) return value;
     const event = new SiteEvent(name, layoutOf(site), value, this.#rows, { keys: this.#keys, mask });
     yield event;
-    return event.masked();
+    const passed = event.masked();
+    if (event.handedOver) passed.scope?.release(passed);
+    return passed;
   }
 
   #name(site: string): SiteName {

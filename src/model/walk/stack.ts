@@ -2,7 +2,7 @@ import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { AttentionRule, Pass } from "./pass.ts";
 import type { Walk } from "./sites.ts";
-import { scoped } from "./walk.ts";
+import { giveBack, scoped } from "./walk.ts";
 
 /** One block of a stack. */
 export interface Block {
@@ -61,9 +61,7 @@ export class Stack {
       onStream?.(index, stream);
       if (index === blocks) break;
       const next = yield* scoped(this.device, () => this.blocks[index]!.run(stream, index, own));
-      // Only what this run made: a tensor that a visitor put in belongs to the visitor.
-      if (stream !== next && stream.scope !== undefined && stream.scope === this.device.currentScope)
-        stream.dispose();
+      giveBack(stream, next);
       entry = { x: next, pass: own };
     }
     return entry.x;

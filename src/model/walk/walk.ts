@@ -1,4 +1,5 @@
 import type { Device } from "../../tensor/device.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
 import type { SiteEvent, Visitor, Walk } from "./sites.ts";
 
 /** Runs a walk to its end, showing every site event to the visitor. */
@@ -32,4 +33,9 @@ export function* scoped<T>(device: Device, body: () => Walk<T>): Walk<T> {
     scope.enter(() => walk.return(undefined as never));
     scope.dispose();
   }
+}
+
+/** Disposes of the stream that a block has gone on from to `next`. One that a visitor put in belongs to the visitor. */
+export function giveBack(x: Tensor, next: Tensor): void {
+  if (x !== next && x.scope !== undefined && x.scope === x.device.currentScope) x.dispose();
 }

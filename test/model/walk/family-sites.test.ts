@@ -1,14 +1,14 @@
 import { describe, expect, test } from "vitest";
-import { logitLens } from "../src/analysis/logit-lens.ts";
-import { encodeTaskVectors, extractTaskVectors, parseTaskVectors } from "../src/analysis/task-vectors.ts";
-import { SiteError } from "../src/errors.ts";
-import { readTensor } from "../src/model/checkpoint/entries/tensor-entry.ts";
-import { openCheckpoint } from "../src/model/checkpoint/open-checkpoint.ts";
-import { type Edit, scale, zero } from "../src/patching/edit.ts";
-import { tap } from "../src/patching/tap.ts";
-import { bf16Value } from "../src/tensor/dtype.ts";
-import { expectClose } from "./helpers/compare.ts";
-import { fixtureModel, randomIds, readAll } from "./helpers/model.ts";
+import { logitLens } from "../../../src/analysis/logit-lens.ts";
+import { encodeTaskVectors, extractTaskVectors, parseTaskVectors } from "../../../src/analysis/task-vectors.ts";
+import { SiteError } from "../../../src/errors.ts";
+import { readTensor } from "../../../src/model/checkpoint/entries/tensor-entry.ts";
+import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
+import { type Edit, scale, zero } from "../../../src/patching/edit.ts";
+import { tap } from "../../../src/patching/tap.ts";
+import { bf16Value } from "../../../src/tensor/dtype.ts";
+import { expectClose } from "../../helpers/compare.ts";
+import { fixtureModel, randomIds, readAll } from "../../helpers/model.ts";
 
 // Sites that some families have and others lack.
 

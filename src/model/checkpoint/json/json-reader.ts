@@ -65,14 +65,31 @@ export class JsonReader {
 
   /** A whole number of at least zero that a double holds exactly. */
   integer(): number {
+    return Number(this.#integer(BigInt(Number.MAX_SAFE_INTEGER)));
+  }
+
+  /** A whole number from zero to 2^64 - 1. */
+  unsigned64(): bigint {
+    return this.#integer(2n ** 64n - 1n);
+  }
+
+  #integer(largest: bigint): bigint {
     this.#space();
     INTEGER.lastIndex = this.#at;
     const digits = INTEGER.exec(this.#text)?.[0];
     if (digits === undefined) throw this.#error(`expected a whole number, found ${this.#found()}`);
-    const value = Number(digits);
-    if (!Number.isSafeInteger(value)) throw this.#error(`${digits} is too large`);
+    // Of a million digits no number is made.
+    if (digits.length > 20 || BigInt(digits) > largest) throw this.#error(`${digits} is too large`);
     this.#at += digits.length;
-    return value;
+    return BigInt(digits);
+  }
+
+  /** True, and it is passed over, where the value is null. */
+  isNull(): boolean {
+    this.#space();
+    if (!this.#text.startsWith("null", this.#at)) return false;
+    this.#at += "null".length;
+    return true;
   }
 
   /** Any value, which is checked and thrown away. */

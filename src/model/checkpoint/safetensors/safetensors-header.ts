@@ -16,7 +16,10 @@ export interface StoredTensor {
   readonly name: string;
   /** A dtype of the format, which may be one that is not read. */
   readonly stored: string;
+  /** Of an {@link inexact} one, the nearest doubles. */
   readonly shape: Shape;
+  /** The sizes of an empty tensor some of which a double does not hold. */
+  readonly inexact?: readonly bigint[];
   /** Where its bytes are, counted from the start of the file. */
   readonly begin: number;
   readonly end: number;
@@ -30,8 +33,8 @@ export interface SafetensorsHeader {
 
 /**
  * Reads and checks the header of a safetensors file (https://huggingface.co/docs/safetensors): eight bytes of length, a
- * JSON object, then the tensors' bytes without gaps, overlaps or a rest. As strict as the Rust reference, and stricter
- * in two points: duplicate keys and unknown fields are refused. Throws CheckpointError.
+ * JSON object, then the tensors' bytes without gaps, overlaps or a rest. As strict as the Rust reference, fields that are
+ * unknown are passed over as there; stricter with duplicate keys, which are refused. Throws CheckpointError.
  */
 export async function readSafetensorsHeader(source: ByteSource): Promise<SafetensorsHeader> {
   const { name: file, size } = source;
@@ -59,8 +62,9 @@ export async function readSafetensorsHeader(source: ByteSource): Promise<Safeten
   const tensors: StoredTensor[] = [];
   const json = new JsonReader(text, `${file}: safetensors header`);
   json.object((name) => {
-    if (name === "__metadata__") json.object((key) => metadata.set(key, json.string()));
-    else tensors.push(readStoredTensor(json, name, dataStart, file, fail));
+    if (name === "__metadata__") {
+      if (!json.isNull()) json.object((key) => metadata.set(key, json.string()));
+    } else tensors.push(readStoredTensor(json, name, dataStart, file, fail));
   });
   json.end();
 
@@ -96,37 +100,47 @@ function readStoredTensor(
   fail: (what: string) => CheckpointError,
 ): StoredTensor {
   let stored: string | undefined;
-  let shape: number[] | undefined;
+  let shape: bigint[] | undefined;
   let offsets: number[] | undefined;
-  const integers = () => {
-    const out: number[] = [];
-    json.array(() => out.push(json.integer()));
+  const list = <T>(item: () => T): T[] => {
+    const out: T[] = [];
+    json.array(() => out.push(item()));
     return out;
   };
   json.object((field) => {
     if (field === "dtype") stored = json.string();
-    else if (field === "shape") shape = integers();
-    else if (field === "data_offsets") offsets = integers();
-    else throw fail(`${name} has an unknown field ${JSON.stringify(field)}`);
+    else if (field === "shape") shape = list(() => json.unsigned64());
+    else if (field === "data_offsets") offsets = list(() => json.integer());
+    else json.skip();
   });
   if (stored === undefined || shape === undefined || offsets === undefined) {
     throw fail(`${name} lacks dtype, shape or data_offsets`);
   }
-  const bits = storedBits(stored);
-  if (bits === undefined) {
+  const bitsEach = storedBits(stored);
+  if (bitsEach === undefined) {
     const known = [...STORED_DTYPES.keys()].join(", ");
     throw new CheckpointError(`${file}: ${name} has dtype ${stored}; supported are ${known}`);
   }
   const [begin, end] = offsets;
   if (offsets.length !== 2 || begin! > end!) throw fail(`${name} has data_offsets ${showShape(offsets)}`);
-  let total = bits;
-  for (const n of shape) {
-    total *= n;
-    if (!Number.isSafeInteger(total)) throw fail(`${name} has an impossible shape ${showShape(shape)}`);
+  const shown = `[${shape.join(", ")}]`;
+  let bits = 1n;
+  // Elements first, then their bits, each of which 64 bits have to hold: in this order, as the reference does.
+  for (const n of [...shape, BigInt(bitsEach)]) {
+    bits *= n;
+    if (bits >= 2n ** 64n) throw fail(`${name} has an impossible shape ${shown}`);
   }
-  const bytes = total / 8;
-  if (bytes !== end! - begin!) {
-    throw fail(`${name} is ${stored} ${showShape(shape)}, ${bytes} bytes, but has ${end! - begin!}`);
+  if (bits !== 8n * BigInt(end! - begin!)) {
+    const bytes = bits % 8n === 0n ? bits / 8n : Number(bits) / 8;
+    throw fail(`${name} is ${stored} ${shown}, ${bytes} bytes, but has ${end! - begin!}`);
   }
-  return { name, stored, shape, begin: dataStart + begin!, end: dataStart + end! };
+  const exact = shape.every((n) => n <= Number.MAX_SAFE_INTEGER);
+  return {
+    name,
+    stored,
+    shape: shape.map(Number),
+    ...(!exact && { inexact: shape }),
+    begin: dataStart + begin!,
+    end: dataStart + end!,
+  };
 }

@@ -15,7 +15,7 @@ export interface TensorToWrite {
  * A safetensors file, chunk by chunk: `fs.promises.writeFile` takes this as it is, a browser can collect it in a Blob.
  * Laid out as the reference implementation does: widest dtype first, then by name, the header padded to eight bytes, so
  * that every tensor is aligned. The same tensors give the same bytes, in whatever order they come. Throws
- * CheckpointError for a name that is taken or reserved, an unknown dtype, or data of the wrong length.
+ * CheckpointError for a name that is taken or reserved, an unknown dtype, an impossible shape, or data of the wrong length.
  */
 export async function* writeSafetensors(
   tensors: Iterable<TensorToWrite>,
@@ -45,6 +45,9 @@ function header(tensors: readonly TensorToWrite[], metadata: Readonly<Record<str
   let at = 0;
   for (const tensor of tensors) {
     const { name, stored, shape } = tensor;
+    if (!shape.every((n) => Number.isSafeInteger(n) && n >= 0)) {
+      throw new CheckpointError(`${name} cannot be written with the shape ${showShape(shape)}`);
+    }
     if (names.has(name))
       throw new CheckpointError(`tensor name ${JSON.stringify(name)} is taken or reserved`);
     names.add(name);

@@ -70,7 +70,7 @@ class SafetensorsEntry implements TensorEntry {
   readonly #begin: number;
   readonly #type: StoredDType | undefined;
 
-  constructor(source: ByteSource, { name, shape, stored, begin, end }: StoredTensor) {
+  constructor(source: ByteSource, { name, shape, inexact, stored, begin, end }: StoredTensor) {
     const type = STORED_DTYPES.get(stored);
     this.name = name;
     this.shape = shape;
@@ -81,6 +81,9 @@ class SafetensorsEntry implements TensorEntry {
     if (!type) {
       const known = [...STORED_DTYPES.keys()].join(", ");
       this.problem = `${source.name}: ${name} has dtype ${stored}; supported are ${known}`;
+    } else if (inexact) {
+      const found = `${stored} [${inexact.join(", ")}]`;
+      this.problem = `${source.name}: ${name} is ${found}, which is empty but has sizes beyond 2^53`;
     }
     this.#source = source;
     this.#begin = begin;
@@ -92,7 +95,7 @@ class SafetensorsEntry implements TensorEntry {
   }
 
   async *stream(chunkBytes = DEFAULT_CHUNK_BYTES): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
-    if (!this.#type) throw new CheckpointError(this.problem!);
+    if (!this.#type || this.problem) throw new CheckpointError(this.problem!);
     const { bytes, dtype, convert } = this.#type;
     const widest = Math.max(bytes, DTYPE_BYTES[dtype]);
     const step = bytes * Math.max(8, Math.floor(chunkBytes / widest / 8) * 8);

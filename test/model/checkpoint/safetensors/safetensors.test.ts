@@ -77,6 +77,35 @@ describe("header", () => {
     ]);
   });
 
+  test("accepts what the reference implementation passes over: fields that it does not know", async () => {
+    const more = `${f32x2},"x":{"dtype":"F16","y":[1,-2.5e3,null]},"shape_":[3]`;
+    const [found] = (await open(entry(more), 8)).entries;
+    expect(found).toMatchObject({ name: "t", stored: "F32", shape: [2], storedBytes: 8 });
+    const withoutMetadata = `{"__metadata__":null,"t":{${f32x2}}}`;
+    expect((await open(withoutMetadata, 8)).metadata.size).toBe(0);
+  });
+
+  test("accepts empty tensors of any shape, beside which others are read", async () => {
+    for (const shape of [
+      "0,9223372036854775808",
+      "9223372036854775808,0",
+      "0,4611686018427387904,4611686018427387904",
+    ]) {
+      const empty = `"e":{"dtype":"F32","shape":[${shape}],"data_offsets":[0,0]}`;
+      const file = await open(`{${empty},"t":{${f32x2}}}`, 8);
+      expect(await readTensor(file.entry("t"))).toEqual(new Uint8Array(8));
+      const { problem, storedBytes } = file.entry("e");
+      expect(storedBytes).toBe(0);
+      expect(problem).toContain(`x.safetensors: e is F32 [${shape.replaceAll(",", ", ")}]`);
+      await expect(readTensor(file.entry("e"))).rejects.toThrow(/has sizes beyond 2\^53/);
+    }
+    const [exact] = (await open(entry('"dtype":"F32","shape":[0,9007199254740991],"data_offsets":[0,0]')))
+      .entries;
+    expect(exact!.problem).toBeUndefined();
+    expect(exact!.shape).toEqual([0, 9007199254740991]);
+    expect(await readTensor(exact!)).toEqual(new Uint8Array(0));
+  });
+
   test.each<[problem: string, header: string | Uint8Array, dataBytes: number, message: RegExp]>([
     ["not JSON", "{nonsense", 0, /expected ", found "n" at character 1/],
     ["not an object", "[]", 0, /does not begin with \{/],
@@ -88,7 +117,8 @@ describe("header", () => {
     ["duplicate metadata", '{"__metadata__":{},"__metadata__":{}}', 0, /duplicate key "__metadata__"/],
     ["metadata not text", '{"__metadata__":{"a":1}}', 0, /expected "/],
     ["name that is no Unicode", `{"a\\ud800":{${f32x2}}}`, 8, /lone surrogate/],
-    ["unknown field", entry(`${f32x2},"x":1`), 8, /unknown field "x"/],
+    ["duplicate unknown field", entry(`${f32x2},"x":1,"x":2`), 8, /duplicate key "x"/],
+    ["unknown field that is no JSON", entry(`${f32x2},"x":nonsense`), 8, /expected a value, found "n"/],
     ["no dtype", entry('"shape":[2],"data_offsets":[0,8]'), 8, /lacks dtype/],
     [
       "unknown dtype",
@@ -100,7 +130,26 @@ describe("header", () => {
     ["fraction", entry('"dtype":"F32","shape":[2.0],"data_offsets":[0,8]'), 8, /whole number/],
     ["exponent", entry('"dtype":"F32","shape":[2e0],"data_offsets":[0,8]'), 8, /whole number/],
     ["leading zero", entry('"dtype":"F32","shape":[02],"data_offsets":[0,8]'), 8, /whole number/],
-    ["beyond 2^53", entry('"dtype":"U8","shape":[9007199254740993],"data_offsets":[0,8]'), 8, /too large/],
+    [
+      "beyond 2^53",
+      entry('"dtype":"U8","shape":[9007199254740993],"data_offsets":[0,8]'),
+      8,
+      /U8 \[9007199254740993\], 9007199254740993 bytes, but has 8/,
+    ],
+    [
+      "offsets beyond 2^53",
+      entry('"dtype":"U8","shape":[0],"data_offsets":[9007199254740993,9007199254740993]'),
+      0,
+      /9007199254740993 is too large/,
+    ],
+    ["2^64", entry('"dtype":"U8","shape":[0,18446744073709551616],"data_offsets":[0,0]'), 0, /too large/],
+    [
+      "bits beyond 2^64",
+      entry('"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]'),
+      0,
+      /impossible shape \[4611686018427387904\]/,
+    ],
+    ["part of a byte", entry('"dtype":"F4","shape":[3],"data_offsets":[0,1]'), 1, /F4 \[3\], 1\.5 bytes/],
     [
       "overflow",
       entry('"dtype":"F32","shape":[4294967296,4294967296,0],"data_offsets":[0,0]'),
@@ -351,6 +400,8 @@ describe("writer", () => {
       [[t, t], /"t" is taken/],
       [[{ ...t, name: "__metadata__" }], /taken or reserved/],
       [[{ ...t, stored: "F4" }], /dtype F4/],
+      [[{ ...t, shape: [0, 2 ** 63], data: new Uint8Array(0) }], /t cannot be written with the shape \[0, /],
+      [[{ ...t, shape: [-1, -2] }], /shape \[-1, -2\]/],
       [[{ ...t, shape: [3] }], /F32 \[3\], 12 bytes, but its data has 8/],
       [[{ ...t, shape: [1] }], /4 bytes, but its data has 8/],
     ] as const) {

@@ -124,7 +124,7 @@ export type { ChatMessage } from "./model/prompt/chat-template.ts";
 export { hashPrompts, type Prompt, patchColumn, patchRow, type Span } from "./model/prompt/prompt.ts";
 export type { PromptImage } from "./model/prompt/prompt-image.ts";
 export { createTokenizer, type Tokenizer } from "./model/prompt/tokenizer.ts";
-export type { SamplingOptions } from "./model/walk/sampling.ts";
+export { mostProbableTokens, type SamplingOptions } from "./model/walk/sampling.ts";
 export { type SiteInfo, type SiteMap, siteInfo, siteNames } from "./model/walk/site-shapes.ts";
 export { LAYER_SITES, type LayerSite, parseSite, type SiteEvent, type SiteName } from "./model/walk/sites.ts";
 export { answerEach, firstLine } from "./patching/answer.ts";

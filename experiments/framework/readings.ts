@@ -1,5 +1,5 @@
 import type { PatchableModel } from "xpatch";
-import { checkChoice } from "#src/model/sampling";
+import { checkChoice } from "#src/model/walk/sampling";
 
 /**
  * Throws GenerationError, with the model and what was read, where the greatest of the logits or probabilities that

@@ -1,12 +1,12 @@
 import { beforeAll, expect, test } from "vitest";
-import { scale, set, zero } from "../src/patching/edit.ts";
-import type { PatchableModel } from "../src/patching/model.ts";
-import { tap } from "../src/patching/tap.ts";
-import type { Device } from "../src/tensor/device.ts";
-import { apply, type OperationRecord } from "../src/tensor/operation.ts";
-import type { Tensor } from "../src/tensor/tensor.ts";
-import { testDevice } from "./helpers/device.ts";
-import { fixtureModel, randomIds } from "./helpers/model.ts";
+import { scale, set, zero } from "../../src/patching/edit.ts";
+import type { PatchableModel } from "../../src/patching/model.ts";
+import { tap } from "../../src/patching/tap.ts";
+import type { Device } from "../../src/tensor/device.ts";
+import { apply, type OperationRecord } from "../../src/tensor/operation.ts";
+import type { Tensor } from "../../src/tensor/tensor.ts";
+import { testDevice } from "../helpers/device.ts";
+import { fixtureModel, randomIds } from "../helpers/model.ts";
 
 // A tape of records is all that there is to a computation: played again over other token ids it gives what the model
 // makes of those. Anything that reached a tensor without a record would leave the first prompt's numbers in it.

@@ -2,15 +2,15 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { accuracyByLayer, chosenLayer, sharedLayer } from "../experiments/cells/layer-sweep.ts";
-import { crossModal } from "../experiments/cross-modal.ts";
-import type { Lab } from "../experiments/framework/lab.ts";
-import { type Finished, runExperiments } from "../experiments/framework/runner.ts";
-import { longAnswers } from "../experiments/long-answers.ts";
-import { sweep } from "../experiments/sweep.ts";
-import type { Task } from "../src/tasks/task.ts";
-import { OPTIONS, openLab, randomTask } from "./helpers/lab.ts";
-import { fixtureModel } from "./helpers/model.ts";
+import { accuracyByLayer, chosenLayer, sharedLayer } from "../../experiments/cells/layer-sweep.ts";
+import { crossModal } from "../../experiments/cross-modal.ts";
+import type { Lab } from "../../experiments/framework/lab.ts";
+import { type Finished, runExperiments } from "../../experiments/framework/runner.ts";
+import { longAnswers } from "../../experiments/long-answers.ts";
+import { sweep } from "../../experiments/sweep.ts";
+import type { Task } from "../../src/tasks/task.ts";
+import { OPTIONS, openLab, randomTask } from "../helpers/lab.ts";
+import { fixtureModel } from "../helpers/model.ts";
 
 // Only the task that is kept out of the means has pictures and an instruction. It is reported; the means do without.
 

@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { TARGETS, tokenSets, typeTokens } from "../experiments/cells/token-sets.ts";
-import { createTokenizer } from "../src/model/prompt/tokenizer.ts";
-import type { Task, TaskItem } from "../src/tasks/task.ts";
+import { TARGETS, tokenSets, typeTokens } from "../../experiments/cells/token-sets.ts";
+import { createTokenizer } from "../../src/model/prompt/tokenizer.ts";
+import type { Task, TaskItem } from "../../src/tasks/task.ts";
 
 const tokenizerOf = (name: string) =>
   createTokenizer(JSON.parse(readFileSync(`test/fixtures/tokenizers/${name}/tokenizer.json`, "utf8")));

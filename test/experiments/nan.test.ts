@@ -2,20 +2,20 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { decodedSets } from "../experiments/cells/decoded-sets.ts";
-import { decodedVectors } from "../experiments/cells/decoded-vectors.ts";
-import { efficiency } from "../experiments/cells/efficiency.ts";
-import { layerSweep } from "../experiments/cells/layer-sweep.ts";
-import { lensPhases } from "../experiments/cells/lens-phases.ts";
-import type { Cell } from "../experiments/framework/cell.ts";
-import { NO_COST } from "../experiments/framework/cost.ts";
-import type { Lab } from "../experiments/framework/lab.ts";
-import { GenerationError } from "../src/errors.ts";
-import { mostProbableTokens } from "../src/model/walk/sampling.ts";
-import { loadModel } from "../src/patching/model.ts";
-import { fixtureFiles, tensorsOf, withTensors } from "./helpers/checkpoints.ts";
-import { testDevice } from "./helpers/device.ts";
-import { OPTIONS, openLab, randomTask } from "./helpers/lab.ts";
+import { decodedSets } from "../../experiments/cells/decoded-sets.ts";
+import { decodedVectors } from "../../experiments/cells/decoded-vectors.ts";
+import { efficiency } from "../../experiments/cells/efficiency.ts";
+import { layerSweep } from "../../experiments/cells/layer-sweep.ts";
+import { lensPhases } from "../../experiments/cells/lens-phases.ts";
+import type { Cell } from "../../experiments/framework/cell.ts";
+import { NO_COST } from "../../experiments/framework/cost.ts";
+import type { Lab } from "../../experiments/framework/lab.ts";
+import { GenerationError } from "../../src/errors.ts";
+import { mostProbableTokens } from "../../src/model/walk/sampling.ts";
+import { loadModel } from "../../src/patching/model.ts";
+import { fixtureFiles, tensorsOf, withTensors } from "../helpers/checkpoints.ts";
+import { testDevice } from "../helpers/device.ts";
+import { OPTIONS, openLab, randomTask } from "../helpers/lab.ts";
 
 // A model whose logits are NaN, by its final norm: argmax would call that a token like any other.
 

@@ -105,3 +105,19 @@ test("links in the documentation lead to files that exist", () => {
   }
   expect(broken).toEqual([]);
 });
+
+test("types that the glossary and the design name are in the sources", () => {
+  const code = readdirSync("src", { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".ts"))
+    .map((name) => readFileSync(join("src", name), "utf8"))
+    .join("\n");
+  const isOurs = (name: string) =>
+    new RegExp(`^export (abstract )?(class|interface|type) ${name}\\b`, "m").test(code);
+  const named = ["docs/glossary.md", "docs/design.md"].flatMap((page) => {
+    // What the glossary's last column names is elsewhere.
+    const own = readFileSync(page, "utf8").replace(/^(\|.*\|.*)\|.*\|$/gm, "$1");
+    return [...own.matchAll(/`([A-Z][a-z]+(?:[A-Z][a-z]*)*)`/g)].map(([, name]) => name!);
+  });
+  expect(named.length).toBeGreaterThan(5);
+  expect(named.filter((name) => !isOurs(name))).toEqual([]);
+});

@@ -94,17 +94,36 @@ test("every picture in the documentation has its caption below, the one that its
   expect(seen).toBe(0);
 });
 
-test("links in the documentation lead to files that exist", () => {
-  const pages = [...readdirSync("."), ...readdirSync("docs").map((name) => `docs/${name}`)];
+test("links in the documentation lead to files and headings that exist", () => {
+  const pages = [
+    ...readdirSync("."),
+    ...readdirSync("docs").map((name) => `docs/${name}`),
+    "docs/report/README.md",
+    "weights/README.md",
+  ];
   const broken: string[] = [];
   for (const page of pages.filter((name) => name.endsWith(".md"))) {
     const text = readFileSync(page, "utf8");
-    for (const [, target = ""] of text.matchAll(/\]\((?!https?:)([^)#]+)/g)) {
-      if (!existsSync(join(dirname(page), target))) broken.push(`${page}: ${target}`);
+    for (const [, path = "", heading] of text.matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g)) {
+      const target = path === "" ? page : join(dirname(page), path);
+      if (!existsSync(target) || (heading !== undefined && !anchorsOf(target).has(heading)))
+        broken.push(`${page}: ${path}${heading === undefined ? "" : `#${heading}`}`);
     }
   }
   expect(broken).toEqual([]);
 });
+
+/** What GitHub makes of a page's headings, and the anchors that it sets itself. */
+function anchorsOf(page: string): Set<string> {
+  const text = readFileSync(page, "utf8");
+  const headings = [...text.matchAll(/^#+ (.*)$/gm)].map(([, title]) =>
+    title!
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N} _-]/gu, "")
+      .replaceAll(" ", "-"),
+  );
+  return new Set([...headings, ...[...text.matchAll(/<a id="([^"]+)">/g)].map(([, id]) => id!)]);
+}
 
 test("types that the glossary and the design name are in the sources", () => {
   const code = readdirSync("src", { recursive: true, encoding: "utf8" })

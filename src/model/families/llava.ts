@@ -27,7 +27,7 @@ import type { PromptImage } from "../prompt/prompt-image.ts";
 import { takeRows } from "../walk/forward.ts";
 import type { Network } from "../walk/network.ts";
 import type { Pass } from "../walk/pass.ts";
-import type { Sites, Walk } from "../walk/sites.ts";
+import type { Sites, Walk } from "../walk/site-events.ts";
 import type { Stack } from "../walk/stack.ts";
 import { scoped } from "../walk/walk.ts";
 import type { Family, FamilyFiles, TextFamily } from "./family.ts";

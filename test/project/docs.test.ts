@@ -140,3 +140,16 @@ test("types that the glossary and the design name are in the sources", () => {
   expect(named.length).toBeGreaterThan(5);
   expect(named.filter((name) => !isOurs(name))).toEqual([]);
 });
+
+test("the reading tour has at most ten files and a thousand lines, and says how long each is", () => {
+  const [, tour] = /^## A reading tour[^\n]*\n(.*?)^## /ms.exec(readFileSync("docs/design.md", "utf8"))!;
+  const stops = [...tour!.matchAll(/^\| \[`([^`]+)`\]\([^)]+\) \| (\d+) \|/gm)];
+  const lines = stops.map(([, file]) => readFileSync(file!, "utf8").trimEnd().split("\n").length);
+  expect(stops.length).toBeGreaterThan(5);
+  expect(stops.length).toBeLessThanOrEqual(10);
+  expect(lines.reduce((sum, n) => sum + n)).toBeLessThanOrEqual(1000);
+  const wrong = stops.flatMap(([, file, said], i) =>
+    Math.abs(lines[i]! - Number(said)) > 10 ? [`${file} has ${lines[i]} lines`] : [],
+  );
+  expect(wrong).toEqual([]);
+});

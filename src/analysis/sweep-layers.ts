@@ -8,7 +8,6 @@ import { type Edit, set } from "../patching/edit.ts";
 import type { OnePosition } from "../patching/positions.ts";
 import { record } from "../patching/recording.ts";
 import { resume, type Variant } from "../patching/resume.ts";
-import type { Tensor } from "../tensor/tensor.ts";
 import { aTaskVectors, type TaskVectors } from "./task-vectors.ts";
 
 export interface PatchEachOptions {

@@ -3,20 +3,33 @@ Makes test/fixtures/configs/golden.json: what transformers makes of a fixture's 
 removed. Each case has the change and the outcome: "plain" (the numbers of the config as it is), "refused", or the
 numbers. test/model/checkpoint/config/config-fuzz.test.ts holds xpatch to it.
 
-    python scripts/make-config-golden.py
+    python scripts/make-config-golden.py              # all fixtures: some minutes
+    python scripts/make-config-golden.py sites/qwen2  # one anew, the others stay
 """
 
 import copy
 import json
 import logging
 import math
+import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 import torch
 import transformers
-from transformers import CLIPModel, LlamaForCausalLM, LlavaForConditionalGeneration, MistralForCausalLM, SiglipModel
+from transformers import (
+    CLIPModel,
+    Gemma2ForCausalLM,
+    GPT2LMHeadModel,
+    GPTNeoXForCausalLM,
+    LlamaForCausalLM,
+    LlavaForConditionalGeneration,
+    MistralForCausalLM,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+    SiglipModel,
+)
 
 from goldens import FIXTURES
 
@@ -54,6 +67,11 @@ MODELS = {
     "llama-gqa-tied": ("llama", LlamaForCausalLM, run_text),
     "llama-rope-llama3": ("llama", LlamaForCausalLM, run_text),
     "mistral": ("mistral", MistralForCausalLM, run_text),
+    "sites/qwen2": ("sites/qwen2", Qwen2ForCausalLM, run_text),
+    "sites/qwen3": ("sites/qwen3", Qwen3ForCausalLM, run_text),
+    "sites/gemma2": ("sites/gemma2", Gemma2ForCausalLM, run_text),
+    "sites/gpt2": ("sites/gpt2", GPT2LMHeadModel, run_text),
+    "sites/gpt_neox": ("sites/gpt_neox", GPTNeoXForCausalLM, run_text),
     "llava": ("llava", LlavaForConditionalGeneration, run_llava),
     "clip": ("clip", CLIPModel, run_dual([572, *IDS, 573])),
     "siglip": ("siglip", SiglipModel, run_dual([*IDS, 1, 1, 1, 1])),
@@ -209,8 +227,8 @@ def changes(fixture, config):
                 if key not in values or other not in variations(key, values[key]):
                     yield {prefix + key: other}, None
 
-    family = config["model_type"]
-    if family in ("llama", "mistral"):
+    family, _, run = MODELS[fixture]
+    if run is run_text:
         ropes = {k: ROPES for k in ("rope_scaling", "rope_parameters")}
         if fixture != family:  # other sizes of a family: what they have in common is tried once
             yield from section("", config, {"rope_parameters": ROPES[-3:]})
@@ -223,6 +241,10 @@ def changes(fixture, config):
         yield {"rope_scaling": {**LLAMA3, "original_max_position_embeddings": 64},
                "original_max_position_embeddings": 16}, None  # fmt: skip
         yield {"num_key_value_heads": None, "head_dim": None}, None
+        if "max_window_layers" in config:  # read where layer_types is silent, as it is in published files
+            for key, value in [("max_window_layers", 0), ("max_window_layers", 2), ("max_window_layers", 28),
+                               ("use_sliding_window", False), ("sliding_window", None), ("sliding_window", 4)]:  # fmt: skip
+                yield {"layer_types": None, key: value}, None
         return
     top = {k: FOREIGN[k] for k in ["quantization_config", "is_causal", "per_layer_config", "rope_theta", "logit_scale",
                                    "transformers_weights", "attention_bias", "compression_config"]}  # fmt: skip
@@ -291,9 +313,16 @@ def main():
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     transformers.logging.disable_progress_bar()
+    path = FIXTURES / "configs" / "golden.json"
+    wanted = sys.argv[1:] or list(MODELS)
+    kept = json.loads(path.read_text()) if sys.argv[1:] else {"plain": {}, "cases": []}
     cases = []
     plain = {}
     for fixture in MODELS:
+        if fixture not in wanted:
+            cases += [case for case in kept["cases"] if case["fixture"] == fixture]
+            plain |= {k: v for k, v in kept["plain"].items() if k == fixture}
+            continue
         config = json.loads((FIXTURES / fixture / "model" / "config.json").read_text())
         plain[fixture] = outcome(fixture, config)
         assert isinstance(plain[fixture], list), plain[fixture]
@@ -316,7 +345,7 @@ def main():
         print(fixture, len(seen))
     lines = ",\n".join(json.dumps(case) for case in cases)
     rounded = {k: [float(f"{x:.6g}") for x in v] for k, v in plain.items()}
-    (FIXTURES / "configs" / "golden.json").write_text(
+    path.write_text(
         f'{{\n"transformers": {json.dumps(transformers.__version__)},\n"plain": {json.dumps(rounded)},\n"cases": [\n{lines}\n]\n}}\n'
     )
 

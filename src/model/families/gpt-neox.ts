@@ -69,14 +69,21 @@ function readConfig(values: JsonObject, where: string): GptNeoxConfig {
 
 /** RoPE on the first dimensions of each head. Published configs have names of their own for base and share. */
 function readPartialRope(values: JsonObject, headDim: number, context: number, where: string): RopeConfig {
-  const said = [values["rope_scaling"], values["rope_parameters"]].find(
-    (section) => isObject(section) && Object.keys(section).length > 0,
-  ) as JsonObject | undefined;
-  const { partial_rotary_factor: share = values["rotary_pct"] ?? 0.25, ...section } = said ?? {};
+  const saysSomething = (key: string) => isObject(values[key]) && Object.keys(values[key]).length > 0;
+  const name = saysSomething("rope_scaling") ? "rope_scaling" : "rope_parameters";
+  const said = (saysSomething(name) ? values[name] : {}) as JsonObject;
+  const { partial_rotary_factor: share = values["rotary_pct"] ?? 0.25, ...section } = said;
+  const type = section["rope_type"] ?? section["type"];
+  if (type === "dynamic") {
+    throw new CheckpointError(`${where}: ${name}: rope_type "dynamic" is not supported on part of a head`);
+  }
+  const { original_max_position_embeddings } = values;
+  const theta = values["rotary_emb_base"] ?? 10000;
   const rope = readRope(
     {
       max_position_embeddings: context,
-      rope_parameters: { rope_theta: values["rotary_emb_base"] ?? 10000, ...section },
+      original_max_position_embeddings,
+      [name]: { rope_theta: theta, ...section },
     },
     context,
     where,

@@ -50,7 +50,7 @@ function readConfig(values: JsonObject, where: string): Gpt2Config {
   const width = c.count("n_embd");
   const heads = c.count("n_head");
   const layers = c.count("n_layer");
-  requireWholeHeads({ width, heads }, where);
+  requireWholeHeads({ width, heads }, where, ["n_embd", "n_head"]);
   const headDim = width / heads;
   const scale = c.boolean("scale_attn_weights") ? headDim ** -0.5 : 1;
   const byLayer = c.boolean("scale_attn_by_inverse_layer_idx");

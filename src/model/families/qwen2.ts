@@ -32,7 +32,7 @@ export function readQwenConfig(values: JsonObject, fields: DecoderFields, where:
   const switchedOn = c.boolean("use_sliding_window");
   const given = { sliding_window: 4096, ...values, ...heads, ...(!switchedOn && { sliding_window: null }) };
   const config = readLlamaConfig(given, { ...fields, window: true }, where);
-  const first = config.window === undefined ? config.layers : c.count("max_window_layers", undefined, 0);
+  const first = config.window === undefined ? config.layers : c.integer("max_window_layers");
   return { ...config, ...readWindowedLayers(c, config, where, (layer) => layer >= first) };
 }
 

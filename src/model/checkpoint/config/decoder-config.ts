@@ -1,7 +1,8 @@
 import { CheckpointError } from "../../../errors.ts";
 import type { ActivationKind } from "../../../kernels/elementwise/activation.ts";
-import { ConfigReader, type JsonObject } from "../json/config-reader.ts";
+import { ConfigReader, isObject, type JsonObject } from "../json/config-reader.ts";
 import { activationKind } from "./activation-kind.ts";
+import { requireWholeHeads } from "./encoder-config.ts";
 import { requireNeutral } from "./neutral-fields.ts";
 import { type RopeConfig, readRope } from "./rope-config.ts";
 import type { VisionSetup } from "./vision-setup.ts";
@@ -85,6 +86,7 @@ export function readLlamaConfig(
     );
   }
   const layers = c.count("num_hidden_layers");
+  if (!c.has("head_dim")) requireWholeHeads({ width, heads }, where);
   return {
     layers,
     width,
@@ -122,7 +124,7 @@ export function readTaskVectorLayer(
 
 /**
  * Which layers have the sliding window, from `layer_types` or, where the config has none, from `otherwise`; no window where no
- * layer has it. Throws CheckpointError for other kinds of layers, and for a window without a size.
+ * layer has it. Throws CheckpointError for other kinds of layers, RoPE by kind, and a window without a size.
  */
 export function readWindowedLayers(
   c: ConfigReader,
@@ -131,16 +133,27 @@ export function readWindowedLayers(
   otherwise: (layer: number) => boolean,
 ): { window?: number | undefined; windowedLayers?: readonly boolean[] } {
   const kinds = ["full_attention", "sliding_attention"];
+  // In these families transformers takes what stands under a kind's name for that kind's own.
+  for (const key of ["rope_scaling", "rope_parameters"]) {
+    const section = c.value(key);
+    const kind = isObject(section) ? kinds.find((name) => name in section) : undefined;
+    if (kind === undefined) continue;
+    throw new CheckpointError(
+      `${where}: ${key} of ${kind} is not supported; expected the same for all layers`,
+    );
+  }
   const types = c.value("layer_types");
   if (types !== undefined) {
     if (!Array.isArray(types) || types.length !== layers || !types.every((type) => kinds.includes(type))) {
       throw new CheckpointError(
-        `${where}: expected layer_types to be ${layers} of ${kinds.join(", ")}, found ${JSON.stringify(types)}`,
+        `${where}: expected layer_types to be ${layers} (num_hidden_layers) of ${kinds.join(", ")}, ` +
+          `found ${JSON.stringify(types)}`,
       );
     }
     if (window === undefined && types.includes("sliding_attention")) {
+      const fields = c.has("use_sliding_window") ? "use_sliding_window, sliding_window" : "sliding_window";
       throw new CheckpointError(
-        `${where}: layer_types has sliding_attention, but there is no sliding_window in use`,
+        `${where}: layer_types has sliding_attention, but there is no window (${fields})`,
       );
     }
   }

@@ -103,6 +103,17 @@ describe.each(TEXT_FIXTURES)("%s", (name) => {
   });
 });
 
+// What scripts/make-family-golden.py wrote: small, with windows in some layers, and every site of every layer.
+test.each(["qwen2", "qwen3", "gemma2", "gpt2", "gpt_neox"])("%s agrees at every site", async (family) => {
+  const report = await checkFolder(`test/fixtures/sites/${family}`, await testDevice());
+  expect(failures(report)).toEqual([]);
+  expect(report.notRun).toEqual([]);
+  const names = report.checks.map((check) => check.name);
+  for (const site of ["embed", "q.0", "k.1", "v.2", "attn_pattern.0", "z.1", "mlp_pre.2", "mlp_act.0"]) {
+    expect(names).toContain(`case2/${site}`);
+  }
+});
+
 test("gradients are named as not run", async () => {
   const report = await checkFolder("test/fixtures/llama", await testDevice());
   expect(report.notRun).toContain("case0/grad.loss");

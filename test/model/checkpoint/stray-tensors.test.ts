@@ -69,6 +69,7 @@ describe("refused by name", () => {
     ["llama-gqa-tied", "lm_head.bias"],
     ["llama-gqa-tied", "model.embed_tokens.weight_scale"],
     ["mistral", "model.layers.0.self_attn.o_proj.bias"],
+    ["qwen2", "model.layers.0.self_attn.o_proj.bias"],
     ["llava", `${TEXT}.SCB`],
     ["llava", "model.language_model.norm.weight"],
     ["llava", "vision_tower.vision_model.encoder.layers.0.layer_scale1.lambda1"],

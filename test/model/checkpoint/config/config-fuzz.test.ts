@@ -84,7 +84,7 @@ function summary(row: readonly number[]): number[] {
 const STRICTER =
   /[".](model_type|max_position_embeddings|head_dim|image_size|quantization_config|compression_config)"|"gelu_10"|"per_layer_config":\{"1"/;
 /** The same, for one fixture alone. */
-const STRICTER_FOR: Readonly<Record<string, RegExp>> = { gemma2: /"use_bidirectional_attention"/ };
+const STRICTER_FOR: Readonly<Record<string, RegExp>> = { "sites/gemma2": /"use_bidirectional_attention"/ };
 
 const isClose = (a: readonly number[], b: readonly number[]) =>
   a.length === b.length && a.every((x, i) => Math.abs(x - b[i]!) <= 1e-4 * (1 + Math.abs(b[i]!)));

@@ -3,8 +3,8 @@ Makes test/fixtures/configs/golden.json: what transformers makes of a fixture's 
 removed. Each case has the change and the outcome: "plain" (the numbers of the config as it is), "refused", or the
 numbers. test/model/checkpoint/config/config-fuzz.test.ts holds xpatch to it.
 
-    python scripts/make-config-golden.py              # all fixtures: some minutes
-    python scripts/make-config-golden.py sites/qwen2  # one anew, the others stay
+    python scripts/make-config-golden.py              all fixtures
+    python scripts/make-config-golden.py gpt2 gemma2  these; the other cases stay
 """
 
 import copy
@@ -67,11 +67,12 @@ MODELS = {
     "llama-gqa-tied": ("llama", LlamaForCausalLM, run_text),
     "llama-rope-llama3": ("llama", LlamaForCausalLM, run_text),
     "mistral": ("mistral", MistralForCausalLM, run_text),
-    "sites/qwen2": ("sites/qwen2", Qwen2ForCausalLM, run_text),
-    "sites/qwen3": ("sites/qwen3", Qwen3ForCausalLM, run_text),
-    "sites/gemma2": ("sites/gemma2", Gemma2ForCausalLM, run_text),
-    "sites/gpt2": ("sites/gpt2", GPT2LMHeadModel, run_text),
-    "sites/gpt_neox": ("sites/gpt_neox", GPTNeoXForCausalLM, run_text),
+    "gpt2": ("gpt2", GPT2LMHeadModel, run_text),
+    "gpt_neox": ("gpt_neox", GPTNeoXForCausalLM, run_text),
+    "gpt_neox-sequential": ("gpt_neox", GPTNeoXForCausalLM, run_text),
+    "qwen2": ("qwen2", Qwen2ForCausalLM, run_text),
+    "qwen3": ("qwen3", Qwen3ForCausalLM, run_text),
+    "gemma2": ("gemma2", Gemma2ForCausalLM, run_text),
     "llava": ("llava", LlavaForConditionalGeneration, run_llava),
     "clip": ("clip", CLIPModel, run_dual([572, *IDS, 573])),
     "siglip": ("siglip", SiglipModel, run_dual([*IDS, 1, 1, 1, 1])),
@@ -183,6 +184,79 @@ FOREIGN = {
     ],
     "compression_config": [None, {"quant_method": "compressed-tensors", "format": "pack-quantized"}],
 }
+# What the classes of the other text models read beside what their fixtures' configs have, and what goes together.
+WINDOWS = [["full_attention", "sliding_attention", "full_attention"], ["sliding_attention"] * 2, "sliding_attention"]
+OWN = {
+    "gpt2": {
+        "n_inner": [192, 96, "192", 0],
+        "reorder_and_upcast_attn": [True],
+        "n_ctx": [64],
+        "hidden_size": [48, 24, None],
+        "max_position_embeddings": [128, 64, None],
+        "num_attention_heads": [4, 2, 3, None],
+        "num_hidden_layers": [3, 2, None],
+        "intermediate_size": [96],
+        "num_key_value_heads": [2],
+        "head_dim": [6],
+        "hidden_act": ["relu"],
+        "layer_norm_eps": [0.1],
+        "embd_pdrop": [0.5],
+        "rope_scaling": [None, {"rope_type": "linear", "factor": 4.0}],
+        "rope_parameters": [{"rope_type": "yarn", "factor": 4.0}],
+    },
+    "gpt_neox": {
+        "rotary_pct": [0.5, 1.0, 1, 0.3, 0.4, 0.1, 0, 1.5, None, "0.5"],
+        "rotary_emb_base": [500, 500.0, None, 0, -1, "x"],
+        "head_dim": [16, 8, 32, None],
+        "num_key_value_heads": [2, 4],
+        "rms_norm_eps": [0.1],
+        "gpt_j_residual": [True],
+    },
+    "qwen2": {"head_dim": [12, 24, None], "layer_types": WINDOWS, "no_bias": [True], "attn_bias": [False]},
+    "qwen3": {"layer_types": WINDOWS, "attention_bias": [True, None], "qkv_bias": [True], "use_qk_norm": [False]},
+    "gemma2": {
+        "layer_types": WINDOWS,
+        "use_bidirectional_attention": [True, False],
+        "hidden_act": ["relu", None],
+        "query_pre_attn_scalar": [24.0, 16, 0, -4],
+        "attn_logit_softcapping": [0, 0.0, -3.0, 3, 1e9],
+        "final_logit_softcapping": [0, 0.0, -6.0, 6, 1e9],
+        "sliding_window": [0, 1, 27, 4096],
+        "attention_dropout": [None],
+        "query_scale": [2.0],
+    },
+}  # fmt: skip
+SLIDING = {"use_sliding_window": True}
+TOGETHER = {
+    "gpt2": [
+        {"scale_attn_weights": False, "scale_attn_by_inverse_layer_idx": True},
+        {"hidden_size": 48, "n_embd": 24},
+        {"n_head": 2, "num_attention_heads": 4},
+    ],
+    "gpt_neox": [
+        {"rotary_pct": 0.5, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+        {"rotary_pct": 0.5, "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 1.0}},
+        {"rotary_emb_base": 77, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+        {"rotary_emb_base": 77, "rope_theta": 500.0},
+        {"rotary_pct": 0.5, "partial_rotary_factor": 1.0},
+        {"rope_scaling": {"rope_type": "linear", "factor": 4.0}, "rope_parameters": {"rope_type": "default"}},
+    ],
+    "qwen2": [
+        SLIDING,
+        *({**SLIDING, "max_window_layers": n} for n in [0, 2, 3, 28, -1, None]),
+        *({**SLIDING, "sliding_window": n} for n in [None, 0, 1, 64]),
+        *({**SLIDING, "layer_types": types} for types in [*WINDOWS, ["full_attention"] * 3, ["sliding_attention"] * 3]),
+        {**SLIDING, "sliding_window": None, "layer_types": ["full_attention"] * 3},
+        {**SLIDING, "sliding_window": None, "layer_types": ["sliding_attention"] * 3},
+    ],
+    "gemma2": [
+        {"attn_logit_softcapping": None, "final_logit_softcapping": None},
+        {"sliding_window": None, "layer_types": ["full_attention"] * 3},
+        {"hidden_act": "relu", "hidden_activation": None},
+        {"hidden_act": "gelu", "hidden_activation": "relu"},
+    ],
+}
+TOGETHER["qwen3"] = [{**values, "sliding_window": values.get("sliding_window", 4)} for values in TOGETHER["qwen2"]]
 VISION_FOREIGN = {k: FOREIGN[k] for k in [
     "attention_bias", "qkv_bias", "is_causal", "logit_scale", "layer_types", "tie_last_hidden_states", "pruned_heads",
     "per_layer_config", "quantization_config", "partial_rotary_factor", "use_qk_norm", "hidden_activation",
@@ -199,7 +273,7 @@ DUAL_TEXT_FOREIGN = {k: FOREIGN[k] for k in [
 
 def variations(key, value):
     """Other values of a field that is there."""
-    if key in ("hidden_act", "projector_hidden_act"):
+    if key in ("hidden_act", "projector_hidden_act", "activation_function", "hidden_activation"):
         return [a for a in ACTIVATIONS if a != value]
     if key in ("rope_scaling", "rope_parameters"):
         return ROPES
@@ -227,8 +301,19 @@ def changes(fixture, config):
                 if key not in values or other not in variations(key, values[key]):
                     yield {prefix + key: other}, None
 
-    family, _, run = MODELS[fixture]
-    if run is run_text:
+    family = config["model_type"]
+    if family in OWN:
+        ropes = {} if family == "gpt2" else {k: ROPES for k in ("rope_scaling", "rope_parameters")}
+        if fixture != family:
+            yield from section("", config, {})
+            return
+        foreign = {**FOREIGN, **ropes}
+        own = {key: [*foreign.get(key, []), *values] for key, values in OWN[family].items()}
+        yield from section("", config, {**foreign, **own})
+        for values in TOGETHER[family]:
+            yield values, None
+        return
+    if family in ("llama", "mistral"):
         ropes = {k: ROPES for k in ("rope_scaling", "rope_parameters")}
         if fixture != family:  # other sizes of a family: what they have in common is tried once
             yield from section("", config, {"rope_parameters": ROPES[-3:]})
@@ -314,15 +399,12 @@ def main():
     logging.disable(logging.CRITICAL)
     transformers.logging.disable_progress_bar()
     path = FIXTURES / "configs" / "golden.json"
-    wanted = sys.argv[1:] or list(MODELS)
-    kept = json.loads(path.read_text()) if sys.argv[1:] else {"plain": {}, "cases": []}
-    cases = []
-    plain = {}
-    for fixture in MODELS:
-        if fixture not in wanted:
-            cases += [case for case in kept["cases"] if case["fixture"] == fixture]
-            plain |= {k: v for k, v in kept["plain"].items() if k == fixture}
-            continue
+    made = sys.argv[1:] or list(MODELS)
+    old = json.loads(path.read_text()) if len(made) < len(MODELS) else {"plain": {}, "cases": []}
+    cases = {name: [case for case in old["cases"] if case["fixture"] == name] for name in MODELS}
+    plain = old["plain"]
+    for fixture in made:
+        cases[fixture] = []
         config = json.loads((FIXTURES / fixture / "model" / "config.json").read_text())
         plain[fixture] = outcome(fixture, config)
         assert isinstance(plain[fixture], list), plain[fixture]
@@ -341,10 +423,10 @@ def main():
                 case["outcome"] = "plain"
             else:
                 case["outcome"] = [float(f"{x:.6g}") for x in found]
-            cases.append(case)
-        print(fixture, len(seen))
-    lines = ",\n".join(json.dumps(case) for case in cases)
-    rounded = {k: [float(f"{x:.6g}") for x in v] for k, v in plain.items()}
+            cases[fixture].append(case)
+        print(fixture, len(seen), flush=True)
+    lines = ",\n".join(json.dumps(case) for name in MODELS for case in cases[name])
+    rounded = {name: [float(f"{x:.6g}") for x in plain[name]] for name in MODELS}
     path.write_text(
         f'{{\n"transformers": {json.dumps(transformers.__version__)},\n"plain": {json.dumps(rounded)},\n"cases": [\n{lines}\n]\n}}\n'
     )

@@ -4,7 +4,7 @@ import { type DecoderConfig, readTaskVectorLayer } from "../checkpoint/config/de
 import { requireWholeHeads } from "../checkpoint/config/encoder-config.ts";
 import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
 import { type RopeConfig, readRope } from "../checkpoint/config/rope-config.ts";
-import { ConfigReader, isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
+import { ConfigReader, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { findPrefix } from "../checkpoint/weights/find-prefix.ts";
 import { thirdsOfHeads } from "../checkpoint/weights/row-parts.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
@@ -59,7 +59,7 @@ function readConfig(values: JsonObject, where: string): GptNeoxConfig {
     context,
     normEps: c.number("layer_norm_eps"),
     activation: activationKind(c.string("hidden_act"), where),
-    rope: readPartialRope(values, headDim, context, where),
+    rope: readPartialRope(values, { headDim, context }, where),
     tied: c.boolean("tie_word_embeddings"),
     parallel,
     attentionBias: c.boolean("attention_bias"),
@@ -67,32 +67,33 @@ function readConfig(values: JsonObject, where: string): GptNeoxConfig {
   };
 }
 
-/** RoPE on the first dimensions of each head. Published configs have names of their own for base and share. */
-function readPartialRope(values: JsonObject, headDim: number, context: number, where: string): RopeConfig {
-  const saysSomething = (key: string) => isObject(values[key]) && Object.keys(values[key]).length > 0;
-  const name = saysSomething("rope_scaling") ? "rope_scaling" : "rope_parameters";
-  const said = (saysSomething(name) ? values[name] : {}) as JsonObject;
-  const { partial_rotary_factor: share = values["rotary_pct"] ?? 0.25, ...section } = said;
-  const type = section["rope_type"] ?? section["type"];
-  if (type === "dynamic") {
+/**
+ * RoPE on the first dimensions of each head. Published configs have names of their own for base and share. The class takes the
+ * share of `head_dim`, where a config has that, though it changes nothing else.
+ */
+function readPartialRope(
+  values: JsonObject,
+  { headDim, context }: Pick<DecoderConfig, "headDim" | "context">,
+  where: string,
+): RopeConfig {
+  const c = new ConfigReader(values, where);
+  const name = ["rope_scaling", "rope_parameters"].find((key) => Object.keys(c.object(key)).length > 0);
+  const { partial_rotary_factor: share = values["rotary_pct"] ?? 0.25, ...section } = name
+    ? c.object(name)
+    : {};
+  const base = "rope_theta" in section ? {} : { rope_theta: c.positive("rotary_emb_base", 10000) };
+  const parameters = { [name ?? "rope_parameters"]: { ...base, ...section } };
+  if ((section["rope_type"] ?? section["type"]) === "dynamic") {
     throw new CheckpointError(`${where}: ${name}: rope_type "dynamic" is not supported on part of a head`);
   }
   const { original_max_position_embeddings } = values;
-  const theta = values["rotary_emb_base"] ?? 10000;
-  const rope = readRope(
-    {
-      max_position_embeddings: context,
-      original_max_position_embeddings,
-      [name]: { rope_theta: theta, ...section },
-    },
-    context,
-    where,
-  );
-  const rotaryDim = typeof share === "number" ? Math.trunc(headDim * share) : Number.NaN;
+  const given = { max_position_embeddings: context, original_max_position_embeddings, ...parameters };
+  const rope = readRope(given, context, where);
+  const rotaryDim = typeof share === "number" ? Math.trunc(c.count("head_dim", headDim) * share) : Number.NaN;
   if (rotaryDim >= 2 && rotaryDim <= headDim && rotaryDim % 2 === 0) return { ...rope, rotaryDim };
   throw new CheckpointError(
-    `${where}: expected rotary_pct (partial_rotary_factor) to make an even number of 2 to ${headDim} of a head's dimensions, ` +
-      `found ${JSON.stringify(share)}`,
+    `${where}: expected rotary_pct (partial_rotary_factor) to make an even number of 2 to ${headDim} of the dimensions of a ` +
+      `head (hidden_size over num_attention_heads), found ${JSON.stringify(share)}`,
   );
 }
 

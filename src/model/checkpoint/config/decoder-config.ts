@@ -123,15 +123,15 @@ export function readTaskVectorLayer(
 }
 
 /**
- * Which layers have the sliding window, from `layer_types` or, where the config has none, from `otherwise`; no window where no
- * layer has it. Throws CheckpointError for other kinds of layers, RoPE by kind, and a window without a size.
+ * The `sliding_window`, and which layers have it, from `layer_types` or, where the config has none, from `otherwise`; no window
+ * where no layer has it. Throws CheckpointError for other kinds of layers, RoPE by kind, and a window without a size.
  */
 export function readWindowedLayers(
   c: ConfigReader,
-  { layers, window }: LlamaConfig,
+  layers: number,
   where: string,
   otherwise: (layer: number) => boolean,
-): { window?: number | undefined; windowedLayers?: readonly boolean[] } {
+): Pick<DecoderConfig, "window" | "windowedLayers"> {
   const kinds = ["full_attention", "sliding_attention"];
   // In these families transformers takes what stands under a kind's name for that kind's own.
   for (const key of ["rope_scaling", "rope_parameters"]) {
@@ -150,16 +150,16 @@ export function readWindowedLayers(
           `found ${JSON.stringify(types)}`,
       );
     }
-    if (window === undefined && types.includes("sliding_attention")) {
-      const fields = c.has("use_sliding_window") ? "use_sliding_window, sliding_window" : "sliding_window";
-      throw new CheckpointError(
-        `${where}: layer_types has sliding_attention, but there is no window (${fields})`,
-      );
-    }
   }
   const windowedLayers = Array.from({ length: layers }, (_, layer) =>
     Array.isArray(types) ? types[layer] === "sliding_attention" : otherwise(layer),
   );
-  if (!windowedLayers.includes(true)) return { window: undefined };
+  if (!windowedLayers.includes(true)) return {};
+  if (!c.has("sliding_window")) {
+    throw new CheckpointError(
+      `${where}: layers have sliding_attention (layer_types), but there is no sliding_window in use`,
+    );
+  }
+  const window = c.count("sliding_window");
   return windowedLayers.includes(false) ? { window, windowedLayers } : { window };
 }

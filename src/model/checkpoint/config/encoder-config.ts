@@ -11,7 +11,7 @@ export interface EncoderConfig {
   readonly activation: ActivationKind;
 }
 
-/** Throws CheckpointError for a width that does not divide into the heads; `names` are the fields that say so. */
+/** Throws CheckpointError for a width that does not divide into the heads; `names` are the config's for the two. */
 export function requireWholeHeads(
   { width, heads }: { width: number; heads: number },
   where: string,

@@ -3,7 +3,7 @@ import { activationKind } from "../checkpoint/config/activation-kind.ts";
 import { type DecoderConfig, readTaskVectorLayer } from "../checkpoint/config/decoder-config.ts";
 import { requireWholeHeads } from "../checkpoint/config/encoder-config.ts";
 import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
-import { type RopeConfig, readRope } from "../checkpoint/config/rope-config.ts";
+import { neoxRopeParameters, type RopeConfig, readRope } from "../checkpoint/config/rope-config.ts";
 import { ConfigReader, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { findPrefix } from "../checkpoint/weights/find-prefix.ts";
 import { thirdsOfHeads } from "../checkpoint/weights/row-parts.ts";
@@ -68,8 +68,8 @@ function readConfig(values: JsonObject, where: string): GptNeoxConfig {
 }
 
 /**
- * RoPE on the first dimensions of each head. Published configs have names of their own for base and share. The class takes the
- * share of `head_dim`, where a config has that, though it changes nothing else.
+ * RoPE on the first dimensions of each head. The class takes the share of `head_dim`, where a config has that, though it
+ * changes nothing else.
  */
 function readPartialRope(
   values: JsonObject,
@@ -78,17 +78,13 @@ function readPartialRope(
 ): RopeConfig {
   const c = new ConfigReader(values, where);
   const name = ["rope_scaling", "rope_parameters"].find((key) => Object.keys(c.object(key)).length > 0);
-  const { partial_rotary_factor: share = values["rotary_pct"] ?? 0.25, ...section } = name
-    ? c.object(name)
-    : {};
-  const base = "rope_theta" in section ? {} : { rope_theta: c.positive("rotary_emb_base", 10000) };
-  const parameters = { [name ?? "rope_parameters"]: { ...base, ...section } };
-  if ((section["rope_type"] ?? section["type"]) === "dynamic") {
+  const { partial_rotary_factor: share, ...parameters } = neoxRopeParameters(values);
+  // Said here, where the name that it has in the config is known.
+  if (!("rope_theta" in c.object(name ?? "rope_parameters"))) c.positive("rotary_emb_base", 10000);
+  if ((parameters["rope_type"] ?? parameters["type"]) === "dynamic") {
     throw new CheckpointError(`${where}: ${name}: rope_type "dynamic" is not supported on part of a head`);
   }
-  const { original_max_position_embeddings } = values;
-  const given = { max_position_embeddings: context, original_max_position_embeddings, ...parameters };
-  const rope = readRope(given, context, where);
+  const rope = readRope({ [name ?? "rope_parameters"]: parameters }, context, where);
   const rotaryDim = typeof share === "number" ? Math.trunc(c.count("head_dim", headDim) * share) : Number.NaN;
   if (rotaryDim >= 2 && rotaryDim <= headDim && rotaryDim % 2 === 0) return { ...rope, rotaryDim };
   throw new CheckpointError(

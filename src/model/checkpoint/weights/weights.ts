@@ -73,12 +73,20 @@ export interface WeightOptions {
   onProgress?: (progress: LoadProgress) => void;
 }
 
+/** What a model asks a checkpoint for. */
+export interface CheckedWeights {
+  readonly bytes: number;
+  readonly entries: readonly TensorEntry[];
+  /** Names of the weights that the file has as [in, out]. */
+  readonly transposed: ReadonlySet<string>;
+}
+
 /** Finds out whether everything that `build` asks for is there in the right shape; see {@link loadWeights}. */
 export async function checkWeights(
   checkpoint: Checkpoint,
   device: Device,
   build: (weights: Weights) => Promise<unknown>,
-): Promise<{ bytes: number; entries: readonly TensorEntry[] }> {
+): Promise<CheckedWeights> {
   const check = new Check(checkpoint, device);
   await build(check);
   await check.finish();
@@ -147,6 +155,8 @@ class Check extends WeightsBase {
   readonly #linear = new Set<string>();
   /** In the order in which they are loaded. */
   readonly entries: TensorEntry[] = [];
+  /** Weights that the file has as [in, out]. */
+  readonly transposed = new Set<string>();
   /** Asked for where they are there. */
   readonly #optional = new Set<string>();
   readonly #skipped: string[] = [];
@@ -182,9 +192,15 @@ class Check extends WeightsBase {
     const weight = `${name}.weight`;
     await this.tensor(weight, asStored(shape, transposed));
     this.#linear.add(weight);
-    for (const { a, b } of this.checkpoint.updatesOf(weight)) {
+    if (transposed) this.transposed.add(weight);
+    for (const { a, b, adapter } of this.checkpoint.updatesOf(weight)) {
       this.#add(a);
       this.#add(b);
+      if (b.shape[0] !== shape[0] || a.shape[1] !== shape[1]) {
+        this.#misfits.push(
+          `${adapter} changes a layer ${showShape(shape)} in place of ${name}, with ${showShape(a.shape)} and ${showShape(b.shape)}`,
+        );
+      }
     }
     if (bias) await this.tensor(`${name}.bias`, [shape[0]]);
     return new Linear(PLACEHOLDER);

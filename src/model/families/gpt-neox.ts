@@ -81,9 +81,6 @@ function readPartialRope(
   const { partial_rotary_factor: share, ...parameters } = neoxRopeParameters(values);
   // Said here, where the name that it has in the config is known.
   if (!("rope_theta" in c.object(name ?? "rope_parameters"))) c.positive("rotary_emb_base", 10000);
-  if ((parameters["rope_type"] ?? parameters["type"]) === "dynamic") {
-    throw new CheckpointError(`${where}: ${name}: rope_type "dynamic" is not supported on part of a head`);
-  }
   const rope = readRope({ [name ?? "rope_parameters"]: parameters }, context, where);
   const rotaryDim = typeof share === "number" ? Math.trunc(c.count("head_dim", headDim) * share) : Number.NaN;
   if (rotaryDim >= 2 && rotaryDim <= headDim && rotaryDim % 2 === 0) return { ...rope, rotaryDim };

@@ -43,6 +43,7 @@ export function neoxRopeParameters(values: JsonObject): JsonObject {
     rope_scaling: values["rope_scaling"],
     rope_parameters: values["rope_parameters"],
     max_position_embeddings: values["max_position_embeddings"],
+    original_max_position_embeddings: values["original_max_position_embeddings"],
     rope_theta: values["rotary_emb_base"] ?? 10000,
   };
   return { partial_rotary_factor: values["rotary_pct"] ?? 0.25, ...ropeParameters(own) };

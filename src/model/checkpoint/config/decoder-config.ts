@@ -39,8 +39,24 @@ export interface DecoderConfig {
    * whoever made the checkpoint chose it on validation items.
    */
   readonly taskVectorLayer?: number;
+  /** Cross-attention to the rows of another stack, in front of some layers. */
+  readonly cross?: CrossConfig;
   /** How pictures get in, for vision-language models. */
   readonly vision?: VisionSetup;
+}
+
+/** Blocks of cross-attention with an MLP of their own. */
+export interface CrossConfig {
+  /** The layers that they stand in front of. */
+  readonly layers: readonly number[];
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly mlpWidth: number;
+  /** Norms on queries and keys. */
+  readonly qkNorm: boolean;
+  /** Numbers that a row's gate has: 1, or the width. */
+  readonly gateWidth: number;
 }
 
 /** What a decoder of Llama's kind says beside. */

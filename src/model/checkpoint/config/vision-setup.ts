@@ -10,10 +10,44 @@ export type Picture = RgbImage | PixelValues;
 export interface ImageLayout {
   /** Its rows in the vision tower, those of all tiles. */
   readonly towerRows: number;
-  /** Features that the language model gets of it, each at a position of the prompt. */
+  /** Positions of the prompt that stand for it, each of which takes a feature unless those go elsewhere. */
   readonly tokens: number;
+  /** Its rows in the resampler, which cross-attention reads; absent where there is none. */
+  readonly latents?: number;
   /** Set where those are consecutive and one plain grid. */
   readonly grid?: { readonly rows: number; readonly columns: number };
+}
+
+/** What the rows of a picture may be: those of the tower, of the prompt, of the resampler, or what the resampler attends to. */
+export type ImageRows = "tower" | "tokens" | "latents" | "tower and latents";
+
+/** How many of them a picture has. */
+export function imageRowCount(
+  { towerRows, tokens, latents = 0 }: Pick<ImageLayout, "towerRows" | "tokens" | "latents">,
+  rows: ImageRows,
+): number {
+  switch (rows) {
+    case "tower":
+      return towerRows;
+    case "tokens":
+      return tokens;
+    case "latents":
+      return latents;
+    case "tower and latents":
+      return towerRows + latents;
+  }
+}
+
+/** A stack whose learned rows read a picture, so that each picture becomes as many rows (a perceiver resampler). */
+export interface ResamplerConfig {
+  readonly layers: number;
+  readonly latents: number;
+  readonly width: number;
+  readonly heads: number;
+  readonly headDim: number;
+  readonly mlpWidth: number;
+  /** Norms on queries and keys. */
+  readonly qkNorm: boolean;
 }
 
 /** How a vision-language model takes pictures in. */
@@ -26,6 +60,10 @@ export interface VisionSetup {
   readonly featureLayer: number;
   /** Whether the class token's row goes along. */
   readonly keepsClassToken: boolean;
+  /** Set where the features go through one. */
+  readonly resampler?: ResamplerConfig;
+  /** Whether features take the places of image tokens in the embedding (default), or reach the language model otherwise. */
+  readonly embeds?: boolean;
   /** The layout of every picture, where all have the same. */
   readonly fixed?: ImageLayout;
   /** Throws ImageError for a picture that the model cannot take. */

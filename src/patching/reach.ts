@@ -1,6 +1,8 @@
+import { imageRowCount } from "../model/checkpoint/config/vision-setup.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { placesByImage } from "../model/prompt/image-places.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
+import { picturesOf } from "../model/prompt/prompt-image.ts";
 import type { Target } from "./site-targets.ts";
 
 /** What a patched run has to compute anew. */
@@ -11,12 +13,15 @@ export interface Reach {
   readonly position: number;
   /** Whether the vision side changes, so that images have to be computed anew. */
   readonly vision: boolean;
+  /** Whether what cross-attention reads changes, or its keys and values, so that these have to be computed anew. */
+  readonly context: boolean;
 }
 
 /**
  * The earliest layer and position that edits of one prompt can change. Below that layer, and before that position,
  * every activation is what it was: layers read only the layer before, and a query reads only the positions that the
- * model's attention rule lets it see. What changes in an image enters with its first token.
+ * model's attention rule lets it see. What changes in an image enters with its first token where it takes places in the
+ * embedding, and with the first token that sees it in the layers that have cross-attention.
  *
  * @param firstImage number in the batch of the prompt's first image
  */
@@ -31,9 +36,14 @@ export function reachOf(
   let position = prompt.length - 1;
   for (const { info, positions } of targets) {
     if (info.sequences === "images") {
-      const places = placesByImage(prompt, setup!);
-      for (const image of positions.keys()) position = Math.min(position, ...places[image - firstImage]!);
-      layer = 0;
+      // Keys and values of a cross-attention are of one layer; what lies before them is read by all.
+      const from = info.stack === "text" ? info.order : 0;
+      if (info.stack === "text") layer = Math.min(layer, info.order); // where it has to fire
+      for (const image of positions.keys()) {
+        const ways = waysIn(model, prompt, image - firstImage, from);
+        layer = Math.min(layer, ...ways.map((way) => way.layer));
+        position = Math.min(position, ...ways.map((way) => way.position));
+      }
       continue;
     }
     // An edit of a layer's output leaves that layer alone: the run starts from the edited output.
@@ -41,8 +51,39 @@ export function reachOf(
     layer = Math.min(layer, first);
     for (const list of positions.values()) position = Math.min(position, ...list);
   }
-  const vision = targets.some((target) => target.info.sequences === "images");
-  return { layer, position: earliestReached(model, prompt, layer, position), vision };
+  const ofImages = targets.filter(({ info }) => info.sequences === "images");
+  const vision = ofImages.some(({ info }) => info.stack !== "text");
+  const context = ofImages.length > 0 && model.network.context !== undefined;
+  return { layer, position: earliestReached(model, prompt, layer, position), vision, context };
+}
+
+/** Where an image enters the language model, from a layer on: the first position in each layer that reads it. */
+function waysIn(
+  { config, network }: LanguageModel,
+  prompt: Prompt,
+  image: number,
+  from: number,
+): { layer: number; position: number }[] {
+  const setup = config.vision!;
+  const ways: { layer: number; position: number }[] = [];
+  if (from === 0 && setup.embeds !== false) {
+    ways.push({ layer: 0, position: Math.min(...placesByImage(prompt, setup)[image]!) });
+  }
+  const [before, through] = [image, image + 1].map((end) =>
+    picturesOf(prompt)
+      .slice(0, end)
+      .reduce((sum, picture) => sum + imageRowCount(setup.layout(picture), "latents"), 0),
+  );
+  for (const [layer, { crossRule }] of network.stack.blocks.entries()) {
+    if (!crossRule || layer < from) continue;
+    const sees = (position: number) => {
+      const { start, end } = crossRule(position, { prompt });
+      return start < end && start < through! && end > before!;
+    };
+    const position = Array.from({ length: prompt.length }, (_, i) => i).find(sees);
+    if (position !== undefined) ways.push({ layer, position });
+  }
+  return ways;
 }
 
 /**

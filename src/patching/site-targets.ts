@@ -1,5 +1,5 @@
 import { SiteError } from "../errors.ts";
-import type { ImageLayout, VisionSetup } from "../model/checkpoint/config/vision-setup.ts";
+import { type ImageLayout, imageRowCount, type VisionSetup } from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf } from "../model/prompt/prompt-image.ts";
 import { type SiteInfo, type SiteMap, siteInfo } from "../model/walk/site-shapes.ts";
@@ -18,7 +18,7 @@ export interface Batch {
   /** Empty for a run of a vision tower alone. */
   readonly prompts: readonly Prompt[];
   /** Images of each prompt, or of each member of a run of a vision tower; they are numbered through the batch. */
-  readonly images: readonly (readonly Pick<ImageLayout, "towerRows" | "tokens">[])[];
+  readonly images: readonly (readonly Pick<ImageLayout, "towerRows" | "tokens" | "latents">[])[];
 }
 
 export function batchOf(prompts: readonly Prompt[], vision: VisionSetup | undefined): Batch {
@@ -80,8 +80,9 @@ export function resolveTarget(
   }
   const positions =
     info.sequences === "images"
-      ? imagePositions(label, spec, batch, options)
+      ? imagePositions(label, spec, info, batch, options)
       : textPositions(at, batch, options);
+  if (info.sequences !== "images" && info.keyRowsOf) checkImages(label, batch, options);
   const shared = { site, info, layout, label, positions };
   if (total === undefined) {
     if (features) throw new SiteError(`${label}: the features of ${info.site} are keys; name no features`);
@@ -101,10 +102,18 @@ function textPositions(
   return new Map([...members].map((s) => [s, resolvePositions(at, prompts[s]!, newTokens)]));
 }
 
+/** Throws SiteError where the keys of scores or a pattern are rows of images, and there are none. */
+function checkImages(label: string, { images }: Batch, { members }: TargetOptions): void {
+  for (const member of members) {
+    if (images[member]!.length === 0) throw new SiteError(`${label}: prompt ${member} has no image`);
+  }
+}
+
 /** Rows of images, by the image's number in the batch. */
 function imagePositions(
   label: string,
-  { at, image, site }: { site: SiteName; at: Positions } & Part,
+  { at, image }: { at: Positions } & Part,
+  { rowsOf }: SiteInfo,
   { images }: Batch,
   { members, oneImage }: TargetOptions,
 ): Map<number, readonly number[]> {
@@ -122,8 +131,7 @@ function imagePositions(
     }
     const wanted = image === undefined ? Array.from({ length: count }, (_, i) => i) : [image];
     for (const i of wanted) {
-      const { towerRows, tokens } = own[i]!;
-      positions.set(first + i, resolveImageRows(at, site === "projector" ? tokens : towerRows));
+      positions.set(first + i, resolveImageRows(at, imageRowCount(own[i]!, rowsOf!)));
     }
   }
   return positions;

@@ -22,7 +22,8 @@ export interface DecoderParts {
   readonly positions?: Tensor;
   readonly blocks: readonly Block[];
   readonly finalNorm: Norm;
-  readonly unembedding: Linear;
+  /** [rows, width] → [rows, vocab] */
+  readonly unembedding: Pick<Linear, "apply">;
   /** Logits become softcap * tanh(logit / softcap) (Gemma 2). */
   readonly logitSoftcap?: number;
   /** The rotary tables of the blocks, to be given back with the model. */

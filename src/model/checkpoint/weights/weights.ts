@@ -39,6 +39,8 @@ export interface Weights {
   /** True when the checkpoint has a tensor of that name. */
   has(name: string): boolean;
   tensor(name: string, shape: Shape): Promise<Tensor>;
+  /** Matrices [rows, width] one under the other, which have to be of one dtype. */
+  stacked(parts: readonly { readonly name: string; readonly rows: number }[], width: number): Promise<Tensor>;
   /** The same elements under another shape. */
   reshape(tensor: Tensor, shape: Shape): Tensor;
   /** `<name>.weight` [out, in] and, if asked for, `<name>.bias` [out]. */
@@ -138,6 +140,7 @@ abstract class WeightsBase implements Weights {
   }
 
   abstract tensor(name: string, shape: Shape): Promise<Tensor>;
+  abstract stacked(...args: Parameters<Weights["stacked"]>): Promise<Tensor>;
   abstract reshape(tensor: Tensor, shape: Shape): Tensor;
   abstract linear(...args: Parameters<Weights["linear"]>): Promise<Linear>;
   abstract fused<const Parts extends readonly RowPart[]>(
@@ -174,6 +177,19 @@ class Check extends WeightsBase {
       } else if (!isFloat(entry.dtype)) {
         this.#misfits.push(`${name} is ${entry.stored} instead of floats`);
       }
+    }
+    return PLACEHOLDER;
+  }
+
+  async stacked(parts: Parameters<Weights["stacked"]>[0], width: number): Promise<Tensor> {
+    for (const { name, rows } of parts) await this.tensor(name, [rows, width]);
+    const entries = parts.flatMap(({ name }) => (this.has(name) ? [this.checkpoint.entry(name)] : []));
+    for (const { name, dtype, byteLength } of entries) {
+      if (dtype !== entries[0]!.dtype) {
+        this.#misfits.push(`${name} is ${dtype}, but ${entries[0]!.name} ${entries[0]!.dtype}`);
+      }
+      // The next one begins where this one ends, which has to be a whole word.
+      if (byteLength % 4 !== 0) this.#misfits.push(`${name} has ${byteLength} bytes, no multiple of 4`);
     }
     return PLACEHOLDER;
   }
@@ -313,6 +329,19 @@ class Load extends WeightsBase {
     return this.#upload(this.checkpoint.entry(name), shape);
   }
 
+  async stacked(parts: Parameters<Weights["stacked"]>[0], width: number): Promise<Tensor> {
+    const entries = parts.map(({ name }) => this.checkpoint.entry(name));
+    const rows = parts.reduce((sum, part) => sum + part.rows, 0);
+    const { dtype, name } = entries[0]!;
+    const tensor = this.#memory.enter(() => this.device.empty([rows, width], dtype, name));
+    let offset = 0;
+    for (const entry of entries) {
+      await this.#fill(tensor, entry, offset);
+      offset += entry.byteLength;
+    }
+    return tensor;
+  }
+
   reshape(tensor: Tensor, shape: Shape): Tensor {
     return this.#memory.enter(() => tensor.reshape(shape));
   }
@@ -439,8 +468,7 @@ class Load extends WeightsBase {
     return tensor;
   }
 
-  async #fill(tensor: Tensor, entry: TensorEntry): Promise<void> {
-    let offset = 0;
+  async #fill(tensor: Tensor, entry: TensorEntry, offset = 0): Promise<void> {
     for await (const chunk of entry.stream()) {
       this.device.write(tensor, padded(chunk), offset);
       offset += chunk.length;

@@ -20,7 +20,7 @@ export type Channels = readonly [number, number, number];
 
 /** How a checkpoint wants its pictures, every default filled in. The steps happen in this order. */
 export interface ProcessorSettings {
-  readonly kind: "clip" | "llava" | "siglip";
+  readonly kind: "clip" | "llava" | "siglip" | "idefics";
   /** Pad to a square with this 8-bit colour. */
   readonly padColour?: Channels;
   readonly resize?: { readonly to: ResizeTarget; readonly filter: ResizeFilter };
@@ -58,6 +58,10 @@ const CLASSES: ReadonlyMap<string, ClassDefaults> = new Map([
     "SiglipImageProcessor",
     { kind: "siglip", size: { height: 224, width: 224 }, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] },
   ],
+  [
+    "IdeficsImageProcessor",
+    { kind: "idefics", size: { height: 224, width: 224 }, mean: CLIP.mean, std: CLIP.std },
+  ],
 ]);
 
 /** PIL's numbers for its filters, as configs write them. */
@@ -65,7 +69,7 @@ const FILTERS: readonly ResizeFilter[] = ["nearest", "lanczos", "bilinear", "bic
 
 /**
  * Reads the parsed contents of a preprocessor_config.json, or of a processor_config.json that has an `image_processor`:
- * the CLIP, LLaVA and SigLIP classes of transformers under all their names (…Fast, …FeatureExtractor), sizes in all
+ * the CLIP, LLaVA, SigLIP and Idefics classes of transformers under all their names (…Fast, …FeatureExtractor), sizes in all
  * spellings. Fields mean what they mean to transformers 5; flags that are null are off, other fields that are null have
  * the default of their class. `name` is the file, for messages.
  *
@@ -126,6 +130,11 @@ const SIZES = ["height, width", "shortest_edge", "longest_edge, shortest_edge", 
 function resizeTarget(fields: Fields, defaults: ClassDefaults): ResizeTarget {
   // Of CLIP's class alone, for the sake of KOSMOS-2; it overrides the size.
   if (defaults.kind === "clip" && fields.flag("use_square_size", false)) return { height: 224, width: 224 };
+  // Of Idefics' class alone; it overrides the size.
+  if (defaults.kind === "idefics" && fields.has("image_size")) {
+    const edge = fields.pixels("image_size");
+    return { height: edge, width: edge };
+  }
   const value = fields.value("size");
   if (value === undefined) return defaults.size;
   if (typeof value === "number") {

@@ -117,6 +117,8 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
   const decoder = family.readConfig(config, where, {
     preprocessor: await processorJson(checkpoint),
     tokenOf: (id) => tokenizer.tokenOf(id),
+    idOf: (token) => tokenizer.idOf(token),
+    eosId: tokenizer.eosId,
   });
   const files = {
     jinja: await checkpoint.text("chat_template.jinja"),

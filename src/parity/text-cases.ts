@@ -14,6 +14,7 @@ import {
 } from "./activations.ts";
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkEqual, checkTensor, type Tolerance } from "./checks.ts";
+import { checkCrossAttention } from "./cross-attention.ts";
 import type { Golden } from "./golden-file.ts";
 import { checkVision, readImages } from "./vision.ts";
 
@@ -21,7 +22,7 @@ import { checkVision, readImages } from "./vision.ts";
 const BATCH_TOLERANCE: Tolerance = { atol: 1e-5, rtol: 1e-5 };
 
 /** The prompts of one case, and where their tokens are among the padding of its goldens. */
-interface TextCase extends GoldenCase {
+export interface TextCase extends GoldenCase {
   readonly prompts: readonly Prompt[];
   /** For each prompt, the columns of its tokens. */
   readonly columns: readonly (readonly number[])[];
@@ -41,6 +42,7 @@ export async function checkTextCases(folder: CaseFolder, model: PatchableModel):
       ...inputs,
       ...(await checkVision(folder, golden.name, text.prompts, model)),
       ...(await checkRuns(folder, text, model)),
+      ...(await checkCrossAttention(folder, text, model)),
       ...(await checkGenerated(folder, text, model)),
       ...(await checkPatches(folder, text, model)),
     );
@@ -80,7 +82,12 @@ async function readPrompts(
 }
 
 function wanted({ sites }: PatchableModel, extent: number): Wanted {
-  return { sites, stack: "text", extent };
+  // The goldens number blocks of cross-attention by themselves; here they have the number of the layer behind them.
+  const layers = sites.text.cross?.layers ?? [];
+  const names = Object.fromEntries(
+    layers.map((layer, block): [string, SiteName] => [`cross_out.${block}`, `resid_pre.${layer}`]),
+  );
+  return { sites, stack: "text", extent, names };
 }
 
 async function checkRuns(

@@ -4,7 +4,7 @@ import { CheckpointError } from "../errors.ts";
 import { decodeImage } from "../images/decode.ts";
 import type { PixelValues } from "../images/preprocess.ts";
 import type { ProcessorSettings } from "../images/processor-config.ts";
-import type { ImageLayout } from "../model/checkpoint/config/vision-setup.ts";
+import { type ImageLayout, imageRowCount } from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf, pixelValues } from "../model/prompt/prompt-image.ts";
 import type { SiteName } from "../model/walk/sites.ts";
@@ -30,29 +30,46 @@ export async function readImages(
   const setup = model.config.vision;
   const files = items.map((item) => imageFiles(item["images"]));
   if (!setup || files.every((list) => list.length === 0)) return { images: items.map(() => []), checks: [] };
-  const { values, checks } = await readPixels(folder, name, files.flat(), setup.processor);
+  const { values, checks } = await readPixels(folder, name, files.flat(), setup.processor, files);
   const queue = values.values();
   return { images: files.map((list) => list.map(() => queue.next().value!)), checks };
 }
 
-/** Pixel values of a case's pictures, in order, and checks of ours against them. */
+/**
+ * Pixel values of a case's pictures, in order, and checks of ours against them. `byItem`: the goldens may have them item by item
+ * instead, [items, most pictures of an item, 3, height, width], with padding for items that have fewer.
+ */
 export async function readPixels(
   { goldens, path }: CaseFolder,
   name: string,
   files: readonly string[],
   processor: ProcessorSettings,
+  byItem?: readonly (readonly string[])[],
 ): Promise<{ values: PixelValues[]; checks: Check[] }> {
   const key = `${name}/in.pixel_values`;
-  const golden = await goldens.read(key, 4);
-  const [count, channels, height, width] = golden.shape as [number, number, number, number];
-  if (count !== files.length || channels !== 3) {
+  const golden = await goldens.read(key);
+  const nested = byItem !== undefined && golden.shape.length === 5;
+  const [items, most = 0] = nested ? golden.shape : [];
+  const [count, channels, height, width] = (nested ? golden.shape.slice(1) : golden.shape) as [
+    number,
+    number,
+    number,
+    number,
+  ];
+  const places = nested
+    ? byItem.flatMap((own, item) => own.map((_, i) => item * most + i))
+    : files.map((_, i) => i);
+  const fits = nested
+    ? items === byItem.length && byItem.every((own) => own.length <= most)
+    : golden.shape.length === 4 && count === files.length;
+  if (!fits || channels !== 3) {
     throw new CheckpointError(
       `${key}: expected ${files.length} RGB images, found [${golden.shape.join(", ")}]`,
     );
   }
   const size = channels * height * width;
-  const values = files.map((_, i): PixelValues => {
-    const data = golden.values.slice(i * size, (i + 1) * size) as Float32Array<ArrayBuffer>;
+  const values = places.map((place): PixelValues => {
+    const data = golden.values.slice(place * size, (place + 1) * size) as Float32Array<ArrayBuffer>;
     return { data, shape: [3, height, width] };
   });
   const checks: Check[] = [];
@@ -87,7 +104,8 @@ export async function checkVision(
   const layouts = places.map(({ prompt, image }) => setup.layout(picturesOf(prompt)[image]!));
   const rowsOf = (count: (layout: ImageLayout) => number) =>
     layouts.map((layout) => Array.from({ length: count(layout) }, (_, i) => i));
-  const wanted = { sites: model.sites, stack: "vision" as const };
+  const { sites } = model;
+  const wanted = { sites, stack: "vision" as const };
   // What the projector reads is a block's output, without the class token where that is dropped.
   const features: SiteName =
     setup.featureLayer === 0 ? "vision.resid_pre.0" : `vision.resid_post.${setup.featureLayer - 1}`;
@@ -109,6 +127,12 @@ export async function checkVision(
         ...wanted,
         names: { out: "projector" },
       },
+    )),
+    ...(await readActivations(
+      goldens,
+      `${name}/`,
+      rowsOf((layout) => imageRowCount(layout, "latents")),
+      { sites, stack: "resampler" },
     )),
   ];
   const values: Float32Array[][] = [];

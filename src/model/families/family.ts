@@ -12,6 +12,10 @@ export interface FamilyFiles {
   readonly preprocessor: unknown;
   /** The tokenizer's string for an id. */
   tokenOf(id: number): string;
+  /** And the other way; undefined where there is no such token. */
+  idOf(token: string): number | undefined;
+  /** The tokenizer's end token. */
+  readonly eosId: number | undefined;
 }
 
 /** One kind of model: how to read its config and how to build its network from a checkpoint. */

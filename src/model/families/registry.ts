@@ -4,13 +4,14 @@ import type { Family } from "./family.ts";
 import { gemma2 } from "./gemma2.ts";
 import { gptNeox } from "./gpt-neox.ts";
 import { gpt2 } from "./gpt2.ts";
+import { idefics } from "./idefics.ts";
 import { llama } from "./llama.ts";
 import { llava } from "./llava.ts";
 import { mistral } from "./mistral.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
 
-const FAMILIES: readonly Family[] = [llama, mistral, qwen2, qwen3, gemma2, gpt2, gptNeox, llava];
+const FAMILIES: readonly Family[] = [llama, mistral, qwen2, qwen3, gemma2, gpt2, gptNeox, llava, idefics];
 
 /** The family of a config.json. Throws CheckpointError, listing what is supported. */
 export function familyOf(config: JsonObject, where: string): Family {

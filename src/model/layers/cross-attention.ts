@@ -1,5 +1,5 @@
-import { add, mul } from "../../kernels/elementwise/elementwise.ts";
-import { contiguous } from "../../kernels/movement/copy.ts";
+import { add, mul, tanh } from "../../kernels/elementwise/elementwise.ts";
+import { cast, contiguous } from "../../kernels/movement/copy.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { KeysToUse } from "../walk/key-value-store.ts";
 import type { AttentionRule } from "../walk/masks.ts";
@@ -15,9 +15,9 @@ export interface CrossParts {
   readonly mlp: Mlp;
   readonly attentionNorm: Norm;
   readonly mlpNorm: Norm;
-  /** Factors of what attention and MLP add: [1, 1], or [1, width]. The attention of rows that see nothing has 0. */
-  readonly attentionGate: Tensor;
-  readonly mlpGate: Tensor;
+  /** What attention and MLP add is gated by tanh of these: [1, 1], or [1, width]. Rows that see nothing get 0 from attention. */
+  readonly attentionAlpha: Tensor;
+  readonly mlpAlpha: Tensor;
   /** Which of the context's rows a query sees, counted through all that its sequence reads. */
   readonly rule: AttentionRule;
 }
@@ -29,15 +29,20 @@ export function* crossBlock(b: CrossParts, x: Tensor, index: number, pass: Pass)
   const attentionIn = yield* marked.pass("attn_in", b.attentionNorm(x));
   const z = yield* attendAcross(b.attention, attentionIn, index, b.rule, pass);
   const open = pass.table(b, (whole) => seesAnything(whole, b.rule)); // [rows, 1]
-  const attentionGate = yield* at.pass("xattn_gate", mul(open, b.attentionGate));
+  const attentionGate = yield* at.pass("xattn_gate", mul(open, gateOf(b.attentionAlpha)));
   const attended = yield* marked.pass("attn_out", mul(b.attention.o.apply(z), attentionGate));
   const mid = yield* marked.pass("resid_mid", add(x, attended));
   const mlpIn = yield* marked.pass("mlp_in", b.mlpNorm(mid));
   const hidden = yield* b.mlp.hidden(mlpIn, marked);
+  const gate = gateOf(b.mlpAlpha);
   const mlpGate = at.uses("xmlp_gate")
-    ? yield* at.pass("xmlp_gate", contiguous(b.mlpGate.broadcastTo([x.dim(0), b.mlpGate.dim(1)])))
-    : b.mlpGate;
+    ? yield* at.pass("xmlp_gate", contiguous(gate.broadcastTo([x.dim(0), gate.dim(1)])))
+    : gate;
   return add(mid, yield* marked.pass("mlp_out", mul(b.mlp.out.apply(hidden), mlpGate)));
+}
+
+function gateOf(alpha: Tensor): Tensor {
+  return tanh(cast(alpha, "f32"));
 }
 
 /**

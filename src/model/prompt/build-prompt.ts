@@ -24,8 +24,12 @@ export interface ImageText {
 export interface ImageRules<Image = unknown> {
   /** Token that stands for one image before expansion and for one image feature after it, e.g. `<image>`. */
   readonly placeholder: string;
-  /** The text of image `index` (from 0) of `count`. */
-  expand(image: Image, index: number, count: number): ImageText;
+  /** The text of image `index` (from 0) of `count`; `follows`: whether nothing stands between it and the one before. */
+  expand(image: Image, index: number, count: number, follows: boolean): ImageText;
+  /** Whether the text before, between and behind images loses the blanks at its ends. */
+  readonly strips?: boolean;
+  /** Whether the processor writes BOS in front of the text itself, and has the tokenizer add nothing. */
+  readonly writesBos?: boolean;
 }
 
 export interface PromptOptions<Image = unknown> {
@@ -58,15 +62,17 @@ export function prompt<Image = unknown>(
   options: PromptOptions<Image> = {},
 ): Prompt<Image> {
   const { bos = "auto", imageRules, spans: pieces = {} } = options;
-  const joined = join(typeof parts === "string" ? [parts] : parts, options);
+  const written = imageRules?.writesBos && bos !== false ? bosToken(tokenizer) : undefined;
+  const joined = join(typeof parts === "string" ? [parts] : parts, options, written);
   const named = [
     ...joined.named,
     ...Object.entries(pieces).map(([name, piece]) => findPiece(name, piece, joined.full)),
   ];
 
-  const front = specialsInFront(tokenizer, bos);
+  const alone = bos === false || written !== undefined;
+  const front = alone ? [] : specialsInFront(tokenizer, bos);
   const body = tokenizer.encode(joined.full, { specials: false });
-  const ids = [...front, ...body, ...(bos === false ? [] : tokenizer.suffix)];
+  const ids = [...front, ...body, ...(alone ? [] : tokenizer.suffix)];
 
   const spans: Record<string, ImageSpan> = {};
   const found = [
@@ -128,39 +134,68 @@ interface Joined<Image> {
   readonly imageTexts: readonly ImageText[];
 }
 
-function join<Image>(parts: readonly PromptPart<Image>[], options: PromptOptions<Image>): Joined<Image> {
+/** @param front what is tokenised in front of all */
+function join<Image>(
+  parts: readonly PromptPart<Image>[],
+  options: PromptOptions<Image>,
+  front = "",
+): Joined<Image> {
   const { imageRules } = options;
+  const strips = imageRules?.strips ?? false;
   const images = imagesInOrder(parts, options);
-  const named: Named[] = [];
+  let named: Named[] = [];
   const imageTexts: ImageText[] = [];
   let text = "";
-  let full = "";
+  let full = front;
+  let start = full.length; // of the text since the last image
+  const endText = () => {
+    if (!strips) return;
+    full = full.slice(0, start) + full.slice(start).replace(/ +$/, "");
+    const within = (position: number) => Math.min(position, full.length);
+    named = named.map((span) => ({ ...span, start: within(span.start), end: within(span.end) }));
+  };
   const appendImage = (rules: ImageRules<Image>) => {
+    endText();
     const index = imageTexts.length;
-    const imageText = rules.expand(images[index]!, index, images.length);
+    const follows = index > 0 && full.length === start;
+    const imageText = rules.expand(images[index]!, index, images.length, follows);
     imageTexts.push(imageText);
     text += rules.placeholder;
     full += imageText.text;
+    start = full.length;
   };
   const appendText = (piece: string) => {
     for (const [i, plain] of (imageRules ? piece.split(imageRules.placeholder) : [piece]).entries()) {
       if (i > 0) appendImage(imageRules!);
       text += plain;
-      full += plain;
+      full += strips && full.length === start ? plain.replace(/^ +/, "") : plain;
     }
   };
   for (const part of parts) {
     if (typeof part === "string") appendText(part);
     else if ("image" in part) appendImage(imageRules!);
     else {
-      const start = full.length;
+      const first = full.length;
       appendText(part.text);
       if (part.text === "")
         throw new PromptError(`Expected some text for the span "${part.name}", found none.`);
-      named.push({ name: part.name, start, end: full.length });
+      named.push({ name: part.name, start: first, end: full.length });
     }
   }
+  endText();
+  const gone = named.find((span) => span.start === span.end);
+  if (gone) {
+    throw new PromptError(
+      `Expected tokens for the span "${gone.name}", found blanks at the end of the text, which this model's prompts lose.`,
+    );
+  }
   return { text, full, named, images, imageTexts };
+}
+
+function bosToken(tokenizer: Tokenizer): string {
+  const token = tokenizer.specialTokens["bos_token"];
+  if (token !== undefined) return token;
+  throw new PromptError("Expected tokenizer_config.json to name a bos_token, found none.");
 }
 
 /** The images in the order of their placeholders: those of image parts, and those of the list for the text's. */

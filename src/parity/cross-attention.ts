@@ -53,7 +53,7 @@ export async function checkCrossAttention(
       const factor = half === "attn" ? open : open.map(() => 1);
       const gates = factor.flatMap((isOpen) => [...gate].map((each) => isOpen * each));
       const added = out.map(
-        (x, i) => x * gate[i % width % gate.length]! * factor[Math.floor(i / width)]!,
+        (x, i) => x * gate[(i % width) % gate.length]! * factor[Math.floor(i / width)]!,
       ) as Float32Array;
       const pairs = [
         [gateKey!, `x${half}_gate.${layer}`, gates],
@@ -78,7 +78,10 @@ export async function checkCrossAttention(
 }
 
 /** For each position the numbers of the images that it sees. */
-function imagesSeen(prompt: TextCase["prompts"][number], { config, network, sites }: PatchableModel): number[][] {
+function imagesSeen(
+  prompt: TextCase["prompts"][number],
+  { config, network, sites }: PatchableModel,
+): number[][] {
   const rule = network.stack.blocks[sites.text.cross!.layers[0]!]!.crossRule!;
   const { latents } = config.vision!.resampler!;
   return prompt.ids.map((_, position) => {

@@ -46,12 +46,7 @@ export class Recording {
   readonly #memory: Scope;
 
   /** Use {@link record}. */
-  constructor(
-    model: LanguageModel,
-    prompts: readonly Prompt[],
-    kept: Kept,
-    memory: Scope,
-  ) {
+  constructor(model: LanguageModel, prompts: readonly Prompt[], kept: Kept, memory: Scope) {
     this.model = model;
     this.prompts = prompts;
     this.rows = kept.rows;

@@ -220,7 +220,9 @@ function resumedForward(
 
   /** All rows of these variants' prompts. */
   function wholePrompts(planned: readonly Planned[]): RowMap {
-    return packed(planned.map((each) => ({ ...each, position: 0, count: recording.prompts[each.prompt]!.length })));
+    return packed(
+      planned.map((each) => ({ ...each, position: 0, count: recording.prompts[each.prompt]!.length })),
+    );
   }
 
   /** The rows of variants some of which change an image: their prompts go through the vision side again. */

@@ -1,5 +1,9 @@
 import { SiteError } from "../errors.ts";
-import { type ImageLayout, imageRowCount, type VisionSetup } from "../model/checkpoint/config/vision-setup.ts";
+import {
+  type ImageLayout,
+  imageRowCount,
+  type VisionSetup,
+} from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf } from "../model/prompt/prompt-image.ts";
 import { type SiteInfo, type SiteMap, siteInfo } from "../model/walk/site-shapes.ts";
@@ -82,7 +86,7 @@ export function resolveTarget(
     info.sequences === "images"
       ? imagePositions(label, spec, info, batch, options)
       : textPositions(at, batch, options);
-  if (info.sequences !== "images" && info.keyRowsOf) checkImages(label, batch, options);
+  if (info.sequences !== "images" && info.keyRowsOf) checkImages(label, batch, positions.keys());
   const shared = { site, info, layout, label, positions };
   if (total === undefined) {
     if (features) throw new SiteError(`${label}: the features of ${info.site} are keys; name no features`);
@@ -103,7 +107,7 @@ function textPositions(
 }
 
 /** Throws SiteError where the keys of scores or a pattern are rows of images, and there are none. */
-function checkImages(label: string, { images }: Batch, { members }: TargetOptions): void {
+function checkImages(label: string, { images }: Batch, members: Iterable<number>): void {
   for (const member of members) {
     if (images[member]!.length === 0) throw new SiteError(`${label}: prompt ${member} has no image`);
   }

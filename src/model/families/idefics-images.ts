@@ -21,11 +21,7 @@ export const ideficsImageRules: ImageRules<PromptImage> = {
  * The mask of Idefics' cross-attention: a token sees the latest image up to its own position, and none before the first one
  * nor from behind an end token up to the next. New tokens see what the last of the prompt sees.
  */
-export function latestImage(
-  imageTokenId: number,
-  eosId: number | undefined,
-  latents: number,
-): AttentionRule {
+export function latestImage(imageTokenId: number, eosId: number | undefined, latents: number): AttentionRule {
   const seen = new WeakMap<Prompt, readonly number[]>();
   return (position, { prompt }) => {
     const images = seen.get(prompt!) ?? imagesSeen(prompt!, imageTokenId, eosId);

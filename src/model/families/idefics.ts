@@ -13,7 +13,7 @@ import { block } from "../layers/block.ts";
 import type { CrossParts } from "../layers/cross-attention.ts";
 import { Decoder, type DecoderParts } from "../layers/decoder.ts";
 import { perHead, readRmsNorm } from "../layers/norm.ts";
-import { readResampler, type Resampler } from "../layers/resampler.ts";
+import { type Resampler, readResampler } from "../layers/resampler.ts";
 import { RopeTables } from "../layers/rope-tables.ts";
 import { uploadImages } from "../layers/upload-images.ts";
 import { readVisionTower, type VisionTower } from "../layers/vision-tower.ts";

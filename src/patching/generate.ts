@@ -20,7 +20,7 @@ import { NO_VISITOR } from "../model/walk/site-events.ts";
 import { checkEdits } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import { checkDirections, type ResolvedEdit } from "./edit-value.ts";
-import { batchOf, type Target, type Batch } from "./site-targets.ts";
+import { type Batch, batchOf, type Target } from "./site-targets.ts";
 import { type Computed, resolveEdits, Watcher } from "./watcher.ts";
 
 export interface GenerateOptions extends SamplingOptions {

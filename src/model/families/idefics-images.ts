@@ -1,7 +1,7 @@
 import type { ImageRules } from "../prompt/build-prompt.ts";
 import type { Prompt } from "../prompt/prompt.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
-import type { AttentionRule } from "../walk/pass.ts";
+import type { AttentionRule } from "../walk/masks.ts";
 
 /** Stands around every image. */
 export const FAKE_TOKEN = "<fake_token_around_image>";

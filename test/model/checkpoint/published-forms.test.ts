@@ -1,14 +1,14 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { CheckpointError } from "../src/errors.ts";
-import { openCheckpoint } from "../src/model/checkpoint/open-checkpoint.ts";
-import { writeSafetensors } from "../src/model/checkpoint/safetensors/safetensors-writer.ts";
-import { type Folder, memoryFolder } from "../src/model/checkpoint/source/folder.ts";
-import { loadModel } from "../src/patching/model.ts";
-import { collect, utf8 } from "./helpers/bytes.ts";
-import { fixtureFiles, tensorsOf, withTensors } from "./helpers/checkpoints.ts";
-import { testDevice } from "./helpers/device.ts";
-import { changeJson, type Files, randomTensors } from "./helpers/nano.ts";
+import { CheckpointError } from "../../../src/errors.ts";
+import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
+import { writeSafetensors } from "../../../src/model/checkpoint/safetensors/safetensors-writer.ts";
+import { type Folder, memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
+import { loadModel } from "../../../src/patching/model.ts";
+import { collect, utf8 } from "../../helpers/bytes.ts";
+import { fixtureFiles, tensorsOf, withTensors } from "../../helpers/checkpoints.ts";
+import { testDevice } from "../../helpers/device.ts";
+import { changeJson, type Files, randomTensors } from "../../helpers/nano.ts";
 
 // Checkpoints as they were published, where that is another form than transformers saves today.
 

@@ -50,12 +50,14 @@ function heading({ checkpoint, files, parameters, bytes, dtypes, tensors }: Insp
 
 /** The forward pass from top to bottom, as the places where it can be read and changed. */
 function diagram({ family, config, sites }: ArchitectureReport): string {
-  const { layers, width, heads, kvHeads, headDim, context, window, rope, activation, tied, vision } = config;
+  const { layers, width, heads, kvHeads, headDim, context, rope, activation, tied, vision } = config;
   const shared = kvHeads === heads ? "" : ` on ${kvHeads} of keys and values`;
   const facts = [
     `${family}: ${layers} layers, ${width} wide, ${heads} heads of ${headDim}${shared}`,
-    `context ${context}${window === undefined ? "" : `, window ${window}`}`,
-    rope ? `RoPE θ ${rope.theta}${rope.scaling ? ` (${rope.scaling.type})` : ""}` : "learned positions",
+    `context ${context}${windowOf(config)}`,
+    rope
+      ? `RoPE θ ${rope.theta}${rope.scaling ? ` (${rope.scaling.type})` : ""}${rope.rotaryDim === undefined ? "" : ` on ${rope.rotaryDim} of ${headDim}`}`
+      : "learned positions",
     activation,
   ];
   const lines = [facts.join(" · ")];
@@ -78,6 +80,12 @@ function diagram({ family, config, sites }: ArchitectureReport): string {
   }
   if (tied) rows.at(-1)!.push("by the embedding's transpose");
   return `${lines.join("\n")}\n\n${table(rows)}`;
+}
+
+function windowOf({ layers, window, windowedLayers }: ArchitectureReport["config"]): string {
+  if (window === undefined) return "";
+  const some = windowedLayers && ` in ${windowedLayers.filter(Boolean).length} of ${layers} layers`;
+  return `, window ${window}${some ?? ""}`;
 }
 
 /** Cuts a list where neighbours differ in `key`. */

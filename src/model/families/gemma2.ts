@@ -45,7 +45,7 @@ function readConfig(values: JsonObject, where: string): Gemma2Config {
   // Old configs have a hidden_act, which the class does not read.
   const hidden_act = values["hidden_activation"] ?? "gelu_pytorch_tanh";
   const c = new ConfigReader({ ...DEFAULTS, ...values }, where);
-  c.count("sliding_window");
+  c.count("sliding_window"); // needed by the class even where no layer has the window
   const config = readLlamaConfig(
     { ...values, hidden_act },
     { defaults: DEFAULTS, attentionBias: true },

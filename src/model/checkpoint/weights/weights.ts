@@ -212,6 +212,7 @@ class Check extends WeightsBase {
     for (const { a, b, adapter } of this.checkpoint.updatesOf(weight)) {
       this.#add(a);
       this.#add(b);
+      // That the two fit each other was seen when the adapter was opened.
       if (b.shape[0] !== shape[0] || a.shape[1] !== shape[1]) {
         this.#misfits.push(
           `${adapter} changes a layer ${showShape(shape)} in place of ${name}, with ${showShape(a.shape)} and ${showShape(b.shape)}`,

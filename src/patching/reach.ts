@@ -31,7 +31,7 @@ export function reachOf(
   targets: readonly Target[],
   firstImage: number,
 ): Reach {
-  const { layers, vision: setup } = model.config;
+  const { layers } = model.config;
   let layer = layers;
   let position = prompt.length - 1;
   for (const { info, positions } of targets) {

@@ -91,7 +91,6 @@ export async function generate(
   given: readonly Prompt[],
   options: GenerateOptions,
 ): Promise<Generated[]> {
-  const prompts = [...given]; // the caller may go on to fill or empty its list
   checkOptions("generate", options, OPTIONS, { required: ["maxNewTokens"] });
   const { maxNewTokens, edits = [], stopIds = model.endIds, onToken, ...sampling } = options;
   const stops = new Set(stopIds);
@@ -99,7 +98,7 @@ export async function generate(
   checkEdits("generate", edits);
   const { network, tokenizer } = model;
   const { device } = network;
-  for (const prompt of prompts) model.check(prompt);
+  const prompts = given.map((prompt) => model.sequenceOf(prompt));
   const scope = device.openScope();
   const answers: number[][] = prompts.map(() => []);
   const streams = prompts.map(() => new TextStream(tokenizer));
@@ -157,15 +156,16 @@ function checkHead(target: Target, prompts: readonly Prompt[], model: LanguageMo
 
 /**
  * Throws SiteError for a value at scores or patterns that has not a number for each key that there will be: the prompt's,
- * then one more with each new token; or the rows of its images.
+ * then one more with each new token; or the rows of its images, or what an encoder has read.
  */
 function checkKeys({ target, value }: ResolvedEdit, prompts: readonly Prompt[], { images }: Batch): void {
-  const { sequences, keyRowsOf } = target.info;
-  if (!value || target.layout !== "attention" || sequences === "images") return;
+  const { sequences, keyRowsOf, keySequences } = target.info;
+  if (!value || target.layout !== "attention" || sequences !== "prompts") return;
   const found = value.dim(-1);
   for (const [s, positions] of target.positions) {
     const ofImages = keyRowsOf && images[s]!.reduce((sum, image) => sum + imageRowCount(image, keyRowsOf), 0);
-    const keysAt = (position: number) => ofImages ?? Math.max(prompts[s]!.length, position + 1);
+    const ofOthers = keySequences ? prompts[s]!.source!.length : ofImages;
+    const keysAt = (position: number) => ofOthers ?? Math.max(prompts[s]!.length, position + 1);
     const position = positions.find((each) => keysAt(each) !== found);
     if (position === undefined) continue;
     const expected = keysAt(position);
@@ -178,7 +178,7 @@ function checkKeys({ target, value }: ResolvedEdit, prompts: readonly Prompt[], 
 /** What was computed when sequence s came to have `reached[s]` computed positions. */
 function computedBy(prompts: readonly Prompt[], reached: readonly number[], model: LanguageModel): Computed {
   return (target, sequence, position) => {
-    if (target.info.sequences === "images") return true;
+    if (target.info.sequences !== "prompts") return true;
     const first = isOfHead(target, model) ? prompts[sequence]!.last : 0;
     return position >= first && position < reached[sequence]!;
   };
@@ -186,7 +186,7 @@ function computedBy(prompts: readonly Prompt[], reached: readonly number[], mode
 
 function unfired(edits: readonly ResolvedEdit[], sequence: number, reached: number): UnfiredEdit[] {
   return edits.flatMap(({ target }, edit) => {
-    if (target.info.sequences === "images") return [];
+    if (target.info.sequences !== "prompts") return [];
     const positions = (target.positions.get(sequence) ?? []).filter((position) => position >= reached);
     return positions.length === 0 ? [] : [{ edit, label: target.label, positions }];
   });

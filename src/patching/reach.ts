@@ -3,6 +3,7 @@ import type { LanguageModel } from "../model/language-model.ts";
 import { placesByImage } from "../model/prompt/image-places.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf } from "../model/prompt/prompt-image.ts";
+import type { KeyRange } from "../model/walk/pass.ts";
 import type { Target } from "./site-targets.ts";
 
 /** What a patched run has to compute anew. */
@@ -13,6 +14,8 @@ export interface Reach {
   readonly position: number;
   /** Whether the vision side changes, so that images have to be computed anew. */
   readonly vision: boolean;
+  /** Whether an encoder changes, so that it has to read the prompt anew. */
+  readonly encoder: boolean;
   /** Whether what cross-attention reads changes, or its keys and values, so that these have to be computed anew. */
   readonly context: boolean;
 }
@@ -21,7 +24,8 @@ export interface Reach {
  * The earliest layer and position that edits of one prompt can change. Below that layer, and before that position,
  * every activation is what it was: layers read only the layer before, and a query reads only the positions that the
  * model's attention rule lets it see. What changes in an image enters with its first token where it takes places in the
- * embedding, and with the first token that sees it in the layers that have cross-attention.
+ * embedding, and with the first token that sees it in the layers that have cross-attention; what changes in an encoder like the
+ * latter.
  *
  * @param firstImage number in the batch of the prompt's first image
  */
@@ -46,6 +50,15 @@ export function reachOf(
       }
       continue;
     }
+    if (info.sequences === "sources") {
+      const from = info.stack === "text" ? info.order : 0;
+      if (info.stack === "text") layer = Math.min(layer, info.order);
+      for (const way of waysAcross(model, prompt, from, { start: 0, end: prompt.source!.length })) {
+        layer = Math.min(layer, way.layer);
+        position = Math.min(position, way.position);
+      }
+      continue;
+    }
     // An edit of a layer's output leaves that layer alone: the run starts from the edited output.
     const first = info.site === "embed" ? 0 : info.site === "resid_post" ? info.order + 1 : info.order;
     layer = Math.min(layer, first);
@@ -53,32 +66,41 @@ export function reachOf(
   }
   const ofImages = targets.filter(({ info }) => info.sequences === "images");
   const vision = ofImages.some(({ info }) => info.stack !== "text");
-  const context = ofImages.length > 0 && model.network.context !== undefined;
-  return { layer, position: earliestReached(model, prompt, layer, position), vision, context };
+  const ofSources = targets.filter(({ info }) => info.sequences === "sources");
+  const encoder = ofSources.some(({ info }) => info.stack !== "text");
+  const context = ofImages.length + ofSources.length > 0 && model.network.context !== undefined;
+  return { layer, position: earliestReached(model, prompt, layer, position), vision, encoder, context };
+}
+
+/** A layer in which something enters the language model, with the first position that reads it there. */
+interface WayIn {
+  readonly layer: number;
+  readonly position: number;
 }
 
 /** Where an image enters the language model, from a layer on: the first position in each layer that reads it. */
-function waysIn(
-  { config, network }: LanguageModel,
-  prompt: Prompt,
-  image: number,
-  from: number,
-): { layer: number; position: number }[] {
-  const setup = config.vision!;
-  const ways: { layer: number; position: number }[] = [];
+function waysIn(model: LanguageModel, prompt: Prompt, image: number, from: number): WayIn[] {
+  const setup = model.config.vision!;
+  const ways: WayIn[] = [];
   if (from === 0 && setup.embeds !== false) {
     ways.push({ layer: 0, position: Math.min(...placesByImage(prompt, setup)[image]!) });
   }
-  const [before, through] = [image, image + 1].map((end) =>
+  const [start, end] = [image, image + 1].map((end) =>
     picturesOf(prompt)
       .slice(0, end)
       .reduce((sum, picture) => sum + imageRowCount(setup.layout(picture), "latents"), 0),
   );
+  return [...ways, ...waysAcross(model, prompt, from, { start: start!, end: end! })];
+}
+
+/** Where some rows of what cross-attention reads enter the language model, from a layer on. */
+function waysAcross({ network }: LanguageModel, prompt: Prompt, from: number, rows: KeyRange): WayIn[] {
+  const ways: WayIn[] = [];
   for (const [layer, { crossRule }] of network.stack.blocks.entries()) {
     if (!crossRule || layer < from) continue;
     const sees = (position: number) => {
       const { start, end } = crossRule(position, { prompt });
-      return start < end && start < through! && end > before!;
+      return start < end && start < rows.end && end > rows.start;
     };
     const position = Array.from({ length: prompt.length }, (_, i) => i).find(sees);
     if (position !== undefined) ways.push({ layer, position });

@@ -19,6 +19,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { aModel, checkPrompts } from "./arguments.ts";
 
 interface Kept {
+  readonly sequences: readonly Prompt[];
   readonly rows: RowMap;
   readonly keys: readonly KeysAndValues[];
   readonly stream: readonly Tensor[];
@@ -33,7 +34,9 @@ interface Kept {
 export class Recording {
   readonly model: LanguageModel;
   readonly prompts: readonly Prompt[];
-  /** Where each prompt's rows lie. */
+  /** What the layers ran over: the prompts, or what the decoder of an encoder-decoder reads for each. */
+  readonly sequences: readonly Prompt[];
+  /** Where the rows of each sequence lie. */
   readonly rows: RowMap;
   /** Keys and values by layer. */
   readonly keys: readonly KeysAndValues[];
@@ -49,6 +52,7 @@ export class Recording {
   constructor(model: LanguageModel, prompts: readonly Prompt[], kept: Kept, memory: Scope) {
     this.model = model;
     this.prompts = prompts;
+    this.sequences = kept.sequences;
     this.rows = kept.rows;
     this.keys = kept.keys;
     this.stream = kept.stream;
@@ -86,12 +90,10 @@ export function record(model: LanguageModel, prompts: readonly Prompt[]): Record
   if (prompts.length === 0) throw new PromptError("record: expected at least one prompt, found none");
   const { network } = model;
   const { device, config } = network;
-  for (const prompt of prompts) {
-    checkContext(prompt.length, config.context);
-    model.check(prompt);
-  }
+  for (const prompt of prompts) checkContext(prompt.length, config.context);
+  const sequences = prompts.map((prompt) => model.sequenceOf(prompt));
   const memory = device.openScope();
-  const rows = RowMap.packed(prompts.map((p) => p.length));
+  const rows = RowMap.packed(sequences.map((p) => p.length));
   const keys = new RecordedKeys(rows, memory);
   const cross = new ContextKeys({ keep: memory });
   const stream: Tensor[] = [];
@@ -99,11 +101,11 @@ export function record(model: LanguageModel, prompts: readonly Prompt[]): Record
   try {
     const logits = memory.enter(() =>
       device.scope(() => {
-        const pass = Pass.over(device, prompts, { rows, keys, context: cross });
+        const pass = Pass.over(device, sequences, { rows, keys, context: cross });
         return drive(recordedForward(), NO_VISITOR);
 
         function* recordedForward(): Walk<Tensor> {
-          const embedded = yield* enter(network, prompts, pass);
+          const embedded = yield* enter(network, sequences, pass);
           const { source } = cross;
           recorded = source && { ...source, x: memory.enter(() => source.x.alias()) };
           const x = yield* network.stack.run(embedded, pass, {
@@ -114,7 +116,12 @@ export function record(model: LanguageModel, prompts: readonly Prompt[]): Record
       }),
     );
     const context = recorded && { ...recorded, layers: cross.layers };
-    return new Recording(model, prompts, { rows, keys: keys.layers, stream, context, logits }, memory);
+    return new Recording(
+      model,
+      prompts,
+      { sequences, rows, keys: keys.layers, stream, context, logits },
+      memory,
+    );
   } catch (error) {
     memory.dispose();
     throw error;

@@ -81,7 +81,7 @@ export function resume<const T extends Readonly<Record<string, Tap>> = Record<ne
   checkOptions("resume", options, { taps: anObject });
   const { taps = {} } = options;
   checkTaps("resume", taps);
-  const { model, prompts } = recording;
+  const { model, sequences: prompts } = recording;
   const { device } = model.network;
   if (variants.length === 0) throw new SiteError("resume: expected at least one variant, found none");
   return device.scope(() => {
@@ -116,7 +116,7 @@ export function resume<const T extends Readonly<Record<string, Tap>> = Record<ne
 }
 
 function planVariant(
-  { model, prompts }: Recording,
+  { model, sequences: prompts }: Recording,
   variant: Variant,
   index: number,
   edits: readonly ResolvedEdit[],
@@ -194,25 +194,31 @@ function resumedForward(
    * was recorded.
    */
   function* contextAnew(renewed: readonly Planned[]): Walk<Context> {
-    const images = renewed.filter(({ vision }) => vision);
+    const changed = renewed.filter(({ vision, encoder }) => vision || encoder);
     const parts: Context[] = [];
-    if (images.length > 0) {
-      const inputs = images.map(({ prompt }) => recording.prompts[prompt]!);
-      const pass = Pass.over(device, edited, { rows: wholePrompts(images), inUse: uses });
+    if (changed.length > 0) {
+      const inputs = changed.map(({ prompt }) => recording.sequences[prompt]!);
+      const pass = Pass.over(device, edited, { rows: wholePrompts(changed), inUse: uses });
       parts.push((yield* network.context!(inputs, pass))!);
     }
     const first = firstImages(edited);
-    for (const { variant, prompt } of renewed.filter(({ vision }) => !vision)) {
+    for (const { variant, prompt } of renewed.filter((each) => !changed.includes(each))) {
       const { x, rows, named } = recording.context!;
       const [span] = rows.of(prompt);
       const moved = { ...span!, row: 0 };
-      const ofImages = named.spans.filter(({ row }) => row >= span!.row && row < span!.row + span!.count);
+      const ofImages = named?.spans.filter(({ row }) => row >= span!.row && row < span!.row + span!.count);
       parts.push({
         x: x.rows(span!.row, span!.row + span!.count),
         rows: new RowMap([{ ...moved, sequence: variant }]),
-        named: new RowMap(
-          ofImages.map((each, i) => ({ ...each, sequence: first[variant]! + i, row: each.row - span!.row })),
-        ),
+        ...(ofImages && {
+          named: new RowMap(
+            ofImages.map((each, i) => ({
+              ...each,
+              sequence: first[variant]! + i,
+              row: each.row - span!.row,
+            })),
+          ),
+        }),
       });
     }
     return joined(parts);
@@ -221,13 +227,13 @@ function resumedForward(
   /** All rows of these variants' prompts. */
   function wholePrompts(planned: readonly Planned[]): RowMap {
     return packed(
-      planned.map((each) => ({ ...each, position: 0, count: recording.prompts[each.prompt]!.length })),
+      planned.map((each) => ({ ...each, position: 0, count: recording.sequences[each.prompt]!.length })),
     );
   }
 
   /** The rows of variants some of which change an image: their prompts go through the vision side again. */
   function* embedAnew(newcomers: readonly Planned[]): Walk<Tensor> {
-    const inputs = newcomers.map(({ prompt }) => recording.prompts[prompt]!);
+    const inputs = newcomers.map(({ prompt }) => recording.sequences[prompt]!);
     const inputRows = wholePrompts(newcomers);
     const pass = Pass.over(device, edited, { rows: inputRows, inUse: uses });
     const embedded = yield* network.embed(inputs, pass);
@@ -263,7 +269,7 @@ function recordedContext({ context }: Recording, plan: readonly Planned[]): Cont
 /** Contexts one after the other. */
 function joined(contexts: readonly Context[]): Context {
   let start = 0;
-  const moved = contexts.map(({ x, rows, named }) => {
+  const moved = contexts.map(({ x, rows, named = rows }) => {
     const move = (map: RowMap) => map.spans.map((span) => ({ ...span, row: span.row + start }));
     const spans = { rows: move(rows), named: move(named) };
     start += x.dim(0);

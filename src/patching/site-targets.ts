@@ -85,7 +85,7 @@ export function resolveTarget(
   const positions =
     info.sequences === "images"
       ? imagePositions(label, spec, info, batch, options)
-      : textPositions(at, batch, options);
+      : textPositions(at, info, batch, options);
   if (info.sequences !== "images" && info.keyRowsOf) checkImages(label, batch, positions.keys());
   const shared = { site, info, layout, label, positions };
   if (total === undefined) {
@@ -100,10 +100,13 @@ export function resolveTarget(
 
 function textPositions(
   at: Positions,
+  { sequences }: SiteInfo,
   { prompts }: Batch,
   { members, newTokens }: TargetOptions,
 ): Map<number, readonly number[]> {
-  return new Map([...members].map((s) => [s, resolvePositions(at, prompts[s]!, newTokens)]));
+  const positionsOf = (prompt: Prompt) =>
+    sequences === "sources" ? resolvePositions(at, prompt.source!) : resolvePositions(at, prompt, newTokens);
+  return new Map([...members].map((s) => [s, positionsOf(prompts[s]!)]));
 }
 
 /** Throws SiteError where the keys of scores or a pattern are rows of images, and there are none. */

@@ -102,7 +102,8 @@ export function checkAttention(
 
 function checkBias(operation: string, { table, shifts }: AttentionBias, rows: number, heads: number): void {
   assertFloats(operation, [table]);
-  if (shifts.dtype !== "i32") throw new DTypeError(`${operation}: expected i32 shifts, found ${shifts.dtype}`);
+  if (shifts.dtype !== "i32")
+    throw new DTypeError(`${operation}: expected i32 shifts, found ${shifts.dtype}`);
   const fits = table.rank === 2 && table.dim(0) % 2 === 1 && table.dim(1) === heads;
   if (!fits || showShape(shifts.shape) !== showShape([rows, 2])) {
     throw new ShapeError(
@@ -136,9 +137,7 @@ export function attentionSources(
 ): AttentionSource[] {
   const keys = biased ? inputs.slice(0, -2) : inputs;
   const [q, k, v, , prefixK, prefixV] = keys.map(besideEachOther) as [Tensor, Tensor, Tensor, ...Tensor[]];
-  const bias = biased
-    ? { table: contiguous(inputs.at(-2)!), shifts: contiguous(inputs.at(-1)!) }
-    : undefined;
+  const bias = biased ? { table: contiguous(inputs.at(-2)!), shifts: contiguous(inputs.at(-1)!) } : undefined;
   const shared = { q, segments: contiguous(inputs[3]!), headDim, scale, softcap, bias };
   const own: AttentionSource = { ...shared, k, v, column: 2 };
   return prefixK && prefixV ? [{ ...shared, k: prefixK, v: prefixV, column: 0 }, own] : [own];

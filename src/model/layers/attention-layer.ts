@@ -17,6 +17,7 @@ import type { AttentionMask, Sites, Walk } from "../walk/site-events.ts";
 import type { SiteMark } from "../walk/sites.ts";
 import { scoped } from "../walk/walk.ts";
 import type { Norm } from "./norm.ts";
+import type { RelativeBias } from "./relative-bias.ts";
 import type { Rotary } from "./rope-tables.ts";
 
 /** Attention of one block. */
@@ -35,6 +36,8 @@ export interface Attention {
   readonly kNorm?: Norm;
   /** Absent where positions enter elsewhere. */
   readonly rope?: Rotary;
+  /** Added to the scores by how far a key lies from its query (T5). */
+  readonly bias?: RelativeBias;
 }
 
 /** Rows of which keys and values are made, where they are others than those of the queries; RoPE does not turn them. */
@@ -49,8 +52,8 @@ export interface KeyRows {
  * Multi-head attention (grouped-query where k and v have fewer heads) up to, and without, the output projection.
  * x: [rows, width] → z: [rows, heads * headDim].
  *
- * Sites: q, k and v as projected; q_norm and k_norm where there are norms, both before RoPE; scores (after the soft cap)
- * and pattern [heads, rows, keys], which are materialised, of one sequence after the
+ * Sites: q, k and v as projected; q_norm and k_norm where there are norms, both before RoPE; scores (after the soft cap, with
+ * the bias) and pattern [heads, rows, keys], which are materialised, of one sequence after the
  * other, only when in use; z.
  *
  * @param from what keys and values are made of; default x
@@ -96,7 +99,7 @@ export function* keysAndValuesOf(w: Attention, x: Tensor, at: Sites): Walk<KeysA
  * pass; one that has none gives 0.
  */
 export function* mixed(
-  { headDim, scale = headDim ** -0.5, softcap }: Attention,
+  { headDim, scale = headDim ** -0.5, softcap, bias }: Attention,
   q: Tensor,
   keys: readonly (KeysToUse | undefined)[],
   layer: number,
@@ -105,15 +108,19 @@ export function* mixed(
   mark?: SiteMark,
 ): Walk<Tensor> {
   const options = { headDim, scale, softcap };
+  const inputsOf = (own: Tensor, keys: KeysToUse, pass: Pass, part?: SequencePart): AttentionInputs => ({
+    q: own,
+    ...keys,
+    segments: pass.segments(rule, part),
+    ...(bias && { bias: { table: bias.table(), shifts: pass.shifts(part) } }),
+  });
   const nothing = (rows: Tensor) => pass.device.zeros(rows.shape);
   if (pass.parts.length > 1) {
     let end = 0;
     const parts = pass.parts.map((part, i) => {
       end += part.rows.length;
       const own = q.rows(end - part.rows.length, end);
-      return keys[i]
-        ? attention({ q: own, ...keys[i], segments: part.segments(rule) }, options)
-        : nothing(own);
+      return keys[i] ? attention(inputsOf(own, keys[i], part), options) : nothing(own);
     });
     return concat(parts); // [rows, heads * headDim]
   }
@@ -121,8 +128,7 @@ export function* mixed(
   const [all] = keys;
   if (!all) return yield* at.pass("z", nothing(q));
   if (!at.uses("scores") && !at.uses("pattern")) {
-    const segments = pass.segments(rule);
-    return yield* at.pass("z", attention({ q, ...all, segments }, options));
+    return yield* at.pass("z", attention(inputsOf(q, all, pass), options));
   }
   const ofSequences: Tensor[] = [];
   for (const part of pass.sequences) {
@@ -131,7 +137,7 @@ export function* mixed(
       ofSequences.push(nothing(own));
       continue;
     }
-    const inputs = { q: own, ...part.keysOf(all), segments: pass.segments(rule, part) };
+    const inputs = inputsOf(own, part.keysOf(all), pass, part);
     const sites = pass.sites(layer, { part, mark });
     ofSequences.push(yield* scoped(pass.device, () => throughPattern(inputs, options, part, sites)));
   }

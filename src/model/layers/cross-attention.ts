@@ -50,7 +50,7 @@ function gateOf(alpha: Tensor): Tensor {
  * heads * headDim], 0 for rows that see nothing. Its sites are those of `attend`, with xattn_ in front; k and v are those of the
  * context's rows, computed where they are not kept from earlier.
  */
-function* attendAcross(
+export function* attendAcross(
   w: Attention,
   x: Tensor,
   layer: number,
@@ -67,7 +67,7 @@ function* keysOfContext(w: Attention, layer: number, pass: Pass): Walk<KeysToUse
   const { context } = pass;
   const kept = context.kept(layer);
   if (kept || !context.source) return kept;
-  const { x, named } = context.source;
+  const { x, rows, named = rows } = context.source;
   const computed = yield* keysAndValuesOf(w, x, pass.sites(layer, { rows: named, mark: "xattn_" }));
   return context.use(layer, computed);
 }

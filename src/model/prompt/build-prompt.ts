@@ -42,6 +42,11 @@ export interface PromptOptions<Image = unknown> {
   readonly spans?: Readonly<Record<string, string>>;
   /** Images for the placeholders that are written in the text, in order. */
   readonly images?: readonly Image[];
+  /**
+   * What the decoder of an encoder-decoder has answered so far, as text or named pieces; no special token is added. Without it,
+   * the decoder begins with its start token alone.
+   */
+  readonly answer?: string | readonly PromptPart<Image>[];
   /** How the model writes images; without it a prompt takes none, and placeholders are ordinary text. */
   readonly imageRules?: ImageRules<Image>;
 }
@@ -86,7 +91,11 @@ export function prompt<Image = unknown>(
       ...rest,
     });
   }
-  return promptFromIds(tokenizer, ids, { text: joined.text, spans, images: joined.images });
+  const answer =
+    options.answer === undefined || options.answer === ""
+      ? undefined
+      : prompt<Image>(tokenizer, options.answer, { bos: false });
+  return promptFromIds(tokenizer, ids, { text: joined.text, spans, images: joined.images, answer });
 }
 
 /**
@@ -99,7 +108,7 @@ export function prompt<Image = unknown>(
 export function promptFromIds<Image = unknown>(
   tokenizer: Tokenizer,
   ids: Iterable<number>,
-  fields: Partial<Pick<Prompt<Image>, "text" | "spans" | "images">> = {},
+  fields: Partial<Pick<Prompt<Image>, "text" | "spans" | "images" | "answer">> = {},
 ): Prompt<Image> {
   const list = Array.from(ids);
   const wrong = list.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= 2 ** 32);
@@ -116,6 +125,7 @@ export function promptFromIds<Image = unknown>(
     spans: fields.spans ?? {},
     images: fields.images ?? [],
     bos: list[0] === tokenizer.bosId,
+    answer: fields.answer,
   });
 }
 

@@ -78,8 +78,8 @@ export interface Context {
   readonly x: Tensor;
   /** Which row is which among all that a sequence of the pass reads. */
   readonly rows: RowMap;
-  /** The same rows as the other stack counts them (by image): what their sites call them. */
-  readonly named: RowMap;
+  /** The same rows as the other stack counts them (by image), where it counts otherwise: what their sites call them. */
+  readonly named?: RowMap;
 }
 
 /** Keys and values that were made of a context earlier, by layer; a layer without cross-attention has none. */

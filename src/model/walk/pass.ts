@@ -41,7 +41,7 @@ export class Pass {
   readonly #scope: Scope;
   readonly #options: PassOptions;
   readonly #tables = new Map<object, Tensor>();
-  readonly #partTables = new Map<SequencePart, Map<AttentionRule, Tensor>>();
+  readonly #partTables = new Map<SequencePart, Map<object, Tensor>>();
   #sequences: readonly SequencePart[] | undefined;
   #across: Pass | undefined;
 
@@ -157,6 +157,19 @@ export class Pass {
     return new Pass(scope, this.device, keys ? { ...options, keys } : options);
   }
 
+  /** The pass over what an encoder reads for the decoder's sequences that this pass is over, numbered alike. */
+  sources(): Pass {
+    const prompts = this.#options.prompts.map(({ source }) => source!);
+    let row = 0;
+    const spans = this.rows.spans.map(({ sequence }) => {
+      const count = prompts[sequence]!.length;
+      row += count;
+      return { sequence, position: 0, row: row - count, count };
+    });
+    const options = { prompts, rows: new RowMap(spans), inUse: this.inUse, prefix: "encoder." as const };
+    return new Pass(this.device.currentScope ?? this.#scope, this.device, options);
+  }
+
   #imageRows(rowsOf: (image: unknown) => number): RowMap {
     const { prompts } = this.#options;
     const first = firstImages(prompts);
@@ -203,18 +216,45 @@ export class Pass {
    * own keys that each query attends to, as start and end. Of all sequences, or of one by itself.
    */
   segments(rule: AttentionRule, part?: SequencePart): Tensor {
-    if (!part) return this.table(rule, (pass) => pass.#segments(rule, pass.rows, pass.keys));
+    return this.#ofKeys(rule, part, (rows, keys) => this.#segments(rule, rows, keys));
+  }
+
+  /**
+   * i32 [rows, 2]: what makes the row of a key in the prefix, and among the own keys, its distance from each query; see
+   * `AttentionBias`. Of all sequences, or of one by itself.
+   */
+  shifts(part?: SequencePart): Tensor {
+    return this.#ofKeys(SequencePart, part, (rows, { own, prefix }) => {
+      const values = Int32Array.from(
+        [...rows.entries()].flatMap(({ sequence, position }) =>
+          [prefix, own].map((map) => {
+            const [span] = map?.of(sequence) ?? [];
+            return span ? span.position - span.row - position : 0;
+          }),
+        ),
+      );
+      return this.device.tensor(values, { shape: [rows.length, 2], dtype: "i32" });
+    });
+  }
+
+  /** A table of the rows and their keys, of all sequences or of one by itself, made once. */
+  #ofKeys(
+    key: object,
+    part: SequencePart | undefined,
+    make: (rows: RowMap, keys: Pick<KeyValueStore, "own" | "prefix">) => Tensor,
+  ): Tensor {
+    if (!part) return this.table(key, (pass) => make(pass.rows, pass.keys));
     const { parent } = this.#options;
-    if (parent) return parent.segments(rule, part);
+    if (parent) return parent.#ofKeys(key, part, make);
     let tables = this.#partTables.get(part);
     if (!tables) {
       tables = new Map();
       this.#partTables.set(part, tables);
     }
-    let table = tables.get(rule);
+    let table = tables.get(key);
     if (!table) {
-      table = this.#scope.enter(() => this.#segments(rule, part.rows, part));
-      tables.set(rule, table);
+      table = this.#scope.enter(() => make(part.rows, part));
+      tables.set(key, table);
     }
     return table;
   }

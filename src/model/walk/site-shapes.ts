@@ -1,5 +1,5 @@
 import { SiteError } from "../../errors.ts";
-import type { CrossConfig, DecoderConfig } from "../checkpoint/config/decoder-config.ts";
+import type { CrossConfig, DecoderConfig, EncoderSetup } from "../checkpoint/config/decoder-config.ts";
 import { type ImageRows, imageRowCount, type VisionSetup } from "../checkpoint/config/vision-setup.ts";
 import {
   CROSS_SITES,
@@ -37,14 +37,21 @@ export function blockSites({ qkNorm = false, parallel = false }: BlockKind): rea
   );
 }
 
-/** The sites of the cross-attention in front of a layer. */
-function crossSites({ qkNorm }: CrossConfig): readonly LayerSite[] {
-  return CROSS_SITES.filter((site) => qkNorm || !site.endsWith("_norm"));
+/** The sites of the cross-attention of a layer. */
+function crossSites({ qkNorm, mlpWidth, gateWidth }: CrossConfig): readonly LayerSite[] {
+  return CROSS_SITES.filter(
+    (site) =>
+      (qkNorm || !site.endsWith("_norm")) &&
+      (mlpWidth !== undefined || !site.startsWith("xmlp_")) &&
+      (gateWidth !== undefined || !site.endsWith("_gate")),
+  );
 }
 
 /** The sites of a layer, in the order of the forward pass. */
 function sitesOfLayer({ sites = LAYER_SITES, cross }: StackSites, layer: number): readonly LayerSite[] {
-  return cross?.layers.includes(layer) ? [...crossSites(cross), ...sites] : sites;
+  if (!cross?.layers.includes(layer)) return sites;
+  const place = cross.mlpWidth === undefined ? sites.indexOf("resid_mid") + 1 : 0;
+  return [...sites.slice(0, place), ...crossSites(cross), ...sites.slice(place)];
 }
 
 /** Why a block lacks a site. */
@@ -54,6 +61,8 @@ const ABSENT: Partial<Record<string, string>> = {
   k_norm: "nothing norms its keys, k",
   xattn_q_norm: "nothing norms its queries, xattn_q",
   xattn_k_norm: "nothing norms its keys, xattn_k",
+  xattn_gate: "its cross-attention has no gate",
+  xmlp_gate: "its cross-attention has no MLP of its own",
 };
 const IS_CROSS: ReadonlySet<string> = new Set(CROSS_SITES);
 
@@ -70,8 +79,11 @@ interface OuterShape {
 
 /** What there is to tap and edit in a stack. */
 export interface StackSites extends BlockSizes {
-  /** What its rows belong to: the tokens of prompts, or images. */
-  readonly sequences: "prompts" | "images";
+  /**
+   * What its rows belong to: the tokens of prompts (of what the decoder reads, where there is an encoder), those of the prompts
+   * that an encoder reads, or images.
+   */
+  readonly sequences: "prompts" | "sources" | "images";
   /** Rows of an image, where all images have as many. */
   readonly rows?: number | undefined;
   /** Which of an image's rows, where it is of images. Default "tower". */
@@ -79,7 +91,7 @@ export interface StackSites extends BlockSizes {
   /** The same of keys and values, where those are others. */
   readonly keyRows?: number | undefined;
   readonly keyRowsOf?: ImageRows;
-  /** Cross-attention to rows of images, in front of some layers. */
+  /** Cross-attention of some layers. */
   readonly cross?: CrossConfig & { readonly keyRows?: number | undefined };
   /** In the order of the forward pass. */
   readonly before: readonly OuterShape[];
@@ -104,6 +116,8 @@ export interface SiteInfo extends SiteAddress {
   readonly rowsOf: ImageRows | undefined;
   /** Of scores and patterns: which rows of images the keys are, where they are not tokens. */
   readonly keyRowsOf: ImageRows | undefined;
+  /** Of scores and patterns: set where the keys are tokens that an encoder has read. */
+  readonly keySequences?: "sources";
   /**
    * When it comes by in a forward pass: the layer of the language model, -1 for its embedding, the number of layers for
    * its head, -2 for all that happens in stacks before it.
@@ -112,7 +126,7 @@ export interface SiteInfo extends SiteAddress {
 }
 
 export function siteMapOf(config: DecoderConfig): SiteMap {
-  const { vision, cross } = config;
+  const { vision, cross, encoder } = config;
   const { fixed } = vision ?? {};
   const latents = fixed && imageRowCount(fixed, "latents");
   const text: StackSites = {
@@ -126,6 +140,7 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
       { site: "logits", features: config.vocab },
     ],
   };
+  if (encoder) return { text, encoder: encoderSites(encoder) };
   if (!vision) return { text };
   const { tower, resampler } = vision;
   if (resampler) {
@@ -143,6 +158,17 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
     rowsOf: "tokens",
   };
   return { text, vision: towerSites(tower, { rows: fixed?.towerRows, after: [projector] }) };
+}
+
+/** The sites of an encoder of text. */
+function encoderSites(encoder: EncoderSetup): StackSites {
+  const { width } = encoder;
+  return {
+    ...sizesOf(encoder),
+    sequences: "sources",
+    before: [{ site: "encoder.embed", features: width }],
+    after: [{ site: "encoder.final_norm", features: width }],
+  };
 }
 
 /** The sites of a resampler, whose latents attend to the tower's rows and to each other. */
@@ -219,9 +245,15 @@ export function siteInfo(map: SiteMap, name: SiteName): SiteInfo {
 function rowsOfSite(
   { sequences, rows, rowsOf = "tower", keyRows = rows, keyRowsOf = rowsOf, cross }: StackSites,
   site: string,
-): Pick<SiteInfo, "sequences" | "imageRows" | "rowsOf" | "keyRowsOf"> {
+): Pick<SiteInfo, "sequences" | "imageRows" | "rowsOf" | "keyRowsOf" | "keySequences"> {
   const ofImages = sequences === "images";
   const ownKeys = ofImages ? keyRowsOf : undefined;
+  const tokens = { imageRows: undefined, rowsOf: undefined, keyRowsOf: undefined };
+  if (cross?.reads === "sources" && /^xattn_(k|v|k_norm)$/.test(site))
+    return { sequences: "sources", ...tokens };
+  if (cross?.reads === "sources" && /^xattn_(scores|pattern)$/.test(site)) {
+    return { sequences, ...tokens, keySequences: "sources" };
+  }
   switch (site) {
     case "xattn_k":
     case "xattn_k_norm":
@@ -244,12 +276,13 @@ const NAMES: Readonly<Record<StackName, string>> = {
   text: "language model",
   vision: "vision tower",
   resampler: "resampler",
+  encoder: "encoder of text",
 };
 
 function featuresOf(stack: StackSites, site: LayerSite): Pick<SiteInfo, "features" | "heads"> {
   const { width, cross } = stack;
   const [, mark, own = site] = /^(xattn_|x)(.*)$/.exec(site) ?? [];
-  const { heads, kvHeads, headDim, mlpWidth } = mark ? cross! : stack;
+  const { heads, kvHeads, headDim, mlpWidth = 0 } = mark ? cross! : stack;
   switch (own) {
     case "gate":
     case "mlp_gate":
@@ -274,7 +307,7 @@ function featuresOf(stack: StackSites, site: LayerSite): Pick<SiteInfo, "feature
 }
 
 /** The stacks in the order of the forward pass. */
-const STACK_ORDER: readonly StackName[] = ["vision", "resampler", "text"];
+const STACK_ORDER: readonly StackName[] = ["vision", "resampler", "encoder", "text"];
 
 /** Every site of a model, in the order of the forward pass. */
 export function siteNames(map: SiteMap): SiteName[] {

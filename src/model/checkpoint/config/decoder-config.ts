@@ -18,7 +18,7 @@ export interface DecoderConfig {
   readonly mlpWidth: number;
   /** Rows of the embedding; may be more than the tokenizer has tokens. */
   readonly vocab: number;
-  /** Most positions that the model was made for. */
+  /** Most positions that the model was made for; Infinity where only distances count. */
   readonly context: number;
   readonly normEps: number;
   readonly activation: ActivationKind;
@@ -39,24 +39,41 @@ export interface DecoderConfig {
    * whoever made the checkpoint chose it on validation items.
    */
   readonly taskVectorLayer?: number;
-  /** Cross-attention to the rows of another stack, in front of some layers. */
+  /** Cross-attention to the rows of another stack, in some layers. */
   readonly cross?: CrossConfig;
+  /** Set where an encoder reads the prompt, and this decoder answers. */
+  readonly encoder?: EncoderSetup;
   /** How pictures get in, for vision-language models. */
   readonly vision?: VisionSetup;
 }
 
-/** Blocks of cross-attention with an MLP of their own. */
-export interface CrossConfig {
-  /** The layers that they stand in front of. */
-  readonly layers: readonly number[];
+/** The encoder of an encoder-decoder, and how its decoder begins. */
+export interface EncoderSetup {
+  readonly layers: number;
+  readonly width: number;
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
   readonly mlpWidth: number;
+  /** Id of the token that the decoder reads first. */
+  readonly startId: number;
+}
+
+/** Attention to the rows of another stack. */
+export interface CrossConfig {
+  /** What it reads; default images. */
+  readonly reads?: "images" | "sources";
+  /** The layers that have it: in front of them with an MLP of its own, or in their middle without. */
+  readonly layers: readonly number[];
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /** Of its own MLP; absent where it has none. */
+  readonly mlpWidth?: number;
   /** Norms on queries and keys. */
   readonly qkNorm: boolean;
-  /** Numbers that a row's gate has: 1, or the width. */
-  readonly gateWidth: number;
+  /** Numbers that a row's gate has: 1, or the width; absent where there is no gate. */
+  readonly gateWidth?: number;
 }
 
 /** What a decoder of Llama's kind says beside. */

@@ -21,12 +21,20 @@ export interface GoldenActivation {
 /** Our values of some activations: `values[a][p]` is activation a of prompt p, at all of its positions. */
 export type Values = readonly (readonly Float32Array[])[];
 
+/** Where the keys of a pattern are among the padding, prompt by prompt. */
+interface KeyColumns {
+  readonly columns: readonly (readonly number[])[];
+  readonly extent: number;
+}
+
 /** Which of a model's activations are wanted. */
 export interface Wanted {
   readonly sites: SiteMap;
   readonly stack: StackName;
   /** Columns of the padded tensors, where that is more than up to the last one that holds a row. */
   readonly extent?: number;
+  /** Columns of the keys of cross-attention, which are another sequence's, and their number with the padding. */
+  readonly keys?: KeyColumns;
   /** Names that the goldens have for some sites, beside the usual ones. */
   readonly names?: Readonly<Record<string, SiteName>>;
 }
@@ -39,7 +47,7 @@ export async function readActivations(
   file: GoldenFile,
   prefix: string,
   columns: readonly (readonly number[])[],
-  { sites, stack, extent = Math.max(...columns.flat()) + 1, names = {} }: Wanted,
+  { sites, stack, extent = Math.max(...columns.flat()) + 1, keys, names = {} }: Wanted,
 ): Promise<GoldenActivation[]> {
   const known: ReadonlySet<string> = new Set(
     siteNames(sites).filter((site) => parseSite(site).stack === stack),
@@ -49,14 +57,18 @@ export async function readActivations(
     if (!name.startsWith(prefix)) continue;
     const own = name.slice(prefix.length);
     const site = Object.hasOwn(names, own) ? names[own]! : siteOf(own);
-    if (known.has(site)) found.push(await readActivation(file, name, site as SiteName, columns, extent));
+    if (!known.has(site)) continue;
+    const across = keys && site.startsWith("xattn_") ? keys : { columns, extent };
+    found.push(await readActivation(file, name, site as SiteName, columns, extent, across));
   }
   return found;
 }
 
 /** What xpatch calls an activation of the goldens. */
 function siteOf(name: string): string {
-  return name === "logits_last" ? "logits" : name.replace(/(^|\.)attn_pattern\./, "$1pattern.");
+  return name === "logits_last"
+    ? "logits"
+    : name.replace(/(^|\.)attn_pattern\./, "$1pattern.").replace(/^cross_attn_pattern\./, "xattn_pattern.");
 }
 
 async function readActivation(
@@ -65,6 +77,7 @@ async function readActivation(
   site: SiteName,
   columns: readonly (readonly number[])[],
   extent: number,
+  keys: KeyColumns,
 ): Promise<GoldenActivation> {
   const { shape, values } = await file.read(name);
   const attention = layoutOf(parseSite(site).site) === "attention";
@@ -77,7 +90,7 @@ async function readActivation(
     : rest.length === 1
       ? [1, 1, rest[0]]
       : [1, ...rest];
-  const fits = attention ? rest.length === 3 && count === extent && width === extent : rest.length <= 2;
+  const fits = attention ? rest.length === 3 && count === extent && width === keys.extent : rest.length <= 2;
   if (batch !== columns.length || !fits || count > extent) {
     throw new CheckpointError(
       `${name}: expected ${columns.length} prompts of up to ${extent} tokens, padding included, found ${showShape(shape)}`,
@@ -86,7 +99,7 @@ async function readActivation(
   const first = extent - count;
   const each = columns.map((own, b) => {
     const kept = own.filter((column) => column >= first);
-    const inner = attention ? own : Array.from({ length: width }, (_, i) => i);
+    const inner = attention ? keys.columns[b]! : Array.from({ length: width }, (_, i) => i);
     const picked = new Float32Array(outer * kept.length * inner.length);
     let at = 0;
     for (let o = 0; o < outer; o++) {

@@ -105,7 +105,7 @@ async function checkRuns(
 }
 
 /** Compares what prompts give in one batch with what each gives alone. */
-function checkBatch(
+export function checkBatch(
   activations: readonly GoldenActivation[],
   together: Values,
   alone: readonly Values[],
@@ -116,9 +116,10 @@ function checkBatch(
   });
 }
 
-async function checkGenerated(
+/** Greedy continuations of a case, in one batch and one at a time. */
+export async function checkGenerated(
   { goldens }: CaseFolder,
-  { name, prompts }: TextCase,
+  { name, prompts }: Pick<TextCase, "name" | "prompts">,
   model: PatchableModel,
 ): Promise<Check[]> {
   const key = `${name}/generate.ids`;
@@ -165,7 +166,7 @@ async function checkPatches(
 }
 
 /** The logits of a patched run once more, this time recomputing only what the patch can change. */
-async function checkResumed(
+export async function checkResumed(
   model: PatchableModel,
   activations: readonly GoldenActivation[],
   prompts: readonly Prompt[],

@@ -10,8 +10,9 @@ import { llava } from "./llava.ts";
 import { mistral } from "./mistral.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
+import { t5 } from "./t5.ts";
 
-const FAMILIES: readonly Family[] = [llama, mistral, qwen2, qwen3, gemma2, gpt2, gptNeox, llava, idefics];
+const FAMILIES: readonly Family[] = [llama, mistral, qwen2, qwen3, gemma2, gpt2, gptNeox, llava, idefics, t5];
 
 /** The family of a config.json. Throws CheckpointError, listing what is supported. */
 export function familyOf(config: JsonObject, where: string): Family {

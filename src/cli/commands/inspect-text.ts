@@ -50,17 +50,18 @@ function heading({ checkpoint, files, parameters, bytes, dtypes, tensors }: Insp
 
 /** The forward pass from top to bottom, as the places where it can be read and changed. */
 function diagram({ family, config, sites }: ArchitectureReport): string {
-  const { layers, width, heads, kvHeads, headDim, context, rope, activation, tied, vision } = config;
+  const { layers, width, heads, kvHeads, headDim, context, rope, activation, tied, vision, encoder } = config;
   const shared = kvHeads === heads ? "" : ` on ${kvHeads} of keys and values`;
   const facts = [
     `${family}: ${layers} layers, ${width} wide, ${heads} heads of ${headDim}${shared}`,
-    `context ${context}${windowOf(config)}`,
+    ...(Number.isFinite(context) ? [`context ${context}${windowOf(config)}`] : []),
     rope
       ? `RoPE θ ${rope.theta}${rope.scaling ? ` (${rope.scaling.type})` : ""}${rope.rotaryDim === undefined ? "" : ` on ${rope.rotaryDim} of ${headDim}`}`
-      : "learned positions",
+      : learnedPositions(context),
     activation,
   ];
   const lines = [facts.join(" · ")];
+  if (encoder) lines.push(`encoder of the prompt: ${encoder.layers} layers; the rest is the decoder`);
   if (vision) {
     const { kind, imageSize, patchSize } = vision.tower;
     const picture = `${imageSize} × ${imageSize} pixels in patches of ${patchSize} × ${patchSize}`;
@@ -86,6 +87,10 @@ function windowOf({ layers, window, windowedLayers }: ArchitectureReport["config
   if (window === undefined) return "";
   const some = windowedLayers && ` in ${windowedLayers.filter(Boolean).length} of ${layers} layers`;
   return `, window ${window}${some ?? ""}`;
+}
+
+function learnedPositions(context: number): string {
+  return Number.isFinite(context) ? "learned positions" : "scores biased by distance, for any length";
 }
 
 /** Cuts a list where neighbours differ in `key`. */

@@ -75,6 +75,11 @@ export async function exportModel(
   checkOptions("exportModel", options, known);
   const { dtype, onProgress } = options;
   const { family, decoder, config } = await readModelFiles(checkpoint);
+  if (decoder.encoder) {
+    throw new CheckpointError(
+      `${checkpoint.name}: expected a model without an encoder of text, found a ${family.modelType}, which cannot be exported yet`,
+    );
+  }
   const { transposed } = await checkWeights(checkpoint, device, (weights) =>
     family.build(weights, decoder, config),
   );

@@ -14,7 +14,7 @@ import { EncoderDecoder } from "../layers/encoder-decoder.ts";
 import { gatedMlp, type Mlp, plainMlp } from "../layers/mlp.ts";
 import { readRmsNorm } from "../layers/norm.ts";
 import { RelativeBias } from "../layers/relative-bias.ts";
-import { causal, full } from "../walk/pass.ts";
+import { causal, full } from "../walk/masks.ts";
 import type { Block } from "../walk/stack.ts";
 import type { Family } from "./family.ts";
 
@@ -39,7 +39,6 @@ const DEFAULTS = {
   relative_attention_max_distance: 128,
   layer_norm_epsilon: 1e-6,
   feed_forward_proj: "relu",
-  tie_word_embeddings: true,
 };
 
 /** Names by which the class takes the same fields; they win. */
@@ -67,7 +66,7 @@ function readConfig(values: JsonObject, where: string): T5Config {
   };
   // The class takes the decoder's default from the field itself, whatever its alias says.
   const layers = c.count("num_decoder_layers", new ConfigReader(given, where).count("num_layers"));
-  const tied = c.boolean("tie_word_embeddings");
+  const tied = c.boolean("tie_word_embeddings", true);
   return {
     ...sizes,
     layers,
@@ -76,7 +75,7 @@ function readConfig(values: JsonObject, where: string): T5Config {
     normEps: c.number("layer_norm_epsilon"),
     ...readMlp(c, where),
     ...readBuckets(c, where),
-    tied: true, // whatever the config says, unless the file has two matrices
+    tied, // says how logits are scaled; whether there are two matrices is for the file to say
     scaledHead: c.boolean("scale_decoder_outputs", tied),
     encoder: {
       ...sizes,

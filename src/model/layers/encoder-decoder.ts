@@ -5,7 +5,7 @@ import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
 import type { Prompt } from "../prompt/prompt.ts";
 import type { Context } from "../walk/key-value-store.ts";
 import type { Pass } from "../walk/pass.ts";
-import type { Walk } from "../walk/sites.ts";
+import type { Walk } from "../walk/site-events.ts";
 import { type Block, Stack } from "../walk/stack.ts";
 import { scoped } from "../walk/walk.ts";
 import { Decoder, type DecoderParts, idsOf } from "./decoder.ts";

@@ -66,9 +66,7 @@ export async function readActivations(
 
 /** What xpatch calls an activation of the goldens. */
 function siteOf(name: string): string {
-  return name === "logits_last"
-    ? "logits"
-    : name.replace(/(^|\.)attn_pattern\./, "$1pattern.").replace(/^cross_attn_pattern\./, "xattn_pattern.");
+  return name === "logits_last" ? "logits" : name.replace(/(^|\.)attn_pattern\./, "$1pattern.");
 }
 
 async function readActivation(

@@ -1,6 +1,6 @@
 import { CheckpointError } from "../errors.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
-import { STACKS, type SiteName } from "../model/walk/sites.ts";
+import { type SiteName, STACKS } from "../model/walk/sites.ts";
 import { addVector, set } from "../patching/edit.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import {
@@ -91,9 +91,14 @@ async function readStacks(
   { sites }: PatchableModel,
 ): Promise<GoldenActivation[]> {
   const keys = { columns: columns.encoder, extent: extent.encoder };
+  const patterns = Array.from({ length: sites.text.layers }, (_, layer): [string, SiteName] => [
+    `cross_attn_pattern.${layer}`,
+    `xattn_pattern.${layer}`,
+  ]);
+  const names = Object.fromEntries(patterns);
   const found = prefixes.map(([stack, prefix]) => {
     const own = { sites, stack: stack === "encoder" ? ("encoder" as const) : ("text" as const) };
-    return readActivations(goldens, prefix, columns[stack], { ...own, extent: extent[stack], keys });
+    return readActivations(goldens, prefix, columns[stack], { ...own, extent: extent[stack], keys, names });
   });
   return (await Promise.all(found)).flat();
 }

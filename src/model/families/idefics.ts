@@ -3,7 +3,11 @@ import { readProcessorConfig } from "../../images/processor-config.ts";
 import { concat } from "../../kernels/movement/concat.ts";
 import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { type CrossConfig, type LlamaConfig, readLlamaConfig } from "../checkpoint/config/decoder-config.ts";
+import {
+  type GatedCrossConfig,
+  type LlamaConfig,
+  readLlamaConfig,
+} from "../checkpoint/config/decoder-config.ts";
 import { requireWholeHeads } from "../checkpoint/config/encoder-config.ts";
 import { readVisionConfig, rowsPerImage, type VisionConfig } from "../checkpoint/config/vision-config.ts";
 import type { ResamplerConfig, VisionSetup } from "../checkpoint/config/vision-setup.ts";
@@ -34,7 +38,7 @@ import { readAttention, readGatedMlp } from "./llama.ts";
 interface IdeficsConfig extends LlamaConfig {
   /** Of the ids, the last ones, which have a table of their own. */
   readonly additionalVocab: number;
-  readonly cross: CrossConfig;
+  readonly cross: GatedCrossConfig;
   readonly vision: VisionSetup & { readonly resampler: ResamplerConfig };
   readonly eosId: number | undefined;
 }

@@ -10,7 +10,12 @@ import { changeJson, type Files } from "../../helpers/nano.ts";
 
 const START = { decoder_start_token_id: 0 };
 const read = (values: object) =>
-  t5.readConfig({ ...START, ...values }, "config.json", { preprocessor: undefined, tokenOf: String });
+  t5.readConfig({ ...START, ...values }, "config.json", {
+    preprocessor: undefined,
+    tokenOf: String,
+    idOf: () => undefined,
+    eosId: 1,
+  });
 
 // What T5Config of transformers 5.24 makes of the same fields.
 describe("the config", () => {

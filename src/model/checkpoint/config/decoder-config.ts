@@ -76,6 +76,9 @@ export interface CrossConfig {
   readonly gateWidth?: number;
 }
 
+/** In front of layers, with gates (Flamingo). */
+export type GatedCrossConfig = CrossConfig & Required<Pick<CrossConfig, "mlpWidth" | "gateWidth">>;
+
 /** What a decoder of Llama's kind says beside. */
 export interface LlamaConfig extends DecoderConfig {
   readonly rope: RopeConfig;

@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { argmax } from "../../src/kernels/reduction/reduce.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
-import type { SiteName } from "../../src/model/walk/sites.ts";
+import { parseSite, type SiteName } from "../../src/model/walk/sites.ts";
 import { addVector, type Edit, scale, set, zero } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
 import { resume, type Variant } from "../../src/patching/resume.ts";
@@ -304,6 +304,18 @@ describe.each(["t5", "t5-relu-tied"])("%s", (name) => {
       /expected values for/,
     );
   });
+});
+
+test.each([
+  ["encoder.block.1.layer.0.SelfAttention.q", "encoder.q.1"],
+  ["decoder.block.1.layer.1.EncDecAttention", "xattn_out.1"],
+  ["decoder.block.0.layer.2.DenseReluDense.wo.input", "mlp_act.0"],
+  ["decoder.1.hook_resid_mid_cross", "xresid_mid.1"],
+  ["encoder.2.attn.hook_pattern", "encoder.pattern.2"],
+  ["encoder.final_layer_norm", "encoder.final_norm"],
+])("%s is called %s here", (name, site) => {
+  expect(() => parseSite(name)).toThrow(`it is called "${site}" here`);
+  expect(parseSite(site).site).toBeDefined();
 });
 
 test("a model without encoder takes no answer beside the prompt", async () => {

@@ -1,9 +1,9 @@
-import { type KeyRange } from "../model/walk/masks.ts";
 import { imageRowCount } from "../model/checkpoint/config/vision-setup.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { placesByImage } from "../model/prompt/image-places.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf } from "../model/prompt/prompt-image.ts";
+import type { KeyRange } from "../model/walk/masks.ts";
 import type { Target } from "./site-targets.ts";
 
 /** What a patched run has to compute anew. */

@@ -13,12 +13,15 @@ export interface FeatureRange {
   readonly end: number;
 }
 
+/** How many rows an image has at the sites of the vision side. */
+type ImageRows = Pick<ImageLayout, "towerRows" | "tileFeatures" | "tokens">;
+
 /** What a run is over. */
 export interface Batch {
   /** Empty for a run of a vision tower alone. */
   readonly prompts: readonly Prompt[];
   /** Images of each prompt, or of each member of a run of a vision tower; they are numbered through the batch. */
-  readonly images: readonly (readonly Pick<ImageLayout, "towerRows" | "tokens">[])[];
+  readonly images: readonly (readonly ImageRows[])[];
 }
 
 export function batchOf(prompts: readonly Prompt[], vision: VisionSetup | undefined): Batch {
@@ -122,11 +125,15 @@ function imagePositions(
     }
     const wanted = image === undefined ? Array.from({ length: count }, (_, i) => i) : [image];
     for (const i of wanted) {
-      const { towerRows, tokens } = own[i]!;
-      positions.set(first + i, resolveImageRows(at, site === "projector" ? tokens : towerRows));
+      positions.set(first + i, resolveImageRows(at, rowsAt(site, own[i]!)));
     }
   }
   return positions;
+}
+
+function rowsAt(site: SiteName, { towerRows, tileFeatures = 0, tokens }: ImageRows): number {
+  if (site === "projector") return tokens;
+  return site === "tile_features" ? tileFeatures : towerRows;
 }
 
 function featureRange(

@@ -26,12 +26,18 @@ export interface ImageRules<Image = unknown> {
   readonly placeholder: string;
   /** The text of image `index` (from 0) of `count`. */
   expand(image: Image, index: number, count: number): ImageText;
+  /**
+   * Set where the family's processor frames prompts, in place of the special tokens that the tokenizer adds: with BOS behind
+   * the last image (in front, if there is none), and with this text at the end.
+   */
+  readonly bosBehindImages?: { readonly end: string };
 }
 
 export interface PromptOptions<Image = unknown> {
   /**
    * `"auto"` (default): the special tokens that the tokenizer adds by itself, which may be none. `true`: the same,
-   * and BOS in front if they do not start with it. `false`: nothing is added. Tokens written in the text stay.
+   * and BOS in front if they do not start with it. `false`: nothing is added. Tokens written in the text stay. Where a family
+   * has a frame (PaliGemma's BOS behind the images), it stands for what the tokenizer adds.
    */
   readonly bos?: boolean | "auto";
   /** Names for pieces of the text, each of which must occur exactly once. */
@@ -58,15 +64,17 @@ export function prompt<Image = unknown>(
   options: PromptOptions<Image> = {},
 ): Prompt<Image> {
   const { bos = "auto", imageRules, spans: pieces = {} } = options;
-  const joined = join(typeof parts === "string" ? [parts] : parts, options);
+  const frame = bos === false ? undefined : frameOf(tokenizer, imageRules);
+  const joined = join(typeof parts === "string" ? [parts] : parts, options, frame);
   const named = [
     ...joined.named,
     ...Object.entries(pieces).map(([name, piece]) => findPiece(name, piece, joined.full)),
   ];
 
-  const front = specialsInFront(tokenizer, bos);
+  const isWhole = frame !== undefined || bos === false;
+  const front = isWhole ? [] : specialsInFront(tokenizer, bos);
   const body = tokenizer.encode(joined.full, { specials: false });
-  const ids = [...front, ...body, ...(bos === false ? [] : tokenizer.suffix)];
+  const ids = [...front, ...body, ...(isWhole ? [] : tokenizer.suffix)];
 
   const spans: Record<string, ImageSpan> = {};
   const found = [
@@ -113,6 +121,18 @@ export function promptFromIds<Image = unknown>(
   });
 }
 
+/** What goes around a prompt's text. */
+interface Frame {
+  /** Behind the last image; in front, if there is none. */
+  readonly behindImages: string;
+  readonly end: string;
+}
+
+function frameOf(tokenizer: Tokenizer, rules: ImageRules<never> | undefined): Frame | undefined {
+  if (!rules?.bosBehindImages) return undefined;
+  return { behindImages: tokenizer.tokenOf(requireBos(tokenizer)), end: rules.bosBehindImages.end };
+}
+
 interface Named extends Span {
   readonly name: string;
 }
@@ -120,7 +140,7 @@ interface Named extends Span {
 interface Joined<Image> {
   /** The text with one placeholder for each image. */
   readonly text: string;
-  /** The text to tokenise, with images expanded. */
+  /** The text to tokenise, with images expanded, and framed. */
   readonly full: string;
   /** Named pieces, in UTF-16 units of `full`. */
   readonly named: readonly Named[];
@@ -128,19 +148,24 @@ interface Joined<Image> {
   readonly imageTexts: readonly ImageText[];
 }
 
-function join<Image>(parts: readonly PromptPart<Image>[], options: PromptOptions<Image>): Joined<Image> {
+function join<Image>(
+  parts: readonly PromptPart<Image>[],
+  options: PromptOptions<Image>,
+  frame: Frame | undefined,
+): Joined<Image> {
   const { imageRules } = options;
   const images = imagesInOrder(parts, options);
   const named: Named[] = [];
   const imageTexts: ImageText[] = [];
   let text = "";
-  let full = "";
+  let full = images.length === 0 ? (frame?.behindImages ?? "") : "";
   const appendImage = (rules: ImageRules<Image>) => {
     const index = imageTexts.length;
     const imageText = rules.expand(images[index]!, index, images.length);
     imageTexts.push(imageText);
     text += rules.placeholder;
     full += imageText.text;
+    if (frame && index === images.length - 1) full += frame.behindImages;
   };
   const appendText = (piece: string) => {
     for (const [i, plain] of (imageRules ? piece.split(imageRules.placeholder) : [piece]).entries()) {
@@ -160,7 +185,7 @@ function join<Image>(parts: readonly PromptPart<Image>[], options: PromptOptions
       named.push({ name: part.name, start, end: full.length });
     }
   }
-  return { text, full, named, images, imageTexts };
+  return { text, full: full + (frame?.end ?? ""), named, images, imageTexts };
 }
 
 /** The images in the order of their placeholders: those of image parts, and those of the list for the text's. */
@@ -201,13 +226,16 @@ function findPiece(name: string, piece: string, text: string): Named {
   return { name, start, end: start + piece.length };
 }
 
-function specialsInFront(tokenizer: Tokenizer, bos: boolean | "auto"): readonly number[] {
-  const { prefix, bosId } = tokenizer;
-  if (bos === false) return [];
+function specialsInFront(tokenizer: Tokenizer, bos: true | "auto"): readonly number[] {
+  const { prefix } = tokenizer;
   if (bos === "auto") return prefix;
-  if (bosId === undefined)
-    throw new PromptError("Expected tokenizer_config.json to name a bos_token, found none.");
+  const bosId = requireBos(tokenizer);
   return prefix[0] === bosId ? prefix : [bosId, ...prefix];
+}
+
+function requireBos({ bosId }: Tokenizer): number {
+  if (bosId !== undefined) return bosId;
+  throw new PromptError("Expected tokenizer_config.json to name a bos_token, found none.");
 }
 
 /** Where the placeholders of each image went: from its first to its last, whatever the family puts between. */

@@ -96,9 +96,14 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
     ],
   };
   if (!vision) return { text };
-  const { tower, fixed } = vision;
-  const projector: OuterShape = { site: "projector", features: config.width, rows: fixed?.tokens };
-  return { text, vision: towerSites(tower, { rows: fixed?.towerRows, after: [projector] }) };
+  const { tower, fixed, postNorm, tiled } = vision;
+  const rows = fixed?.towerRows;
+  const after: OuterShape[] = [
+    ...(postNorm ? [{ site: "vision.post_norm", features: tower.width, rows } as const] : []),
+    ...(tiled ? [{ site: "tile_features", features: config.width } as const] : []),
+    { site: "projector", features: config.width, rows: fixed?.tokens },
+  ];
+  return { text, vision: towerSites(tower, { rows, after }) };
 }
 
 /** The sites of a vision tower. */

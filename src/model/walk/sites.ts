@@ -46,7 +46,7 @@ export type SitePrefix = (typeof STACKS)[StackName];
 /** Activations outside the blocks, by the stack whose sequences their rows are of. */
 export const OUTER_SITES = {
   text: ["embed", "final_norm", "logits"],
-  vision: ["vision.embed", "vision.post_norm", "projector"],
+  vision: ["vision.embed", "vision.post_norm", "tile_features", "projector"],
 } as const satisfies Record<StackName, readonly string[]>;
 
 export type OuterSite = (typeof OUTER_SITES)[StackName][number];

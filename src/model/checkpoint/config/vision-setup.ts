@@ -10,6 +10,10 @@ export type Picture = RgbImage | PixelValues;
 export interface ImageLayout {
   /** Its rows in the vision tower, those of all tiles. */
   readonly towerRows: number;
+  /** How many tiles it is cut into, each of which goes through the tower by itself. Default 1. */
+  readonly tiles?: number;
+  /** Where there are tiles: features of all of them together, before they are laid out (site `tile_features`). */
+  readonly tileFeatures?: number;
   /** Features that the language model gets of it, each at a position of the prompt. */
   readonly tokens: number;
   /** Set where those are consecutive and one plain grid. */
@@ -26,6 +30,10 @@ export interface VisionSetup {
   readonly featureLayer: number;
   /** Whether the class token's row goes along. */
   readonly keepsClassToken: boolean;
+  /** The tower's last norm goes over that output (site `vision.post_norm`). */
+  readonly postNorm?: boolean;
+  /** Pictures are cut into tiles. */
+  readonly tiled?: boolean;
   /** The layout of every picture, where all have the same. */
   readonly fixed?: ImageLayout;
   /** Throws ImageError for a picture that the model cannot take. */

@@ -6,11 +6,24 @@ import { gptNeox } from "./gpt-neox.ts";
 import { gpt2 } from "./gpt2.ts";
 import { llama } from "./llama.ts";
 import { llava } from "./llava.ts";
+import { llavaNext } from "./llava-next.ts";
 import { mistral } from "./mistral.ts";
+import { paligemma } from "./paligemma.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
 
-const FAMILIES: readonly Family[] = [llama, mistral, qwen2, qwen3, gemma2, gpt2, gptNeox, llava];
+const FAMILIES: readonly Family[] = [
+  llama,
+  mistral,
+  qwen2,
+  qwen3,
+  gemma2,
+  gpt2,
+  gptNeox,
+  llava,
+  llavaNext,
+  paligemma,
+];
 
 /** The family of a config.json. Throws CheckpointError, listing what is supported. */
 export function familyOf(config: JsonObject, where: string): Family {

@@ -20,7 +20,7 @@ import { llavaImageRules } from "./llava.ts";
 import { readLlavaDecoder, readLlavaParts, readLlavaTower } from "./llava-parts.ts";
 
 /** The tiles of a picture as one map of features, a feature a patch, of which the padding's are cut off. */
-interface FeatureMap {
+export interface FeatureMap {
   /** Tiles beside each other, and below each other. */
   readonly tileColumns: number;
   readonly tileRows: number;
@@ -32,7 +32,7 @@ interface FeatureMap {
 }
 
 /** As transformers' `unpad_image` cuts it. `side`: patches of a tile. */
-function featureMap(
+export function featureMap(
   { width, height }: Size,
   { side: pixels, pinpoints }: TileSettings,
   side: number,
@@ -53,7 +53,7 @@ function featureMap(
 }
 
 /** For each place of a picture, the feature that it gets, by its number among those of all tiles; `newline` ends each row of the map. */
-function placesOf(map: FeatureMap, side: number, newline: number): number[] {
+export function placesOf(map: FeatureMap, side: number, newline: number): number[] {
   const places = Array.from({ length: side * side }, (_, i) => i); // the whole picture
   for (let row = map.top; row < map.top + map.rows; row++) {
     for (let column = map.left; column < map.left + map.columns; column++) {

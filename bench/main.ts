@@ -1,4 +1,4 @@
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
@@ -7,6 +7,7 @@ import { cacheFolder } from "#src/platform/node-cache";
 import { writeWhole } from "#src/platform/node-write";
 import { type Device, openDevice } from "#src/tensor/device";
 import { attentionKernels } from "./attention.bench.ts";
+import { compareJobs } from "./compare.ts";
 import { elementwise } from "./elementwise.bench.ts";
 import { formatJob, formatKernel, formatPeers, formatProfile } from "./format.ts";
 import { type BenchCase, type BenchResult, FULL, measure, QUICK, rounded, type Suite } from "./harness.ts";
@@ -46,6 +47,7 @@ interface Arguments {
   quick?: boolean;
   json?: boolean;
   save?: boolean;
+  compare?: string;
 }
 
 const program = new Command("npm run bench --")
@@ -66,15 +68,23 @@ const program = new Command("npm run bench --")
   .option("--quick", "a few runs of each, to see that everything works")
   .option("--json", "print the report as JSON, and the lines to stderr")
   .option("--save", "write the report to bench/results")
+  .option(
+    "--compare <file>",
+    "an earlier report, of the same adapter: says whether the main jobs do more work than they did, and fails if so",
+  )
   .action(main);
 await program.parseAsync();
 
-async function main(names: string[], { model, visionModel, quick, json, save }: Arguments): Promise<void> {
+async function main(
+  names: string[],
+  { model, visionModel, quick, json, save, compare }: Arguments,
+): Promise<void> {
   const unknown = names.find((name) => !NAMES.includes(name));
   if (unknown !== undefined) program.error(`expected ${NAMES.join(", ")}; found "${unknown}"`);
   const wanted = (name: string) => names.length === 0 || names.includes(name);
   const say = json ? console.error : console.log;
   const effort = quick ? QUICK : FULL;
+  const earlier = compare === undefined ? undefined : readReport(compare);
 
   await using device = await openDevice();
   const adapter = describeAdapter(device);
@@ -127,6 +137,19 @@ async function main(names: string[], { model, visionModel, quick, json, save }: 
   const text = `${JSON.stringify(report, null, 2)}\n`;
   if (json) process.stdout.write(text);
   if (save) say(await write(report, text));
+  if (earlier) {
+    const { grown, lines } = compareJobs(report.jobs, earlier.jobs);
+    for (const line of lines) say(line);
+    if (grown.length > 0) program.error(`more work than in ${compare}: ${grown.join("; ")}`);
+  }
+}
+
+function readReport(file: string): Pick<Report, "jobs"> {
+  try {
+    return JSON.parse(readFileSync(file, "utf8"));
+  } catch (error) {
+    return program.error(`${file}: expected a report of this bench, found none (${(error as Error).message})`);
+  }
 }
 
 /** Returns the path of the file. */

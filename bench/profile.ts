@@ -64,8 +64,10 @@ async function profile(
     const rows: ProfileRow[] = [];
     for (const [key, records] of recorder.groups) {
       const run = () => {
-        for (const { operation, inputs, attributes } of records)
-          apply(operation, inputs, attributes).dispose();
+        for (const { operation, inputs, attributes } of records) {
+          const output = apply(operation, inputs, attributes, device);
+          if (output !== inputs[0]) output.dispose();
+        }
       };
       run();
       const before = device.counters.dispatches;
@@ -92,6 +94,7 @@ class Recorder {
   readonly groups = new Map<string, OperationRecord[]>();
   readonly #device: Device;
   readonly #scope: Scope;
+  #stop = () => {};
 
   constructor(device: Device, scope: Scope) {
     this.#device = device;
@@ -99,17 +102,18 @@ class Recorder {
   }
 
   start(): void {
-    this.#device.onOperation = (record) => {
+    this.#stop = this.#device.observe((record) => {
+      if (record.operation.memory) return;
       const inputs = this.#scope.enter(() => record.inputs.map((input) => input.alias()));
       const shapes = inputs.map(({ shape, dtype }) => `${dtype}${showShape(shape)}`).join(" ");
       const key = `${record.operation.name}\n${shapes}`;
       const group = this.groups.get(key) ?? [];
       group.push({ ...record, inputs });
       this.groups.set(key, group);
-    };
+    });
   }
 
   stop(): void {
-    this.#device.onOperation = undefined;
+    this.#stop();
   }
 }

@@ -39,7 +39,7 @@ export const crossModal: Experiment = {
   cells: (lab) => [
     ...validationCells(lab),
     ...lab.tasks.flatMap((task) => {
-      const setups = setupsOf(lab).filter((setup) => tasksWith(lab, setup, [task]).length > 0);
+      const setups = setupsOf(lab, [task]);
       const tested = setups.flatMap((setup) => [
         testPatch({ ...setup, task: task.name }),
         ...promptSeeds(lab, setup).map((seed) => testPrompt({ ...setup, task: task.name, seed })),
@@ -49,7 +49,7 @@ export const crossModal: Experiment = {
     ...namingCells(lab),
   ],
   report(lab): Findings {
-    const setups = setupsOf(lab);
+    const setups = setupsOf(lab, lab.tasksInMeans);
     return {
       verdict: crossModalVerdict(lab, CROSS_MODAL),
       text: [
@@ -59,7 +59,7 @@ export const crossModal: Experiment = {
       figures: [methodsFigure(lab, setups)],
       tables: [
         methodsTable(lab, setups),
-        byTaskTable(lab, setups),
+        byTaskTable(lab),
         ...regurgitationTable(lab, setups),
         ...paperTables(lab, setups),
       ],
@@ -141,9 +141,9 @@ function methodsTable(lab: Lab, setups: readonly Setup[]): Table {
   };
 }
 
-function byTaskTable(lab: Lab, setups: readonly Setup[]): Table {
+function byTaskTable(lab: Lab): Table {
   const rows = lab.tasks.flatMap((task) => {
-    const asked = setups.filter((setup) => tasksWith(lab, setup, [task]).length > 0);
+    const asked = setupsOf(lab, [task]);
     return asked.map((setup) => [task.name, ...methodsRow(lab, setup, [task])]);
   });
   return { name: "by-task", title: "The same by task", columns: ["task", ...METHOD_COLUMNS], rows };

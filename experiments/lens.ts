@@ -38,7 +38,7 @@ export const lens: Experiment = {
   untestable: (lab) =>
     hasDistinctItems(lab)
       ? undefined
-      : "the names and answers of all items begin alike, so that they cannot be told apart",
+      : "the names and answers of all items begin alike, so that they cannot be told apart, or with what the tokenizer has no token for",
   cells: (lab) => [
     ...lensSetups(lab).flatMap((setup) =>
       tasksWith(lab, setup).flatMap(({ name: task }) =>
@@ -52,7 +52,7 @@ export const lens: Experiment = {
     return {
       verdict: verdictOf(phases),
       text: [
-        "Each query stands behind examples of its own modality, or behind the instruction. A set of tokens is looked for: how the item's name, the task's word, the answers to the other items of the task, and the answer itself may begin, with and without a space; no token is in two sets. Items whose name and answer begin alike are left out.",
+        `Each query stands behind examples of its own modality, or behind the instruction. A set of tokens is looked for: how the item's name, the task's word, the answers to the other items of the task, and the answer itself may begin, with and without a space${lab.options.caseSensitive ? "" : ", as written and in small letters"}; no token is in two sets. Items whose name and answer begin alike are left out, and those for whose beginning the tokenizer has no token.`,
         `What the input is has two readings. The paper's is a fixed token, the same for all items, that the delimiter itself reads as: here the one that most validation prompts read as behind the first layer (${delimitersOf(lab)}). Being the same whatever is asked, it says little of the query; its control is the token before the delimiter. The other is what is asked about, the item's name. The verdict is on the paper's.`,
         verdictText("With the item's name as the input", nameVerdict(phases)),
         "A phase's layer is where the mean reciprocal rank of its set is farthest above that of the control, on validation items; what it comes to is measured on test items.",
@@ -279,7 +279,9 @@ function hasDistinctItems(lab: Lab): boolean {
     (["validation", "test"] as const).every((split) =>
       tasksWith(lab, setup).some((task) => {
         const items = lab.items(task, split);
-        return items.some((item) => tokenSets(lab.model.tokenizer, task, items, item) !== undefined);
+        return items.some(
+          (item) => tokenSets(lab.model.tokenizer, task, items, item, undefined, lab.options) !== undefined,
+        );
       }),
     ),
   );

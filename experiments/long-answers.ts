@@ -149,7 +149,7 @@ function measuresFigure(lab: Lab): BarsFigure {
     caption: `Text examples, mean over ${namesOf(lab)} on test items.`,
     x: "what has to be right",
     y: "accuracy",
-    rows: setups(lab).flatMap((setup) => {
+    rows: setups(lab, lab.tasksInMeans).flatMap((setup) => {
       const tested = testedOf(lab, setup);
       return MEASURES.flatMap((measure) =>
         Object.entries(METHODS).map(([series, pick]) => {
@@ -162,7 +162,7 @@ function measuresFigure(lab: Lab): BarsFigure {
         }),
       );
     }),
-    references: setups(lab).flatMap((setup) => {
+    references: setups(lab, lab.tasksInMeans).flatMap((setup) => {
       const asked = askedOf(lab, testedOf(lab, setup));
       return MEASURES.flatMap((measure) =>
         constantReferences(
@@ -191,7 +191,9 @@ function methodsTable(lab: Lab): Table {
     ],
     rows: setups(lab).flatMap((setup) => {
       const each = tasksWith(lab, setup).map((task) => [task.name, testedOf(lab, setup, [task])] as const);
-      return [["mean", testedOf(lab, setup)] as const, ...each].flatMap(([name, tested]) =>
+      const inMeans = testedOf(lab, setup);
+      const all = inMeans.length > 0 ? [["mean", inMeans] as const, ...each] : each;
+      return all.flatMap(([name, tested]) =>
         MEASURES.map((measure) => {
           const hits = Object.values(METHODS).map((pick) => hitsOf(lab, tested, pick, measure));
           return [
@@ -220,7 +222,7 @@ function lengthsTable(lab: Lab): Table {
     name: "lengths",
     title: "Patched answers by the number of tokens of the right one, items of all tasks of the means",
     columns: ["query", "tokens", "the whole answer", "its first token", "prompt, the whole answer"],
-    rows: setups(lab).flatMap((setup) => {
+    rows: setups(lab, lab.tasksInMeans).flatMap((setup) => {
       const tested = testedOf(lab, setup);
       return groups.flatMap(([name, belongs]): TableCell[][] => {
         const pooled = (pick: (one: Tested) => readonly LongAnswers[], measure: Measure): Hits => {
@@ -268,13 +270,13 @@ function answersTable(lab: Lab): Table {
 
 function controlsTable(lab: Lab): Table {
   const present = LONG_CONTROLS.filter((control) =>
-    setups(lab).some((setup) => controlHits(lab, testedOf(lab, setup), control)),
+    setups(lab, lab.tasksInMeans).some((setup) => controlHits(lab, testedOf(lab, setup), control)),
   );
   return {
     name: "controls",
     title: "Whole answers under other vectors in the same place",
     columns: ["query", "the task's own vector", ...present.map((control) => CONTROL_NAMES[control])],
-    rows: setups(lab).map((setup) => {
+    rows: setups(lab, lab.tasksInMeans).map((setup) => {
       const tested = testedOf(lab, setup);
       const others = present.map((control) => controlHits(lab, tested, control));
       return [
@@ -294,8 +296,8 @@ function controlHits(lab: Lab, tested: readonly Tested[], control: LongControl):
 }
 
 /** Vectors and prompts of text examples, into all queries. */
-function setups(lab: Lab): Setup[] {
-  return setupsOf(lab).filter(({ specification }) => specification === "text");
+function setups(lab: Lab, tasks?: readonly Task[]): Setup[] {
+  return setupsOf(lab, tasks).filter(({ specification }) => specification === "text");
 }
 
 function widest(lab: Lab): Setup {

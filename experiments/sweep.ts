@@ -41,7 +41,7 @@ export const sweep: Experiment = {
     ...namingCells(lab, "validation"),
   ],
   report(lab): Findings {
-    const setups = setupsOf(lab);
+    const setups = setupsOf(lab, lab.tasksInMeans);
     const best = setups.map((setup) => bestLayer(lab, setup));
     const positions = positionAccuracies(lab);
     return {
@@ -50,7 +50,7 @@ export const sweep: Experiment = {
         "Accuracies here are on validation items, from which layers are chosen; in the tables that of a best layer is therefore flattered by the choice.",
         "Not so in the verdict: there the answers to each half of the inputs are those of the layer that is best on the other half. The layer of the middle half of the model is one for all specifications and queries, those of the first and the last quarter the best for each, and so are those of each token.",
       ],
-      figures: [layersFigure(lab, setups), byTaskFigure(lab, setups), positionFigure(lab, positions)],
+      figures: [layersFigure(lab, setups), byTaskFigure(lab), positionFigure(lab, positions)],
       tables: [bestTable(best), positionTable(lab, positions), ...regurgitationTable(lab, best, positions)],
       controls: [],
     };
@@ -218,7 +218,7 @@ function layersFigure(lab: Lab, setups: readonly Setup[]): LinesFigure {
   };
 }
 
-function byTaskFigure(lab: Lab, setups: readonly Setup[]): HeatFigure {
+function byTaskFigure(lab: Lab): HeatFigure {
   return {
     kind: "heat",
     name: "layers-by-task",
@@ -228,7 +228,7 @@ function byTaskFigure(lab: Lab, setups: readonly Setup[]): HeatFigure {
     x: "layer",
     y: "task",
     value: "accuracy",
-    rows: setups.flatMap((setup) =>
+    rows: setupsOf(lab).flatMap((setup) =>
       tasksWith(lab, setup).flatMap((task) =>
         accuracyByLayer(lab, setup, [task]).map(({ layer, accuracy: { mean, items, seeds } }) => ({
           panel: `${SPECIFICATION_NAMES[setup.specification]} → ${QUERY_NAMES[setup.query]}`,

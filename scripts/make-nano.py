@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from goldens import FIXTURES, IMAGE_TOKENS, ROOT, run, save, write_case, write_json, write_whole
+from goldens import FIXTURES, IMAGE_TOKENS, ROOT, VLM_MODULES, randomise, run, save, write_case, write_json, write_whole
 
 NANO = ROOT / "weights" / "nano"
 IMAGE_TOKEN_ID = 431
@@ -44,12 +44,6 @@ def tensors_sha256(path):
         for at in range(begin, end, BLOCK_BYTES):
             whole.update(hashlib.sha256(data[at : min(at + BLOCK_BYTES, end)]).digest())
     return whole.hexdigest()
-
-
-def randomise(model, std):
-    for name, weight in sorted(model.named_parameters()):
-        is_scale = weight.dim() == 1 and name.endswith("weight")
-        torch.nn.init.normal_(weight, mean=1.0 if is_scale else 0.0, std=0.05 if is_scale else std)
 
 
 def text_config():
@@ -167,12 +161,11 @@ def main():
 
     inputs = tokenizer(TEXT, return_tensors="pt")
     inputs = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
-    inner = llm.base_model.model.model
-    unmerged = run(llm, inputs, inner, inner.norm)
+    unmerged = run(llm, inputs, "base_model.model.model.")
     llm = llm.merge_and_unload()
     merged_text = {k: v.clone() for k, v in llm.state_dict().items()}
     as_stored(llm)
-    write_case("nano-llm", "../../../weights/nano/llm", TEXT, [], inputs, run(llm, inputs, llm.model, llm.model.norm))
+    write_case("nano-llm", "../../../weights/nano/llm", TEXT, [], inputs, run(llm, inputs))
     save({k: unmerged[k] for k in ["resid_post.3", "logits"]}, FIXTURES / "nano-llm" / "unmerged.safetensors")
 
     llm.load_state_dict(merged_text)
@@ -231,8 +224,7 @@ def main():
     inner = vlm.model
     inner.language_model.load_state_dict(joint.model.state_dict())
     tower = {k.removeprefix("vision_tower.vision_model."): v for k, v in state.items() if k.startswith("vision_tower")}
-    vision_model = getattr(inner.vision_tower, "vision_model", inner.vision_tower)
-    vision_model.load_state_dict(tower, strict=False)
+    inner.vision_tower.load_state_dict(tower, strict=False)
     projector = {k.removeprefix("multi_modal_projector."): v for k, v in state.items() if k.startswith("multi")}
     inner.multi_modal_projector.load_state_dict(projector)
     vlm.tie_weights()
@@ -248,9 +240,7 @@ def main():
         "attention_mask": inputs["attention_mask"],
         "pixel_values": pixels.float(),
     }
-    found = run(
-        vlm, inputs, inner.language_model, inner.language_model.norm, vision_model, inner.multi_modal_projector
-    )
+    found = run(vlm, inputs, *VLM_MODULES)
     write_case("nano-vlm", "../../../weights/nano/vlm", text, [PICTURE], inputs, found)
 
 

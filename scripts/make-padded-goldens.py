@@ -7,7 +7,7 @@ checkpoints are run: padded to the longest, and to the context.
 """
 
 import torch
-from goldens import FIXTURES, save, write_json
+from goldens import FIXTURES, record, save, write_json
 from transformers import AutoModel, AutoTokenizer
 
 TEXTS = ["a photo of a dog", "gray"]
@@ -18,27 +18,13 @@ CASES = {
 
 
 def run(model, inputs):
-    found = {}
-
-    def keep(name, what):
-        def hook(_, __, output):
-            found[name] = what(output).detach().float().contiguous().clone()
-
-        return hook
-
-    layers = model.text_model.encoder.layers
-    hooks = [
-        layers[1].self_attn.register_forward_hook(keep("text.attn_pattern.1", lambda output: output[1])),
-        layers[-1].register_forward_hook(
-            keep(f"text.resid_post.{len(layers) - 1}", lambda out: out[0] if isinstance(out, tuple) else out)
-        ),
-    ]
+    layers = "encoder.layers"
+    last = len(model.text_model.encoder.layers) - 1
+    hooks = {"text.attn_pattern.1": f"@{layers}.1.self_attn", f"text.resid_post.{last}": f"{layers}.{last}"}
+    found, output = record(model.text_model, hooks, {**inputs, "output_attentions": True})
     with torch.no_grad():
-        output = model.text_model(**inputs, output_attentions=True)
         projection = getattr(model, "text_projection", None)
         embeds = projection(output.pooler_output) if projection is not None else output.pooler_output
-    for hook in hooks:
-        hook.remove()
     found["text_embeds"] = (embeds / embeds.norm(dim=-1, keepdim=True)).contiguous()
     return found
 

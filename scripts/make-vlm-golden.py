@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from goldens import ROOT, run, write_case
+from goldens import ROOT, VLM_MODULES, run, write_case
 
 PICTURE = "tasks/pictures/twemoji/1f1ec-1f1f7.png"
 TEXT = "Q:<image>\nA:"
@@ -23,9 +23,7 @@ def main():
     processor = AutoProcessor.from_pretrained(folder)
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     inputs = processor(text=TEXT, images=Image.open(ROOT / PICTURE).convert("RGB"), return_tensors="pt")
-    inner = model.model
-    tower = getattr(inner.vision_tower, "vision_model", inner.vision_tower)
-    found = run(model, inputs, inner.language_model, inner.language_model.norm, tower, inner.multi_modal_projector)
+    found = run(model, inputs, *VLM_MODULES)
     # Logits at the last token alone, and of some layers: the file is kept small.
     kept = {f"resid_post.{layer}" for layer in LAYERS}
     found = {k: v for k, v in found.items() if not k.startswith(("resid_post", "vision.resid_post")) or k in kept}

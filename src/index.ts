@@ -124,9 +124,10 @@ export type { ChatMessage } from "./model/prompt/chat-template.ts";
 export { hashPrompts, type Prompt, patchColumn, patchRow, type Span } from "./model/prompt/prompt.ts";
 export type { PromptImage } from "./model/prompt/prompt-image.ts";
 export { createTokenizer, type Tokenizer } from "./model/prompt/tokenizer.ts";
-export type { SamplingOptions } from "./model/walk/sampling.ts";
+export { mostProbableTokens, type SamplingOptions } from "./model/walk/sampling.ts";
+export type { SiteEvent } from "./model/walk/site-events.ts";
 export { type SiteInfo, type SiteMap, siteInfo, siteNames } from "./model/walk/site-shapes.ts";
-export { LAYER_SITES, type LayerSite, parseSite, type SiteEvent, type SiteName } from "./model/walk/sites.ts";
+export { LAYER_SITES, type LayerSite, parseSite, type SiteName } from "./model/walk/sites.ts";
 export { answerEach, firstLine } from "./patching/answer.ts";
 export { loadDualEncoder, type PatchableDualEncoder } from "./patching/dual-encoder.ts";
 export {

@@ -2,6 +2,7 @@ import { decodeStream, extractActivations, type SpecificationKind, topK } from "
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { instructionOf, specifiedQueries } from "../framework/prompts.ts";
+import { checkReading } from "../framework/readings.ts";
 import { sample } from "../statistics/random.ts";
 import { chosenLayer } from "./layer-sweep.ts";
 import { spread } from "./spread.ts";
@@ -50,9 +51,14 @@ export const decodedSets = defineCell(
       const top = scope.enter(() => {
         const vectors = extractActivations(model, prompts, { layers });
         const rows = vectors.reshape([prompts.length * layers.length, model.config.width]);
-        return topK(decodeStream(model, rows), TOKENS).indices;
+        return topK(decodeStream(model, rows), TOKENS);
       });
-      const ids = Array.from(await top.read(), Number);
+      const [values, indices] = await model.device.read([top.values, top.indices]);
+      const ids = Array.from(indices);
+      for (const row of Array.from({ length: prompts.length * layers.length }).keys()) {
+        const place = `resid_post.${layers[row % layers.length]} of ${names[Math.floor(row / layers.length)]}`;
+        checkReading(values[row * TOKENS]!, model, place);
+      }
       lab.spendPasses(prompts, model);
       const sets = names.map((of, set): DecodedSet => {
         const rows = layers.map((_, l) => {

@@ -1,5 +1,6 @@
 import { decodeStream, type SpecificationKind, softmax, topK } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
+import { checkReading } from "../framework/readings.ts";
 import { vectorsOf } from "./task-vectors.ts";
 
 const TOKENS = 5;
@@ -25,6 +26,10 @@ export const decodedVectors = defineCell(
         return topK(softmax(decodeStream(model, stream)), TOKENS);
       });
       const [values, ids] = await model.device.read([top.values, top.indices]);
+      for (const layer of vectors.keys()) {
+        const read = `the ${specification} vector of ${task}, layer ${layer},`;
+        checkReading(values![layer * TOKENS]!, model, read);
+      }
       const byLayer = <T>(of: (i: number) => T) =>
         vectors.map((_, layer) => Array.from({ length: TOKENS }, (_, i) => of(layer * TOKENS + i)));
       return {

@@ -1,9 +1,9 @@
 import {
-  argmax,
   drawItems,
   exampleOf,
   fewShotPrompt,
   type Modality,
+  mostProbableTokens,
   type Prompt,
   type PromptImage,
   record,
@@ -79,23 +79,18 @@ export const efficiency = defineCell(
     const counts = [...new Set(COUNTS.map((count) => Math.min(count, pool.length - 1)))];
     const { layers } = model.config;
 
+    const whereOf = ({ text }: Prompt) => `${model.name}, logits of the prompt ${JSON.stringify(text)}`;
     const whole = (prompt: Prompt<PromptImage>, patched: boolean) => async (): Promise<Done> => {
-      using next = model.device.scope(() => {
-        const { logits } = model.run([prompt], patched ? { edits } : {});
-        return argmax(logits as Tensor<"f32">, -1);
-      });
-      const [answer] = await next.read();
+      using logits = model.run([prompt], patched ? { edits } : {}).logits as Tensor;
+      const [answer] = await mostProbableTokens(logits, () => whereOf(prompt));
       return { answer: answer!, tokens: prompt.length, rowLayers: prompt.length * layers };
     };
     const resumed = async (recording: ReturnType<typeof record>): Promise<Done> => {
-      let rowLayers = 0;
-      using next = model.device.scope(() => {
-        const result = resume(recording, [{ edits }]);
-        rowLayers = result.rowLayers;
-        return argmax(result.logits, -1);
-      });
-      const [answer] = await next.read();
-      return { answer: answer!, tokens: recording.prompts[0]!.length, rowLayers };
+      const result = resume(recording, [{ edits }]);
+      using logits = result.logits;
+      const [prompt] = recording.prompts;
+      const [answer] = await mostProbableTokens(logits, () => whereOf(prompt!));
+      return { answer: answer!, tokens: prompt!.length, rowLayers: result.rowLayers };
     };
 
     const runs = new Map<string, Measured["runs"][number][]>();

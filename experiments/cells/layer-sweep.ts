@@ -124,12 +124,18 @@ export function chosenLayer(lab: Lab, setup: Setup, task: Task, sweep: Sweep = l
 
 /** The one layer that serves all tasks best, whatever the user wants for patches. */
 export function commonLayer(lab: Lab, setup: Setup, sweep: Sweep = layerSweep): number {
-  return bestLayer(lab, setup, tasksWith(lab, setup, lab.tasksInMeans), sweep);
+  return bestLayer(lab, setup, choosingTasks(lab, setup), sweep);
+}
+
+/** Those that choose a layer together: the ones in the means; where none of them allows the setup, the ones that do. */
+function choosingTasks(lab: Lab, setup: Setup): Task[] {
+  const inside = tasksWith(lab, setup, lab.tasksInMeans);
+  return inside.length > 0 ? inside : tasksWith(lab, setup);
 }
 
 /** What {@link commonLayer} goes by. */
 export function commonLayerCells(lab: Lab, setup: Setup): Cell<LayerSweepResult>[] {
-  return tasksWith(lab, setup, lab.tasksInMeans).map(({ name: task }) => layerSweep({ ...setup, task }));
+  return choosingTasks(lab, setup).map(({ name: task }) => layerSweep({ ...setup, task }));
 }
 
 function bestLayer(lab: Lab, setup: Setup, tasks: readonly Task[], sweep: Sweep): number {
@@ -144,7 +150,7 @@ function bestLayer(lab: Lab, setup: Setup, tasks: readonly Task[], sweep: Sweep)
 
 /** The layer that all tasks share; undefined where each has its own. */
 export function sharedLayer(lab: Lab, setup: Setup, sweep: Sweep = layerSweep): number | undefined {
-  const [task] = tasksWith(lab, setup, lab.tasksInMeans);
+  const [task] = choosingTasks(lab, setup);
   return task && lab.options.layerBy === "mean" ? chosenLayer(lab, setup, task, sweep) : undefined;
 }
 
@@ -165,10 +171,10 @@ export function tasksWith(
   });
 }
 
-/** All setups that at least one task allows, in the order of tables. */
-export function setupsOf(lab: Lab): Setup[] {
+/** All setups that at least one of the tasks allows, in the order of tables. */
+export function setupsOf(lab: Lab, tasks: readonly Task[] = lab.tasks): Setup[] {
   const all = (["text", "image"] as const).flatMap((query) =>
     (["text", "image", "instruction"] as const).map((specification): Setup => ({ specification, query })),
   );
-  return all.filter((setup) => tasksWith(lab, setup).length > 0);
+  return all.filter((setup) => tasksWith(lab, setup, tasks).length > 0);
 }

@@ -1,15 +1,16 @@
 import {
-  argmax,
   decodeStream,
   extractActivations,
   type PatchableModel,
+  type Prompt,
   softmax,
-  stack,
   type Tensor,
+  topK,
 } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import type { AskedSplit, Lab } from "../framework/lab.ts";
 import { specifiedQueries } from "../framework/prompts.ts";
+import { checkReading } from "../framework/readings.ts";
 import type { Setup } from "./layer-sweep.ts";
 import { TARGETS, type Target, type TokenSets, tokenSets, typeTokens } from "./token-sets.ts";
 
@@ -30,7 +31,7 @@ export interface LensPhasesResult {
   readonly prompts: readonly string[];
   /** Of the items looked at, in order. */
   readonly inputs: readonly string[];
-  /** Items left out since their name and answer begin with the same token. */
+  /** Items left out since their name and answer begin with the same token, or one of them with none that there is. */
   readonly ambiguous: number;
   /** The token that most validation prompts' delimiter reads as behind the first layer; absent where none was looked at. */
   readonly delimiter?: number;
@@ -52,16 +53,16 @@ export const lensPhases = defineCell(
     const { model } = lab;
     const { tokenizer } = model;
     const distinct = all.flatMap((item, i) =>
-      tokenSets(tokenizer, task, all, item) ? [{ item, prompt: prompts[i]! }] : [],
+      tokenSets(tokenizer, task, all, item, undefined, lab.options) ? [{ item, prompt: prompts[i]! }] : [],
     );
     const used = distinct.map(({ prompt }) => prompt);
     using activations = used.length > 0 ? extractActivations(model, used) : undefined;
     const delimiter =
       split === "validation"
-        ? await firstReading(model, activations)
+        ? await firstReading(model, used, activations)
         : (await lab.run(lensPhases({ task: name, split: "validation", ...setup }))).delimiter;
     const kept = distinct.map(({ item, prompt }) => ({
-      sets: tokenSets(tokenizer, task, all, item, delimiter)!,
+      sets: tokenSets(tokenizer, task, all, item, delimiter, lab.options)!,
       input: item.input,
       prompt,
     }));
@@ -84,6 +85,9 @@ export const lensPhases = defineCell(
     const own = emptyTraces();
     const other = emptyTraces();
     await eachLens(model, activations, (i, probabilities) => {
+      for (const [layer, row] of probabilities.entries()) {
+        checkReading(row[0]!, model, placeOf(used[i]!, layer)); // softmax makes all NaN where one is
+      }
       for (const target of TARGETS) {
         addTrace(own[target], probabilities, kept[i]!.sets[target]);
         addTrace(other[target], probabilities, controls[i]![target]);
@@ -102,20 +106,34 @@ export const lensPhases = defineCell(
 );
 
 /** The token that most prompts' last token reads as behind the first layer; of equals the first. */
-async function firstReading(model: PatchableModel, activations?: Tensor): Promise<number | undefined> {
+async function firstReading(
+  model: PatchableModel,
+  prompts: readonly Prompt[],
+  activations?: Tensor,
+): Promise<number | undefined> {
   if (!activations) return undefined;
-  const [prompts = 0, , width = 0] = activations.shape;
-  using tops = model.device.scope(() =>
-    stack(
-      Array.from({ length: prompts }, (_, i) =>
-        argmax(decodeStream(model, activations.at(i).at(0).reshape([1, width])), -1),
+  const { device, config } = model;
+  const scope = device.openScope();
+  try {
+    const tops = scope.enter(() =>
+      prompts.map((_, i) =>
+        device.scope(() => topK(decodeStream(model, activations.at(i).at(0).reshape([1, config.width])), 1)),
       ),
-    ),
-  );
-  const ids = [...(await tops.read())];
-  const count = (id: number) => ids.filter((other) => other === id).length;
-  return ids.reduce((most, id) => (count(id) > count(most) ? id : most));
+    );
+    const read = await device.read(tops.flatMap(({ values, indices }): Tensor[] => [values, indices]));
+    const ids = prompts.map((prompt, i) => {
+      checkReading(read[2 * i]![0]!, model, placeOf(prompt, 0));
+      return read[2 * i + 1]![0]!;
+    });
+    const count = (id: number) => ids.filter((other) => other === id).length;
+    return ids.reduce((most, id) => (count(id) > count(most) ? id : most));
+  } finally {
+    scope.dispose();
+  }
 }
+
+const placeOf = ({ text }: Prompt, layer: number) =>
+  `resid_post.${layer} at the last token of ${JSON.stringify(text)}`;
 
 /** Token probabilities of each prompt's last token, a row a layer; `activations` are [prompts, layers, width]. */
 async function eachLens(
@@ -141,7 +159,7 @@ async function eachLens(
 function otherTaskSets(lab: Lab, name: string, split: AskedSplit) {
   const index = lab.tasks.findIndex((task) => task.name === name);
   const other = lab.tasks[(index + 1) % lab.tasks.length]!;
-  const sets = typeTokens(lab.model.tokenizer, other, lab.items(other, split));
+  const sets = typeTokens(lab.model.tokenizer, other, lab.items(other, split), lab.options);
   return (own: TokenSets): Pick<TokenSets, "task" | "answers"> => {
     const mine = new Set(TARGETS.flatMap((target) => own[target]));
     const foreign = (ids: readonly number[]) =>

@@ -1,11 +1,11 @@
 import {
   type Asker,
-  argmax,
   byText,
   type Edit,
   itemsOf,
   loadPictures,
   type Modality,
+  mostProbableTokens,
   type PatchableModel,
   type PicturedItem,
   type Prompt,
@@ -14,6 +14,7 @@ import {
   type Split,
   type Task,
   type TaskItem,
+  type Tensor,
   XpatchError,
 } from "xpatch";
 import { sample } from "../statistics/random.ts";
@@ -166,15 +167,15 @@ export class Lab {
     return { unpatched, patched };
   }
 
-  /** The next token of each prompt. */
+  /** The next token of each prompt. Throws GenerationError, with model and prompt, where logits are NaN. */
   async answers(prompts: readonly Prompt[]): Promise<number[]> {
     const ids: number[] = [];
+    const { model } = this;
     for (const batch of batchesOf(prompts)) {
-      using next = this.model.device.scope(() => {
-        const { logits } = this.model.run(batch);
-        return argmax(logits as Exclude<typeof logits, readonly unknown[] | undefined>, -1);
-      });
-      ids.push(...(await next.read()));
+      using logits = model.run(batch).logits as Tensor;
+      const where = (row: number) =>
+        `${model.name}, logits of the prompt ${JSON.stringify(batch[row]!.text)}`;
+      ids.push(...(await mostProbableTokens(logits, where)));
     }
     this.spendPasses(prompts, this.model);
     return ids;

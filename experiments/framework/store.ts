@@ -14,6 +14,7 @@ import { FileError, XpatchError } from "xpatch";
 import { decodeText } from "#src/platform/node-text";
 import { showSystemError, writeWhole } from "#src/platform/node-write";
 import type { Params } from "./cell.ts";
+import { CELL_FORMAT, outdated } from "./cell-format.ts";
 import type { Cost } from "./cost.ts";
 import type { FolderLock } from "./folder-lock.ts";
 import { differences, type Setting } from "./setting.ts";
@@ -30,7 +31,8 @@ export interface CellRecord {
 }
 
 /**
- * The finished cells of a run, in `cells.jsonl` of its folder: the setting, then a line a cell, appended as they finish.
+ * The finished cells of a run, in `cells.jsonl` of its folder: the setting and the cells' format, then a line a cell,
+ * appended as they finish.
  * A process that is killed leaves whole lines and perhaps the beginning of one, which the next one cuts off.
  */
 export class Store {
@@ -44,25 +46,30 @@ export class Store {
     this.#lock = lock;
   }
 
-  /** Begins or continues the run of a folder. Throws XpatchError if that run has another setting or is damaged. */
+  /**
+   * Begins or continues the run of a folder. Throws XpatchError if that run has another setting, is of a version that keeps
+   * other things in its cells, or is damaged.
+   */
   static async open(lock: FolderLock, setting: Setting): Promise<Store> {
     const { folder } = lock;
     const path = join(folder, "cells.jsonl");
     if (!existsSync(path)) {
-      await writeWhole(path, `${JSON.stringify(setting)}\n`);
+      await writeWhole(path, `${JSON.stringify({ ...setting, format: CELL_FORMAT })}\n`);
       return new Store(path, new Map(), lock);
     }
     const bytes = readFileSync(path);
     const whole = bytes.lastIndexOf("\n") + 1;
     if (whole < bytes.length) truncateSync(path, whole);
     const [header, ...lines] = decodeText(bytes.subarray(0, whole), path).split("\n").slice(0, -1);
-    const changed = differences(parse(header ?? "", path, 1) as Setting, setting);
+    const { format, ...before } = parse(header ?? "", path, 1) as Setting & { format?: number };
+    const changed = differences(before, setting);
     if (changed.length > 0) {
       throw new XpatchError(
         `${folder} holds a run of another setting; take another folder, or go on as it began: ${changed.join("; ")}`,
       );
     }
     const records = lines.map((line, i) => parse(line, path, i + 2) as CellRecord);
+    checkFormat(folder, format, records, setting);
     return new Store(path, new Map(records.map((record) => [record.key, record])), lock);
   }
 
@@ -84,6 +91,25 @@ export class Store {
     this.#records.set(kept.key, kept);
     return kept;
   }
+}
+
+/** Throws XpatchError where cells that another version has kept do not hold what they would hold today. */
+function checkFormat(
+  folder: string,
+  format: number | undefined,
+  records: readonly CellRecord[],
+  setting: Setting,
+): void {
+  if (format === CELL_FORMAT) return;
+  const old = records.find((record) => outdated(record, setting));
+  if (format === undefined && !old) return;
+  const found =
+    format === undefined
+      ? `in the cell "${old!.key}" ${outdated(old!, setting)}`
+      : `its cells have the format ${format}`;
+  throw new XpatchError(
+    `${folder} holds a run of another version of xpatch, take another folder: expected cells of format ${CELL_FORMAT}, ${found}`,
+  );
 }
 
 /** Adds whole lines to a file and flushes it; what was written of them when that fails is taken back. */

@@ -58,14 +58,33 @@ export function labelWidth(text: string): number {
 /** Cuts a text to a width; what was cut ends in "…". */
 export function fitLabel(text: string, width: number): string {
   if (labelWidth(text) <= width) return text;
-  let room = width - CHARACTER_WIDTH;
+  return `${beginning(text, width - CHARACTER_WIDTH)}…`;
+}
+
+/** A text in lines of this width, broken at blanks where there are any; what more lines than `most` would take is cut. */
+export function wrapLabel(text: string, width: number, most: number): string[] {
+  const lines: string[] = [];
+  let rest = text;
+  while (labelWidth(rest) > width && lines.length < most - 1) {
+    const room = beginning(rest, width + CHARACTER_WIDTH); // with the blank that it may break at
+    const blank = room.lastIndexOf(" ");
+    const line = blank > 0 ? room.slice(0, blank) : beginning(rest, width) || [...rest][0]!;
+    lines.push(line);
+    rest = rest.slice(line.length).trimStart();
+  }
+  return [...lines, fitLabel(rest, width)];
+}
+
+/** As many characters as fit. */
+function beginning(text: string, width: number): string {
+  let room = width;
   let fitted = "";
   for (const character of text) {
     room -= characterWidth(character);
     if (room < 0) break;
     fitted += character;
   }
-  return `${fitted}…`;
+  return fitted;
 }
 
 const WIDE =

@@ -8,6 +8,7 @@ import {
   labelWidth,
   moved,
   type Shape,
+  wrapLabel,
 } from "./drawing.ts";
 import { heatLegend } from "./heat.ts";
 
@@ -21,8 +22,9 @@ export interface Panel {
 
 const MARGIN = 10;
 const GAP = 12;
-/** Lines of text may make a figure this wide; what is longer is cut. */
+/** A text may make a figure this wide; what is longer goes on in further lines, so many at most. */
 const TEXT_WIDTH = 110 * CHARACTER_WIDTH;
+const MOST_LINES = 4;
 
 /** Lines of text, the legend of the heat colours, and below them the panels, in rows of about as many as there are rows. */
 export function arrangePanels(
@@ -38,10 +40,9 @@ export function arrangePanels(
   const textWidth = Math.min(TEXT_WIDTH, Math.max(0, ...lines.map(labelWidth)));
   const inner = Math.max(panelsWidth, legend.width, textWidth);
 
-  const shapes: Shape[] = lines.map((text, i) =>
-    label(fitLabel(text, inner), MARGIN, MARGIN + i * (LINE_HEIGHT + 2)),
-  );
-  const legendTop = MARGIN + lines.length * (LINE_HEIGHT + 2) + 4;
+  const wrapped = lines.flatMap((text) => wrapLabel(text, inner, MOST_LINES));
+  const shapes: Shape[] = wrapped.map((text, i) => label(text, MARGIN, MARGIN + i * (LINE_HEIGHT + 2)));
+  const legendTop = MARGIN + wrapped.length * (LINE_HEIGHT + 2) + 4;
   shapes.push(...moved(legend.shapes, MARGIN, legendTop));
   const top = legendTop + LINE_HEIGHT + GAP;
   panels.forEach(({ caption, shapes: inside }, i) => {

@@ -39,8 +39,8 @@ import type { PromptImage } from "./prompt/prompt-image.ts";
 import { createTokenizer, type Tokenizer } from "./prompt/tokenizer.ts";
 import { takeRows } from "./walk/forward.ts";
 import type { Pass } from "./walk/pass.ts";
+import type { Walk } from "./walk/site-events.ts";
 import { type SiteMap, towerSites } from "./walk/site-shapes.ts";
-import type { Walk } from "./walk/sites.ts";
 
 interface DualEncoderConfig {
   readonly kind: "clip" | "siglip";

@@ -1,6 +1,7 @@
 import { CheckpointError } from "../errors.ts";
 import { rope, ropeFrequencies } from "../kernels/attention/rope.ts";
-import type { SiteEvent, SiteName, Visitor } from "../model/walk/sites.ts";
+import type { SiteEvent, Visitor } from "../model/walk/site-events.ts";
+import type { SiteName } from "../model/walk/sites.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { f16Bits, f16Value } from "../tensor/dtype.ts";
 import type { Tensor } from "../tensor/tensor.ts";

@@ -4,7 +4,7 @@ import { ConfigReader, type JsonObject } from "../model/checkpoint/json/config-r
 import { forward } from "../model/walk/forward.ts";
 import { generateTokens } from "../model/walk/generate-tokens.ts";
 import { Pass } from "../model/walk/pass.ts";
-import { NO_VISITOR, type Visitor } from "../model/walk/sites.ts";
+import { NO_VISITOR, type Visitor } from "../model/walk/site-events.ts";
 import { drive } from "../model/walk/walk.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { settingOf } from "../patching/setting.ts";

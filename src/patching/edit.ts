@@ -25,7 +25,10 @@ export type EditOperation =
 /** A vector [features], or a row for each edited position [positions, features]. */
 export type EditValue = Tensor | Float32Array | readonly number[];
 
-/** Changes an activation within the forward pass. A plain value, like a tap. Make one with the functions below. */
+/**
+ * Changes an activation within the forward pass. A value like a tap, and plain data unless it holds a tensor or a function.
+ * Make one with the functions below.
+ */
 export interface Edit extends Part {
   readonly kind: "edit";
   readonly operation: EditOperation;

@@ -15,10 +15,10 @@ import type { Prompt } from "../model/prompt/prompt.ts";
 import { TextStream } from "../model/prompt/text-stream.ts";
 import { generateTokens } from "../model/walk/generate-tokens.ts";
 import { createSampler, type SamplingOptions } from "../model/walk/sampling.ts";
-import { NO_VISITOR } from "../model/walk/sites.ts";
-import { checkDirections, type ResolvedEdit } from "./apply-edit.ts";
+import { NO_VISITOR } from "../model/walk/site-events.ts";
 import { checkEdits } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
+import { checkDirections, type ResolvedEdit } from "./edit-value.ts";
 import { batchOf, type Target } from "./site-targets.ts";
 import { type Computed, resolveEdits, Watcher } from "./watcher.ts";
 

@@ -4,7 +4,7 @@ import { LanguageModel, type LoadOptions, loadParts } from "../model/language-mo
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { forward } from "../model/walk/forward.ts";
 import { Pass } from "../model/walk/pass.ts";
-import type { SiteFilter, Walk } from "../model/walk/sites.ts";
+import type { SiteFilter, Walk } from "../model/walk/site-events.ts";
 import { scoped } from "../model/walk/walk.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { aPrompt, checkPrompts } from "./arguments.ts";

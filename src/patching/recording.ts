@@ -6,7 +6,7 @@ import { takeRows, unembed } from "../model/walk/forward.ts";
 import { type KeysAndValues, RecordedKeys } from "../model/walk/key-value-store.ts";
 import { Pass } from "../model/walk/pass.ts";
 import { RowMap } from "../model/walk/row-map.ts";
-import { NO_VISITOR, type Walk } from "../model/walk/sites.ts";
+import { NO_VISITOR, type Walk } from "../model/walk/site-events.ts";
 import { drive } from "../model/walk/walk.ts";
 import type { Scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";

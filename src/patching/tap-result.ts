@@ -2,7 +2,7 @@ import { concat } from "../kernels/movement/concat.ts";
 import { contiguous, copy } from "../kernels/movement/copy.ts";
 import { gatherRows } from "../kernels/movement/gather.ts";
 import type { RowMap } from "../model/walk/row-map.ts";
-import type { SiteEvent } from "../model/walk/sites.ts";
+import type { SiteEvent } from "../model/walk/site-events.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Target } from "./site-targets.ts";
 

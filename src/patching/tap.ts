@@ -12,7 +12,8 @@ export interface Part {
 }
 
 /**
- * Asks a run for a copy of an activation. A plain value: it can be stored, sent, and used with any number of runs.
+ * Asks a run for a copy of an activation. A value that any number of runs can use; without a function for `at` it is plain
+ * data, which can be stored and sent.
  *
  * At one position the result is [features]; at a span, a list or all positions it is [positions, features]. Scores and
  * patterns have the heads in front and the keys as features: [heads, keys] and [heads, positions, keys], without the

@@ -1,10 +1,13 @@
 import { SiteError } from "../errors.ts";
+import type { SiteEvent, Visitor } from "../model/walk/site-events.ts";
 import type { SiteMap } from "../model/walk/site-shapes.ts";
-import type { SiteEvent, SiteName, Visitor } from "../model/walk/sites.ts";
+import type { SiteName } from "../model/walk/sites.ts";
 import type { Device } from "../tensor/device.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { applyEdit, editValue, type ResolvedEdit } from "./apply-edit.ts";
 import type { Edit } from "./edit.ts";
+import { editAttention } from "./edit-attention.ts";
+import { editRows } from "./edit-rows.ts";
+import { editValue, type ResolvedEdit } from "./edit-value.ts";
 import { isOnePosition } from "./positions.ts";
 import { type Batch, resolveTarget, type Target } from "./site-targets.ts";
 import type { Tap } from "./tap.ts";
@@ -39,8 +42,9 @@ export class Watcher implements Visitor {
   visit(event: SiteEvent): void {
     for (const edit of this.#edits.get(event.site) ?? []) {
       const before = event.value;
+      const apply = event.layout === "rows" ? editRows : editAttention;
       // Views would keep what they were cut from in memory.
-      const { value, rows } = before.device.scope(() => applyEdit(edit, event));
+      const { value, rows } = before.device.scope(() => apply(edit, event));
       event.value = value;
       const masked = event.masked();
       event.handedOver ||= masked !== before;

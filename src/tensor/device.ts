@@ -6,7 +6,7 @@ import type { AdapterChoice } from "../platform/platform.ts";
 import { BufferPool, type PoolStatistics, type Storage } from "./buffer-pool.ts";
 import { DTYPE_BYTES, type DType, encode, type HostArray } from "./dtype.ts";
 import { Fate, type Guard } from "./fate.ts";
-import type { OperationRecord } from "./operation.ts";
+import { announce, apply, type Operation, type OperationRecord } from "./operation.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { readTensors } from "./read.ts";
 import { Recorder, type RecorderCounters } from "./recorder.ts";
@@ -106,8 +106,8 @@ export class Device {
   readonly pipelines: PipelineCache;
   /** Most bytes of a tensor that one binding can show to a kernel. */
   readonly maxBindingBytes: number;
-  /** @internal Called with every operation applied on this device; for counting, profiling and differentiation. */
-  onOperation: ((record: OperationRecord) => void) | undefined;
+  /** @internal */
+  readonly observers = new Set<(record: OperationRecord) => void>();
 
   readonly #scopes: { current: Scope | undefined } = { current: undefined };
   /** Outcomes that WebGPU still owes. */
@@ -218,10 +218,7 @@ export class Device {
   }
 
   zeros<D extends DType = "f32">(shape: Shape, dtype: D = "f32" as D): Tensor<D> {
-    const tensor = this.empty(shape, dtype, "zeros");
-    this.touch(tensor.storage, { writes: true });
-    this.recorder.clear(tensor.storage.buffer, tensor.storage.bytes);
-    return tensor;
+    return apply(CLEAR, [this.empty(shape, dtype, "zeros")], {}) as Tensor<D>;
   }
 
   /** A tensor whose contents are undefined until something writes them. `label` names it in error messages. */
@@ -250,6 +247,20 @@ export class Device {
     if (storage.allocation.fine) write();
     else this.guard("writing a tensor", storage.allocation, write);
     this.#bytesWritten += bytes.length;
+    announce(this, WRITE, [tensor], { bytes, byteOffset }, tensor);
+  }
+
+  /**
+   * Has `observer` called with a record of everything that makes, views or changes a tensor, after it was recorded; what
+   * an operation does within itself is part of its own record. For counting, profiling and differentiation. Several may
+   * observe; what they do themselves is not told. Returns the function that ends it.
+   *
+   * @example const stop = device.observe(({ operation }) => names.add(operation.name));
+   */
+  observe(observer: (record: OperationRecord) => void): () => void {
+    const own = (record: OperationRecord) => observer(record); // the same function may be given twice
+    this.observers.add(own);
+    return () => void this.observers.delete(own);
   }
 
   /** Copies several tensors to the host in one round trip, row-major. See {@link Tensor.read}. */
@@ -382,9 +393,37 @@ export class Device {
     this.assertUsable();
     checkShape(label, shape);
     const bytes = Math.max(4, Math.ceil((sizeOf(shape) * DTYPE_BYTES[dtype]) / 4) * 4);
-    return new Tensor(this, dtype, this.pool.acquire(bytes, label, idleBefore), shape);
+    const tensor = new Tensor(this, dtype, this.pool.acquire(bytes, label, idleBefore), shape);
+    announce(this, EMPTY, [], { shape, dtype }, tensor);
+    return tensor;
   }
 }
+
+const EMPTY: Operation<{ shape: Shape; dtype: DType }> = {
+  name: "empty",
+  memory: true,
+  run: (_, { shape, dtype }, device) => device.empty(shape, dtype),
+};
+
+/** Makes all elements of a new tensor 0. */
+const CLEAR: Operation<object> = {
+  name: "clear",
+  memory: true,
+  run([tensor], _, device) {
+    device.touch(tensor!.storage, { writes: true });
+    device.recorder.clear(tensor!.storage.buffer, tensor!.storage.bytes);
+    return tensor!;
+  },
+};
+
+const WRITE: Operation<{ bytes: Uint8Array<ArrayBuffer>; byteOffset: number }> = {
+  name: "write",
+  memory: true,
+  run([tensor], { bytes, byteOffset }, device) {
+    device.write(tensor!, bytes, byteOffset);
+    return tensor!;
+  },
+};
 
 function subgroupSizeOf({ features, adapterInfo }: GPUDevice): number | undefined {
   const { subgroupMinSize, subgroupMaxSize } = adapterInfo;

@@ -4,30 +4,42 @@ import type { Tensor } from "./tensor.ts";
 
 /**
  * An operation: checks its inputs, makes its outputs and launches the kernels that fill them. Everything it does
- * follows from `inputs` and `attributes`, so that an applied operation is fully described by a small record.
+ * follows from `inputs` and `attributes`, so that an applied operation is fully described by a small record. One that
+ * changes a tensor in place has it as its first input, and gives it back.
  */
 export interface Operation<A> {
   readonly name: string;
+  /** It makes, views or fills memory, without a kernel: `empty`, `view`, `write`, `clear`. */
+  readonly memory?: true;
   /** Temporaries may be left undisposed; they go when the operation ends. */
   run(inputs: readonly Tensor[], attributes: A, device: Device): Tensor;
 }
 
-/** What happened: enough to count, to profile, or to differentiate it. */
+/**
+ * What happened: enough to count, to profile, to do it again, or to differentiate it. Its tensors live as long as whoever
+ * made them says; keep aliases to look at them later.
+ */
 export interface OperationRecord<A = unknown> {
   readonly operation: Operation<A>;
   readonly inputs: readonly Tensor[];
   readonly attributes: A;
+  /** The first input itself where that was changed in place. */
   readonly output: Tensor;
 }
 
 let depth = 0;
 
 /**
- * Applies an operation. Inputs may be undefined where the operation allows it (an absent bias); they are left out of
- * the record. Throws LifetimeError when inputs live on different devices or were disposed of.
+ * Applies an operation. Absent tensors (a bias) are left out of the inputs, and what says so belongs to the attributes.
+ * `device` has to be given where there are no inputs. Throws LifetimeError when inputs live on different devices or were
+ * disposed of.
  */
-export function apply<A>(operation: Operation<A>, inputs: readonly Tensor[], attributes: A): Tensor {
-  const device = inputs[0]!.device;
+export function apply<A>(
+  operation: Operation<A>,
+  inputs: readonly Tensor[],
+  attributes: A,
+  device: Device = inputs[0]!.device,
+): Tensor {
   device.assertUsable();
   for (const input of inputs) {
     void input.storage; // throws when disposed of
@@ -36,10 +48,29 @@ export function apply<A>(operation: Operation<A>, inputs: readonly Tensor[], att
     }
   }
   depth++;
+  let output: Tensor;
   try {
-    const output = device.scope(() => operation.run(inputs, attributes, device));
-    if (depth === 1) device.onOperation?.({ operation, inputs, attributes, output } as OperationRecord);
-    return output;
+    output = device.scope(() => operation.run(inputs, attributes, device));
+  } finally {
+    depth--;
+  }
+  announce(device, operation, inputs, attributes, output);
+  return output;
+}
+
+/** Tells those who observe the device; not of what is part of an operation, nor of what they do themselves. */
+export function announce<A>(
+  device: Device,
+  operation: Operation<A>,
+  inputs: readonly Tensor[],
+  attributes: A,
+  output: Tensor,
+): void {
+  if (depth > 0 || device.observers.size === 0) return;
+  depth++;
+  try {
+    const record = { operation, inputs, attributes, output } as OperationRecord;
+    for (const observer of device.observers) observer(record);
   } finally {
     depth--;
   }

@@ -2,6 +2,7 @@ import { LifetimeError, ShapeError } from "../errors.ts";
 import type { Storage } from "./buffer-pool.ts";
 import type { Device } from "./device.ts";
 import { DTYPE_BYTES, type DType, type HostArray } from "./dtype.ts";
+import { announce, type Operation } from "./operation.ts";
 import type { Scope } from "./scope.ts";
 import {
   checkShape,
@@ -99,7 +100,7 @@ export class Tensor<D extends DType = DType> {
         `reshape: ${this} is not contiguous (strides ${showShape(this.strides)}); call contiguous(x) first`,
       );
     }
-    return this.#view(shape, contiguousStrides(shape), this.offset);
+    return this.view(shape, contiguousStrides(shape), this.offset);
   }
 
   /** Reorders dimensions: dimension i of the result is dimension `order[i]` of this. */
@@ -110,7 +111,7 @@ export class Tensor<D extends DType = DType> {
         `permute: expected each of ${this.rank} dimensions of ${showShape(this.shape)} once, found ${showShape(order)}`,
       );
     }
-    return this.#view(
+    return this.view(
       axes.map((a) => this.shape[a]!),
       axes.map((a) => this.strides[a]!),
       this.offset,
@@ -137,7 +138,7 @@ export class Tensor<D extends DType = DType> {
         `slice: ${start}..${end} does not lie in axis ${axis} of ${showShape(this.shape)}`,
       );
     }
-    return this.#view(
+    return this.view(
       this.shape.with(a, to - from),
       this.strides,
       this.offset + (to > from ? from * this.strides[a]! : 0),
@@ -156,7 +157,7 @@ export class Tensor<D extends DType = DType> {
     if (!(Number.isInteger(row) && 0 <= row && row < n)) {
       throw new ShapeError(`at: index ${i} is out of range for ${showShape(this.shape)}`);
     }
-    return this.#view(this.shape.slice(1), this.strides.slice(1), this.offset + row * this.strides[0]!);
+    return this.view(this.shape.slice(1), this.strides.slice(1), this.offset + row * this.strides[0]!);
   }
 
   /** Repeats dimensions of size 1 (and adds leading ones) by stride 0. Throws ShapeError when sizes do not fit. */
@@ -169,12 +170,12 @@ export class Tensor<D extends DType = DType> {
     const strides = shape.map((n, i) =>
       i < extra || this.shape[i - extra] !== n ? 0 : this.strides[i - extra]!,
     );
-    return this.#view(shape, strides, this.offset);
+    return this.view(shape, strides, this.offset);
   }
 
   /** Another handle on the same elements, with a lifetime of its own. */
   alias(): Tensor<D> {
-    return this.#view(this.shape, this.strides, this.offset);
+    return this.view(this.shape, this.strides, this.offset);
   }
 
   /**
@@ -210,9 +211,19 @@ export class Tensor<D extends DType = DType> {
     return `${this.dtype}${showShape(this.shape)}`;
   }
 
-  #view(shape: Shape, strides: readonly number[], offset: number): Tensor<D> {
+  /** @internal Other elements of the same buffer; the caller sees to it that they lie in it. */
+  view(shape: Shape, strides: readonly number[], offset: number): Tensor<D> {
     const { storage } = this;
     this.device.pool.retain(storage);
-    return new Tensor(this.device, this.dtype, storage, shape, strides, offset);
+    const made = new Tensor(this.device, this.dtype, storage, shape, strides, offset);
+    announce(this.device, VIEW, [this], { shape, strides, offset }, made);
+    return made;
   }
 }
+
+/** Strides and offset are those of the view within the buffer, in elements. */
+const VIEW: Operation<{ shape: Shape; strides: readonly number[]; offset: number }> = {
+  name: "view",
+  memory: true,
+  run: ([x], { shape, strides, offset }) => x!.view(shape, strides, offset),
+};

@@ -1,4 +1,12 @@
-import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -9,6 +17,7 @@ import { defineCell } from "../../experiments/framework/cell.ts";
 import type { Lab } from "../../experiments/framework/lab.ts";
 import { seedsOf } from "../../experiments/framework/prompts.ts";
 import { runExperiments } from "../../experiments/framework/runner.ts";
+import type { Answered } from "../../experiments/framework/scored.ts";
 import { EXPERIMENTS } from "../../experiments/index.ts";
 import { captionOf } from "../../experiments/report/caption.ts";
 import { set } from "../../src/patching/edit.ts";
@@ -249,6 +258,44 @@ describe("runs", () => {
     await expect(openLab(folder, model, [changed, tasks[1]!])).rejects.toThrow(
       /tasks\.0\.items was 8, now 7; tasks\.0\.hash was/,
     );
+  });
+
+  test("cells of another version, which hold other things, are refused by name", async () => {
+    const folder = join(root, "versions");
+    const { key, kind, params } = testPrompt({
+      task: "alpha",
+      specification: "text",
+      query: "text",
+      seed: 0,
+    });
+    const { result, cost, seconds } = lab.store.get(key)!;
+    const begin = async (format: number | undefined, kept: unknown, options = OPTIONS, of = kind) => {
+      const run = join(folder, `${readdirSync(folder).length}`);
+      const own = await openLab(run, model, tasks, options);
+      own.store.add({ key: of === kind ? key : of, kind: of, params, result: kept, cost, seconds });
+      const file = join(run, "cells.jsonl");
+      const [header, ...lines] = readFileSync(file, "utf8").split("\n");
+      writeFileSync(file, [JSON.stringify({ ...JSON.parse(header!), format }), ...lines].join("\n"));
+      return openLab(run, model, tasks, options);
+    };
+    mkdirSync(folder);
+    const { named: _, ...unnamed } = result as Answered;
+    await expect(begin(undefined, unnamed)).rejects.toThrow(
+      /holds a run of another version of xpatch, .*: expected cells of format 2, in the cell "test-prompt .*task=alpha" scores do not say which answers name the item/,
+    );
+    await expect(begin(undefined, { patched: [[unnamed]] })).rejects.toThrow(/name the item/);
+    await expect(begin(1, result)).rejects.toThrow(/expected cells of format 2, its cells have the format 1/);
+    await expect(begin(3, result)).rejects.toThrow(/format 3/);
+    const traced = { own: { delimiter: {} } };
+    const strict = { ...OPTIONS, caseSensitive: true };
+    await expect(begin(undefined, { own: {} }, OPTIONS, "lens-phases")).rejects.toThrow(/delimiter's token/);
+    await expect(begin(undefined, traced, strict, "lens-phases")).rejects.toThrow(
+      /small letters count as cap/,
+    );
+    // One that began before formats were counted, and holds the same.
+    expect((await begin(undefined, result)).store.get(key)!.result).toEqual(result);
+    await begin(undefined, traced, OPTIONS, "lens-phases");
+    await begin(2, traced, strict, "lens-phases");
   });
 
   test("a torn last line is cut off, its cell computed again; damage elsewhere is an error", async () => {

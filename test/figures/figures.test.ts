@@ -18,6 +18,7 @@ import {
   LINE_HEIGHT,
   labelWidth,
   type Shape,
+  wrapLabel,
 } from "../../src/figures/drawing.ts";
 import { toPage } from "../../src/figures/figure-page.ts";
 import { heatColour } from "../../src/figures/heat.ts";
@@ -175,6 +176,27 @@ describe("text", () => {
     );
   });
 
+  test("labels that are wrapped keep every word, in lines that fit", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.string({ unit: "grapheme" }).map((word) => word.replace(/\s/gu, ""))),
+        fc.integer({ min: 2 * CHARACTER_WIDTH, max: 200 }),
+        (words, width) => {
+          const text = words.join(" ");
+          const lines = wrapLabel(text, width, 1e6);
+          expect(lines.every((line) => labelWidth(line) <= width)).toBe(true);
+          expect(lines.join("").replaceAll(" ", "")).toBe(text.replaceAll(" ", ""));
+          const few = wrapLabel(text, width, 2);
+          expect(few.length).toBeLessThanOrEqual(2);
+          if (lines.length > 2) expect(few[1]!.endsWith("…")).toBe(true);
+        },
+      ),
+    );
+    expect(wrapLabel("one two three", 8 * CHARACTER_WIDTH, 9)).toEqual(["one two", "three"]);
+    expect(wrapLabel("one two", 7 * CHARACTER_WIDTH, 9)).toEqual(["one two"]);
+    expect(wrapLabel("abcdef", 4 * CHARACTER_WIDTH, 9)).toEqual(["abcd", "ef"]);
+  });
+
   test("shares, patches and words", () => {
     expect([0, 0.00123, 0.0999, 0.1, 1].map(showShare)).toEqual([
       "0.00 %",
@@ -325,10 +347,17 @@ describe("attention over a picture", () => {
     expect(toSvg(figure)).not.toMatch(/NaN|Infinity|undefined/);
   });
 
-  test("a long line of text is cut and does not widen the drawing without end", () => {
+  test("a long line of text goes on in further ones, and does not widen or lengthen the drawing without end", () => {
+    const setting = `a model of some name; ${"an adapter, ".repeat(14)}dtypes`;
+    const whole = attentionFigure(picture, [mapAt(0, 4)], [setting, "a title"]);
+    expectTidy(whole);
+    const shown = labels(whole).slice(0, labels(whole).indexOf("a title"));
+    expect(shown.length).toBe(2);
+    expect(shown.join(" ")).toBe(setting);
     const long = attentionFigure(picture, [mapAt(0, 4)], ["long ".repeat(1000)]);
     expectTidy(long);
-    expect(labels(long)[0]).toMatch(/^long long .*…$/);
+    const lines = labels(long).filter((text) => text.startsWith("long"));
+    expect(lines.map((text) => text.endsWith("…"))).toEqual([false, false, false, true]);
     expect(long.width).toBeLessThan(700);
     expect(() => attentionFigure(picture, [], [])).toThrow(PromptError);
   });

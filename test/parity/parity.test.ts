@@ -7,7 +7,7 @@ import { CheckpointError } from "../../src/errors.ts";
 import { rope, ropeFrequencies, ropeTable } from "../../src/kernels/attention/rope.ts";
 import { writeSafetensors } from "../../src/model/checkpoint/safetensors/safetensors-writer.ts";
 import { RowMap } from "../../src/model/walk/row-map.ts";
-import { SiteEvent } from "../../src/model/walk/sites.ts";
+import { SiteEvent } from "../../src/model/walk/site-events.ts";
 import { checkFolder } from "../../src/parity/check-folder.ts";
 import { checkEqual, checkTensor } from "../../src/parity/checks.ts";
 import { GoldenFile } from "../../src/parity/golden-file.ts";

@@ -148,14 +148,14 @@ describe.each(TEXT_FIXTURES)("%s", (name) => {
       const { device } = model;
       const operations = new Set<string>();
       const scope = device.openScope();
-      device.onOperation = ({ operation }) => operations.add(operation.name);
+      const stop = device.observe(({ operation }) => operations.add(operation.name));
       try {
         const taps = Object.fromEntries(sites.map((site) => [`at ${site}`, tap(site)]));
         const result = scope.enter(() => model.run(prompt, { taps, logits: "all" }));
         const values = await readAll({ logits: result.logits, stream: result["at resid_post.2"] });
         return { operations, ...values };
       } finally {
-        device.onOperation = undefined;
+        stop();
         scope.dispose();
       }
     };

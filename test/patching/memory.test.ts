@@ -30,13 +30,13 @@ beforeAll(async () => {
 function bytesAt(operation: string, work: () => object): number[] {
   const before = device.memory.liveBytes;
   const bytes: number[] = [];
-  device.onOperation = (record) => {
+  const stop = device.observe((record) => {
     if (record.operation.name === operation) bytes.push(device.memory.liveBytes - before);
-  };
+  });
   try {
     device.scope(() => void work());
   } finally {
-    device.onOperation = undefined;
+    stop();
   }
   return bytes;
 }

@@ -94,14 +94,62 @@ test("every picture in the documentation has its caption below, the one that its
   expect(seen).toBe(0);
 });
 
-test("links in the documentation lead to files that exist", () => {
-  const pages = [...readdirSync("."), ...readdirSync("docs").map((name) => `docs/${name}`)];
+test("links in the documentation lead to files and headings that exist", () => {
+  const pages = [
+    ...readdirSync("."),
+    ...readdirSync("docs").map((name) => `docs/${name}`),
+    "docs/report/README.md",
+    "weights/README.md",
+  ];
   const broken: string[] = [];
   for (const page of pages.filter((name) => name.endsWith(".md"))) {
     const text = readFileSync(page, "utf8");
-    for (const [, target = ""] of text.matchAll(/\]\((?!https?:)([^)#]+)/g)) {
-      if (!existsSync(join(dirname(page), target))) broken.push(`${page}: ${target}`);
+    for (const [, path = "", heading] of text.matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g)) {
+      const target = path === "" ? page : join(dirname(page), path);
+      if (!existsSync(target) || (heading !== undefined && !anchorsOf(target).has(heading)))
+        broken.push(`${page}: ${path}${heading === undefined ? "" : `#${heading}`}`);
     }
   }
   expect(broken).toEqual([]);
+});
+
+/** What GitHub makes of a page's headings, and the anchors that it sets itself. */
+function anchorsOf(page: string): Set<string> {
+  const text = readFileSync(page, "utf8");
+  const headings = [...text.matchAll(/^#+ (.*)$/gm)].map(([, title]) =>
+    title!
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N} _-]/gu, "")
+      .replaceAll(" ", "-"),
+  );
+  return new Set([...headings, ...[...text.matchAll(/<a id="([^"]+)">/g)].map(([, id]) => id!)]);
+}
+
+test("types that the glossary and the design name are in the sources", () => {
+  const code = readdirSync("src", { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".ts"))
+    .map((name) => readFileSync(join("src", name), "utf8"))
+    .join("\n");
+  const isOurs = (name: string) =>
+    new RegExp(`^export (abstract )?(class|interface|type) ${name}\\b`, "m").test(code);
+  const named = ["docs/glossary.md", "docs/design.md"].flatMap((page) => {
+    // What the glossary's last column names is elsewhere.
+    const own = readFileSync(page, "utf8").replace(/^(\|.*\|.*)\|.*\|$/gm, "$1");
+    return [...own.matchAll(/`([A-Z][a-z]+(?:[A-Z][a-z]*)*)`/g)].map(([, name]) => name!);
+  });
+  expect(named.length).toBeGreaterThan(5);
+  expect(named.filter((name) => !isOurs(name))).toEqual([]);
+});
+
+test("the reading tour has at most ten files and a thousand lines, and says how long each is", () => {
+  const [, tour] = /^## A reading tour[^\n]*\n(.*?)^## /ms.exec(readFileSync("docs/design.md", "utf8"))!;
+  const stops = [...tour!.matchAll(/^\| \[`([^`]+)`\]\([^)]+\) \| (\d+) \|/gm)];
+  const lines = stops.map(([, file]) => readFileSync(file!, "utf8").trimEnd().split("\n").length);
+  expect(stops.length).toBeGreaterThan(5);
+  expect(stops.length).toBeLessThanOrEqual(10);
+  expect(lines.reduce((sum, n) => sum + n)).toBeLessThanOrEqual(1000);
+  const wrong = stops.flatMap(([, file, said], i) =>
+    Math.abs(lines[i]! - Number(said)) > 10 ? [`${file} has ${lines[i]} lines`] : [],
+  );
+  expect(wrong).toEqual([]);
 });

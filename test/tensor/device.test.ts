@@ -10,8 +10,11 @@ import {
   ShapeError,
 } from "../../src/errors.ts";
 import { add, mul } from "../../src/kernels/elementwise/elementwise.ts";
-import { scaleRows } from "../../src/kernels/movement/row-edits.ts";
+import { randomUniform } from "../../src/kernels/elementwise/random.ts";
+import { copyRowsInto, scaleRows } from "../../src/kernels/movement/row-edits.ts";
+import { scatterRowsInto } from "../../src/kernels/movement/scatter.ts";
 import { sum } from "../../src/kernels/reduction/reduce.ts";
+import type { GPUBindGroupLayout, GPUDevice } from "../../src/platform/global-types.ts";
 import { Device, openDevice } from "../../src/tensor/device.ts";
 import { defineKernel } from "../../src/tensor/kernel.ts";
 import type { OperationRecord } from "../../src/tensor/operation.ts";
@@ -361,19 +364,79 @@ describe("openDevice", () => {
 });
 
 describe("records", () => {
+  /** What `work` does, as those who observe the device are told. */
+  function recordsOf(device: Device, work: () => void): OperationRecord[] {
+    const records: OperationRecord[] = [];
+    const stop = device.observe((record) => records.push(record));
+    try {
+      work();
+    } finally {
+      stop();
+    }
+    return records;
+  }
+
+  const shown = (records: readonly OperationRecord[]) =>
+    records.map((r) => [r.operation.name, r.inputs.length, r.attributes]);
+
   it("describe each operation once, as plain data", async () => {
     const device = await testDevice();
-    const records: OperationRecord[] = [];
-    device.onOperation = (record) => records.push(record);
-    const x = device.tensor([3, 2]);
-    add(1, mul(x, x));
-    sum(x);
-    device.onOperation = undefined;
-    expect(records.map((r) => [r.operation.name, r.inputs.length, r.attributes])).toEqual([
+    const records = recordsOf(device, () => {
+      const x = device.tensor([3, 2]);
+      add(1, mul(x, x));
+      sum(x);
+    });
+    const computed = records.filter(({ operation }) => !operation.memory);
+    expect(shown(computed)).toEqual([
       ["binary", 2, { kind: "mul" }],
       ["binary", 1, { kind: "add", a: 1 }],
       ["reduce", 1, { kind: "sum", axes: [0], keepDims: false }],
     ]);
-    expect(JSON.parse(JSON.stringify(records[1]!.attributes))).toEqual({ kind: "add", a: 1 });
+    expect(JSON.parse(JSON.stringify(computed[1]!.attributes))).toEqual({ kind: "add", a: 1 });
+  });
+
+  it("are made of whatever makes, views or changes a tensor", async () => {
+    const device = await testDevice();
+    const records = recordsOf(device, () => {
+      const x = device.tensor([1, 2, 3, 4, 5, 6], { shape: [3, 2] });
+      const cache = device.zeros([4, 2]);
+      copyRowsInto(cache, 1, x.rows(1, 3));
+      scatterRowsInto(cache, device.tensor(Uint32Array.of(0)), x.transpose().transpose().slice(0, 0, 1));
+      randomUniform(device, [2], { seed: 1 });
+      x.reshape([6]).alias();
+    });
+    const names = records.map(({ operation }) => operation.name);
+    expect(names).toEqual([
+      ...["empty", "write", "empty", "clear", "view", "copyRowsInto"],
+      ...["empty", "write", "view", "view", "view", "scatterRowsInto", "random", "view", "view"],
+    ]);
+    for (const { operation, inputs, output } of records) {
+      const changes = ["write", "clear", "copyRowsInto", "scatterRowsInto"].includes(operation.name);
+      expect(output === inputs[0]).toBe(changes);
+    }
+    expect(records[4]!.attributes).toEqual({ shape: [2, 2], strides: [2, 1], offset: 2 });
+  });
+
+  it("go to all who observe, until they stop, and what these do themselves is not told", async () => {
+    const device = await testDevice();
+    const x = device.tensor([1]);
+    const seen: string[] = [];
+    const kept: Tensor[] = [];
+    const watch = (name: string) =>
+      device.observe(({ output }) => {
+        seen.push(name);
+        kept.push(output.alias(), add(output, 1));
+      });
+    const [stopFirst, stopSecond] = [watch("first"), watch("second")];
+    device.scope(() => void mul(x, 3));
+    expect(seen).toEqual(["first", "second"]);
+    stopFirst();
+    stopFirst();
+    device.scope(() => void mul(x, 3));
+    expect(seen).toEqual(["first", "second", "second"]);
+    stopSecond();
+    mul(x, 3);
+    expect(seen.length).toBe(3);
+    expect(kept.map(({ disposed }) => disposed)).not.toContain(false); // aliases of a scope that has ended
   });
 });

@@ -1,6 +1,7 @@
 import { XpatchError } from "../../errors.ts";
 import type { Device } from "../../tensor/device.ts";
 import { defineKernel, type Variant } from "../../tensor/kernel.ts";
+import { apply, type Operation } from "../../tensor/operation.ts";
 import type { Shape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 
@@ -77,16 +78,23 @@ function random(device: Device, shape: Shape, { distribution, seed, a, b }: Dist
   if (!Number.isSafeInteger(seed) || seed < 0) {
     throw new XpatchError(`random: expected a seed from 0 to 2^53 - 1, found ${seed}`);
   }
-  const out = device.empty(shape, "f32", distribution);
-  const blocks = Math.ceil(out.size / 4);
-  randomKernel.launch({
-    tensors: { out },
-    params: { blocks, seed_low: seed >>> 0, seed_high: Math.floor(seed / 2 ** 32), a, b },
-    constants: { distribution },
-    workgroups: Math.ceil(blocks / SIZE),
-  });
-  return out;
+  return apply(randomOperation, [], { shape, distribution, seed, a, b }, device) as Tensor<"f32">;
 }
+
+const randomOperation: Operation<Distribution & { shape: Shape }> = {
+  name: "random",
+  run(_, { shape, distribution, seed, a, b }, device) {
+    const out = device.empty(shape, "f32", distribution);
+    const blocks = Math.ceil(out.size / 4);
+    randomKernel.launch({
+      tensors: { out },
+      params: { blocks, seed_low: seed >>> 0, seed_high: Math.floor(seed / 2 ** 32), a, b },
+      constants: { distribution },
+      workgroups: Math.ceil(blocks / SIZE),
+    });
+    return out;
+  },
+};
 
 /**
  * Numbers spread evenly over [low, high), f32. The same seed and shape give the same values on every adapter: exactly

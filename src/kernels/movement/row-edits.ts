@@ -301,9 +301,8 @@ export function keepDirectionRows(
 }
 
 /**
- * Writes the rows of `source` over rows `atRow…` of `target`, in place. This is the library's one operation that
- * changes a tensor, for buffers that grow by rows such as a key-value cache; everything recorded earlier has read
- * the old contents.
+ * Writes the rows of `source` over rows `atRow…` of `target`, in place, for buffers that grow by rows; everything
+ * recorded earlier has read the old contents. Only this and `scatterRowsInto` change a tensor, and `device.write`.
  *
  * @param target [capacity, width], f32.
  * @param source [n, width], any float dtype; of another buffer.
@@ -328,6 +327,13 @@ export function copyRowsInto(target: Tensor, atRow: number, source: Tensor): voi
   if (!Number.isInteger(atRow) || atRow < 0 || end > target.dim(0)) {
     throw new ShapeError(`copyRowsInto: rows ${atRow}..${end} do not lie in ${showShape(target.shape)}`);
   }
-  target.device.assertUsable();
-  if (source.size > 0) target.device.scope(() => place(target.rows(atRow, end), source));
+  apply(copyOperation, [target, source], { atRow });
 }
+
+const copyOperation: Operation<{ atRow: number }> = {
+  name: "copyRowsInto",
+  run([target, source], { atRow }) {
+    if (source!.size > 0) place(target!.rows(atRow, atRow + source!.dim(0)), source!);
+    return target!;
+  },
+};

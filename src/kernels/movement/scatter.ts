@@ -1,5 +1,6 @@
 import { DTypeError, ShapeError } from "../../errors.ts";
 import { defineKernel } from "../../tensor/kernel.ts";
+import { apply, type Operation } from "../../tensor/operation.ts";
 import { showShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { contiguous } from "./copy.ts";
@@ -22,8 +23,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 });
 
 /**
- * Overwrites rows of `target` in place: row `ids[i]` becomes row i of `source`. With `copyRowsInto` the one operation
- * that changes a tensor; it appends to a KV cache whose sequences lie apart.
+ * Overwrites rows of `target` in place: row `ids[i]` becomes row i of `source`. It appends to a KV cache whose sequences
+ * lie apart. Only this and `copyRowsInto` change a tensor, and `device.write`.
  *
  * @param target f32 [rows, width], contiguous; the caller sees to it that nobody expects its old values
  * @param ids u32 [n], each at most once; ids out of range are passed over, since the host cannot check them
@@ -49,13 +50,18 @@ export function scatterRowsInto(target: Tensor, ids: Tensor, source: Tensor): vo
       `scatterRowsInto: expected f32, u32 ids and f32, found ${target.dtype}, ${ids.dtype} and ${source.dtype}`,
     );
   }
-  const { device } = target;
-  device.scope(() => {
-    scatterKernel.launch({
-      tensors: { source: contiguous(source), ids: contiguous(ids), target },
-      params: { count: source.size, rows: target.dim(0), width: target.dim(1) },
-      constants: {},
-      workgroups: Math.ceil(source.size / SIZE),
-    });
-  });
+  apply(scatterOperation, [target, ids, source], {});
 }
+
+const scatterOperation: Operation<object> = {
+  name: "scatterRowsInto",
+  run([target, ids, source]) {
+    scatterKernel.launch({
+      tensors: { source: contiguous(source!), ids: contiguous(ids!), target: target! },
+      params: { count: source!.size, rows: target!.dim(0), width: target!.dim(1) },
+      constants: {},
+      workgroups: Math.ceil(source!.size / SIZE),
+    });
+    return target!;
+  },
+};

@@ -6,7 +6,7 @@ import { block } from "../layers/block.ts";
 import { Decoder } from "../layers/decoder.ts";
 import { readRmsNorm } from "../layers/norm.ts";
 import { RopeTables } from "../layers/rope-tables.ts";
-import { type AttentionRule, causal } from "../walk/pass.ts";
+import { type AttentionRule, causal } from "../walk/masks.ts";
 import type { Block } from "../walk/stack.ts";
 import type { DecoderNames } from "./family.ts";
 import { readAttention, readEnds, readGatedMlp } from "./llama.ts";

@@ -13,7 +13,7 @@ import { Decoder } from "../layers/decoder.ts";
 import { plainMlp } from "../layers/mlp.ts";
 import { readLayerNorm } from "../layers/norm.ts";
 import { RopeTables } from "../layers/rope-tables.ts";
-import { causal } from "../walk/pass.ts";
+import { causal } from "../walk/masks.ts";
 import type { Block } from "../walk/stack.ts";
 import type { TextFamily } from "./family.ts";
 

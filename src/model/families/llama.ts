@@ -6,7 +6,7 @@ import { Decoder, type DecoderParts } from "../layers/decoder.ts";
 import { gatedMlp, type Mlp } from "../layers/mlp.ts";
 import { perHead, readRmsNorm } from "../layers/norm.ts";
 import { RopeTables } from "../layers/rope-tables.ts";
-import { type AttentionRule, causal, slidingWindow } from "../walk/pass.ts";
+import { type AttentionRule, causal, slidingWindow } from "../walk/masks.ts";
 import type { Block } from "../walk/stack.ts";
 import type { DecoderNames, TextFamily } from "./family.ts";
 

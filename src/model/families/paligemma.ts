@@ -7,7 +7,7 @@ import type { VisionSetup } from "../checkpoint/config/vision-setup.ts";
 import { ConfigReader, isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { ImageDecoder } from "../layers/image-decoder.ts";
 import { rowsOf, towerFeatures } from "../layers/tower-features.ts";
-import { promptPrefix } from "../walk/pass.ts";
+import { promptPrefix } from "../walk/masks.ts";
 import type { Family, FamilyFiles } from "./family.ts";
 import { buildGemma, readGemmaConfig } from "./gemma.ts";
 import { llavaImageRules, squareLayout } from "./llava.ts";

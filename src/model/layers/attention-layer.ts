@@ -8,9 +8,10 @@ import {
 import { concat } from "../../kernels/movement/concat.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Linear } from "../checkpoint/weights/linear-layer.ts";
-import type { AttentionRule, Pass } from "../walk/pass.ts";
+import type { AttentionRule } from "../walk/masks.ts";
+import type { Pass } from "../walk/pass.ts";
 import type { SequencePart } from "../walk/sequence-part.ts";
-import type { AttentionMask, Sites, Walk } from "../walk/sites.ts";
+import type { AttentionMask, Sites, Walk } from "../walk/site-events.ts";
 import { scoped } from "../walk/walk.ts";
 import type { Norm } from "./norm.ts";
 import type { Rotary } from "./rope-tables.ts";

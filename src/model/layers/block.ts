@@ -1,8 +1,9 @@
 import { add } from "../../kernels/elementwise/elementwise.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Linear } from "../checkpoint/weights/linear-layer.ts";
-import type { AttentionRule, Pass } from "../walk/pass.ts";
-import type { Sites, Walk } from "../walk/sites.ts";
+import type { AttentionRule } from "../walk/masks.ts";
+import type { Pass } from "../walk/pass.ts";
+import type { Sites, Walk } from "../walk/site-events.ts";
 import type { Block } from "../walk/stack.ts";
 import { type Attention, attend } from "./attention-layer.ts";
 import type { Mlp } from "./mlp.ts";

@@ -7,7 +7,7 @@ import type { Linear } from "../checkpoint/weights/linear-layer.ts";
 import type { Prompt } from "../prompt/prompt.ts";
 import type { Network } from "../walk/network.ts";
 import type { Pass } from "../walk/pass.ts";
-import type { Sites, Walk } from "../walk/sites.ts";
+import type { Sites, Walk } from "../walk/site-events.ts";
 import { type Block, Stack } from "../walk/stack.ts";
 import type { Norm } from "./norm.ts";
 import type { Rotary } from "./rope-tables.ts";

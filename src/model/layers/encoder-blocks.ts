@@ -1,6 +1,6 @@
 import type { EncoderConfig } from "../checkpoint/config/encoder-config.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
-import type { AttentionRule } from "../walk/pass.ts";
+import type { AttentionRule } from "../walk/masks.ts";
 import type { Block } from "../walk/stack.ts";
 import { block } from "./block.ts";
 import { plainMlp } from "./mlp.ts";

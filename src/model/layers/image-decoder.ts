@@ -8,7 +8,7 @@ import type { Prompt } from "../prompt/prompt.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
 import type { Network } from "../walk/network.ts";
 import type { Pass } from "../walk/pass.ts";
-import type { Sites, Walk } from "../walk/sites.ts";
+import type { Sites, Walk } from "../walk/site-events.ts";
 import type { Stack } from "../walk/stack.ts";
 import { scoped } from "../walk/walk.ts";
 import { type Decoder, idsOf } from "./decoder.ts";

@@ -1,7 +1,7 @@
 import { type ActivationKind, activation, gatedActivation } from "../../kernels/elementwise/activation.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Linear } from "../checkpoint/weights/linear-layer.ts";
-import type { Sites, Walk } from "../walk/sites.ts";
+import type { Sites, Walk } from "../walk/site-events.ts";
 
 /** The feed-forward half of a block, in two steps, so that its output can be added to the residual stream at once. */
 export interface Mlp {

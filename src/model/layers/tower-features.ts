@@ -4,7 +4,7 @@ import type { ImageLayout, VisionSetup } from "../checkpoint/config/vision-setup
 import type { PromptImage } from "../prompt/prompt-image.ts";
 import { takeRows } from "../walk/forward.ts";
 import type { Pass } from "../walk/pass.ts";
-import type { Walk } from "../walk/sites.ts";
+import type { Walk } from "../walk/site-events.ts";
 import { uploadImages } from "./upload-images.ts";
 import type { VisionTower } from "./vision-tower.ts";
 

@@ -90,6 +90,11 @@ export class Tokenizer {
     return this.#named("eos_token");
   }
 
+  /** The id that stands for what the vocabulary has no token for (`<unk>`), if there is one. */
+  get unknownId(): number | undefined {
+    return this.#stages.model.unk_token_id ?? undefined;
+  }
+
   /**
    * Ids of a text. Special tokens written in the text (`<image>`, `</s>`) become their own ids.
    *

@@ -4,7 +4,7 @@ import type { Prompt } from "../prompt/prompt.ts";
 import type { Network } from "./network.ts";
 import type { Pass } from "./pass.ts";
 import { RowMap } from "./row-map.ts";
-import { Sites, type Walk } from "./sites.ts";
+import { Sites, type Walk } from "./site-events.ts";
 
 export interface ForwardOptions {
   /** Last layer to compute; without it the pass goes on to the logits. */

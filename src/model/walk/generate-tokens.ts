@@ -8,7 +8,8 @@ import { Pass } from "./pass.ts";
 import { RowMap } from "./row-map.ts";
 import { greedy, type Sampler } from "./sampling.ts";
 import { SharedSteps } from "./shared-steps.ts";
-import { NO_VISITOR, type SiteName, type Visitor, type Walk } from "./sites.ts";
+import { NO_VISITOR, type Visitor, type Walk } from "./site-events.ts";
+import type { SiteName } from "./sites.ts";
 
 export interface GenerateTokensOptions {
   maxNewTokens: number;

@@ -4,7 +4,7 @@ import { unembed } from "./forward.ts";
 import type { Network } from "./network.ts";
 import { Pass } from "./pass.ts";
 import { chooseGreedily, greedy, readMostProbable, type Sampler, type SamplerRows } from "./sampling.ts";
-import { NO_VISITOR, type Visitor, type Walk } from "./sites.ts";
+import { NO_VISITOR, type Visitor, type Walk } from "./site-events.ts";
 import { drive } from "./walk.ts";
 
 /** What one generation wants computed next: whole prompts at first, then a row for each sequence that goes on. */

@@ -3,7 +3,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
 import type { Prompt } from "../prompt/prompt.ts";
 import type { Pass } from "./pass.ts";
-import type { Sites, Walk } from "./sites.ts";
+import type { Sites, Walk } from "./site-events.ts";
 import type { Stack } from "./stack.ts";
 
 /**

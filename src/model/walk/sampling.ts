@@ -63,6 +63,16 @@ export async function readMostProbable(logits: Tensor): Promise<{ ids: Uint32Arr
   }
 }
 
+/**
+ * The most probable token of each row of logits [rows, vocab], of equals the one with the lowest id. Throws
+ * GenerationError, with what `where` calls the row, where a NaN or nothing but −∞ leaves none to choose.
+ */
+export async function mostProbableTokens(logits: Tensor, where: (row: number) => string): Promise<number[]> {
+  const { ids, logits: best } = await readMostProbable(logits);
+  for (const [row, value] of best.entries()) checkChoice(value, () => where(row));
+  return [...ids];
+}
+
 /** Most probable tokens as a sampler's choice. Throws GenerationError where there is none to choose. */
 export function chooseGreedily(ids: Uint32Array, logits: Float32Array, rows: SamplerRows): Uint32Array {
   logits.forEach((value, row) => {

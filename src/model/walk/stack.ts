@@ -1,7 +1,8 @@
 import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { AttentionRule, Pass } from "./pass.ts";
-import type { Walk } from "./sites.ts";
+import type { AttentionRule } from "./masks.ts";
+import type { Pass } from "./pass.ts";
+import type { Walk } from "./site-events.ts";
 import { giveBack, scoped } from "./walk.ts";
 
 /** One block of a stack. */

@@ -1,6 +1,6 @@
 import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { SiteEvent, Visitor, Walk } from "./sites.ts";
+import type { SiteEvent, Visitor, Walk } from "./site-events.ts";
 
 /** Runs a walk to its end, showing every site event to the visitor. */
 export function drive<T>(walk: Walk<T>, visitor: Visitor): T {

@@ -60,7 +60,7 @@ const CASES: Case[] = [
   ["projectOnto", (site, v) => projectOnto(site, "all", v), along],
 ];
 
-describe.each(["llama-gqa-tied", "mistral"])("%s", (name) => {
+describe.each(["llama-gqa-tied", "mistral", "gemma2"])("%s", (name) => {
   describe.each(["scores", "pattern"] as const)("at %s", (kind) => {
     test.each(CASES)("%s leaves what a row does not attend to", async (_, edit, expected) => {
       const { model, prompt, before } = await setUp(name);

@@ -44,6 +44,10 @@ describe.each([
   ["llama-gqa-tied", "swiftshader"],
   ["mistral", "lavapipe"],
   ["llava-bf16-module-names", "lavapipe"],
+  ["gpt2", "lavapipe"],
+  ["gpt_neox", "swiftshader"],
+  ["qwen3", "lavapipe"],
+  ["gemma2", "swiftshader"],
 ] as const)("%s on %s", (name, adapter) => {
   test("at once, answers have the bits that they have one after the other", async () => {
     const model = await load(name, adapter);

@@ -1,0 +1,217 @@
+"""
+The families that make-family-golden.py knows, as data: a tiny config, and which module of transformers has which site.
+
+Sites are those of docs/sites.md, `attn_pattern` for `pattern`; N is the layer. Of a module "name" is the output, "<name" the
+input, "@name" the attention pattern, "#part" a piece of a fused tensor: see `record` in goldens.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from transformers import (
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    config: type[PreTrainedConfig]
+    # Small sizes, and for everything else what is not the default, so that a reader who takes that instead is found out.
+    values: dict
+    sites: dict[str, str]
+    # Changes of `values` that a wrong reader might compute. Each has to show in the goldens.
+    mistakes: list[dict]
+    # A folder of test/fixtures/tokenizers.
+    tokenizer: str = "spm-bpe"
+    parts: dict[str, Callable] = field(default_factory=dict)
+    # How the checkpoint is stored: float32, float16 or bfloat16.
+    dtype: str = "bfloat16"
+    seed: int = 0
+
+
+HEADS = 4
+SIZES = {"vocab_size": 448, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": HEADS}
+WINDOW = 6  # less than the longer prompts have tokens
+
+ROPE = {"rope_type": "default", "rope_theta": 100.0}
+HALF_ROPE = {**ROPE, "partial_rotary_factor": 0.5}
+
+LLAMA = {
+    **SIZES,
+    "intermediate_size": 48,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 0.01,
+    "rope_parameters": ROPE,
+}
+LLAMA_SITES = {
+    "embed": "model.embed_tokens",
+    "resid_pre.N": "<model.layers.N",
+    "attn_in.N": "model.layers.N.input_layernorm",
+    "q.N": "model.layers.N.self_attn.q_proj",
+    "k.N": "model.layers.N.self_attn.k_proj",
+    "v.N": "model.layers.N.self_attn.v_proj",
+    "attn_pattern.N": "@model.layers.N.self_attn",
+    "z.N": "<model.layers.N.self_attn.o_proj",
+    "attn_out.N": "model.layers.N.self_attn",
+    "resid_mid.N": "<model.layers.N.post_attention_layernorm",
+    "mlp_in.N": "model.layers.N.post_attention_layernorm",
+    "mlp_pre.N": "model.layers.N.mlp.gate_proj",
+    "mlp_act.N": "<model.layers.N.mlp.down_proj",
+    "mlp_out.N": "model.layers.N.mlp",
+    "resid_post.N": "model.layers.N",
+    "final_norm": "model.norm",
+}
+LLAMA_MISTAKES = [{"rms_norm_eps": 1e-6}, {"rope_parameters": None}, {"hidden_act": "gelu"}]
+QWEN = {**LLAMA, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}
+QWEN_MISTAKES = [*LLAMA_MISTAKES, {"use_sliding_window": False}, {"max_window_layers": 0}, {"max_window_layers": 2}]
+
+FAMILIES = {
+    "llama": Family(
+        LlamaConfig,
+        {**LLAMA, "attention_bias": True, "mlp_bias": True, "bos_token_id": 1, "eos_token_id": 2},
+        LLAMA_SITES,
+        LLAMA_MISTAKES,
+        seed=1,
+    ),
+    "mistral": Family(
+        MistralConfig,
+        {**LLAMA, "head_dim": 12, "sliding_window": WINDOW, "bos_token_id": 1, "eos_token_id": 2},
+        LLAMA_SITES,
+        [*LLAMA_MISTAKES, {"sliding_window": None}, {"sliding_window": WINDOW + 1}],
+    ),
+    "qwen2": Family(
+        Qwen2Config,
+        {**QWEN, "tie_word_embeddings": True, "eos_token_id": 316},
+        LLAMA_SITES,
+        QWEN_MISTAKES,
+        tokenizer="byte-qwen2",
+    ),
+    "qwen3": Family(
+        Qwen3Config,
+        {**QWEN, "head_dim": 12, "eos_token_id": 316},
+        {
+            **LLAMA_SITES,
+            "q_norm.N": "model.layers.N.self_attn.q_norm",
+            "k_norm.N": "model.layers.N.self_attn.k_norm",
+        },
+        QWEN_MISTAKES,
+        tokenizer="byte-qwen2",
+    ),
+    "gemma2": Family(
+        Gemma2Config,
+        {
+            **LLAMA,
+            "head_dim": 12,
+            "query_pre_attn_scalar": 24,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 4.0,
+            "sliding_window": WINDOW,
+        },
+        {
+            **LLAMA_SITES,
+            "attn_out.N": "model.layers.N.post_attention_layernorm",
+            "resid_mid.N": "<model.layers.N.pre_feedforward_layernorm",
+            "mlp_in.N": "model.layers.N.pre_feedforward_layernorm",
+            "mlp_out.N": "model.layers.N.post_feedforward_layernorm",
+        },
+        [
+            {"rms_norm_eps": 1e-6},
+            {"rope_parameters": None},
+            {"hidden_activation": "silu"},
+            {"query_pre_attn_scalar": 12},
+            {"attn_logit_softcapping": None},
+            {"final_logit_softcapping": None},
+            {"sliding_window": WINDOW + 1},
+            {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+        ],
+        tokenizer="spm-gemma",
+    ),
+    "gpt2": Family(
+        GPT2Config,
+        {
+            **SIZES,
+            "n_inner": 48,
+            "n_positions": 64,
+            "layer_norm_epsilon": 0.01,
+            "bos_token_id": 316,
+            "eos_token_id": 316,
+        },
+        {
+            "embed": "transformer.wte",
+            "pos_embed": "transformer.wpe",
+            "resid_pre.N": "<transformer.h.N",
+            "attn_in.N": "transformer.h.N.ln_1",
+            "q.N": "transformer.h.N.attn.c_attn#q",
+            "k.N": "transformer.h.N.attn.c_attn#k",
+            "v.N": "transformer.h.N.attn.c_attn#v",
+            "attn_pattern.N": "@transformer.h.N.attn",
+            "z.N": "<transformer.h.N.attn.c_proj",
+            "attn_out.N": "transformer.h.N.attn",
+            "resid_mid.N": "<transformer.h.N.ln_2",
+            "mlp_in.N": "transformer.h.N.ln_2",
+            "mlp_pre.N": "transformer.h.N.mlp.c_fc",
+            "mlp_act.N": "<transformer.h.N.mlp.c_proj",
+            "mlp_out.N": "transformer.h.N.mlp",
+            "resid_post.N": "transformer.h.N",
+            "final_norm": "transformer.ln_f",
+        },
+        [
+            {"layer_norm_epsilon": 1e-5},
+            {"activation_function": "relu"},
+            {"scale_attn_weights": False},
+            {"scale_attn_by_inverse_layer_idx": True},
+        ],
+        tokenizer="byte-gpt2",
+        parts={name: lambda x, i=i: x.chunk(3, -1)[i] for i, name in enumerate("qkv")},
+    ),
+    "gpt_neox": Family(
+        GPTNeoXConfig,
+        {
+            **SIZES,
+            "intermediate_size": 48,
+            "max_position_embeddings": 64,
+            "layer_norm_eps": 0.01,
+            "rope_parameters": HALF_ROPE,
+            "bos_token_id": 316,
+            "eos_token_id": 316,
+        },
+        {
+            "embed": "gpt_neox.embed_in",
+            "resid_pre.N": "<gpt_neox.layers.N",
+            "attn_in.N": "gpt_neox.layers.N.input_layernorm",
+            "q.N": "gpt_neox.layers.N.attention.query_key_value#q",
+            "k.N": "gpt_neox.layers.N.attention.query_key_value#k",
+            "v.N": "gpt_neox.layers.N.attention.query_key_value#v",
+            "attn_pattern.N": "@gpt_neox.layers.N.attention",
+            "z.N": "<gpt_neox.layers.N.attention.dense",
+            "attn_out.N": "gpt_neox.layers.N.attention",
+            "mlp_in.N": "gpt_neox.layers.N.post_attention_layernorm",
+            "mlp_pre.N": "gpt_neox.layers.N.mlp.dense_h_to_4h",
+            "mlp_act.N": "<gpt_neox.layers.N.mlp.dense_4h_to_h",
+            "mlp_out.N": "gpt_neox.layers.N.mlp",
+            "resid_post.N": "gpt_neox.layers.N",
+            "final_norm": "gpt_neox.final_layer_norm",
+        },
+        [
+            {"layer_norm_eps": 1e-5},
+            {"hidden_act": "relu"},
+            {"use_parallel_residual": False},
+            {"rope_parameters": {**HALF_ROPE, "partial_rotary_factor": 1.0}},
+            {"rope_parameters": {**HALF_ROPE, "rope_theta": 10000.0}},
+        ],
+        tokenizer="byte-gpt2",
+        seed=2,
+        # Each head has its q, k and v side by side.
+        parts={
+            name: lambda x, i=i: x.unflatten(-1, (HEADS, 3, -1))[..., i, :].flatten(-2) for i, name in enumerate("qkv")
+        },
+    ),
+}

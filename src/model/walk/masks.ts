@@ -1,0 +1,40 @@
+import type { Prompt } from "../prompt/prompt.ts";
+
+/** Positions `start` up to but not including `end` that a query may attend to. */
+export interface KeyRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** What a mask may depend on beside the position. */
+export interface Sequence {
+  /** Absent in a vision tower, whose sequences are images. */
+  readonly prompt?: Prompt | undefined;
+}
+
+/** The attention mask of a layer, as a rule: what a query at `position` of a sequence may attend to. */
+export type AttentionRule = (position: number, sequence: Sequence) => KeyRange;
+
+/** Every position of the sequence: encoders. */
+export const full: AttentionRule = () => ({ start: 0, end: Number.POSITIVE_INFINITY });
+
+export const causal: AttentionRule = (position) => ({ start: 0, end: position + 1 });
+
+/** The `window` latest positions, the query's own included (Mistral's sliding window). */
+export function slidingWindow(window: number): AttentionRule {
+  return (position) => ({ start: Math.max(0, position + 1 - window), end: position + 1 });
+}
+
+/** Blocks of this many positions, each of which sees itself and no other: the tiles of a picture. */
+export function blocksOf(size: number): AttentionRule {
+  return (position) => {
+    const start = position - (position % size);
+    return { start, end: start + size };
+  };
+}
+
+/** All of the prompt for its own positions, causal behind it (PaliGemma's prefix). */
+export const promptPrefix: AttentionRule = (position, { prompt }) => ({
+  start: 0,
+  end: Math.max(position + 1, prompt?.length ?? 0),
+});

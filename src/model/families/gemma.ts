@@ -8,7 +8,7 @@ import { readRmsNorm } from "../layers/norm.ts";
 import { RopeTables } from "../layers/rope-tables.ts";
 import { type AttentionRule, causal } from "../walk/masks.ts";
 import type { Block } from "../walk/stack.ts";
-import type { DecoderNames } from "./family.ts";
+import type { DecoderNames, TextFamily } from "./family.ts";
 import { readAttention, readEnds, readGatedMlp } from "./llama.ts";
 
 /** Values that Hugging Face's GemmaConfig has where a config.json is silent. */
@@ -40,6 +40,13 @@ export function readGemmaConfig(values: JsonObject, where: string): LlamaConfig 
  * Gemma (Gemma Team 2024, arXiv 2403.08295): Llama's block with norms whose weights are stored less one, a gelu in the MLP, and
  * embeddings scaled by the root of the width.
  */
+export const gemma: TextFamily<LlamaConfig> = {
+  modelType: "gemma",
+  readConfig: readGemmaConfig,
+  build: (w, c, _json, names) => buildGemma(w, c, names),
+};
+
+/** With another mask, the language model of PaliGemma. */
 export async function buildGemma(
   w: Weights,
   c: LlamaConfig,

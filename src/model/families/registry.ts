@@ -1,6 +1,7 @@
 import { CheckpointError } from "../../errors.ts";
 import type { JsonObject } from "../checkpoint/json/config-reader.ts";
 import type { Family } from "./family.ts";
+import { gemma } from "./gemma.ts";
 import { gemma2 } from "./gemma2.ts";
 import { gptNeox } from "./gpt-neox.ts";
 import { gpt2 } from "./gpt2.ts";
@@ -17,6 +18,7 @@ const FAMILIES: readonly Family[] = [
   mistral,
   qwen2,
   qwen3,
+  gemma,
   gemma2,
   gpt2,
   gptNeox,

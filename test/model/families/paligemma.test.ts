@@ -128,8 +128,4 @@ describe("a config", () => {
     expect(() => outline.prompt("caption")).toThrow(PromptError);
     expect(outline.prompt("caption", { bos: false }).length).toBeGreaterThan(0);
   });
-
-  test("Gemma by itself is not supported", async () => {
-    await expect(open((c) => (c["model_type"] = "gemma"))).rejects.toThrow(/"gemma".*not supported/);
-  });
 });

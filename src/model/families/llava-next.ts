@@ -17,7 +17,7 @@ import { rowsOf, towerFeatures } from "../layers/tower-features.ts";
 import { takeRows } from "../walk/forward.ts";
 import type { Family } from "./family.ts";
 import { llavaImageRules } from "./llava.ts";
-import { readLlavaDecoder, readLlavaParts, readLlavaTower } from "./llava-parts.ts";
+import { llavaProcessor, readLlavaDecoder, readLlavaParts, readLlavaTower } from "./llava-parts.ts";
 
 /** The tiles of a picture as one map of features, a feature a patch, of which the padding's are cut off. */
 export interface FeatureMap {
@@ -122,6 +122,7 @@ export const llavaNext: Family = {
     return { ...readLlavaDecoder(config, where, files), vision };
   },
   imageRules: ({ vision }) => vision && llavaImageRules(vision),
+  processor: ({ vision }) => llavaProcessor("LlavaNextProcessor", vision!),
   async build(w, config, json) {
     const setup = config.vision!;
     const { decoder, tower, project } = await readLlavaParts(w, config, json);

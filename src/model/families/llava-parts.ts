@@ -144,6 +144,20 @@ export function readStreamTower(w: Weights, { tower }: VisionSetup, vision: stri
   return readVisionTower(w, tower, vision);
 }
 
+/** processor_config.json of a LLaVA, whose processor is of this class. */
+export function llavaProcessor(
+  processor_class: string,
+  { imageToken, tower, keepsClassToken }: VisionSetup,
+): JsonObject {
+  return {
+    processor_class,
+    image_token: imageToken,
+    patch_size: tower.patchSize,
+    num_additional_image_tokens: tower.kind === "clip" ? 1 : 0,
+    vision_feature_select_strategy: keepsClassToken ? "full" : "default",
+  };
+}
+
 export interface LlavaParts {
   readonly decoder: Decoder;
   readonly tower: VisionTower;

@@ -6,7 +6,7 @@ import { rowsOf, towerFeatures } from "../layers/tower-features.ts";
 import type { ImageRules } from "../prompt/build-prompt.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
 import type { Family } from "./family.ts";
-import { readLlavaDecoder, readLlavaParts, readLlavaTower } from "./llava-parts.ts";
+import { llavaProcessor, readLlavaDecoder, readLlavaParts, readLlavaTower } from "./llava-parts.ts";
 
 /** How LLaVA prompts hold images: each `<image>` becomes one placeholder a feature, in one plain grid. */
 export function llavaImageRules(setup: VisionSetup): ImageRules<PromptImage> {
@@ -43,6 +43,7 @@ export const llava: Family = {
     return { ...readLlavaDecoder(config, where, files), vision };
   },
   imageRules: (config) => config.vision && llavaImageRules(config.vision),
+  processor: ({ vision }) => llavaProcessor("LlavaProcessor", vision!),
   async build(w, config, json) {
     const setup = config.vision!;
     const { decoder, tower, project } = await readLlavaParts(w, config, json);

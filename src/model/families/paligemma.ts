@@ -113,6 +113,7 @@ export const paligemma: Family<PaliGemmaConfig> = {
     ...llavaImageRules(vision),
     bosBehindImages: { end: "\n" },
   }),
+  processor: () => ({ processor_class: "PaliGemmaProcessor" }),
   async build(w, config) {
     const setup = config.vision;
     const { prefix, head, vision, projector } = partNames(w, { probe: "linear.weight" });

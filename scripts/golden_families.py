@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from transformers import (
     Gemma2Config,
+    GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
@@ -105,6 +106,18 @@ FAMILIES = {
         QWEN_MISTAKES,
         tokenizer="byte-qwen2",
         seed=4,
+    ),
+    "gemma": Family(
+        GemmaConfig,
+        {**LLAMA, "head_dim": 12, "attention_bias": True},
+        LLAMA_SITES,
+        [
+            {"rms_norm_eps": 1e-6},
+            {"rope_parameters": None},
+            {"hidden_act": "silu"},
+        ],
+        tokenizer="spm-gemma",
+        seed=1,
     ),
     "gemma2": Family(
         Gemma2Config,

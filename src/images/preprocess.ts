@@ -2,31 +2,64 @@ import { centred, crop } from "./crop.ts";
 import type { ProcessorSettings, ResizeTarget, Size } from "./processor-config.ts";
 import { resize } from "./resize.ts";
 import { checkPixelCount, checkRgbImage, DEFAULT_MAX_PIXELS, type RgbImage } from "./rgb.ts";
+import { tileViews } from "./tiles.ts";
 
 /** A picture as a vision tower takes it: float32, planes of red, green and blue, row by row. */
 export interface PixelValues {
+  /** Where there are tiles, one after the other. */
   readonly data: Float32Array<ArrayBuffer>;
+  /** Of the picture, or of a tile. */
   readonly shape: readonly [channels: 3, height: number, width: number];
+  readonly tiling?: Tiling;
+}
+
+/** How a picture was cut into tiles. */
+export interface Tiling {
+  /** How many there are, the whole picture, squeezed into the first, included. */
+  readonly count: number;
+  /** The size that the picture had, in pixels. */
+  readonly width: number;
+  readonly height: number;
 }
 
 /**
- * Turns a picture into the `pixel_values` that transformers' PIL image processors compute from it: `modelView`, then
- * rescaled and normalised in float32. Throws ImageError where `modelView` does.
+ * Turns a picture into the `pixel_values` that transformers' PIL image processors compute from it: `modelView` (or each of
+ * its tiles), then rescaled and normalised in float32. Throws ImageError where `modelView` does.
  */
 export function preprocess(image: RgbImage, settings: ProcessorSettings): PixelValues {
-  const view = modelView(image, settings);
-  const plane = view.width * view.height;
-  const data = new Float32Array(3 * plane);
-  for (let c = 0; c < 3; c++) {
-    const values = channelValues(settings, c);
-    for (let i = 0; i < plane; i++) data[c * plane + i] = values[view.data[i * 3 + c]!]!;
+  if (!settings.tiles) {
+    const { width, height, ...view } = modelView(image, settings);
+    return { data: normalised([view.data], settings), shape: [3, height, width] };
   }
-  return { data, shape: [3, view.height, view.width] };
+  checkRgbImage("preprocess", image);
+  const { side } = settings.tiles;
+  const views = tileViews(image, settings.tiles, settings.resize!.filter);
+  const tiling = { count: views.length, width: image.width, height: image.height };
+  const data = normalised(
+    views.map((view) => view.data),
+    settings,
+  );
+  return { data, shape: [3, side, side], tiling };
+}
+
+/** Planes of red, green and blue of each of these pictures, which are of one size. */
+function normalised(views: readonly Uint8Array[], settings: ProcessorSettings): Float32Array<ArrayBuffer> {
+  const channels = [0, 1, 2].map((c) => channelValues(settings, c));
+  const plane = views[0]!.length / 3;
+  const data = new Float32Array(views.length * 3 * plane);
+  views.forEach((view, v) => {
+    channels.forEach((values, c) => {
+      const start = (v * 3 + c) * plane;
+      for (let i = 0; i < plane; i++) data[start + i] = values[view[i * 3 + c]!]!;
+    });
+  });
+  return data;
 }
 
 /**
  * The 8-bit picture that the model gets to see: padded, resized and cropped as the settings say, not yet normalised.
- * Patches of the vision tower lie over this picture, so it is what attention is drawn on.
+ * Patches of the vision tower lie over this picture, so it is what attention is drawn on. Of a picture that is cut into
+ * tiles it is the first, the whole.
  *
  * A crop computes only the pixels that it keeps, so that very long pictures cost no more than others. Throws ImageError
  * when an uncropped result would have more than DEFAULT_MAX_PIXELS, and for what is no RgbImage.

@@ -1,5 +1,6 @@
 import { CheckpointError } from "../errors.ts";
 import type { ResizeFilter } from "./resize.ts";
+import type { TileSettings } from "./tiles.ts";
 
 export interface Size {
   readonly height: number;
@@ -20,10 +21,12 @@ export type Channels = readonly [number, number, number];
 
 /** How a checkpoint wants its pictures, every default filled in. The steps happen in this order. */
 export interface ProcessorSettings {
-  readonly kind: "clip" | "llava" | "siglip" | "idefics";
+  readonly kind: "clip" | "llava" | "siglip" | "idefics" | "llava_next";
   /** Pad to a square with this 8-bit colour. */
   readonly padColour?: Channels;
   readonly resize?: { readonly to: ResizeTarget; readonly filter: ResizeFilter };
+  /** Set where pictures are cut into tiles; `resize` is then to one tile. */
+  readonly tiles?: TileSettings;
   /** Cut this size out of the middle; what lies outside of the picture is black. */
   readonly crop?: Size;
   /** The 8-bit values are multiplied by this. */
@@ -33,7 +36,7 @@ export interface ProcessorSettings {
 }
 
 /** What a transformers class assumes where its config is silent. */
-interface ClassDefaults {
+export interface ClassDefaults {
   readonly kind: ProcessorSettings["kind"];
   readonly size: ResizeTarget;
   /** Absent in a class that crops only where its config says so, and how. */
@@ -42,7 +45,7 @@ interface ClassDefaults {
   readonly std: Channels;
 }
 
-const CLIP: ClassDefaults = {
+export const CLIP: ClassDefaults = {
   kind: "clip",
   size: { shortestEdge: 224 },
   crop: { height: 224, width: 224 },
@@ -77,15 +80,9 @@ const FILTERS: readonly ResizeFilter[] = ["nearest", "lanczos", "bilinear", "bic
  * more than one picture at a time.
  */
 export function readProcessorConfig(json: unknown, name?: string): ProcessorSettings {
-  const nested = typeof json === "object" && json !== null && "image_processor" in json;
-  const outer = new Fields(json, name ?? (nested ? "processor_config.json" : "preprocessor_config.json"));
-  const fields = outer.has("image_processor") ? outer.inner("image_processor") : outer;
-  const defaults = classOf(fields);
-
-  const mean = fields.channels("image_mean") ?? defaults.mean;
-  const std = fields.channels("image_std") ?? defaults.std;
-  if (std.includes(0)) throw fields.wrong("image_std", "numbers other than 0");
-  fields.flag("do_convert_rgb", true); // Pictures are RGB already; transformers needs them to be.
+  const fields = processorFields(json, name);
+  const defaults = classOf(fields, CLASSES);
+  const colours = colourSettings(fields, defaults);
   const pads = fields.flag("do_pad", false);
   const resize = fields.flag("do_resize", true)
     ? { to: resizeTarget(fields, defaults), filter: filterOf(fields) }
@@ -97,25 +94,51 @@ export function readProcessorConfig(json: unknown, name?: string): ProcessorSett
   return {
     kind: defaults.kind,
     padColour:
-      pads && defaults.kind === "llava"
-        ? [Math.trunc(mean[0] * 255), Math.trunc(mean[1] * 255), Math.trunc(mean[2] * 255)]
-        : undefined,
+      pads && defaults.kind === "llava" ? asBytes(fields.channels("image_mean") ?? defaults.mean) : undefined,
     resize,
     crop,
+    ...colours,
+  };
+}
+
+/** The fields of the image processor. */
+export function processorFields(json: unknown, name?: string): Fields {
+  const nested = typeof json === "object" && json !== null && "image_processor" in json;
+  const outer = new Fields(json, name ?? (nested ? "processor_config.json" : "preprocessor_config.json"));
+  return outer.has("image_processor") ? outer.inner("image_processor") : outer;
+}
+
+/** What becomes of the 8-bit values. */
+export function colourSettings(
+  fields: Fields,
+  defaults: ClassDefaults,
+): Pick<ProcessorSettings, "scale" | "normalize"> {
+  const mean = fields.channels("image_mean") ?? defaults.mean;
+  const std = fields.channels("image_std") ?? defaults.std;
+  if (std.includes(0)) throw fields.wrong("image_std", "numbers other than 0");
+  fields.flag("do_convert_rgb", true); // Pictures are RGB already; transformers needs them to be.
+  return {
     scale: fields.flag("do_rescale", true) ? (fields.number("rescale_factor") ?? 1 / 255) : 1,
     normalize: fields.flag("do_normalize", true) ? { mean, std } : undefined,
   };
 }
 
-function classOf(fields: Fields): ClassDefaults {
+const asBytes = ([r, g, b]: Channels): Channels => [
+  Math.trunc(r * 255),
+  Math.trunc(g * 255),
+  Math.trunc(b * 255),
+];
+
+/** Throws CheckpointError for a class that is none of these. */
+export function classOf<T>(fields: Fields, classes: ReadonlyMap<string, T>): T {
   const key = fields.has("image_processor_type") ? "image_processor_type" : "feature_extractor_type";
   const found = fields.value(key);
-  const defaults = typeof found === "string" ? CLASSES.get(found.replace(/(Fast|Pil)$/, "")) : undefined;
-  if (!defaults) throw fields.wrong(key, `one of ${[...CLASSES.keys()].join(", ")}`);
+  const defaults = typeof found === "string" ? classes.get(found.replace(/(Fast|Pil)$/, "")) : undefined;
+  if (!defaults) throw fields.wrong(key, `one of ${[...classes.keys()].join(", ")}`);
   return defaults;
 }
 
-function filterOf(fields: Fields): ResizeFilter {
+export function filterOf(fields: Fields): ResizeFilter {
   const filter = FILTERS[fields.number("resample") ?? 3];
   if (!filter) {
     const names = FILTERS.map((name, number) => `${number} (${name})`);
@@ -127,7 +150,7 @@ function filterOf(fields: Fields): ResizeFilter {
 /** The sizes that transformers knows, by their keys. */
 const SIZES = ["height, width", "shortest_edge", "longest_edge, shortest_edge", "max_height, max_width"];
 
-function resizeTarget(fields: Fields, defaults: ClassDefaults): ResizeTarget {
+export function resizeTarget(fields: Fields, defaults: ClassDefaults): ResizeTarget {
   // Of CLIP's class alone, for the sake of KOSMOS-2; it overrides the size.
   if (defaults.kind === "clip" && fields.flag("use_square_size", false)) return { height: 224, width: 224 };
   // Of Idefics' class alone; it overrides the size.
@@ -157,7 +180,7 @@ function resizeTarget(fields: Fields, defaults: ClassDefaults): ResizeTarget {
   }
 }
 
-function cropSize(fields: Fields, fallback: Size | undefined): Size {
+export function cropSize(fields: Fields, fallback: Size | undefined): Size {
   const value = fields.value("crop_size");
   if (value === undefined) {
     if (fallback) return fallback;
@@ -187,7 +210,7 @@ function checkPadding(fields: Fields, resized: ResizeTarget | undefined, crop: S
 }
 
 /** Checked access to a JSON object. */
-class Fields {
+export class Fields {
   private readonly fields: Record<string, unknown>;
   private readonly name: string;
 

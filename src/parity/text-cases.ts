@@ -74,7 +74,8 @@ async function readPrompts(
   inputs.push(checkEqual(`${name}/in.input_ids, from the text`, ours, theirs));
   const positions = `${name}/in.position_ids`;
   if (goldens.has(positions)) {
-    const counted = columns.map((own) => [...own.keys()]);
+    const first = model.config.rope?.firstPosition ?? 0;
+    const counted = columns.map((own) => own.map((_, i) => first + i));
     inputs.push(checkEqual(positions, counted, unpadded(await goldens.read(positions, 2))));
   }
   const prompts = theirs.map((own, i) => model.promptFromIds(own, images[i]));

@@ -14,6 +14,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { checkActivations, type GoldenActivation, readActivations } from "./activations.ts";
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkTensor } from "./checks.ts";
+import type { Golden, GoldenFile } from "./golden-file.ts";
 
 /** How far pixel values that we make of a picture may be from the processor's. */
 const PIXEL_TOLERANCE = { atol: 1e-6, rtol: 1e-6 };
@@ -47,6 +48,31 @@ export async function readPixels(
   byItem?: readonly (readonly string[])[],
 ): Promise<{ values: PixelValues[]; checks: Check[] }> {
   const key = `${name}/in.pixel_values`;
+  const values = processor.tiles
+    ? await readTiles(goldens, name, files.length)
+    : await readSquares(goldens, name, files, byItem);
+  const checks: Check[] = [];
+  for (const [i, file] of files.entries()) {
+    const picture = join(path, "..", "images", file);
+    const found = await access(picture).then(
+      () => true,
+      () => false,
+    );
+    if (!found) continue;
+    const ours = pixelValues(await decodeImage(await readFile(picture)), processor);
+    checks.push(checkTensor(`${key}, from ${file}`, [ours.data], [values[i]!.data], PIXEL_TOLERANCE));
+  }
+  return { values, checks };
+}
+
+/** Goldens [images, 3, height, width], or by item of a batch [items, most, 3, height, width]. */
+async function readSquares(
+  goldens: GoldenFile,
+  name: string,
+  files: readonly string[],
+  byItem?: readonly (readonly string[])[],
+): Promise<PixelValues[]> {
+  const key = `${name}/in.pixel_values`;
   const golden = await goldens.read(key);
   const nested = byItem !== undefined && golden.shape.length === 5;
   const [items, most = 0] = nested ? golden.shape : [];
@@ -62,35 +88,42 @@ export async function readPixels(
   const fits = nested
     ? items === byItem.length && byItem.every((own) => own.length <= most)
     : golden.shape.length === 4 && count === files.length;
-  if (!fits || channels !== 3) {
-    throw new CheckpointError(
-      `${key}: expected ${files.length} RGB images, found [${golden.shape.join(", ")}]`,
-    );
-  }
+  if (!fits || channels !== 3) throw wrongPixels(key, files.length, golden);
   const size = channels * height * width;
-  const values = places.map((place): PixelValues => {
+  return places.map((place): PixelValues => {
     const data = golden.values.slice(place * size, (place + 1) * size) as Float32Array<ArrayBuffer>;
     return { data, shape: [3, height, width] };
   });
-  const checks: Check[] = [];
-  for (const [i, file] of files.entries()) {
-    const picture = join(path, "..", "images", file);
-    const found = await access(picture).then(
-      () => true,
-      () => false,
-    );
-    if (!found) continue;
-    const ours = pixelValues(await decodeImage(await readFile(picture)), processor);
-    checks.push(checkTensor(`${key}, from ${file}`, [ours.data], [values[i]!.data], PIXEL_TOLERANCE));
-  }
-  return { values, checks };
+}
+
+/** Goldens [images, tiles, 3, height, width], where pictures with fewer tiles are filled up with zeros, and their sizes. */
+async function readTiles(goldens: GoldenFile, name: string, images: number): Promise<PixelValues[]> {
+  const key = `${name}/in.pixel_values`;
+  const golden = await goldens.read(key, 5);
+  const sizes = await goldens.read(`${name}/in.image_sizes`, 2);
+  const [count, tiles, channels, side] = golden.shape as [number, number, number, number];
+  if (count !== images || channels !== 3 || sizes.shape[0] !== images) throw wrongPixels(key, images, golden);
+  const size = channels * side * side;
+  return Array.from({ length: images }, (_, i) => {
+    const [height, width] = sizes.values.slice(2 * i, 2 * i + 2) as unknown as [number, number];
+    const all = golden.values.subarray(i * tiles * size, (i + 1) * tiles * size);
+    const isFilled = (tile: number) => all.subarray(tile * size, (tile + 1) * size).every((x) => x === 0);
+    let own = tiles;
+    while (isFilled(own - 1)) own--;
+    const data = all.slice(0, own * size) as Float32Array<ArrayBuffer>;
+    return { data, shape: [3, side, side], tiling: { count: own, width, height } };
+  });
+}
+
+function wrongPixels(key: string, images: number, { shape }: Golden): CheckpointError {
+  return new CheckpointError(`${key}: expected ${images} RGB images, found [${shape.join(", ")}]`);
 }
 
 export function imageFiles(value: unknown): string[] {
   return Array.isArray(value) ? value.map(String) : [];
 }
 
-/** The activations of the vision side: tower, what the projector reads and what it makes. An image a row of the goldens. */
+/** The activations of the vision side: tower, what the projector reads and what it makes. */
 export async function checkVision(
   { goldens, tolerance }: CaseFolder,
   name: string,
@@ -101,14 +134,20 @@ export async function checkVision(
   const setup = model.config.vision;
   const places = prompts.flatMap((prompt) => prompt.images.map((_, image) => ({ prompt, image })));
   if (!vision || !setup || places.length === 0) return [];
-  const layouts = places.map(({ prompt, image }) => setup.layout(picturesOf(prompt)[image]!));
+  // An image a row of the goldens; where pictures are cut into tiles, a tile.
+  const pieces = places.flatMap((place) => {
+    const layout = setup.layout(picturesOf(place.prompt)[place.image]!);
+    const { tiles = 1 } = layout;
+    return Array.from({ length: tiles }, (_, tile): Piece => ({ ...place, layout, tile, tiles }));
+  });
   const rowsOf = (count: (layout: ImageLayout) => number) =>
-    layouts.map((layout) => Array.from({ length: count(layout) }, (_, i) => i));
+    pieces.map(({ layout, tiles }) => Array.from({ length: count(layout) / tiles }, (_, i) => i));
   const { sites } = model;
   const wanted = { sites, stack: "vision" as const };
-  // What the projector reads is a block's output, without the class token where that is dropped.
-  const features: SiteName =
+  // What the projector reads is a block's output, without the class token where that is dropped, or what a norm makes of it.
+  const block: SiteName =
     setup.featureLayer === 0 ? "vision.resid_pre.0" : `vision.resid_post.${setup.featureLayer - 1}`;
+  const features: SiteName = setup.postNorm ? "vision.post_norm" : block;
   const activations = [
     ...(await readActivations(
       goldens,
@@ -122,10 +161,10 @@ export async function checkVision(
     ...(await readActivations(
       goldens,
       `${name}/projector.`,
-      rowsOf(({ tokens }) => tokens),
+      rowsOf(({ tileFeatures, tokens }) => tileFeatures ?? tokens),
       {
         ...wanted,
-        names: { out: "projector" },
+        names: { out: setup.tiled ? "tile_features" : "projector" },
       },
     )),
     ...(await readActivations(
@@ -136,19 +175,29 @@ export async function checkVision(
     )),
   ];
   const values: Float32Array[][] = [];
-  for (const activation of activations) values.push(await valuesOf(activation, places, model));
+  for (const activation of activations) values.push(await valuesOf(activation, pieces, model));
   return checkActivations(activations, values, tolerance);
+}
+
+/** An image of a prompt, or a tile of it. */
+interface Piece {
+  readonly prompt: Prompt;
+  readonly image: number;
+  readonly layout: ImageLayout;
+  readonly tile: number;
+  readonly tiles: number;
 }
 
 async function valuesOf(
   { site }: GoldenActivation,
-  places: readonly { prompt: Prompt; image: number }[],
+  pieces: readonly Piece[],
   model: PatchableModel,
 ): Promise<Float32Array[]> {
   const values: Float32Array[] = [];
-  for (const { prompt, image } of places) {
+  for (const { prompt, image, tile, tiles } of pieces) {
     const { tapped } = model.run(prompt, { taps: { tapped: tap(site, "all", { image }) }, stopAfter: 0 });
-    values.push((await (tapped as Tensor<"f32">).read()) as Float32Array);
+    const all = (await (tapped as Tensor<"f32">).read()) as Float32Array;
+    values.push(all.subarray((tile * all.length) / tiles, ((tile + 1) * all.length) / tiles));
     tapped.dispose();
   }
   return values;

@@ -1,6 +1,6 @@
 import { SiteError } from "../errors.ts";
 import {
-  type ImageLayout,
+  type ImageRowCounts,
   imageRowCount,
   type VisionSetup,
 } from "../model/checkpoint/config/vision-setup.ts";
@@ -22,7 +22,7 @@ export interface Batch {
   /** Empty for a run of a vision tower alone. */
   readonly prompts: readonly Prompt[];
   /** Images of each prompt, or of each member of a run of a vision tower; they are numbered through the batch. */
-  readonly images: readonly (readonly Pick<ImageLayout, "towerRows" | "tokens" | "latents">[])[];
+  readonly images: readonly (readonly ImageRowCounts[])[];
 }
 
 export function batchOf(prompts: readonly Prompt[], vision: VisionSetup | undefined): Batch {

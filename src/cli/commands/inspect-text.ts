@@ -64,9 +64,10 @@ function diagram({ family, config, sites }: ArchitectureReport): string {
   if (encoder) lines.push(`encoder of the prompt: ${encoder.layers} layers; the rest is the decoder`);
   if (vision) {
     const { kind, imageSize, patchSize } = vision.tower;
-    const picture = `${imageSize} × ${imageSize} pixels in patches of ${patchSize} × ${patchSize}`;
+    const square = `${imageSize} × ${imageSize} pixels in patches of ${patchSize} × ${patchSize}`;
+    const positions = vision.fixed ? `${vision.fixed.tokens} positions` : "positions by its size";
     lines.push(
-      `${kind} tower: ${picture} · ${vision.fixed?.tokens ?? "by its size"} positions for each ${vision.imageToken}`,
+      `${kind} tower: ${vision.tiled ? "tiles of " : ""}${square} · ${positions} for each ${vision.imageToken}`,
     );
   }
   const rows: string[][] = [];
@@ -163,7 +164,14 @@ function loraTable(adapters: readonly LoraReport[]): string {
   return table([["LoRA on top", "", "rank", "parameters", "size"], ...rows], [3, 4]);
 }
 
-function about({ size, specialTokens, prefix, suffix, chatTemplate }: TokenizerReport): string {
+function about({
+  size,
+  specialTokens,
+  prefix,
+  prefixBehindImages,
+  suffix,
+  chatTemplate,
+}: TokenizerReport): string {
   const names = Object.entries(specialTokens).map(
     ([name, token]) => `${name.replace(/_token$/, "")} ${token}`,
   );
@@ -172,7 +180,10 @@ function about({ size, specialTokens, prefix, suffix, chatTemplate }: TokenizerR
   return table([
     ["tokenizer", `${size} tokens`],
     ["  special", names.join(", ") || "none named"],
-    ["  adds", `${list(prefix)} in front of a prompt${behind}`],
+    [
+      "  adds",
+      `${list(prefix)} in front of a prompt${prefixBehindImages ? " (behind its images)" : ""}${behind}`,
+    ],
     ["  chat template", chatTemplate ? "yes" : "none"],
   ]);
 }

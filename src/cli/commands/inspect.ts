@@ -53,6 +53,8 @@ export interface TokenizerReport {
   readonly specialTokens: Readonly<Record<string, string>>;
   /** Put in front of and behind every prompt. */
   readonly prefix: readonly string[];
+  /** The prefix goes behind the prompt's images, where it has any. */
+  readonly prefixBehindImages?: true;
   readonly suffix: readonly string[];
   readonly chatTemplate: boolean;
 }
@@ -143,7 +145,7 @@ async function inspect(ref: string, args: Arguments): Promise<InspectReport> {
   return {
     ...contents,
     architecture,
-    tokenizer: "problem" in tokenizer ? tokenizer : await tokenizerReport(checkpoint, tokenizer),
+    tokenizer: "problem" in tokenizer ? tokenizer : await tokenizerReport(checkpoint, tokenizer, decoder),
     memory: await orProblem(DeviceError, () => memoryOn(args.adapter, checkpoint, decoder)),
   };
 }
@@ -189,7 +191,11 @@ async function openTokenizer(checkpoint: Checkpoint): Promise<Tokenizer> {
   return createTokenizer(await checkpoint.json("tokenizer.json"), config);
 }
 
-async function tokenizerReport(checkpoint: Checkpoint, tokenizer: Tokenizer): Promise<TokenizerReport> {
+async function tokenizerReport(
+  checkpoint: Checkpoint,
+  tokenizer: Tokenizer,
+  decoder: DecoderConfig | undefined,
+): Promise<TokenizerReport> {
   const spell = (ids: readonly number[]) => ids.map((id) => tokenizer.tokenOf(id));
   const files = {
     jinja: await checkpoint.text("chat_template.jinja"),
@@ -197,11 +203,20 @@ async function tokenizerReport(checkpoint: Checkpoint, tokenizer: Tokenizer): Pr
     processorConfig: await checkpoint.json("processor_config.json"),
     tokenizerConfig: await checkpoint.json("tokenizer_config.json"),
   };
+  const family = decoder && familyOf(checkpoint.config!, checkpoint.name);
+  const frame = decoder && family?.imageRules?.(decoder)?.bosBehindImages;
+  const { bosId } = tokenizer;
+  const around = frame
+    ? {
+        prefix: spell(bosId === undefined ? [] : [bosId]),
+        suffix: [frame.end],
+        prefixBehindImages: true as const,
+      }
+    : { prefix: spell(tokenizer.prefix), suffix: spell(tokenizer.suffix) };
   return {
     size: tokenizer.size,
     specialTokens: tokenizer.specialTokens,
-    prefix: spell(tokenizer.prefix),
-    suffix: spell(tokenizer.suffix),
+    ...around,
     chatTemplate: Object.keys(findChatTemplates(files, true)).length > 0,
   };
 }

@@ -1,6 +1,5 @@
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
 import { neoxRopeParameters, ropeParameters } from "../checkpoint/config/rope-config.ts";
-import type { VisionSetup } from "../checkpoint/config/vision-setup.ts";
 import { isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
 
 /** What the tensors that were written no longer have. */
@@ -71,17 +70,6 @@ export function exportedPreprocessor(preprocessor: unknown, processor: unknown):
   const type = config?.["image_processor_type"];
   if (typeof type !== "string") return config;
   return { ...config, image_processor_type: type.replace(/(Fast|Pil)$/, "") };
-}
-
-/** What a LLaVA's processor has to know beside its preprocessor_config.json. */
-export function exportedProcessor({ imageToken, tower, keepsClassToken }: VisionSetup): JsonObject {
-  return {
-    processor_class: "LlavaProcessor",
-    image_token: imageToken,
-    patch_size: tower.patchSize,
-    num_additional_image_tokens: tower.kind === "clip" ? 1 : 0,
-    vision_feature_select_strategy: keepsClassToken ? "full" : "default",
-  };
 }
 
 /** generation_config.json from what a config says of it. */

@@ -26,7 +26,6 @@ import {
   exportedConfig,
   exportedGeneration,
   exportedPreprocessor,
-  exportedProcessor,
   exportedTokenizerConfig,
 } from "./export-config.ts";
 
@@ -125,9 +124,8 @@ export async function exportModel(
   const given = await wholeJson(checkpoint, "preprocessor_config.json");
   const preprocessor = exportedPreprocessor(given, processor);
   if (preprocessor) await sink.write("preprocessor_config.json", jsonFile(preprocessor));
-  if (decoder.vision && !processor) {
-    await sink.write("processor_config.json", jsonFile(exportedProcessor(decoder.vision)));
-  }
+  const ownProcessor = processor ? undefined : family.processor?.(decoder);
+  if (ownProcessor) await sink.write("processor_config.json", jsonFile(ownProcessor));
   if ((await checkpoint.text("generation_config.json")) === undefined) {
     await sink.write("generation_config.json", jsonFile(exportedGeneration(config)));
   }

@@ -25,6 +25,8 @@ export interface Family<Config extends DecoderConfig = DecoderConfig> {
   readConfig(config: JsonObject, where: string, files: FamilyFiles): Config;
   /** How its prompts hold images; absent for text models. */
   imageRules?(config: Config): ImageRules<PromptImage> | undefined;
+  /** processor_config.json as transformers reads it, for models that take pictures. */
+  processor?(config: Config): JsonObject;
   /** Called twice: to check names and shapes, and to load. See `loadWeights`. */
   build(weights: Weights, config: Config, json: JsonObject): Promise<Network>;
 }

@@ -10,22 +10,29 @@ export interface Rotary {
   dispose(): void;
 }
 
+interface Options extends Omit<RopeTableOptions, "length"> {
+  /** What the first token's position counts as. Default 0. */
+  readonly firstPosition?: number;
+}
+
 /** Cosines and sines by position, computed on the host for as many positions as have been asked for so far. */
 export class RopeTables implements Rotary {
   readonly #device: Device;
-  readonly #options: Omit<RopeTableOptions, "length">;
+  readonly #options: Options;
   readonly #scope;
   /** Ever longer ones. The earlier stay: a walk that is suspended may hold one, and together they take no more room. */
   readonly #tables: Tensor[] = [];
 
-  constructor(device: Device, options: Omit<RopeTableOptions, "length">) {
+  constructor(device: Device, options: Options) {
     this.#device = device;
     this.#options = options;
     this.#scope = device.openScope();
   }
 
   rotate(x: Tensor, pass: Pass, headDim: number): Tensor {
-    return rope(x, pass.positions, this.#upTo(pass.extent), { headDim });
+    const { firstPosition: first = 0 } = this.#options;
+    const positions = first === 0 ? pass.positions : pass.table(this, (whole) => countedFrom(first, whole));
+    return rope(x, positions, this.#upTo(pass.extent + first), { headDim });
   }
 
   /** f32 [positions, rotaryDim] with at least this many positions. */
@@ -44,4 +51,10 @@ export class RopeTables implements Rotary {
   dispose(): void {
     this.#scope.dispose();
   }
+}
+
+/** The positions of a pass's rows, the first of which counts as `first`: u32 [rows]. */
+function countedFrom(first: number, { rows, device }: Pass): Tensor {
+  const positions = Uint32Array.from([...rows.entries()], ({ position }) => position + first);
+  return device.tensor(positions, { dtype: "u32" });
 }

@@ -5,7 +5,7 @@ import { cast } from "../../kernels/movement/copy.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { rowsPerImage, type VisionConfig } from "../checkpoint/config/vision-config.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
-import { full } from "../walk/masks.ts";
+import { blocksOf } from "../walk/masks.ts";
 import type { Pass } from "../walk/pass.ts";
 import type { Walk } from "../walk/site-events.ts";
 import { LAYER_SITES, type SiteName } from "../walk/sites.ts";
@@ -43,8 +43,8 @@ export class VisionTower {
   }
 
   /**
-   * pixels [images, 3, size, size] → [images * rowsPerImage, width]: the output of block `upTo` - 1, which is the stream
-   * that enters block `upTo`. Later blocks run only if one of their sites is in use.
+   * pixels [images or tiles, 3, size, size] → [images or tiles * rowsPerImage, width]: the output of block `upTo` - 1, which
+   * is the stream that enters block `upTo`. Each tile sees only itself. Later blocks run only if one of their sites is in use.
    */
   *stream(pixels: Tensor, pass: Pass, upTo = this.config.layers): Walk<Tensor> {
     const at = pass.sites();
@@ -114,7 +114,7 @@ export async function readVisionTower(
     positions: await w.tensor(`${embeddings}position_embedding.weight`, [rowsPerImage(config), width]),
     // "layrnorm" is how the checkpoints spell it.
     preNorm: clip ? await readLayerNorm(w, `${prefix}pre_layrnorm`, width, normEps) : undefined,
-    stack: new Stack(w.device, await readEncoderBlocks(w, prefix, config, full)),
+    stack: new Stack(w.device, await readEncoderBlocks(w, prefix, config, blocksOf(rowsPerImage(config)))),
     postNorm: await readLayerNorm(w, `${prefix}post_layernorm`, width, normEps),
   });
 }

@@ -30,12 +30,18 @@ export interface ImageRules<Image = unknown> {
   readonly strips?: boolean;
   /** Whether the processor writes BOS in front of the text itself, and has the tokenizer add nothing. */
   readonly writesBos?: boolean;
+  /**
+   * Set where the family's processor frames prompts, in place of the special tokens that the tokenizer adds: with BOS behind
+   * the last image (in front, if there is none), and with this text at the end.
+   */
+  readonly bosBehindImages?: { readonly end: string };
 }
 
 export interface PromptOptions<Image = unknown> {
   /**
    * `"auto"` (default): the special tokens that the tokenizer adds by itself, which may be none. `true`: the same,
-   * and BOS in front if they do not start with it. `false`: nothing is added. Tokens written in the text stay.
+   * and BOS in front if they do not start with it. `false`: nothing is added. Tokens written in the text stay. Where a family
+   * has a frame (PaliGemma's BOS behind the images), it stands for what the tokenizer adds.
    */
   readonly bos?: boolean | "auto";
   /** Names for pieces of the text, each of which must occur exactly once. */
@@ -67,17 +73,17 @@ export function prompt<Image = unknown>(
   options: PromptOptions<Image> = {},
 ): Prompt<Image> {
   const { bos = "auto", imageRules, spans: pieces = {} } = options;
-  const written = imageRules?.writesBos && bos !== false ? bosToken(tokenizer) : undefined;
-  const joined = join(typeof parts === "string" ? [parts] : parts, options, written);
+  const frame = bos === false ? undefined : frameOf(tokenizer, imageRules);
+  const joined = join(typeof parts === "string" ? [parts] : parts, options, frame);
   const named = [
     ...joined.named,
     ...Object.entries(pieces).map(([name, piece]) => findPiece(name, piece, joined.full)),
   ];
 
-  const alone = bos === false || written !== undefined;
-  const front = alone ? [] : specialsInFront(tokenizer, bos);
+  const isWhole = frame !== undefined || bos === false;
+  const front = isWhole ? [] : specialsInFront(tokenizer, bos);
   const body = tokenizer.encode(joined.full, { specials: false });
-  const ids = [...front, ...body, ...(alone ? [] : tokenizer.suffix)];
+  const ids = [...front, ...body, ...(isWhole ? [] : tokenizer.suffix)];
 
   const spans: Record<string, ImageSpan> = {};
   const found = [
@@ -129,6 +135,24 @@ export function promptFromIds<Image = unknown>(
   });
 }
 
+/** What goes around a prompt's text. */
+interface Frame {
+  readonly front: string;
+  /** Behind the last image; in front, if there is none. */
+  readonly behindImages: string;
+  readonly end: string;
+}
+
+function frameOf(tokenizer: Tokenizer, rules: ImageRules<never> | undefined): Frame | undefined {
+  if (rules?.writesBos) return { front: bosToken(tokenizer), behindImages: "", end: "" };
+  if (!rules?.bosBehindImages) return undefined;
+  return {
+    front: "",
+    behindImages: tokenizer.tokenOf(requireBos(tokenizer)),
+    end: rules.bosBehindImages.end,
+  };
+}
+
 interface Named extends Span {
   readonly name: string;
 }
@@ -136,7 +160,7 @@ interface Named extends Span {
 interface Joined<Image> {
   /** The text with one placeholder for each image. */
   readonly text: string;
-  /** The text to tokenise, with images expanded. */
+  /** The text to tokenise, with images expanded, and framed. */
   readonly full: string;
   /** Named pieces, in UTF-16 units of `full`. */
   readonly named: readonly Named[];
@@ -144,11 +168,10 @@ interface Joined<Image> {
   readonly imageTexts: readonly ImageText[];
 }
 
-/** @param front what is tokenised in front of all */
 function join<Image>(
   parts: readonly PromptPart<Image>[],
   options: PromptOptions<Image>,
-  front = "",
+  frame: Frame | undefined,
 ): Joined<Image> {
   const { imageRules } = options;
   const strips = imageRules?.strips ?? false;
@@ -156,7 +179,7 @@ function join<Image>(
   let named: Named[] = [];
   const imageTexts: ImageText[] = [];
   let text = "";
-  let full = front;
+  let full = (frame?.front ?? "") + (images.length === 0 ? (frame?.behindImages ?? "") : "");
   let start = full.length; // of the text since the last image
   const endText = () => {
     if (!strips) return;
@@ -172,6 +195,7 @@ function join<Image>(
     imageTexts.push(imageText);
     text += rules.placeholder;
     full += imageText.text;
+    if (frame && index === images.length - 1) full += frame.behindImages;
     start = full.length;
   };
   const appendText = (piece: string) => {
@@ -199,7 +223,7 @@ function join<Image>(
       `Expected tokens for the span "${gone.name}", found blanks at the end of the text, which this model's prompts lose.`,
     );
   }
-  return { text, full, named, images, imageTexts };
+  return { text, full: full + (frame?.end ?? ""), named, images, imageTexts };
 }
 
 function bosToken(tokenizer: Tokenizer): string {
@@ -246,13 +270,16 @@ function findPiece(name: string, piece: string, text: string): Named {
   return { name, start, end: start + piece.length };
 }
 
-function specialsInFront(tokenizer: Tokenizer, bos: boolean | "auto"): readonly number[] {
-  const { prefix, bosId } = tokenizer;
-  if (bos === false) return [];
+function specialsInFront(tokenizer: Tokenizer, bos: true | "auto"): readonly number[] {
+  const { prefix } = tokenizer;
   if (bos === "auto") return prefix;
-  if (bosId === undefined)
-    throw new PromptError("Expected tokenizer_config.json to name a bos_token, found none.");
+  const bosId = requireBos(tokenizer);
   return prefix[0] === bosId ? prefix : [bosId, ...prefix];
+}
+
+function requireBos({ bosId }: Tokenizer): number {
+  if (bosId !== undefined) return bosId;
+  throw new PromptError("Expected tokenizer_config.json to name a bos_token, found none.");
 }
 
 /** Where the placeholders of each image went: from its first to its last, whatever the family puts between. */

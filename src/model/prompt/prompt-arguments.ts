@@ -28,10 +28,11 @@ export const aPicture: Expected = {
 
 function isPixelValues(value: unknown): boolean {
   if (!isObject(value)) return false;
-  const { data, shape } = value;
+  const { data, shape, tiling } = value;
   const areFloats = /^\[object Float(32|64)Array\]$/.test(Object.prototype.toString.call(data));
   if (!areFloats || !Array.isArray(shape) || shape.length !== 3) return false;
-  return shape[0] === 3 && (data as Float32Array).length === shape[0] * shape[1] * shape[2];
+  const tiles = isObject(tiling) ? Number(tiling["count"]) : 1;
+  return shape[0] === 3 && (data as Float32Array).length === tiles * shape[0] * shape[1] * shape[2];
 }
 
 const aPart: Expected = {

@@ -25,6 +25,14 @@ export function slidingWindow(window: number): AttentionRule {
   return (position) => ({ start: Math.max(0, position + 1 - window), end: position + 1 });
 }
 
+/** Blocks of this many positions, each of which sees itself and no other: the tiles of a picture. */
+export function blocksOf(size: number): AttentionRule {
+  return (position) => {
+    const start = position - (position % size);
+    return { start, end: start + size };
+  };
+}
+
 /** All of the prompt for its own positions, causal behind it (PaliGemma's prefix). */
 export const promptPrefix: AttentionRule = (position, { prompt }) => ({
   start: 0,

@@ -142,22 +142,17 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
   };
   if (encoder) return { text, encoder: encoderSites(encoder) };
   if (!vision) return { text };
-  const { tower, resampler } = vision;
+  const { tower, resampler, postNorm, tiled } = vision;
+  const rows = fixed?.towerRows;
   if (resampler) {
-    const towerRows = fixed?.towerRows;
-    return {
-      text,
-      vision: towerSites(tower, { rows: towerRows, after: [] }),
-      resampler: resamplerSites(vision),
-    };
+    return { text, vision: towerSites(tower, { rows, after: [] }), resampler: resamplerSites(vision) };
   }
-  const projector: OuterShape = {
-    site: "projector",
-    features: config.width,
-    rows: fixed?.tokens,
-    rowsOf: "tokens",
-  };
-  return { text, vision: towerSites(tower, { rows: fixed?.towerRows, after: [projector] }) };
+  const after: OuterShape[] = [
+    ...(postNorm ? [{ site: "vision.post_norm", features: tower.width, rows } as const] : []),
+    ...(tiled ? [{ site: "tile_features", features: config.width, rowsOf: "tile features" } as const] : []),
+    { site: "projector", features: config.width, rows: fixed?.tokens, rowsOf: "tokens" },
+  ];
+  return { text, vision: towerSites(tower, { rows, after }) };
 }
 
 /** The sites of an encoder of text. */

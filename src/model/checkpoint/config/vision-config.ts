@@ -81,7 +81,7 @@ export function patchesPerSide({ imageSize, patchSize }: VisionConfig): number {
   return Math.floor(imageSize / patchSize);
 }
 
-/** Rows that an image has in the tower: its patches, and CLIP's class token in front. */
+/** Rows that an image, or a tile of one, has in the tower: its patches, and CLIP's class token in front. */
 export function rowsPerImage(config: VisionConfig): number {
   return patchesPerSide(config) ** 2 + (config.kind === "clip" ? 1 : 0);
 }

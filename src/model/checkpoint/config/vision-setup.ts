@@ -10,6 +10,10 @@ export type Picture = RgbImage | PixelValues;
 export interface ImageLayout {
   /** Its rows in the vision tower, those of all tiles. */
   readonly towerRows: number;
+  /** How many tiles it is cut into, each of which goes through the tower by itself. Default 1. */
+  readonly tiles?: number;
+  /** Where there are tiles: features of all of them together, before they are laid out (site `tile_features`). */
+  readonly tileFeatures?: number;
   /** Positions of the prompt that stand for it, each of which takes a feature unless those go elsewhere. */
   readonly tokens: number;
   /** Its rows in the resampler, which cross-attention reads; absent where there is none. */
@@ -19,16 +23,21 @@ export interface ImageLayout {
 }
 
 /** What the rows of a picture may be: those of the tower, of the prompt, of the resampler, or what the resampler attends to. */
-export type ImageRows = "tower" | "tokens" | "latents" | "tower and latents";
+export type ImageRows = "tower" | "tile features" | "tokens" | "latents" | "tower and latents";
+
+/** What of a layout says how many. */
+export type ImageRowCounts = Pick<ImageLayout, "towerRows" | "tileFeatures" | "tokens" | "latents">;
 
 /** How many of them a picture has. */
 export function imageRowCount(
-  { towerRows, tokens, latents = 0 }: Pick<ImageLayout, "towerRows" | "tokens" | "latents">,
+  { towerRows, tileFeatures = 0, tokens, latents = 0 }: ImageRowCounts,
   rows: ImageRows,
 ): number {
   switch (rows) {
     case "tower":
       return towerRows;
+    case "tile features":
+      return tileFeatures;
     case "tokens":
       return tokens;
     case "latents":
@@ -64,6 +73,10 @@ export interface VisionSetup {
   readonly resampler?: ResamplerConfig;
   /** Whether features take the places of image tokens in the embedding (default), or reach the language model otherwise. */
   readonly embeds?: boolean;
+  /** The tower's last norm goes over that output (site `vision.post_norm`). */
+  readonly postNorm?: boolean;
+  /** Pictures are cut into tiles. */
+  readonly tiled?: boolean;
   /** The layout of every picture, where all have the same. */
   readonly fixed?: ImageLayout;
   /** Throws ImageError for a picture that the model cannot take. */

@@ -61,9 +61,10 @@ function diagram({ family, config, sites }: ArchitectureReport): string {
   const lines = [facts.join(" · ")];
   if (vision) {
     const { kind, imageSize, patchSize } = vision.tower;
-    const picture = `${imageSize} × ${imageSize} pixels in patches of ${patchSize} × ${patchSize}`;
+    const picture = imageSize === undefined ? "pictures of any size" : `${imageSize} × ${imageSize} pixels`;
     lines.push(
-      `${kind} tower: ${picture} · ${vision.fixed?.tokens ?? "by its size"} positions for each ${vision.imageToken}`,
+      `${kind} tower: ${picture} in patches of ${patchSize} × ${patchSize} · ` +
+        `${vision.fixed?.tokens ?? "by its size"} positions for each ${vision.imageToken}`,
     );
   }
   const rows: string[][] = [];

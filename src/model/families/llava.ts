@@ -1,9 +1,6 @@
 import { CheckpointError } from "../../errors.ts";
 import { readProcessorConfig } from "../../images/processor-config.ts";
 import { type ActivationKind, activation } from "../../kernels/elementwise/activation.ts";
-import { setRows } from "../../kernels/movement/row-edits.ts";
-import type { Device } from "../../tensor/device.ts";
-import type { Tensor } from "../../tensor/tensor.ts";
 import { activationKind } from "../checkpoint/config/activation-kind.ts";
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
 import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
@@ -17,19 +14,12 @@ import type { ImageLayout, VisionSetup } from "../checkpoint/config/vision-setup
 import { ConfigReader, isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { findPrefix } from "../checkpoint/weights/find-prefix.ts";
 import type { Linear } from "../checkpoint/weights/linear-layer.ts";
-import { type Decoder, idsOf } from "../layers/decoder.ts";
+import { ImageDecoder, type ImageFeatures } from "../layers/image-decoder.ts";
 import { uploadImages } from "../layers/upload-images.ts";
 import { readVisionTower, type VisionTower } from "../layers/vision-tower.ts";
 import type { ImageRules } from "../prompt/build-prompt.ts";
-import { checkImagePlaces, imagePlaces } from "../prompt/image-places.ts";
-import type { Prompt } from "../prompt/prompt.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
 import { takeRows } from "../walk/forward.ts";
-import type { Network } from "../walk/network.ts";
-import type { Pass } from "../walk/pass.ts";
-import type { Sites, Walk } from "../walk/sites.ts";
-import type { Stack } from "../walk/stack.ts";
-import { scoped } from "../walk/walk.ts";
 import type { Family, FamilyFiles, TextFamily } from "./family.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
@@ -40,50 +30,23 @@ interface Projector {
   readonly linear2: Linear;
 }
 
-/**
- * LLaVA-1.5 (Liu et al. 2023, arXiv 2310.03744): the features of a CLIP or SigLIP tower, projected by a two-layer MLP, take
- * the places of the `<image>` tokens in a Llama or Mistral decoder.
- */
-export class LlavaNetwork implements Network {
-  readonly device: Device;
-  readonly config: DecoderConfig;
-  readonly #setup: VisionSetup;
-  readonly #tower: VisionTower;
-  readonly #projector: Projector;
-  readonly stack: Stack;
-  readonly #decoder: Decoder;
+/** A LLaVA's config: its tower is one of CLIP or SigLIP. */
+export interface LlavaConfig extends DecoderConfig {
+  readonly vision: VisionSetup<VisionConfig>;
+}
 
-  constructor(decoder: Decoder, setup: VisionSetup, tower: VisionTower, projector: Projector) {
-    this.device = decoder.device;
-    this.config = decoder.config;
-    this.#setup = setup;
-    this.#tower = tower;
-    this.#projector = projector;
-    this.#decoder = decoder;
-    this.stack = decoder.stack;
-  }
-
-  /** All that the tower makes goes before the language model begins, except what is put in its rows. */
-  embed(prompts: readonly Prompt<PromptImage>[], pass: Pass): Walk<Tensor> {
-    return scoped(this.device, () => this.#embed(prompts, pass));
-  }
-
-  *#embed(prompts: readonly Prompt<PromptImage>[], pass: Pass): Walk<Tensor> {
-    const at = pass.sites();
-    const tokens = this.#decoder.tokenEmbeddings(idsOf(this.device, prompts)); // [rows, width]
-    const places = imageRows(prompts, this.#setup);
-    if (places.length === 0) return yield* at.pass("embed", this.#decoder.withPositions(tokens, pass));
-    const features = yield* this.#features(prompts, pass); // [places, width]
-    const merged = setRows(tokens, places, features);
-    return yield* at.pass("embed", this.#decoder.withPositions(merged, pass));
-  }
-
-  *#features(prompts: readonly Prompt<PromptImage>[], pass: Pass): Walk<Tensor> {
-    const { tower, processor, featureLayer, keepsClassToken, fixed } = this.#setup;
+/** What a CLIP or SigLIP tower makes of pictures, projected by a two-layer MLP. */
+function llavaFeatures(
+  setup: VisionSetup<VisionConfig>,
+  tower: VisionTower,
+  { linear1, activation: kind, linear2 }: Projector,
+): ImageFeatures {
+  return function* (prompts, pass) {
+    const { processor, featureLayer, keepsClassToken, fixed } = setup;
     const { towerRows: rows, tokens } = fixed!;
     const images = prompts.flatMap((p) => p.images);
-    const pixels = uploadImages(this.device, images, tower, processor);
-    const stream = yield* this.#tower.stream(
+    const pixels = uploadImages(pass.device, images, setup.tower, processor);
+    const stream = yield* tower.stream(
       pixels,
       pass.images(() => rows),
       featureLayer,
@@ -95,37 +58,12 @@ export class LlavaNetwork implements Network {
           stream,
           images.flatMap((_, image) => Array.from({ length: tokens }, (_, i) => image * rows + dropped + i)),
         );
-    const { linear1, activation: kind, linear2 } = this.#projector;
     const projected = linear2.apply(activation(linear1.apply(kept), kind));
     return yield* pass
       .images(() => tokens)
       .sites()
       .pass("projector", projected);
-  }
-
-  embedTokens(ids: Tensor, pass: Pass): Walk<Tensor> {
-    return this.#decoder.embedTokens(ids, pass);
-  }
-
-  head(x: Tensor, at: Sites): Walk<Tensor> {
-    return this.#decoder.head(x, at);
-  }
-
-  dispose(): void {
-    this.#decoder.dispose();
-  }
-}
-
-/** Rows of the batch that hold image features, image by image. Throws PromptError when they do not match the images. */
-function imageRows(prompts: readonly Prompt<PromptImage>[], setup: VisionSetup): number[] {
-  const rows: number[] = [];
-  let start = 0;
-  for (const prompt of prompts) {
-    checkImagePlaces(prompt, setup);
-    for (const place of imagePlaces(prompt, setup)) rows.push(start + place);
-    start += prompt.length;
-  }
-  return rows;
+  };
 }
 
 /** How LLaVA prompts hold images: each `<image>` becomes one placeholder a feature, in one plain grid. */
@@ -160,7 +98,7 @@ const VISION_DEFAULTS = {
   patch_size: 14,
 };
 
-function readConfig(config: JsonObject, where: string, files: FamilyFiles): DecoderConfig {
+function readConfig(config: JsonObject, where: string, files: FamilyFiles): LlavaConfig {
   const text = config["text_config"];
   if (!isObject(text)) throw new CheckpointError(`${where}: text_config is missing`);
   requireNeutral(config, where);
@@ -187,7 +125,11 @@ function decoderFamily(text: JsonObject, where: string): TextFamily {
   );
 }
 
-function readSetup(config: JsonObject, where: string, { preprocessor, tokenOf }: FamilyFiles): VisionSetup {
+function readSetup(
+  config: JsonObject,
+  where: string,
+  { preprocessor, tokenOf }: FamilyFiles,
+): VisionSetup<VisionConfig> {
   const c = new ConfigReader(config, where);
   // The defaults describe one tower as a whole; a config that says anything of it leans on its class's defaults.
   const given = c.has("vision_config") ? c.object("vision_config") : VISION_DEFAULTS;
@@ -227,13 +169,17 @@ function readSetup(config: JsonObject, where: string, { preprocessor, tokenOf }:
   };
 }
 
-export const llava: Family = {
+/**
+ * LLaVA-1.5 (Liu et al. 2023, arXiv 2310.03744): the features of a CLIP or SigLIP tower, projected by a two-layer MLP, take
+ * the places of the `<image>` tokens in a Llama or Mistral decoder.
+ */
+export const llava: Family<LlavaConfig> = {
   modelType: "llava",
   readConfig,
-  imageRules: (config) => config.vision && llavaImageRules(config.vision),
-  async build(w, config, json) {
-    const setup = config.vision!;
-    const c = new ConfigReader(json, "config.json");
+  imageRules: (config) => llavaImageRules(config.vision),
+  async build(w, config, configJson) {
+    const setup = config.vision;
+    const c = new ConfigReader(configJson, "config.json");
     // Four spellings of one model: as published, as saved by transformers 4.52 on, and as saved by 5.
     const text = findPrefix(w, ["language_model.model.", "model.language_model."], "embed_tokens.weight");
     const head = findPrefix(w, ["language_model.lm_head", "lm_head"], ".weight");
@@ -256,18 +202,15 @@ export const llava: Family = {
     w.skip(`${vision}head`, `${vision.replace(/vision_model\.$/, "")}visual_projection`);
     const bias = c.boolean("multimodal_projector_bias", true);
     const width = setup.tower.width;
-    return new LlavaNetwork(
-      await decoderFamily(c.object("text_config"), "config.json").build(w, config, c.object("text_config"), {
-        prefix: text,
-        head,
-      }),
-      setup,
-      await readVisionTower(w, setup.tower, vision),
-      {
-        linear1: await w.linear(`${projector}linear_1`, [config.width, width], bias),
-        activation: activationKind(c.string("projector_hidden_act", "gelu"), "config.json"),
-        linear2: await w.linear(`${projector}linear_2`, [config.width, config.width], bias),
-      },
-    );
+    const json = c.object("text_config");
+    const names = { prefix: text, head };
+    const decoder = await decoderFamily(json, "config.json").build(w, config, json, names);
+    const tower = await readVisionTower(w, setup.tower, vision);
+    const features = llavaFeatures(setup, tower, {
+      linear1: await w.linear(`${projector}linear_1`, [config.width, width], bias),
+      activation: activationKind(c.string("projector_hidden_act", "gelu"), "config.json"),
+      linear2: await w.linear(`${projector}linear_2`, [config.width, config.width], bias),
+    });
+    return new ImageDecoder(decoder, setup, features);
   },
 };

@@ -1,8 +1,10 @@
 import type { Device } from "../../tensor/device.ts";
 import type { Scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import type { Picture } from "../checkpoint/config/vision-setup.ts";
 import { firstImages } from "../prompt/image-places.ts";
 import type { Prompt } from "../prompt/prompt.ts";
+import { picturesOf } from "../prompt/prompt-image.ts";
 import { type KeyValueStore, PassKeys } from "./key-value-store.ts";
 import { RowMap } from "./row-map.ts";
 import { SequencePart } from "./sequence-part.ts";
@@ -18,6 +20,8 @@ export interface KeyRange {
 export interface Sequence {
   /** Absent in a vision tower, whose sequences are images. */
   readonly prompt?: Prompt | undefined;
+  /** In a vision tower: what the sequence is. */
+  readonly image?: Picture | undefined;
 }
 
 /** The attention mask of a layer, as a rule: what a query at `position` of a sequence may attend to. */
@@ -42,6 +46,8 @@ export const promptPrefix: AttentionRule = (position, { prompt }) => ({
 interface PassOptions {
   /** By number of the sequence; none in a vision tower. */
   readonly prompts: readonly Prompt[];
+  /** In a vision tower, by number of the sequence. */
+  readonly images?: readonly Picture[];
   readonly rows: RowMap;
   /** Default: every key is computed in the pass itself. */
   readonly keys?: KeyValueStore;
@@ -126,6 +132,11 @@ export class Pass {
     return this.#options.prompts[sequence];
   }
 
+  /** The picture of a sequence; undefined but in a vision tower. */
+  image(sequence: number): Picture | undefined {
+    return this.#options.images?.[sequence];
+  }
+
   /** u32 [rows]: 0, 1, 2, … */
   get rowNumbers(): Tensor {
     return this.table(RowMap, ({ rows, device }) =>
@@ -151,18 +162,20 @@ export class Pass {
    * The pass over the images of this pass's prompts, a sequence an image, each of as many rows as `rowsOf` says: the vision
    * tower's patches, or the features that it hands on. Images are numbered through the whole batch.
    */
-  images(rowsOf: (image: unknown) => number): Pass {
+  images(rowsOf: (image: Picture) => number): Pass {
     const { prompts } = this.#options;
+    const images = prompts.flatMap(picturesOf);
     const first = firstImages(prompts);
     let row = 0;
     const spans = this.rows.spans.flatMap(({ sequence }) =>
-      prompts[sequence]!.images.map((image, i) => {
+      picturesOf(prompts[sequence]!).map((image, i) => {
         const count = rowsOf(image);
         row += count;
         return { sequence: first[sequence]! + i, position: 0, row: row - count, count };
       }),
     );
-    const options = { prompts: [], rows: new RowMap(spans), inUse: this.inUse, prefix: "vision." as const };
+    const rows = new RowMap(spans);
+    const options = { prompts: [], images, rows, inUse: this.inUse, prefix: "vision." as const };
     // Its tables are for whoever computes the images, and go with that.
     return new Pass(this.device.currentScope ?? this.#scope, this.device, options);
   }
@@ -226,7 +239,7 @@ export class Pass {
   ): Tensor {
     const values = new Uint32Array(rows.length * 4);
     for (const { row, sequence, position } of rows.entries()) {
-      const visible = rule(position, { prompt: this.prompt(sequence) });
+      const visible = rule(position, { prompt: this.prompt(sequence), image: this.image(sequence) });
       values.set(rowsWithin(prefix, sequence, visible), row * 4);
       values.set(rowsWithin(own, sequence, visible), row * 4 + 2);
     }

@@ -3,9 +3,10 @@ import { ConfigReader, type JsonObject } from "../json/config-reader.ts";
 import { activationKind } from "./activation-kind.ts";
 import { type EncoderConfig, requireWholeHeads } from "./encoder-config.ts";
 import { requireNeutral } from "./neutral-fields.ts";
+import type { TowerConfig } from "./vision-setup.ts";
 
 /** A CLIP or SigLIP vision transformer. */
-export interface VisionConfig extends EncoderConfig {
+export interface VisionConfig extends EncoderConfig, TowerConfig {
   readonly kind: "clip" | "siglip";
   /** Side of the square picture and of a patch, in pixels. */
   readonly imageSize: number;

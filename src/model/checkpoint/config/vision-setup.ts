@@ -1,7 +1,6 @@
 import type { PixelValues } from "../../../images/preprocess.ts";
 import type { ProcessorSettings } from "../../../images/processor-config.ts";
 import type { RgbImage } from "../../../images/rgb.ts";
-import type { VisionConfig } from "./vision-config.ts";
 
 /** A picture: as decoded, or already preprocessed by the caller. */
 export type Picture = RgbImage | PixelValues;
@@ -16,16 +15,30 @@ export interface ImageLayout {
   readonly grid?: { readonly rows: number; readonly columns: number };
 }
 
+/** What is known of every vision tower. */
+export interface TowerConfig {
+  /** What to call it. */
+  readonly kind: string;
+  readonly layers: number;
+  readonly width: number;
+  readonly heads: number;
+  readonly mlpWidth: number;
+  /** Side of a patch, in pixels. */
+  readonly patchSize: number;
+  /** Side of the picture in pixels, where all are made squares of one size. */
+  readonly imageSize?: number;
+}
+
 /** How a vision-language model takes pictures in. */
-export interface VisionSetup {
-  readonly tower: VisionConfig;
+export interface VisionSetup<Tower extends TowerConfig = TowerConfig> {
+  readonly tower: Tower;
   /** Token that stands for an image, and for each of its features once expanded. */
   readonly imageToken: string;
   readonly imageTokenId: number;
   /** Blocks of the tower whose output is used; the number of blocks for the last one's. */
   readonly featureLayer: number;
-  /** Whether the class token's row goes along. */
-  readonly keepsClassToken: boolean;
+  /** Whether the class token's row goes along, where there is one. */
+  readonly keepsClassToken?: boolean;
   /** The layout of every picture, where all have the same. */
   readonly fixed?: ImageLayout;
   /** Throws ImageError for a picture that the model cannot take. */

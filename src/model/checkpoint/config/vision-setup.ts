@@ -13,6 +13,8 @@ export interface ImageLayout {
   readonly tokens: number;
   /** Set where those are consecutive and one plain grid. */
   readonly grid?: { readonly rows: number; readonly columns: number };
+  /** Which of its features each group of its tower rows becomes, where that is not the order of the rows. */
+  readonly order?: readonly number[];
 }
 
 /** What is known of every vision tower. */

@@ -14,6 +14,8 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { checkActivations, type GoldenActivation, readActivations } from "./activations.ts";
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkTensor } from "./checks.ts";
+import type { GoldenFile } from "./golden-file.ts";
+import { readPatches } from "./patch-goldens.ts";
 
 /** How far pixel values that we make of a picture may be from the processor's. */
 const PIXEL_TOLERANCE = { atol: 1e-6, rtol: 1e-6 };
@@ -43,21 +45,37 @@ export async function readPixels(
   processor: ProcessorSettings,
 ): Promise<{ values: PixelValues[]; checks: Check[] }> {
   const key = `${name}/in.pixel_values`;
+  const values = processor.patches
+    ? await readPatches(goldens, name, files.length, processor.patches)
+    : await readPlanes(goldens, key, files.length);
+  return { values, checks: await checkPixels(key, values, files, join(path, "..", "images"), processor) };
+}
+
+/** Pixel values of pictures of one size: [images, 3, height, width]. */
+async function readPlanes(goldens: GoldenFile, key: string, images: number): Promise<PixelValues[]> {
   const golden = await goldens.read(key, 4);
   const [count, channels, height, width] = golden.shape as [number, number, number, number];
-  if (count !== files.length || channels !== 3) {
-    throw new CheckpointError(
-      `${key}: expected ${files.length} RGB images, found [${golden.shape.join(", ")}]`,
-    );
+  if (count !== images || channels !== 3) {
+    throw new CheckpointError(`${key}: expected ${images} RGB images, found [${golden.shape.join(", ")}]`);
   }
   const size = channels * height * width;
-  const values = files.map((_, i): PixelValues => {
+  return Array.from({ length: images }, (_, i): PixelValues => {
     const data = golden.values.slice(i * size, (i + 1) * size) as Float32Array<ArrayBuffer>;
     return { data, shape: [3, height, width] };
   });
+}
+
+/** Checks of what we make of the pictures in `folder`, where they are there. */
+async function checkPixels(
+  key: string,
+  values: readonly PixelValues[],
+  files: readonly string[],
+  folder: string,
+  processor: ProcessorSettings,
+): Promise<Check[]> {
   const checks: Check[] = [];
   for (const [i, file] of files.entries()) {
-    const picture = join(path, "..", "images", file);
+    const picture = join(folder, file);
     const found = await access(picture).then(
       () => true,
       () => false,
@@ -66,7 +84,7 @@ export async function readPixels(
     const ours = pixelValues(await decodeImage(await readFile(picture)), processor);
     checks.push(checkTensor(`${key}, from ${file}`, [ours.data], [values[i]!.data], PIXEL_TOLERANCE));
   }
-  return { values, checks };
+  return checks;
 }
 
 export function imageFiles(value: unknown): string[] {
@@ -87,7 +105,7 @@ export async function checkVision(
   const layouts = places.map(({ prompt, image }) => setup.layout(picturesOf(prompt)[image]!));
   const rowsOf = (count: (layout: ImageLayout) => number) =>
     layouts.map((layout) => Array.from({ length: count(layout) }, (_, i) => i));
-  const wanted = { sites: model.sites, stack: "vision" as const };
+  const wanted = { sites: model.sites, stack: "vision" as const, packed: setup.fixed === undefined };
   // What the projector reads is a block's output, without the class token where that is dropped.
   const features: SiteName =
     setup.featureLayer === 0 ? "vision.resid_pre.0" : `vision.resid_post.${setup.featureLayer - 1}`;
@@ -104,7 +122,7 @@ export async function checkVision(
     ...(await readActivations(
       goldens,
       `${name}/projector.`,
-      rowsOf(({ tokens }) => tokens),
+      layouts.map(({ tokens, order }) => rowsBehind(tokens, order)),
       {
         ...wanted,
         names: { out: "projector" },
@@ -114,6 +132,15 @@ export async function checkVision(
   const values: Float32Array[][] = [];
   for (const activation of activations) values.push(await valuesOf(activation, places, model));
   return checkActivations(activations, values, tolerance);
+}
+
+/** Of a picture's features, the rows of the golden, which has them as the merger leaves them. */
+function rowsBehind(tokens: number, order?: readonly number[]): number[] {
+  const rows = Array.from({ length: tokens }, (_, i) => i);
+  order?.forEach((token, i) => {
+    rows[token] = i;
+  });
+  return rows;
 }
 
 async function valuesOf(

@@ -8,9 +8,22 @@ import { llama } from "./llama.ts";
 import { llava } from "./llava.ts";
 import { mistral } from "./mistral.ts";
 import { qwen2 } from "./qwen2.ts";
+import { qwen25Vl } from "./qwen2-5-vl.ts";
+import { qwen2Vl } from "./qwen2-vl.ts";
 import { qwen3 } from "./qwen3.ts";
 
-const FAMILIES: readonly Family[] = [llama, mistral, qwen2, qwen3, gemma2, gpt2, gptNeox, llava];
+const FAMILIES: readonly Family[] = [
+  llama,
+  mistral,
+  qwen2,
+  qwen3,
+  gemma2,
+  gpt2,
+  gptNeox,
+  llava,
+  qwen2Vl,
+  qwen25Vl,
+];
 
 /** The family of a config.json. Throws CheckpointError, listing what is supported. */
 export function familyOf(config: JsonObject, where: string): Family {

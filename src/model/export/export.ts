@@ -71,6 +71,11 @@ export async function exportModel(
   checkOptions("exportModel", options, known);
   const { dtype, onProgress } = options;
   const { family, decoder, config } = await readModelFiles(checkpoint);
+  if (decoder.vision && !family.exportsPictures) {
+    throw new CheckpointError(
+      `${checkpoint.name}: of models that take pictures only LLaVA can be exported, found ${family.modelType}`,
+    );
+  }
   await checkWeights(checkpoint, device, (weights) => family.build(weights, decoder, config));
 
   const entries = checkpoint.entries.filter((entry) => entry.problem === undefined);

@@ -175,6 +175,7 @@ function readSetup(
  */
 export const llava: Family<LlavaConfig> = {
   modelType: "llava",
+  exportsPictures: true,
   readConfig,
   imageRules: (config) => llavaImageRules(config.vision),
   async build(w, config, configJson) {

@@ -152,9 +152,9 @@ describe.each(["qwen2_vl", "qwen2_5_vl"])("%s", (name) => {
   });
 
   test.each([
-    [{ patch_size: 7 }, /expected an image processor with patch_size 14, .* found patch_size 7/],
-    [{ merge_size: 1 }, /merge_size 2.* found .*merge_size 1/],
-    [{ temporal_patch_size: 1 }, /temporal_patch_size 2, found .*temporal_patch_size 1/],
+    [{ patch_size: 7 }, /whose patch_size is the tower's patch_size, 14, found 7/],
+    [{ merge_size: 1 }, /whose merge_size is the tower's spatial_merge_size, 2, found 1/],
+    [{ temporal_patch_size: 1 }, /temporal_patch_size, 2, found 1/],
     [{ image_processor_type: "CLIPImageProcessor", size: 56 }, /of class Qwen2VLImageProcessor/],
   ])("a processor with %o is refused", async (change, message) => {
     const files = fixtureFiles(name);

@@ -79,9 +79,11 @@ export function readQwenVlConfig(
   const flat = !c.has("text_config"); // as published
   const text = flat ? config : c.object("text_config");
   const inText = flat ? where : `${where}: text_config`;
-  const decoder = readText(text, inText);
   // Either of the two ties.
-  const tied = c.boolean("tie_word_embeddings", false) || decoder.tied;
+  const tied =
+    c.boolean("tie_word_embeddings", false) ||
+    new ConfigReader(text, inText).boolean("tie_word_embeddings", false);
+  const decoder = readText({ ...text, tie_word_embeddings: tied }, inText);
 
   const inVision = `${where}: vision_config`;
   const towerConfig = readPatchTower(c.object("vision_config"), tower, inVision);
@@ -98,7 +100,6 @@ export function readQwenVlConfig(
   const imageTokenId = c.count("image_token_id", 151655, 0);
   return {
     ...decoder,
-    tied,
     vision: {
       tower: towerConfig,
       imageTokenId,
@@ -116,11 +117,12 @@ function readText(values: JsonObject, where: string): Omit<QwenVlConfig, "vision
     isObject(section) && (section["rope_type"] ?? section["type"]) === "mrope"
       ? { ...section, rope_type: "default" }
       : section;
-  const sections = ["rope_scaling", "rope_parameters"].filter((key) => key in values);
   const given = {
     rope_theta: 1000000,
     ...values,
-    ...Object.fromEntries(sections.map((key) => [key, plain(values[key])])),
+    ...("rope_scaling" in values && { rope_scaling: plain(values["rope_scaling"]) }),
+    ...("rope_parameters" in values && { rope_parameters: plain(values["rope_parameters"]) }),
+    use_sliding_window: values["use_sliding_window"] ?? false,
   };
   const decoder = readQwenConfig(given, { defaults: { ...TEXT_DEFAULTS } }, where);
   const { headDim, heads, width } = decoder;
@@ -134,14 +136,22 @@ function readText(values: JsonObject, where: string): Omit<QwenVlConfig, "vision
 
 /** `mrope_section`: which coordinate turns which of the frequencies. */
 function readSections(values: JsonObject, headDim: number, where: string): readonly number[] {
-  const found = ropeParameters(values)["mrope_section"] ?? [16, 24, 24];
+  const parameters = ropeParameters(values);
+  const found = parameters["mrope_section"] ?? [16, 24, 24];
+  const nested = Object.keys(parameters).find((key) => isObject(parameters[key]));
+  if (nested !== undefined) {
+    throw new CheckpointError(
+      `${where}: rope_parameters of their own for ${nested} are not supported; expected them for all layers`,
+    );
+  }
   const fits =
     Array.isArray(found) &&
     found.every((count) => Number.isSafeInteger(count) && count >= 0) &&
     found.reduce((sum, count) => sum + count, 0) === headDim / 2;
   if (fits) return found;
   throw new CheckpointError(
-    `${where}: expected mrope_section to be whole numbers that are ${headDim / 2} together, half of a head, found ${JSON.stringify(found)}`,
+    `${where}: expected mrope_section (of rope_scaling or rope_parameters) to be whole numbers that are ${headDim / 2} together, ` +
+      `half of a head (hidden_size by num_attention_heads), found ${JSON.stringify(found)}`,
   );
 }
 

@@ -2,6 +2,7 @@ import { CheckpointError } from "../../../errors.ts";
 import type { ActivationKind } from "../../../kernels/elementwise/activation.ts";
 import { ConfigReader, type JsonObject } from "../json/config-reader.ts";
 import { activationKind } from "./activation-kind.ts";
+import { requireWholeHeads } from "./encoder-config.ts";
 import { requireNeutral } from "./neutral-fields.ts";
 import { type RopeConfig, readRope } from "./rope-config.ts";
 import type { VisionSetup } from "./vision-setup.ts";
@@ -84,6 +85,7 @@ export function readLlamaConfig(
       `${where}: ${heads} heads (num_attention_heads) cannot share ${kvHeads} key-value heads (num_key_value_heads)`,
     );
   }
+  if (!c.has("head_dim")) requireWholeHeads({ width, heads }, where);
   const layers = c.count("num_hidden_layers");
   return {
     layers,
@@ -135,7 +137,7 @@ export function readWindowedLayers(
   if (types !== undefined) {
     if (!Array.isArray(types) || types.length !== layers || !types.every((type) => kinds.includes(type))) {
       throw new CheckpointError(
-        `${where}: expected layer_types to be ${layers} of ${kinds.join(", ")}, found ${JSON.stringify(types)}`,
+        `${where}: expected layer_types to be ${layers} (num_hidden_layers) of ${kinds.join(", ")}, found ${JSON.stringify(types)}`,
       );
     }
     if (window === undefined && types.includes("sliding_attention")) {

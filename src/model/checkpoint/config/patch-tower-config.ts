@@ -44,12 +44,12 @@ export function readPatchTower(
   }
   const width = c.count(fields.width);
   const heads = other(values, c, "num_heads", "num_attention_heads", where);
-  const headDim = c.count("head_dim", width / heads);
+  const headDim = c.has("head_dim") ? c.count("head_dim") : width / heads;
   // Half of a head turns with the row and half with the column, each in pairs.
   if (headDim * heads !== width || headDim % 4 !== 0) {
     throw new CheckpointError(
       `${where}: a width (${fields.width}) of ${width} does not divide into ${heads} heads (num_heads) of a multiple of 4 ` +
-        `each (found ${headDim})`,
+        `each, found ${headDim} (head_dim)`,
     );
   }
   const channels = c.count("in_channels");
@@ -101,11 +101,15 @@ export function requireSamePatches(
   if (!patches) {
     throw new CheckpointError(`${where}: expected an image processor of class Qwen2VLImageProcessor`);
   }
-  const [found, expected] = [patches, tower].map(
-    ({ size, merge, frames }) => `patch_size ${size}, merge_size ${merge}, temporal_patch_size ${frames}`,
-  );
-  if (found !== expected) {
-    throw new CheckpointError(`${where}: expected an image processor with ${expected}, found ${found}`);
+  for (const [key, field, name] of [
+    ["size", "patch_size", "patch_size"],
+    ["merge", "spatial_merge_size", "merge_size"],
+    ["frames", "temporal_patch_size", "temporal_patch_size"],
+  ] as const) {
+    if (patches[key] === tower[key]) continue;
+    throw new CheckpointError(
+      `${where}: expected an image processor whose ${name} is the tower's ${field}, ${tower[key]}, found ${patches[key]}`,
+    );
   }
 }
 

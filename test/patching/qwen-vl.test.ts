@@ -5,7 +5,9 @@ import type { RgbImage } from "../../src/images/rgb.ts";
 import { openCheckpoint } from "../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../src/model/checkpoint/source/folder.ts";
 import { exportModel } from "../../src/model/export/export.ts";
+import { llavaImageRules } from "../../src/model/families/llava.ts";
 import { promptCoordinates } from "../../src/model/layers/picture-rope.ts";
+import { chatPrompt } from "../../src/model/prompt/chat-template.ts";
 import { type Prompt, patchRow } from "../../src/model/prompt/prompt.ts";
 import type { PromptImage } from "../../src/model/prompt/prompt-image.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";
@@ -187,6 +189,24 @@ describe.each(["qwen2_vl", "qwen2_5_vl"])("%s", (name) => {
       using other = await loadModel(memoryFolder(changed), { device });
       expect([...((await other.run(two).logits!.read()) as Float32Array)]).toEqual([...expected]);
     }
+  });
+
+  test("a chat by the published template holds its pictures in order", () => {
+    const template =
+      "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for content in message['content'] %}" +
+      "{% if content['type'] == 'image' or 'image' in content %}<|vision_start|><|image_pad|><|vision_end|>" +
+      "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}" +
+      "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    const image = (picture: RgbImage) => ({ type: "image" as const, image: picture as PromptImage });
+    const content = [image(tall), image(photo), { type: "text" as const, text: "Which?" }];
+    const rules = { imageRules: llavaImageRules(model.config.vision!) };
+    const chat = chatPrompt({ default: template }, model.tokenizer, [{ role: "user", content }], rules);
+    const vision = "<|vision_start|><|image_pad|><|vision_end|>";
+    expect(chat.text).toBe(`<|im_start|>user\n${vision}${vision}Which?<|im_end|>\n<|im_start|>assistant\n`);
+    expect(chat.images).toEqual([tall, photo]);
+    expect(chat.span("image").grid).toEqual({ rows: 4, columns: 2 });
+    expect(chat.span("image2").grid).toEqual({ rows: 2, columns: 3 });
+    expect(chat.ids).toEqual(model.prompt(chat.text, { images: [tall, photo] }).ids);
   });
 
   test("export is refused by name", async () => {

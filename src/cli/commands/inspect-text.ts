@@ -64,7 +64,7 @@ function diagram({ family, config, sites }: ArchitectureReport): string {
     const picture = imageSize === undefined ? "pictures of any size" : `${imageSize} × ${imageSize} pixels`;
     lines.push(
       `${kind} tower: ${picture} in patches of ${patchSize} × ${patchSize} · ` +
-        `${vision.fixed?.tokens ?? "by its size"} positions for each ${vision.imageToken}`,
+        `${vision.fixed?.tokens ?? "as many"} positions${vision.fixed ? "" : " as its size gives"} for each ${vision.imageToken}`,
     );
   }
   const rows: string[][] = [];

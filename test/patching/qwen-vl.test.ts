@@ -6,7 +6,10 @@ import { openCheckpoint } from "../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../src/model/checkpoint/source/folder.ts";
 import { exportModel } from "../../src/model/export/export.ts";
 import { llavaImageRules } from "../../src/model/families/llava.ts";
+import { qwen25Vl } from "../../src/model/families/qwen2-5-vl.ts";
+import { qwen2Vl } from "../../src/model/families/qwen2-vl.ts";
 import { promptCoordinates } from "../../src/model/layers/picture-rope.ts";
+import { promptFromIds } from "../../src/model/prompt/build-prompt.ts";
 import { chatPrompt } from "../../src/model/prompt/chat-template.ts";
 import { type Prompt, patchRow } from "../../src/model/prompt/prompt.ts";
 import type { PromptImage } from "../../src/model/prompt/prompt-image.ts";
@@ -141,8 +144,15 @@ describe.each(["qwen2_vl", "qwen2_5_vl"])("%s", (name) => {
     const { start } = one.span("image");
     const ids = [...one.ids];
     ids.splice(start + 2, 0, 20);
-    const split = model.promptFromIds(ids, one.images);
-    expect(() => model.run(split)).toThrow(/6 <\|image_pad\|> tokens of image 0 one after the other/);
+    const message = /6 <\|image_pad\|> tokens of image 0 one after the other/;
+    expect(() => model.promptFromIds(ids, one.images)).toThrow(message);
+    const made = promptFromIds(model.tokenizer, ids, { images: one.images });
+    expect(() => model.run(made)).toThrow(message);
+    expect(() => model.record(made)).toThrow(message);
+  });
+
+  test("a video's token is refused", () => {
+    expect(() => model.promptFromIds([20, 322, 21])).toThrow(/without videos, found <\|video_pad\|>/);
   });
 
   test("pictures that do not fill blocks of patches are refused", () => {
@@ -249,8 +259,68 @@ test("Qwen2.5-VL's blocks attend within windows, but for those that its config n
         ) > 0,
     );
   };
+  // Equal scores are spread over the window, and nowhere else.
+  const edits = [scale("vision.scores.0", "all", 0)];
+  const { pattern } = model.run(prompt, { taps: { pattern: tap("vision.pattern.0") }, edits });
+  const weights = (await pattern.read()) as Float32Array;
+  for (const [i, weight] of weights.entries()) {
+    const [row, column] = [Math.floor(i / 32) % 32, i % 32];
+    expect(weight).toBe(Math.floor(row / 16) === Math.floor(column / 16) ? 1 / 16 : 0);
+  }
+
   const window = (start: number) => Array.from({ length: 16 }, (_, i) => start + i);
   expect(await rowsChanged("vision.resid_post.0", 3)).toEqual(window(0));
   expect(await rowsChanged("vision.resid_post.0", 20)).toEqual(window(16));
   expect(await rowsChanged("vision.resid_post.1", 3)).toEqual([...window(0), ...window(16)]);
+});
+
+test("configs as sparse as the published ones are read with the classes' defaults", () => {
+  const text = {
+    ...{ hidden_size: 1536, intermediate_size: 8960, num_hidden_layers: 28, num_attention_heads: 12 },
+    ...{ num_key_value_heads: 2, max_position_embeddings: 32768, rms_norm_eps: 1e-6, vocab_size: 151936 },
+    ...{ sliding_window: 32768, use_sliding_window: false, max_window_layers: 28, tie_word_embeddings: true },
+    ...{ rope_theta: 1000000, rope_scaling: { type: "mrope", mrope_section: [16, 24, 24] } },
+  };
+  const tower = { patch_size: 14, spatial_merge_size: 2, spatial_patch_size: 14, temporal_patch_size: 2 };
+  const preprocessor = {
+    ...{ min_pixels: 3136, max_pixels: 12845056, patch_size: 14, temporal_patch_size: 2, merge_size: 2 },
+    ...{ image_processor_type: "Qwen2VLImageProcessor", processor_class: "Qwen2VLProcessor" },
+  };
+  const files = { preprocessor, tokenOf: (id: number) => `<${id}>` };
+  const first = qwen2Vl.readConfig(
+    { ...text, model_type: "qwen2_vl", vision_config: { ...tower, in_chans: 3, hidden_size: 1536 } },
+    "config.json",
+    files,
+  );
+  const windowed = { ...tower, in_chans: 3, hidden_size: 1280, out_hidden_size: 1536, tokens_per_second: 2 };
+  const second = qwen25Vl.readConfig(
+    { ...text, model_type: "qwen2_5_vl", vision_config: windowed },
+    "config.json",
+    files,
+  );
+  const picture = { width: 230, height: 460, data: new Uint8Array(3 * 230 * 460) };
+  for (const config of [first, second]) {
+    expect(config).toMatchObject({
+      tied: true,
+      sections: [16, 24, 24],
+      rope: { theta: 1000000 },
+      headDim: 128,
+    });
+    expect(config.window).toBeUndefined();
+    const { vision } = config;
+    expect(vision).toMatchObject({ imageTokenId: 151655, imageToken: "<151655>", featureLayer: 32 });
+    expect(vision.tower).toMatchObject({ layers: 32, width: 1280, heads: 16, theta: 10000 });
+    expect(vision.layout(picture)).toMatchObject({
+      towerRows: 512,
+      tokens: 128,
+      grid: { rows: 16, columns: 8 },
+    });
+  }
+  expect(first.vision.tower).toMatchObject({ mlpWidth: 5120, activation: "quick_gelu" });
+  expect(second.vision.tower).toMatchObject({ mlpWidth: 3420, activation: "silu" });
+  expect(second.fullBlocks).toEqual([7, 15, 23, 31]);
+  // Windows of 112 pixels are 4 by 4 features; the second begins in the fifth column.
+  expect(second.windowsOf(picture).order.slice(0, 17)).toEqual(
+    [0, 1, 2, 3].flatMap((row) => [0, 1, 2, 3].map((column) => row * 8 + column)).concat(4),
+  );
 });

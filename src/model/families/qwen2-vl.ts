@@ -1,4 +1,4 @@
-import { CheckpointError } from "../../errors.ts";
+import { CheckpointError, PromptError } from "../../errors.ts";
 import { readProcessorConfig } from "../../images/processor-config.ts";
 import type { LlamaConfig } from "../checkpoint/config/decoder-config.ts";
 import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
@@ -18,7 +18,7 @@ import { ImageDecoder } from "../layers/image-decoder.ts";
 import { plainMlp } from "../layers/mlp.ts";
 import { readLayerNorm } from "../layers/norm.ts";
 import { type PatchTowerKind, readPatchFeatures } from "../layers/patch-tower.ts";
-import { pictureRope } from "../layers/picture-rope.ts";
+import { pictureRope, promptCoordinates } from "../layers/picture-rope.ts";
 import type { PatchGrid } from "../prompt/prompt.ts";
 import { full } from "../walk/pass.ts";
 import type { Family, FamilyFiles } from "./family.ts";
@@ -98,17 +98,22 @@ export function readQwenVlConfig(
   const processor = readProcessorConfig(preprocessor);
   requireSamePatches(processor, towerConfig, where);
   const imageTokenId = c.count("image_token_id", 151655, 0);
-  return {
-    ...decoder,
-    vision: {
-      tower: towerConfig,
-      imageTokenId,
-      imageToken: tokenOf(imageTokenId),
-      featureLayer: towerConfig.layers,
-      layout: (picture) => layoutOf(blockGrid(picture, processor, towerConfig), towerConfig),
-      processor,
+  const videoTokenId = Number(c.value("video_token_id") ?? 151656);
+  const vision: QwenVlConfig["vision"] = {
+    tower: towerConfig,
+    imageTokenId,
+    imageToken: tokenOf(imageTokenId),
+    featureLayer: towerConfig.layers,
+    layout: (picture) => layoutOf(blockGrid(picture, processor, towerConfig), towerConfig),
+    check(prompt) {
+      if (prompt.ids.includes(videoTokenId) && videoTokenId !== imageTokenId) {
+        throw new PromptError(`Expected a prompt without videos, found ${tokenOf(videoTokenId)}.`);
+      }
+      promptCoordinates(prompt, vision);
     },
+    processor,
   };
+  return { ...decoder, vision };
 }
 
 function readText(values: JsonObject, where: string): Omit<QwenVlConfig, "vision"> {

@@ -2,7 +2,7 @@ import { PromptError } from "../../errors.ts";
 import { ropeFrequencies } from "../../kernels/attention/rope.ts";
 import type { RopeConfig } from "../checkpoint/config/rope-config.ts";
 import type { VisionSetup } from "../checkpoint/config/vision-setup.ts";
-import { placesByImage } from "../prompt/image-places.ts";
+import { type PromptInput, placesByImage } from "../prompt/image-places.ts";
 import type { Prompt } from "../prompt/prompt.ts";
 import { picturesOf } from "../prompt/prompt-image.ts";
 import { AxisRope } from "./axis-rope.ts";
@@ -51,8 +51,9 @@ interface PromptCoordinates {
 }
 
 /** Throws PromptError for a picture whose places do not follow each other. */
-export function promptCoordinates(prompt: Prompt, setup: VisionSetup): PromptCoordinates {
-  const [time, row, column] = [0, 1, 2].map(() => new Uint32Array(prompt.length)) as [
+export function promptCoordinates(prompt: PromptInput, setup: VisionSetup): PromptCoordinates {
+  const { length } = prompt.ids;
+  const [time, row, column] = [0, 1, 2].map(() => new Uint32Array(length)) as [
     Uint32Array,
     Uint32Array,
     Uint32Array,
@@ -79,6 +80,6 @@ export function promptCoordinates(prompt: Prompt, setup: VisionSetup): PromptCoo
     }
     next += Math.max(grid!.rows, grid!.columns);
   }
-  text(prompt.length);
+  text(length);
   return { axes: [time, row, column], next };
 }

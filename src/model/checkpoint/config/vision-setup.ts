@@ -45,5 +45,7 @@ export interface VisionSetup<Tower extends TowerConfig = TowerConfig> {
   readonly fixed?: ImageLayout;
   /** Throws ImageError for a picture that the model cannot take. */
   layout(picture: Picture): ImageLayout;
+  /** Throws PromptError for a prompt with enough places for its pictures that means nothing to the model all the same. */
+  check?(prompt: { readonly ids: readonly number[]; readonly images: readonly unknown[] }): void;
   readonly processor: ProcessorSettings;
 }

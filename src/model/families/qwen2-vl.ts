@@ -129,7 +129,7 @@ function readText(values: JsonObject, where: string): Omit<QwenVlConfig, "vision
     ...("rope_parameters" in values && { rope_parameters: plain(values["rope_parameters"]) }),
     use_sliding_window: values["use_sliding_window"] ?? false,
   };
-  const decoder = readQwenConfig(given, { defaults: { ...TEXT_DEFAULTS } }, where);
+  const decoder = readQwenConfig(given, { defaults: TEXT_DEFAULTS }, where);
   const { headDim, heads, width } = decoder;
   if (headDim * heads !== width) {
     throw new CheckpointError(

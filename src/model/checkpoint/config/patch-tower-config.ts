@@ -20,7 +20,7 @@ export interface PatchTowerConfig extends TowerConfig {
 
 /** What a family calls the fields, and what its config class has where they are silent. */
 export interface PatchTowerFields {
-  /** Other names of `<kind>_vision`, the model_type, are refused. */
+  /** The model_type is this or, as transformers 5 writes it, `<kind>_vision`. */
   readonly kind: string;
   readonly defaults: JsonObject;
   readonly width: string;
@@ -56,6 +56,7 @@ export function readPatchTower(
   if (channels !== 3) {
     throw new CheckpointError(`${where}: in_channels ${channels} is not supported; expected 3`);
   }
+  for (const key of ["rope_scaling", "rope_parameters"]) c.object(key); // nothing else
   const rope = new ConfigReader(ropeParameters(values), `${where}: rope_parameters`);
   const ropeType = rope.string("rope_type");
   if (ropeType !== "axial" && ropeType !== "default") {

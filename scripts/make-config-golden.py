@@ -1,5 +1,5 @@
 """
-Makes test/fixtures/configs/golden.json: what transformers makes of a fixture's config with one field changed, added or
+Makes test/fixtures/configs/<name>.json: what transformers makes of a fixture's config with one field changed, added or
 removed. Each case has the change and the outcome: "plain" (the numbers of the config as it is), "refused", or the
 numbers. test/model/checkpoint/config/config-fuzz.test.ts holds xpatch to it.
 
@@ -28,6 +28,8 @@ from transformers import (
     MistralForCausalLM,
     Qwen2ForCausalLM,
     Qwen3ForCausalLM,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLForConditionalGeneration,
     SiglipModel,
 )
 
@@ -54,6 +56,20 @@ def run_llava(model):
     return model(input_ids=torch.tensor([ids]), pixel_values=pixels()).logits[0, -1]
 
 
+def run_qwen(model):
+    """A picture of 3 x 4 features, each of 2 x 2 patches of 2 x 14 x 14 pixels."""
+    ids = IDS[:4] + [321] * 12 + IDS[4:]
+    values = [math.sin(i * 0.37) for i in range(3 * 84 * 112)]
+    planes = torch.tensor(values, dtype=torch.float64).float().reshape(3, 3, 2, 14, 4, 2, 14)
+    patches = planes.permute(1, 4, 2, 5, 0, 3, 6).unsqueeze(5).expand(-1, -1, -1, -1, -1, 2, -1, -1)
+    return model(
+        input_ids=torch.tensor([ids]),
+        mm_token_type_ids=torch.tensor([[int(i == 321) for i in ids]]),
+        pixel_values=patches.reshape(48, 3 * 2 * 14 * 14),
+        image_grid_thw=torch.tensor([[1, 6, 8]]),
+    ).logits[0, -1]
+
+
 def run_dual(ids):
     def run(model):
         found = model(input_ids=torch.tensor([ids]), pixel_values=pixels())
@@ -76,7 +92,12 @@ MODELS = {
     "llava": ("llava", LlavaForConditionalGeneration, run_llava),
     "clip": ("clip", CLIPModel, run_dual([572, *IDS, 573])),
     "siglip": ("siglip", SiglipModel, run_dual([*IDS, 1, 1, 1, 1])),
+    "qwen2_vl": ("qwen2_vl", Qwen2VLForConditionalGeneration, run_qwen),
+    "qwen2_5_vl": ("qwen2_5_vl", Qwen2_5_VLForConditionalGeneration, run_qwen),
 }
+# Which of them are in a file; golden.json has the others.
+FILES = {"qwen-vl": ["qwen2_vl", "qwen2_5_vl"]}
+FILES["golden"] = [name for name in MODELS if not any(name in names for names in FILES.values())]
 
 ACTIVATIONS = ["silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "gelu_fast",
                "gelu_10", "mish", "tanh", "linear", "no_such"]  # fmt: skip
@@ -346,6 +367,44 @@ def changes(fixture, config):
             "ignore_index": [-100],
             "image_grid_pinpoints": [[[336, 672]]],
         }
+    if family.startswith("qwen2"):
+        top |= {
+            "image_token_id": [320],
+            "video_token_id": [320],
+            "vision_start_token_id": [4],
+            "tie_word_embeddings": [True, False],
+            "hidden_size": [9],
+            "rms_norm_eps": [0.5],
+            "rope_scaling": [{"type": "mrope", "mrope_section": [3, 3, 2]}],
+        }
+        mropes = [{**r, "mrope_section": [3, 3, 2]} if r else r for r in ROPES]
+        bad = [[2, 3, 2], [8], [2, 3, 2, 1], "x", None, [2.0, 3.0, 3.0]]
+        ropes = [*ROPES[:4], *mropes, *({"rope_type": "default", "mrope_section": s} for s in bad)]
+        text = {**FOREIGN, "rope_scaling": ropes, "rope_parameters": ropes, "head_dim": [16, 8, None],
+                "mrope_section": [[3, 3, 2]], "use_sliding_window": [True], "embed_dim": [9]}  # fmt: skip
+        vision = {**VISION_FOREIGN, "head_dim": [16, 8], "num_hidden_layers": [3, 2], "num_attention_heads": [2, 4],
+                  "in_chans": [1], "channels": [1], "spatial_patch_size": [7], "rope_theta": [500.0], "mlp_ratio": [2, 4],
+                  "window_size": [28, 84, 112, 1], "fullatt_block_indexes": [[], [0, 1, 2], [7], 1, [-1], None],
+                  "rope_scaling": [{"rope_type": "linear", "factor": 2.0}, None], "patch_size": [[14, 14]],
+                  "rope_parameters": [None, {}, {"rope_theta": 500.0}, {"rope_type": "default", "rope_theta": 500.0},
+                                      {"rope_type": "axial"}, {"rope_type": "linear", "factor": 2.0}],
+                  "model_type": ["qwen2_vl", "qwen2_5_vl", "clip_vision_model"], "layer_norm_eps": [0.1],
+                  "rms_norm_eps": [0.1], "embed_dim": [32], "out_hidden_size": [64], "tokens_per_second": [2]}  # fmt: skip
+        yield from section("vision_config.", config["vision_config"], vision)
+        if family == "qwen2_5_vl":  # the rest is the same code
+            return
+        yield from section("", config, top)
+        yield from section("text_config.", config["text_config"], text)
+        # As published: without a text_config.
+        flat = {k: v for k, v in config["text_config"].items() if k not in ("model_type", "rope_parameters")}
+        mrope = {"type": "mrope", "mrope_section": [2, 3, 3]}
+        yield {"text_config": None, **flat, "rope_theta": 1000000.0, "rope_scaling": mrope}, None
+        yield {"text_config": None, **flat, "rope_theta": 1000000.0, "rope_scaling": {**mrope, "mrope_section": [3, 3, 2]}}, None
+        yield {"text_config": None, **flat, "rope_theta": 500.0, "rope_scaling": mrope}, None
+        yield {"text_config": None, **flat, "rope_scaling": mrope, "rms_norm_eps": 0.5}, None
+        yield {"text_config.use_sliding_window": True, "text_config.sliding_window": 4, "text_config.layer_types": None,
+               "text_config.max_window_layers": 1}, None  # fmt: skip
+        return
     if family == "clip":
         text, vision = config["text_config"], config["vision_config"]
         top |= {
@@ -398,12 +457,22 @@ def main():
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     transformers.logging.disable_progress_bar()
-    path = FIXTURES / "configs" / "golden.json"
     made = sys.argv[1:] or list(MODELS)
-    old = json.loads(path.read_text()) if len(made) < len(MODELS) else {"plain": {}, "cases": []}
-    cases = {name: [case for case in old["cases"] if case["fixture"] == name] for name in MODELS}
+    for name, fixtures in FILES.items():
+        write(name, fixtures, made)
+
+
+def write(name, fixtures, made):
+    path = FIXTURES / "configs" / f"{name}.json"
+    if not any(fixture in made for fixture in fixtures):
+        return
+    fresh = all(fixture in made for fixture in fixtures)
+    old = {"plain": {}, "cases": []} if fresh else json.loads(path.read_text())
+    cases = {name: [case for case in old["cases"] if case["fixture"] == name] for name in fixtures}
     plain = old["plain"]
-    for fixture in made:
+    for fixture in fixtures:
+        if fixture not in made:
+            continue
         cases[fixture] = []
         config = json.loads((FIXTURES / fixture / "model" / "config.json").read_text())
         plain[fixture] = outcome(fixture, config)
@@ -425,8 +494,8 @@ def main():
                 case["outcome"] = [float(f"{x:.6g}") for x in found]
             cases[fixture].append(case)
         print(fixture, len(seen), flush=True)
-    lines = ",\n".join(json.dumps(case) for name in MODELS for case in cases[name])
-    rounded = {name: [float(f"{x:.6g}") for x in plain[name]] for name in MODELS}
+    lines = ",\n".join(json.dumps(case) for name in fixtures for case in cases[name])
+    rounded = {name: [float(f"{x:.6g}") for x in plain[name]] for name in fixtures}
     path.write_text(
         f'{{\n"transformers": {json.dumps(transformers.__version__)},\n"plain": {json.dumps(rounded)},\n"cases": [\n{lines}\n]\n}}\n'
     )

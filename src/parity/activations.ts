@@ -31,6 +31,8 @@ interface KeyColumns {
 export interface Wanted {
   readonly sites: SiteMap;
   readonly stack: StackName;
+  /** Whether the goldens have the rows of all sequences one after the other, [rows, features], without padding. */
+  readonly packed?: boolean;
   /** Columns of the padded tensors, where that is more than up to the last one that holds a row. */
   readonly extent?: number;
   /** Columns of the keys of cross-attention, which are another sequence's, and their number with the padding. */
@@ -47,7 +49,7 @@ export async function readActivations(
   file: GoldenFile,
   prefix: string,
   columns: readonly (readonly number[])[],
-  { sites, stack, extent = Math.max(...columns.flat()) + 1, keys, names = {} }: Wanted,
+  { sites, stack, packed = false, extent = Math.max(...columns.flat()) + 1, keys, names = {} }: Wanted,
 ): Promise<GoldenActivation[]> {
   const known: ReadonlySet<string> = new Set(
     siteNames(sites).filter((site) => parseSite(site).stack === stack),
@@ -59,7 +61,11 @@ export async function readActivations(
     const site = Object.hasOwn(names, own) ? names[own]! : siteOf(own);
     if (!known.has(site)) continue;
     const across = keys && site.startsWith("xattn_") ? keys : { columns, extent };
-    found.push(await readActivation(file, name, site as SiteName, columns, extent, across));
+    found.push(
+      packed
+        ? await readPacked(file, name, site as SiteName, columns)
+        : await readActivation(file, name, site as SiteName, columns, extent, across),
+    );
   }
   return found;
 }
@@ -111,6 +117,28 @@ async function readActivation(
   if (each.every(({ positions }) => positions.length === 0)) {
     throw new CheckpointError(`${name}: holds no position of any prompt, only padding`);
   }
+  return { name, site, each };
+}
+
+/** Of a golden [rows, features], the rows of each sequence in turn, as `columns` orders them. */
+async function readPacked(
+  file: GoldenFile,
+  name: string,
+  site: SiteName,
+  columns: readonly (readonly number[])[],
+): Promise<GoldenActivation> {
+  const { shape, values } = await file.read(name, 2);
+  const [rows, width] = shape as [number, number];
+  const expected = columns.reduce((sum, { length }) => sum + length, 0);
+  if (rows !== expected) {
+    throw new CheckpointError(`${name}: expected ${expected} rows, found ${showShape(shape)}`);
+  }
+  let first = 0;
+  const each = columns.map((own) => {
+    const all = values.subarray(first * width, (first + own.length) * width) as Float32Array;
+    first += own.length;
+    return { positions: own.map((_, i) => i), values: takeRows(all, own, width) };
+  });
   return { name, site, each };
 }
 

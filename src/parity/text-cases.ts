@@ -16,6 +16,7 @@ import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkEqual, checkTensor, type Tolerance } from "./checks.ts";
 import { checkCrossAttention } from "./cross-attention.ts";
 import type { Golden } from "./golden-file.ts";
+import { checkPicturePositions } from "./picture-positions.ts";
 import { checkVision, readImages } from "./vision.ts";
 
 /** How far a prompt in a batch may be from the same prompt alone. */
@@ -67,7 +68,8 @@ async function readPrompts(
   }
   const all = Array.from({ length }, (_, column) => column);
   const columns = items.map((_, b) => all.filter((column) => mask.values[b * length + column]));
-  const unpadded = ({ values }: Golden) => columns.map((own, b) => own.map((c) => values[b * length + c]!));
+  const unpadded = ({ values }: Pick<Golden, "values">) =>
+    columns.map((own, b) => own.map((c) => values[b * length + c]!));
   const theirs = unpadded(ids);
   const { images, checks: inputs } = await readImages(folder, golden, model);
   const ours = items.map((item, i) => model.prompt(String(item["text"]), { images: images[i]! }).ids);
@@ -79,6 +81,7 @@ async function readPrompts(
     inputs.push(checkEqual(positions, counted, unpadded(await goldens.read(positions, 2))));
   }
   const prompts = theirs.map((own, i) => model.promptFromIds(own, images[i]));
+  inputs.push(...(await checkPicturePositions(goldens, name, prompts, unpadded, model)));
   return { text: { ...golden, prompts, columns, extent: length }, inputs };
 }
 

@@ -15,6 +15,7 @@ import { checkActivations, type GoldenActivation, readActivations } from "./acti
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkTensor } from "./checks.ts";
 import type { Golden, GoldenFile } from "./golden-file.ts";
+import { readPatches } from "./patch-goldens.ts";
 
 /** How far pixel values that we make of a picture may be from the processor's. */
 const PIXEL_TOLERANCE = { atol: 1e-6, rtol: 1e-6 };
@@ -48,12 +49,25 @@ export async function readPixels(
   byItem?: readonly (readonly string[])[],
 ): Promise<{ values: PixelValues[]; checks: Check[] }> {
   const key = `${name}/in.pixel_values`;
-  const values = processor.tiles
-    ? await readTiles(goldens, name, files.length)
-    : await readSquares(goldens, name, files, byItem);
+  const values = processor.patches
+    ? await readPatches(goldens, name, files.length, processor.patches)
+    : processor.tiles
+      ? await readTiles(goldens, name, files.length)
+      : await readSquares(goldens, name, files, byItem);
+  return { values, checks: await checkPixels(key, values, files, join(path, "..", "images"), processor) };
+}
+
+/** Checks of what we make of the pictures in `folder`, where they are there. */
+async function checkPixels(
+  key: string,
+  values: readonly PixelValues[],
+  files: readonly string[],
+  folder: string,
+  processor: ProcessorSettings,
+): Promise<Check[]> {
   const checks: Check[] = [];
   for (const [i, file] of files.entries()) {
-    const picture = join(path, "..", "images", file);
+    const picture = join(folder, file);
     const found = await access(picture).then(
       () => true,
       () => false,
@@ -62,7 +76,7 @@ export async function readPixels(
     const ours = pixelValues(await decodeImage(await readFile(picture)), processor);
     checks.push(checkTensor(`${key}, from ${file}`, [ours.data], [values[i]!.data], PIXEL_TOLERANCE));
   }
-  return { values, checks };
+  return checks;
 }
 
 /** Goldens [images, 3, height, width], or by item of a batch [items, most, 3, height, width]. */
@@ -143,7 +157,8 @@ export async function checkVision(
   const rowsOf = (count: (layout: ImageLayout) => number) =>
     pieces.map(({ layout, tiles }) => Array.from({ length: count(layout) / tiles }, (_, i) => i));
   const { sites } = model;
-  const wanted = { sites, stack: "vision" as const };
+  const packed = setup.fixed === undefined && !setup.tiled;
+  const wanted = { sites, stack: "vision" as const, packed };
   // What the projector reads is a block's output, without the class token where that is dropped, or what a norm makes of it.
   const block: SiteName =
     setup.featureLayer === 0 ? "vision.resid_pre.0" : `vision.resid_post.${setup.featureLayer - 1}`;
@@ -161,7 +176,9 @@ export async function checkVision(
     ...(await readActivations(
       goldens,
       `${name}/projector.`,
-      rowsOf(({ tileFeatures, tokens }) => tileFeatures ?? tokens),
+      packed
+        ? pieces.map(({ layout: { tokens, order } }) => rowsBehind(tokens, order))
+        : rowsOf(({ tileFeatures, tokens }) => tileFeatures ?? tokens),
       {
         ...wanted,
         names: { out: setup.tiled ? "tile_features" : "projector" },
@@ -186,6 +203,15 @@ interface Piece {
   readonly layout: ImageLayout;
   readonly tile: number;
   readonly tiles: number;
+}
+
+/** Of a picture's features, the rows of the golden, which has them as the merger leaves them. */
+function rowsBehind(tokens: number, order?: readonly number[]): number[] {
+  const rows = Array.from({ length: tokens }, (_, i) => i);
+  order?.forEach((token, i) => {
+    rows[token] = i;
+  });
+  return rows;
 }
 
 async function valuesOf(

@@ -64,10 +64,11 @@ function diagram({ family, config, sites }: ArchitectureReport): string {
   if (encoder) lines.push(`encoder of the prompt: ${encoder.layers} layers; the rest is the decoder`);
   if (vision) {
     const { kind, imageSize, patchSize } = vision.tower;
-    const square = `${imageSize} × ${imageSize} pixels in patches of ${patchSize} × ${patchSize}`;
+    const square = imageSize === undefined ? "pictures of any size" : `${imageSize} × ${imageSize} pixels`;
     const positions = vision.fixed ? `${vision.fixed.tokens} positions` : "positions by its size";
     lines.push(
-      `${kind} tower: ${vision.tiled ? "tiles of " : ""}${square} · ${positions} for each ${vision.imageToken}`,
+      `${kind} tower: ${vision.tiled ? "tiles of " : ""}${square} in patches of ${patchSize} × ${patchSize} · ` +
+        `${positions} for each ${vision.imageToken}`,
     );
   }
   const rows: string[][] = [];

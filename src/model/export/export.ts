@@ -82,6 +82,11 @@ export async function exportModel(
   const { transposed } = await checkWeights(checkpoint, device, (weights) =>
     family.build(weights, decoder, config),
   );
+  if (decoder.vision && !family.exportsPictures) {
+    throw new CheckpointError(
+      `${checkpoint.name}: of models that take pictures only LLaVA can be exported, found ${family.modelType}`,
+    );
+  }
 
   const entries = checkpoint.entries.filter((entry) => entry.problem === undefined);
   for (const entry of entries) {

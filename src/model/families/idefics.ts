@@ -9,8 +9,13 @@ import {
   readLlamaConfig,
 } from "../checkpoint/config/decoder-config.ts";
 import { requireWholeHeads } from "../checkpoint/config/encoder-config.ts";
-import { readVisionConfig, rowsPerImage, type VisionConfig } from "../checkpoint/config/vision-config.ts";
-import type { ResamplerConfig, VisionSetup } from "../checkpoint/config/vision-setup.ts";
+import {
+  readVisionConfig,
+  rowsPerImage,
+  type SquareVisionSetup,
+  type VisionConfig,
+} from "../checkpoint/config/vision-config.ts";
+import type { ResamplerConfig } from "../checkpoint/config/vision-setup.ts";
 import { ConfigReader, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
 import { block } from "../layers/block.ts";
@@ -39,7 +44,7 @@ interface IdeficsConfig extends LlamaConfig {
   /** Of the ids, the last ones, which have a table of their own. */
   readonly additionalVocab: number;
   readonly cross: GatedCrossConfig;
-  readonly vision: VisionSetup & { readonly resampler: ResamplerConfig };
+  readonly vision: SquareVisionSetup & { readonly resampler: ResamplerConfig };
   readonly eosId: number | undefined;
 }
 

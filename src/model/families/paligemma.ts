@@ -2,8 +2,7 @@ import { CheckpointError } from "../../errors.ts";
 import { readProcessorConfig } from "../../images/processor-config.ts";
 import type { LlamaConfig } from "../checkpoint/config/decoder-config.ts";
 import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
-import { readVisionConfig } from "../checkpoint/config/vision-config.ts";
-import type { VisionSetup } from "../checkpoint/config/vision-setup.ts";
+import { readVisionConfig, type SquareVisionSetup } from "../checkpoint/config/vision-config.ts";
 import { ConfigReader, isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { ImageDecoder } from "../layers/image-decoder.ts";
 import { rowsOf, towerFeatures } from "../layers/tower-features.ts";
@@ -30,7 +29,7 @@ const VISION_DEFAULTS = {
 };
 
 interface PaliGemmaConfig extends LlamaConfig {
-  readonly vision: VisionSetup;
+  readonly vision: SquareVisionSetup;
 }
 
 function readConfig(config: JsonObject, where: string, files: FamilyFiles): PaliGemmaConfig {
@@ -66,7 +65,7 @@ function readDecoder(config: JsonObject, where: string): LlamaConfig {
   return readGemmaConfig({ ...text, tie_word_embeddings: tied }, `${where}: text_config`);
 }
 
-function readSetup(config: JsonObject, where: string, files: FamilyFiles): VisionSetup {
+function readSetup(config: JsonObject, where: string, files: FamilyFiles): SquareVisionSetup {
   const c = new ConfigReader(config, where);
   const given = c.has("vision_config") ? c.object("vision_config") : VISION_DEFAULTS;
   const tower = readVisionConfig({ model_type: "siglip_vision_model", ...given }, `${where}: vision_config`);

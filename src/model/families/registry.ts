@@ -12,12 +12,14 @@ import { llavaNext } from "./llava-next.ts";
 import { mistral } from "./mistral.ts";
 import { paligemma } from "./paligemma.ts";
 import { qwen2 } from "./qwen2.ts";
+import { qwen25Vl } from "./qwen2-5-vl.ts";
+import { qwen2Vl } from "./qwen2-vl.ts";
 import { qwen3 } from "./qwen3.ts";
 import { t5 } from "./t5.ts";
 
 const FAMILIES: readonly Family[] = [
   ...[llama, mistral, qwen2, qwen3, gemma, gemma2, gpt2, gptNeox, t5],
-  ...[llava, llavaNext, paligemma, idefics],
+  ...[llava, llavaNext, paligemma, qwen2Vl, qwen25Vl, idefics],
 ];
 
 /** The family of a config.json. Throws CheckpointError, listing what is supported. */

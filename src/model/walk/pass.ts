@@ -1,8 +1,10 @@
 import type { Device } from "../../tensor/device.ts";
 import type { Scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import type { Picture } from "../checkpoint/config/vision-setup.ts";
 import { firstImages } from "../prompt/image-places.ts";
 import type { Prompt } from "../prompt/prompt.ts";
+import { picturesOf } from "../prompt/prompt-image.ts";
 import { ContextKeys, type KeyValueStore, PassKeys } from "./key-value-store.ts";
 import type { AttentionRule, KeyRange } from "./masks.ts";
 import { RowMap } from "./row-map.ts";
@@ -13,6 +15,8 @@ import type { SiteMark, SitePrefix } from "./sites.ts";
 interface PassOptions {
   /** By number of the sequence; none in a vision tower. */
   readonly prompts: readonly Prompt[];
+  /** In a vision tower, by number of the sequence. */
+  readonly images?: readonly Picture[];
   readonly rows: RowMap;
   /** Default: every key is computed in the pass itself. */
   readonly keys?: KeyValueStore;
@@ -105,6 +109,11 @@ export class Pass {
     );
   }
 
+  /** The picture of a sequence; undefined but in a vision tower. */
+  image(sequence: number): Picture | undefined {
+    return this.#options.images?.[sequence];
+  }
+
   /** u32 [rows]: 0, 1, 2, … */
   get rowNumbers(): Tensor {
     return this.table(RowMap, ({ rows, device }) =>
@@ -147,11 +156,12 @@ export class Pass {
    * its rows, or as `keysOf` says.
    */
   images(
-    rowsOf: (image: unknown) => number,
-    { prefix = "vision.", keysOf }: { prefix?: SitePrefix; keysOf?: (image: unknown) => number } = {},
+    rowsOf: (image: Picture) => number,
+    { prefix = "vision.", keysOf }: { prefix?: SitePrefix; keysOf?: (image: Picture) => number } = {},
   ): Pass {
+    const images = this.#options.prompts.flatMap(picturesOf);
     const keys = keysOf && new PassKeys(this.#imageRows(keysOf));
-    const options = { prompts: [], rows: this.#imageRows(rowsOf), inUse: this.inUse, prefix };
+    const options = { prompts: [], images, rows: this.#imageRows(rowsOf), inUse: this.inUse, prefix };
     // Its tables are for whoever computes the images, and go with that.
     const scope = this.device.currentScope ?? this.#scope;
     return new Pass(scope, this.device, keys ? { ...options, keys } : options);
@@ -170,12 +180,13 @@ export class Pass {
     return new Pass(this.device.currentScope ?? this.#scope, this.device, options);
   }
 
-  #imageRows(rowsOf: (image: unknown) => number): RowMap {
+  #imageRows(rowsOf: (image: Picture) => number): RowMap {
     const { prompts } = this.#options;
+    const _images = prompts.flatMap(picturesOf);
     const first = firstImages(prompts);
     let row = 0;
     const spans = this.rows.spans.flatMap(({ sequence }) =>
-      prompts[sequence]!.images.map((image, i) => {
+      picturesOf(prompts[sequence]!).map((image, i) => {
         const count = rowsOf(image);
         row += count;
         return { sequence: first[sequence]! + i, position: 0, row: row - count, count };
@@ -280,7 +291,7 @@ export class Pass {
   ): Tensor {
     const values = new Uint32Array(rows.length * 4);
     for (const { row, sequence, position } of rows.entries()) {
-      const visible = rule(position, { prompt: this.prompt(sequence) });
+      const visible = rule(position, { prompt: this.prompt(sequence), image: this.image(sequence) });
       values.set(rowsWithin(prefix, sequence, visible), row * 4);
       values.set(rowsWithin(own, sequence, visible), row * 4 + 2);
     }

@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { ArgumentError, PromptError } from "../../../src/errors.ts";
 import { patchesPerSide } from "../../../src/model/checkpoint/config/vision-config.ts";
 import { localFolder, memoryFolder, overlay } from "../../../src/model/checkpoint/source/folder.ts";
-import { llavaImageRules, squareLayout } from "../../../src/model/families/llava.ts";
+import { type LlavaConfig, llavaImageRules, squareLayout } from "../../../src/model/families/llava.ts";
 import { prompt, promptFromIds } from "../../../src/model/prompt/build-prompt.ts";
 import { Prompt } from "../../../src/model/prompt/prompt.ts";
 import type { PromptImage } from "../../../src/model/prompt/prompt-image.ts";
@@ -151,7 +151,7 @@ describe("pictures", () => {
   });
 
   test("that fill no whole grid are prompts all the same: default drops the first patch of a SigLIP tower", () => {
-    const setup = vision.config.vision!;
+    const { vision: setup } = vision.config as LlavaConfig;
     const side = patchesPerSide(setup.tower);
     const tower = { ...setup.tower, kind: "siglip" as const };
     const imageRules = llavaImageRules({ ...setup, tower, layout: () => squareLayout(tower, "default") });

@@ -16,8 +16,14 @@ import { ImageDecoder } from "../layers/image-decoder.ts";
 import { rowsOf, towerFeatures } from "../layers/tower-features.ts";
 import { takeRows } from "../walk/forward.ts";
 import type { Family } from "./family.ts";
-import { type LlavaConfig, llavaImageRules } from "./llava.ts";
-import { llavaProcessor, readLlavaDecoder, readLlavaParts, readLlavaTower } from "./llava-parts.ts";
+import { llavaImageRules } from "./llava.ts";
+import {
+  type LlavaConfig,
+  llavaProcessor,
+  readLlavaDecoder,
+  readLlavaParts,
+  readLlavaTower,
+} from "./llava-parts.ts";
 
 /** The tiles of a picture as one map of features, a feature a patch, of which the padding's are cut off. */
 export interface FeatureMap {

@@ -60,6 +60,11 @@ export function textConfig(config: JsonObject, where: string): JsonObject {
   throw new CheckpointError(`${where}: text_config is missing`);
 }
 
+/** A LLaVA's config: its tower is one of CLIP or SigLIP. */
+export interface LlavaConfig extends DecoderConfig {
+  readonly vision: SquareVisionSetup;
+}
+
 /** The tower of a config and what is read of it; which rows a picture has differs from family to family. */
 export interface LlavaTower extends Omit<SquareVisionSetup, "fixed" | "layout" | "processor"> {
   /** Which rows are read: "default" leaves out the first, whatever the tower. */
@@ -168,12 +173,8 @@ export interface LlavaParts {
   project(x: Tensor): Tensor;
 }
 
-export async function readLlavaParts(
-  w: Weights,
-  config: DecoderConfig,
-  json: JsonObject,
-): Promise<LlavaParts> {
-  const setup = config.vision!;
+export async function readLlavaParts(w: Weights, config: LlavaConfig, json: JsonObject): Promise<LlavaParts> {
+  const setup = config.vision;
   const c = new ConfigReader(json, "config.json");
   const { prefix, head, vision, projector } = partNames(w, { probe: "linear_1.weight" });
   const text = c.object("text_config");

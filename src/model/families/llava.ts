@@ -1,5 +1,4 @@
 import { readProcessorConfig } from "../../images/processor-config.ts";
-import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
 import {
   patchesPerSide,
   rowsPerImage,
@@ -12,15 +11,18 @@ import { rowsOf, towerFeatures } from "../layers/tower-features.ts";
 import type { ImageRules } from "../prompt/build-prompt.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
 import type { Family } from "./family.ts";
-import { llavaProcessor, readLlavaDecoder, readLlavaParts, readLlavaTower } from "./llava-parts.ts";
-
-/** A LLaVA's config: its tower is one of CLIP or SigLIP. */
-export interface LlavaConfig extends DecoderConfig {
-  readonly vision: SquareVisionSetup;
-}
+import {
+  type LlavaConfig,
+  llavaProcessor,
+  readLlavaDecoder,
+  readLlavaParts,
+  readLlavaTower,
+} from "./llava-parts.ts";
 
 /** How LLaVA prompts hold images: each `<image>` becomes one placeholder a feature, in one plain grid. */
-export function llavaImageRules(setup: SquareVisionSetup): ImageRules<PromptImage> {
+export function llavaImageRules(
+  setup: Pick<SquareVisionSetup, "imageToken" | "layout">,
+): ImageRules<PromptImage> {
   return {
     placeholder: setup.imageToken,
     expand(image) {

@@ -3,7 +3,8 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { ArgumentError, PromptError } from "../../../src/errors.ts";
 import { patchesPerSide } from "../../../src/model/checkpoint/config/vision-config.ts";
 import { localFolder, memoryFolder, overlay } from "../../../src/model/checkpoint/source/folder.ts";
-import { type LlavaConfig, llavaImageRules, squareLayout } from "../../../src/model/families/llava.ts";
+import { llavaImageRules, squareLayout } from "../../../src/model/families/llava.ts";
+import type { LlavaConfig } from "../../../src/model/families/llava-parts.ts";
 import { prompt, promptFromIds } from "../../../src/model/prompt/build-prompt.ts";
 import { Prompt } from "../../../src/model/prompt/prompt.ts";
 import type { PromptImage } from "../../../src/model/prompt/prompt-image.ts";
@@ -154,7 +155,7 @@ describe("pictures", () => {
     const { vision: setup } = vision.config as LlavaConfig;
     const side = patchesPerSide(setup.tower);
     const tower = { ...setup.tower, kind: "siglip" as const };
-    const imageRules = llavaImageRules({ ...setup, tower, layout: () => squareLayout(tower, "default") });
+    const imageRules = llavaImageRules({ ...setup, layout: () => squareLayout(tower, "default") });
     const made = prompt(vision.tokenizer, ["Q:", { image: picture }], { imageRules });
     expect(made.span("image").grid).toBeUndefined();
     expect(made.ids.filter((id) => id === 431)).toHaveLength(side * side - 1);

@@ -14,7 +14,6 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
 import { CommanderError, InvalidArgumentError } from "commander";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { StoredTaskVectors } from "../../src/analysis/task-vectors.ts";
@@ -56,10 +55,6 @@ function report(...args: string[]) {
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "xpatch-cli-"));
-  const script = pathToFileURL(join(root, "scripts", "build.mjs")).href;
-  const build = `const { ensureBuild } = await import(${JSON.stringify(script)}); await ensureBuild();`;
-  const { status, messages } = node(["--input-type=module", "-e", build]);
-  if (status !== 0) throw new Error(`the command line does not build:\n${messages.join("\n")}`);
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 

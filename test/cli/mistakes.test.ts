@@ -2,7 +2,6 @@ import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
 import { CommanderError } from "commander";
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { COMMANDS } from "../../src/cli/commands.ts";
@@ -22,12 +21,6 @@ const path = (name: string) => join(folder, name);
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "xpatch-mistakes-"));
-  const script = pathToFileURL(join(root, "scripts", "build.mjs")).href;
-  const build = `const { ensureBuild } = await import(${JSON.stringify(script)}); await ensureBuild();`;
-  const { status, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", build], {
-    encoding: "utf8",
-  });
-  if (status !== 0) throw new Error(`the command line does not build:\n${stderr}`);
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 

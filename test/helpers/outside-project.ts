@@ -15,8 +15,6 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-// @ts-expect-error: plain JavaScript
-import { ensureBuild } from "../../scripts/build.mjs";
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -35,8 +33,7 @@ export class OutsideProject {
   }
 
   /** Needs no network: the dependencies are those of the checkout, with all that they depend on. */
-  static async create(): Promise<OutsideProject> {
-    await ensureBuild();
+  static create(): OutsideProject {
     const project = new OutsideProject(mkdtempSync(join(tmpdir(), "xpatch-outside-")));
     const { folder } = project;
     const pack = ["pack", "--ignore-scripts", "--silent", "--pack-destination", folder];

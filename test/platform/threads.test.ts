@@ -3,7 +3,7 @@ import cluster from "node:cluster";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { SHARE_ENV, Worker } from "node:worker_threads";
-import { beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { installedDriver } from "../../src/platform/node-drivers.ts";
 
 interface Task {
@@ -24,11 +24,6 @@ async function inWorker(workerData: Task, env: NodeJS.ProcessEnv | typeof SHARE_
   await worker.terminate();
   return answer;
 }
-
-beforeAll(async () => {
-  const { ensureBuild } = await import(new URL("../../scripts/build.mjs", import.meta.url).href);
-  await ensureBuild();
-});
 
 describe.runIf(process.platform === "linux")("software drivers beside the main thread", () => {
   test("a worker thread that shares the environment runs a model", async () => {

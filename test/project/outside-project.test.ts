@@ -4,8 +4,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { OutsideProject, ROOT } from "../helpers/outside-project.ts";
 
 let project: OutsideProject;
-beforeAll(async () => {
-  project = await OutsideProject.create();
+beforeAll(() => {
+  project = OutsideProject.create();
   project.write("index.ts", PROGRAM);
   project.write("browser.ts", BROWSER_PROGRAM);
   project.write("gpu.ts", GPU_PROGRAM);

@@ -32,7 +32,7 @@ const FLAG = "1f1ec-1f1f7.png";
 let project: OutsideProject;
 let browser: Browser;
 beforeAll(async () => {
-  project = await OutsideProject.create();
+  project = OutsideProject.create();
   project.write("index.html", INDEX_HTML);
   project.write("src/main.ts", MAIN_TS);
   project.copy("test/fixtures/llama/model", "public/models/plain");

@@ -25,12 +25,6 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 let args: string[];
 beforeAll(async () => {
-  const script = pathToFileURL(join(root, "scripts", "build.mjs")).href;
-  const build = `const { ensureBuild } = await import(${JSON.stringify(script)}); await ensureBuild();`;
-  const { status, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", build], {
-    encoding: "utf8",
-  });
-  if (status !== 0) throw new Error(`the command line does not build:\n${stderr}`);
   const model = await fixtureModel("llava");
   const files = ["alpha", "gamma"].map((name) => {
     const { instruction, items } = randomTask(model, name);

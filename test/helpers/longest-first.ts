@@ -1,0 +1,22 @@
+import { relative } from "node:path";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
+
+/** The files that take longest, from the longest on. On a fresh checkout Vitest would go by the length of their text. */
+const LONGEST = [
+  "test/patching/growth.test.ts",
+  "test/project/vite.test.ts",
+  "test/model/checkpoint/config/config-fuzz.test.ts",
+  "test/experiments/statistics/coverage.test.ts",
+  "test/cli/cli.test.ts",
+];
+
+/** Starts the longest files first, so that no core is left with one of them at the end. */
+export class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification) => {
+      const index = LONGEST.indexOf(relative(this.ctx.config.root, moduleId).replaceAll("\\", "/"));
+      return index === -1 ? LONGEST.length : index;
+    };
+    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b));
+  }
+}

@@ -29,17 +29,16 @@ afterAll(() => rmSync(root, { recursive: true }));
 let tasks: Task[];
 
 beforeAll(() => {
-  runTs(join("scripts", "make-known-circuit.ts"), root);
+  run(join("scripts", "run-ts.mjs"), join("scripts", "make-known-circuit.ts"), root);
   tasks = ["capital", "language"].map((word) => {
     const file = join(root, "tasks", `country-${word}.json`);
     return parseTask(readFileSync(file, "utf8"), file);
   });
 });
 
-/** Runs a file of this checkout, and gives what it prints. */
-function runTs(file: string, ...args: string[]): string {
-  const script = [join("scripts", "run-ts.mjs"), file, ...args];
-  const { status, stdout, stderr } = spawnSync(process.execPath, script, { encoding: "utf8" });
+/** Runs a program of this checkout, and gives what it prints. */
+function run(file: string, ...args: string[]): string {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [file, ...args], { encoding: "utf8" });
   if (status !== 0) throw new Error(stderr);
   return stdout;
 }
@@ -73,7 +72,7 @@ test.each([
 ])("xpatch sweep marks as best in %s: %j", (name, best) => {
   const vectors = join(root, `${name}.safetensors`);
   const task = ["--model", join(root, name), "--task", join(root, "tasks", "country-capital.json")];
-  const xpatch = (...args: string[]) => runTs(join("src", "cli", "main.ts"), ...args, ...task);
+  const xpatch = (...args: string[]) => run(join("dist", "cli", "main.js"), ...args, ...task);
   xpatch("extract", "--out", vectors);
   const printed = xpatch("sweep", "--vectors", vectors);
   expect(printed).toMatch(/^ +0 +0\.0 % +0\/45/m);

@@ -2,20 +2,45 @@ import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 import { LongestFirst } from "./test/helpers/longest-first.ts";
 
+/** Files that have a process of their own; the others share one a core. */
+const ALONE = [
+  // Run programs and browsers.
+  ...["cli", "platform", "project"].map((folder) => `test/${folder}/**/*.test.ts`),
+  // Measure what the process holds, or lose devices.
+  ...["growth", "memory"].map((name) => `test/patching/${name}.test.ts`),
+  ...["device", "fate"].map((name) => `test/tensor/${name}.test.ts`),
+  // Hold a model of half a gigabyte.
+  ...["authors", "shipped-model"].map((name) => `test/parity/${name}.test.ts`),
+  // Put another module in place of the real one.
+  "test/experiments/controls.test.ts",
+  // Have little in common with other files but the large buffers and pictures that they leave to be collected.
+  ...["images", "kernels"].map((folder) => `test/${folder}/**/*.test.ts`),
+];
+
 export default defineConfig({
   resolve: { conditions: ["xpatch-source"] },
   ssr: { resolve: { conditions: ["xpatch-source", "node", "import", "module", "default"] } },
   test: {
-    include: ["test/**/*.test.ts"],
     globalSetup: "test/helpers/build.ts",
-    // Processes, because worker threads never let Dawn go; one a file, because files of one process share its devices'
-    // fate. The software drivers use every core, but much of a test is JavaScript on one: as many files at once as cores,
-    // with a limit because some hold a model of half a gigabyte.
+    // Worker threads never let Dawn go. The software drivers use every core, but most of a test is JavaScript on one: as
+    // many processes as cores, with a limit because of the models.
     pool: "forks",
-    isolate: true,
     maxWorkers: Math.min(availableParallelism(), 4),
     sequence: { sequencer: LongestFirst },
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    // A fresh process is slow until its code is compiled, and opens its devices and makes its pipelines anew.
+    projects: [
+      { extends: true, test: { name: "alone", include: ALONE, isolate: true } },
+      {
+        extends: true,
+        test: {
+          name: "shared",
+          include: ["test/**/*.test.ts"],
+          exclude: ALONE,
+          isolate: false,
+        },
+      },
+    ],
   },
 });

@@ -147,7 +147,7 @@ export type { Positions } from "./patching/positions.ts";
 export { type Recording, record } from "./patching/recording.ts";
 export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
 export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
-export { type Tap, tap } from "./patching/tap.ts";
+export { type Tap, type TapGroup, type Taps, tap } from "./patching/tap.ts";
 export type { ByteSource } from "./platform/platform.ts";
 export { isCorrect, isCorrectTokens, isWholeAnswer } from "./tasks/correct.ts";
 export {

@@ -16,7 +16,7 @@ import { LanguageModel, ModelOutline } from "../model/language-model.ts";
 import { Prompt } from "../model/prompt/prompt.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import type { Edit, EditOperation } from "./edit.ts";
-import type { Part, Tap } from "./tap.ts";
+import type { Part, Tap, TapGroup, Taps } from "./tap.ts";
 
 export const aModel = aKindOf(LanguageModel, "await loadModel(…)");
 /** Where prompts are made, which needs no weights. */
@@ -79,6 +79,12 @@ const NEEDS: Record<EditOperation, { readonly value?: string; readonly amount?: 
 
 const SITE_AND_POSITIONS = { site: aString, at: somePositions };
 const TAP: Options<Tap> = { kind: oneOf("tap"), ...SITE_AND_POSITIONS, ...PART };
+const GROUP: Options<TapGroup> = {
+  kind: oneOf("tap"),
+  sites: aListOf(aString),
+  at: somePositions,
+  ...PART,
+};
 const EDIT: Options<Edit> = {
   kind: oneOf("edit"),
   operation: oneOf(...Object.keys(NEEDS)),
@@ -94,11 +100,16 @@ export const TAP_OPTIONS = PART;
 export const EDIT_OPTIONS: Options<Part & { prompt?: number }> = { ...PART, prompt: aNumber };
 
 /** Throws ArgumentError for what is no tap; `call` says whose it is. */
-export function checkTap(call: string, tap: unknown): asserts tap is Tap {
+export function checkTap(call: string, tap: unknown): asserts tap is Tap | TapGroup {
   if (!isObject(tap) || tap["kind"] !== "tap") {
     throw new ArgumentError(
       `${call}: expected a tap, as tap(site, positions) makes, found ${showFound(tap)}`,
     );
+  }
+  if ("sites" in tap) {
+    checkOptions(call, tap, GROUP, { name: "the tap", required: ["sites", "at"] });
+    if ((tap["sites"] as string[]).length > 0) return;
+    throw new ArgumentError(`${call}: expected at least one site, found an empty list`);
   }
   checkOptions(call, tap, TAP, { name: "the tap", required: ["site", "at"] });
 }
@@ -126,7 +137,7 @@ export function checkEdits(call: string, edits: unknown): asserts edits is reado
 }
 
 /** Throws ArgumentError for what is no object of taps by name. */
-export function checkTaps(call: string, taps: unknown): asserts taps is Readonly<Record<string, Tap>> {
+export function checkTaps(call: string, taps: unknown): asserts taps is Taps {
   if (!isObject(taps) || taps["kind"] === "tap") {
     throw new ArgumentError(
       `${call}: expected taps to be an object of taps by name, as in { x: tap(site) }, found ${showFound(taps)}`,

@@ -18,10 +18,10 @@ import { aPrompt, checkEdits, checkTaps } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import type { TapLists } from "./run.ts";
 import type { Batch } from "./site-targets.ts";
-import type { Tap } from "./tap.ts";
+import type { Taps } from "./tap.ts";
 import { resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
 
-export interface EncodeOptions<T extends Readonly<Record<string, Tap>> = Record<never, never>> {
+export interface EncodeOptions<T extends Taps = Record<never, never>> {
   taps?: T;
   edits?: readonly Edit[];
 }
@@ -48,7 +48,7 @@ export async function loadDualEncoder(
  */
 export class PatchableDualEncoder extends DualEncoder {
   /** Embeds texts (strings, or prompts made by `prompt`). Throws SiteError and PromptError like `run`. */
-  texts<const T extends Readonly<Record<string, Tap>> = Record<never, never>>(
+  texts<const T extends Taps = Record<never, never>>(
     inputs: readonly (string | Prompt)[],
     options: EncodeOptions<T> = {},
   ): EncodeResult<T> {
@@ -64,7 +64,7 @@ export class PatchableDualEncoder extends DualEncoder {
   }
 
   /** Embeds pictures. Throws SiteError, PromptError and ImageError. */
-  images<const T extends Readonly<Record<string, Tap>> = Record<never, never>>(
+  images<const T extends Taps = Record<never, never>>(
     images: readonly PromptImage[],
     options: EncodeOptions<T> = {},
   ): EncodeResult<T> {
@@ -75,7 +75,7 @@ export class PatchableDualEncoder extends DualEncoder {
     return this.#encode(batch, rows, "vision.", options, (pass) => this.encodeImages(images, pass));
   }
 
-  #encode<T extends Readonly<Record<string, Tap>>>(
+  #encode<T extends Taps>(
     batch: Batch,
     rows: RowMap,
     prefix: SitePrefix,

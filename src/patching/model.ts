@@ -8,10 +8,12 @@ import type { SiteFilter, Walk } from "../model/walk/site-events.ts";
 import { scoped } from "../model/walk/walk.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { aPrompt, checkPrompts } from "./arguments.ts";
+import { type ActivationCache, type CacheOptions, cacheAll, cacheBytes } from "./cache-all.ts";
 import { type Generated, type GenerateOptions, generate } from "./generate.ts";
-import { type Recording, record } from "./recording.ts";
+import { type Recording, type RecordOptions, record } from "./recording.ts";
 import { type BatchResult, type RunOptions, type RunResult, run } from "./run.ts";
-import type { Tap } from "./tap.ts";
+import type { SiteFilterLike, SitePattern, SitesOf } from "./site-patterns.ts";
+import type { Taps } from "./tap.ts";
 
 /**
  * Loads a Hugging Face checkpoint, ready to be looked into: from a folder, a URL, or the hub (`org/name`). Throws
@@ -26,16 +28,32 @@ export async function loadModel(ref: string | Folder, options: LoadOptions): Pro
 /** A language model whose activations can be read and changed. */
 export class PatchableModel extends LanguageModel {
   /** One pass with taps and edits, recorded at once. See `run` in run.ts for what comes back and what throws. */
-  run<const T extends Readonly<Record<string, Tap>> = Record<never, never>>(
-    prompt: Prompt,
-    options?: RunOptions<T>,
-  ): RunResult<T>;
-  run<const T extends Readonly<Record<string, Tap>> = Record<never, never>>(
+  run<const T extends Taps = Record<never, never>>(prompt: Prompt, options?: RunOptions<T>): RunResult<T>;
+  run<const T extends Taps = Record<never, never>>(
     prompts: readonly Prompt[],
     options?: RunOptions<T>,
   ): BatchResult<T>;
-  run(input: Prompt | readonly Prompt[], options: RunOptions<Readonly<Record<string, Tap>>> = {}): unknown {
+  run(input: Prompt | readonly Prompt[], options: RunOptions<Taps> = {}): unknown {
     return run(this, input as Prompt, options);
+  }
+
+  /**
+   * The activations of one run by site: all, or those that patterns name (`"resid_post.*"`, `["z.*", "embed"]`) or a function
+   * lets through. See `cacheAll` in cache-all.ts for positions, edits and the limit on memory.
+   *
+   * @example const cache = model.cacheAll(prompt, "resid_post.*"); // cache["resid_post.15"]: [positions, width]
+   */
+  cacheAll<const Pattern extends SitePattern = "*">(
+    prompt: Prompt,
+    filter?: SiteFilterLike<Pattern>,
+    options?: CacheOptions,
+  ): ActivationCache<SitesOf<Pattern>> {
+    return cacheAll(this, prompt, filter, options);
+  }
+
+  /** The bytes that {@link cacheAll} with the same arguments would take. Computes nothing. */
+  cacheBytes(prompt: Prompt, filter?: SiteFilterLike, options?: CacheOptions): number {
+    return cacheBytes(this, prompt, filter, options);
   }
 
   /** Continues one prompt, or several at once; greedy unless a temperature is given. */
@@ -70,9 +88,9 @@ export class PatchableModel extends LanguageModel {
     });
   }
 
-  /** A run that patched ones can start from; see `record` and `resume`. */
-  record(prompts: Prompt | readonly Prompt[]): Recording {
+  /** A run, edited or not, that patched ones can start from; see `record` and `resume`. */
+  record(prompts: Prompt | readonly Prompt[], options?: RecordOptions): Recording {
     checkPrompts("record", prompts);
-    return record(this, Array.isArray(prompts) ? prompts : [prompts as Prompt]);
+    return record(this, Array.isArray(prompts) ? prompts : [prompts as Prompt], options);
   }
 }

@@ -1,4 +1,4 @@
-import { checkArgument } from "../arguments.ts";
+import { anArray, checkArgument, checkOptions, type Options } from "../arguments.ts";
 import { PromptError } from "../errors.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
@@ -12,13 +12,25 @@ import {
 } from "../model/walk/key-value-store.ts";
 import { Pass } from "../model/walk/pass.ts";
 import { RowMap } from "../model/walk/row-map.ts";
-import { NO_VISITOR, type Walk } from "../model/walk/site-events.ts";
+import type { Walk } from "../model/walk/site-events.ts";
+import type { SiteName } from "../model/walk/sites.ts";
 import { drive } from "../model/walk/walk.ts";
 import type { Scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { aModel, checkPrompts } from "./arguments.ts";
+import { aModel, checkEdits, checkPrompts } from "./arguments.ts";
+import type { Edit } from "./edit.ts";
+import { batchOf } from "./site-targets.ts";
+import { resolveEdits, Watcher } from "./watcher.ts";
+
+export interface RecordOptions {
+  /** What to change in the recorded run. Runs that are resumed from it keep these edits and have their own on top. */
+  edits?: readonly Edit[];
+}
+
+const OPTIONS: Options<RecordOptions> = { edits: anArray };
 
 interface Kept {
+  readonly edits: readonly Edit[];
   readonly sequences: readonly Prompt[];
   readonly rows: RowMap;
   readonly keys: readonly KeysAndValues[];
@@ -34,6 +46,8 @@ interface Kept {
 export class Recording {
   readonly model: LanguageModel;
   readonly prompts: readonly Prompt[];
+  /** What was changed in it. */
+  readonly edits: readonly Edit[];
   /** What the layers ran over: the prompts, or what the decoder of an encoder-decoder reads for each. */
   readonly sequences: readonly Prompt[];
   /** Where the rows of each sequence lie. */
@@ -53,6 +67,7 @@ export class Recording {
     this.model = model;
     this.prompts = prompts;
     this.sequences = kept.sequences;
+    this.edits = kept.edits;
     this.rows = kept.rows;
     this.keys = kept.keys;
     this.stream = kept.stream;
@@ -83,11 +98,21 @@ export class Recording {
   }
 }
 
-/** Runs prompts unedited and keeps what {@link resume} needs. Throws PromptError for prompts beyond the context. */
-export function record(model: LanguageModel, prompts: readonly Prompt[]): Recording {
+/**
+ * Runs prompts, with edits if there are any, and keeps what {@link resume} needs. Throws PromptError for prompts beyond the
+ * context, and like `run` for edits.
+ */
+export function record(
+  model: LanguageModel,
+  prompts: readonly Prompt[],
+  options: RecordOptions = {},
+): Recording {
   checkArgument("record", "model", model, aModel);
   checkPrompts("record", prompts);
   if (prompts.length === 0) throw new PromptError("record: expected at least one prompt, found none");
+  checkOptions("record", options, OPTIONS);
+  const { edits = [] } = options;
+  checkEdits("record", edits);
   const { network } = model;
   const { device, config } = network;
   for (const prompt of prompts) checkContext(prompt.length, config.context);
@@ -98,11 +123,21 @@ export function record(model: LanguageModel, prompts: readonly Prompt[]): Record
   const cross = new ContextKeys({ keep: memory });
   const stream: Tensor[] = [];
   let recorded: Context | undefined;
+  const kept: Edit[] = [];
   try {
     const logits = memory.enter(() =>
       device.scope(() => {
-        const pass = Pass.over(device, sequences, { rows, keys, context: cross });
-        return drive(recordedForward(), NO_VISITOR);
+        const resolved = resolveEdits(edits, model.sites, device, batchOf(sequences, config.vision));
+        // With values of the recording's own, since the caller may change theirs.
+        for (const { edit, value } of resolved) {
+          kept.push(value ? { ...edit, value: memory.enter(() => value.alias()) } : edit);
+        }
+        const watcher = new Watcher(resolved, {});
+        const inUse = (site: SiteName) => watcher.uses(site);
+        const pass = Pass.over(device, sequences, { rows, keys, context: cross, inUse });
+        const logits = drive(recordedForward(), watcher);
+        watcher.finish();
+        return logits;
 
         function* recordedForward(): Walk<Tensor> {
           const embedded = yield* enter(network, sequences, pass);
@@ -119,7 +154,7 @@ export function record(model: LanguageModel, prompts: readonly Prompt[]): Record
     return new Recording(
       model,
       prompts,
-      { sequences, rows, keys: keys.layers, stream, context, logits },
+      { edits: kept, sequences, rows, keys: keys.layers, stream, context, logits },
       memory,
     );
   } catch (error) {

@@ -26,8 +26,8 @@ import { type Reach, reachOf } from "./reach.ts";
 import { Recording } from "./recording.ts";
 import type { TapLists } from "./run.ts";
 import { batchOf } from "./site-targets.ts";
-import type { Tap } from "./tap.ts";
-import { resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
+import type { Taps } from "./tap.ts";
+import { type Computed, resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
 
 /** One patched run: edits of one of the recorded prompts. */
 export interface Variant {
@@ -36,7 +36,7 @@ export interface Variant {
   readonly edits: readonly Edit[];
 }
 
-export interface ResumeOptions<T extends Readonly<Record<string, Tap>>> {
+export interface ResumeOptions<T extends Taps> {
   /** Taken in every variant. They must lie where the variants differ from the recording. */
   taps?: T;
 }
@@ -64,10 +64,10 @@ interface Planned extends Reach {
  * first changed position on, from its first changed layer on; all else is read from the recording. The variants form one
  * batch that grows where they enter, so a patch of every layer at the last token costs one row a layer each.
  *
- * The results are those of full runs with the same edits. Throws SiteError or PromptError like `run`, and SiteError for
+ * The results are those of full runs with the same edits, after the recording's own if it has any. Throws SiteError or PromptError like `run`, and SiteError for
  * taps at activations that a variant leaves as they were (tap them in a plain run).
  */
-export function resume<const T extends Readonly<Record<string, Tap>> = Record<never, never>>(
+export function resume<const T extends Taps = Record<never, never>>(
   recording: Recording,
   variants: readonly Variant[],
   options: ResumeOptions<T> = {},
@@ -108,10 +108,16 @@ export function resume<const T extends Readonly<Record<string, Tap>> = Record<ne
       ),
     );
     const plan = variants.map((variant, i) => planVariant(recording, variant, i, edits[i]!, images[i]!));
-    const watcher = new Watcher(edits.flat(), resolveTaps(taps, model.sites, batch, false));
+    const kept = resolveEdits(recordedEdits(recording, plan), model.sites, device, batch).filter((edit) =>
+      comesByAgain(edit, plan),
+    );
+    const watcher = new Watcher([...kept, ...edits.flat()], resolveTaps(taps, model.sites, batch, false));
     const { walk, rowLayers } = resumedForward(recording, plan, watcher, edited);
     const logits = drive(walk, watcher);
-    return { ...watcher.finish(), logits, rowLayers } as ResumeResult<T>;
+    // Before a variant's first row the recorded edits have been at work already.
+    const computed: Computed = ({ info }, variant, position) =>
+      info.sequences === "images" || position >= plan[variant]!.position;
+    return { ...watcher.finish(computed), logits, rowLayers } as ResumeResult<T>;
   });
 }
 
@@ -131,6 +137,24 @@ function planVariant(
     firstImage,
   );
   return { ...reach, variant: index, prompt, count: prompts[prompt]!.length - reach.position };
+}
+
+/** The recording's own edits, for each variant. */
+function recordedEdits({ edits }: Recording, plan: readonly Planned[]): Edit[] {
+  return plan.flatMap(({ variant, prompt }) =>
+    edits
+      .filter((edit) => edit.prompt === undefined || edit.prompt === prompt)
+      .map((edit) => ({ ...edit, prompt: variant })),
+  );
+}
+
+/**
+ * Whether an edit's site is computed anew for its variant: those of the layers from its first one on, or all where its
+ * images are. What the recording has of the stream that enters there has been through the sites before.
+ */
+function comesByAgain({ edit, target }: ResolvedEdit, plan: readonly Planned[]): boolean {
+  const { layer } = plan[edit.prompt!]!;
+  return target.info.order >= layer || (layer === 0 && plan.some(({ vision }) => vision));
 }
 
 function resumedForward(

@@ -11,11 +11,12 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { checkEdits, checkPrompts, checkTaps } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import type { OnePosition } from "./positions.ts";
+import type { SitesOf } from "./site-patterns.ts";
 import { batchOf, type Target } from "./site-targets.ts";
-import type { Tap } from "./tap.ts";
-import { resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
+import type { Tap, TapGroup, Taps } from "./tap.ts";
+import { eachResult, resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
 
-export interface RunOptions<T extends Readonly<Record<string, Tap>> = Record<never, never>> {
+export interface RunOptions<T extends Taps = Record<never, never>> {
   /** What to copy; the result has a tensor under each of these names. */
   taps?: T;
   /** What to change, in this order where several concern one site. */
@@ -33,12 +34,20 @@ const OPTIONS: Options<RunOptions> = {
   logits: oneOf("last", "all"),
 };
 
-/** A tap's value for one prompt. */
-type TapValues<T> = { [K in keyof T]: Tensor<"f32"> };
+/** A tap's value for one prompt; of a tap of several sites by site. */
+type TapValues<T> = {
+  [K in keyof T]: T[K] extends TapGroup<infer _, infer Pattern>
+    ? { [Site in SitesOf<Pattern>]: Tensor<"f32"> }
+    : Tensor<"f32">;
+};
 
 /** A tap's value for a list of prompts; see {@link Tap}. */
 export type TapLists<T> = {
-  [K in keyof T]: T[K] extends Tap<infer At, infer Site> ? TapList<At, Site> : never;
+  [K in keyof T]: T[K] extends Tap<infer At, infer Site>
+    ? TapList<At, Site>
+    : T[K] extends TapGroup<infer At, infer Pattern>
+      ? { [Site in SitesOf<Pattern>]: TapList<At, Site> }
+      : never;
 };
 
 /** Of scores and patterns always an array; the site has to be known to the compiler to tell. */
@@ -66,12 +75,12 @@ export type BatchResult<T> = TapLists<T> & {
  * for positions outside a prompt, prompts longer than the model's context and those that the model's `check` refuses. All
  * before anything is computed.
  */
-export function run<const T extends Readonly<Record<string, Tap>>>(
+export function run<const T extends Taps>(
   model: LanguageModel,
   prompt: Prompt,
   options?: RunOptions<T>,
 ): RunResult<T>;
-export function run<const T extends Readonly<Record<string, Tap>>>(
+export function run<const T extends Taps>(
   model: LanguageModel,
   prompts: readonly Prompt[],
   options?: RunOptions<T>,
@@ -79,7 +88,7 @@ export function run<const T extends Readonly<Record<string, Tap>>>(
 export function run(
   model: LanguageModel,
   input: Prompt | readonly Prompt[],
-  options: RunOptions<Readonly<Record<string, Tap>>> = {},
+  options: RunOptions<Taps> = {},
 ): Record<string, unknown> {
   checkPrompts("run", input);
   checkOptions("run", options, OPTIONS);
@@ -96,10 +105,7 @@ export function run(
     const batch = batchOf(prompts, config.vision);
     const resolvedEdits = resolveEdits(edits, model.sites, device, batch);
     const resolvedTaps = resolveTaps(taps, model.sites, batch, single);
-    const targets = [
-      ...resolvedEdits.map((e) => e.target),
-      ...Object.values(resolvedTaps).map((t) => t.target),
-    ];
+    const targets = [...resolvedEdits.map((e) => e.target), ...eachResult(resolvedTaps).map((t) => t.target)];
     checkStop(targets, stopAfter);
     const watcher = new Watcher(resolvedEdits, resolvedTaps);
 

@@ -2,6 +2,7 @@ import { checkOptions } from "../arguments.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import { checkTap, TAP_OPTIONS } from "./arguments.ts";
 import type { Positions } from "./positions.ts";
+import type { SitePattern } from "./site-patterns.ts";
 
 /** Part of a site's rows: a head of q, k, v, z, scores or pattern, or a range of features (columns). */
 export interface Part {
@@ -29,7 +30,24 @@ export interface Tap<At extends Positions = Positions, Site extends SiteName = S
 }
 
 /**
+ * The same of several sites at once, by patterns; see {@link SitePattern}. Its result is a record: what a tap of each site by
+ * itself would give, by the site's name, in the order of the forward pass. An `image` is for those of its sites that are of
+ * images.
+ */
+export interface TapGroup<At extends Positions = Positions, Pattern extends SitePattern = SitePattern>
+  extends Part {
+  readonly kind: "tap";
+  readonly sites: readonly Pattern[];
+  readonly at: At;
+}
+
+/** Taps by the names that a result has them under. */
+export type Taps = Readonly<Record<string, Tap | TapGroup>>;
+
+/**
  * @example const { v } = model.run(prompt, { taps: { v: tap("resid_post.15", -1) } });
+ * const { all } = model.run(prompt, { taps: { all: tap("resid_post.*", -1) } }); // all["resid_post.15"]
+ * @param site a site's name; or a pattern, or a list of names and patterns, for several sites
  * @param at which token positions; all unless given
  */
 export function tap<Site extends SiteName>(site: Site): Tap<"all", Site>;
@@ -38,9 +56,27 @@ export function tap<Site extends SiteName, At extends Positions>(
   at: At,
   part?: Part,
 ): Tap<At, Site>;
-export function tap(site: SiteName, at: Positions = "all", part: Part = {}): Tap {
+export function tap<const Pattern extends SitePattern>(
+  sites: Pattern | readonly Pattern[],
+): TapGroup<"all", Pattern>;
+export function tap<const Pattern extends SitePattern, At extends Positions>(
+  sites: Pattern | readonly Pattern[],
+  at: At,
+  part?: Part,
+): TapGroup<At, Pattern>;
+export function tap(
+  site: SitePattern | readonly SitePattern[],
+  at: Positions = "all",
+  part: Part = {},
+): Tap | TapGroup {
   checkOptions("tap", part, TAP_OPTIONS);
-  const made: Tap = { kind: "tap", site, at, ...part };
+  const several = typeof site === "string" ? site.includes("*") : Array.isArray(site);
+  const made = {
+    kind: "tap",
+    ...(several ? { sites: [site].flat() as SitePattern[] } : { site: site as SiteName }),
+    at,
+    ...part,
+  } as Tap | TapGroup;
   checkTap("tap", made);
   return made;
 }

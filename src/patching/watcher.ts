@@ -1,6 +1,6 @@
 import { SiteError } from "../errors.ts";
 import type { SiteEvent, Visitor } from "../model/walk/site-events.ts";
-import type { SiteMap } from "../model/walk/site-shapes.ts";
+import { type SiteMap, siteInfo } from "../model/walk/site-shapes.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import type { Device } from "../tensor/device.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -9,8 +9,9 @@ import { editAttention } from "./edit-attention.ts";
 import { editRows } from "./edit-rows.ts";
 import { editValue, type ResolvedEdit } from "./edit-value.ts";
 import { isOnePosition } from "./positions.ts";
+import { matchSites } from "./site-patterns.ts";
 import { type Batch, resolveTarget, type Target } from "./site-targets.ts";
-import type { Tap } from "./tap.ts";
+import type { Tap, TapGroup, Taps } from "./tap.ts";
 import { TapResult } from "./tap-result.ts";
 
 /**
@@ -20,19 +21,17 @@ import { TapResult } from "./tap-result.ts";
 export class Watcher implements Visitor {
   readonly #edits = new Map<SiteName, ResolvedEdit[]>();
   readonly #taps = new Map<SiteName, TapResult[]>();
-  readonly #results: Record<string, TapResult> = {};
+  readonly #results: TapResults;
   /** Rows that each edit has been applied to so far. */
   readonly #fired = new Map<ResolvedEdit, number>();
 
-  constructor(edits: readonly ResolvedEdit[], taps: Readonly<Record<string, TapResult>>) {
+  constructor(edits: readonly ResolvedEdit[], taps: TapResults) {
     for (const edit of edits) {
       push(this.#edits, edit.target.site, edit);
       this.#fired.set(edit, 0);
     }
-    for (const [name, result] of Object.entries(taps)) {
-      push(this.#taps, result.target.site, result);
-      this.#results[name] = result;
-    }
+    this.#results = taps;
+    for (const result of eachResult(taps)) push(this.#taps, result.target.site, result);
   }
 
   uses(site: SiteName): boolean {
@@ -60,19 +59,37 @@ export class Watcher implements Visitor {
    * The tapped values by name. Throws SiteError naming the taps and edits that did not fire everywhere; of edits only the
    * positions count that `computed` lets through.
    */
-  finish(computed: Computed = () => true): Record<string, Tensor | Tensor[]> {
+  finish(computed: Computed = () => true): Record<string, TapValue | Record<string, TapValue>> {
     const problems: string[] = [];
     for (const [{ target }, rows] of this.#fired) {
       const expected = countPositions(target, computed);
       if (rows < expected) problems.push(`${target.label}: fired for ${rows} of ${expected} positions`);
     }
-    for (const result of Object.values(this.#results)) {
+    for (const result of eachResult(this.#results)) {
       const missing = result.missing();
       if (missing > 0) problems.push(`${result.target.label}: ${missing} positions were not computed`);
     }
     if (problems.length > 0) throw new SiteError(`not everything fired: ${problems.join("; ")}`);
-    return Object.fromEntries(Object.entries(this.#results).map(([name, result]) => [name, result.value()]));
+    return mapValues(this.#results, (result) =>
+      result instanceof TapResult ? result.value() : mapValues(result, (each) => each.value()),
+    );
   }
+}
+
+/** Results of taps by name; of a tap of several sites by site. */
+export type TapResults = Readonly<Record<string, TapResult | Readonly<Record<string, TapResult>>>>;
+
+type TapValue = Tensor | Tensor[];
+
+/** All results one after the other. */
+export function eachResult(results: TapResults): TapResult[] {
+  return Object.values(results).flatMap((result) =>
+    result instanceof TapResult ? [result] : Object.values(result),
+  );
+}
+
+function mapValues<V, W>(record: Readonly<Record<string, V>>, fn: (value: V) => W): Record<string, W> {
+  return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, fn(value)]));
 }
 
 /**
@@ -99,23 +116,34 @@ export function resolveEdits(
 }
 
 /** Checks taps against a model and its inputs. Throws SiteError or PromptError. */
-export function resolveTaps(
-  taps: Readonly<Record<string, Tap>>,
-  sites: SiteMap,
-  batch: Batch,
-  single: boolean,
-): Record<string, TapResult> {
-  const results: Record<string, TapResult> = {};
-  for (const [name, tap] of Object.entries(taps)) {
+export function resolveTaps(taps: Taps, sites: SiteMap, batch: Batch, single: boolean): TapResults {
+  const resolve = (name: string, tap: Tap): TapResult => {
     const options = { members: batch.images.keys(), oneImage: true };
     const target = resolveTarget(`tap ${name}`, tap, sites, batch, options);
-    results[name] = new TapResult(target, {
+    return new TapResult(target, {
       single,
       onePosition: isOnePosition(tap.at),
       oneHead: tap.head !== undefined,
     });
-  }
-  return results;
+  };
+  return Object.fromEntries(
+    Object.entries(taps).map(([name, tap]) => {
+      if (!("sites" in tap)) return [name, resolve(name, tap)];
+      const each = expandTap(tap, sites).map((one) => [one.site, resolve(name, one)] as const);
+      return [name, Object.fromEntries(each)];
+    }),
+  );
+}
+
+/** A tap of several sites as a tap a site. */
+export function expandTap({ sites, image, ...rest }: TapGroup, map: SiteMap): Tap[] {
+  const found = matchSites(map, sites);
+  const ofImages = new Set(found.filter((site) => siteInfo(map, site).sequences === "images"));
+  return found.map((site) => ({
+    ...rest,
+    site,
+    ...(image !== undefined && (ofImages.has(site) || ofImages.size === 0) && { image }),
+  }));
 }
 
 /** Whether a position of a sequence came by at the target's site. */

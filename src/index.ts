@@ -11,6 +11,16 @@ export {
 } from "./analysis/attention-map.ts";
 export { chooseLayer, type LayerChoice } from "./analysis/layer-choice.ts";
 export { decodeStream, type LensCell, logitLens } from "./analysis/logit-lens.ts";
+export {
+  klDivergence,
+  logitDifference,
+  logProbability,
+  type Metric,
+  probability,
+} from "./analysis/metric.ts";
+export { type PatchDirection, type PatchMapOptions, patchMap } from "./analysis/patch-map.ts";
+export type { PatchCell, PatchColumn, PatchMap } from "./analysis/patch-map-result.ts";
+export { type HeadRanking, type RankedHead, rankHeads } from "./analysis/rank-heads.ts";
 export { rollout } from "./analysis/rollout.ts";
 export { cosineSimilarity } from "./analysis/similarity.ts";
 export {
@@ -129,6 +139,7 @@ export type { SiteEvent } from "./model/walk/site-events.ts";
 export { type SiteInfo, type SiteMap, siteInfo, siteNames } from "./model/walk/site-shapes.ts";
 export { LAYER_SITES, type LayerSite, parseSite, type SiteName } from "./model/walk/sites.ts";
 export { answerEach, firstLine } from "./patching/answer.ts";
+export type { ActivationCache, CacheOptions } from "./patching/cache-all.ts";
 export { loadDualEncoder, type PatchableDualEncoder } from "./patching/dual-encoder.ts";
 export {
   addVector,
@@ -144,9 +155,10 @@ export {
 export type { Generated, GenerateOptions, UnfiredEdit } from "./patching/generate.ts";
 export { loadModel, type PatchableModel } from "./patching/model.ts";
 export type { Positions } from "./patching/positions.ts";
-export { type Recording, record } from "./patching/recording.ts";
+export { type Recording, type RecordOptions, record } from "./patching/recording.ts";
 export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
 export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
+export type { SitePattern } from "./patching/site-patterns.ts";
 export { type Tap, type TapGroup, type Taps, tap } from "./patching/tap.ts";
 export type { ByteSource } from "./platform/platform.ts";
 export { isCorrect, isCorrectTokens, isWholeAnswer } from "./tasks/correct.ts";

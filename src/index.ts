@@ -9,7 +9,10 @@ export {
   imagePatches,
   rolloutMaps,
 } from "./analysis/attention-map.ts";
+export { headOutputs } from "./analysis/head-outputs.ts";
 export { chooseLayer, type LayerChoice } from "./analysis/layer-choice.ts";
+export { type LogitAttributionOptions, logitAttribution } from "./analysis/logit-attribution.ts";
+export type { LogitAttribution, LogitComponent } from "./analysis/logit-attribution-result.ts";
 export { decodeStream, type LensCell, logitLens } from "./analysis/logit-lens.ts";
 export {
   klDivergence,
@@ -129,6 +132,7 @@ export { urlSource } from "./model/checkpoint/source/url-source.ts";
 export { EXPORT_DTYPES, type ExportDType, type ExportOptions, exportModel } from "./model/export/export.ts";
 export type { LoadOptions } from "./model/language-model.ts";
 // Models
+export type { WeightName } from "./model/layers/named-weights.ts";
 export type { PromptPart } from "./model/prompt/build-prompt.ts";
 export type { ChatMessage } from "./model/prompt/chat-template.ts";
 export { hashPrompts, type Prompt, patchColumn, patchRow, type Span } from "./model/prompt/prompt.ts";

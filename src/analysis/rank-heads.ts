@@ -26,14 +26,12 @@ export class HeadRanking {
 
   constructor(map: PatchMap) {
     this.map = map;
-    this.heads = map
-      .top()
-      .map((cell) => ({
-        layer: cell.layer!,
-        head: "head" in cell ? cell.head : 0,
-        value: cell.value,
-        effect: cell.effect,
-      }));
+    this.heads = map.top().map((cell) => ({
+      layer: cell.layer!,
+      head: "head" in cell ? cell.head : 0,
+      value: cell.value,
+      effect: cell.effect,
+    }));
   }
 
   [Symbol.iterator](): IterableIterator<RankedHead> {

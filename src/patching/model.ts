@@ -1,6 +1,7 @@
-import { aFunction, checkArgument } from "../arguments.ts";
+import { aFunction, aNumber, aString, checkArgument, checkOptions } from "../arguments.ts";
 import type { Folder } from "../model/checkpoint/source/folder.ts";
 import { LanguageModel, type LoadOptions, loadParts } from "../model/language-model.ts";
+import { namedWeight, type WeightName } from "../model/layers/named-weights.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { forward } from "../model/walk/forward.ts";
 import { Pass } from "../model/walk/pass.ts";
@@ -54,6 +55,18 @@ export class PatchableModel extends LanguageModel {
   /** The bytes that {@link cacheAll} with the same arguments would take. Computes nothing. */
   cacheBytes(prompt: Prompt, filter?: SiteFilterLike, options?: CacheOptions): number {
     return cacheBytes(this, prompt, filter, options);
+  }
+
+  /**
+   * A weight by name, in the orientation x @ W: `W_U` [width, vocab], `W_O.5` with a head [headDim, width]. A view of the
+   * model's own memory where it can be. See `namedWeight` in named-weights.ts; docs/patching.md has the names.
+   *
+   * @example const ov = matmul(model.weight("W_V.5", { head: 0 }), model.weight("W_O.5", { head: 0 }));
+   */
+  weight(name: WeightName, options: { readonly head?: number } = {}): Tensor {
+    checkArgument("weight", "name", name, aString);
+    checkOptions("weight", options, { head: aNumber });
+    return namedWeight(this.network.stack, this.config, name, options);
   }
 
   /** Continues one prompt, or several at once; greedy unless a temperature is given. */

@@ -43,10 +43,16 @@ interface CrossAttention {
   readonly rule: AttentionRule;
 }
 
-export function block(parts: BlockParts): Block {
+/** A block that says what it is made of. */
+export interface TransformerBlock extends Block {
+  readonly parts: BlockParts;
+}
+
+export function block(parts: BlockParts): TransformerBlock {
   const { rule, cross = parts.crossAttention } = parts;
   return {
     rule,
+    parts,
     ...(cross && { crossRule: cross.rule }),
     run: (x, index, pass) => run(parts, x, index, pass),
   };

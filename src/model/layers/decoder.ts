@@ -32,6 +32,16 @@ export interface DecoderParts {
   readonly rope?: readonly Rotary[];
 }
 
+/** The blocks of a decoder, with what stands in front of them and behind them. */
+export class DecoderStack extends Stack {
+  readonly parts: DecoderParts;
+
+  constructor(device: Device, parts: DecoderParts) {
+    super(device, parts.blocks);
+    this.parts = parts;
+  }
+}
+
 /** A decoder of words: embeddings, a stack of blocks, a norm and the unembedding. */
 export class Decoder implements Network {
   readonly device: Device;
@@ -42,7 +52,7 @@ export class Decoder implements Network {
   constructor(device: Device, config: DecoderConfig, parts: DecoderParts) {
     this.device = device;
     this.config = config;
-    this.stack = new Stack(device, parts.blocks);
+    this.stack = new DecoderStack(device, parts);
     this.#parts = parts;
   }
 

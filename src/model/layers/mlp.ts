@@ -8,6 +8,9 @@ export interface Mlp {
   /** [rows, width] → [rows, mlpWidth], what `out` reads. Sites: mlp_pre, before the activation, and mlp_act. */
   hidden(x: Tensor, at: Sites): Walk<Tensor>;
   readonly out: Linear;
+  /** What reads the stream: `in` (the up projection of gated MLPs), and the gate where there is one. */
+  readonly in?: Linear;
+  readonly gate?: Linear;
 }
 
 /** out(act(in(x))). */
@@ -17,6 +20,7 @@ export function plainMlp(w: { readonly in: Linear; readonly out: Linear }, kind:
       const pre = yield* at.pass("mlp_pre", w.in.apply(x));
       return yield* at.pass("mlp_act", activation(pre, kind));
     },
+    in: w.in,
     out: w.out,
   };
 }
@@ -31,6 +35,8 @@ export function gatedMlp(
       const gate = yield* at.pass("mlp_pre", w.gate.apply(x));
       return yield* at.pass("mlp_act", gatedActivation(gate, w.up.apply(x), kind));
     },
+    in: w.up,
+    gate: w.gate,
     out: w.down,
   };
 }

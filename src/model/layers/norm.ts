@@ -4,7 +4,24 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
 
 /** Normalises rows: [..., width] → f32 [..., width]. */
-export type Norm = (x: Tensor) => Tensor;
+export interface Norm {
+  (x: Tensor): Tensor;
+  /** What it does to a row once the row's scale is known, for those that read it from outside. */
+  readonly linear?: NormLinear;
+}
+
+/** A norm as (x − mean) · scale · (weight + offset) + bias; an RMSNorm takes no mean. */
+export interface NormLinear {
+  /** [width] */
+  readonly weight: Tensor;
+  /** Default 0. */
+  readonly offset?: number | undefined;
+  /** [width] */
+  readonly bias?: Tensor;
+  readonly eps: number;
+  /** Whether the mean of the row is taken away. */
+  readonly centred: boolean;
+}
 
 export interface RmsNormSettings {
   readonly eps: number;
@@ -20,14 +37,16 @@ export async function readRmsNorm(
   settings: RmsNormSettings,
 ): Promise<Norm> {
   const weight = await w.tensor(`${name}.weight`, [width]);
-  return (x) => rmsNorm(x, weight, settings);
+  const norm = (x: Tensor) => rmsNorm(x, weight, settings);
+  return Object.assign(norm, { linear: { weight, ...settings, centred: false } });
 }
 
 /** LayerNorm with `<name>.weight` and `<name>.bias`, each [width]. */
 export async function readLayerNorm(w: Weights, name: string, width: number, eps: number): Promise<Norm> {
   const weight = await w.tensor(`${name}.weight`, [width]);
   const bias = await w.tensor(`${name}.bias`, [width]);
-  return (x) => layerNorm(x, weight, bias, { eps });
+  const norm = (x: Tensor) => layerNorm(x, weight, bias, { eps });
+  return Object.assign(norm, { linear: { weight, bias, eps, centred: true } });
 }
 
 /** A norm over each head by itself: [rows, heads * headDim] → the same, with a norm of width headDim. */

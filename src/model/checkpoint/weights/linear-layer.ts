@@ -1,6 +1,6 @@
 import { linear } from "../../../kernels/matmul/linear.ts";
 import type { Tensor } from "../../../tensor/tensor.ts";
-import { addLowRank, type LowRankUpdate } from "./low-rank.ts";
+import { addLowRank, type LowRankUpdate, merged } from "./low-rank.ts";
 
 /** A linear layer of a checkpoint: x @ weight^T + bias, plus the low-rank updates of adapters that are not merged. */
 export class Linear {
@@ -14,6 +14,11 @@ export class Linear {
     this.weight = weight;
     this.bias = bias;
     this.#updates = updates;
+  }
+
+  /** What x is multiplied by, [out, in]: the weight, or with updates f32. The caller disposes of it. */
+  matrix(): Tensor {
+    return this.#updates.length === 0 ? this.weight.alias() : merged(this.weight, this.#updates);
   }
 
   /** x: [rows, in] → [rows, out]; `add` ([rows, out]) is added to the result in the same kernel. */

@@ -11,6 +11,7 @@ export {
 } from "./analysis/attention-map.ts";
 export { headOutputs } from "./analysis/head-outputs.ts";
 export { chooseLayer, type LayerChoice } from "./analysis/layer-choice.ts";
+export type { LensCells } from "./analysis/lens-cells.ts";
 export { type LogitAttributionOptions, logitAttribution } from "./analysis/logit-attribution.ts";
 export type { LogitAttribution, LogitComponent } from "./analysis/logit-attribution-result.ts";
 export { decodeStream, type LensCell, logitLens } from "./analysis/logit-lens.ts";

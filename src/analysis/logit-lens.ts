@@ -14,6 +14,9 @@ import { run } from "../patching/run.ts";
 import { tap } from "../patching/tap.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { allLayers, checkLayers } from "./layers.ts";
+import { LensCells } from "./lens-cells.ts";
+
+export type { LensCell, LensToken } from "./lens-cells.ts";
 
 /**
  * Reads a residual stream through the model's final norm and unembedding (nostalgebraist 2020, "interpreting GPT: the
@@ -57,25 +60,12 @@ const OPTIONS: Options<LensOptions> = {
   k: aNumber,
 };
 
-export interface LensToken {
-  readonly id: number;
-  readonly text: string;
-  readonly probability: number;
-}
-
-/** What one position of one layer reads as: the most probable tokens first. */
-export interface LensCell {
-  readonly layer: number;
-  readonly position: number;
-  readonly tokens: readonly LensToken[];
-}
-
-/** The logit lens over a prompt: a cell for each layer and position. Throws SiteError and PromptError like `run`. */
+/** The logit lens over a prompt: a cell for each layer and position; `.table()` is its text. Throws SiteError and PromptError like `run`. */
 export async function logitLens(
   model: LanguageModel,
   prompt: Prompt,
   options: LensOptions = {},
-): Promise<LensCell[]> {
+): Promise<LensCells> {
   checkArgument("logitLens", "model", model, aModel);
   checkArgument("logitLens", "prompt", prompt, aPrompt);
   checkOptions("logitLens", options, OPTIONS);
@@ -104,16 +94,17 @@ export async function logitLens(
     });
     const arrays = await device.read(read.flatMap(({ values, indices }) => [values, indices]));
     const positions = resolvePositions(at, model.sequenceOf(prompt));
-    return layers.flatMap((layer, l) =>
-      positions.map((position, p) => ({
-        layer,
-        position,
-        tokens: Array.from({ length: k }, (_, i) => {
+    const cells = new LensCells();
+    for (const [l, layer] of layers.entries()) {
+      for (const [p, position] of positions.entries()) {
+        const tokens = Array.from({ length: k }, (_, i) => {
           const id = arrays[2 * l + 1]![p * k + i]!;
           return { id, text: model.tokenizer.decode([id]), probability: arrays[2 * l]![p * k + i]! };
-        }),
-      })),
-    );
+        });
+        cells.push({ layer, position, tokens });
+      }
+    }
+    return cells;
   } finally {
     scope.dispose();
   }

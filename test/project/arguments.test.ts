@@ -450,6 +450,34 @@ describe("what is built on them", () => {
       (m, { prompt }) => a.logitLens(m, prompt, { topk: 3 }),
       /^logitLens: options has no "topk"/,
     ],
+    [
+      "a filter of activations that is none",
+      (m, { prompt }) => m.cacheAll(prompt, 3),
+      /^cacheAll: expected filter to be a string or a list/,
+    ],
+    [
+      "an option of cacheAll that is none",
+      (m, { prompt }) => m.cacheAll(prompt, "z.*", { position: -1 }),
+      /^cacheAll: options has no "position"/,
+    ],
+    [
+      "edits of a recording that are no list",
+      (m, { prompt }) => m.record(prompt, { edits: zero("q.0", 1) }),
+      /^record: expected edits to be a list/,
+    ],
+    ["a string to patch", (m, { prompt }) => a.patchMap(m, prompt, "Hello"), /^patchMap: expected corrupted/],
+    [
+      "heads for a ranking of all",
+      (m, { prompt }) => a.rankHeads(m, prompt, prompt, { heads: [0] }),
+      /^rankHeads: options has no "heads"/,
+    ],
+    ["a weight without a name", (m) => m.weight(3), /^weight: expected name to be a string/],
+    ["heads of no activation", (m) => a.headOutputs(m, [1, 2], 0), /^headOutputs: expected z to be a Tensor/],
+    [
+      "an attribution without an answer",
+      (m, { prompt }) => a.logitAttribution(m, prompt, { token: 3 }),
+      /^logitAttribution: options has no "token"/,
+    ],
     ["a string under the lens", (m) => a.logitLens(m, "Hello"), /^logitLens: expected prompt/],
     ["a string in attention maps", (m) => a.attentionMaps(m, "Hello"), /^attentionMaps: expected prompt/],
     [

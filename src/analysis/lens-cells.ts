@@ -1,0 +1,44 @@
+import { INSPECT, shortToken, textTable } from "./text-table.ts";
+
+export interface LensToken {
+  readonly id: number;
+  readonly text: string;
+  readonly probability: number;
+}
+
+/** What one position of one layer reads as: the most probable tokens first. */
+export interface LensCell {
+  readonly layer: number;
+  readonly position: number;
+  readonly tokens: readonly LensToken[];
+}
+
+/** A list of lens cells, by layer and position, that prints as a table. */
+export class LensCells extends Array<LensCell> {
+  /** What is mapped or filtered is a plain array. */
+  static override get [Symbol.species](): ArrayConstructor {
+    return Array;
+  }
+
+  /**
+   * As text, a line a layer: with one position its tokens, the most probable first; with several the most probable token of each
+   * position. Probabilities are in percent.
+   */
+  table(): string {
+    const positions = [...new Set(Array.from(this, ({ position }) => position))];
+    const layers = [...new Set(Array.from(this, ({ layer }) => layer))];
+    const shown = ({ text, probability }: LensToken) =>
+      `${shortToken(text, 12)} ${(100 * probability).toFixed(1)} %`;
+    const head = positions.length > 1 ? positions.map((position) => `${position}`) : [];
+    const body = layers.map((layer) => {
+      const cells = Array.from(this).filter((cell) => cell.layer === layer);
+      const tokens = positions.length > 1 ? cells.map((cell) => cell.tokens.slice(0, 1)) : [cells[0]!.tokens];
+      return [`${layer}`, ...tokens.flat().map(shown)];
+    });
+    return textTable([["layer", ...head], ...body]);
+  }
+
+  [INSPECT](): string {
+    return this.table();
+  }
+}

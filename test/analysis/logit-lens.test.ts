@@ -1,0 +1,27 @@
+import { inspect } from "node:util";
+import { expect, expectTypeOf, test } from "vitest";
+import { type LensCell, logitLens } from "../../src/analysis/logit-lens.ts";
+import { fixtureModel, randomIds } from "../helpers/model.ts";
+
+test("a lens is a list of cells that prints as a table", async () => {
+  const model = await fixtureModel("llama");
+  const prompt = model.promptFromIds(randomIds(7, 2));
+  const one = await logitLens(model, prompt, { k: 3 });
+  expectTypeOf(one).toExtend<LensCell[]>();
+  const lines = one.table().split("\n");
+  expect(lines).toHaveLength(1 + model.config.layers);
+  expect(lines[0]).toBe("layer");
+  const [first] = one[1]!.tokens;
+  expect(lines[2]).toMatch(/^1 +"[^"]*" +[\d.]+ % +".*" [\d.]+ % +".*" [\d.]+ %$/);
+  expect(lines[2]).toContain(`${(100 * first!.probability).toFixed(1)} %`);
+  expect(inspect(one)).toBe(one.table());
+
+  const several = await logitLens(model, prompt, { at: [2, -1], layers: [0, 2] });
+  const [head, zero, two] = several.table().split("\n");
+  expect(head!.trim().split(/ +/)).toEqual(["layer", "2", "6"]);
+  expect(zero!.match(/%/g)).toHaveLength(2);
+  expect(two).toMatch(/^2 /);
+  // What is made of it is a plain list.
+  expect(several.map(({ layer }) => layer)).toStrictEqual([0, 0, 2, 2]);
+  expect(several.filter(({ layer }) => layer === 2).constructor).toBe(Array);
+});

@@ -16,10 +16,11 @@ import { drive } from "../model/walk/walk.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { aPrompt, checkEdits, checkTaps } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
+import { resolveTaps } from "./resolve-taps.ts";
 import type { TapLists } from "./run.ts";
 import type { Batch } from "./site-targets.ts";
 import type { Taps } from "./tap.ts";
-import { resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
+import { resolveEdits, Watcher } from "./watcher.ts";
 
 export interface EncodeOptions<T extends Taps = Record<never, never>> {
   taps?: T;

@@ -24,10 +24,11 @@ import type { Edit } from "./edit.ts";
 import type { ResolvedEdit } from "./edit-value.ts";
 import { type Reach, reachOf } from "./reach.ts";
 import { Recording } from "./recording.ts";
+import { resolveTaps } from "./resolve-taps.ts";
 import type { TapLists } from "./run.ts";
 import { batchOf } from "./site-targets.ts";
 import type { Taps } from "./tap.ts";
-import { type Computed, resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
+import { type Computed, resolveEdits, Watcher } from "./watcher.ts";
 
 /** One patched run: edits of one of the recorded prompts. */
 export interface Variant {

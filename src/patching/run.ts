@@ -11,10 +11,11 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { checkEdits, checkPrompts, checkTaps } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import type { OnePosition } from "./positions.ts";
+import { eachResult, resolveTaps } from "./resolve-taps.ts";
 import type { SitesOf } from "./site-patterns.ts";
 import { batchOf, type Target } from "./site-targets.ts";
 import type { Tap, TapGroup, Taps } from "./tap.ts";
-import { eachResult, resolveEdits, resolveTaps, Watcher } from "./watcher.ts";
+import { resolveEdits, Watcher } from "./watcher.ts";
 
 export interface RunOptions<T extends Taps = Record<never, never>> {
   /** What to copy; the result has a tensor under each of these names. */

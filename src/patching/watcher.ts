@@ -1,6 +1,6 @@
 import { SiteError } from "../errors.ts";
 import type { SiteEvent, Visitor } from "../model/walk/site-events.ts";
-import { type SiteMap, siteInfo } from "../model/walk/site-shapes.ts";
+import type { SiteMap } from "../model/walk/site-shapes.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import type { Device } from "../tensor/device.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -8,10 +8,8 @@ import type { Edit } from "./edit.ts";
 import { editAttention } from "./edit-attention.ts";
 import { editRows } from "./edit-rows.ts";
 import { editValue, type ResolvedEdit } from "./edit-value.ts";
-import { isOnePosition } from "./positions.ts";
-import { matchSites } from "./site-patterns.ts";
+import { eachResult, type TapResults } from "./resolve-taps.ts";
 import { type Batch, resolveTarget, type Target } from "./site-targets.ts";
-import type { Tap, TapGroup, Taps } from "./tap.ts";
 import { TapResult } from "./tap-result.ts";
 
 /**
@@ -76,18 +74,6 @@ export class Watcher implements Visitor {
   }
 }
 
-/** Results of taps by name; of a tap of several sites by site. */
-export type TapResults = Readonly<Record<string, TapResult | Readonly<Record<string, TapResult>>>>;
-
-type TapValue = Tensor | Tensor[];
-
-/** All results one after the other. */
-export function eachResult(results: TapResults): TapResult[] {
-  return Object.values(results).flatMap((result) =>
-    result instanceof TapResult ? [result] : Object.values(result),
-  );
-}
-
 function mapValues<V, W>(record: Readonly<Record<string, V>>, fn: (value: V) => W): Record<string, W> {
   return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, fn(value)]));
 }
@@ -115,36 +101,7 @@ export function resolveEdits(
   });
 }
 
-/** Checks taps against a model and its inputs. Throws SiteError or PromptError. */
-export function resolveTaps(taps: Taps, sites: SiteMap, batch: Batch, single: boolean): TapResults {
-  const resolve = (name: string, tap: Tap): TapResult => {
-    const options = { members: batch.images.keys(), oneImage: true };
-    const target = resolveTarget(`tap ${name}`, tap, sites, batch, options);
-    return new TapResult(target, {
-      single,
-      onePosition: isOnePosition(tap.at),
-      oneHead: tap.head !== undefined,
-    });
-  };
-  return Object.fromEntries(
-    Object.entries(taps).map(([name, tap]) => {
-      if (!("sites" in tap)) return [name, resolve(name, tap)];
-      const each = expandTap(tap, sites).map((one) => [one.site, resolve(name, one)] as const);
-      return [name, Object.fromEntries(each)];
-    }),
-  );
-}
-
-/** A tap of several sites as a tap a site. */
-export function expandTap({ sites, image, ...rest }: TapGroup, map: SiteMap): Tap[] {
-  const found = matchSites(map, sites);
-  const ofImages = new Set(found.filter((site) => siteInfo(map, site).sequences === "images"));
-  return found.map((site) => ({
-    ...rest,
-    site,
-    ...(image !== undefined && (ofImages.has(site) || ofImages.size === 0) && { image }),
-  }));
-}
+type TapValue = Tensor | Tensor[];
 
 /** Whether a position of a sequence came by at the target's site. */
 export type Computed = (target: Target, sequence: number, position: number) => boolean;

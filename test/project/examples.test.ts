@@ -65,6 +65,13 @@ test("attention over a picture prints a share a layer and writes the drawing", (
   }
 });
 
+test("which-heads prints a map, a ranking and an attribution", () => {
+  const printed = example("which-heads");
+  expect(printed.match(/^resid_pre\.\d( +-?\d+){6}$/gm)).toHaveLength(3);
+  expect(printed.match(/^\d\.\d +-?[\d.]+ +-?[\d.]+ %$/gm)).toHaveLength(12);
+  expect(printed).toMatch(/^logit of ".*" at position 36: -?[\d.]+, of which$/m);
+});
+
 test("no example is left out", () => {
   const examples = readdirSync(join(root, "examples")).filter((file) => file.endsWith(".ts"));
   expect(examples.filter((file) => !run.has(file))).toEqual([]);

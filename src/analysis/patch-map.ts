@@ -17,15 +17,14 @@ import { mostProbableTokens } from "../model/walk/sampling.ts";
 import { siteInfo } from "../model/walk/site-shapes.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import { aModel, aPrompt, somePositions } from "../patching/arguments.ts";
-import { set } from "../patching/edit.ts";
 import { type Positions, resolvePositions } from "../patching/positions.ts";
-import { type Recording, record } from "../patching/recording.ts";
-import { resume, type Variant } from "../patching/resume.ts";
+import { record } from "../patching/recording.ts";
 import { run } from "../patching/run.ts";
 import { matchSites, type SitePattern } from "../patching/site-patterns.ts";
 import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { logitDifference, type Metric, measure, resolveMetric, showMetric } from "./metric.ts";
+import { batchesOf, cellOf, resumeBatch } from "./patch-cells.ts";
 import { type PatchColumn, PatchMap } from "./patch-map-result.ts";
 
 /**
@@ -64,8 +63,6 @@ export const PATCH_MAP_OPTIONS: Options<PatchMapOptions> = {
 };
 
 const BATCH_ROWS = 2048;
-/** Most patched copies in one batch; each has logits of its own. */
-const BATCH_VARIANTS = 256;
 
 /**
  * Activation patching site by site: every cell is a run of one prompt with one activation of the other put in, judged by a
@@ -93,15 +90,16 @@ export async function patchMap(
   const columns = columnsOf(model, rows, heads, base, positions.base);
   const scope = model.device.openScope();
   try {
-    const { recording, other, taps } = scope.enter(() => {
-      const { logits, ...tapped } = run(model, source, { taps: { x: tap(rows, positions.source) } });
-      return { recording: record(model, [base]), other: logits!.reshape([1, logits!.size]), taps: tapped.x };
+    using recording = record(model, [base]);
+    const { other, taps } = scope.enter(() => {
+      const { logits, x } = run(model, source, { taps: { x: tap(rows, positions.source) } });
+      return { other: logits!.reshape([1, logits!.size]), taps: x };
     });
     const [cleanLogits, corruptedLogits] =
       direction === "denoising" ? [other, recording.logits] : [recording.logits, other];
     const metric = given ?? (await defaultMetric(model, cleanLogits, corruptedLogits));
-    const variants = rows.flatMap((site) =>
-      columns.map((column) => scope.enter(() => variantOf(model, site, column, positions.base, taps[site]!))),
+    const cells = rows.flatMap((site) =>
+      columns.map((column) => scope.enter(() => cellOf(model, site, column, positions.base, taps[site]!))),
     );
     const measured = scope.enter(() =>
       [cleanLogits, corruptedLogits].map((x) => measure(metric, x, cleanLogits)),
@@ -109,14 +107,14 @@ export async function patchMap(
     const [cleanValue, corruptedValue] = (await model.device.read(measured)).map(([value]) => value!);
     const values: number[] = [];
     let rowLayers = recording.rowLayers + source.length * model.config.layers;
-    for (const batch of batchesOf(variants, base.length, options.batchRows ?? BATCH_ROWS)) {
+    for (const batch of batchesOf(model, base, cells, options.batchRows ?? BATCH_ROWS)) {
       const resumed = resumeBatch(recording, batch, (logits) => measure(metric, logits, cleanLogits));
       rowLayers += resumed.rowLayers;
       values.push(...(await readAndFree(resumed.values)));
-      onProgress?.(values.length, variants.length);
+      onProgress?.(values.length, cells.length);
     }
     checkValues(values, rows, columns);
-    const plainRowLayers = model.config.layers * (base.length * (variants.length + 1) + source.length);
+    const plainRowLayers = model.config.layers * (base.length * (cells.length + 1) + source.length);
     return new PatchMap({
       rows,
       columns,
@@ -205,44 +203,6 @@ function columnsOf(
   const wrong = chosen.find((head) => !(Number.isInteger(head) && head >= 0 && head < count));
   if (wrong === undefined && chosen.length > 0) return chosen.map((head) => ({ head }));
   throw new SiteError(`patchMap: expected heads from 0 to ${count - 1}, found ${wrong ?? "none"}`);
-}
-
-/** value: [positions, features] or [heads, positions, keys], of the other prompt. */
-function variantOf(
-  model: LanguageModel,
-  site: SiteName,
-  column: PatchColumn,
-  positions: readonly number[],
-  value: Tensor,
-): Variant {
-  if ("position" in column) {
-    return { edits: [set(site, column.position, value.at(positions.indexOf(column.position)))] };
-  }
-  const { head } = column;
-  const size = value.dim(-1) / siteInfo(model.sites, site).heads!;
-  const ofHead = value.rank === 3 ? value.at(head) : value.slice(1, head * size, (head + 1) * size);
-  return { edits: [set(site, positions, ofHead, { head })] };
-}
-
-/** In the order given, so that what enters at one layer stays together. */
-function* batchesOf(
-  variants: readonly Variant[],
-  rows: number,
-  batchRows: number,
-): Generator<readonly Variant[]> {
-  const size = Math.max(1, Math.min(BATCH_VARIANTS, Math.floor(batchRows / rows)));
-  for (let first = 0; first < variants.length; first += size) yield variants.slice(first, first + size);
-}
-
-function resumeBatch(
-  recording: Recording,
-  variants: readonly Variant[],
-  judge: (logits: Tensor) => Tensor,
-): { values: Tensor; rowLayers: number } {
-  return recording.model.device.scope(() => {
-    const { logits, rowLayers } = resume(recording, variants);
-    return { values: judge(logits), rowLayers };
-  });
 }
 
 async function readAndFree(tensor: Tensor): Promise<Iterable<number>> {

@@ -157,10 +157,28 @@ describe("a map", () => {
     const told: number[][] = [];
     await rankHeads(model, clean, corrupted, {
       metric: logitDifference(30, 40),
-      batchRows: 36,
+      batchRows: 4 * (LENGTH - FIRST),
       onProgress: (...of) => told.push(of),
     });
     expect(told).toEqual([4, 8, 12].map((done) => [done, 12]));
+  });
+
+  test("leaves no memory behind, not even after an error", async () => {
+    const { model, clean, corrupted } = await setUp("llama");
+    const metric = logitDifference(30, 40);
+    const run = async () => {
+      await rankHeads(model, clean, corrupted, { metric });
+      const broken = () => {
+        throw new Error("broken");
+      };
+      await expect(patchMap(model, clean, corrupted, { metric, onProgress: broken })).rejects.toThrow(
+        "broken",
+      );
+    };
+    await run();
+    const before = model.device.memory.liveBytes;
+    await run();
+    expect(model.device.memory.liveBytes).toBe(before);
   });
 
   test("by default is of the tokens that the prompts are answered with", async () => {

@@ -31,6 +31,9 @@ interface PatchMapFields {
   readonly plainRowLayers: number;
 }
 
+/** Columns that text shows. */
+const SHOWN_COLUMNS = 16;
+
 /** What single patches do to a metric. Plain data, and text where it is printed. */
 export class PatchMap implements PatchMapFields {
   declare readonly rows: readonly SiteName[];
@@ -47,19 +50,24 @@ export class PatchMap implements PatchMapFields {
     Object.assign(this, fields);
   }
 
+  /** The metric of the patched prompt without a patch, and that of the other. */
+  get #ends(): [from: number, to: number] {
+    return this.direction === "denoising" ? [this.corrupted, this.clean] : [this.clean, this.corrupted];
+  }
+
   /**
    * How far each patch takes the metric from the patched prompt's own to that of the other one: 0 where it does nothing, 1 where
-   * it does as much as all of the other prompt. By row and column; NaN where the metric does not tell the prompts apart.
+   * it does as much as all of the other prompt. By row and column; not finite where the metric does not tell the prompts apart.
    */
   get effects(): readonly (readonly number[])[] {
-    const [from, to] =
-      this.direction === "denoising" ? [this.corrupted, this.clean] : [this.clean, this.corrupted];
+    const [from, to] = this.#ends;
     return this.values.map((row) => row.map((value) => (value - from) / (to - from)));
   }
 
-  /** Single patches, the strongest effect first, whether it is for or against. */
+  /** Single patches, those first that move the metric most, whether towards the other prompt or away. */
   top(count: number = Number.POSITIVE_INFINITY): PatchCell[] {
     const { effects } = this;
+    const [from] = this.#ends;
     const cells = this.rows.flatMap((site, r) => {
       const layer = /\.(\d+)$/.exec(site)?.[1];
       return this.columns.map((column, c) => ({
@@ -70,21 +78,33 @@ export class PatchMap implements PatchMapFields {
         effect: effects[r]![c]!,
       }));
     });
-    return cells.sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect)).slice(0, count);
+    return cells.sort((a, b) => Math.abs(b.value - from) - Math.abs(a.value - from)).slice(0, count);
   }
 
-  /** The map in percent of the effect of the whole other prompt. */
+  /** The map in percent of the effect of the whole other prompt; of many columns those with the largest effects. */
   toString(): string {
-    const heads = this.columns.map((column) =>
-      "position" in column ? `${column.position}` : `head ${column.head}`,
-    );
-    const tokens = this.columns.map((column) => ("token" in column ? shortToken(column.token, 6) : ""));
-    const body = this.effects.map((row, r) => [this.rows[r]!, ...row.map(percent)]);
+    const { effects, columns } = this;
+    const largest = columns.map((_, c) => Math.max(...effects.map((row) => Math.abs(row[c]!))));
+    const byEffect = [...columns.keys()].sort((a, b) => largest[b]! - largest[a]!);
+    const shown = byEffect.slice(0, SHOWN_COLUMNS).sort((a, b) => a - b);
+    const head = shown.map((c) => {
+      const column = columns[c]!;
+      return "position" in column ? `${column.position}` : `head ${column.head}`;
+    });
+    const tokens = shown.map((c) => {
+      const column = columns[c]!;
+      return "token" in column ? [shortToken(column.token, 6)] : [];
+    });
+    const body = effects.map((row, r) => [this.rows[r]!, ...shown.map((c) => percent(row[c]!))]);
     const [from, into] = this.direction === "denoising" ? ["clean", "corrupted"] : ["corrupted", "clean"];
+    const hidden = byEffect.slice(SHOWN_COLUMNS);
     return [
       `${this.metric}: ${number(this.clean)} clean, ${number(this.corrupted)} corrupted`,
       `effect in % of ${from} activations in the ${into} prompt (${this.direction})`,
-      textTable([["", ...heads], ...(tokens.some(Boolean) ? [["", ...tokens]] : []), ...body]),
+      textTable([["", ...head], ...(tokens[0]!.length > 0 ? [["", ...tokens.flat()]] : []), ...body]),
+      ...(hidden.length > 0
+        ? [`and ${hidden.length} more columns, with effects of at most ${percent(largest[hidden[0]!]!)} %`]
+        : []),
     ].join("\n");
   }
 

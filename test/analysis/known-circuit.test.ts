@@ -1,7 +1,10 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { HEAD_OF, HEADS, knownCircuit, LAYER_OF, LAYERS } from "../../scripts/known-circuit/circuit.ts";
 import { FACTS, ITEMS, TASK_WORDS } from "../../scripts/known-circuit/facts.ts";
+import { logitAttribution } from "../../src/analysis/logit-attribution.ts";
 import { logitLens } from "../../src/analysis/logit-lens.ts";
+import { patchMap } from "../../src/analysis/patch-map.ts";
+import { rankHeads } from "../../src/analysis/rank-heads.ts";
 import { cosineSimilarity } from "../../src/analysis/similarity.ts";
 import { patchEach, patchOf, sweepLayers } from "../../src/analysis/sweep-layers.ts";
 import { extractActivations, type TaskVectors } from "../../src/analysis/task-vectors.ts";
@@ -520,4 +523,46 @@ test("resumed runs give the answers that were built, for the rows that a patch r
   // A patch of resid_post.N runs the layers above N for one row; the knock-out its own layer as well.
   expect(rowLayers).toBe(7 + 6 + 5 + 4 + 3 + 2 + 1 + 0 + (LAYERS - HEAD_OF.gather[0]));
   logits.dispose();
+});
+
+describe("maps, rankings and attributions", () => {
+  const ITEM = "Boravia";
+  const shows = (of: PatchableModel, t: number, item = ITEM) => prompt(of, item, examplesOf(t, ITEM));
+  const rounded = (effects: readonly number[]) => effects.map((effect) => Math.round(10 * effect) / 10 || 0);
+
+  test.each(["model", "twin"])("of %s show when the delimiter has the task, or the answer", async (name) => {
+    const of = { model, twin }[name]!;
+    // Under the same countries and another task.
+    const map = await patchMap(of, shows(of, CAPITAL), shows(of, LANGUAGE));
+    const delimiter = map.effects.map((row) => row.at(-1)!);
+    const from = name === "model" ? LAYER_OF.gather : LAYER_OF.apply;
+    expect(rounded(delimiter)).toEqual(range(0, LAYERS).map((layer) => (layer > from ? 1 : 0)));
+  });
+
+  test("rank the head that gathers first, and no other, where the task differs", async () => {
+    const ranking = await rankHeads(model, shows(model, CAPITAL), shows(model, LANGUAGE));
+    const [first, ...others] = ranking;
+    expect([first!.layer, first!.head]).toEqual(HEAD_OF.gather);
+    expect(rounded([first!.effect])).toEqual([1]);
+    expect(others.filter(({ effect }) => Math.abs(effect) > 0.05)).toEqual([]);
+  });
+
+  test("rank the head that fetches first where the country differs", async () => {
+    const ranking = await rankHeads(model, shows(model, CAPITAL), shows(model, CAPITAL, "Calland"));
+    const [first] = ranking;
+    expect([first!.layer, first!.head]).toEqual(HEAD_OF.fetch);
+    expect(rounded([first!.effect])).toEqual([1]);
+  });
+
+  test("say that the MLP which looks up writes the answer", async () => {
+    const [answer, against] = [CAPITAL, LANGUAGE].map((t) => model.tokenizer.idOf(answerOf(t, ITEM))!);
+    const parts = await logitAttribution(model, shows(model, CAPITAL), {
+      answer: answer!,
+      against: against!,
+    });
+    const [first, ...others] = parts.top();
+    expect(first!.name).toBe(`mlp_out.${LAYER_OF.apply}`);
+    expect(first!.value / parts.total).toBeCloseTo(1, 1);
+    expect(others.filter(({ value }) => Math.abs(value) > 0.05 * parts.total)).toEqual([]);
+  });
 });

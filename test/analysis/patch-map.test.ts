@@ -8,6 +8,7 @@ import {
   probability,
 } from "../../src/analysis/metric.ts";
 import { patchMap } from "../../src/analysis/patch-map.ts";
+import { PatchMap } from "../../src/analysis/patch-map-result.ts";
 import { rankHeads } from "../../src/analysis/rank-heads.ts";
 import { mul } from "../../src/kernels/elementwise/elementwise.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
@@ -150,6 +151,20 @@ describe("a map", () => {
     expect(strongest.find(({ site }) => site === "resid_pre.0")).toMatchObject({ layer: 0, position: FIRST });
     const ranking = await rankHeads(model, clean, corrupted, { metric: logitDifference(30, 40) });
     expect(inspect(ranking)).toMatch(/\nlayer\.head +patched +effect\n\d\.\d /);
+  });
+
+  test("of many columns prints those with the largest effects", () => {
+    const columns = Array.from({ length: 30 }, (_, position) => ({ position, token: "\n" }));
+    const values = [columns.map(({ position }) => (position % 2 === 0 ? position : -0.5))];
+    const shared = { direction: "noising", metric: "m", rowLayers: 1, plainRowLayers: 1 } as const;
+    const map = new PatchMap({ rows: ["embed"], columns, values, clean: 0, corrupted: 100, ...shared });
+    const lines = `${map}`.split("\n");
+    const even = Array.from({ length: 13 }, (_, i) => `${4 + 2 * i}`);
+    expect(lines[2]!.trim().split(/ +/)).toEqual(["1", "2", "3", ...even]);
+    expect(lines.at(-1)).toBe("and 14 more columns, with effects of at most 1 %");
+    const same = new PatchMap({ rows: ["embed"], columns, values, clean: 1, corrupted: 1, ...shared });
+    expect(same.top(1)[0]).toMatchObject({ position: 28, value: 28 });
+    expect(`${same}`).toContain("Infinity");
   });
 
   test("tells progress and counts what it computes", async () => {

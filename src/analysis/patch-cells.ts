@@ -35,6 +35,11 @@ export function cellOf(
   return { position: Math.min(...positions), edits: [set(site, positions, ofHead, { head })] };
 }
 
+/** Whether a token sees later ones: then a change reaches earlier tokens too. */
+export function looksAhead({ network }: LanguageModel, prompt: Prompt): boolean {
+  return network.stack.blocks.some(({ rule }) => rule(0, { prompt }).end > 1);
+}
+
 /**
  * Batches in the order given, so that what enters at one layer stays together. A copy computes the rows from its first patched
  * position on, or all of them where the mask looks ahead.
@@ -45,7 +50,7 @@ export function* batchesOf(
   cells: readonly Cell[],
   batchRows: number,
 ): Generator<readonly Cell[]> {
-  const ahead = model.network.stack.blocks.some(({ rule }) => rule(0, { prompt: base }).end > 1);
+  const ahead = looksAhead(model, base);
   let batch: Cell[] = [];
   let rows = 0;
   for (const cell of cells) {

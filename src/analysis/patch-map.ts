@@ -12,6 +12,7 @@ import {
 } from "../arguments.ts";
 import { GenerationError, PromptError, SiteError } from "../errors.ts";
 import type { LanguageModel } from "../model/language-model.ts";
+import { placesByImage } from "../model/prompt/image-places.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { mostProbableTokens } from "../model/walk/sampling.ts";
 import { siteInfo } from "../model/walk/site-shapes.ts";
@@ -24,7 +25,7 @@ import { matchSites, type SitePattern } from "../patching/site-patterns.ts";
 import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { logitDifference, type Metric, measure, resolveMetric, showMetric } from "./metric.ts";
-import { batchesOf, cellOf, resumeBatch } from "./patch-cells.ts";
+import { batchesOf, cellOf, looksAhead, resumeBatch } from "./patch-cells.ts";
 import { type PatchColumn, PatchMap } from "./patch-map-result.ts";
 
 /**
@@ -86,7 +87,7 @@ export async function patchMap(
   const given = options.metric && resolveMetric("patchMap", model, options.metric);
   const [base, source] = direction === "denoising" ? [corrupted, clean] : [clean, corrupted];
   const rows = matchSites(model.sites, [options.sites ?? (heads ? "z.*" : "resid_pre.*")].flat());
-  const positions = positionsOf(options.positions, base, source);
+  const positions = positionsOf(model, options.positions, base, source);
   const columns = columnsOf(model, rows, heads, base, positions.base);
   const scope = model.device.openScope();
   try {
@@ -143,7 +144,12 @@ interface PairedPositions {
   readonly source: readonly number[];
 }
 
-function positionsOf(at: Positions | undefined, base: Prompt, source: Prompt): PairedPositions {
+function positionsOf(
+  model: LanguageModel,
+  at: Positions | undefined,
+  base: Prompt,
+  source: Prompt,
+): PairedPositions {
   if (at === undefined) {
     if (base.length !== source.length) {
       throw new PromptError(
@@ -151,7 +157,7 @@ function positionsOf(at: Positions | undefined, base: Prompt, source: Prompt): P
           'that both have, counted from the end ([-2, -1]) or by a span ({ span: "x" })',
       );
     }
-    const all = Array.from({ length: base.length - firstDifference(base, source) }, (_, i) => i);
+    const all = Array.from({ length: base.length - firstDifference(model, base, source) }, (_, i) => i);
     const positions = all.map((i) => base.length - all.length + i);
     if (positions.length > 0) return { base: positions, source: positions };
     throw new PromptError("patchMap: expected two prompts that differ, found the same tokens in both");
@@ -163,11 +169,15 @@ function positionsOf(at: Positions | undefined, base: Prompt, source: Prompt): P
   );
 }
 
-/** The first position at which activations may differ. Pictures may differ in what no token shows. */
-function firstDifference(a: Prompt, b: Prompt): number {
-  if (a.images.some((image, i) => image !== b.images[i])) return 0;
-  const first = a.ids.findIndex((id, i) => id !== b.ids[i]);
-  return first < 0 ? a.length : first;
+/** The first position at which activations may differ: that of another token, or of what may be another picture. */
+function firstDifference(model: LanguageModel, a: Prompt, b: Prompt): number {
+  if (looksAhead(model, a) || looksAhead(model, b)) return 0;
+  const { vision } = model.config;
+  const places = vision ? placesByImage(a, vision) : [];
+  // A picture without places may be seen from anywhere.
+  const pictures = a.images.flatMap((image, i) => (image === b.images[i] ? [] : (places[i]?.[0] ?? 0)));
+  const token = a.ids.findIndex((id, i) => id !== b.ids[i]);
+  return Math.min(token < 0 ? a.length : token, ...pictures);
 }
 
 function columnsOf(

@@ -213,6 +213,28 @@ describe("a map", () => {
   });
 });
 
+test("of prompts with different pictures a map begins with the picture", async () => {
+  const model = await fixtureModel("llava");
+  const [a, b] = [37, 91].map((step) => {
+    const data = new Uint8Array(8 * 8 * 3).map((_, i) => (i * step) % 256);
+    return model.prompt(["Q: ", { data, width: 8, height: 8 }, " A:"]);
+  }) as [Prompt, Prompt];
+  const { start, end } = a.span("image");
+  const metric = logitDifference(30, 40);
+  const map = await patchMap(model, a, b, { metric, sites: ["embed", "resid_post.0"] });
+  expect(map.columns).toHaveLength(a.length - start);
+  expect(map.columns[0]).toMatchObject({ position: start });
+  const logits = await fullRun(model, [b, a], "resid_post.0", end - 1);
+  expectClose([map.values[1]![end - 1 - start]!], [logits[30]! - logits[40]!], { atol: 2e-5, rtol: 1e-4 });
+  const whole = await patchMap(model, a, b, {
+    metric,
+    sites: "v.*",
+    heads: true,
+    positions: { span: "image" },
+  });
+  expect(whole.columns).toHaveLength(model.config.kvHeads);
+});
+
 describe("refuses", () => {
   const metric = logitDifference(30, 40);
 

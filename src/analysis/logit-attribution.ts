@@ -13,8 +13,9 @@ import { matmul } from "../kernels/matmul/matmul.ts";
 import { cast, contiguous } from "../kernels/movement/copy.ts";
 import { sum } from "../kernels/reduction/reduce.ts";
 import type { LanguageModel } from "../model/language-model.ts";
+import type { DecoderParts } from "../model/layers/decoder.ts";
 import { frozenNorm } from "../model/layers/frozen-norm.ts";
-import { blockPartsOf, decoderPartsOf } from "../model/layers/named-weights.ts";
+import { blockPartsOf, decoderPartsOf, unembeddingOf } from "../model/layers/named-weights.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { aModel, aPrompt, onePosition } from "../patching/arguments.ts";
 import type { Edit } from "../patching/edit.ts";
@@ -110,7 +111,10 @@ function partsOf(
 ): Part[] {
   const { layers, heads, headDim, width } = model.config;
   const { stack } = model.network;
-  const { finalNorm, unembedding } = decoderPartsOf(stack);
+  const decoder = decoderPartsOf(stack);
+  checkDirect(decoder);
+  const { finalNorm } = decoder;
+  const unembedding = unembeddingOf(decoder);
   const last = `resid_post.${layers - 1}` as const;
   const { x } = run(model, prompt, {
     taps: { x: tap(["embed", "z.*", "mlp_out.*", last, "final_norm"], [position]) },
@@ -161,4 +165,12 @@ function checkSum(attribution: LogitAttribution, logit: number): LogitAttributio
     `logitAttribution: expected heads, MLPs and embedding to sum to the logit ${logit}, found ${total}: ` +
       "an edit or a part of this model changes the residual stream by itself",
   );
+}
+
+/** Throws SiteError for decoders whose logits are not what the embedding, the heads and the MLPs add up to. */
+function checkDirect({ blocks, headScale }: DecoderParts): void {
+  if (headScale !== undefined)
+    throw new SiteError("logit attribution: models that scale what the unembedding reads are not supported");
+  if (blocks.some(({ crossRule }) => crossRule))
+    throw new SiteError("logit attribution: models with cross-attention are not supported");
 }

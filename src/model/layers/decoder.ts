@@ -12,6 +12,9 @@ import { type Block, Stack } from "../walk/stack.ts";
 import type { Norm } from "./norm.ts";
 import type { Rotary } from "./rope-tables.ts";
 
+/** What makes logits: one linear layer, or what is put together of several (Idefics), which has no matrix of its own. */
+export type Unembedding = Linear | Pick<Linear, "apply">;
+
 /** What a decoder of words is made of. */
 export interface DecoderParts {
   /** [vocab, width] */
@@ -23,7 +26,7 @@ export interface DecoderParts {
   readonly blocks: readonly Block[];
   readonly finalNorm: Norm;
   /** [rows, width] → [rows, vocab] */
-  readonly unembedding: Pick<Linear, "apply">;
+  readonly unembedding: Unembedding;
   /** Factor of what the unembedding reads (T5). */
   readonly headScale?: number;
   /** Logits become softcap * tanh(logit / softcap) (Gemma 2). */

@@ -4,7 +4,7 @@ import { cast } from "../../kernels/movement/copy.ts";
 import { nearest } from "../../nearest.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
-import type { Linear } from "../checkpoint/weights/linear-layer.ts";
+import { Linear } from "../checkpoint/weights/linear-layer.ts";
 import type { Block, Stack } from "../walk/stack.ts";
 import type { BlockParts, TransformerBlock } from "./block.ts";
 import { type DecoderParts, DecoderStack } from "./decoder.ts";
@@ -44,6 +44,12 @@ export type WeightName = (typeof OUTER)[number] | `${LayerWeight}.${number}`;
 export function decoderPartsOf(stack: Stack): DecoderParts {
   if (stack instanceof DecoderStack) return stack.parts;
   throw new SiteError("the weights of this model have no names: its language side is no plain decoder");
+}
+
+/** The linear layer that makes the logits. Throws SiteError where it is not one. */
+export function unembeddingOf({ unembedding }: DecoderParts): Linear {
+  if (unembedding instanceof Linear) return unembedding;
+  throw new SiteError("the logits of this model come of several matrices, none of which is W_U");
 }
 
 /** What a block is made of. Throws SiteError for one that is more than attention and an MLP. */
@@ -88,9 +94,9 @@ function find(stack: Stack, { layers }: DecoderConfig, name: string): Tensor | u
     case "W_pos":
       return parts.positions; // [context, width]
     case "W_U":
-      return parts.unembedding.matrix().transpose(); // [width, vocab]
+      return unembeddingOf(parts).matrix().transpose(); // [width, vocab]
     case "b_U":
-      return parts.unembedding.bias; // [vocab]
+      return unembeddingOf(parts).bias; // [vocab]
     case "final_norm":
       return gainOf(parts.finalNorm);
   }

@@ -31,6 +31,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLForConditionalGeneration,
     SiglipModel,
+    T5ForConditionalGeneration,
 )
 
 from goldens import FIXTURES
@@ -70,6 +71,11 @@ def run_qwen(model):
     ).logits[0, -1]
 
 
+def run_t5(model):
+    start = model.config.decoder_start_token_id
+    return model(input_ids=torch.tensor([IDS]), decoder_input_ids=torch.tensor([[start, *IDS[:2]]])).logits[0, -1]
+
+
 def run_dual(ids):
     def run(model):
         found = model(input_ids=torch.tensor([ids]), pixel_values=pixels())
@@ -90,13 +96,15 @@ MODELS = {
     "qwen3": ("qwen3", Qwen3ForCausalLM, run_text),
     "gemma2": ("gemma2", Gemma2ForCausalLM, run_text),
     "llava": ("llava", LlavaForConditionalGeneration, run_llava),
+    "t5": ("t5", T5ForConditionalGeneration, run_t5),
+    "t5-relu-tied": ("t5", T5ForConditionalGeneration, run_t5),
     "clip": ("clip", CLIPModel, run_dual([572, *IDS, 573])),
     "siglip": ("siglip", SiglipModel, run_dual([*IDS, 1, 1, 1, 1])),
     "qwen2_vl": ("qwen2_vl", Qwen2VLForConditionalGeneration, run_qwen),
     "qwen2_5_vl": ("qwen2_5_vl", Qwen2_5_VLForConditionalGeneration, run_qwen),
 }
 # Which of them are in a file; golden.json has the others.
-FILES = {"qwen-vl": ["qwen2_vl", "qwen2_5_vl"]}
+FILES = {"qwen-vl": ["qwen2_vl", "qwen2_5_vl"], "t5": ["t5", "t5-relu-tied"]}
 FILES["golden"] = [name for name in MODELS if not any(name in names for names in FILES.values())]
 
 ACTIVATIONS = ["silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "gelu_fast",
@@ -351,6 +359,18 @@ def changes(fixture, config):
             for key, value in [("max_window_layers", 0), ("max_window_layers", 2), ("max_window_layers", 28),
                                ("use_sliding_window", False), ("sliding_window", None), ("sliding_window", 4)]:  # fmt: skip
                 yield {"layer_types": None, key: value}, None
+        return
+    if family == "t5":
+        yield from section("", config, {
+            **FOREIGN,
+            "feed_forward_proj": ["relu", "gated-gelu", "gated-silu", "gelu", "gated-relu", "gelu-x", "gated-no_such"],
+            "dense_act_fn": ACTIVATIONS,
+            "scale_decoder_outputs": [True, False],
+            "hidden_size": [48, 64],
+            "num_attention_heads": [2, 4],
+            "num_hidden_layers": [1, 3],
+            "head_dim": [8, 12],
+        })  # fmt: skip
         return
     top = {k: FOREIGN[k] for k in ["quantization_config", "is_causal", "per_layer_config", "rope_theta", "logit_scale",
                                    "transformers_weights", "attention_bias", "compression_config"]}  # fmt: skip

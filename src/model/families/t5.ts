@@ -50,7 +50,7 @@ const ALIASES = {
 };
 
 function readConfig(values: JsonObject, where: string): T5Config {
-  requireNeutral(values, where, ["is_causal"]);
+  requireNeutral(values, where, ["is_causal", "is_encoder_decoder"]);
   const given = { ...DEFAULTS, ...values };
   const aliased = Object.entries(ALIASES).flatMap(([alias, name]) =>
     alias in values ? [[name, values[alias]]] : [],

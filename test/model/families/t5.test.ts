@@ -59,6 +59,7 @@ describe("the config", () => {
       /relative_attention_max_distance to be above half of the 32 buckets/,
     ],
     [{ is_causal: false }, /is_causal/],
+    [{ is_encoder_decoder: false }, /is_encoder_decoder false is not supported/],
   ])("refuses %j", (values, message) => {
     expect(() => read(values)).toThrow(CheckpointError);
     expect(() => read(values)).toThrow(message);

@@ -14,6 +14,8 @@ const NEUTRAL = {
   is_causal: { expected: "true", fits: (value: unknown) => value === true },
   /** Attention to another model's states. */
   add_cross_attention: { expected: "false", fits: (value: unknown) => value === false || value === null },
+  /** Attention of the decoder to what the encoder has read. */
+  is_encoder_decoder: { expected: "true", fits: (value: unknown) => value === true || value === null },
   /** Attention to all tokens (embedding models). */
   use_bidirectional_attention: {
     expected: "false",

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import { argmax } from "../../src/kernels/reduction/reduce.ts";
-import type { Prompt } from "../../src/model/prompt/prompt.ts";
+import { hashPrompts, type Prompt } from "../../src/model/prompt/prompt.ts";
 import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
 import { parseSite, type SiteName } from "../../src/model/walk/sites.ts";
 import { addVector, type Edit, scale, set, zero } from "../../src/patching/edit.ts";
@@ -316,6 +316,12 @@ test.each([
 ])("%s is called %s here", (name, site) => {
   expect(() => parseSite(name)).toThrow(`it is called "${site}" here`);
   expect(parseSite(site).site).toBeDefined();
+});
+
+test("a hash of prompts tells their answers apart", async () => {
+  const model = await fixtureModel("t5");
+  const hashes = [[], [7], [8]].map((answer) => hashPrompts([model.promptFromIds([5, 6], [], answer)]));
+  expect(new Set(hashes).size).toBe(3);
 });
 
 test("a model without encoder takes no answer beside the prompt", async () => {

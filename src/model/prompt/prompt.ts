@@ -132,19 +132,21 @@ export function checkContext(length: number, context: number): void {
 
 /**
  * A hash of the token ids of some prompts, in order, to tell later what a task vector was made from: 64-bit FNV-1a
- * over each prompt's length and ids as little-endian 32-bit words, as 16 hex digits. Not cryptographic, and blind
- * to the pixels of images.
+ * over each prompt's length and ids as little-endian 32-bit words (and then those of an encoder-decoder's answer so far), as 16
+ * hex digits. Not cryptographic, and blind to the pixels of images.
  */
-export function hashPrompts(prompts: Iterable<{ readonly ids: readonly number[] }>): string {
+export function hashPrompts(prompts: Iterable<Pick<Prompt, "ids" | "answer">>): string {
   let hash = 0xcbf29ce484222325n;
   const addWord = (word: number) => {
     for (let shift = 0; shift < 32; shift += 8) {
       hash = BigInt.asUintN(64, (hash ^ BigInt((word >>> shift) & 0xff)) * 0x100000001b3n);
     }
   };
-  for (const { ids } of prompts) {
-    addWord(ids.length);
-    for (const id of ids) addWord(id);
+  for (const { ids, answer } of prompts) {
+    for (const list of answer ? [ids, answer.ids] : [ids]) {
+      addWord(list.length);
+      for (const id of list) addWord(id);
+    }
   }
   return hash.toString(16).padStart(16, "0");
 }

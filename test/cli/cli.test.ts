@@ -272,6 +272,17 @@ describe("running a model", () => {
     expect(found.answer.ids).not.toEqual(golden.generate.ids);
   });
 
+  test("an encoder reads the prompt: edits in it and in the decoder, the lens on what the decoder reads", () => {
+    const t5 = join(root, "test", "fixtures", "t5");
+    const [given] = JSON.parse(readFileSync(join(t5, "case.json"), "utf8")).cases;
+    const asked = ["--model", join(t5, "model"), "--prompt", given.text];
+    const args = ["generate", ...asked, "--max-new-tokens", "5"];
+    expect(report(...args).answer.ids).toEqual(given.generate.ids[0]);
+    const edits = ["--edit", "scale:encoder.resid_post.0@20*-3", "--edit", "zero:mlp_out.0@0"];
+    expect(report(...args, ...edits).answer.ids).not.toEqual(given.generate.ids[0]);
+    expect(report("lens", ...asked, "--at", "all").positions).toEqual([{ position: 0, token: "<pad>" }]);
+  });
+
   test("sampling depends on the seed alone", () => {
     const args = [
       "generate",

@@ -98,10 +98,16 @@ async function prepare(
   checkLengths(model, [prompt], newTokens);
   for (const { argument, edit, vectors } of edits) {
     await ofOption(`--edit ${argument.text}`, () => {
-      resolveTarget(edit.operation, edit, model.sites, batchOf([prompt], model.config.vision), {
-        members: [0],
-        newTokens,
-      });
+      resolveTarget(
+        edit.operation,
+        edit,
+        model.sites,
+        batchOf([model.sequenceOf(prompt)], model.config.vision),
+        {
+          members: [0],
+          newTokens,
+        },
+      );
       if (vectors) checkWidth(model, edit.site, vectors);
     });
   }

@@ -50,7 +50,8 @@ function heading({ checkpoint, files, parameters, bytes, dtypes, tensors }: Insp
 
 /** The forward pass from top to bottom, as the places where it can be read and changed. */
 function diagram({ family, config, sites }: ArchitectureReport): string {
-  const { layers, width, heads, kvHeads, headDim, context, rope, activation, tied, vision, encoder } = config;
+  const { layers, width, heads, kvHeads, headDim, context } = config;
+  const { rope, activation, tied, vision, encoder, cross } = config;
   const shared = kvHeads === heads ? "" : ` on ${kvHeads} of keys and values`;
   const facts = [
     `${family}: ${layers} layers, ${width} wide, ${heads} heads of ${headDim}${shared}`,
@@ -65,21 +66,31 @@ function diagram({ family, config, sites }: ArchitectureReport): string {
   if (vision) {
     const { kind, imageSize, patchSize } = vision.tower;
     const square = imageSize === undefined ? "pictures of any size" : `${imageSize} × ${imageSize} pixels`;
-    const positions = vision.fixed ? `${vision.fixed.tokens} positions` : "positions by its size";
-    lines.push(
-      `${kind} tower: ${vision.tiled ? "tiles of " : ""}${square} in patches of ${patchSize} × ${patchSize} · ` +
-        `${positions} for each ${vision.imageToken}`,
-    );
+    const count = vision.fixed ? `${vision.fixed.tokens} positions` : "positions by its size";
+    const positions = vision.embeds === false ? "" : ` · ${count} for each ${vision.imageToken}`;
+    const picture = `${vision.tiled ? "tiles of " : ""}${square} in patches of ${patchSize} × ${patchSize}`;
+    lines.push(`${kind} tower: ${picture}${positions}`);
+    if (vision.resampler) {
+      const { layers, latents, heads, headDim } = vision.resampler;
+      lines.push(`resampler: ${layers} layers, ${heads} heads of ${headDim}, ${latents} rows an image`);
+    }
+  }
+  if (cross) {
+    const place = cross.mlpWidth === undefined ? "in" : "in front of";
+    lines.push(`cross-attention: ${place} layers ${cross.layers.join(", ")}`);
   }
   const rows: string[][] = [];
-  for (const run of runs(sites, (site) => site.layers)) {
+  for (const run of runs(sites, ({ layers, only }) => `${layers} ${only}`)) {
     const named = runs(run, showSite).map((alike) => [
       alike.map(({ site }) => site).join(", "),
       showSite(alike[0]!),
     ]);
-    const count = run[0]!.layers;
+    const { layers: count, only } = run[0]!;
     if (count === undefined) rows.push(...named);
-    else rows.push([`┌ layer N = 0 … ${count - 1}`], ...named.map(([n, shape]) => [`│ ${n}`, shape!]), ["└"]);
+    else {
+      const which = only?.join(", ") ?? `0 … ${count - 1}`;
+      rows.push([`┌ layer N = ${which}`], ...named.map(([n, shape]) => [`│ ${n}`, shape!]), ["└"]);
+    }
   }
   if (tied) rows.at(-1)!.push("by the embedding's transpose");
   return `${lines.join("\n")}\n\n${table(rows)}`;
@@ -190,14 +201,16 @@ function about({
 }
 
 function memoryTable(memory: MemoryReport): string {
-  const { adapter, weightBytes, cacheBytesPerToken, maxBufferBytes, maxBindingBytes, tooLarge, windowed } =
-    memory;
+  const { adapter, weightBytes, cacheBytesPerToken, cacheBytesPerImage } = memory;
+  const { maxBufferBytes, maxBindingBytes, tooLarge, windowed } = memory;
   const rows = [
     ["adapter", adapter],
     ["  weights", showBytes(weightBytes)],
   ];
-  if (cacheBytesPerToken !== undefined)
-    rows.push(["  keys and values", `${showBytes(cacheBytesPerToken)} a token`]);
+  if (cacheBytesPerToken !== undefined) {
+    const ofImages = cacheBytesPerImage === undefined ? "" : `, ${showBytes(cacheBytesPerImage)} an image`;
+    rows.push(["  keys and values", `${showBytes(cacheBytesPerToken)} a token${ofImages}`]);
+  }
   rows.push(
     [
       "  largest buffer",

@@ -10,7 +10,7 @@ import { processorJson } from "../../model/checkpoint/processor-file.ts";
 import { familyOf } from "../../model/families/registry.ts";
 import { findChatTemplates } from "../../model/prompt/find-chat-template.ts";
 import { createTokenizer, type Tokenizer } from "../../model/prompt/tokenizer.ts";
-import { type SiteMap, siteInfo, siteMapOf, siteNames } from "../../model/walk/site-shapes.ts";
+import { layersWith, type SiteMap, siteInfo, siteMapOf, siteNames } from "../../model/walk/site-shapes.ts";
 import { adapterName } from "../../patching/setting.ts";
 import type { AdapterChoice } from "../../platform/platform.ts";
 import { type Shape, sizeOf } from "../../tensor/shape.ts";
@@ -34,8 +34,9 @@ export interface TensorReport {
 export interface SiteReport {
   /** With `N` for the layer. */
   readonly site: string;
-  /** For a site of the layers, how many there are. */
+  /** For a site of the layers, how many there are; and which have it, if not all. */
   readonly layers?: number;
+  readonly only?: readonly number[];
   /** Sizes; `rows` (tokens) and `keys` depend on the run. In the vision tower the rows are those of one image. */
   readonly shape: readonly (number | "rows" | "keys")[];
   /** Heads that the last size divides into. */
@@ -64,6 +65,8 @@ export interface MemoryReport {
   readonly weightBytes: number;
   /** Keys and values, for each token of a generation. Missing where the architecture is not known. */
   readonly cacheBytesPerToken?: number;
+  /** Those that cross-attention keeps, for each image. */
+  readonly cacheBytesPerImage?: number;
   readonly maxBufferBytes: number;
   readonly maxBindingBytes: number;
   /** Tensors that no buffer of this adapter holds. */
@@ -240,16 +243,27 @@ async function architectureOf(
 /** Sites outside the layers, and those of a layer once for all. */
 function sitesOf(map: SiteMap): SiteReport[] {
   return siteNames(map).flatMap((name): SiteReport[] => {
-    const { stack, layer, layout, features, heads, sequences, imageRows } = siteInfo(map, name);
-    if (layer !== undefined && layer > 0) return [];
+    const info = siteInfo(map, name);
+    const { stack, layer, layout, features, heads, sequences, imageRows, imageKeys } = info;
+    const having = layer === undefined ? [] : layersWith(map, info);
+    if (layer !== having[0]) return [];
+    const { layers } = map[stack]!;
     const rows = imageRows ?? "rows";
-    const inLayers = layer !== undefined && { layers: map[stack]!.layers };
-    const label = layer === undefined ? name : name.replace(/0$/, "N");
+    const inLayers = layer !== undefined && { layers, ...(having.length < layers && { only: having }) };
+    const label = layer === undefined ? name : name.replace(/\d+$/, "N");
     if (layout === "attention") {
-      return [{ site: label, ...inLayers, shape: [heads!, rows, sequences === "images" ? rows : "keys"] }];
+      const keys = sequences === "images" ? (imageKeys ?? "keys") : "keys";
+      return [{ site: label, ...inLayers, shape: [heads!, rows, keys] }];
     }
     return [{ site: label, ...inLayers, shape: [rows, features!], ...(heads && { heads }) }];
   });
+}
+
+/** Keys and values that cross-attention makes of an image. */
+function cacheOfImages({ cross, vision }: DecoderConfig): Pick<MemoryReport, "cacheBytesPerImage"> {
+  const rows = vision?.resampler?.latents;
+  if (!cross || rows === undefined) return {};
+  return { cacheBytesPerImage: 2 * 4 * cross.layers.length * cross.kvHeads * cross.headDim * rows };
 }
 
 async function memoryOn(
@@ -265,6 +279,7 @@ async function memoryOn(
     weightBytes: entries.reduce((sum, entry) => sum + entry.byteLength, 0),
     // Keys and values are kept in f32.
     ...(config && { cacheBytesPerToken: 2 * 4 * config.layers * config.kvHeads * config.headDim }),
+    ...(config && cacheOfImages(config)),
     maxBufferBytes: maxBufferSize,
     maxBindingBytes: maxStorageBufferBindingSize,
     tooLarge: over(maxBufferSize),

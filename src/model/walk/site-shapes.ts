@@ -114,10 +114,11 @@ export interface SiteInfo extends SiteAddress {
   readonly imageRows: number | undefined;
   /** Which rows of an image those are, where the site is of images. */
   readonly rowsOf: ImageRows | undefined;
-  /** Of scores and patterns: which rows of images the keys are, where they are not tokens. */
+  /** Of scores and patterns: which rows of images the keys are, where they are not tokens, and how many each image has. */
   readonly keyRowsOf: ImageRows | undefined;
   /** Of scores and patterns: set where the keys are tokens that an encoder has read. */
   readonly keySequences?: "sources";
+  readonly imageKeys: number | undefined;
   /**
    * When it comes by in a forward pass: the layer of the language model, -1 for its embedding, the number of layers for
    * its head, -2 for all that happens in stacks before it.
@@ -240,10 +241,11 @@ export function siteInfo(map: SiteMap, name: SiteName): SiteInfo {
 function rowsOfSite(
   { sequences, rows, rowsOf = "tower", keyRows = rows, keyRowsOf = rowsOf, cross }: StackSites,
   site: string,
-): Pick<SiteInfo, "sequences" | "imageRows" | "rowsOf" | "keyRowsOf" | "keySequences"> {
+): Pick<SiteInfo, "sequences" | "imageRows" | "rowsOf" | "keyRowsOf" | "keySequences" | "imageKeys"> {
   const ofImages = sequences === "images";
-  const ownKeys = ofImages ? keyRowsOf : undefined;
-  const tokens = { imageRows: undefined, rowsOf: undefined, keyRowsOf: undefined };
+  const own = { sequences, imageRows: rows, rowsOf: ofImages ? rowsOf : undefined };
+  const noKeys = { keyRowsOf: undefined, imageKeys: undefined };
+  const tokens = { imageRows: undefined, rowsOf: undefined, ...noKeys };
   if (cross?.reads === "sources" && /^xattn_(k|v|k_norm)$/.test(site))
     return { sequences: "sources", ...tokens };
   if (cross?.reads === "sources" && /^xattn_(scores|pattern)$/.test(site)) {
@@ -253,17 +255,28 @@ function rowsOfSite(
     case "xattn_k":
     case "xattn_k_norm":
     case "xattn_v":
-      return { sequences: "images", imageRows: cross?.keyRows, rowsOf: "latents", keyRowsOf: undefined };
+      return { sequences: "images", imageRows: cross?.keyRows, rowsOf: "latents", ...noKeys };
     case "xattn_scores":
     case "xattn_pattern":
-      return { sequences, imageRows: rows, rowsOf: undefined, keyRowsOf: "latents" };
+      return { ...own, keyRowsOf: "latents", imageKeys: cross?.keyRows };
     case "k":
     case "k_norm":
     case "v":
-      return { sequences, imageRows: keyRows, rowsOf: ownKeys, keyRowsOf: undefined };
+      return { ...own, imageRows: keyRows, rowsOf: ofImages ? keyRowsOf : undefined, ...noKeys };
+    case "scores":
+    case "pattern":
+      return ofImages ? { ...own, keyRowsOf, imageKeys: keyRows } : { ...own, ...noKeys };
     default:
-      return { sequences, imageRows: rows, rowsOf: ofImages ? rowsOf : undefined, keyRowsOf: ownKeys };
+      return { ...own, ...noKeys };
   }
+}
+
+/** The layers of a site's stack that have it, from the first. */
+export function layersWith(map: SiteMap, { stack, site }: SiteAddress): readonly number[] {
+  const found = map[stack]!;
+  return Array.from({ length: found.layers }, (_, layer) => layer).filter((layer) =>
+    sitesOfLayer(found, layer).includes(site as LayerSite),
+  );
 }
 
 /** What messages call a stack. */

@@ -58,6 +58,9 @@ const ELSEWHERE: readonly (readonly [name: RegExp, site: string, remark?: string
   [/^(?:norm|ln_f|final_layer_norm)$/, "final_norm"],
   [/^(?:lm_head|embed_out)$/, "logits"],
   [/^(?:multi_modal_projector)$/, "projector"],
+  [/^perceiver_resampler$/, "resampler.out"],
+  [/^perceiver_resampler\.blocks\.(\d+)\.0$/, "resampler.attn_out.$1"],
+  [/^perceiver_resampler\.blocks\.(\d+)\.1$/, "resampler.mlp_out.$1"],
   [/^hidden_states\[(\d+)\]$/, "resid_pre.$1"],
   [/^attentions\[(\d+)\]$/, "pattern.$1"],
 ];

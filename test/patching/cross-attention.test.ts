@@ -3,8 +3,9 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { SiteError } from "../../src/errors.ts";
 import { loadImage } from "../../src/images/load.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
+import { generateTokens } from "../../src/model/walk/generate-tokens.ts";
 import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
-import { CROSS_SITES, type SiteName } from "../../src/model/walk/sites.ts";
+import { CROSS_SITES, type SiteName, type Visitor } from "../../src/model/walk/sites.ts";
 import { addVector, type Edit, scale, set, zero } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
 import { resume, type Variant } from "../../src/patching/resume.ts";
@@ -292,6 +293,31 @@ describe.each(["idefics", "idefics-vector-gates"])("%s", (name) => {
     }
     expect(seen.size).toBeGreaterThan(2); // the edits do change answers
   }, 240_000);
+
+  test("a walk passes every site in the order in which they are listed, at all of its rows", () => {
+    const names: string[] = [];
+    for (const { site, value, rows } of model.walk(prompts[1]!)) {
+      names.push(site);
+      const { features, imageRows } = siteInfo(model.sites, site);
+      if (features !== undefined) expect([site, ...value.shape]).toEqual([site, rows.length, features]);
+      if (imageRows !== undefined) expect([site, rows.length]).toEqual([site, imageRows]);
+    }
+    expect(names).toEqual(sites);
+  });
+
+  test("generation computes what cross-attention reads once, with the prompts", async () => {
+    const counts = new Map<string, number>();
+    const visitor: Visitor = {
+      uses: (site) => /^(vision\.|resampler\.|xattn_k|xattn_q\.)/.test(site),
+      visit: ({ site }) => void counts.set(site, (counts.get(site) ?? 0) + 1),
+    };
+    const { network } = model;
+    for await (const _ of generateTokens(network, prompts.slice(0, 2), { maxNewTokens: 3, visitor }))
+      continue;
+    for (const site of ["vision.resid_post.1", "resampler.out", "xattn_k.0"])
+      expect([site, counts.get(site)]).toEqual([site, 1]);
+    expect(counts.get("xattn_q.0")).toBe(3);
+  });
 
   test("generations at the same time, with and without pictures, give what each gives alone", async () => {
     const options = { maxNewTokens: 4, stopIds: [] };

@@ -312,8 +312,11 @@ describe.each(["idefics", "idefics-vector-gates"])("%s", (name) => {
       visit: ({ site }) => void counts.set(site, (counts.get(site) ?? 0) + 1),
     };
     const { network } = model;
-    for await (const _ of generateTokens(network, prompts.slice(0, 2), { maxNewTokens: 3, visitor }))
-      continue;
+    let steps = 0;
+    for await (const { ids } of generateTokens(network, prompts.slice(0, 2), { maxNewTokens: 3, visitor })) {
+      steps += ids.length;
+    }
+    expect(steps).toBe(2 * 3);
     for (const site of ["vision.resid_post.1", "resampler.out", "xattn_k.0"])
       expect([site, counts.get(site)]).toEqual([site, 1]);
     expect(counts.get("xattn_q.0")).toBe(3);

@@ -387,7 +387,7 @@ def changes(fixture, config):
             "ignore_index": [-100],
             "image_grid_pinpoints": [[[336, 672]]],
         }
-    if family.startswith("qwen2"):
+    if family in FILES["qwen-vl"]:
         top |= {
             "image_token_id": [320],
             "video_token_id": [320],

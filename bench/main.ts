@@ -148,7 +148,9 @@ function readReport(file: string): Pick<Report, "jobs"> {
   try {
     return JSON.parse(readFileSync(file, "utf8"));
   } catch (error) {
-    return program.error(`${file}: expected a report of this bench, found none (${(error as Error).message})`);
+    return program.error(
+      `${file}: expected a report of this bench, found none (${(error as Error).message})`,
+    );
   }
 }
 

@@ -2,7 +2,6 @@ import { loadImage } from "#src/images/load";
 import { activation } from "#src/kernels/elementwise/activation";
 import { linear, toPreferredLayout } from "#src/kernels/matmul/linear";
 import { copy } from "#src/kernels/movement/copy";
-import { rowsPerImage } from "#src/model/checkpoint/config/vision-config";
 import type { Prompt } from "#src/model/prompt/prompt";
 import type { PatchableModel } from "#src/patching/model";
 import type { Tensor } from "#src/tensor/tensor";
@@ -20,8 +19,7 @@ function* cases(model: PatchableModel, prompt: Prompt, dtype: string): Generator
   const { device, config } = model;
   const setup = config.vision!;
   const { tower, featureLayer } = setup;
-  const { tokens: tokensPerImage } = setup.fixed!;
-  const rows = rowsPerImage(tower);
+  const { tokens: tokensPerImage, towerRows: rows } = setup.fixed!;
   const last = `vision.resid_post.${featureLayer - 1}` as const;
   const perLayer = 4 * tower.width ** 2 + 2 * tower.width * tower.mlpWidth;
   yield {

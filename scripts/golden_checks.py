@@ -30,7 +30,7 @@ def check_shapes(found, length):
 
 def identities(sites, layers):
     """Sites that are the sum of others: (sum, terms)."""
-    yield "resid_pre.0", ["embed", "pos_embed"] if "pos_embed" in sites else ["embed"]
+    yield "resid_pre.0", ["embed"]
     for i in range(layers):
         parallel = f"resid_mid.{i}" not in sites
         if not parallel:
@@ -63,6 +63,26 @@ def check_hidden_states(found, hidden_states, layers):
     names = [f"resid_pre.{i}" for i in range(layers)] + ["final_norm"]
     for name, state in zip(names, hidden_states, strict=True):
         require(torch.equal(found[name], state), f"{name} is not what output_hidden_states has")
+
+
+def check_queries_and_keys(model, run, hooks, parts, found, layers):
+    """The first token's key shows in the pattern; its query cannot, as that token sees only itself."""
+    for site, expected in [("q", False), ("k", True)]:
+        for i in range(layers):
+            name, _, part = hooks[f"{site}.{i}"].partition("#")
+
+            def change(_, __, output, part=part):
+                features = torch.arange(output.shape[-1])
+                output[:, 0, parts[part](features) if part else features] += 1
+                return output
+
+            handle = model.get_submodule(name).register_forward_hook(change)
+            try:
+                off = distance(run(model)[f"attn_pattern.{i}"], found[f"attn_pattern.{i}"])
+            finally:
+                handle.remove()
+            problem = "does not change" if expected else "changes"
+            require((off > EXACT) == expected, f"{site}.{i} {problem} the pattern at the first token")
 
 
 def check_distinct(found, layers):

@@ -1,8 +1,8 @@
 """
 The families that make-family-golden.py knows, as data: a tiny config, and which module of transformers has which site.
 
-Sites are those of docs/sites.md, `attn_pattern` for `pattern`; N is the layer. Of a module "name" is the output, "<name" the
-input, "@name" the attention pattern, "#part" a piece of a fused tensor: see `record` in goldens.py.
+Sites are those of docs/sites.md, `attn_pattern` for `pattern`; N is the layer. Of a module "name" is the output, "<name"
+the input, "@name" the attention pattern, "#part" a piece of a fused tensor: see `record` in goldens.py.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from transformers import (
 @dataclass(frozen=True)
 class Family:
     config: type[PreTrainedConfig]
-    # Small sizes, and for everything else what is not the default, so that a reader who takes that instead is found out.
+    # Small sizes, and for everything else what is not the default: a reader who takes that is found out.
     values: dict
     sites: dict[str, str]
     # Changes of `values` that a wrong reader might compute. Each has to show in the goldens.
@@ -105,6 +105,7 @@ FAMILIES = {
         },
         QWEN_MISTAKES,
         tokenizer="byte-qwen2",
+        seed=4,
     ),
     "gemma": Family(
         GemmaConfig,
@@ -158,8 +159,7 @@ FAMILIES = {
             "eos_token_id": 316,
         },
         {
-            "embed": "transformer.wte",
-            "pos_embed": "transformer.wpe",
+            "embed": "transformer.drop",  # with the positions
             "resid_pre.N": "<transformer.h.N",
             "attn_in.N": "transformer.h.N.ln_1",
             "q.N": "transformer.h.N.attn.c_attn#q",

@@ -1,6 +1,6 @@
 """
-What scripts that make parity fixtures share: running a model of transformers, and writing what came out. The versions that
-made the fixtures are in requirements.txt.
+What scripts that make parity fixtures share: running a model of transformers, and writing what came out. The versions
+are in requirements.txt.
 """
 
 import json

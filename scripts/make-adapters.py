@@ -2,7 +2,8 @@
 Makes test/fixtures/adapters: adapters of many kinds as PEFT saves them, and what PEFT makes of them and of damaged or
 edited copies (cases.json). The same versions of torch, transformers and PEFT give the same files.
 
-    python scripts/make-adapters.py        (torch, transformers 5.24, peft 0.21, safetensors)
+    python scripts/make-adapters.py           (torch, transformers 5.24, peft 0.21, safetensors)
+    python scripts/make-adapters.py families  only test/fixtures/family-adapters: those of families with other modules, unedited
 
 What a model's weights have become is told by probes: u·Wv of every matrix (of an embedding, its rows), w·v of every vector,
 with u_i = sin(i + 1) and v_j = cos(j + 1), in f64. cases.json has those that differ from the base's.
@@ -13,14 +14,16 @@ import functools
 import json
 import random
 import shutil
+import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
-from transformers import LlamaForCausalLM, LlavaForConditionalGeneration
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, LlavaForConditionalGeneration
 
 from goldens import FIXTURES, save, write_json
 
@@ -66,6 +69,25 @@ ADAPTERS = {
     "all-linear": ("llama", {"target_modules": "all-linear"}),
 }
 
+FAMILY_ADAPTERS = {
+    "conv1d": ("gpt2", {"target_modules": ["c_attn", "c_proj", "c_fc"]}),
+    "conv1d-square": ("gpt2", {"target_modules": ["attn.c_proj"], "modules_to_save": ["h.1.mlp.c_fc"]}),
+    "conv1d-all-linear": ("gpt2", {"target_modules": "all-linear", "bias": "all"}),
+    "wte": ("gpt2", {"target_modules": ["c_attn"], "modules_to_save": ["wte"]}),
+    "wte-head": ("gpt2", {"target_modules": ["c_attn", "lm_head"]}),
+    "fused": ("gpt_neox", {"target_modules": ["query_key_value", "dense", "dense_4h_to_h"], "bias": "all"}),
+    "fused-all-linear": ("gpt_neox", {"target_modules": "all-linear", "layers_to_transform": None}),
+    "fused-head": ("gpt_neox", {"target_modules": ["query_key_value"], "modules_to_save": ["lm_head"]}),
+    "fused-embedding-tied": ("gpt_neox-sequential", {"target_modules": ["query_key_value"], "modules_to_save": ["embed_in"]}),
+    "biases": ("qwen2", {"target_modules": ["q_proj", "k_proj", "v_proj"], "bias": "all"}),
+    "q-norm": ("qwen3", {"target_modules": ["k_proj", "gate_proj"], "modules_to_save": ["q_norm"]}),
+    "post-norm": (
+        "gemma2",
+        {"target_modules": ["o_proj", "down_proj"], "modules_to_save": ["post_feedforward_layernorm", "embed_tokens"]},
+    ),
+    "lora-head-tied": ("gemma2", {"target_modules": ["lm_head"]}),
+}
+
 # What else a config may say. Fields of variants that need more than a config (Arrow, megatron) fail in PEFT.
 CONFIGS = [
     ("target_modules", [None, [], ["q_proj"], ["v_proj"], "all-linear", "ALL-LINEAR", r".*q_proj", r"q_proj", r".*(q|k)_proj",
@@ -102,11 +124,10 @@ CONFIGS = [
 @functools.cache
 def base_model(name):
     path = FIXTURES / name / "model"
-    return BASES[name].from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
+    return BASES.get(name, AutoModelForCausalLM).from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
 
 
-def make_adapter(name):
-    base, options = ADAPTERS[name]
+def make_adapter(base, options, out):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = get_peft_model(copy.deepcopy(base_model(base)), LoraConfig(r=2, lora_alpha=4, **options))
@@ -116,15 +137,15 @@ def make_adapter(name):
             elif ".modules_to_save." in key or (weight.requires_grad and key.endswith("bias")):
                 weight.data += 0.2 * torch.randn_like(weight)
         model.peft_config["default"].base_model_name_or_path = f"../../{base}/model"
-        model.save_pretrained(OUT / name)
-    (OUT / name / "README.md").unlink(missing_ok=True)
-    path = OUT / name / "adapter_config.json"
+        model.save_pretrained(out)
+    (out / "README.md").unlink(missing_ok=True)
+    path = out / "adapter_config.json"
     config = json.loads(path.read_text())
     for field in ["target_modules", "exclude_modules"]:  # sets, in any order
         if isinstance(config[field], list):
             config[field].sort()
     write_json(path, config)
-    path = OUT / name / "adapter_model.safetensors"
+    path = out / "adapter_model.safetensors"
     save({key: value.half() for key, value in load_file(path).items()}, path)
 
 
@@ -272,12 +293,39 @@ def key_edits(name, tensors, pick):
     yield [*both, ["set", "modules_to_save", ["tokens"]], ["set", "ensure_weight_tying", True]]
 
 
+def last_logits(model, base):
+    with torch.no_grad():
+        return [round(x, 5) for x in model(**inputs(base)).logits[0, -1].tolist()]
+
+
+def make_families():
+    out = FIXTURES / "family-adapters"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    logits = {}
+    for seed, (name, (base, options)) in enumerate(FAMILY_ADAPTERS.items()):
+        torch.manual_seed(seed)
+        make_adapter(base, options, out / name)
+        model = PeftModel.from_pretrained(copy.deepcopy(base_model(base)), out / name).eval()
+        beside = last_logits(model, base)
+        # Merged, weights are rounded to the dtype that the file has them in. PEFT's own merging would write into tied ones.
+        dtype = AutoConfig.from_pretrained(FIXTURES / base / "model").dtype
+        for layer in [module for module in model.modules() if isinstance(module, LoraLayer)]:
+            merged = layer.get_base_layer().weight + layer.get_delta_weight("default")
+            layer.get_base_layer().weight = torch.nn.Parameter(merged.to(dtype).float())
+            layer.lora_B["default"].weight.data.zero_()
+        logits[name] = {"beside": beside, "merged": last_logits(model, base)}
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(values)}" for name, values in logits.items())
+    bases = json.dumps({name: base for name, (base, _) in FAMILY_ADAPTERS.items()})
+    (out / "cases.json").write_text(f'{{"bases": {bases}, "ids": {IDS}, "logits": {{\n{lines}\n}}}}\n')
+
+
 def main():
     torch.manual_seed(0)
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
     for name in ADAPTERS:
-        make_adapter(name)
+        make_adapter(*ADAPTERS[name], OUT / name)
     chosen = random.Random(0)
     intact = {name: outcome(name, [], with_logits=True) for name in ADAPTERS}
     edited = []
@@ -298,4 +346,4 @@ def main():
     (OUT / "cases.json").write_text(text[:-1] + ', "edited": [\n' + ",\n".join(lines) + "\n]}\n")
 
 
-main()
+make_families() if sys.argv[1:] == ["families"] else main()

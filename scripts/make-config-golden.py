@@ -1,22 +1,37 @@
 """
-Makes test/fixtures/configs/golden.json: what transformers makes of a fixture's config with one field changed, added or
+Makes test/fixtures/configs/<name>.json: what transformers makes of a fixture's config with one field changed, added or
 removed. Each case has the change and the outcome: "plain" (the numbers of the config as it is), "refused", or the
 numbers. test/model/checkpoint/config/config-fuzz.test.ts holds xpatch to it.
 
-    python scripts/make-config-golden.py
+    python scripts/make-config-golden.py              all fixtures
+    python scripts/make-config-golden.py gpt2 gemma2  these; the other cases stay
 """
 
 import copy
 import json
 import logging
 import math
+import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 import torch
 import transformers
-from transformers import CLIPModel, LlamaForCausalLM, LlavaForConditionalGeneration, MistralForCausalLM, SiglipModel
+from transformers import (
+    CLIPModel,
+    Gemma2ForCausalLM,
+    GPT2LMHeadModel,
+    GPTNeoXForCausalLM,
+    LlamaForCausalLM,
+    LlavaForConditionalGeneration,
+    MistralForCausalLM,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLForConditionalGeneration,
+    SiglipModel,
+)
 
 from goldens import FIXTURES
 
@@ -41,6 +56,20 @@ def run_llava(model):
     return model(input_ids=torch.tensor([ids]), pixel_values=pixels()).logits[0, -1]
 
 
+def run_qwen(model):
+    """A picture of 3 x 4 features, each of 2 x 2 patches of 2 x 14 x 14 pixels."""
+    ids = IDS[:4] + [321] * 12 + IDS[4:]
+    values = [math.sin(i * 0.37) for i in range(3 * 84 * 112)]
+    planes = torch.tensor(values, dtype=torch.float64).float().reshape(3, 3, 2, 14, 4, 2, 14)
+    patches = planes.permute(1, 4, 2, 5, 0, 3, 6).unsqueeze(5).expand(-1, -1, -1, -1, -1, 2, -1, -1)
+    return model(
+        input_ids=torch.tensor([ids]),
+        mm_token_type_ids=torch.tensor([[int(i == 321) for i in ids]]),
+        pixel_values=patches.reshape(48, 3 * 2 * 14 * 14),
+        image_grid_thw=torch.tensor([[1, 6, 8]]),
+    ).logits[0, -1]
+
+
 def run_dual(ids):
     def run(model):
         found = model(input_ids=torch.tensor([ids]), pixel_values=pixels())
@@ -54,10 +83,21 @@ MODELS = {
     "llama-gqa-tied": ("llama", LlamaForCausalLM, run_text),
     "llama-rope-llama3": ("llama", LlamaForCausalLM, run_text),
     "mistral": ("mistral", MistralForCausalLM, run_text),
+    "gpt2": ("gpt2", GPT2LMHeadModel, run_text),
+    "gpt_neox": ("gpt_neox", GPTNeoXForCausalLM, run_text),
+    "gpt_neox-sequential": ("gpt_neox", GPTNeoXForCausalLM, run_text),
+    "qwen2": ("qwen2", Qwen2ForCausalLM, run_text),
+    "qwen3": ("qwen3", Qwen3ForCausalLM, run_text),
+    "gemma2": ("gemma2", Gemma2ForCausalLM, run_text),
     "llava": ("llava", LlavaForConditionalGeneration, run_llava),
     "clip": ("clip", CLIPModel, run_dual([572, *IDS, 573])),
     "siglip": ("siglip", SiglipModel, run_dual([*IDS, 1, 1, 1, 1])),
+    "qwen2_vl": ("qwen2_vl", Qwen2VLForConditionalGeneration, run_qwen),
+    "qwen2_5_vl": ("qwen2_5_vl", Qwen2_5_VLForConditionalGeneration, run_qwen),
 }
+# Which of them are in a file; golden.json has the others.
+FILES = {"qwen-vl": ["qwen2_vl", "qwen2_5_vl"]}
+FILES["golden"] = [name for name in MODELS if not any(name in names for names in FILES.values())]
 
 ACTIVATIONS = ["silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "gelu_fast",
                "gelu_10", "mish", "tanh", "linear", "no_such"]  # fmt: skip
@@ -165,6 +205,79 @@ FOREIGN = {
     ],
     "compression_config": [None, {"quant_method": "compressed-tensors", "format": "pack-quantized"}],
 }
+# What the classes of the other text models read beside what their fixtures' configs have, and what goes together.
+WINDOWS = [["full_attention", "sliding_attention", "full_attention"], ["sliding_attention"] * 2, "sliding_attention"]
+OWN = {
+    "gpt2": {
+        "n_inner": [192, 96, "192", 0],
+        "reorder_and_upcast_attn": [True],
+        "n_ctx": [64],
+        "hidden_size": [48, 24, None],
+        "max_position_embeddings": [128, 64, None],
+        "num_attention_heads": [4, 2, 3, None],
+        "num_hidden_layers": [3, 2, None],
+        "intermediate_size": [96],
+        "num_key_value_heads": [2],
+        "head_dim": [6],
+        "hidden_act": ["relu"],
+        "layer_norm_eps": [0.1],
+        "embd_pdrop": [0.5],
+        "rope_scaling": [None, {"rope_type": "linear", "factor": 4.0}],
+        "rope_parameters": [{"rope_type": "yarn", "factor": 4.0}],
+    },
+    "gpt_neox": {
+        "rotary_pct": [0.5, 1.0, 1, 0.3, 0.4, 0.1, 0, 1.5, None, "0.5"],
+        "rotary_emb_base": [500, 500.0, None, 0, -1, "x"],
+        "head_dim": [16, 8, 32, None],
+        "num_key_value_heads": [2, 4],
+        "rms_norm_eps": [0.1],
+        "gpt_j_residual": [True],
+    },
+    "qwen2": {"head_dim": [12, 24, None], "layer_types": WINDOWS, "no_bias": [True], "attn_bias": [False]},
+    "qwen3": {"layer_types": WINDOWS, "attention_bias": [True, None], "qkv_bias": [True], "use_qk_norm": [False]},
+    "gemma2": {
+        "layer_types": WINDOWS,
+        "use_bidirectional_attention": [True, False],
+        "hidden_act": ["relu", None],
+        "query_pre_attn_scalar": [24.0, 16, 0, -4],
+        "attn_logit_softcapping": [0, 0.0, -3.0, 3, 1e9],
+        "final_logit_softcapping": [0, 0.0, -6.0, 6, 1e9],
+        "sliding_window": [0, 1, 27, 4096],
+        "attention_dropout": [None],
+        "query_scale": [2.0],
+    },
+}  # fmt: skip
+SLIDING = {"use_sliding_window": True}
+TOGETHER = {
+    "gpt2": [
+        {"scale_attn_weights": False, "scale_attn_by_inverse_layer_idx": True},
+        {"hidden_size": 48, "n_embd": 24},
+        {"n_head": 2, "num_attention_heads": 4},
+    ],
+    "gpt_neox": [
+        {"rotary_pct": 0.5, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+        {"rotary_pct": 0.5, "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 1.0}},
+        {"rotary_emb_base": 77, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+        {"rotary_emb_base": 77, "rope_theta": 500.0},
+        {"rotary_pct": 0.5, "partial_rotary_factor": 1.0},
+        {"rope_scaling": {"rope_type": "linear", "factor": 4.0}, "rope_parameters": {"rope_type": "default"}},
+    ],
+    "qwen2": [
+        SLIDING,
+        *({**SLIDING, "max_window_layers": n} for n in [0, 2, 3, 28, -1, None]),
+        *({**SLIDING, "sliding_window": n} for n in [None, 0, 1, 64]),
+        *({**SLIDING, "layer_types": types} for types in [*WINDOWS, ["full_attention"] * 3, ["sliding_attention"] * 3]),
+        {**SLIDING, "sliding_window": None, "layer_types": ["full_attention"] * 3},
+        {**SLIDING, "sliding_window": None, "layer_types": ["sliding_attention"] * 3},
+    ],
+    "gemma2": [
+        {"attn_logit_softcapping": None, "final_logit_softcapping": None},
+        {"sliding_window": None, "layer_types": ["full_attention"] * 3},
+        {"hidden_act": "relu", "hidden_activation": None},
+        {"hidden_act": "gelu", "hidden_activation": "relu"},
+    ],
+}
+TOGETHER["qwen3"] = [{**values, "sliding_window": values.get("sliding_window", 4)} for values in TOGETHER["qwen2"]]
 VISION_FOREIGN = {k: FOREIGN[k] for k in [
     "attention_bias", "qkv_bias", "is_causal", "logit_scale", "layer_types", "tie_last_hidden_states", "pruned_heads",
     "per_layer_config", "quantization_config", "partial_rotary_factor", "use_qk_norm", "hidden_activation",
@@ -181,7 +294,7 @@ DUAL_TEXT_FOREIGN = {k: FOREIGN[k] for k in [
 
 def variations(key, value):
     """Other values of a field that is there."""
-    if key in ("hidden_act", "projector_hidden_act"):
+    if key in ("hidden_act", "projector_hidden_act", "activation_function", "hidden_activation"):
         return [a for a in ACTIVATIONS if a != value]
     if key in ("rope_scaling", "rope_parameters"):
         return ROPES
@@ -210,6 +323,17 @@ def changes(fixture, config):
                     yield {prefix + key: other}, None
 
     family = config["model_type"]
+    if family in OWN:
+        ropes = {} if family == "gpt2" else {k: ROPES for k in ("rope_scaling", "rope_parameters")}
+        if fixture != family:
+            yield from section("", config, {})
+            return
+        foreign = {**FOREIGN, **ropes}
+        own = {key: [*foreign.get(key, []), *values] for key, values in OWN[family].items()}
+        yield from section("", config, {**foreign, **own})
+        for values in TOGETHER[family]:
+            yield values, None
+        return
     if family in ("llama", "mistral"):
         ropes = {k: ROPES for k in ("rope_scaling", "rope_parameters")}
         if fixture != family:  # other sizes of a family: what they have in common is tried once
@@ -223,6 +347,10 @@ def changes(fixture, config):
         yield {"rope_scaling": {**LLAMA3, "original_max_position_embeddings": 64},
                "original_max_position_embeddings": 16}, None  # fmt: skip
         yield {"num_key_value_heads": None, "head_dim": None}, None
+        if "max_window_layers" in config:  # read where layer_types is silent, as it is in published files
+            for key, value in [("max_window_layers", 0), ("max_window_layers", 2), ("max_window_layers", 28),
+                               ("use_sliding_window", False), ("sliding_window", None), ("sliding_window", 4)]:  # fmt: skip
+                yield {"layer_types": None, key: value}, None
         return
     top = {k: FOREIGN[k] for k in ["quantization_config", "is_causal", "per_layer_config", "rope_theta", "logit_scale",
                                    "transformers_weights", "attention_bias", "compression_config"]}  # fmt: skip
@@ -239,6 +367,44 @@ def changes(fixture, config):
             "ignore_index": [-100],
             "image_grid_pinpoints": [[[336, 672]]],
         }
+    if family.startswith("qwen2"):
+        top |= {
+            "image_token_id": [320],
+            "video_token_id": [320],
+            "vision_start_token_id": [4],
+            "tie_word_embeddings": [True, False],
+            "hidden_size": [9],
+            "rms_norm_eps": [0.5],
+            "rope_scaling": [{"type": "mrope", "mrope_section": [3, 3, 2]}],
+        }
+        mropes = [{**r, "mrope_section": [3, 3, 2]} if r else r for r in ROPES]
+        bad = [[2, 3, 2], [8], [2, 3, 2, 1], "x", None, [2.0, 3.0, 3.0]]
+        ropes = [*ROPES[:4], *mropes, *({"rope_type": "default", "mrope_section": s} for s in bad)]
+        text = {**FOREIGN, "rope_scaling": ropes, "rope_parameters": ropes, "head_dim": [16, 8, None],
+                "mrope_section": [[3, 3, 2]], "use_sliding_window": [True], "embed_dim": [9]}  # fmt: skip
+        vision = {**VISION_FOREIGN, "head_dim": [16, 8], "num_hidden_layers": [3, 2], "num_attention_heads": [2, 4],
+                  "in_chans": [1], "channels": [1], "spatial_patch_size": [7], "rope_theta": [500.0], "mlp_ratio": [2, 4],
+                  "window_size": [28, 84, 112, 1], "fullatt_block_indexes": [[], [0, 1, 2], [7], 1, [-1], None],
+                  "rope_scaling": [{"rope_type": "linear", "factor": 2.0}, None], "patch_size": [[14, 14]],
+                  "rope_parameters": [None, {}, {"rope_theta": 500.0}, {"rope_type": "default", "rope_theta": 500.0},
+                                      {"rope_type": "axial"}, {"rope_type": "linear", "factor": 2.0}],
+                  "model_type": ["qwen2_vl", "qwen2_5_vl", "clip_vision_model"], "layer_norm_eps": [0.1],
+                  "rms_norm_eps": [0.1], "embed_dim": [32], "out_hidden_size": [64], "tokens_per_second": [2]}  # fmt: skip
+        yield from section("vision_config.", config["vision_config"], vision)
+        if family == "qwen2_5_vl":  # the rest is the same code
+            return
+        yield from section("", config, top)
+        yield from section("text_config.", config["text_config"], text)
+        # As published: without a text_config.
+        flat = {k: v for k, v in config["text_config"].items() if k not in ("model_type", "rope_parameters")}
+        mrope = {"type": "mrope", "mrope_section": [2, 3, 3]}
+        yield {"text_config": None, **flat, "rope_theta": 1000000.0, "rope_scaling": mrope}, None
+        yield {"text_config": None, **flat, "rope_theta": 1000000.0, "rope_scaling": {**mrope, "mrope_section": [3, 3, 2]}}, None
+        yield {"text_config": None, **flat, "rope_theta": 500.0, "rope_scaling": mrope}, None
+        yield {"text_config": None, **flat, "rope_scaling": mrope, "rms_norm_eps": 0.5}, None
+        yield {"text_config.use_sliding_window": True, "text_config.sliding_window": 4, "text_config.layer_types": None,
+               "text_config.max_window_layers": 1}, None  # fmt: skip
+        return
     if family == "clip":
         text, vision = config["text_config"], config["vision_config"]
         top |= {
@@ -291,9 +457,23 @@ def main():
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     transformers.logging.disable_progress_bar()
-    cases = []
-    plain = {}
-    for fixture in MODELS:
+    made = sys.argv[1:] or list(MODELS)
+    for name, fixtures in FILES.items():
+        write(name, fixtures, made)
+
+
+def write(name, fixtures, made):
+    path = FIXTURES / "configs" / f"{name}.json"
+    if not any(fixture in made for fixture in fixtures):
+        return
+    fresh = all(fixture in made for fixture in fixtures)
+    old = {"plain": {}, "cases": []} if fresh else json.loads(path.read_text())
+    cases = {name: [case for case in old["cases"] if case["fixture"] == name] for name in fixtures}
+    plain = old["plain"]
+    for fixture in fixtures:
+        if fixture not in made:
+            continue
+        cases[fixture] = []
         config = json.loads((FIXTURES / fixture / "model" / "config.json").read_text())
         plain[fixture] = outcome(fixture, config)
         assert isinstance(plain[fixture], list), plain[fixture]
@@ -312,11 +492,11 @@ def main():
                 case["outcome"] = "plain"
             else:
                 case["outcome"] = [float(f"{x:.6g}") for x in found]
-            cases.append(case)
-        print(fixture, len(seen))
-    lines = ",\n".join(json.dumps(case) for case in cases)
-    rounded = {k: [float(f"{x:.6g}") for x in v] for k, v in plain.items()}
-    (FIXTURES / "configs" / "golden.json").write_text(
+            cases[fixture].append(case)
+        print(fixture, len(seen), flush=True)
+    lines = ",\n".join(json.dumps(case) for name in fixtures for case in cases[name])
+    rounded = {name: [float(f"{x:.6g}") for x in plain[name]] for name in fixtures}
+    path.write_text(
         f'{{\n"transformers": {json.dumps(transformers.__version__)},\n"plain": {json.dumps(rounded)},\n"cases": [\n{lines}\n]\n}}\n'
     )
 

@@ -1,6 +1,6 @@
 """
-Makes a tiny checkpoint of a family with random weights, and goldens: what transformers computes with it, at every site, in
-patched runs, in a batch, and the tokens that it goes on with. docs/adding-a-family.md says what for.
+Makes a tiny checkpoint of a family with random weights, and goldens: what transformers computes with it, at every site,
+in patched runs, in a batch, and the tokens that it goes on with. docs/adding-a-family.md says what for.
 
     python scripts/make-family-golden.py qwen2 --out test/fixtures/qwen2
 
@@ -82,7 +82,7 @@ def continue_greedily(model, inputs):
         pad_token_id=0,
     )  # fmt: skip
     checks.require(torch.equal(cached[:, -NEW_TOKENS:], new), "with its cache, transformers goes on differently")
-    checks.require(gap > checks.VISIBLE, f"the closest call among the new tokens is {gap:.2g}: give the family another seed")
+    checks.require(gap > checks.VISIBLE, f"the closest call of a new token is {gap:.2g}: give the family another seed")
     return new, gap
 
 
@@ -120,6 +120,7 @@ def check_case(model, exact, family, hooks, inputs, found):
     checks.check_shapes(sites, inputs["input_ids"].shape[1])
     checks.check_hidden_states(sites, states, layers)
     checks.check_identities(sites, layers)
+    checks.check_queries_and_keys(model, run, hooks, family.parts, sites, layers)
     checks.check_distinct(sites, layers)
     checks.check_precision(found, run(exact))
 

@@ -1,5 +1,5 @@
 import { type Edit, type Prompt, record, resume, stack, type Tensor } from "xpatch";
-import { checkChoice, mostProbable } from "#src/model/walk/sampling";
+import { checkChoice, choicesOf, mostProbable } from "#src/model/walk/sampling";
 import type { Lab } from "./lab.ts";
 
 /** Tokens of prompts in one recording, and patched prompts in one batch; both bound the memory. */
@@ -87,7 +87,7 @@ async function patchBatch(
             ),
           ),
         );
-      return [...chosen.map(({ ids }) => ids), ...chosen.map(({ best }) => best), ...(rows ? [rows] : [])];
+      return [...chosen, ...(rows ? [rows] : [])];
     });
     const values: ArrayLike<number>[] = [...(await model.device.read<readonly Tensor[]>(results))];
     const all = read ? (values.pop() as Float32Array) : new Float32Array();
@@ -97,17 +97,19 @@ async function patchBatch(
         return all.slice(start, start + width);
       }),
     );
-    const flat = (lists: readonly ArrayLike<number>[]) => lists.flatMap((list) => Array.from(list));
-    flat(values.slice(values.length / 2)).forEach((value, i) => {
-      checkChoice(value, () => `prompt ${indices[i % batch.length]}`);
-    });
+    const choices = values.map((chosen) => choicesOf(chosen as Uint32Array));
+    choices
+      .flatMap(({ logits }) => [...logits])
+      .forEach((value, i) => {
+        checkChoice(value, () => `prompt ${indices[i % batch.length]}`);
+      });
     const tokens = batch.reduce((sum, { length }) => sum + length, 0);
     lab.spend({
       rowLayers,
       plainRowLayers: tokens * layers * (sets + 1),
       plainPasses: batch.length * (sets + 1),
     });
-    return { states, tokens: flat(values.slice(0, values.length / 2)) };
+    return { states, tokens: choices.flatMap(({ ids }) => [...ids]) };
   } finally {
     scope.dispose();
   }

@@ -103,7 +103,7 @@ export async function logitLens(
       );
     });
     const arrays = await device.read(read.flatMap(({ values, indices }) => [values, indices]));
-    const positions = resolvePositions(at, prompt);
+    const positions = resolvePositions(at, model.sequenceOf(prompt));
     return layers.flatMap((layer, l) =>
       positions.map((position, p) => ({
         layer,

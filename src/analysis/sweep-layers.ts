@@ -1,14 +1,13 @@
 import { aFunction, aListOf, aNumber, checkArgument, checkOptions, type Options } from "../arguments.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
-import { checkChoice, mostProbable } from "../model/walk/sampling.ts";
+import { checkChoice, choicesOf, mostProbable } from "../model/walk/sampling.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import { checkEdits, checkModelAndPrompts, onePosition } from "../patching/arguments.ts";
 import { type Edit, set } from "../patching/edit.ts";
 import type { OnePosition } from "../patching/positions.ts";
 import { record } from "../patching/recording.ts";
 import { resume, type Variant } from "../patching/resume.ts";
-import type { Tensor } from "../tensor/tensor.ts";
 import { aTaskVectors, type TaskVectors } from "./task-vectors.ts";
 
 export interface PatchEachOptions {
@@ -117,19 +116,15 @@ export async function patchEach(
         }
         return chosen;
       });
-      const read = await model.device.read(results.flatMap(({ ids, best }): Tensor[] => [ids, best]));
-      const [plain, plainBest, ...parts] = read.map((values) => [...values]) as [
-        number[],
-        number[],
-        ...number[][],
-      ];
-      const ids = parts.filter((_, i) => i % 2 === 0).flat();
-      const best = parts.filter((_, i) => i % 2 === 1).flat();
-      [...plainBest, ...best].forEach((value, i) => {
-        const e = Math.floor(i / batch.length) - 1;
-        const edited = e < 0 ? "without edits" : `under edits[${e}]`;
-        checkChoice(value, () => `patchEach: query ${first + (i % batch.length)} ${edited}`);
-      });
+      const choices = (await model.device.read(results)).map(choicesOf);
+      const [plain, ...ids] = [choices[0]!.ids, ...choices.slice(1).flatMap((part) => [...part.ids])];
+      choices
+        .flatMap(({ logits }) => [...logits])
+        .forEach((value, i) => {
+          const e = Math.floor(i / batch.length) - 1;
+          const edited = e < 0 ? "without edits" : `under edits[${e}]`;
+          checkChoice(value, () => `patchEach: query ${first + (i % batch.length)} ${edited}`);
+        });
       unpatched.push(...plain);
       patched.forEach((answers, e) => {
         answers.push(...ids.slice(e * batch.length, (e + 1) * batch.length));

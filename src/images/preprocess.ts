@@ -2,6 +2,7 @@ import { centred, crop } from "./crop.ts";
 import type { ProcessorSettings, ResizeTarget, Size } from "./processor-config.ts";
 import { resize } from "./resize.ts";
 import { checkPixelCount, checkRgbImage, DEFAULT_MAX_PIXELS, type RgbImage } from "./rgb.ts";
+import { roundHalfToEven, smartResize } from "./smart-resize.ts";
 import { tileViews } from "./tiles.ts";
 
 /** A picture as a vision tower takes it: float32, planes of red, green and blue, row by row. */
@@ -85,6 +86,13 @@ export function modelView(image: RgbImage, settings: ProcessorSettings): RgbImag
   return crop(visible, { ...area, left: area.left - left, top: area.top - top });
 }
 
+/** Width and height of the {@link modelView} of a picture of this size. Throws ImageError for one that cannot be taken. */
+export function viewSize({ width, height }: Size, { padColour, resize, crop }: ProcessorSettings): Size {
+  const side = Math.max(width, height);
+  const square = padColour ? { width: side, height: side } : { width, height };
+  return crop ?? (resize ? resizedSize(square, resize.to) : square);
+}
+
 function wholeOf(size: Size) {
   return { left: 0, top: 0, width: size.width, height: size.height };
 }
@@ -92,6 +100,7 @@ function wholeOf(size: Size) {
 /** As transformers' image_transforms has it, in f64 as Python has it. */
 function resizedSize({ width, height }: Size, to: ResizeTarget): Size {
   if ("height" in to) return to;
+  if ("minPixels" in to) return smartResize({ width, height }, to);
   if ("maxHeight" in to) {
     const scale = Math.min(to.maxHeight / height, to.maxWidth / width);
     return { width: Math.trunc(width * scale), height: Math.trunc(height * scale) };
@@ -111,13 +120,6 @@ function resizedSize({ width, height }: Size, to: ResizeTarget): Size {
   return width <= height
     ? { width: edge, height: Math.trunc((exact * height) / width) }
     : { width: Math.trunc((exact * width) / height), height: edge };
-}
-
-/** Python's `round`. */
-function roundHalfToEven(value: number): number {
-  const below = Math.floor(value);
-  if (value - below !== 0.5) return Math.round(value);
-  return below % 2 === 0 ? below : below + 1;
 }
 
 /** The picture in the middle of a square as wide as its longer edge; an odd pixel goes to the right or below (LLaVA). */

@@ -1,5 +1,6 @@
-import { CheckpointError } from "../errors.ts";
+import { Fields } from "./processor-fields.ts";
 import type { ResizeFilter } from "./resize.ts";
+import type { PixelBounds } from "./smart-resize.ts";
 import type { TileSettings } from "./tiles.ts";
 
 export interface Size {
@@ -9,19 +10,30 @@ export interface Size {
 
 /**
  * An exact size; or the length of the shorter edge, less where the longer one would be too long; or the size to fit into.
- * The last two keep the proportions.
+ * These two keep the proportions, and bounds for the number of pixels do so nearly.
  */
 export type ResizeTarget =
   | Size
   | { readonly shortestEdge: number; readonly longestEdge?: number }
-  | { readonly maxHeight: number; readonly maxWidth: number };
+  | { readonly maxHeight: number; readonly maxWidth: number }
+  | PixelBounds;
+
+/** Patches of which blocks of `merge` by `merge` become one feature each. */
+export interface PatchSizes {
+  /** Side of a patch in pixels. */
+  readonly size: number;
+  /** Side of a block in patches. */
+  readonly merge: number;
+  /** Frames of a patch; a picture is repeated for each. */
+  readonly frames: number;
+}
 
 /** One number per channel: red, green, blue. */
 export type Channels = readonly [number, number, number];
 
 /** How a checkpoint wants its pictures, every default filled in. The steps happen in this order. */
 export interface ProcessorSettings {
-  readonly kind: "clip" | "llava" | "siglip" | "llava_next";
+  readonly kind: "clip" | "llava" | "siglip" | "idefics" | "llava_next" | "qwen2_vl";
   /** Pad to a square with this 8-bit colour. */
   readonly padColour?: Channels;
   readonly resize?: { readonly to: ResizeTarget; readonly filter: ResizeFilter };
@@ -33,6 +45,8 @@ export interface ProcessorSettings {
   readonly scale: number;
   /** Then every value becomes (value - mean) / std. */
   readonly normalize?: { readonly mean: Channels; readonly std: Channels };
+  /** Where pictures of different sizes are cut into patches. */
+  readonly patches?: PatchSizes;
 }
 
 /** What a transformers class assumes where its config is silent. */
@@ -61,6 +75,19 @@ const CLASSES: ReadonlyMap<string, ClassDefaults> = new Map([
     "SiglipImageProcessor",
     { kind: "siglip", size: { height: 224, width: 224 }, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] },
   ],
+  [
+    "IdeficsImageProcessor",
+    { kind: "idefics", size: { height: 224, width: 224 }, mean: CLIP.mean, std: CLIP.std },
+  ],
+  [
+    "Qwen2VLImageProcessor",
+    {
+      kind: "qwen2_vl",
+      size: { minPixels: 56 * 56, maxPixels: 28 * 28 * 1280, multiple: 28 },
+      mean: CLIP.mean,
+      std: CLIP.std,
+    },
+  ],
 ]);
 
 /** PIL's numbers for its filters, as configs write them. */
@@ -68,7 +95,7 @@ const FILTERS: readonly ResizeFilter[] = ["nearest", "lanczos", "bilinear", "bic
 
 /**
  * Reads the parsed contents of a preprocessor_config.json, or of a processor_config.json that has an `image_processor`:
- * the CLIP, LLaVA and SigLIP classes of transformers under all their names (…Fast, …FeatureExtractor), sizes in all
+ * the CLIP, LLaVA, SigLIP, Idefics and Qwen2-VL classes of transformers under all their names (…Fast, …FeatureExtractor), sizes in all
  * spellings. Fields mean what they mean to transformers 5; flags that are null are off, other fields that are null have
  * the default of their class. `name` is the file, for messages.
  *
@@ -80,12 +107,18 @@ export function readProcessorConfig(json: unknown, name?: string): ProcessorSett
   const defaults = classOf(fields, CLASSES);
   const colours = colourSettings(fields, defaults);
   const pads = fields.flag("do_pad", false);
+  const patches = defaults.kind === "qwen2_vl" ? patchSizes(fields) : undefined;
   const resize = fields.flag("do_resize", true)
-    ? { to: resizeTarget(fields, defaults), filter: filterOf(fields) }
+    ? {
+        to: patches ? pixelBounds(fields, defaults.size, patches) : resizeTarget(fields, defaults),
+        filter: filterOf(fields),
+      }
     : undefined;
-  const crop = fields.flag("do_center_crop", defaults.crop !== undefined)
-    ? cropSize(fields, defaults.crop)
-    : undefined;
+  // Qwen2-VL's class does not crop, whatever its config says.
+  const crop =
+    !patches && fields.flag("do_center_crop", defaults.crop !== undefined)
+      ? cropSize(fields, defaults.crop)
+      : undefined;
   if (pads && defaults.kind !== "llava") checkPadding(fields, resize?.to, crop);
   return {
     kind: defaults.kind,
@@ -94,6 +127,7 @@ export function readProcessorConfig(json: unknown, name?: string): ProcessorSett
     resize,
     crop,
     ...colours,
+    ...(patches && { patches }),
   };
 }
 
@@ -116,6 +150,43 @@ export function colourSettings(
   return {
     scale: fields.flag("do_rescale", true) ? (fields.number("rescale_factor") ?? 1 / 255) : 1,
     normalize: fields.flag("do_normalize", true) ? { mean, std } : undefined,
+  };
+}
+
+function patchSizes(fields: Fields): PatchSizes {
+  const sizeOf = (key: string, fallback: number) => (fields.has(key) ? fields.pixels(key) : fallback);
+  return {
+    size: sizeOf("patch_size", 14),
+    merge: sizeOf("merge_size", 2),
+    frames: sizeOf("temporal_patch_size", 2),
+  };
+}
+
+/** `size`, in which edges are numbers of pixels, and over it `min_pixels` and `max_pixels`. */
+function pixelBounds(
+  fields: Fields,
+  fallback: ResizeTarget,
+  { size: patch, merge }: PatchSizes,
+): PixelBounds {
+  const multiple = patch * merge;
+  const bound = (key: string) => (fields.has(key) ? fields.pixels(key) : undefined);
+  const [least, most] = [bound("min_pixels"), bound("max_pixels")];
+  if (!fields.has("size")) {
+    const { minPixels, maxPixels } = fallback as PixelBounds;
+    return { minPixels: least ?? minPixels, maxPixels: most ?? maxPixels, multiple };
+  }
+  const size = fields.inner("size");
+  // Left over from older versions where both stand beside it, which count.
+  const keys = size
+    .keys()
+    .filter((key) => !(least && key === "min_pixels") && !(most && key === "max_pixels"));
+  if (keys.some((key) => key !== "shortest_edge" && key !== "longest_edge")) {
+    throw fields.wrong("size", "an object of longest_edge, shortest_edge (numbers of pixels)");
+  }
+  return {
+    minPixels: least ?? size.pixels("shortest_edge"),
+    maxPixels: most ?? size.pixels("longest_edge"),
+    multiple,
   };
 }
 
@@ -149,6 +220,11 @@ const SIZES = ["height, width", "shortest_edge", "longest_edge, shortest_edge", 
 export function resizeTarget(fields: Fields, defaults: ClassDefaults): ResizeTarget {
   // Of CLIP's class alone, for the sake of KOSMOS-2; it overrides the size.
   if (defaults.kind === "clip" && fields.flag("use_square_size", false)) return { height: 224, width: 224 };
+  // Of Idefics' class alone; it overrides the size.
+  if (defaults.kind === "idefics" && fields.has("image_size")) {
+    const edge = fields.pixels("image_size");
+    return { height: edge, width: edge };
+  }
   const value = fields.value("size");
   if (value === undefined) return defaults.size;
   if (typeof value === "number") {
@@ -198,88 +274,4 @@ function checkPadding(fields: Fields, resized: ResizeTarget | undefined, crop: S
       "false where pictures are neither cropped nor resized to a height and width",
     );
   }
-}
-
-/** Checked access to a JSON object. */
-export class Fields {
-  private readonly fields: Record<string, unknown>;
-  private readonly name: string;
-
-  constructor(json: unknown, name: string) {
-    if (typeof json !== "object" || json === null || Array.isArray(json)) {
-      throw new CheckpointError(`${name}: expected an object, found ${JSON.stringify(json)}`);
-    }
-    this.fields = json as Record<string, unknown>;
-    this.name = name;
-  }
-
-  /** What the key has; null counts as absent. */
-  value(key: string): unknown {
-    return Object.hasOwn(this.fields, key) ? (this.fields[key] ?? undefined) : undefined;
-  }
-
-  has(key: string): boolean {
-    return this.value(key) !== undefined;
-  }
-
-  /** The keys that are there, in alphabetic order. */
-  keys(): string[] {
-    return Object.keys(this.fields)
-      .filter((key) => this.has(key))
-      .sort();
-  }
-
-  inner(key: string): Fields {
-    return new Fields(this.value(key), `${this.name}: ${key}`);
-  }
-
-  /** A flag; null, which transformers keeps, is off. */
-  flag(key: string, fallback: boolean): boolean {
-    const value = Object.hasOwn(this.fields, key) ? (this.fields[key] ?? false) : fallback;
-    if (typeof value !== "boolean") throw this.wrong(key, "true or false");
-    return value;
-  }
-
-  number(key: string): number | undefined {
-    const value = this.value(key);
-    if (value !== undefined && typeof value !== "number") throw this.wrong(key, "a number");
-    return value;
-  }
-
-  /** A length in pixels. */
-  pixels(key: string): number {
-    const value = this.value(key);
-    if (!isLength(value)) throw this.wrong(key, "a positive whole number of pixels");
-    return value;
-  }
-
-  heightAndWidth(key: string): Size {
-    const value = this.value(key);
-    const [height, width] = Array.isArray(value) && value.length === 2 ? value : [];
-    if (!isLength(height) || !isLength(width)) {
-      throw this.wrong(key, "a height and a width, positive whole numbers of pixels");
-    }
-    return { height, width };
-  }
-
-  /** Three numbers, or one for all channels. */
-  channels(key: string): Channels | undefined {
-    const value = this.value(key);
-    if (value === undefined) return undefined;
-    if (typeof value === "number") return [value, value, value];
-    if (Array.isArray(value) && value.length === 3 && value.every((v) => typeof v === "number")) {
-      return value as [number, number, number];
-    }
-    throw this.wrong(key, "a number or three");
-  }
-
-  /** What to throw about a key. */
-  wrong(key: string, expected: string): CheckpointError {
-    const found = JSON.stringify(this.value(key)) ?? "nothing";
-    return new CheckpointError(`${this.name}: expected ${key} to be ${expected}, found ${found}`);
-  }
-}
-
-function isLength(value: unknown): value is number {
-  return typeof value === "number" && Number.isSafeInteger(value) && value > 0;
 }

@@ -3,13 +3,13 @@ import {
   classOf,
   colourSettings,
   cropSize,
-  type Fields,
   filterOf,
   type ProcessorSettings,
   processorFields,
   resizeTarget,
   type Size,
 } from "./processor-config.ts";
+import type { Fields } from "./processor-fields.ts";
 
 const CLASSES = new Map([["LlavaNextImageProcessor", { ...CLIP, kind: "llava_next" as const }]]);
 

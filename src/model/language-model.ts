@@ -35,9 +35,19 @@ import {
 } from "./prompt/build-prompt.ts";
 import { type ChatMessage, type ChatOptions, chatPrompt } from "./prompt/chat-template.ts";
 import { checkPrompt } from "./prompt/check-prompt.ts";
+import { decoderSequence } from "./prompt/decoder-sequence.ts";
 import { type ChatTemplates, findChatTemplates } from "./prompt/find-chat-template.ts";
 import type { Prompt } from "./prompt/prompt.ts";
-import { aMessage, anId, aPicture, BOS, CHAT_OPTIONS, checkParts, SPANS } from "./prompt/prompt-arguments.ts";
+import {
+  ANSWER,
+  aMessage,
+  anId,
+  aPicture,
+  BOS,
+  CHAT_OPTIONS,
+  checkParts,
+  SPANS,
+} from "./prompt/prompt-arguments.ts";
 import type { PromptImage } from "./prompt/prompt-image.ts";
 import { createTokenizer, type Tokenizer } from "./prompt/tokenizer.ts";
 import type { Network } from "./walk/network.ts";
@@ -117,6 +127,8 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
   const decoder = family.readConfig(config, where, {
     preprocessor: await processorJson(checkpoint),
     tokenOf: (id) => tokenizer.tokenOf(id),
+    idOf: (token) => tokenizer.idOf(token),
+    eosId: tokenizer.eosId,
   });
   const files = {
     jinja: await checkpoint.text("chat_template.jinja"),
@@ -126,6 +138,13 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
   };
   const chatTemplates = findChatTemplates(files, decoder.vision !== undefined);
   const generation = (await checkpoint.json("generation_config.json")) as Record<string, unknown> | undefined;
+  const start = generation?.["decoder_start_token_id"] ?? undefined;
+  if (decoder.encoder && start !== undefined && start !== decoder.encoder.startId) {
+    throw new CheckpointError(
+      `${name}: expected one decoder_start_token_id, found ${decoder.encoder.startId} in config.json and ` +
+        `${JSON.stringify(start)} in generation_config.json`,
+    );
+  }
   const text = isObject(config["text_config"]) ? config["text_config"] : config;
   const endIds = generation?.["eos_token_id"] ?? config["eos_token_id"] ?? text["eos_token_id"];
   return { family, config, decoder, tokenizer, chatTemplates, endIds: idsOf(endIds, name) };
@@ -243,16 +262,25 @@ export class ModelOutline {
     options: Omit<PromptOptions<PromptImage>, "imageRules"> = {},
   ): Prompt<PromptImage> {
     checkParts(parts);
-    checkOptions("prompt", options, { bos: BOS, spans: SPANS, images: aListOf(aPicture) });
+    checkOptions("prompt", options, { bos: BOS, spans: SPANS, images: aListOf(aPicture), answer: ANSWER });
     const wrapped = typeof parts === "string" ? parts : parts.map(asPart);
     return this.check(prompt(this.tokenizer, wrapped, { ...options, imageRules: this.#imageRules }));
   }
 
-  /** A prompt from token ids as they are. Throws PromptError as {@link check} does. */
-  promptFromIds(ids: readonly number[], images: readonly PromptImage[] = []): Prompt<PromptImage> {
+  /**
+   * A prompt from token ids as they are, with what the decoder of an encoder-decoder has answered so far (its start token not
+   * among it). Throws PromptError as {@link check} does.
+   */
+  promptFromIds(
+    ids: readonly number[],
+    images: readonly PromptImage[] = [],
+    answer: readonly number[] = [],
+  ): Prompt<PromptImage> {
     checkArgument("promptFromIds", "ids", ids, aListOf(anId));
     checkArgument("promptFromIds", "images", images, aListOf(aPicture));
-    return this.check(promptFromIds(this.tokenizer, ids, { images }));
+    checkArgument("promptFromIds", "answer", answer, aListOf(anId));
+    const answered = answer.length > 0 ? promptFromIds<PromptImage>(this.tokenizer, answer) : undefined;
+    return this.check(promptFromIds(this.tokenizer, ids, { images, answer: answered }));
   }
 
   /** A conversation by the checkpoint's chat template, up to where the assistant answers. */
@@ -273,6 +301,16 @@ export class ModelOutline {
   check<P extends Prompt>(prompt: P): P {
     checkPrompt(prompt, this);
     return prompt;
+  }
+
+  /**
+   * The sequence that the layers without prefix run over: the prompt itself, or where an encoder reads that, what the decoder
+   * reads. Throws PromptError as {@link check} does.
+   */
+  sequenceOf(prompt: Prompt): Prompt {
+    this.check(prompt);
+    const { encoder } = this.config;
+    return encoder ? decoderSequence(prompt, encoder.startId, this.tokenizer) : prompt;
   }
 }
 

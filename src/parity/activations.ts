@@ -21,12 +21,22 @@ export interface GoldenActivation {
 /** Our values of some activations: `values[a][p]` is activation a of prompt p, at all of its positions. */
 export type Values = readonly (readonly Float32Array[])[];
 
+/** Where the keys of a pattern are among the padding, prompt by prompt. */
+interface KeyColumns {
+  readonly columns: readonly (readonly number[])[];
+  readonly extent: number;
+}
+
 /** Which of a model's activations are wanted. */
 export interface Wanted {
   readonly sites: SiteMap;
   readonly stack: StackName;
+  /** Whether the goldens have the rows of all sequences one after the other, [rows, features], without padding. */
+  readonly packed?: boolean;
   /** Columns of the padded tensors, where that is more than up to the last one that holds a row. */
   readonly extent?: number;
+  /** Columns of the keys of cross-attention, which are another sequence's, and their number with the padding. */
+  readonly keys?: KeyColumns;
   /** Names that the goldens have for some sites, beside the usual ones. */
   readonly names?: Readonly<Record<string, SiteName>>;
 }
@@ -39,7 +49,7 @@ export async function readActivations(
   file: GoldenFile,
   prefix: string,
   columns: readonly (readonly number[])[],
-  { sites, stack, extent = Math.max(...columns.flat()) + 1, names = {} }: Wanted,
+  { sites, stack, packed = false, extent = Math.max(...columns.flat()) + 1, keys, names = {} }: Wanted,
 ): Promise<GoldenActivation[]> {
   const known: ReadonlySet<string> = new Set(
     siteNames(sites).filter((site) => parseSite(site).stack === stack),
@@ -49,7 +59,13 @@ export async function readActivations(
     if (!name.startsWith(prefix)) continue;
     const own = name.slice(prefix.length);
     const site = Object.hasOwn(names, own) ? names[own]! : siteOf(own);
-    if (known.has(site)) found.push(await readActivation(file, name, site as SiteName, columns, extent));
+    if (!known.has(site)) continue;
+    const across = keys && site.startsWith("xattn_") ? keys : { columns, extent };
+    found.push(
+      packed
+        ? await readPacked(file, name, site as SiteName, columns)
+        : await readActivation(file, name, site as SiteName, columns, extent, across),
+    );
   }
   return found;
 }
@@ -65,6 +81,7 @@ async function readActivation(
   site: SiteName,
   columns: readonly (readonly number[])[],
   extent: number,
+  keys: KeyColumns,
 ): Promise<GoldenActivation> {
   const { shape, values } = await file.read(name);
   const attention = layoutOf(parseSite(site).site) === "attention";
@@ -77,7 +94,7 @@ async function readActivation(
     : rest.length === 1
       ? [1, 1, rest[0]]
       : [1, ...rest];
-  const fits = attention ? rest.length === 3 && count === extent && width === extent : rest.length <= 2;
+  const fits = attention ? rest.length === 3 && count === extent && width === keys.extent : rest.length <= 2;
   if (batch !== columns.length || !fits || count > extent) {
     throw new CheckpointError(
       `${name}: expected ${columns.length} prompts of up to ${extent} tokens, padding included, found ${showShape(shape)}`,
@@ -86,7 +103,7 @@ async function readActivation(
   const first = extent - count;
   const each = columns.map((own, b) => {
     const kept = own.filter((column) => column >= first);
-    const inner = attention ? own : Array.from({ length: width }, (_, i) => i);
+    const inner = attention ? keys.columns[b]! : Array.from({ length: width }, (_, i) => i);
     const picked = new Float32Array(outer * kept.length * inner.length);
     let at = 0;
     for (let o = 0; o < outer; o++) {
@@ -100,6 +117,28 @@ async function readActivation(
   if (each.every(({ positions }) => positions.length === 0)) {
     throw new CheckpointError(`${name}: holds no position of any prompt, only padding`);
   }
+  return { name, site, each };
+}
+
+/** Of a golden [rows, features], the rows of each sequence in turn, as `columns` orders them. */
+async function readPacked(
+  file: GoldenFile,
+  name: string,
+  site: SiteName,
+  columns: readonly (readonly number[])[],
+): Promise<GoldenActivation> {
+  const { shape, values } = await file.read(name, 2);
+  const [rows, width] = shape as [number, number];
+  const expected = columns.reduce((sum, { length }) => sum + length, 0);
+  if (rows !== expected) {
+    throw new CheckpointError(`${name}: expected ${expected} rows, found ${showShape(shape)}`);
+  }
+  let first = 0;
+  const each = columns.map((own) => {
+    const all = values.subarray(first * width, (first + own.length) * width) as Float32Array;
+    first += own.length;
+    return { positions: own.map((_, i) => i), values: takeRows(all, own, width) };
+  });
   return { name, site, each };
 }
 

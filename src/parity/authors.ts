@@ -3,7 +3,7 @@ import { batches } from "../analysis/task-vectors.ts";
 import { XpatchError } from "../errors.ts";
 import type { ModelOutline } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
-import { checkChoice, mostProbable } from "../model/walk/sampling.ts";
+import { checkChoice, choicesOf, mostProbable } from "../model/walk/sampling.ts";
 import { type Edit, set } from "../patching/edit.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import type { OnePosition } from "../patching/positions.ts";
@@ -237,13 +237,14 @@ async function readContext(model: PatchableModel, prompts: readonly Prompt[]): P
         const { logits, ...tapped } = model.run(batch, { taps });
         const chosen = mostProbable(logits as Tensor);
         const byLayer = Array.from({ length: layers }, (_, layer) => tapped[`${layer}`] as Tensor);
-        return [chosen.ids, chosen.best, ...byLayer];
+        return [chosen, ...byLayer];
       });
-      const [chosen, best, ...byLayer] = await model.device.read(wanted);
-      best!.forEach((value, i) => {
+      const [chosen, ...byLayer] = await model.device.read<readonly Tensor[]>(wanted);
+      const { ids: tokens, logits } = choicesOf(chosen as Uint32Array);
+      logits.forEach((value, i) => {
         checkChoice(value, () => `prompt ${ids.length + i}`);
       });
-      ids.push(...chosen!);
+      ids.push(...tokens);
       byLayer.forEach((rows, layer) => {
         rows.forEach((value, i) => {
           sums[layer * width + (i % width)]! += value;

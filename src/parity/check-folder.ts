@@ -3,6 +3,7 @@ import { loadDualEncoder } from "../patching/dual-encoder.ts";
 import { loadModel } from "../patching/model.ts";
 import { settingOf } from "../patching/setting.ts";
 import type { Device } from "../tensor/device.ts";
+import { checkAnswerCases } from "./answer-cases.ts";
 import { CaseFolder, type GoldenCase } from "./case-folder.ts";
 import { checkDualCases, isDual } from "./dual-cases.ts";
 import { newReport, type ParityReport } from "./report.ts";
@@ -21,6 +22,10 @@ export async function checkFolder(path: string, device: Device): Promise<ParityR
     return newReport(path, settingOf(encoder), checks, folder.goldens.unread);
   }
   using model = await loadModel(folder.model, { device });
+  if (model.config.encoder) {
+    const checks = await checkAnswerCases(folder, model);
+    return newReport(path, settingOf(model), checks, folder.goldens.unread);
+  }
   const unknown = folder.cases.find((golden) => !isPrompts(golden));
   if (unknown) {
     const fields = Object.keys(unknown.items[0] ?? {}).join(", ");

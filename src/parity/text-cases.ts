@@ -14,14 +14,16 @@ import {
 } from "./activations.ts";
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkEqual, checkTensor, type Tolerance } from "./checks.ts";
+import { checkCrossAttention } from "./cross-attention.ts";
 import type { Golden } from "./golden-file.ts";
+import { checkPicturePositions } from "./picture-positions.ts";
 import { checkVision, readImages } from "./vision.ts";
 
 /** How far a prompt in a batch may be from the same prompt alone. */
 const BATCH_TOLERANCE: Tolerance = { atol: 1e-5, rtol: 1e-5 };
 
 /** The prompts of one case, and where their tokens are among the padding of its goldens. */
-interface TextCase extends GoldenCase {
+export interface TextCase extends GoldenCase {
   readonly prompts: readonly Prompt[];
   /** For each prompt, the columns of its tokens. */
   readonly columns: readonly (readonly number[])[];
@@ -41,6 +43,7 @@ export async function checkTextCases(folder: CaseFolder, model: PatchableModel):
       ...inputs,
       ...(await checkVision(folder, golden.name, text.prompts, model)),
       ...(await checkRuns(folder, text, model)),
+      ...(await checkCrossAttention(folder, text, model)),
       ...(await checkGenerated(folder, text, model)),
       ...(await checkPatches(folder, text, model)),
     );
@@ -65,7 +68,8 @@ async function readPrompts(
   }
   const all = Array.from({ length }, (_, column) => column);
   const columns = items.map((_, b) => all.filter((column) => mask.values[b * length + column]));
-  const unpadded = ({ values }: Golden) => columns.map((own, b) => own.map((c) => values[b * length + c]!));
+  const unpadded = ({ values }: Pick<Golden, "values">) =>
+    columns.map((own, b) => own.map((c) => values[b * length + c]!));
   const theirs = unpadded(ids);
   const { images, checks: inputs } = await readImages(folder, golden, model);
   const ours = items.map((item, i) => model.prompt(String(item["text"]), { images: images[i]! }).ids);
@@ -77,11 +81,17 @@ async function readPrompts(
     inputs.push(checkEqual(positions, counted, unpadded(await goldens.read(positions, 2))));
   }
   const prompts = theirs.map((own, i) => model.promptFromIds(own, images[i]));
+  inputs.push(...(await checkPicturePositions(goldens, name, prompts, unpadded, model)));
   return { text: { ...golden, prompts, columns, extent: length }, inputs };
 }
 
 function wanted({ sites }: PatchableModel, extent: number): Wanted {
-  return { sites, stack: "text", extent };
+  // The goldens number blocks of cross-attention by themselves; here they have the number of the layer behind them.
+  const layers = sites.text.cross?.layers ?? [];
+  const names = Object.fromEntries(
+    layers.map((layer, block): [string, SiteName] => [`cross_out.${block}`, `resid_pre.${layer}`]),
+  );
+  return { sites, stack: "text", extent, names };
 }
 
 async function checkRuns(
@@ -99,7 +109,7 @@ async function checkRuns(
 }
 
 /** Compares what prompts give in one batch with what each gives alone. */
-function checkBatch(
+export function checkBatch(
   activations: readonly GoldenActivation[],
   together: Values,
   alone: readonly Values[],
@@ -110,9 +120,10 @@ function checkBatch(
   });
 }
 
-async function checkGenerated(
+/** Greedy continuations of a case, in one batch and one at a time. */
+export async function checkGenerated(
   { goldens }: CaseFolder,
-  { name, prompts }: TextCase,
+  { name, prompts }: Pick<TextCase, "name" | "prompts">,
   model: PatchableModel,
 ): Promise<Check[]> {
   const key = `${name}/generate.ids`;
@@ -159,7 +170,7 @@ async function checkPatches(
 }
 
 /** The logits of a patched run once more, this time recomputing only what the patch can change. */
-async function checkResumed(
+export async function checkResumed(
   model: PatchableModel,
   activations: readonly GoldenActivation[],
   prompts: readonly Prompt[],

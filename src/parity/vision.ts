@@ -4,7 +4,7 @@ import { CheckpointError } from "../errors.ts";
 import { decodeImage } from "../images/decode.ts";
 import type { PixelValues } from "../images/preprocess.ts";
 import type { ProcessorSettings } from "../images/processor-config.ts";
-import type { ImageLayout } from "../model/checkpoint/config/vision-setup.ts";
+import { type ImageLayout, imageRowCount } from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf, pixelValues } from "../model/prompt/prompt-image.ts";
 import type { SiteName } from "../model/walk/sites.ts";
@@ -15,6 +15,7 @@ import { checkActivations, type GoldenActivation, readActivations } from "./acti
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkTensor } from "./checks.ts";
 import type { Golden, GoldenFile } from "./golden-file.ts";
+import { readPatches } from "./patch-goldens.ts";
 
 /** How far pixel values that we make of a picture may be from the processor's. */
 const PIXEL_TOLERANCE = { atol: 1e-6, rtol: 1e-6 };
@@ -31,23 +32,42 @@ export async function readImages(
   const setup = model.config.vision;
   const files = items.map((item) => imageFiles(item["images"]));
   if (!setup || files.every((list) => list.length === 0)) return { images: items.map(() => []), checks: [] };
-  const { values, checks } = await readPixels(folder, name, files.flat(), setup.processor);
+  const { values, checks } = await readPixels(folder, name, files.flat(), setup.processor, files);
   const queue = values.values();
   return { images: files.map((list) => list.map(() => queue.next().value!)), checks };
 }
 
-/** Pixel values of a case's pictures, in order, and checks of ours against them. */
+/**
+ * Pixel values of a case's pictures, in order, and checks of ours against them. `byItem`: the goldens may have them item by item
+ * instead, [items, most pictures of an item, 3, height, width], with padding for items that have fewer.
+ */
 export async function readPixels(
   { goldens, path }: CaseFolder,
   name: string,
   files: readonly string[],
   processor: ProcessorSettings,
+  byItem?: readonly (readonly string[])[],
 ): Promise<{ values: PixelValues[]; checks: Check[] }> {
   const key = `${name}/in.pixel_values`;
-  const values = await (processor.tiles ? readTiles : readSquares)(goldens, name, files.length);
+  const values = processor.patches
+    ? await readPatches(goldens, name, files.length, processor.patches)
+    : processor.tiles
+      ? await readTiles(goldens, name, files.length)
+      : await readSquares(goldens, name, files, byItem);
+  return { values, checks: await checkPixels(key, values, files, join(path, "..", "images"), processor) };
+}
+
+/** Checks of what we make of the pictures in `folder`, where they are there. */
+async function checkPixels(
+  key: string,
+  values: readonly PixelValues[],
+  files: readonly string[],
+  folder: string,
+  processor: ProcessorSettings,
+): Promise<Check[]> {
   const checks: Check[] = [];
   for (const [i, file] of files.entries()) {
-    const picture = join(path, "..", "images", file);
+    const picture = join(folder, file);
     const found = await access(picture).then(
       () => true,
       () => false,
@@ -56,18 +76,36 @@ export async function readPixels(
     const ours = pixelValues(await decodeImage(await readFile(picture)), processor);
     checks.push(checkTensor(`${key}, from ${file}`, [ours.data], [values[i]!.data], PIXEL_TOLERANCE));
   }
-  return { values, checks };
+  return checks;
 }
 
-/** Goldens [images, 3, height, width]. */
-async function readSquares(goldens: GoldenFile, name: string, images: number): Promise<PixelValues[]> {
+/** Goldens [images, 3, height, width], or by item of a batch [items, most, 3, height, width]. */
+async function readSquares(
+  goldens: GoldenFile,
+  name: string,
+  files: readonly string[],
+  byItem?: readonly (readonly string[])[],
+): Promise<PixelValues[]> {
   const key = `${name}/in.pixel_values`;
-  const golden = await goldens.read(key, 4);
-  const [count, channels, height, width] = golden.shape as [number, number, number, number];
-  if (count !== images || channels !== 3) throw wrongPixels(key, images, golden);
+  const golden = await goldens.read(key);
+  const nested = byItem !== undefined && golden.shape.length === 5;
+  const [items, most = 0] = nested ? golden.shape : [];
+  const [count, channels, height, width] = (nested ? golden.shape.slice(1) : golden.shape) as [
+    number,
+    number,
+    number,
+    number,
+  ];
+  const places = nested
+    ? byItem.flatMap((own, item) => own.map((_, i) => item * most + i))
+    : files.map((_, i) => i);
+  const fits = nested
+    ? items === byItem.length && byItem.every((own) => own.length <= most)
+    : golden.shape.length === 4 && count === files.length;
+  if (!fits || channels !== 3) throw wrongPixels(key, files.length, golden);
   const size = channels * height * width;
-  return Array.from({ length: images }, (_, i) => {
-    const data = golden.values.slice(i * size, (i + 1) * size) as Float32Array<ArrayBuffer>;
+  return places.map((place): PixelValues => {
+    const data = golden.values.slice(place * size, (place + 1) * size) as Float32Array<ArrayBuffer>;
     return { data, shape: [3, height, width] };
   });
 }
@@ -118,7 +156,9 @@ export async function checkVision(
   });
   const rowsOf = (count: (layout: ImageLayout) => number) =>
     pieces.map(({ layout, tiles }) => Array.from({ length: count(layout) / tiles }, (_, i) => i));
-  const wanted = { sites: model.sites, stack: "vision" as const };
+  const { sites } = model;
+  const packed = setup.fixed === undefined && !setup.tiled;
+  const wanted = { sites, stack: "vision" as const, packed };
   // What the projector reads is a block's output, without the class token where that is dropped, or what a norm makes of it.
   const block: SiteName =
     setup.featureLayer === 0 ? "vision.resid_pre.0" : `vision.resid_post.${setup.featureLayer - 1}`;
@@ -136,11 +176,19 @@ export async function checkVision(
     ...(await readActivations(
       goldens,
       `${name}/projector.`,
-      rowsOf(({ tileFeatures, tokens }) => tileFeatures ?? tokens),
+      packed
+        ? pieces.map(({ layout: { tokens, order } }) => rowsBehind(tokens, order))
+        : rowsOf(({ tileFeatures, tokens }) => tileFeatures ?? tokens),
       {
         ...wanted,
         names: { out: setup.tiled ? "tile_features" : "projector" },
       },
+    )),
+    ...(await readActivations(
+      goldens,
+      `${name}/`,
+      rowsOf((layout) => imageRowCount(layout, "latents")),
+      { sites, stack: "resampler" },
     )),
   ];
   const values: Float32Array[][] = [];
@@ -155,6 +203,15 @@ interface Piece {
   readonly layout: ImageLayout;
   readonly tile: number;
   readonly tiles: number;
+}
+
+/** Of a picture's features, the rows of the golden, which has them as the merger leaves them. */
+function rowsBehind(tokens: number, order?: readonly number[]): number[] {
+  const rows = Array.from({ length: tokens }, (_, i) => i);
+  order?.forEach((token, i) => {
+    rows[token] = i;
+  });
+  return rows;
 }
 
 async function valuesOf(

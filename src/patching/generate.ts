@@ -10,6 +10,7 @@ import {
   type Options,
 } from "../arguments.ts";
 import { SiteError } from "../errors.ts";
+import { imageRowCount } from "../model/checkpoint/config/vision-setup.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { TextStream } from "../model/prompt/text-stream.ts";
@@ -19,7 +20,7 @@ import { NO_VISITOR } from "../model/walk/site-events.ts";
 import { checkEdits } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import { checkDirections, type ResolvedEdit } from "./edit-value.ts";
-import { batchOf, type Target } from "./site-targets.ts";
+import { type Batch, batchOf, type Target } from "./site-targets.ts";
 import { type Computed, resolveEdits, Watcher } from "./watcher.ts";
 
 export interface GenerateOptions extends SamplingOptions {
@@ -90,7 +91,6 @@ export async function generate(
   given: readonly Prompt[],
   options: GenerateOptions,
 ): Promise<Generated[]> {
-  const prompts = [...given]; // the caller may go on to fill or empty its list
   checkOptions("generate", options, OPTIONS, { required: ["maxNewTokens"] });
   const { maxNewTokens, edits = [], stopIds = model.endIds, onToken, ...sampling } = options;
   const stops = new Set(stopIds);
@@ -98,18 +98,17 @@ export async function generate(
   checkEdits("generate", edits);
   const { network, tokenizer } = model;
   const { device } = network;
-  for (const prompt of prompts) model.check(prompt);
+  const prompts = given.map((prompt) => model.sequenceOf(prompt));
   const scope = device.openScope();
   const answers: number[][] = prompts.map(() => []);
   const streams = prompts.map(() => new TextStream(tokenizer));
   try {
     // The last new token is never fed back, so its position is not computed.
-    const resolved = scope.enter(() =>
-      resolveEdits(edits, model.sites, device, batchOf(prompts, model.config.vision), maxNewTokens - 1),
-    );
+    const batch = batchOf(prompts, model.config.vision);
+    const resolved = scope.enter(() => resolveEdits(edits, model.sites, device, batch, maxNewTokens - 1));
     for (const edit of resolved) {
       checkHead(edit.target, prompts, model);
-      checkKeys(edit, prompts);
+      checkKeys(edit, prompts, batch);
     }
     await checkDirections(resolved);
     const watcher = new Watcher(resolved, {});
@@ -157,15 +156,19 @@ function checkHead(target: Target, prompts: readonly Prompt[], model: LanguageMo
 
 /**
  * Throws SiteError for a value at scores or patterns that has not a number for each key that there will be: the prompt's,
- * then one more with each new token.
+ * then one more with each new token; or the rows of its images, or what an encoder has read.
  */
-function checkKeys({ target, value }: ResolvedEdit, prompts: readonly Prompt[]): void {
-  if (!value || target.layout !== "attention" || target.info.stack !== "text") return;
+function checkKeys({ target, value }: ResolvedEdit, prompts: readonly Prompt[], { images }: Batch): void {
+  const { sequences, keyRowsOf, keySequences } = target.info;
+  if (!value || target.layout !== "attention" || sequences !== "prompts") return;
   const found = value.dim(-1);
   for (const [s, positions] of target.positions) {
-    const position = positions.find((each) => Math.max(prompts[s]!.length, each + 1) !== found);
+    const ofImages = keyRowsOf && images[s]!.reduce((sum, image) => sum + imageRowCount(image, keyRowsOf), 0);
+    const ofOthers = keySequences ? prompts[s]!.source!.length : ofImages;
+    const keysAt = (position: number) => ofOthers ?? Math.max(prompts[s]!.length, position + 1);
+    const position = positions.find((each) => keysAt(each) !== found);
     if (position === undefined) continue;
-    const expected = Math.max(prompts[s]!.length, position + 1);
+    const expected = keysAt(position);
     throw new SiteError(
       `${target.label}: expected values for ${expected} keys at position ${position}, found ${found}`,
     );
@@ -175,7 +178,7 @@ function checkKeys({ target, value }: ResolvedEdit, prompts: readonly Prompt[]):
 /** What was computed when sequence s came to have `reached[s]` computed positions. */
 function computedBy(prompts: readonly Prompt[], reached: readonly number[], model: LanguageModel): Computed {
   return (target, sequence, position) => {
-    if (target.info.stack !== "text") return true;
+    if (target.info.sequences !== "prompts") return true;
     const first = isOfHead(target, model) ? prompts[sequence]!.last : 0;
     return position >= first && position < reached[sequence]!;
   };
@@ -183,7 +186,7 @@ function computedBy(prompts: readonly Prompt[], reached: readonly number[], mode
 
 function unfired(edits: readonly ResolvedEdit[], sequence: number, reached: number): UnfiredEdit[] {
   return edits.flatMap(({ target }, edit) => {
-    if (target.info.stack !== "text") return [];
+    if (target.info.sequences !== "prompts") return [];
     const positions = (target.positions.get(sequence) ?? []).filter((position) => position >= reached);
     return positions.length === 0 ? [] : [{ edit, label: target.label, positions }];
   });

@@ -63,10 +63,10 @@ export class PatchableModel extends LanguageModel {
     checkArgument("walk", "sites", sites, aFunction);
     const { network, device } = this;
     checkContext(prompt.length, this.config.context);
-    this.check(prompt);
+    const sequences = [this.sequenceOf(prompt)];
     return scoped(device, () => {
-      const pass = Pass.over(device, [prompt], { inUse: sites });
-      return forward(network, [prompt], pass) as Walk<Tensor>;
+      const pass = Pass.over(device, sequences, { inUse: sites });
+      return forward(network, sequences, pass) as Walk<Tensor>;
     });
   }
 

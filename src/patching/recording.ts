@@ -2,8 +2,14 @@ import { checkArgument } from "../arguments.ts";
 import { PromptError } from "../errors.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
-import { takeRows, unembed } from "../model/walk/forward.ts";
-import { type KeysAndValues, RecordedKeys } from "../model/walk/key-value-store.ts";
+import { enter, takeRows, unembed } from "../model/walk/forward.ts";
+import {
+  type Context,
+  ContextKeys,
+  type KeysAndValues,
+  type RecordedContext,
+  RecordedKeys,
+} from "../model/walk/key-value-store.ts";
 import { Pass } from "../model/walk/pass.ts";
 import { RowMap } from "../model/walk/row-map.ts";
 import { NO_VISITOR, type Walk } from "../model/walk/site-events.ts";
@@ -12,35 +18,45 @@ import type { Scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { aModel, checkPrompts } from "./arguments.ts";
 
+interface Kept {
+  readonly sequences: readonly Prompt[];
+  readonly rows: RowMap;
+  readonly keys: readonly KeysAndValues[];
+  readonly stream: readonly Tensor[];
+  readonly context: (Context & RecordedContext) | undefined;
+  readonly logits: Tensor;
+}
+
 /**
  * A run of which everything is kept that patched runs can start from: keys and values of every layer, and the residual
- * stream between layers. Dispose of it when done: for T tokens it holds about T * layers * (width + 2 * kvWidth) floats.
+ * stream between layers; where there is cross-attention also what it reads, with its keys and values. Dispose of it when done: for T tokens it holds about T * layers * (width + 2 * kvWidth) floats.
  */
 export class Recording {
   readonly model: LanguageModel;
   readonly prompts: readonly Prompt[];
-  /** Where each prompt's rows lie. */
+  /** What the layers ran over: the prompts, or what the decoder of an encoder-decoder reads for each. */
+  readonly sequences: readonly Prompt[];
+  /** Where the rows of each sequence lie. */
   readonly rows: RowMap;
   /** Keys and values by layer. */
   readonly keys: readonly KeysAndValues[];
   /** `stream[l]` enters layer l: stream[0] is the embedding, the last one leaves the last layer. Each [rows, width]. */
   readonly stream: readonly Tensor[];
+  /** What cross-attention reads, and its keys and values by layer. Undefined where it reads nothing. */
+  readonly context: (Context & RecordedContext) | undefined;
   /** [prompts, vocab], at each prompt's last token. */
   readonly logits: Tensor;
   readonly #memory: Scope;
 
   /** Use {@link record}. */
-  constructor(
-    model: LanguageModel,
-    prompts: readonly Prompt[],
-    kept: { rows: RowMap; keys: readonly KeysAndValues[]; stream: readonly Tensor[]; logits: Tensor },
-    memory: Scope,
-  ) {
+  constructor(model: LanguageModel, prompts: readonly Prompt[], kept: Kept, memory: Scope) {
     this.model = model;
     this.prompts = prompts;
+    this.sequences = kept.sequences;
     this.rows = kept.rows;
     this.keys = kept.keys;
     this.stream = kept.stream;
+    this.context = kept.context;
     this.logits = kept.logits;
     this.#memory = memory;
   }
@@ -74,22 +90,24 @@ export function record(model: LanguageModel, prompts: readonly Prompt[]): Record
   if (prompts.length === 0) throw new PromptError("record: expected at least one prompt, found none");
   const { network } = model;
   const { device, config } = network;
-  for (const prompt of prompts) {
-    checkContext(prompt.length, config.context);
-    model.check(prompt);
-  }
+  for (const prompt of prompts) checkContext(prompt.length, config.context);
+  const sequences = prompts.map((prompt) => model.sequenceOf(prompt));
   const memory = device.openScope();
-  const rows = RowMap.packed(prompts.map((p) => p.length));
+  const rows = RowMap.packed(sequences.map((p) => p.length));
   const keys = new RecordedKeys(rows, memory);
+  const cross = new ContextKeys({ keep: memory });
   const stream: Tensor[] = [];
+  let recorded: Context | undefined;
   try {
     const logits = memory.enter(() =>
       device.scope(() => {
-        const pass = Pass.over(device, prompts, { rows, keys });
+        const pass = Pass.over(device, sequences, { rows, keys, context: cross });
         return drive(recordedForward(), NO_VISITOR);
 
         function* recordedForward(): Walk<Tensor> {
-          const embedded = yield* network.embed(prompts, pass);
+          const embedded = yield* enter(network, sequences, pass);
+          const { source } = cross;
+          recorded = source && { ...source, x: memory.enter(() => source.x.alias()) };
           const x = yield* network.stack.run(embedded, pass, {
             onStream: (_index, x) => stream.push(memory.enter(() => x.alias())),
           });
@@ -97,7 +115,13 @@ export function record(model: LanguageModel, prompts: readonly Prompt[]): Record
         }
       }),
     );
-    return new Recording(model, prompts, { rows, keys: keys.layers, stream, logits }, memory);
+    const context = recorded && { ...recorded, layers: cross.layers };
+    return new Recording(
+      model,
+      prompts,
+      { sequences, rows, keys: keys.layers, stream, context, logits },
+      memory,
+    );
   } catch (error) {
     memory.dispose();
     throw error;

@@ -12,7 +12,7 @@ import { concat } from "../kernels/movement/concat.ts";
 import { firstImages } from "../model/prompt/image-places.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { takeRows } from "../model/walk/forward.ts";
-import { ResumedKeys } from "../model/walk/key-value-store.ts";
+import { type Context, ContextKeys, ResumedKeys } from "../model/walk/key-value-store.ts";
 import { Pass } from "../model/walk/pass.ts";
 import { RowMap } from "../model/walk/row-map.ts";
 import { Sites, type Walk } from "../model/walk/site-events.ts";
@@ -81,7 +81,7 @@ export function resume<const T extends Readonly<Record<string, Tap>> = Record<ne
   checkOptions("resume", options, { taps: anObject });
   const { taps = {} } = options;
   checkTaps("resume", taps);
-  const { model, prompts } = recording;
+  const { model, sequences: prompts } = recording;
   const { device } = model.network;
   if (variants.length === 0) throw new SiteError("resume: expected at least one variant, found none");
   return device.scope(() => {
@@ -116,7 +116,7 @@ export function resume<const T extends Readonly<Record<string, Tap>> = Record<ne
 }
 
 function planVariant(
-  { model, prompts }: Recording,
+  { model, sequences: prompts }: Recording,
   variant: Variant,
   index: number,
   edits: readonly ResolvedEdit[],
@@ -154,11 +154,14 @@ function resumedForward(
   );
   const uses = (site: SiteName) => watcher.uses(site);
   const keys = new ResumedKeys(rows, prefix, recording.keys);
-  const whole = Pass.over(device, edited, { rows, keys, inUse: uses });
+  const renewed = entering.filter(({ context }) => context);
+  const context = recordedContext(recording, plan);
+  const whole = Pass.over(device, edited, { rows, keys, context, inUse: uses });
   const rowLayers = plan.reduce((sum, { layer, count }) => sum + (config.layers - layer) * count, 0);
   return { walk: walk(), rowLayers };
 
   function* walk(): Walk<Tensor> {
+    if (renewed.length > 0) context.fill(yield* contextAnew(renewed));
     const from = entering[0]!.layer;
     const starters = entering.filter(({ layer }) => layer === from);
     let active = starters.length;
@@ -176,7 +179,8 @@ function resumedForward(
 
   /** The recorded stream that enters `layer`, through the edits of the site that it comes from. */
   function* enter(layer: number, newcomers: readonly Planned[]): Walk<Tensor> {
-    if (newcomers.some((newcomer) => newcomer.vision)) return yield* embedAnew(newcomers);
+    const takesImages = config.vision?.embeds !== false;
+    if (takesImages && newcomers.some((newcomer) => newcomer.vision)) return yield* embedAnew(newcomers);
     const wanted = newcomers.flatMap(({ prompt, position, count }) =>
       Array.from({ length: count }, (_, i) => recording.rows.row(prompt, position + i)!),
     );
@@ -185,16 +189,52 @@ function resumedForward(
     return yield* at.pass(layer === 0 ? "embed" : "resid_post", stream);
   }
 
+  /**
+   * What cross-attention of these variants reads, to be made keys of: computed again where a change lies before it, else as it
+   * was recorded.
+   */
+  function* contextAnew(renewed: readonly Planned[]): Walk<Context> {
+    const changed = renewed.filter(({ vision, encoder }) => vision || encoder);
+    const parts: Context[] = [];
+    if (changed.length > 0) {
+      const inputs = changed.map(({ prompt }) => recording.sequences[prompt]!);
+      const pass = Pass.over(device, edited, { rows: wholePrompts(changed), inUse: uses });
+      parts.push((yield* network.context!(inputs, pass))!);
+    }
+    const first = firstImages(edited);
+    for (const { variant, prompt } of renewed.filter((each) => !changed.includes(each))) {
+      const { x, rows, named } = recording.context!;
+      const [span] = rows.of(prompt);
+      const moved = { ...span!, row: 0 };
+      const ofImages = named?.spans.filter(({ row }) => row >= span!.row && row < span!.row + span!.count);
+      parts.push({
+        x: x.rows(span!.row, span!.row + span!.count),
+        rows: new RowMap([{ ...moved, sequence: variant }]),
+        ...(ofImages && {
+          named: new RowMap(
+            ofImages.map((each, i) => ({
+              ...each,
+              sequence: first[variant]! + i,
+              row: each.row - span!.row,
+            })),
+          ),
+        }),
+      });
+    }
+    return joined(parts);
+  }
+
+  /** All rows of these variants' prompts. */
+  function wholePrompts(planned: readonly Planned[]): RowMap {
+    return packed(
+      planned.map((each) => ({ ...each, position: 0, count: recording.sequences[each.prompt]!.length })),
+    );
+  }
+
   /** The rows of variants some of which change an image: their prompts go through the vision side again. */
   function* embedAnew(newcomers: readonly Planned[]): Walk<Tensor> {
-    const inputs = newcomers.map(({ prompt }) => recording.prompts[prompt]!);
-    let row = 0;
-    const whole = newcomers.map(({ variant }, i) => {
-      const count = inputs[i]!.length;
-      row += count;
-      return { sequence: variant, position: 0, row: row - count, count };
-    });
-    const inputRows = new RowMap(whole);
+    const inputs = newcomers.map(({ prompt }) => recording.sequences[prompt]!);
+    const inputRows = wholePrompts(newcomers);
     const pass = Pass.over(device, edited, { rows: inputRows, inUse: uses });
     const embedded = yield* network.embed(inputs, pass);
     const wanted = newcomers.flatMap(({ variant, position, count }) =>
@@ -214,6 +254,32 @@ function resumedForward(
     const last = plan.map(({ variant, position, count }) => rows.row(variant, position + count - 1)!);
     return yield* network.head(takeRows(x, last), new Sites(whole.inUse, new RowMap(spans)));
   }
+}
+
+/** The keys of cross-attention for a batch of variants: those of the recording where a variant leaves them as they were. */
+function recordedContext({ context }: Recording, plan: readonly Planned[]): ContextKeys {
+  if (!context) return new ContextKeys();
+  const spans = plan.flatMap(({ variant, prompt, context: renewed }) =>
+    renewed ? [] : context.rows.of(prompt).map((span) => ({ ...span, sequence: variant })),
+  );
+  if (spans.length === 0) return new ContextKeys();
+  return new ContextKeys({ recorded: { rows: new RowMap(spans), layers: context.layers } });
+}
+
+/** Contexts one after the other. */
+function joined(contexts: readonly Context[]): Context {
+  let start = 0;
+  const moved = contexts.map(({ x, rows, named = rows }) => {
+    const move = (map: RowMap) => map.spans.map((span) => ({ ...span, row: span.row + start }));
+    const spans = { rows: move(rows), named: move(named) };
+    start += x.dim(0);
+    return spans;
+  });
+  return {
+    x: contexts.length === 1 ? contexts[0]!.x : concat(contexts.map(({ x }) => x)),
+    rows: new RowMap(moved.flatMap(({ rows }) => rows)),
+    named: new RowMap(moved.flatMap(({ named }) => named)),
+  };
 }
 
 /** Rows of variants one after the other. */

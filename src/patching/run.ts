@@ -86,12 +86,12 @@ export function run(
   const { network } = model;
   const { device, config } = network;
   const single = !Array.isArray(input);
-  const prompts = (single ? [input] : input) as readonly Prompt[];
+  const given = (single ? [input] : input) as readonly Prompt[];
   const { taps = {}, edits = [], stopAfter } = options;
   checkTaps("run", taps);
   checkEdits("run", edits);
-  checkRun(prompts, config.context, config.layers, taps, stopAfter);
-  for (const prompt of prompts) model.check(prompt);
+  checkRun(given, config.context, config.layers, taps, stopAfter);
+  const prompts = given.map((prompt) => model.sequenceOf(prompt));
   return device.scope(() => {
     const batch = batchOf(prompts, config.vision);
     const resolvedEdits = resolveEdits(edits, model.sites, device, batch);

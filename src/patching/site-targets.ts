@@ -1,5 +1,9 @@
 import { SiteError } from "../errors.ts";
-import type { ImageLayout, VisionSetup } from "../model/checkpoint/config/vision-setup.ts";
+import {
+  type ImageRowCounts,
+  imageRowCount,
+  type VisionSetup,
+} from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf } from "../model/prompt/prompt-image.ts";
 import { type SiteInfo, type SiteMap, siteInfo } from "../model/walk/site-shapes.ts";
@@ -13,15 +17,12 @@ export interface FeatureRange {
   readonly end: number;
 }
 
-/** How many rows an image has at the sites of the vision side. */
-type ImageRows = Pick<ImageLayout, "towerRows" | "tileFeatures" | "tokens">;
-
 /** What a run is over. */
 export interface Batch {
   /** Empty for a run of a vision tower alone. */
   readonly prompts: readonly Prompt[];
   /** Images of each prompt, or of each member of a run of a vision tower; they are numbered through the batch. */
-  readonly images: readonly (readonly ImageRows[])[];
+  readonly images: readonly (readonly ImageRowCounts[])[];
 }
 
 export function batchOf(prompts: readonly Prompt[], vision: VisionSetup | undefined): Batch {
@@ -83,8 +84,9 @@ export function resolveTarget(
   }
   const positions =
     info.sequences === "images"
-      ? imagePositions(label, spec, batch, options)
-      : textPositions(at, batch, options);
+      ? imagePositions(label, spec, info, batch, options)
+      : textPositions(at, info, batch, options);
+  if (info.sequences !== "images" && info.keyRowsOf) checkImages(label, batch, positions.keys());
   const shared = { site, info, layout, label, positions };
   if (total === undefined) {
     if (features) throw new SiteError(`${label}: the features of ${info.site} are keys; name no features`);
@@ -98,16 +100,27 @@ export function resolveTarget(
 
 function textPositions(
   at: Positions,
+  { sequences }: SiteInfo,
   { prompts }: Batch,
   { members, newTokens }: TargetOptions,
 ): Map<number, readonly number[]> {
-  return new Map([...members].map((s) => [s, resolvePositions(at, prompts[s]!, newTokens)]));
+  const positionsOf = (prompt: Prompt) =>
+    sequences === "sources" ? resolvePositions(at, prompt.source!) : resolvePositions(at, prompt, newTokens);
+  return new Map([...members].map((s) => [s, positionsOf(prompts[s]!)]));
+}
+
+/** Throws SiteError where the keys of scores or a pattern are rows of images, and there are none. */
+function checkImages(label: string, { images }: Batch, members: Iterable<number>): void {
+  for (const member of members) {
+    if (images[member]!.length === 0) throw new SiteError(`${label}: prompt ${member} has no image`);
+  }
 }
 
 /** Rows of images, by the image's number in the batch. */
 function imagePositions(
   label: string,
-  { at, image, site }: { site: SiteName; at: Positions } & Part,
+  { at, image }: { at: Positions } & Part,
+  { rowsOf }: SiteInfo,
   { images }: Batch,
   { members, oneImage }: TargetOptions,
 ): Map<number, readonly number[]> {
@@ -125,15 +138,10 @@ function imagePositions(
     }
     const wanted = image === undefined ? Array.from({ length: count }, (_, i) => i) : [image];
     for (const i of wanted) {
-      positions.set(first + i, resolveImageRows(at, rowsAt(site, own[i]!)));
+      positions.set(first + i, resolveImageRows(at, imageRowCount(own[i]!, rowsOf!)));
     }
   }
   return positions;
-}
-
-function rowsAt(site: SiteName, { towerRows, tileFeatures = 0, tokens }: ImageRows): number {
-  if (site === "projector") return tokens;
-  return site === "tile_features" ? tileFeatures : towerRows;
 }
 
 function featureRange(

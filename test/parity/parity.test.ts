@@ -103,6 +103,67 @@ describe.each(TEXT_FIXTURES)("%s", (name) => {
   });
 });
 
+// What scripts/make-family-golden.py wrote: small, with windows in some layers, and every site of every layer.
+test.each(["qwen2", "qwen3", "gemma2", "gpt2", "gpt_neox"])("%s agrees at every site", async (family) => {
+  const report = await checkFolder(`test/fixtures/sites/${family}`, await testDevice());
+  expect(failures(report)).toEqual([]);
+  expect(report.notRun).toEqual([]);
+  const names = report.checks.map((check) => check.name);
+  for (const site of ["embed", "q.0", "k.1", "v.2", "attn_pattern.0", "z.1", "mlp_pre.2", "mlp_act.0"]) {
+    expect(names).toContain(`case2/${site}`);
+  }
+});
+
+describe.each(["qwen2_vl", "qwen2_5_vl"])("%s", (name) => {
+  test("agrees with transformers in everything that it has a golden for", async () => {
+    const report = await checkFolder(`test/fixtures/${name}`, await testDevice());
+    expect(failures(report)).toEqual([]);
+    expect(report.passed).toBe(true);
+    expect(report.notRun).toEqual([]);
+    const names = report.checks.map((check) => check.name);
+    const vision = [0, 1, 2].map((layer) => `vision.resid_post.${layer}`);
+    const positions = ["time", "row", "column"].map((axis) => `position_ids_3d, ${axis}`);
+    for (const golden of [
+      ...["in.pixel_values, from photo.png", "in.mm_token_type_ids", ...positions],
+      ...["vision.resid_pre.0", ...vision, "projector.out", "resid_pre.0", "attn_pattern.1", "logits"],
+      ...["patch.replace.logits_last, resumed", "patch.add.resid_post.2", "generate.ids"],
+    ]) {
+      expect(names).toContain(`case0/${golden}`);
+    }
+    if (name === "qwen2_5_vl") {
+      expect(names).toContain("case1/projector.out");
+      expect(names).toContain("batch/resid_post.2, batch against single");
+      expect(names).toContain("batch/generate.ids, one at a time");
+    }
+  });
+
+  test.each(["projector.out", "vision.resid_post.1", "position_ids_3d", "in.mm_token_type_ids"])(
+    "fails when a golden is off: %s",
+    async (golden) => {
+      const folder = copyOf(name);
+      const integers = golden === "position_ids_3d" || golden.startsWith("in.");
+      const otherNumber = (view: DataView, at: number) =>
+        view.setInt32(at, 1 + view.getInt32(at, true), true);
+      const change = integers ? otherNumber : nudge(2e-3);
+      changeTensor(join(folder, "golden.safetensors"), `case0/${golden}`, change);
+      const [failed, ...others] = failures(await checkFolder(folder, await testDevice()));
+      expect(failed).toMatch(`case0/${golden}`);
+      expect(others).toEqual([]);
+    },
+  );
+
+  test("goldens whose patches are not those of a picture, or of too few, are refused", async () => {
+    for (const [tensor, message] of [
+      ["case0/in.pixel_values", /frames are all the same/],
+      ["case0/in.image_grid_thw", /expected the patches of 1 images/],
+    ] as const) {
+      const folder = copyOf(name);
+      changeTensor(join(folder, "golden.safetensors"), tensor, (view, at) => view.setInt32(at, 2, true));
+      await expect(checkFolder(folder, await testDevice())).rejects.toThrow(message);
+    }
+  });
+});
+
 test("gradients are named as not run", async () => {
   const report = await checkFolder("test/fixtures/llama", await testDevice());
   expect(report.notRun).toContain("case0/grad.loss");

@@ -109,7 +109,7 @@ async function prepare(model: ModelOutline, text: string, args: Arguments): Prom
   }
   const shown = await imagePrompt(model, text, args);
   checkLengths(model, [shown.prompt]);
-  await checkPositions("--token", token, [shown.prompt]);
+  await checkPositions(model, "--token", token, [shown.prompt]);
   return shown;
 }
 

@@ -68,7 +68,7 @@ export function extractCommand(): Command {
           checkLayerOption(model, args.layers);
           const prompts = await makePrompts(model);
           checkLengths(model, prompts);
-          await checkPositions("--position", args.position, prompts);
+          await checkPositions(model, "--position", args.position, prompts);
           return prompts;
         },
         (model, prompts) => extract(model, prompts, args),

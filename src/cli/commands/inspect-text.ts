@@ -50,21 +50,25 @@ function heading({ checkpoint, files, parameters, bytes, dtypes, tensors }: Insp
 
 /** The forward pass from top to bottom, as the places where it can be read and changed. */
 function diagram({ family, config, sites }: ArchitectureReport): string {
-  const { layers, width, heads, kvHeads, headDim, context, window, rope, activation, tied, vision } = config;
+  const { layers, width, heads, kvHeads, headDim, context, rope, activation, tied, vision, encoder } = config;
   const shared = kvHeads === heads ? "" : ` on ${kvHeads} of keys and values`;
   const facts = [
     `${family}: ${layers} layers, ${width} wide, ${heads} heads of ${headDim}${shared}`,
-    `context ${context}${window === undefined ? "" : `, window ${window}`}`,
-    rope ? `RoPE θ ${rope.theta}${rope.scaling ? ` (${rope.scaling.type})` : ""}` : "learned positions",
+    ...(Number.isFinite(context) ? [`context ${context}${windowOf(config)}`] : []),
+    rope
+      ? `RoPE θ ${rope.theta}${rope.scaling ? ` (${rope.scaling.type})` : ""}${rope.rotaryDim === undefined ? "" : ` on ${rope.rotaryDim} of ${headDim}`}`
+      : learnedPositions(context),
     activation,
   ];
   const lines = [facts.join(" · ")];
+  if (encoder) lines.push(`encoder of the prompt: ${encoder.layers} layers; the rest is the decoder`);
   if (vision) {
     const { kind, imageSize, patchSize } = vision.tower;
-    const square = `${imageSize} × ${imageSize} pixels in patches of ${patchSize} × ${patchSize}`;
+    const square = imageSize === undefined ? "pictures of any size" : `${imageSize} × ${imageSize} pixels`;
     const positions = vision.fixed ? `${vision.fixed.tokens} positions` : "positions by its size";
     lines.push(
-      `${kind} tower: ${vision.tiled ? "tiles of " : ""}${square} · ${positions} for each ${vision.imageToken}`,
+      `${kind} tower: ${vision.tiled ? "tiles of " : ""}${square} in patches of ${patchSize} × ${patchSize} · ` +
+        `${positions} for each ${vision.imageToken}`,
     );
   }
   const rows: string[][] = [];
@@ -79,6 +83,16 @@ function diagram({ family, config, sites }: ArchitectureReport): string {
   }
   if (tied) rows.at(-1)!.push("by the embedding's transpose");
   return `${lines.join("\n")}\n\n${table(rows)}`;
+}
+
+function windowOf({ layers, window, windowedLayers }: ArchitectureReport["config"]): string {
+  if (window === undefined) return "";
+  const some = windowedLayers && ` in ${windowedLayers.filter(Boolean).length} of ${layers} layers`;
+  return `, window ${window}${some ?? ""}`;
+}
+
+function learnedPositions(context: number): string {
+  return Number.isFinite(context) ? "learned positions" : "scores biased by distance, for any length";
 }
 
 /** Cuts a list where neighbours differ in `key`. */

@@ -231,6 +231,8 @@ async function architectureOf(
   const config = family.readConfig(checkpoint.config!, where, {
     preprocessor: await processorJson(checkpoint),
     tokenOf: (id) => ("problem" in tokenizer ? `<#${id}>` : tokenizer.tokenOf(id)),
+    idOf: (token) => ("problem" in tokenizer ? undefined : tokenizer.idOf(token)),
+    eosId: "problem" in tokenizer ? undefined : tokenizer.eosId,
   });
   return { family: family.modelType, config, sites: sitesOf(siteMapOf(config)) };
 }

@@ -104,7 +104,7 @@ async function preparePrompt(model: ModelOutline, text: string, args: Arguments)
   checkArguments(model, args);
   const prompt = model.prompt(text);
   checkLengths(model, [prompt]);
-  await checkPositions("--at", args.at, [prompt]);
+  await checkPositions(model, "--at", args.at, [prompt]);
   return prompt;
 }
 
@@ -121,13 +121,14 @@ async function prepareImage(
 
 async function lens(model: PatchableModel, prompt: Prompt, args: Arguments): Promise<LensReport> {
   const { site, at, top } = args;
-  const found = resolvePositions(at, prompt);
+  const sequence = model.sequenceOf(prompt);
+  const found = resolvePositions(at, sequence);
   const cells = await logitLens(model, prompt, { site, at, layers: args.layers, k: top });
   return {
     ...settingOf(model),
     site,
     prompt: prompt.text,
-    positions: lensPositions(prompt, found),
+    positions: lensPositions(sequence, found),
     cells: spellCells(model, cells),
   };
 }

@@ -145,7 +145,7 @@ async function prepare(
     "prompt" in asked
       ? model.prompt(asked.prompt, { images: pictures })
       : fewShotPrompt(model, [], question!, template);
-  const position = await ofOption("--position", () => query.at(args.position));
+  const position = await ofOption("--position", () => model.sequenceOf(query).at(args.position));
   const context =
     "name" in asked && source.kind === "task"
       ? await contextOf(model, source, asked.name, question!)
@@ -173,7 +173,7 @@ async function patch(
     layer,
     layerOrigin,
     position,
-    token: query.tokens[position]!,
+    token: model.sequenceOf(query).tokens[position]!,
     vectors: vectors.origin,
     unpatched: unpatched![0]!,
     patched: patched![0]!,

@@ -102,7 +102,7 @@ async function prepare(
     args.task === undefined ? model.prompt(item.input) : fewShotPrompt(model, [], asker(item), args.template),
   );
   checkLengths(model, prompts);
-  await checkPositions("--position", position, prompts);
+  await checkPositions(model, "--position", position, prompts);
   return prompts;
 }
 

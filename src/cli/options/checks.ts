@@ -59,10 +59,15 @@ export function checkLengths(model: ModelOutline, prompts: readonly Prompt[], ne
   for (const prompt of prompts) checkContext(prompt.length + newTokens, model.config.context);
 }
 
-/** Throws PromptError, led by the option, where a prompt lacks the positions. */
-export function checkPositions(option: string, at: Positions, prompts: readonly Prompt[]): Promise<void> {
+/** Throws PromptError, led by the option, where a prompt (or what a decoder reads beside its encoder) lacks the positions. */
+export function checkPositions(
+  model: ModelOutline,
+  option: string,
+  at: Positions,
+  prompts: readonly Prompt[],
+): Promise<void> {
   return ofOption(option, () => {
-    for (const prompt of prompts) resolvePositions(at, prompt);
+    for (const prompt of prompts) resolvePositions(at, model.sequenceOf(prompt));
   });
 }
 

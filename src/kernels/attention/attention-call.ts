@@ -11,6 +11,17 @@ export interface KeysAndValues {
   readonly v: Tensor;
 }
 
+/** What is added to the scores by how far each key lies from its query (T5's relative positions). */
+export interface AttentionBias {
+  /** [2 * far + 1, heads], for distances -far to far; farther ones count as these. */
+  readonly table: Tensor;
+  /**
+   * i32 [rows, 2]: what makes the row of a prefix key, or of an own key, its distance (the key's position less the
+   * query's) by being added to it.
+   */
+  readonly shifts: Tensor;
+}
+
 /** One source of keys and values, the prefix or the rows' own, and the queries of all rows to it. */
 export interface AttentionSource extends KeysAndValues {
   readonly q: Tensor;
@@ -21,6 +32,7 @@ export interface AttentionSource extends KeysAndValues {
   readonly scale: number;
   /** Bound of the scores, see {@link AttentionOptions.softcap}; 0 for none. */
   readonly softcap: number;
+  readonly bias: AttentionBias | undefined;
 }
 
 export interface AttentionOptions {
@@ -38,6 +50,8 @@ export interface AttentionInputs extends KeysAndValues {
   readonly segments: Tensor;
   /** Keys and values that come before the others, [prefixKeys, kvHeads * headDim]. */
   readonly prefix?: KeysAndValues;
+  /** Added to the scores after the soft cap. */
+  readonly bias?: AttentionBias;
 }
 
 /** Where attention to one source puts its results; the keys that a row attends to are split into `slices`. */
@@ -52,7 +66,7 @@ export interface AttentionOutput {
 /** @throws ShapeError or DTypeError when q, k, v, segments and prefix do not go together. */
 export function checkAttention(
   operation: string,
-  { q, k, v, segments, prefix }: AttentionInputs,
+  { q, k, v, segments, prefix, bias }: AttentionInputs,
   { headDim, softcap }: AttentionOptions,
 ): void {
   if (softcap !== undefined && !(softcap > 0 && Number.isFinite(softcap))) {
@@ -83,15 +97,48 @@ export function checkAttention(
         `found ${found.join(", ")}`,
     );
   }
+  if (bias) checkBias(operation, bias, q.dim(0), q.dim(1) / headDim);
 }
 
-/** Unpacks an operation's inputs (q, k, v, segments and, with a prefix, its k and v) into their sources of keys. */
+function checkBias(operation: string, { table, shifts }: AttentionBias, rows: number, heads: number): void {
+  assertFloats(operation, [table]);
+  if (shifts.dtype !== "i32")
+    throw new DTypeError(`${operation}: expected i32 shifts, found ${shifts.dtype}`);
+  const fits = table.rank === 2 && table.dim(0) % 2 === 1 && table.dim(1) === heads;
+  if (!fits || showShape(shifts.shape) !== showShape([rows, 2])) {
+    throw new ShapeError(
+      `${operation}: expected a bias of table [2 * far + 1, ${heads}] and shifts [${rows}, 2], found ` +
+        `${showShape(table.shape)} and ${showShape(shifts.shape)}`,
+    );
+  }
+}
+
+/** What an operation needs to know beside its options to tell its inputs apart. */
+export interface AttentionAttributes extends AttentionOptions {
+  readonly biased: boolean;
+}
+
+/** The inputs of an operation, to be taken apart by {@link attentionSources}. */
+export function packAttention({ q, k, v, segments, prefix, bias }: AttentionInputs): Tensor[] {
+  return [
+    q,
+    k,
+    v,
+    segments,
+    ...(prefix ? [prefix.k, prefix.v] : []),
+    ...(bias ? [bias.table, bias.shifts] : []),
+  ];
+}
+
+/** The sources of keys among an operation's inputs. */
 export function attentionSources(
   inputs: readonly Tensor[],
-  { headDim, scale, softcap = 0 }: AttentionOptions,
+  { headDim, scale, softcap = 0, biased }: AttentionAttributes,
 ): AttentionSource[] {
-  const [q, k, v, , prefixK, prefixV] = inputs.map(besideEachOther) as [Tensor, Tensor, Tensor, ...Tensor[]];
-  const shared = { q, segments: contiguous(inputs[3]!), headDim, scale, softcap };
+  const keys = biased ? inputs.slice(0, -2) : inputs;
+  const [q, k, v, , prefixK, prefixV] = keys.map(besideEachOther) as [Tensor, Tensor, Tensor, ...Tensor[]];
+  const bias = biased ? { table: contiguous(inputs.at(-2)!), shifts: contiguous(inputs.at(-1)!) } : undefined;
+  const shared = { q, segments: contiguous(inputs[3]!), headDim, scale, softcap, bias };
   const own: AttentionSource = { ...shared, k, v, column: 2 };
   return prefixK && prefixV ? [{ ...shared, k: prefixK, v: prefixV, column: 0 }, own] : [own];
 }
@@ -118,9 +165,11 @@ export const ATTENTION_PARAMS = {
   k_row: "u32",
   v_row: "u32",
   scale: "f32",
+  // The largest distance in the table of biases.
+  far: "i32",
 } as const satisfies Record<string, ParameterType>;
 
-export function attentionParams({ q, k, v, column, headDim, scale }: AttentionSource, lanes: 1 | 4) {
+export function attentionParams({ q, k, v, column, headDim, scale, bias }: AttentionSource, lanes: 1 | 4) {
   return {
     rows: q.dim(0),
     heads: q.dim(1) / headDim,
@@ -131,6 +180,7 @@ export function attentionParams({ q, k, v, column, headDim, scale }: AttentionSo
     k_row: k.strides[0]! / lanes,
     v_row: v.strides[0]! / lanes,
     scale,
+    far: bias ? (bias.table.dim(0) - 1) / 2 : 0,
   };
 }
 
@@ -177,9 +227,20 @@ fn capped(x: f32) -> f32 {
 }`;
 }
 
+/** WGSL `score(x, row, head, key)`: what a scaled product becomes. */
+function scoreOf(biased: boolean): string {
+  if (!biased) return "fn score(x: f32, row: u32, head: u32, key: u32) -> f32 { return capped(x); }";
+  return `
+fn score(x: f32, row: u32, head: u32, key: u32) -> f32 {
+  let distance = clamp(i32(key) + shifts_at(2u * row + params.column / 2u), -params.far, params.far);
+  return capped(x) + bias_at(u32(distance + params.far) * params.heads + head);
+}`;
+}
+
 /** WGSL functions that attention kernels share. */
-export function attentionHelpers(softcap: number): string {
+export function attentionHelpers(softcap: number, biased: boolean): string {
   return `${scoreCap(softcap)}
+${scoreOf(biased)}
 // exp of a number <= 0; 0 below the normal range, where drivers differ.
 fn decay(x: f32) -> f32 { return select(exp(max(x, -87.0)), 0.0, x < -87.0); }
 // NaN or +infinity: compilers may assume that neither exists, so look at the bits.

@@ -8,6 +8,7 @@ import { contiguous } from "../movement/copy.ts";
 import { softmax } from "../reduction/softmax.ts";
 import {
   ATTENTION_PARAMS,
+  type AttentionAttributes,
   type AttentionInputs,
   type AttentionOptions,
   attentionHelpers,
@@ -15,6 +16,7 @@ import {
   attentionSources,
   checkAttention,
   type KeysAndValues,
+  packAttention,
 } from "./attention-call.ts";
 
 /**
@@ -28,12 +30,19 @@ import {
  * read and may be absent), options and errors are those of `attention`.
  */
 export function attentionScores(
-  { q, k, segments, prefix }: Omit<AttentionInputs, "v" | "prefix"> & { prefix?: Pick<KeysAndValues, "k"> },
+  {
+    q,
+    k,
+    segments,
+    prefix,
+    bias,
+  }: Omit<AttentionInputs, "v" | "prefix"> & { prefix?: Pick<KeysAndValues, "k"> },
   options: AttentionOptions,
 ): Tensor {
-  const keys = prefix && { k: prefix.k, v: prefix.k };
-  checkAttention("attentionScores", { q, k, v: k, segments, prefix: keys }, options);
-  return apply(scoresOperation, [q, k, segments, ...(prefix ? [prefix.k] : [])], options);
+  const own = { q, k, v: k, segments, ...(bias && { bias }) };
+  const inputs = prefix ? { ...own, prefix: { k: prefix.k, v: prefix.k } } : own;
+  checkAttention("attentionScores", inputs, options);
+  return apply(scoresOperation, packAttention(inputs), { ...options, biased: bias !== undefined });
 }
 
 /** The softmax of scores [heads, rows, keys] over the keys; all 0 for a row without any. */
@@ -75,21 +84,28 @@ export function attentionMix(
 
 const SIZE = 64;
 
-/** Inputs are q, k, segments and, with a prefix, its k. */
-const scoresOperation: Operation<AttentionOptions> = {
+/** Inputs are those of attention, with k in place of v. */
+const scoresOperation: Operation<AttentionAttributes> = {
   name: "attentionScores",
-  run([q, k, segments, prefixK], options, device) {
+  run(inputs, options, device) {
     const { headDim, softcap = 0 } = options;
-    const inputs = [q!, k!, k!, segments!, ...(prefixK ? [prefixK, prefixK] : [])];
+    const q = inputs[0]!;
     const passes = attentionSources(inputs, options);
     const columns = passes.reduce((sum, pass) => sum + pass.k.dim(0), 0);
-    const rows = q!.dim(0) * (q!.dim(1) / headDim); // of all heads
-    const out = device.empty([q!.dim(1) / headDim, q!.dim(0), columns], "f32", "attentionScores");
+    const rows = q.dim(0) * (q.dim(1) / headDim); // of all heads
+    const out = device.empty([q.dim(1) / headDim, q.dim(0), columns], "f32", "attentionScores");
     let first = 0;
     for (const pass of passes) {
       const count = rows * pass.k.dim(0);
       scoresKernel.launch({
-        tensors: { q: pass.q, k: pass.k, segments: pass.segments, out },
+        tensors: {
+          q: pass.q,
+          k: pass.k,
+          segments: pass.segments,
+          bias: pass.bias?.table,
+          shifts: pass.bias?.shifts,
+          out,
+        },
         params: { ...attentionParams(pass, 1), count, columns, first, head_dim: headDim },
         constants: { softcap },
         workgroups: Math.ceil(count / SIZE),
@@ -103,10 +119,10 @@ const scoresOperation: Operation<AttentionOptions> = {
 /** Fills the columns of one source of keys, from column `first` on. */
 const scoresKernel = defineKernel({
   name: "attentionScores",
-  bindings: { q: "read", k: "read", segments: "read", out: "write" },
+  bindings: { q: "read", k: "read", segments: "read", bias: "read?", shifts: "read?", out: "write" },
   params: { ...ATTENTION_PARAMS, count: "u32", columns: "u32", first: "u32", head_dim: "u32" },
-  code: ({ constants }) => `
-${attentionHelpers((constants as { softcap: number }).softcap)}
+  code: ({ constants, has }) => `
+${attentionHelpers((constants as { softcap: number }).softcap, has("bias"))}
 @compute @workgroup_size(${SIZE})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
@@ -124,9 +140,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   }
   let q_base = row * params.q_row + head * params.head_dim;
   let k_base = key * params.k_row + head / (params.heads / params.kv_heads) * params.head_dim;
-  var score = 0.0;
-  for (var d = 0u; d < params.head_dim; d++) { score += q_at(q_base + d) * k_at(k_base + d); }
-  out_set(place, capped(score * params.scale));
+  var product = 0.0;
+  for (var d = 0u; d < params.head_dim; d++) { product += q_at(q_base + d) * k_at(k_base + d); }
+  out_set(place, score(product * params.scale, row, head, key));
 }`,
 });
 

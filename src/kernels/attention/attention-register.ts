@@ -30,13 +30,13 @@ const OWNED_VECTORS = 16;
 const kernels = { 1: registerKernel(1), 4: registerKernel(4) };
 
 export function launchRegister(source: AttentionSource, { slices, out, stats }: AttentionOutput): void {
-  const { q, k, v, segments, headDim, softcap } = source;
+  const { q, k, v, segments, headDim, softcap, bias } = source;
   const lanes = lanesOf(source);
   const params = attentionParams(source, lanes);
   const blocks = Math.ceil((params.rows * params.heads) / params.kv_heads / REGISTER_PAIRS);
   const parts = Math.ceil(headSize(headDim, lanes).vectors / OWNED_VECTORS);
   kernels[lanes].launch({
-    tensors: { q, k, v, segments, out, stats },
+    tensors: { q, k, v, segments, bias: bias?.table, shifts: bias?.shifts, out, stats },
     params: { ...params, blocks, slices },
     constants: { headDim, softcap, width: SharedLoads.widthOn(q.device, REGISTER_PAIRS) },
     workgroups: blocks * params.kv_heads * slices * parts,
@@ -52,6 +52,8 @@ function registerKernel(lanes: 1 | 4) {
       k: read,
       v: read,
       segments: "read",
+      bias: "read?",
+      shifts: "read?",
       out: lanes === 4 ? "write4" : "write",
       stats: "write?",
     },
@@ -67,7 +69,7 @@ function registerKernel(lanes: 1 | 4) {
         Array.from({ length: KEYS }, (_, i) => line(i)).join(between);
       return /* wgsl */ `
 ${shared.enable}
-${attentionHelpers(softcap)}
+${attentionHelpers(softcap, has("bias"))}
 ${["q", "k", "v"].map((name) => loadVector(name, headDim, lanes)).join("\n")}
 ${storeVector("out", headDim, lanes)}
 @compute @workgroup_size(${REGISTER_PAIRS})
@@ -112,7 +114,7 @@ ${perKey((i) => `      s${i} += dot(q, ${shared.value("k", i)});`)}
     }
     let begin = max(mine.x, j);
     let stop = min(mine.y, min(end, j + ${KEYS}u));
-${perKey((i) => `    s${i} = select(${LOWEST}, capped(s${i} * params.scale), j + ${i}u >= begin && j + ${i}u < stop);`)}
+${perKey((i) => `    s${i} = select(${LOWEST}, score(s${i} * params.scale, row, head, j + ${i}u), j + ${i}u >= begin && j + ${i}u < stop);`)}
     let m = ${perKey((i) => `max(s${i}, `, "")}highest${")".repeat(KEYS)};
     let shrink = decay(highest - m);
     highest = m;

@@ -49,13 +49,13 @@ export function workgroupPairs(source: AttentionSource): number {
 }
 
 export function launchWorkgroup(source: AttentionSource, { slices, out, stats }: AttentionOutput): void {
-  const { q, k, v, segments, headDim, softcap } = source;
+  const { q, k, v, segments, headDim, softcap, bias } = source;
   const lanes = lanesOf(source);
   const params = attentionParams(source, lanes);
   const tile = tileOf(source);
   const blocks = Math.ceil((params.rows * params.heads) / params.kv_heads / (tile.queries * SIDE));
   kernels[lanes].launch({
-    tensors: { q, k, v, segments, out, stats },
+    tensors: { q, k, v, segments, bias: bias?.table, shifts: bias?.shifts, out, stats },
     params: { ...params, blocks, slices, side: SIDE, tile_keys: KEYS, tile_vectors: tile.vectors },
     constants: { headDim, softcap, ...tile },
     workgroups: blocks * params.kv_heads * slices,
@@ -73,6 +73,8 @@ function workgroupKernel(lanes: 1 | 4) {
       k: read,
       v: read,
       segments: "read",
+      bias: "read?",
+      shifts: "read?",
       out: lanes === 4 ? "write4" : "write",
       stats: "write?",
     },
@@ -90,6 +92,7 @@ function workgroupKernel(lanes: 1 | 4) {
         headDim: number;
         softcap: number;
       };
+      const shaped = softcap > 0 || has("bias");
       const { step, vectors: all } = headSize(headDim, lanes);
       const owned = Math.ceil(vectors / SIDE); // per thread and round
       const tileRows = queries * SIDE;
@@ -162,7 +165,7 @@ function workgroupKernel(lanes: 1 | 4) {
       }`;
 
       return /* wgsl */ `
-${attentionHelpers(softcap)}
+${attentionHelpers(softcap, has("bias"))}
 ${["q", "k", "v"].map((name) => loadVector(name, headDim, lanes)).join("\n")}
 ${storeVector("out", headDim, lanes)}
 fn attends(mine: vec2u, key: u32) -> bool { return key >= mine.x && key < mine.y; }
@@ -222,7 +225,7 @@ ${perQuery(
     ${perQuery(
       (r) => `
     let inside${r} = (keys >= vec4u(mine${r}.x)) & (keys < vec4u(mine${r}.y));
-    s${r} = select(vec4f(${LOWEST}), ${softcap ? `vec4f(${perKey((c) => `capped(s${r}[${c}])`)})` : `s${r}`}, inside${r});
+    s${r} = select(vec4f(${LOWEST}), ${shaped ? `vec4f(${perKey((c) => `score(s${r}[${c}], pair${r} / per_kv, kv * per_kv + pair${r} % per_kv, keys[${c}])`)})` : `s${r}`}, inside${r});
     row_values[(ty + ${r * SIDE}u) * ${SIDE}u + tx] = max(max(s${r}.x, s${r}.y), max(s${r}.z, s${r}.w));`,
     )}
     workgroupBarrier();

@@ -1,19 +1,22 @@
 import { apply, type Operation } from "../../tensor/operation.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import {
+  type AttentionAttributes,
+  type AttentionBias,
   type AttentionInputs,
   type AttentionOptions,
   type AttentionSource,
   attentionSources,
   checkAttention,
   type KeysAndValues,
+  packAttention,
 } from "./attention-call.ts";
 import { combineSlices } from "./attention-combine.ts";
 import { launchRegister, REGISTER_PAIRS } from "./attention-register.ts";
 import { launchWorkgroup, workgroupPairs } from "./attention-workgroup.ts";
 
 export { causalSegments, fullSegments } from "./attention-segments.ts";
-export type { AttentionInputs, AttentionOptions, KeysAndValues };
+export type { AttentionBias, AttentionInputs, AttentionOptions, KeysAndValues };
 
 /**
  * Multi-head attention, softmax(q k^T * scale) v, with the softmax computed on the way (Milakov and Gimelshein 2018,
@@ -23,23 +26,23 @@ export type { AttentionInputs, AttentionOptions, KeysAndValues };
  * Row r attends to rows prefixStart..prefixEnd-1 of `prefix` and ownStart..ownEnd-1 of k and v, as row r of `segments`
  * says; ranges are cut at the last row. This expresses causal, windowed, full and prefix masks, ragged batches without
  * padding, and shared prefixes: see {@link causalSegments} and {@link fullSegments}. Rows outside of a query's ranges
- * have no influence on it, whatever they hold.
+ * have no influence on it, whatever they hold. A `bias` is added to the scores by head and distance, which costs no
+ * more memory than its table.
  *
  * q, k, v: f32, f16 or bf16, possibly with rows apart (slices of columns) -> f32 [rows, heads * headDim]. A row without
  * keys, or whose scores are all -infinity, gives 0. A score that is NaN or +infinity makes its head of the row NaN;
  * NaN and infinity in v follow IEEE arithmetic.
  *
  * @throws ShapeError when shapes do not fit.
- * @throws DTypeError for integers, or segments other than u32.
+ * @throws DTypeError for integers, segments other than u32, or shifts other than i32.
  */
-export function attention({ q, k, v, segments, prefix }: AttentionInputs, options: AttentionOptions): Tensor {
-  checkAttention("attention", { q, k, v, segments, prefix }, options);
-  const inputs = [q, k, v, segments, ...(prefix ? [prefix.k, prefix.v] : [])];
-  return apply(attentionOperation, inputs, options);
+export function attention(inputs: AttentionInputs, options: AttentionOptions): Tensor {
+  checkAttention("attention", inputs, options);
+  const attributes = { ...options, biased: inputs.bias !== undefined };
+  return apply(attentionOperation, packAttention(inputs), attributes);
 }
 
-/** Inputs are q, k, v, segments and, with a prefix, its k and v. */
-const attentionOperation: Operation<AttentionOptions> = {
+const attentionOperation: Operation<AttentionAttributes> = {
   name: "attention",
   run(inputs, options, device) {
     const sources = attentionSources(inputs, options);

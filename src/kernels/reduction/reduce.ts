@@ -18,13 +18,21 @@ export interface ReduceAttributes {
   /** Reduced axes, ascending. */
   axes: readonly number[];
   keepDims: boolean;
+  /** For argmax and argmin of floats: u32 [2, …], the indices, and then the bits of the elements there as f32. */
+  withValues?: boolean;
 }
 
 const SIZE = 64;
 /** Elements that one invocation adds up in a row: bounds rounding error and gives parallel work. */
 const RUN = 1024;
 
-type Constants = { kind: ReduceKind; outerRank: number; innerRank: number; cooperative: boolean };
+type Constants = {
+  kind: ReduceKind;
+  outerRank: number;
+  innerRank: number;
+  cooperative: boolean;
+  withValues: boolean;
+};
 
 /**
  * out[o, c] = the reduction of x[o, c * chunk … (c + 1) * chunk - 1] for a nest `o` of kept and a nest `r` of reduced
@@ -43,7 +51,7 @@ const reduceKernel = defineKernel({
     ...layoutFields(["inner"], "r"),
   },
   code: ({ constants, has, element }: Variant<"x" | "ids" | "out", Constants>) => {
-    const { kind, outerRank, innerRank, cooperative } = constants;
+    const { kind, outerRank, innerRank, cooperative, withValues } = constants;
     const arg = kind === "argmax" || kind === "argmin";
     const type = arg ? "vec2u" : element("x");
     const summing = kind === "sum" || kind === "mean" || kind === "product";
@@ -83,6 +91,15 @@ fn reduced(slot: u32, first: u32, step: u32) -> ${type} {
 }
 fn finish(slot: u32, acc: ${type}) {
   out_set(slot, ${arg ? "acc.y" : kind === "mean" ? "acc / params.divisor" : "acc"});
+  ${
+    withValues
+      ? `let o = slot;
+  let at = acc.y;
+  ${locate(outerRank, ["outer"], "o", "o")}
+  ${locate(innerRank, ["inner"], "at", "r")}
+  out_set(params.slots + slot, bitcast<u32>(x_at(outer_i + inner_i)));`
+      : ""
+  }
 }
 ${cooperative ? `var<workgroup> partial: array<${type}, ${SIZE}>;` : ""}
 @compute @workgroup_size(${SIZE})
@@ -118,9 +135,11 @@ interface Reduction {
   chunks: number;
   divisor: number;
   out: Tensor;
+  withValues?: boolean;
 }
 
-function launch({ kind, x, ids, outer, inner, slots, n, chunks, divisor, out }: Reduction): void {
+function launch(reduction: Reduction): void {
+  const { kind, x, ids, outer, inner, slots, n, chunks, divisor, out, withValues = false } = reduction;
   const cooperative = isCooperative(x.device, outer, n);
   reduceKernel.launch({
     tensors: { x, ids, out },
@@ -133,7 +152,13 @@ function launch({ kind, x, ids, outer, inner, slots, n, chunks, divisor, out }: 
       ...layoutValues(["outer"], outer, "o"),
       ...layoutValues(["inner"], inner, "r"),
     },
-    constants: { kind, outerRank: outer.shape.length, innerRank: inner.shape.length, cooperative },
+    constants: {
+      kind,
+      outerRank: outer.shape.length,
+      innerRank: inner.shape.length,
+      cooperative,
+      withValues,
+    },
     workgroups: cooperative ? slots : Math.ceil(slots / SIZE),
   });
 }
@@ -146,7 +171,7 @@ function isCooperative(device: Device, outer: Layout, n: number): boolean {
 
 const reduceOperation: Operation<ReduceAttributes> = {
   name: "reduce",
-  run([input], { kind, axes, keepDims }, device) {
+  run([input], { kind, axes, keepDims, withValues = false }, device) {
     const x = input!;
     const dtype = arithmeticDType(kind, [x.dtype]);
     if (kind === "mean" && dtype !== "f32") {
@@ -166,18 +191,18 @@ const reduceOperation: Operation<ReduceAttributes> = {
     const shape = keepDims ? x.shape.map((size, i) => (axes.includes(i) ? 1 : size)) : pick(kept, x.shape);
     const arg = kind === "argmax" || kind === "argmin";
     const result = arg ? "u32" : dtype;
-    const out = device.empty(shape, result, kind);
+    const out = device.empty(withValues ? [2, ...shape] : shape, result, kind);
     const run = RUN * (isCooperative(device, outer, n) ? 8 : 1);
     const wanted = Math.min(RUN, Math.max(1, Math.ceil(n / run)));
     const chunks = wanted === 1 ? 1 : Math.ceil(n / Math.ceil(n / wanted)); // none is empty
-    const whole: Reduction = { kind, x, outer, inner, slots, n, chunks: 1, divisor: n, out };
+    const whole: Reduction = { kind, x, outer, inner, slots, n, chunks: 1, divisor: n, out, withValues };
     if (chunks === 1) {
       launch(whole);
       return out;
     }
     const partial = device.empty([slots, chunks], result, kind);
     const first = kind === "mean" ? "sum" : kind;
-    launch({ ...whole, kind: first, slots: slots * chunks, chunks, out: partial });
+    launch({ ...whole, kind: first, slots: slots * chunks, chunks, out: partial, withValues: false });
     if (arg) launch({ ...whole, ids: partial, n: chunks });
     else {
       const rows = { shape: [slots], strides: [[chunks]] };
@@ -246,6 +271,22 @@ export function min(x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor
  */
 export function argmax(x: Tensor, axis?: number, options: ReduceOptions = {}): Tensor<"u32"> {
   return reduce("argmax", x, axis, options) as Tensor<"u32">;
+}
+
+/**
+ * {@link argmax} of floats along `axis`, with the elements there: u32 [2, …], the indices, and then the elements' bits as f32.
+ * One tensor, so that the host waits for one read.
+ *
+ * @throws DTypeError for integers
+ */
+export function argmaxWithValues(x: Tensor, axis: number): Tensor<"u32"> {
+  if (!isFloat(x.dtype)) throw new DTypeError(`argmaxWithValues: expected floats, found ${x.dtype}`);
+  const attributes = {
+    kind: "argmax",
+    axes: [normalizeAxis("argmax", axis, x.rank)],
+    keepDims: false,
+  } as const;
+  return apply(reduceOperation, [x], { ...attributes, withValues: true }) as Tensor<"u32">;
 }
 
 /** Index of the least element along `axis`, the first of equals; NaN counts as least. */

@@ -1,5 +1,5 @@
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
-import { ropeParameters } from "../checkpoint/config/rope-config.ts";
+import { neoxRopeParameters, ropeParameters } from "../checkpoint/config/rope-config.ts";
 import { isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
 
 /** What the tensors that were written no longer have. */
@@ -11,12 +11,12 @@ const GONE = new Set(["dtype", "torch_dtype", "quantization_config", "compressio
  */
 export function exportedConfig(
   config: JsonObject,
-  { vision, tied }: Pick<DecoderConfig, "vision" | "tied">,
+  { vision, tied, rope }: Pick<DecoderConfig, "vision" | "tied" | "rope">,
   dtype: string,
 ): JsonObject {
   const kept = without(config);
   const ties = { tie_word_embeddings: tied };
-  if (!vision) return { ...kept, ...withBothRopes(kept), ...ties, torch_dtype: dtype };
+  if (!vision) return { ...kept, ...(rope && withBothRopes(kept)), ...ties, torch_dtype: dtype };
   const text = kept["text_config"] as JsonObject;
   const { image_token_id: _, ...rest } = kept;
   return {
@@ -34,12 +34,15 @@ function without(json: JsonObject): JsonObject {
   return Object.fromEntries(entries.map(([key, value]) => [key, isObject(value) ? without(value) : value]));
 }
 
-/** `rope_theta` and `rope_scaling`, which 4.x reads, and `rope_parameters`, which 5 writes. */
+/** RoPE as 4.x reads it, with `rope_theta` and `rope_scaling`, and in the `rope_parameters` that 5 writes. */
 function withBothRopes(values: JsonObject): JsonObject {
-  const parameters = ropeParameters(values);
-  const { rope_theta, ...scaling } = parameters;
+  const isNeox = values["model_type"] === "gpt_neox";
+  const parameters = isNeox ? neoxRopeParameters(values) : ropeParameters(values);
+  const { rope_theta: theta, ...rest } = parameters;
+  const { partial_rotary_factor: share, ...unshared } = rest;
+  const scaling = isNeox ? unshared : rest;
   return {
-    rope_theta,
+    ...(isNeox ? { rotary_emb_base: theta, rotary_pct: share } : { rope_theta: theta }),
     rope_scaling: scaling["rope_type"] === "default" ? null : scaling,
     rope_parameters: parameters,
   };

@@ -5,7 +5,13 @@ import { type DType, isFloat } from "../../tensor/dtype.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { Checkpoint } from "../checkpoint/checkpoint.ts";
 import { asFloats, floatBytes } from "../checkpoint/entries/float-chunks.ts";
-import { commonName, EMBEDDING, HEAD, publishedName } from "../checkpoint/entries/module-names.ts";
+import {
+  commonName,
+  EMBEDDING,
+  HEAD,
+  publishedName,
+  spellingOf,
+} from "../checkpoint/entries/module-names.ts";
 import { sameTensor } from "../checkpoint/entries/same-tensor.ts";
 import { padded, readTensor, type TensorEntry } from "../checkpoint/entries/tensor-entry.ts";
 import { isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
@@ -39,8 +45,6 @@ export interface ExportOptions {
   onProgress?: (progress: { writtenBytes: number; totalBytes: number }) => void;
 }
 
-/** By {@link commonName}. */
-
 /** Files that go along as they are. */
 const COPIED = [
   ...["tokenizer.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"],
@@ -70,7 +74,19 @@ export async function exportModel(
   checkOptions("exportModel", options, known);
   const { dtype, onProgress } = options;
   const { family, decoder, config } = await readModelFiles(checkpoint);
-  await checkWeights(checkpoint, device, (weights) => family.build(weights, decoder, config));
+  if (decoder.encoder) {
+    throw new CheckpointError(
+      `${checkpoint.name}: expected a model without an encoder of text, found a ${family.modelType}, which cannot be exported yet`,
+    );
+  }
+  const { transposed } = await checkWeights(checkpoint, device, (weights) =>
+    family.build(weights, decoder, config),
+  );
+  if (decoder.vision && !family.processor) {
+    throw new CheckpointError(
+      `${checkpoint.name}: of models that take pictures only LLaVA and its relatives can be exported, found ${family.modelType}`,
+    );
+  }
 
   const entries = checkpoint.entries.filter((entry) => entry.problem === undefined);
   for (const entry of entries) {
@@ -80,10 +96,11 @@ export async function exportModel(
   const totalBytes = entries.reduce((sum, entry) => sum + entry.byteLength, 0);
   let readBytes = 0;
   const hasEmbedding = entries.some((entry) => commonName(entry.name) === EMBEDDING);
+  const embeddingName = spellingOf(checkpoint.names)(EMBEDDING)!;
   const nameOf = ({ name }: TensorEntry) => {
     // Where a tied model has its one matrix as the head, 4.46 would not find it.
     const moved = decoder.tied && !hasEmbedding && commonName(name) === HEAD;
-    if (!decoder.vision) return moved ? "model.embed_tokens.weight" : name;
+    if (!decoder.vision) return moved ? embeddingName : name;
     return publishedName(moved ? EMBEDDING : name);
   };
   const tensors = entries.map((entry) => {
@@ -92,7 +109,7 @@ export async function exportModel(
     const as = dtype && isFloat(entry.dtype) ? dtype : entry.dtype;
     const stored = as === "i32" || as === "u32" ? as.toUpperCase() : EXPORT_DTYPES[as].stored;
     const data = async function* () {
-      yield* elements(checkpoint, device, entry, as);
+      yield* elements(checkpoint, device, entry, as, transposed.has(entry.name));
       readBytes += entry.byteLength;
       onProgress?.({ writtenBytes: readBytes, totalBytes });
     };
@@ -146,10 +163,11 @@ async function* elements(
   device: Device,
   entry: TensorEntry,
   dtype: DType,
+  transposed: boolean,
 ): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
   const updates = checkpoint.updatesOf(entry.name);
   if (updates.length > 0) {
-    const values = await mergedValues(device, entry, updates);
+    const values = await mergedValues(device, entry, updates, transposed);
     const bad = values.find((value) => !Number.isFinite(value));
     if (bad !== undefined) {
       throw new CheckpointError(`${checkpoint.name}: ${entry.name} with its adapters has ${bad}`);
@@ -163,6 +181,7 @@ async function mergedValues(
   device: Device,
   weight: TensorEntry,
   updates: readonly StoredUpdate[],
+  transposed: boolean,
 ): Promise<Float32Array> {
   const scope = device.openScope();
   const upload = async (entry: TensorEntry): Promise<Tensor> => {
@@ -176,8 +195,13 @@ async function mergedValues(
   try {
     const whole = await upload(weight);
     const uploaded: LowRankUpdate[] = [];
-    for (const { a, b, scale } of updates) {
-      uploaded.push({ a: await upload(a), b: await upload(b), scale });
+    for (const update of updates) {
+      const { scale } = update;
+      const [a, b] = [await upload(update.a), await upload(update.b)];
+      // What is added to a weight [in, out] is the transpose of B A.
+      uploaded.push(
+        transposed ? scope.enter(() => ({ a: b.transpose(), b: a.transpose(), scale })) : { a, b, scale },
+      );
     }
     const sum = scope.enter(() => merged(whole, uploaded)) as Tensor<"f32">;
     return await sum.read();

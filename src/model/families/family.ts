@@ -12,6 +12,10 @@ export interface FamilyFiles {
   readonly preprocessor: unknown;
   /** The tokenizer's string for an id. */
   tokenOf(id: number): string;
+  /** And the other way; undefined where there is no such token. */
+  idOf(token: string): number | undefined;
+  /** The tokenizer's end token. */
+  readonly eosId: number | undefined;
 }
 
 /** One kind of model: how to read its config and how to build its network from a checkpoint. */
@@ -21,7 +25,10 @@ export interface Family<Config extends DecoderConfig = DecoderConfig> {
   readConfig(config: JsonObject, where: string, files: FamilyFiles): Config;
   /** How its prompts hold images; absent for text models. */
   imageRules?(config: Config): ImageRules<PromptImage> | undefined;
-  /** processor_config.json as transformers reads it, for models that take pictures. */
+  /**
+   * processor_config.json as transformers reads it, for models that take pictures; the names of their tensors are then LLaVA's.
+   * Without it such a model is not exported.
+   */
   processor?(config: Config): JsonObject;
   /** Called twice: to check names and shapes, and to load. See `loadWeights`. */
   build(weights: Weights, config: Config, json: JsonObject): Promise<Network>;

@@ -34,24 +34,26 @@ const DEFAULTS = {
   tie_word_embeddings: true,
   attention_bias: false,
   query_pre_attn_scalar: 256,
+  sliding_window: 4096,
+  /** These two are switched off by null. */
+  final_logit_softcapping: 30,
+  attn_logit_softcapping: 50,
 };
-/** Fields that null switches off; absent, they are these. */
-const NULLABLE = { sliding_window: 4096, final_logit_softcapping: 30, attn_logit_softcapping: 50 };
 
 function readConfig(values: JsonObject, where: string): Gemma2Config {
   requireNeutral(values, where, ["use_bidirectional_attention"]);
-  const given = { ...NULLABLE, ...values };
   // Old configs have a hidden_act, which the class does not read.
   const hidden_act = values["hidden_activation"] ?? "gelu_pytorch_tanh";
-  const c = new ConfigReader({ ...DEFAULTS, ...given }, where);
+  const c = new ConfigReader({ ...DEFAULTS, ...values }, where);
+  c.count("sliding_window"); // needed by the class even where no layer has the window
   const config = readLlamaConfig(
-    { ...given, hidden_act },
-    { defaults: DEFAULTS, window: true, attentionBias: true },
+    { ...values, hidden_act },
+    { defaults: DEFAULTS, attentionBias: true },
     where,
   );
   return {
     ...config,
-    ...readWindowedLayers(c, config, where, (layer) => config.window !== undefined && layer % 2 === 0),
+    ...readWindowedLayers(c, config.layers, where, (layer) => layer % 2 === 0),
     scale: c.positive("query_pre_attn_scalar") ** -0.5,
     ...(c.has("attn_logit_softcapping") && { scoreSoftcap: c.positive("attn_logit_softcapping") }),
     ...(c.has("final_logit_softcapping") && { logitSoftcap: c.positive("final_logit_softcapping") }),

@@ -3,8 +3,8 @@ import { activationKind } from "../checkpoint/config/activation-kind.ts";
 import { type DecoderConfig, readTaskVectorLayer } from "../checkpoint/config/decoder-config.ts";
 import { requireWholeHeads } from "../checkpoint/config/encoder-config.ts";
 import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
-import { type RopeConfig, readRope } from "../checkpoint/config/rope-config.ts";
-import { ConfigReader, isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
+import { neoxRopeParameters, type RopeConfig, readRope } from "../checkpoint/config/rope-config.ts";
+import { ConfigReader, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { findPrefix } from "../checkpoint/weights/find-prefix.ts";
 import { thirdsOfHeads } from "../checkpoint/weights/row-parts.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
@@ -59,7 +59,7 @@ function readConfig(values: JsonObject, where: string): GptNeoxConfig {
     context,
     normEps: c.number("layer_norm_eps"),
     activation: activationKind(c.string("hidden_act"), where),
-    rope: readPartialRope(values, headDim, context, where),
+    rope: readPartialRope(values, { headDim, context }, where),
     tied: c.boolean("tie_word_embeddings"),
     parallel,
     attentionBias: c.boolean("attention_bias"),
@@ -67,25 +67,26 @@ function readConfig(values: JsonObject, where: string): GptNeoxConfig {
   };
 }
 
-/** RoPE on the first dimensions of each head. Published configs have names of their own for base and share. */
-function readPartialRope(values: JsonObject, headDim: number, context: number, where: string): RopeConfig {
-  const said = [values["rope_scaling"], values["rope_parameters"]].find(
-    (section) => isObject(section) && Object.keys(section).length > 0,
-  ) as JsonObject | undefined;
-  const { partial_rotary_factor: share = values["rotary_pct"] ?? 0.25, ...section } = said ?? {};
-  const rope = readRope(
-    {
-      max_position_embeddings: context,
-      rope_parameters: { rope_theta: values["rotary_emb_base"] ?? 10000, ...section },
-    },
-    context,
-    where,
-  );
-  const rotaryDim = typeof share === "number" ? Math.trunc(headDim * share) : Number.NaN;
+/**
+ * RoPE on the first dimensions of each head. The class takes the share of `head_dim`, where a config has that, though it
+ * changes nothing else.
+ */
+function readPartialRope(
+  values: JsonObject,
+  { headDim, context }: Pick<DecoderConfig, "headDim" | "context">,
+  where: string,
+): RopeConfig {
+  const c = new ConfigReader(values, where);
+  const name = ["rope_scaling", "rope_parameters"].find((key) => Object.keys(c.object(key)).length > 0);
+  const { partial_rotary_factor: share, ...parameters } = neoxRopeParameters(values);
+  // Said here, where the name that it has in the config is known.
+  if (!("rope_theta" in c.object(name ?? "rope_parameters"))) c.positive("rotary_emb_base", 10000);
+  const rope = readRope({ [name ?? "rope_parameters"]: parameters }, context, where);
+  const rotaryDim = typeof share === "number" ? Math.trunc(c.count("head_dim", headDim) * share) : Number.NaN;
   if (rotaryDim >= 2 && rotaryDim <= headDim && rotaryDim % 2 === 0) return { ...rope, rotaryDim };
   throw new CheckpointError(
-    `${where}: expected rotary_pct (partial_rotary_factor) to make an even number of 2 to ${headDim} of a head's dimensions, ` +
-      `found ${JSON.stringify(share)}`,
+    `${where}: expected rotary_pct (partial_rotary_factor) to make an even number of 2 to ${headDim} of the dimensions of a ` +
+      `head (hidden_size over num_attention_heads), found ${JSON.stringify(share)}`,
   );
 }
 

@@ -33,24 +33,22 @@ const DEFAULTS = {
   tie_word_embeddings: true,
 };
 
-/** Names by which the class takes the same fields. */
-const ALIASES = {
-  hidden_size: "n_embd",
-  max_position_embeddings: "n_positions",
-  num_attention_heads: "n_head",
-  num_hidden_layers: "n_layer",
+/** Names by which the class takes the same fields; where a config has both, these count. */
+const ALIASES: Readonly<Record<string, string>> = {
+  n_embd: "hidden_size",
+  n_positions: "max_position_embeddings",
+  n_head: "num_attention_heads",
+  n_layer: "num_hidden_layers",
 };
 
 function readConfig(values: JsonObject, where: string): Gpt2Config {
   requireNeutral(values, where, ["is_causal", "add_cross_attention"]);
-  const renamed = Object.entries(ALIASES).flatMap(([alias, name]) =>
-    alias in values ? [[name, values[alias]]] : [],
-  );
-  const c = new ConfigReader({ ...DEFAULTS, ...Object.fromEntries(renamed), ...values }, where);
-  const width = c.count("n_embd");
-  const heads = c.count("n_head");
-  const layers = c.count("n_layer");
-  requireWholeHeads({ width, heads }, where);
+  const c = new ConfigReader({ ...DEFAULTS, ...values }, where);
+  const nameOf = (field: string) => (ALIASES[field]! in values ? ALIASES[field]! : field);
+  const width = c.count(nameOf("n_embd"));
+  const heads = c.count(nameOf("n_head"));
+  const layers = c.count(nameOf("n_layer"));
+  requireWholeHeads({ width, heads }, where, [nameOf("n_embd"), nameOf("n_head")]);
   const headDim = width / heads;
   const scale = c.boolean("scale_attn_weights") ? headDim ** -0.5 : 1;
   const byLayer = c.boolean("scale_attn_by_inverse_layer_idx");
@@ -62,7 +60,7 @@ function readConfig(values: JsonObject, where: string): Gpt2Config {
     headDim,
     mlpWidth: c.count("n_inner", 4 * width),
     vocab: c.count("vocab_size"),
-    context: c.count("n_positions"),
+    context: c.count(nameOf("n_positions")),
     normEps: c.number("layer_norm_epsilon"),
     activation: activationKind(c.string("activation_function"), where),
     tied: c.boolean("tie_word_embeddings"),

@@ -5,7 +5,7 @@ import { block } from "../layers/block.ts";
 import { Decoder, type DecoderParts } from "../layers/decoder.ts";
 import { gatedMlp, type Mlp } from "../layers/mlp.ts";
 import { perHead, readRmsNorm } from "../layers/norm.ts";
-import { RopeTables } from "../layers/rope-tables.ts";
+import { RopeTables, type Rotary } from "../layers/rope-tables.ts";
 import { type AttentionRule, causal, slidingWindow } from "../walk/masks.ts";
 import type { Block } from "../walk/stack.ts";
 import type { DecoderNames, TextFamily } from "./family.ts";
@@ -41,10 +41,13 @@ export async function buildLlama(
   w: Weights,
   c: LlamaConfig,
   _json: unknown,
-  { prefix = "model.", head = "lm_head" }: DecoderNames = {},
+  {
+    prefix = "model.",
+    head = "lm_head",
+    rope = new RopeTables(w.device, { rotaryDim: c.headDim, ...c.rope }),
+  }: DecoderNames & { readonly rope?: Rotary } = {},
 ): Promise<Decoder> {
   const ends = await readEnds(w, c, { prefix, head });
-  const rope = new RopeTables(w.device, { rotaryDim: c.headDim, ...c.rope });
   const rules = rulesOf(c);
   const norm = { eps: c.normEps };
   const blocks: Block[] = [];
@@ -87,7 +90,7 @@ export async function readAttention(
   w: Weights,
   c: LlamaConfig,
   prefix: string,
-  rope: RopeTables,
+  rope: Rotary,
 ): Promise<Attention> {
   const { width, headDim, attentionBias, outputBias } = c;
   const norm = { eps: c.normEps };

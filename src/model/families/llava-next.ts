@@ -9,8 +9,8 @@ import { bestPinpoint, type TileSettings } from "../../images/tiles.ts";
 import { concat } from "../../kernels/movement/concat.ts";
 import { cast } from "../../kernels/movement/copy.ts";
 import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
-import { patchesPerSide, rowsPerImage } from "../checkpoint/config/vision-config.ts";
-import type { ImageLayout, Picture, VisionSetup } from "../checkpoint/config/vision-setup.ts";
+import { patchesPerSide, rowsPerImage, type SquareVisionSetup } from "../checkpoint/config/vision-config.ts";
+import type { ImageLayout, Picture } from "../checkpoint/config/vision-setup.ts";
 import type { JsonObject } from "../checkpoint/json/config-reader.ts";
 import { findPrefix } from "../checkpoint/weights/find-prefix.ts";
 import { ImageDecoder } from "../layers/image-decoder.ts";
@@ -18,7 +18,13 @@ import { rowsOf, towerFeatures } from "../layers/tower-features.ts";
 import { takeRows } from "../walk/forward.ts";
 import type { Family } from "./family.ts";
 import { llavaImageRules } from "./llava.ts";
-import { llavaProcessor, readLlavaDecoder, readLlavaParts, readLlavaTower } from "./llava-parts.ts";
+import {
+  type LlavaConfig,
+  llavaProcessor,
+  readLlavaDecoder,
+  readLlavaParts,
+  readLlavaTower,
+} from "./llava-parts.ts";
 
 /** The tiles of a picture as one map of features, a feature a patch, of which the padding's are cut off. */
 export interface FeatureMap {
@@ -75,7 +81,11 @@ function sizeOf(picture: Picture): Size {
   );
 }
 
-function readSetup(config: JsonObject, where: string, tower: ReturnType<typeof readLlavaTower>): VisionSetup {
+function readSetup(
+  config: JsonObject,
+  where: string,
+  tower: ReturnType<typeof readLlavaTower>,
+): SquareVisionSetup {
   const { strategy, preprocessor, ...setup } = tower;
   const processor = readTiledProcessorConfig(preprocessor);
   const { tiles } = processor;
@@ -116,7 +126,7 @@ function readSetup(config: JsonObject, where: string, tower: ReturnType<typeof r
  * LLaVA-NeXT (Liu et al. 2024), also called LLaVA-1.6: LLaVA with pictures cut into tiles. The features of the whole picture
  * come first, then those of the tiles as one map, with a learned feature behind each of its rows.
  */
-export const llavaNext: Family = {
+export const llavaNext: Family<LlavaConfig> = {
   modelType: "llava_next",
   readConfig(config, where, files) {
     // Read from here by this class, where null is true.
@@ -124,10 +134,10 @@ export const llavaNext: Family = {
     const vision = readSetup(config, where, readLlavaTower(config, where, files));
     return { ...readLlavaDecoder(config, where, files), vision };
   },
-  imageRules: ({ vision }) => vision && llavaImageRules(vision),
-  processor: ({ vision }) => llavaProcessor("LlavaNextProcessor", vision!),
+  imageRules: ({ vision }) => llavaImageRules(vision),
+  processor: ({ vision }) => llavaProcessor("LlavaNextProcessor", vision),
   async build(w, config, json) {
-    const setup = config.vision!;
+    const setup = config.vision;
     const { decoder, tower, project } = await readLlavaParts(w, config, json);
     const newline = await w.tensor(`${findPrefix(w, ["", "model."], "image_newline")}image_newline`, [
       config.width,

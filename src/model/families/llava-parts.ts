@@ -4,8 +4,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { activationKind } from "../checkpoint/config/activation-kind.ts";
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
 import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
-import { readVisionConfig } from "../checkpoint/config/vision-config.ts";
-import type { VisionSetup } from "../checkpoint/config/vision-setup.ts";
+import { readVisionConfig, type SquareVisionSetup } from "../checkpoint/config/vision-config.ts";
 import { ConfigReader, isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { findPrefix } from "../checkpoint/weights/find-prefix.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
@@ -61,8 +60,13 @@ export function textConfig(config: JsonObject, where: string): JsonObject {
   throw new CheckpointError(`${where}: text_config is missing`);
 }
 
+/** A LLaVA's config: its tower is one of CLIP or SigLIP. */
+export interface LlavaConfig extends DecoderConfig {
+  readonly vision: SquareVisionSetup;
+}
+
 /** The tower of a config and what is read of it; which rows a picture has differs from family to family. */
-export interface LlavaTower extends Omit<VisionSetup, "fixed" | "layout" | "processor"> {
+export interface LlavaTower extends Omit<SquareVisionSetup, "fixed" | "layout" | "processor"> {
   /** Which rows are read: "default" leaves out the first, whatever the tower. */
   readonly strategy: "default" | "full";
   /** Contents of preprocessor_config.json. */
@@ -107,7 +111,7 @@ export function readImageToken(
   where: string,
   { tokenOf }: FamilyFiles,
   byDefault: number,
-): Pick<VisionSetup, "imageToken" | "imageTokenId"> {
+): Pick<SquareVisionSetup, "imageToken" | "imageTokenId"> {
   const field = "image_token_id" in config ? "image_token_id" : "image_token_index";
   const imageTokenId = new ConfigReader(config, where).count(field, byDefault, 0);
   return { imageTokenId, imageToken: tokenOf(imageTokenId) };
@@ -139,7 +143,11 @@ export function partNames(w: Weights, { probe }: { probe: string }) {
 }
 
 /** A tower of which only the stream is read, not what CLIP and SigLIP make of it. */
-export function readStreamTower(w: Weights, { tower }: VisionSetup, vision: string): Promise<VisionTower> {
+export function readStreamTower(
+  w: Weights,
+  { tower }: SquareVisionSetup,
+  vision: string,
+): Promise<VisionTower> {
   w.skip(`${vision}head`, `${vision.replace(/vision_model\.$/, "")}visual_projection`);
   return readVisionTower(w, tower, vision);
 }
@@ -147,7 +155,7 @@ export function readStreamTower(w: Weights, { tower }: VisionSetup, vision: stri
 /** processor_config.json of a LLaVA, whose processor is of this class. */
 export function llavaProcessor(
   processor_class: string,
-  { imageToken, tower, keepsClassToken }: VisionSetup,
+  { imageToken, tower, keepsClassToken }: SquareVisionSetup,
 ): JsonObject {
   return {
     processor_class,
@@ -165,12 +173,8 @@ export interface LlavaParts {
   project(x: Tensor): Tensor;
 }
 
-export async function readLlavaParts(
-  w: Weights,
-  config: DecoderConfig,
-  json: JsonObject,
-): Promise<LlavaParts> {
-  const setup = config.vision!;
+export async function readLlavaParts(w: Weights, config: LlavaConfig, json: JsonObject): Promise<LlavaParts> {
+  const setup = config.vision;
   const c = new ConfigReader(json, "config.json");
   const { prefix, head, vision, projector } = partNames(w, { probe: "linear_1.weight" });
   const text = c.object("text_config");

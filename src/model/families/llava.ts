@@ -1,15 +1,28 @@
 import { readProcessorConfig } from "../../images/processor-config.ts";
-import { patchesPerSide, rowsPerImage, type VisionConfig } from "../checkpoint/config/vision-config.ts";
-import type { ImageLayout, VisionSetup } from "../checkpoint/config/vision-setup.ts";
+import {
+  patchesPerSide,
+  rowsPerImage,
+  type SquareVisionSetup,
+  type VisionConfig,
+} from "../checkpoint/config/vision-config.ts";
+import type { ImageLayout } from "../checkpoint/config/vision-setup.ts";
 import { ImageDecoder } from "../layers/image-decoder.ts";
 import { rowsOf, towerFeatures } from "../layers/tower-features.ts";
 import type { ImageRules } from "../prompt/build-prompt.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
 import type { Family } from "./family.ts";
-import { llavaProcessor, readLlavaDecoder, readLlavaParts, readLlavaTower } from "./llava-parts.ts";
+import {
+  type LlavaConfig,
+  llavaProcessor,
+  readLlavaDecoder,
+  readLlavaParts,
+  readLlavaTower,
+} from "./llava-parts.ts";
 
 /** How LLaVA prompts hold images: each `<image>` becomes one placeholder a feature, in one plain grid. */
-export function llavaImageRules(setup: VisionSetup): ImageRules<PromptImage> {
+export function llavaImageRules(
+  setup: Pick<SquareVisionSetup, "imageToken" | "layout">,
+): ImageRules<PromptImage> {
   return {
     placeholder: setup.imageToken,
     expand(image) {
@@ -33,19 +46,19 @@ export function squareLayout(tower: VisionConfig, strategy: "default" | "full"):
  * LLaVA-1.5 (Liu et al. 2023, arXiv 2310.03744): the features of a CLIP or SigLIP tower, projected by a two-layer MLP, take
  * the places of the `<image>` tokens in a Llama or Mistral decoder.
  */
-export const llava: Family = {
+export const llava: Family<LlavaConfig> = {
   modelType: "llava",
   readConfig(config, where, files) {
     const { strategy, preprocessor, ...setup } = readLlavaTower(config, where, files);
     const fixed = squareLayout(setup.tower, strategy);
     const processor = readProcessorConfig(preprocessor);
-    const vision: VisionSetup = { ...setup, fixed, layout: () => fixed, processor };
+    const vision: SquareVisionSetup = { ...setup, fixed, layout: () => fixed, processor };
     return { ...readLlavaDecoder(config, where, files), vision };
   },
-  imageRules: (config) => config.vision && llavaImageRules(config.vision),
-  processor: ({ vision }) => llavaProcessor("LlavaProcessor", vision!),
+  imageRules: (config) => llavaImageRules(config.vision),
+  processor: ({ vision }) => llavaProcessor("LlavaProcessor", vision),
   async build(w, config, json) {
-    const setup = config.vision!;
+    const setup = config.vision;
     const { decoder, tower, project } = await readLlavaParts(w, config, json);
     return new ImageDecoder(decoder, setup, function* (images, pass) {
       const projected = project(yield* towerFeatures(tower, setup, images, pass)); // [places, width]

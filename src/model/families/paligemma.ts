@@ -1,8 +1,7 @@
 import { CheckpointError } from "../../errors.ts";
 import { readProcessorConfig } from "../../images/processor-config.ts";
 import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
-import { readVisionConfig } from "../checkpoint/config/vision-config.ts";
-import type { VisionSetup } from "../checkpoint/config/vision-setup.ts";
+import { readVisionConfig, type SquareVisionSetup } from "../checkpoint/config/vision-config.ts";
 import { ConfigReader, isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { ImageDecoder } from "../layers/image-decoder.ts";
 import { rowsOf, towerFeatures } from "../layers/tower-features.ts";
@@ -29,7 +28,7 @@ const VISION_DEFAULTS = {
 };
 
 interface PaliGemmaConfig extends GemmaConfig {
-  readonly vision: VisionSetup;
+  readonly vision: SquareVisionSetup;
 }
 
 function readConfig(config: JsonObject, where: string, files: FamilyFiles): PaliGemmaConfig {
@@ -73,7 +72,7 @@ function readDecoder(config: JsonObject, where: string): GemmaConfig {
   return { ...readGemmaConfig({ ...text, tie_word_embeddings: tied }, `${where}: text_config`), ...cap };
 }
 
-function readSetup(config: JsonObject, where: string, files: FamilyFiles): VisionSetup {
+function readSetup(config: JsonObject, where: string, files: FamilyFiles): SquareVisionSetup {
   const c = new ConfigReader(config, where);
   const given = c.has("vision_config") ? c.object("vision_config") : VISION_DEFAULTS;
   const tower = readVisionConfig({ model_type: "siglip_vision_model", ...given }, `${where}: vision_config`);

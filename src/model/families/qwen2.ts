@@ -26,14 +26,14 @@ export const QWEN2_DEFAULTS = {
 
 /** Reads a config whose window is in the upper layers only, and only where it is switched on. */
 export function readQwenConfig(values: JsonObject, fields: DecoderFields, where: string): LlamaConfig {
-  const c = new ConfigReader({ ...fields.defaults, ...values }, where);
   const heads =
     values["num_key_value_heads"] === null ? { num_key_value_heads: values["num_attention_heads"] } : {};
-  const switchedOn = c.boolean("use_sliding_window");
-  const given = { sliding_window: 4096, ...values, ...heads, ...(!switchedOn && { sliding_window: null }) };
-  const config = readLlamaConfig(given, { ...fields, window: true }, where);
-  const first = config.window === undefined ? config.layers : c.count("max_window_layers", undefined, 0);
-  return { ...config, ...readWindowedLayers(c, config, where, (layer) => layer >= first) };
+  const config = readLlamaConfig({ ...values, ...heads }, fields, where);
+  const given = { sliding_window: 4096, ...fields.defaults, ...values };
+  const switchedOn = new ConfigReader(given, where).boolean("use_sliding_window");
+  const c = new ConfigReader({ ...given, ...(!switchedOn && { sliding_window: null }) }, where);
+  const first = c.has("sliding_window") ? c.count("max_window_layers", undefined, 0) : config.layers;
+  return { ...config, ...readWindowedLayers(c, config.layers, where, (layer) => layer >= first) };
 }
 
 /** Qwen 2 and 2.5 (Yang et al. 2024, arXiv 2407.10671): Llama with biases on q, k and v. */

@@ -5,26 +5,21 @@ import { gemma } from "./gemma.ts";
 import { gemma2 } from "./gemma2.ts";
 import { gptNeox } from "./gpt-neox.ts";
 import { gpt2 } from "./gpt2.ts";
+import { idefics } from "./idefics.ts";
 import { llama } from "./llama.ts";
 import { llava } from "./llava.ts";
 import { llavaNext } from "./llava-next.ts";
 import { mistral } from "./mistral.ts";
 import { paligemma } from "./paligemma.ts";
 import { qwen2 } from "./qwen2.ts";
+import { qwen25Vl } from "./qwen2-5-vl.ts";
+import { qwen2Vl } from "./qwen2-vl.ts";
 import { qwen3 } from "./qwen3.ts";
+import { t5 } from "./t5.ts";
 
 const FAMILIES: readonly Family[] = [
-  llama,
-  mistral,
-  qwen2,
-  qwen3,
-  gemma,
-  gemma2,
-  gpt2,
-  gptNeox,
-  llava,
-  llavaNext,
-  paligemma,
+  ...[llama, mistral, qwen2, qwen3, gemma, gemma2, gpt2, gptNeox, t5],
+  ...[llava, llavaNext, paligemma, qwen2Vl, qwen25Vl, idefics],
 ];
 
 /** The family of a config.json. Throws CheckpointError, listing what is supported. */

@@ -8,12 +8,16 @@ import {
 import { concat } from "../../kernels/movement/concat.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Linear } from "../checkpoint/weights/linear-layer.ts";
+import type { KeysAndValues, KeysToUse } from "../walk/key-value-store.ts";
 import type { AttentionRule } from "../walk/masks.ts";
 import type { Pass } from "../walk/pass.ts";
+import type { RowMap } from "../walk/row-map.ts";
 import type { SequencePart } from "../walk/sequence-part.ts";
 import type { AttentionMask, Sites, Walk } from "../walk/site-events.ts";
+import type { SiteMark } from "../walk/sites.ts";
 import { scoped } from "../walk/walk.ts";
 import type { Norm } from "./norm.ts";
+import type { RelativeBias } from "./relative-bias.ts";
 import type { Rotary } from "./rope-tables.ts";
 
 /** Attention of one block. */
@@ -32,15 +36,27 @@ export interface Attention {
   readonly kNorm?: Norm;
   /** Absent where positions enter elsewhere. */
   readonly rope?: Rotary;
+  /** Added to the scores by how far a key lies from its query (T5). */
+  readonly bias?: RelativeBias;
+}
+
+/** Rows of which keys and values are made, where they are others than those of the queries; RoPE does not turn them. */
+export interface KeyRows {
+  /** [keys, width that k and v read] */
+  readonly x: Tensor;
+  /** What sites call them. */
+  readonly rows: RowMap;
 }
 
 /**
  * Multi-head attention (grouped-query where k and v have fewer heads) up to, and without, the output projection.
  * x: [rows, width] → z: [rows, heads * headDim].
  *
- * Sites: q, k and v as projected; q_norm and k_norm where there are norms, both before RoPE; scores (after the soft cap)
- * and pattern [heads, rows, keys], which are materialised, of one sequence after the
+ * Sites: q, k and v as projected; q_norm and k_norm where there are norms, both before RoPE; scores (after the soft cap, with
+ * the bias) and pattern [heads, rows, keys], which are materialised, of one sequence after the
  * other, only when in use; z.
+ *
+ * @param from what keys and values are made of; default x
  */
 export function* attend(
   w: Attention,
@@ -48,41 +64,84 @@ export function* attend(
   layer: number,
   rule: AttentionRule,
   pass: Pass,
+  from?: KeyRows,
 ): Walk<Tensor> {
   const at = pass.sites(layer);
-  const { headDim, scale = headDim ** -0.5, softcap } = w;
+  const rotate = (t: Tensor) => w.rope?.rotate(t, pass, w.headDim) ?? t;
+  const q = rotate(yield* queriesOf(w, x, at));
+  const ofRows = yield* keysAndValuesOf(w, from?.x ?? x, from ? pass.sites(layer, { rows: from.rows }) : at);
+  const [k, v] = [from ? ofRows.k : rotate(ofRows.k), ofRows.v];
+  let end = 0;
+  const keys = pass.parts.map((part) => {
+    if (part === pass) return pass.keys.use(layer, { k, v });
+    end += part.rows.length;
+    const start = end - part.rows.length;
+    return part.keys.use(layer, { k: k.rows(start, end), v: v.rows(start, end) });
+  });
+  return yield* mixed(w, q, keys, layer, rule, pass);
+}
+
+/** Queries up to RoPE: [rows, heads * headDim]. */
+export function* queriesOf(w: Attention, x: Tensor, at: Sites): Walk<Tensor> {
+  const q = yield* at.pass("q", w.q.apply(x));
+  return w.qNorm ? yield* at.pass("q_norm", w.qNorm(q)) : q;
+}
+
+/** Keys, up to RoPE, and values: each [rows, kvHeads * headDim]. */
+export function* keysAndValuesOf(w: Attention, x: Tensor, at: Sites): Walk<KeysAndValues> {
+  const projected = yield* at.pass("k", w.k.apply(x));
+  const k = w.kNorm ? yield* at.pass("k_norm", w.kNorm(projected)) : projected;
+  return { k, v: yield* at.pass("v", w.v.apply(x)) };
+}
+
+/**
+ * Values mixed by what queries make of keys: q [rows, heads * headDim] → z, the same. `keys` are those of each part of the
+ * pass; one that has none gives 0.
+ */
+export function* mixed(
+  { headDim, scale = headDim ** -0.5, softcap, bias }: Attention,
+  q: Tensor,
+  keys: readonly (KeysToUse | undefined)[],
+  layer: number,
+  rule: AttentionRule,
+  pass: Pass,
+  mark?: SiteMark,
+): Walk<Tensor> {
   const options = { headDim, scale, softcap };
-  const rotate = (t: Tensor) => w.rope?.rotate(t, pass, headDim) ?? t;
-
-  const queries = yield* at.pass("q", w.q.apply(x));
-  const q = rotate(w.qNorm ? yield* at.pass("q_norm", w.qNorm(queries)) : queries); // [rows, heads * headDim]
-  const keysOfRows = yield* at.pass("k", w.k.apply(x));
-  const k = rotate(w.kNorm ? yield* at.pass("k_norm", w.kNorm(keysOfRows)) : keysOfRows); // [rows, kvHeads * headDim]
-  const v = yield* at.pass("v", w.v.apply(x));
-
+  const inputsOf = (own: Tensor, keys: KeysToUse, pass: Pass, part?: SequencePart): AttentionInputs => ({
+    q: own,
+    ...keys,
+    segments: pass.segments(rule, part),
+    ...(bias && { bias: { table: bias.table(), shifts: pass.shifts(part) } }),
+  });
+  const nothing = (rows: Tensor) => pass.device.zeros(rows.shape);
   if (pass.parts.length > 1) {
-    const cut = (t: Tensor, end: number, { rows }: Pass) => t.rows(end - rows.length, end);
     let end = 0;
-    const parts = pass.parts.map((part) => {
+    const parts = pass.parts.map((part, i) => {
       end += part.rows.length;
-      const keys = part.keys.use(layer, { k: cut(k, end, part), v: cut(v, end, part) });
-      return attention({ q: cut(q, end, part), ...keys, segments: part.segments(rule) }, options);
+      const own = q.rows(end - part.rows.length, end);
+      return keys[i] ? attention(inputsOf(own, keys[i], part), options) : nothing(own);
     });
     return concat(parts); // [rows, heads * headDim]
   }
-  const keys = pass.keys.use(layer, { k, v });
-
+  const at = pass.sites(layer, { mark });
+  const [all] = keys;
+  if (!all) return yield* at.pass("z", nothing(q));
   if (!at.uses("scores") && !at.uses("pattern")) {
-    const segments = pass.segments(rule);
-    return yield* at.pass("z", attention({ q, ...keys, segments }, options));
+    return yield* at.pass("z", attention(inputsOf(q, all, pass), options));
   }
-  const mixed: Tensor[] = [];
+  const ofSequences: Tensor[] = [];
   for (const part of pass.sequences) {
-    const inputs = { q: part.rowsOf(q), ...part.keysOf(keys), segments: pass.segments(rule, part) };
-    const sites = pass.sites(layer, part);
-    mixed.push(yield* scoped(pass.device, () => throughPattern(inputs, options, part, sites)));
+    const own = part.rowsOf(q);
+    if (!part.hasKeys) {
+      ofSequences.push(nothing(own));
+      continue;
+    }
+    const inputs = inputsOf(own, part.keysOf(all), pass, part);
+    const sites = pass.sites(layer, { part, mark });
+    ofSequences.push(yield* scoped(pass.device, () => throughPattern(inputs, options, part, sites)));
   }
-  return yield* at.pass("z", mixed.length === 1 ? mixed[0]! : concat(mixed));
+  return yield* at.pass("z", ofSequences.length === 1 ? ofSequences[0]! : concat(ofSequences));
 }
 
 /** Attention of one sequence step by step, through the sites of its scores and pattern. */

@@ -5,7 +5,8 @@ import type { AttentionRule } from "../walk/masks.ts";
 import type { Pass } from "../walk/pass.ts";
 import type { Sites, Walk } from "../walk/site-events.ts";
 import type { Block } from "../walk/stack.ts";
-import { type Attention, attend } from "./attention-layer.ts";
+import { type Attention, attend, type KeyRows } from "./attention-layer.ts";
+import { attendAcross, type CrossParts, crossBlock } from "./cross-attention.ts";
 import type { Mlp } from "./mlp.ts";
 import type { Norm } from "./norm.ts";
 
@@ -24,26 +25,54 @@ export interface BlockParts {
   readonly mlpPostNorm?: Norm;
   /** Both read what enters the block (GPT-NeoX); there is no `resid_mid` then. */
   readonly parallel?: boolean;
+  /** What keys and values are made of, from what the queries are made of: x [rows, width]. Default the same (resamplers differ). */
+  readonly keyRows?: (x: Tensor, pass: Pass) => KeyRows;
   /** The attention mask: which positions a query sees. What a patch can reach follows from it. */
+  readonly rule: AttentionRule;
+  /** Cross-attention that stands in front of all this, before `resid_pre`. */
+  readonly cross?: CrossParts;
+  /** Cross-attention between self-attention and MLP (the decoder of an encoder-decoder). */
+  readonly crossAttention?: CrossAttention;
+}
+
+/** Attention to the rows of another stack, which reads the residual stream through a norm and adds to it. */
+interface CrossAttention {
+  readonly norm: Norm;
+  readonly attention: Attention;
+  /** Which of the context's rows a query sees. */
   readonly rule: AttentionRule;
 }
 
 export function block(parts: BlockParts): Block {
-  return { rule: parts.rule, run: (x, index, pass) => run(parts, x, index, pass) };
+  const { rule, cross = parts.crossAttention } = parts;
+  return {
+    rule,
+    ...(cross && { crossRule: cross.rule }),
+    run: (x, index, pass) => run(parts, x, index, pass),
+  };
 }
 
 /** x: [rows, width] → [rows, width]. */
 function* run(b: BlockParts, input: Tensor, index: number, pass: Pass): Walk<Tensor> {
   const at = pass.sites(index);
-  const x = yield* at.pass("resid_pre", input);
+  const x = yield* at.pass("resid_pre", b.cross ? yield* crossBlock(b.cross, input, index, pass) : input);
   const attentionIn = yield* at.pass("attn_in", b.attentionNorm?.(x) ?? x);
-  const z = yield* attend(b.attention, attentionIn, index, b.rule, pass);
+  const z = yield* attend(b.attention, attentionIn, index, b.rule, pass, b.keyRows?.(attentionIn, pass));
   const sum = yield* addOutput(x, z, b.attention.o, b.attentionPostNorm, "attn_out", at);
-  const mid = b.parallel ? sum : yield* at.pass("resid_mid", sum);
+  const middle = b.parallel ? sum : yield* at.pass("resid_mid", sum);
+  const mid = b.crossAttention ? yield* addAcross(b.crossAttention, middle, index, pass) : middle;
   const mlpReads = b.parallel ? x : mid;
   const mlpIn = yield* at.pass("mlp_in", b.mlpNorm?.(mlpReads) ?? mlpReads);
   const hidden = yield* b.mlp.hidden(mlpIn, at); // [rows, mlpWidth]
   return yield* at.pass("resid_post", yield* addOutput(mid, hidden, b.mlp.out, b.mlpPostNorm, "mlp_out", at));
+}
+
+/** The residual stream plus what cross-attention makes of it: [rows, width] → the same. */
+function* addAcross(c: CrossAttention, x: Tensor, index: number, pass: Pass): Walk<Tensor> {
+  const at = pass.sites(index, { mark: "x" });
+  const read = yield* at.pass("attn_in", c.norm(x));
+  const z = yield* attendAcross(c.attention, read, index, c.rule, pass);
+  return yield* at.pass("resid_mid", yield* addOutput(x, z, c.attention.o, undefined, "attn_out", at));
 }
 
 /**

@@ -22,7 +22,10 @@ export interface DecoderParts {
   readonly positions?: Tensor;
   readonly blocks: readonly Block[];
   readonly finalNorm: Norm;
-  readonly unembedding: Linear;
+  /** [rows, width] → [rows, vocab] */
+  readonly unembedding: Pick<Linear, "apply">;
+  /** Factor of what the unembedding reads (T5). */
+  readonly headScale?: number;
   /** Logits become softcap * tanh(logit / softcap) (Gemma 2). */
   readonly logitSoftcap?: number;
   /** The rotary tables of the blocks, to be given back with the model. */
@@ -65,9 +68,10 @@ export class Decoder implements Network {
   }
 
   *head(x: Tensor, at: Sites): Walk<Tensor> {
-    const { finalNorm, unembedding, logitSoftcap: cap } = this.#parts;
+    const { finalNorm, unembedding, headScale, logitSoftcap: cap } = this.#parts;
     const normed = yield* at.pass("final_norm", finalNorm(x));
-    const logits = unembedding.apply(normed); // [rows, vocab]
+    const read = headScale === undefined ? normed : mul(normed, headScale);
+    const logits = unembedding.apply(read); // [rows, vocab]
     return yield* at.pass("logits", cap === undefined ? logits : mul(tanh(div(logits, cap)), cap));
   }
 

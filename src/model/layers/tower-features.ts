@@ -1,6 +1,6 @@
 import type { Tensor } from "../../tensor/tensor.ts";
-import { rowsPerImage } from "../checkpoint/config/vision-config.ts";
-import type { ImageLayout, VisionSetup } from "../checkpoint/config/vision-setup.ts";
+import { rowsPerImage, type SquareVisionSetup } from "../checkpoint/config/vision-config.ts";
+import type { ImageLayout } from "../checkpoint/config/vision-setup.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
 import { takeRows } from "../walk/forward.ts";
 import type { Pass } from "../walk/pass.ts";
@@ -14,7 +14,7 @@ import type { VisionTower } from "./vision-tower.ts";
  */
 export function* towerFeatures(
   tower: VisionTower,
-  setup: VisionSetup,
+  setup: SquareVisionSetup,
   images: readonly PromptImage[],
   pass: Pass,
 ): Walk<Tensor> {
@@ -34,7 +34,7 @@ export function* towerFeatures(
 
 /** How many rows of something each picture has, for `Pass.images`. */
 export function rowsOf(
-  { layout }: VisionSetup,
+  { layout }: SquareVisionSetup,
   count: (layout: ImageLayout) => number,
 ): (image: unknown) => number {
   return (image) => count(layout(image as PromptImage));

@@ -24,8 +24,12 @@ export interface ImageText {
 export interface ImageRules<Image = unknown> {
   /** Token that stands for one image before expansion and for one image feature after it, e.g. `<image>`. */
   readonly placeholder: string;
-  /** The text of image `index` (from 0) of `count`. */
-  expand(image: Image, index: number, count: number): ImageText;
+  /** The text of image `index` (from 0) of `count`; `follows`: whether nothing stands between it and the one before. */
+  expand(image: Image, index: number, count: number, follows: boolean): ImageText;
+  /** Whether the text before, between and behind images loses the blanks at its ends. */
+  readonly strips?: boolean;
+  /** Whether the processor writes BOS in front of the text itself, and has the tokenizer add nothing. */
+  readonly writesBos?: boolean;
   /**
    * Set where the family's processor frames prompts, in place of the special tokens that the tokenizer adds: with BOS behind
    * the last image (in front, if there is none), and with this text at the end.
@@ -44,6 +48,11 @@ export interface PromptOptions<Image = unknown> {
   readonly spans?: Readonly<Record<string, string>>;
   /** Images for the placeholders that are written in the text, in order. */
   readonly images?: readonly Image[];
+  /**
+   * What the decoder of an encoder-decoder has answered so far, as text or named pieces; no special token is added. Without it,
+   * the decoder begins with its start token alone.
+   */
+  readonly answer?: string | readonly PromptPart<Image>[];
   /** How the model writes images; without it a prompt takes none, and placeholders are ordinary text. */
   readonly imageRules?: ImageRules<Image>;
 }
@@ -88,7 +97,11 @@ export function prompt<Image = unknown>(
       ...rest,
     });
   }
-  return promptFromIds(tokenizer, ids, { text: joined.text, spans, images: joined.images });
+  const answer =
+    options.answer === undefined || options.answer === ""
+      ? undefined
+      : prompt<Image>(tokenizer, options.answer, { bos: false });
+  return promptFromIds(tokenizer, ids, { text: joined.text, spans, images: joined.images, answer });
 }
 
 /**
@@ -101,7 +114,7 @@ export function prompt<Image = unknown>(
 export function promptFromIds<Image = unknown>(
   tokenizer: Tokenizer,
   ids: Iterable<number>,
-  fields: Partial<Pick<Prompt<Image>, "text" | "spans" | "images">> = {},
+  fields: Partial<Pick<Prompt<Image>, "text" | "spans" | "images" | "answer">> = {},
 ): Prompt<Image> {
   const list = Array.from(ids);
   const wrong = list.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= 2 ** 32);
@@ -118,19 +131,26 @@ export function promptFromIds<Image = unknown>(
     spans: fields.spans ?? {},
     images: fields.images ?? [],
     bos: list[0] === tokenizer.bosId,
+    answer: fields.answer,
   });
 }
 
 /** What goes around a prompt's text. */
 interface Frame {
+  readonly front: string;
   /** Behind the last image; in front, if there is none. */
   readonly behindImages: string;
   readonly end: string;
 }
 
 function frameOf(tokenizer: Tokenizer, rules: ImageRules<never> | undefined): Frame | undefined {
+  if (rules?.writesBos) return { front: bosToken(tokenizer), behindImages: "", end: "" };
   if (!rules?.bosBehindImages) return undefined;
-  return { behindImages: tokenizer.tokenOf(requireBos(tokenizer)), end: rules.bosBehindImages.end };
+  return {
+    front: "",
+    behindImages: tokenizer.tokenOf(requireBos(tokenizer)),
+    end: rules.bosBehindImages.end,
+  };
 }
 
 interface Named extends Span {
@@ -154,38 +174,62 @@ function join<Image>(
   frame: Frame | undefined,
 ): Joined<Image> {
   const { imageRules } = options;
+  const strips = imageRules?.strips ?? false;
   const images = imagesInOrder(parts, options);
-  const named: Named[] = [];
+  let named: Named[] = [];
   const imageTexts: ImageText[] = [];
   let text = "";
-  let full = images.length === 0 ? (frame?.behindImages ?? "") : "";
+  let full = (frame?.front ?? "") + (images.length === 0 ? (frame?.behindImages ?? "") : "");
+  let start = full.length; // of the text since the last image
+  const endText = () => {
+    if (!strips) return;
+    full = full.slice(0, start) + full.slice(start).replace(/ +$/, "");
+    const within = (position: number) => Math.min(position, full.length);
+    named = named.map((span) => ({ ...span, start: within(span.start), end: within(span.end) }));
+  };
   const appendImage = (rules: ImageRules<Image>) => {
+    endText();
     const index = imageTexts.length;
-    const imageText = rules.expand(images[index]!, index, images.length);
+    const follows = index > 0 && full.length === start;
+    const imageText = rules.expand(images[index]!, index, images.length, follows);
     imageTexts.push(imageText);
     text += rules.placeholder;
     full += imageText.text;
     if (frame && index === images.length - 1) full += frame.behindImages;
+    start = full.length;
   };
   const appendText = (piece: string) => {
     for (const [i, plain] of (imageRules ? piece.split(imageRules.placeholder) : [piece]).entries()) {
       if (i > 0) appendImage(imageRules!);
       text += plain;
-      full += plain;
+      full += strips && full.length === start ? plain.replace(/^ +/, "") : plain;
     }
   };
   for (const part of parts) {
     if (typeof part === "string") appendText(part);
     else if ("image" in part) appendImage(imageRules!);
     else {
-      const start = full.length;
+      const first = full.length;
       appendText(part.text);
       if (part.text === "")
         throw new PromptError(`Expected some text for the span "${part.name}", found none.`);
-      named.push({ name: part.name, start, end: full.length });
+      named.push({ name: part.name, start: first, end: full.length });
     }
   }
+  endText();
+  const gone = named.find((span) => span.start === span.end);
+  if (gone) {
+    throw new PromptError(
+      `Expected tokens for the span "${gone.name}", found blanks at the end of the text, which this model's prompts lose.`,
+    );
+  }
   return { text, full: full + (frame?.end ?? ""), named, images, imageTexts };
+}
+
+function bosToken(tokenizer: Tokenizer): string {
+  const token = tokenizer.specialTokens["bos_token"];
+  if (token !== undefined) return token;
+  throw new PromptError("Expected tokenizer_config.json to name a bos_token, found none.");
 }
 
 /** The images in the order of their placeholders: those of image parts, and those of the list for the text's. */

@@ -11,6 +11,8 @@ export interface PromptTaker {
     /** Rows of the embedding. */
     readonly vocab: number;
     readonly vision?: VisionSetup | undefined;
+    /** Set where an encoder reads the prompt, and a decoder answers. */
+    readonly encoder?: object | undefined;
   };
 }
 
@@ -20,8 +22,15 @@ export interface PromptTaker {
  *
  * @throws PromptError with what was expected and found
  */
-export function checkPrompt(prompt: Prompt, { tokenizer, config: { vocab, vision } }: PromptTaker): void {
-  const { ids, tokens, images } = prompt;
+export function checkPrompt(prompt: Prompt, { tokenizer, config }: PromptTaker): void {
+  const { vocab, vision, encoder } = config;
+  const { ids, tokens, images, answer } = prompt;
+  if (answer && !encoder) {
+    throw new PromptError(
+      `Expected no answer beside the prompt, for this model has no encoder: what it is to go on from belongs in the prompt; found ${JSON.stringify(answer.text)}.`,
+    );
+  }
+  if (answer) checkPrompt(answer, { tokenizer, config: { vocab } });
   for (const [position, id] of ids.entries()) {
     if (id >= vocab) {
       throw new PromptError(

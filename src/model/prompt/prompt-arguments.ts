@@ -69,9 +69,13 @@ export const aMessage: Expected = {
     (typeof value["content"] === "string" || aListOf(aPiece).holds(value["content"])),
 };
 
+/** Text, or pieces of it. */
+export const ANSWER: Expected = either(aString, aListOf(aPart));
+
 export const CHAT_OPTIONS: Options<Omit<ChatOptions, "imageRules">> = {
   bos: BOS,
   spans: SPANS,
+  answer: ANSWER,
   addGenerationPrompt: aBoolean,
   continueFinalMessage: either(aBoolean, aString),
   tools: anArray,

@@ -7,7 +7,7 @@ import type { Prompt } from "./prompt.ts";
 export type PromptImage = Picture;
 
 /** The pictures of a prompt, which a model's own methods only make of pictures. */
-export function picturesOf(prompt: Prompt): readonly PromptImage[] {
+export function picturesOf(prompt: Pick<Prompt, "images">): readonly PromptImage[] {
   return prompt.images as readonly PromptImage[];
 }
 

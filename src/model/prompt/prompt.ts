@@ -30,9 +30,15 @@ export class Prompt<Image = unknown> {
   readonly images: readonly Image[];
   /** Whether the first token is BOS. */
   readonly bos: boolean;
+  /** What the decoder of an encoder-decoder has answered so far, if anything; its start token is not counted in. */
+  readonly answer?: Prompt<Image> | undefined;
+  /** Of a decoder's sequence, which `decoderSequence` makes: the prompt that the encoder reads. */
+  readonly source?: Prompt<Image> | undefined;
 
   /** Use `prompt` or `promptFromIds` of build-prompt.ts. */
-  constructor(fields: Pick<Prompt<Image>, "text" | "ids" | "tokens" | "spans" | "images" | "bos">) {
+  constructor(
+    fields: Pick<Prompt<Image>, "text" | "ids" | "tokens" | "spans" | "images" | "bos" | "answer" | "source">,
+  ) {
     if (fields.ids.length === 0) throw new PromptError("A prompt needs at least one token, found none.");
     this.text = fields.text;
     this.ids = Object.freeze([...fields.ids]);
@@ -40,6 +46,8 @@ export class Prompt<Image = unknown> {
     this.spans = Object.freeze({ ...fields.spans });
     this.images = Object.freeze([...fields.images]);
     this.bos = fields.bos;
+    if (fields.answer) this.answer = fields.answer;
+    if (fields.source) this.source = fields.source;
     Object.freeze(this);
   }
 

@@ -23,10 +23,17 @@ export function* forward(
   pass: Pass,
   { stopAfter, logits = "last" }: ForwardOptions = {},
 ): Walk<Tensor | undefined> {
-  const embedded = yield* network.embed(prompts, pass);
+  const embedded = yield* enter(network, prompts, pass);
   const blocks = stopAfter === undefined ? {} : { blocks: stopAfter + 1 };
   const x = yield* network.stack.run(embedded, pass, blocks);
   return stopAfter === undefined ? yield* unembed(network, x, pass, logits) : undefined;
+}
+
+/** What enters the first block: [rows, width]. The pass gets what the blocks' cross-attention reads. */
+export function* enter(network: Network, prompts: readonly Prompt[], pass: Pass): Walk<Tensor> {
+  const context = network.context && (yield* network.context(prompts, pass));
+  if (context) pass.context.fill(context);
+  return yield* network.embed(prompts, pass);
 }
 
 /** Final norm and logits at the last position of each sequence, or at all. x: [rows, width]. */

@@ -1,8 +1,9 @@
 import { OutOfMemoryError, PromptError } from "../../errors.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { checkContext, type Prompt } from "../prompt/prompt.ts";
+import { enter } from "./forward.ts";
 import { computeStep, type GenerationStep } from "./generation-step.ts";
-import { KvCache } from "./key-value-store.ts";
+import { ContextKeys, KvCache } from "./key-value-store.ts";
 import type { Network } from "./network.ts";
 import { Pass } from "./pass.ts";
 import { RowMap } from "./row-map.ts";
@@ -71,6 +72,7 @@ async function* continuePrompts(
     // The last token of a sequence is never fed back, so it needs no place.
     const capacities = prompts.map((p) => p.length + maxNewTokens - 1);
     const cache = new KvCache(device, capacities, memory);
+    const context = new ContextKeys({ keep: memory }); // computed with the prompts, and read by all new tokens
     let rows = RowMap.packed(prompts.map((p) => p.length));
     let previous: readonly number[] = [];
     for (let step = 0; step < maxNewTokens && rows.length > 0; step++) {
@@ -78,8 +80,8 @@ async function* continuePrompts(
       const sequences = rows.spans.map((span) => span.sequence);
       const next: GenerationStep = {
         rows: rows.length,
-        pass: () => Pass.over(device, prompts, { rows, keys: cache, inUse: uses }),
-        embed: (pass) => (step === 0 ? network.embed(prompts, pass) : embedTokens(network, previous, pass)),
+        pass: () => Pass.over(device, prompts, { rows, keys: cache, context, inUse: uses }),
+        embed: (pass) => (step === 0 ? enter(network, prompts, pass) : embedTokens(network, previous, pass)),
         sampler,
         at: { sequences, step },
       };

@@ -72,6 +72,74 @@ export class ResumedKeys implements KeyValueStore {
   }
 }
 
+/** Rows of another stack, of which cross-attention makes keys and values. */
+export interface Context {
+  /** [rows, width of the other stack] */
+  readonly x: Tensor;
+  /** Which row is which among all that a sequence of the pass reads. */
+  readonly rows: RowMap;
+  /** The same rows as the other stack counts them (by image), where it counts otherwise: what their sites call them. */
+  readonly named?: RowMap;
+}
+
+/** Keys and values that were made of a context earlier, by layer; a layer without cross-attention has none. */
+export interface RecordedContext {
+  readonly rows: RowMap;
+  readonly layers: readonly (KeysAndValues | undefined)[];
+}
+
+/**
+ * Where cross-attention finds its keys: those that it makes of the context that the pass was given, and those of a recorded
+ * run. With `keep`, they are made once and stay for the passes that follow (generation).
+ */
+export class ContextKeys implements KeyValueStore {
+  readonly layers: KeysAndValues[] = [];
+  readonly #keep: Scope | undefined;
+  readonly #recorded: RecordedContext | undefined;
+  #source: Context | undefined;
+
+  constructor({ keep, recorded }: { keep?: Scope; recorded?: RecordedContext | undefined } = {}) {
+    this.#keep = keep;
+    this.#recorded = recorded;
+  }
+
+  /** Before the blocks run. */
+  fill(context: Context): void {
+    this.#source = context;
+  }
+
+  get source(): Context | undefined {
+    return this.#source;
+  }
+
+  get own(): RowMap {
+    return this.#source?.rows ?? this.#recorded?.rows ?? NO_ROWS;
+  }
+
+  get prefix(): RowMap | undefined {
+    return this.#source && this.#recorded?.rows;
+  }
+
+  /** Keys that are there already, so that none have to be computed. */
+  kept(layer: number): KeysToUse | undefined {
+    const recorded = this.#recorded?.layers[layer];
+    if (!this.#source) return recorded;
+    const own = this.layers[layer];
+    return own && { ...own, ...(recorded && { prefix: recorded }) };
+  }
+
+  use(layer: number, computed: KeysAndValues): KeysToUse {
+    const recorded = this.#recorded?.layers[layer];
+    const { k, v } = computed;
+    this.#keep?.enter(() => {
+      this.layers[layer] = { k: k.alias(), v: v.alias() };
+    });
+    return { ...computed, ...(recorded && { prefix: recorded }) };
+  }
+}
+
+const NO_ROWS = new RowMap([]);
+
 /**
  * The KV cache of generation: room for `capacities[i]` positions of sequence i. Each pass writes its rows at the
  * sequence's next free places. f32, as computed.

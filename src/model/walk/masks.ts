@@ -1,3 +1,4 @@
+import type { Picture } from "../checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../prompt/prompt.ts";
 
 /** Positions `start` up to but not including `end` that a query may attend to. */
@@ -10,6 +11,8 @@ export interface KeyRange {
 export interface Sequence {
   /** Absent in a vision tower, whose sequences are images. */
   readonly prompt?: Prompt | undefined;
+  /** In a vision tower: what the sequence is. */
+  readonly image?: Picture | undefined;
 }
 
 /** The attention mask of a layer, as a rule: what a query at `position` of a sequence may attend to. */

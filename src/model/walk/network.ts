@@ -2,6 +2,7 @@ import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
 import type { Prompt } from "../prompt/prompt.ts";
+import type { Context } from "./key-value-store.ts";
 import type { Pass } from "./pass.ts";
 import type { Sites, Walk } from "./site-events.ts";
 import type { Stack } from "./stack.ts";
@@ -15,6 +16,11 @@ export interface Network {
   readonly config: DecoderConfig;
   /** What enters the first block, for whole prompts one after the other: [rows, width]. Sites: embed (and those of the vision side). */
   embed(prompts: readonly Prompt[], pass: Pass): Walk<Tensor>;
+  /**
+   * The rows of another stack that the blocks' cross-attention reads; undefined where these prompts have none. Absent where no
+   * block has cross-attention.
+   */
+  context?(prompts: readonly Prompt[], pass: Pass): Walk<Context | undefined>;
   /** The same for the generated tokens that the pass is over, ids u32 [rows]: [rows, width]. */
   embedTokens(ids: Tensor, pass: Pass): Walk<Tensor>;
   /** The decoder's blocks. */

@@ -1,21 +1,27 @@
 import type { Device } from "../../tensor/device.ts";
 import type { Scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import type { Picture } from "../checkpoint/config/vision-setup.ts";
 import { firstImages } from "../prompt/image-places.ts";
 import type { Prompt } from "../prompt/prompt.ts";
-import { type KeyValueStore, PassKeys } from "./key-value-store.ts";
+import { picturesOf } from "../prompt/prompt-image.ts";
+import { ContextKeys, type KeyValueStore, PassKeys } from "./key-value-store.ts";
 import type { AttentionRule, KeyRange } from "./masks.ts";
 import { RowMap } from "./row-map.ts";
 import { SequencePart } from "./sequence-part.ts";
 import { NO_VISITOR, type SiteFilter, Sites } from "./site-events.ts";
-import type { SitePrefix } from "./sites.ts";
+import type { SiteMark, SitePrefix } from "./sites.ts";
 
 interface PassOptions {
   /** By number of the sequence; none in a vision tower. */
   readonly prompts: readonly Prompt[];
+  /** In a vision tower, by number of the sequence. */
+  readonly images?: readonly Picture[];
   readonly rows: RowMap;
   /** Default: every key is computed in the pass itself. */
   readonly keys?: KeyValueStore;
+  /** Keys of cross-attention. Default: those of the context that it is given. */
+  readonly context?: ContextKeys;
   /** Default: none. */
   readonly inUse?: SiteFilter;
   /** The pass joins these; see {@link Pass.joined}. */
@@ -31,32 +37,28 @@ export class Pass {
   readonly device: Device;
   readonly rows: RowMap;
   readonly keys: KeyValueStore;
+  /** What cross-attention reads: rows of another stack, by sequence. */
+  readonly context: ContextKeys;
   readonly inUse: SiteFilter;
   /** The passes that this one joins, in the order of its rows, each with keys of its own; else only itself. */
   readonly parts: readonly Pass[];
-  /** u32 [rows] */
-  readonly positions: Tensor;
   readonly #scope: Scope;
   readonly #options: PassOptions;
   readonly #tables = new Map<object, Tensor>();
-  readonly #partTables = new Map<SequencePart, Map<AttentionRule, Tensor>>();
+  readonly #partTables = new Map<SequencePart, Map<object, Tensor>>();
   #sequences: readonly SequencePart[] | undefined;
+  #across: Pass | undefined;
 
   private constructor(scope: Scope, device: Device, options: PassOptions) {
     const { rows, keys = new PassKeys(rows), inUse = NO_VISITOR.uses, parts = [this] } = options;
     this.device = device;
     this.rows = rows;
     this.keys = keys;
+    this.context = options.context ?? new ContextKeys();
     this.inUse = inUse;
     this.parts = parts;
     this.#scope = scope;
     this.#options = options;
-    this.positions = this.table(Pass, (pass) =>
-      device.tensor(
-        Uint32Array.from([...pass.rows.entries()], (e) => e.position),
-        { dtype: "u32" },
-      ),
-    );
   }
 
   /**
@@ -69,7 +71,7 @@ export class Pass {
     {
       rows = RowMap.packed(prompts.map((p) => p.length)),
       ...options
-    }: Partial<Pick<PassOptions, "rows" | "keys" | "inUse" | "prefix">> = {},
+    }: Partial<Pick<PassOptions, "rows" | "keys" | "context" | "inUse" | "prefix">> = {},
   ): Pass {
     return new Pass(device.currentScope!, device, { ...options, prompts, rows });
   }
@@ -97,6 +99,21 @@ export class Pass {
     return this.#options.prompts[sequence];
   }
 
+  /** u32 [rows] */
+  get positions(): Tensor {
+    return this.table(Pass, ({ rows, device }) =>
+      device.tensor(
+        Uint32Array.from([...rows.entries()], (e) => e.position),
+        { dtype: "u32" },
+      ),
+    );
+  }
+
+  /** The picture of a sequence; undefined but in a vision tower. */
+  image(sequence: number): Picture | undefined {
+    return this.#options.images?.[sequence];
+  }
+
   /** u32 [rows]: 0, 1, 2, … */
   get rowNumbers(): Tensor {
     return this.table(RowMap, ({ rows, device }) =>
@@ -115,27 +132,67 @@ export class Pass {
   /** The pass that computes only the first sequences of this one. */
   first(sequences: number): Pass {
     const rows = new RowMap(this.rows.spans.slice(0, sequences));
-    return new Pass(this.#scope, this.device, { ...this.#options, rows, keys: this.keys, parent: this });
+    const { keys, context } = this;
+    return new Pass(this.#scope, this.device, { ...this.#options, rows, keys, context, parent: this });
+  }
+
+  /** The same rows as they attend to the context: its keys are those of another stack. */
+  get across(): Pass {
+    const { context } = this;
+    const { parent } = this.#options;
+    this.#across ??= new Pass(this.#scope, this.device, {
+      ...this.#options,
+      keys: context,
+      context,
+      ...(this.parts.length > 1 && { parts: this.parts.map((part) => part.across) }),
+      ...(parent && { parent: parent.across }),
+    });
+    return this.#across;
   }
 
   /**
    * The pass over the images of this pass's prompts, a sequence an image, each of as many rows as `rowsOf` says: the vision
-   * tower's patches, or the features that it hands on. Images are numbered through the whole batch.
+   * tower's patches, or the features that it hands on. Images are numbered through the whole batch. Its keys are as many as
+   * its rows, or as `keysOf` says.
    */
-  images(rowsOf: (image: unknown) => number): Pass {
+  images(
+    rowsOf: (image: Picture) => number,
+    { prefix = "vision.", keysOf }: { prefix?: SitePrefix; keysOf?: (image: Picture) => number } = {},
+  ): Pass {
+    const images = this.#options.prompts.flatMap(picturesOf);
+    const keys = keysOf && new PassKeys(this.#imageRows(keysOf));
+    const options = { prompts: [], images, rows: this.#imageRows(rowsOf), inUse: this.inUse, prefix };
+    // Its tables are for whoever computes the images, and go with that.
+    const scope = this.device.currentScope ?? this.#scope;
+    return new Pass(scope, this.device, keys ? { ...options, keys } : options);
+  }
+
+  /** The pass over what an encoder reads for the decoder's sequences that this pass is over, numbered alike. */
+  sources(): Pass {
+    const prompts = this.#options.prompts.map(({ source }) => source!);
+    let row = 0;
+    const spans = this.rows.spans.map(({ sequence }) => {
+      const count = prompts[sequence]!.length;
+      row += count;
+      return { sequence, position: 0, row: row - count, count };
+    });
+    const options = { prompts, rows: new RowMap(spans), inUse: this.inUse, prefix: "encoder." as const };
+    return new Pass(this.device.currentScope ?? this.#scope, this.device, options);
+  }
+
+  #imageRows(rowsOf: (image: Picture) => number): RowMap {
     const { prompts } = this.#options;
+    const _images = prompts.flatMap(picturesOf);
     const first = firstImages(prompts);
     let row = 0;
     const spans = this.rows.spans.flatMap(({ sequence }) =>
-      prompts[sequence]!.images.map((image, i) => {
+      picturesOf(prompts[sequence]!).map((image, i) => {
         const count = rowsOf(image);
         row += count;
         return { sequence: first[sequence]! + i, position: 0, row: row - count, count };
       }),
     );
-    const options = { prompts: [], rows: new RowMap(spans), inUse: this.inUse, prefix: "vision." as const };
-    // Its tables are for whoever computes the images, and go with that.
-    return new Pass(this.device.currentScope ?? this.#scope, this.device, options);
+    return new RowMap(spans);
   }
 
   /** Its sequences one by one, for what takes memory for every pair of rows. */
@@ -144,15 +201,25 @@ export class Pass {
     this.#sequences ??=
       this.#options.parent?.sequences.slice(0, this.rows.spans.length) ??
       this.rows.spans.map(
-        (span) => new SequencePart(span, own.of(span.sequence)[0]!, prefix?.of(span.sequence)[0]),
+        (span) => new SequencePart(span, own.of(span.sequence)[0], prefix?.of(span.sequence)[0]),
       );
     return this.#sequences;
   }
 
-  /** The sites of one layer, or those outside the layers; of all sequences, or of one. */
-  sites(layer?: number, part?: SequencePart): Sites {
+  /**
+   * The sites of one layer, or those outside the layers; of all sequences, or of one. `rows`: where they are not the pass's own;
+   * `mark`: what their names begin with in the layer.
+   */
+  sites(
+    layer?: number,
+    {
+      part,
+      rows = part?.rows ?? this.rows,
+      mark,
+    }: { part?: SequencePart; rows?: RowMap; mark?: SiteMark } = {},
+  ): Sites {
     const { prefix } = this.#options;
-    return new Sites(this.inUse, part?.rows ?? this.rows, { prefix, layer, keys: part?.columns });
+    return new Sites(this.inUse, rows, { prefix, mark, layer, keys: part?.columns });
   }
 
   /**
@@ -160,18 +227,45 @@ export class Pass {
    * own keys that each query attends to, as start and end. Of all sequences, or of one by itself.
    */
   segments(rule: AttentionRule, part?: SequencePart): Tensor {
-    if (!part) return this.table(rule, (pass) => pass.#segments(rule, pass.rows, pass.keys));
+    return this.#ofKeys(rule, part, (rows, keys) => this.#segments(rule, rows, keys));
+  }
+
+  /**
+   * i32 [rows, 2]: what makes the row of a key in the prefix, and among the own keys, its distance from each query; see
+   * `AttentionBias`. Of all sequences, or of one by itself.
+   */
+  shifts(part?: SequencePart): Tensor {
+    return this.#ofKeys(SequencePart, part, (rows, { own, prefix }) => {
+      const values = Int32Array.from(
+        [...rows.entries()].flatMap(({ sequence, position }) =>
+          [prefix, own].map((map) => {
+            const [span] = map?.of(sequence) ?? [];
+            return span ? span.position - span.row - position : 0;
+          }),
+        ),
+      );
+      return this.device.tensor(values, { shape: [rows.length, 2], dtype: "i32" });
+    });
+  }
+
+  /** A table of the rows and their keys, of all sequences or of one by itself, made once. */
+  #ofKeys(
+    key: object,
+    part: SequencePart | undefined,
+    make: (rows: RowMap, keys: Pick<KeyValueStore, "own" | "prefix">) => Tensor,
+  ): Tensor {
+    if (!part) return this.table(key, (pass) => make(pass.rows, pass.keys));
     const { parent } = this.#options;
-    if (parent) return parent.segments(rule, part);
+    if (parent) return parent.#ofKeys(key, part, make);
     let tables = this.#partTables.get(part);
     if (!tables) {
       tables = new Map();
       this.#partTables.set(part, tables);
     }
-    let table = tables.get(rule);
+    let table = tables.get(key);
     if (!table) {
-      table = this.#scope.enter(() => this.#segments(rule, part.rows, part));
-      tables.set(rule, table);
+      table = this.#scope.enter(() => make(part.rows, part));
+      tables.set(key, table);
     }
     return table;
   }
@@ -197,7 +291,7 @@ export class Pass {
   ): Tensor {
     const values = new Uint32Array(rows.length * 4);
     for (const { row, sequence, position } of rows.entries()) {
-      const visible = rule(position, { prompt: this.prompt(sequence) });
+      const visible = rule(position, { prompt: this.prompt(sequence), image: this.image(sequence) });
       values.set(rowsWithin(prefix, sequence, visible), row * 4);
       values.set(rowsWithin(own, sequence, visible), row * 4 + 2);
     }

@@ -1,6 +1,5 @@
 import { GenerationError, PromptError } from "../../errors.ts";
-import { takeAlongAxis } from "../../kernels/movement/gather.ts";
-import { argmax } from "../../kernels/reduction/reduce.ts";
+import { argmaxWithValues } from "../../kernels/reduction/reduce.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 
 /** How the next token is chosen. Greedy unless a temperature is given. */
@@ -29,14 +28,18 @@ export interface SamplerRows {
 /** Chooses a token id for each row of logits [rows, vocab]. Throws GenerationError where there is none to choose. */
 export type Sampler = (logits: Tensor, rows: SamplerRows) => Promise<Uint32Array>;
 
-/** The most probable token of each row, of equals the one with the lowest id, and its logit: u32 and f32 [rows]. */
-export function mostProbable(logits: Tensor): { ids: Tensor<"u32">; best: Tensor<"f32"> } {
-  return logits.device.scope(() => {
-    const ids = argmax(logits, -1);
-    const rows = logits.dim(0);
-    const best = takeAlongAxis(logits, ids.reshape([rows, 1]), -1).reshape([rows]);
-    return { ids, best: best as Tensor<"f32"> };
-  });
+/**
+ * The most probable token of each row of logits [rows, vocab], of equals the one with the lowest id, and its logit: u32
+ * [2, rows], to be read and taken apart by {@link choicesOf}.
+ */
+export function mostProbable(logits: Tensor): Tensor<"u32"> {
+  return argmaxWithValues(logits, -1);
+}
+
+/** Ids and logits of each row, of what {@link mostProbable} gave. */
+export function choicesOf(read: Uint32Array): { ids: Uint32Array; logits: Float32Array } {
+  const rows = read.length / 2;
+  return { ids: read.subarray(0, rows), logits: new Float32Array(read.slice(rows).buffer) };
 }
 
 /** Throws GenerationError when a row's greatest logit (NaN if there is one) leaves nothing to choose. */
@@ -53,14 +56,8 @@ const placeOf =
 
 /** {@link mostProbable}, on the host. */
 export async function readMostProbable(logits: Tensor): Promise<{ ids: Uint32Array; logits: Float32Array }> {
-  const { ids, best } = mostProbable(logits);
-  try {
-    const [chosen, values] = await logits.device.read([ids, best]);
-    return { ids: chosen, logits: values };
-  } finally {
-    ids.dispose();
-    best.dispose();
-  }
+  using chosen = mostProbable(logits);
+  return choicesOf(await chosen.read());
 }
 
 /**

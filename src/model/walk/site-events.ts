@@ -7,6 +7,7 @@ import {
   layoutOf,
   type OuterSite,
   type SiteLayout,
+  type SiteMark,
   type SiteName,
   type SitePrefix,
 } from "./sites.ts";
@@ -118,10 +119,15 @@ export class Sites {
   constructor(
     inUse: SiteFilter,
     rows: RowMap,
-    { prefix = "", layer, keys }: { prefix?: SitePrefix; layer?: number; keys?: RowMap } = {},
+    {
+      prefix = "",
+      mark = "",
+      layer,
+      keys,
+    }: { prefix?: SitePrefix; mark?: SiteMark | ""; layer?: number; keys?: RowMap } = {},
   ) {
     this.#inUse = inUse;
-    this.#nameOf = (site) => (layer === undefined ? site : `${prefix}${site}.${layer}`);
+    this.#nameOf = (site) => (layer === undefined ? site : `${prefix}${mark}${site}.${layer}`);
     this.#rows = rows;
     this.#keys = keys;
   }

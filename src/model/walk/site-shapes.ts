@@ -1,6 +1,8 @@
 import { SiteError } from "../../errors.ts";
-import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
+import type { CrossConfig, DecoderConfig, EncoderSetup } from "../checkpoint/config/decoder-config.ts";
+import { type ImageRows, imageRowCount, type VisionSetup } from "../checkpoint/config/vision-setup.ts";
 import {
+  CROSS_SITES,
   LAYER_SITES,
   type LayerSite,
   layoutOf,
@@ -35,12 +37,34 @@ export function blockSites({ qkNorm = false, parallel = false }: BlockKind): rea
   );
 }
 
+/** The sites of the cross-attention of a layer. */
+function crossSites({ qkNorm, mlpWidth, gateWidth }: CrossConfig): readonly LayerSite[] {
+  return CROSS_SITES.filter(
+    (site) =>
+      (qkNorm || !site.endsWith("_norm")) &&
+      (mlpWidth !== undefined || !site.startsWith("xmlp_")) &&
+      (gateWidth !== undefined || !site.endsWith("_gate")),
+  );
+}
+
+/** The sites of a layer, in the order of the forward pass. */
+function sitesOfLayer({ sites = LAYER_SITES, cross }: StackSites, layer: number): readonly LayerSite[] {
+  if (!cross?.layers.includes(layer)) return sites;
+  const place = cross.mlpWidth === undefined ? sites.indexOf("resid_mid") + 1 : 0;
+  return [...sites.slice(0, place), ...crossSites(cross), ...sites.slice(place)];
+}
+
 /** Why a block lacks a site. */
-const ABSENT = {
+const ABSENT: Partial<Record<string, string>> = {
   resid_mid: "attention and MLP both read resid_pre",
   q_norm: "nothing norms its queries, q",
   k_norm: "nothing norms its keys, k",
+  xattn_q_norm: "nothing norms its queries, xattn_q",
+  xattn_k_norm: "nothing norms its keys, xattn_k",
+  xattn_gate: "its cross-attention has no gate",
+  xmlp_gate: "its cross-attention has no MLP of its own",
 };
+const IS_CROSS: ReadonlySet<string> = new Set(CROSS_SITES);
 
 /** A site outside the blocks. */
 interface OuterShape {
@@ -49,14 +73,26 @@ interface OuterShape {
   readonly features: number;
   /** Rows of an image, where all images have as many. */
   readonly rows?: number | undefined;
+  /** Which of an image's rows; default those of the stack. */
+  readonly rowsOf?: ImageRows;
 }
 
 /** What there is to tap and edit in a stack. */
 export interface StackSites extends BlockSizes {
-  /** What its rows belong to: the tokens of prompts, or images. */
-  readonly sequences: "prompts" | "images";
+  /**
+   * What its rows belong to: the tokens of prompts (of what the decoder reads, where there is an encoder), those of the prompts
+   * that an encoder reads, or images.
+   */
+  readonly sequences: "prompts" | "sources" | "images";
   /** Rows of an image, where all images have as many. */
   readonly rows?: number | undefined;
+  /** Which of an image's rows, where it is of images. Default "tower". */
+  readonly rowsOf?: ImageRows;
+  /** The same of keys and values, where those are others. */
+  readonly keyRows?: number | undefined;
+  readonly keyRowsOf?: ImageRows;
+  /** Cross-attention of some layers. */
+  readonly cross?: CrossConfig & { readonly keyRows?: number | undefined };
   /** In the order of the forward pass. */
   readonly before: readonly OuterShape[];
   readonly after: readonly OuterShape[];
@@ -76,6 +112,12 @@ export interface SiteInfo extends SiteAddress {
   readonly heads: number | undefined;
   /** Rows of an image, where the site is of images and all have as many. */
   readonly imageRows: number | undefined;
+  /** Which rows of an image those are, where the site is of images. */
+  readonly rowsOf: ImageRows | undefined;
+  /** Of scores and patterns: which rows of images the keys are, where they are not tokens. */
+  readonly keyRowsOf: ImageRows | undefined;
+  /** Of scores and patterns: set where the keys are tokens that an encoder has read. */
+  readonly keySequences?: "sources";
   /**
    * When it comes by in a forward pass: the layer of the language model, -1 for its embedding, the number of layers for
    * its head, -2 for all that happens in stacks before it.
@@ -84,10 +126,13 @@ export interface SiteInfo extends SiteAddress {
 }
 
 export function siteMapOf(config: DecoderConfig): SiteMap {
-  const { vision } = config;
+  const { vision, cross, encoder } = config;
+  const { fixed } = vision ?? {};
+  const latents = fixed && imageRowCount(fixed, "latents");
   const text: StackSites = {
     ...sizesOf(config),
     sites: blockSites(config),
+    ...(cross && { cross: { ...cross, keyRows: latents } }),
     sequences: "prompts",
     before: [{ site: "embed", features: config.width }],
     after: [
@@ -95,15 +140,47 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
       { site: "logits", features: config.vocab },
     ],
   };
+  if (encoder) return { text, encoder: encoderSites(encoder) };
   if (!vision) return { text };
-  const { tower, fixed, postNorm, tiled } = vision;
+  const { tower, resampler, postNorm, tiled } = vision;
   const rows = fixed?.towerRows;
+  if (resampler) {
+    return { text, vision: towerSites(tower, { rows, after: [] }), resampler: resamplerSites(vision) };
+  }
   const after: OuterShape[] = [
     ...(postNorm ? [{ site: "vision.post_norm", features: tower.width, rows } as const] : []),
-    ...(tiled ? [{ site: "tile_features", features: config.width } as const] : []),
-    { site: "projector", features: config.width, rows: fixed?.tokens },
+    ...(tiled ? [{ site: "tile_features", features: config.width, rowsOf: "tile features" } as const] : []),
+    { site: "projector", features: config.width, rows: fixed?.tokens, rowsOf: "tokens" },
   ];
   return { text, vision: towerSites(tower, { rows, after }) };
+}
+
+/** The sites of an encoder of text. */
+function encoderSites(encoder: EncoderSetup): StackSites {
+  const { width } = encoder;
+  return {
+    ...sizesOf(encoder),
+    sequences: "sources",
+    before: [{ site: "encoder.embed", features: width }],
+    after: [{ site: "encoder.final_norm", features: width }],
+  };
+}
+
+/** The sites of a resampler, whose latents attend to the tower's rows and to each other. */
+function resamplerSites({ resampler, fixed }: VisionSetup): StackSites {
+  const { width, heads } = resampler!;
+  const rows = fixed && imageRowCount(fixed, "latents");
+  return {
+    ...sizesOf({ ...resampler!, kvHeads: heads }),
+    sites: blockSites(resampler!),
+    sequences: "images",
+    rows,
+    rowsOf: "latents",
+    keyRows: fixed && imageRowCount(fixed, "tower and latents"),
+    keyRowsOf: "tower and latents",
+    before: [],
+    after: [{ site: "resampler.out", features: width, rows }],
+  };
 }
 
 /** The sites of a vision tower. */
@@ -130,33 +207,81 @@ export function siteInfo(map: SiteMap, name: SiteName): SiteInfo {
   const { stack, site, layer } = address;
   const found = map[stack];
   if (!found) throw new SiteError(`${name}: this model has no ${NAMES[stack]}`);
-  const { layers, sites = LAYER_SITES, sequences } = found;
-  const shared = { ...address, layout: layoutOf(site), sequences };
+  const { layers } = found;
   if (layer === undefined) {
     const shape = [...found.before, ...found.after].find((outer) => outer.site === site);
     if (!shape) throw new SiteError(`${name}: this model has no such site`);
     const order = stack !== "text" ? -2 : found.before.includes(shape) ? -1 : layers;
-    return { ...shared, features: shape.features, heads: undefined, imageRows: shape.rows, order };
+    const { features, rows, rowsOf } = shape;
+    const shared = { ...address, layout: layoutOf(site), ...rowsOfSite(found, site) };
+    const own = { imageRows: rows, ...(rowsOf && { rowsOf }) };
+    return { ...shared, features, heads: undefined, order, ...own };
   }
   if (layer >= layers) throw new SiteError(`${name}: there are ${layers} layers, 0 to ${layers - 1}`);
+  const sites = sitesOfLayer(found, layer);
   if (!sites.includes(site as LayerSite)) {
-    const why = Object.hasOwn(ABSENT, site) ? ` (${ABSENT[site as keyof typeof ABSENT]})` : "";
+    if (IS_CROSS.has(site) && found.cross && !found.cross.layers.includes(layer)) {
+      const have = found.cross.layers.join(", ");
+      throw new SiteError(
+        `${name}: there is no cross-attention in front of layer ${layer}; it is in ${have}`,
+      );
+    }
+    const why = ABSENT[site] === undefined ? "" : ` (${ABSENT[site]})`;
     throw new SiteError(
       `${name}: the blocks of this model have no ${site}${why}; they have ${sites.join(", ")}`,
     );
   }
   const order = stack === "text" ? layer : -2;
-  return { ...shared, ...featuresOf(found, site as LayerSite), imageRows: found.rows, order };
+  const shared = { ...address, layout: layoutOf(site), ...rowsOfSite(found, site) };
+  return { ...shared, ...featuresOf(found, site as LayerSite), order };
+}
+
+/** What the rows of a site are. */
+function rowsOfSite(
+  { sequences, rows, rowsOf = "tower", keyRows = rows, keyRowsOf = rowsOf, cross }: StackSites,
+  site: string,
+): Pick<SiteInfo, "sequences" | "imageRows" | "rowsOf" | "keyRowsOf" | "keySequences"> {
+  const ofImages = sequences === "images";
+  const ownKeys = ofImages ? keyRowsOf : undefined;
+  const tokens = { imageRows: undefined, rowsOf: undefined, keyRowsOf: undefined };
+  if (cross?.reads === "sources" && /^xattn_(k|v|k_norm)$/.test(site))
+    return { sequences: "sources", ...tokens };
+  if (cross?.reads === "sources" && /^xattn_(scores|pattern)$/.test(site)) {
+    return { sequences, ...tokens, keySequences: "sources" };
+  }
+  switch (site) {
+    case "xattn_k":
+    case "xattn_k_norm":
+    case "xattn_v":
+      return { sequences: "images", imageRows: cross?.keyRows, rowsOf: "latents", keyRowsOf: undefined };
+    case "xattn_scores":
+    case "xattn_pattern":
+      return { sequences, imageRows: rows, rowsOf: undefined, keyRowsOf: "latents" };
+    case "k":
+    case "k_norm":
+    case "v":
+      return { sequences, imageRows: keyRows, rowsOf: ownKeys, keyRowsOf: undefined };
+    default:
+      return { sequences, imageRows: rows, rowsOf: ofImages ? rowsOf : undefined, keyRowsOf: ownKeys };
+  }
 }
 
 /** What messages call a stack. */
-const NAMES: Readonly<Record<StackName, string>> = { text: "language model", vision: "vision tower" };
+const NAMES: Readonly<Record<StackName, string>> = {
+  text: "language model",
+  vision: "vision tower",
+  resampler: "resampler",
+  encoder: "encoder of text",
+};
 
-function featuresOf(
-  { width, heads, kvHeads, headDim, mlpWidth }: BlockSizes,
-  site: LayerSite,
-): Pick<SiteInfo, "features" | "heads"> {
-  switch (site) {
+function featuresOf(stack: StackSites, site: LayerSite): Pick<SiteInfo, "features" | "heads"> {
+  const { width, cross } = stack;
+  const [, mark, own = site] = /^(xattn_|x)(.*)$/.exec(site) ?? [];
+  const { heads, kvHeads, headDim, mlpWidth = 0 } = mark ? cross! : stack;
+  switch (own) {
+    case "gate":
+    case "mlp_gate":
+      return { features: cross!.gateWidth, heads: undefined };
     case "q":
     case "q_norm":
     case "z":
@@ -177,16 +302,16 @@ function featuresOf(
 }
 
 /** The stacks in the order of the forward pass. */
-const STACK_ORDER: readonly StackName[] = ["vision", "text"];
+const STACK_ORDER: readonly StackName[] = ["vision", "resampler", "encoder", "text"];
 
 /** Every site of a model, in the order of the forward pass. */
 export function siteNames(map: SiteMap): SiteName[] {
   return STACK_ORDER.flatMap((name) => {
     const stack = map[name];
     if (!stack) return [];
-    const { layers, sites = LAYER_SITES, before, after } = stack;
+    const { layers, before, after } = stack;
     const blocks = Array.from({ length: layers }, (_, layer) =>
-      sites.map((site): SiteName => `${STACKS[name]}${site}.${layer}`),
+      sitesOfLayer(stack, layer).map((site): SiteName => `${STACKS[name]}${site}.${layer}`),
     );
     return [...before.map(({ site }) => site), ...blocks.flat(), ...after.map(({ site }) => site)];
   });

@@ -62,6 +62,35 @@ const ELSEWHERE: readonly (readonly [name: RegExp, site: string, remark?: string
   [/^attentions\[(\d+)\]$/, "pattern.$1"],
 ];
 
+/** The same of encoder-decoders, behind `encoder.` or `decoder.`. */
+const IN_STACKS: readonly (readonly [name: RegExp, site: string])[] = [
+  // TransformerLens
+  [/^(\d+)\.hook_resid_mid_cross$/, "xresid_mid.$1"],
+  [/^(\d+)\.hook_cross_attn_out$/, "xattn_out.$1"],
+  [/^(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)$/, "$2.$1"],
+  [/^(\d+)\.attn\.hook_(q|k|v|z|pattern)$/, "$2.$1"],
+  [/^(\d+)\.attn\.hook_attn_scores$/, "scores.$1"],
+  [/^(\d+)\.cross_attn\.hook_(q|k|v|z|pattern)$/, "xattn_$2.$1"],
+  [/^(\d+)\.cross_attn\.hook_attn_scores$/, "xattn_scores.$1"],
+  [/^(\d+)\.mlp\.hook_pre$/, "mlp_pre.$1"],
+  [/^(\d+)\.mlp\.hook_post$/, "mlp_act.$1"],
+  // T5's modules
+  [/^block\.(\d+)\.input$/, "resid_pre.$1"],
+  [/^block\.(\d+)$/, "resid_post.$1"],
+  [/^block\.(\d+)\.layer\.0$/, "resid_mid.$1"],
+  [/^block\.(\d+)\.layer\.0\.layer_norm$/, "attn_in.$1"],
+  [/^block\.(\d+)\.layer\.0\.SelfAttention(?:\.o)?$/, "attn_out.$1"],
+  [/^block\.(\d+)\.layer\.0\.SelfAttention\.([qkv])$/, "$2.$1"],
+  [/^block\.(\d+)\.layer\.0\.SelfAttention\.o\.input$/, "z.$1"],
+  [/^block\.(\d+)\.layer\.1\.EncDecAttention(?:\.o)?$/, "xattn_out.$1"],
+  [/^block\.(\d+)\.layer\.1\.EncDecAttention\.([qkv])$/, "xattn_$2.$1"],
+  [/^block\.(\d+)\.layer\.1\.EncDecAttention\.o\.input$/, "xattn_z.$1"],
+  [/^block\.(\d+)\.layer\.\d\.DenseReluDense(?:\.wo)?$/, "mlp_out.$1"],
+  [/^block\.(\d+)\.layer\.\d\.DenseReluDense\.wi(?:_0)?$/, "mlp_pre.$1"],
+  [/^block\.(\d+)\.layer\.\d\.DenseReluDense\.wo\.input$/, "mlp_act.$1"],
+  [/^final_layer_norm$/, "final_norm"],
+];
+
 /** What other libraries wrap a decoder's or a tower's modules in. */
 const WRAPPERS =
   /^(?:(?:model|language_model|text_model|transformer|gpt_neox|encoder|vision_model|vision_tower)\.)+/;
@@ -69,6 +98,11 @@ const WRAPPERS =
 /** The site that holds what another library calls `name`, quoted and with what may differ; or undefined. */
 export function siteFromElsewhere(name: string): string | undefined {
   const plain = name.replace(/\.output(\[0\])?$/, "").replace(/\.inputs?(\[0\])*$/, ".input");
+  const [, stack, behind] = /^(?:model\.)?(encoder|decoder)\.(.*)$/.exec(plain) ?? [];
+  for (const [pattern, site] of behind === undefined ? [] : IN_STACKS) {
+    if (pattern.test(behind!))
+      return `"${stack === "encoder" ? "encoder." : ""}${behind!.replace(pattern, site)}" here`;
+  }
   const inside = plain.replace(WRAPPERS, "").replace(/^h\.(?=\d)/, "layers.");
   for (const [pattern, site, remark = ""] of ELSEWHERE) {
     if (!pattern.test(inside)) continue;

@@ -24,16 +24,46 @@ export const LAYER_SITES = [
 /** Those that some families have beside. */
 const FURTHER_LAYER_SITES = ["q_norm", "k_norm"] as const;
 
-export type LayerSite = (typeof LAYER_SITES)[number] | (typeof FURTHER_LAYER_SITES)[number];
+/**
+ * Those of cross-attention to the rows of another stack, and of an MLP that goes with it, in the order in which they are born.
+ * With its MLP it stands in front of the layer whose number it has (Flamingo's gated blocks); without one in the middle of that
+ * layer, behind resid_mid (the decoder of an encoder-decoder).
+ */
+export const CROSS_SITES = [
+  "xattn_in",
+  "xattn_q",
+  "xattn_q_norm",
+  "xattn_k",
+  "xattn_k_norm",
+  "xattn_v",
+  "xattn_scores",
+  "xattn_pattern",
+  "xattn_z",
+  "xattn_gate",
+  "xattn_out",
+  "xresid_mid",
+  "xmlp_in",
+  "xmlp_pre",
+  "xmlp_act",
+  "xmlp_gate",
+  "xmlp_out",
+] as const;
+
+export type CrossSite = (typeof CROSS_SITES)[number];
+
+/** What those names have before the name that the same has elsewhere. */
+export type SiteMark = "x" | "xattn_";
+
+export type LayerSite = (typeof LAYER_SITES)[number] | (typeof FURTHER_LAYER_SITES)[number] | CrossSite;
 
 /** Everything that may be born in a block. */
-export const ALL_LAYER_SITES = [...LAYER_SITES, ...FURTHER_LAYER_SITES] as const;
+export const ALL_LAYER_SITES = [...LAYER_SITES, ...FURTHER_LAYER_SITES, ...CROSS_SITES] as const;
 
 /**
  * The stacks of blocks that a model may have, with what goes in front of their sites' names. `text` is what chooses the next
  * token (or the text tower of a dual encoder).
  */
-export const STACKS = { text: "", vision: "vision." } as const;
+export const STACKS = { text: "", vision: "vision.", resampler: "resampler.", encoder: "encoder." } as const;
 
 export type StackName = keyof typeof STACKS;
 
@@ -44,6 +74,8 @@ export type SitePrefix = (typeof STACKS)[StackName];
 export const OUTER_SITES = {
   text: ["embed", "final_norm", "logits"],
   vision: ["vision.embed", "vision.post_norm", "tile_features", "projector"],
+  resampler: ["resampler.out"],
+  encoder: ["encoder.embed", "encoder.final_norm"],
 } as const satisfies Record<StackName, readonly string[]>;
 
 export type OuterSite = (typeof OUTER_SITES)[StackName][number];
@@ -62,7 +94,7 @@ export type SiteLayout =
   | "attention";
 
 export function layoutOf(site: LayerSite | OuterSite): SiteLayout {
-  return site === "scores" || site === "pattern" ? "attention" : "rows";
+  return /^(xattn_)?(scores|pattern)$/.test(site) ? "attention" : "rows";
 }
 
 /** A site name taken apart. */
@@ -93,7 +125,9 @@ export function parseSite(name: string): SiteAddress {
   }
   throw new SiteError(
     `there is no site ${JSON.stringify(name)}${hint(name)}; expected ${LAYER_SITES.join(", ")} with a layer ("resid_post.3"), ` +
-      `${OUTER_SITES.text.join(", ")}, or one of the vision tower ("vision.resid_post.3", ${OUTER_SITES.vision.join(", ")})`,
+      `${OUTER_SITES.text.join(", ")}, or one of the vision tower ("vision.resid_post.3", ${OUTER_SITES.vision.join(", ")}) ` +
+      `of a resampler ("resampler.resid_post.1", ${OUTER_SITES.resampler.join(", ")}), or of an encoder of text ` +
+      `("encoder.resid_post.3", ${OUTER_SITES.encoder.join(", ")})`,
   );
 }
 
@@ -101,10 +135,9 @@ export function parseSite(name: string): SiteAddress {
 function hint(name: string): string {
   const elsewhere = siteFromElsewhere(name);
   if (elsewhere !== undefined) return `; it is called ${elsewhere}`;
-  const vision = name.startsWith("vision.");
-  if (LAYERED.has(vision ? name.slice("vision.".length) : name))
-    return `, a layer is missing, as in "${name}.3"`;
+  const prefix = Object.values(STACKS).find((each) => each !== "" && name.startsWith(each)) ?? "";
+  if (LAYERED.has(name.slice(prefix.length))) return `, a layer is missing, as in "${name}.3"`;
   const [layer = "0"] = /\d+/.exec(name) ?? [];
-  const candidates = ALL_LAYER_SITES.map((site) => `${vision ? "vision." : ""}${site}.${Number(layer)}`);
+  const candidates = ALL_LAYER_SITES.map((site) => `${prefix}${site}.${Number(layer)}`);
   return `; the nearest is "${nearest(name, [...candidates, ...OUTER.keys()])}"`;
 }

@@ -9,6 +9,11 @@ import { giveBack, scoped } from "./walk.ts";
 export interface Block {
   /** The attention mask: which positions a query sees. What a patch can reach follows from it. */
   readonly rule: AttentionRule;
+  /**
+   * Where it has cross-attention: which of the rows of another stack that its sequence reads a query sees. From it follows what
+   * a change in that stack can reach.
+   */
+  readonly crossRule?: AttentionRule;
   /** x: [rows, width] → [rows, width]. */
   run(x: Tensor, index: number, pass: Pass): Walk<Tensor>;
 }

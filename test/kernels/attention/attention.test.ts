@@ -13,6 +13,7 @@ import {
   attentionScores,
 } from "../../../src/kernels/attention/attention-pattern.ts";
 import type { Device, DeviceOptions } from "../../../src/tensor/device.ts";
+import type { Tensor } from "../../../src/tensor/tensor.ts";
 import { expectClose, randomArray, seededNumbers } from "../../helpers/compare.ts";
 import { testDevice } from "../../helpers/device.ts";
 
@@ -29,6 +30,8 @@ interface Case {
   kvHeads: number;
   headDim: number;
   softcap?: number;
+  /** The largest distance that has a bias of its own. */
+  far?: number;
 }
 
 interface Values {
@@ -38,6 +41,8 @@ interface Values {
   prefixK: Float32Array<ArrayBuffer>;
   prefixV: Float32Array<ArrayBuffer>;
   segments: Uint32Array<ArrayBuffer>;
+  /** [2 * far + 1, heads] and [rows, 2] */
+  bias?: { table: Float32Array<ArrayBuffer>; shifts: Int32Array<ArrayBuffer> };
 }
 
 function randomValues(c: Case, segments: Uint32Array<ArrayBuffer>, seed: number): Values {
@@ -49,6 +54,12 @@ function randomValues(c: Case, segments: Uint32Array<ArrayBuffer>, seed: number)
     prefixK: randomArray(c.prefixKeys * width, seed + 3, 2),
     prefixV: randomArray(c.prefixKeys * width, seed + 4),
     segments,
+    ...(c.far !== undefined && {
+      bias: {
+        table: randomArray((2 * c.far + 1) * c.heads, seed + 5, 3),
+        shifts: Int32Array.from(randomArray(2 * c.rows, seed + 6, 2 * (c.prefixKeys + c.keys))),
+      },
+    }),
   };
 }
 
@@ -87,6 +98,11 @@ function reference(c: Case, x: Values, scale: number): { out: Float64Array; scor
         for (let d = 0; d < headDim; d++) sum += x.q[(r * heads + h) * headDim + d]! * k[d]!;
         const score = sum * scale;
         row[j] = c.softcap === undefined ? score : c.softcap * Math.tanh(score / c.softcap);
+        if (x.bias) {
+          const far = c.far!;
+          const distance = own < 0 ? j + x.bias.shifts[2 * r]! : own + x.bias.shifts[2 * r + 1]!;
+          row[j]! += x.bias.table[(Math.max(-far, Math.min(far, distance)) + far) * heads + h]!;
+        }
       }
       const highest = Math.max(...attended.map((j) => row[j]!));
       const weights = attended.map((j) => Math.exp(row[j]! - highest));
@@ -116,7 +132,13 @@ function tensors(device: Device, c: Case, x: Values) {
     k: device.tensor(x.k, { shape: [c.keys, width] }),
     v: device.tensor(x.v, { shape: [c.keys, width] }),
     segments: device.tensor(x.segments, { shape: [c.rows, 4] }),
-    prefix,
+    ...(prefix && { prefix }),
+    ...(x.bias && {
+      bias: {
+        table: device.tensor(x.bias.table, { shape: [2 * c.far! + 1, c.heads] }),
+        shifts: device.tensor(x.bias.shifts, { shape: [c.rows, 2], dtype: "i32" }),
+      },
+    }),
   };
 }
 
@@ -166,6 +188,34 @@ describe.each(styles)("attention, %s kernels", (_style, options) => {
     const device = await testDevice(options);
     const c = { rows: 21, keys: 70, prefixKeys: 37, heads: 2, kvHeads: 1, headDim };
     await check(device, c, randomSegments(c, headDim));
+  });
+
+  it("adds a bias by head and distance, for any shifts", async () => {
+    const device = await testDevice(options);
+    const cases = fc.record({
+      rows: fc.integer({ min: 1, max: 40 }),
+      keys: fc.integer({ min: 1, max: 140 }),
+      prefixKeys: fc.oneof(fc.constant(0), fc.integer({ min: 1, max: 90 })),
+      kvHeads: fc.integer({ min: 1, max: 3 }),
+      group: fc.integer({ min: 1, max: 4 }),
+      headDim: fc.constantFrom(4, 6),
+      far: fc.constantFrom(0, 1, 5, 128),
+      seed: fc.integer({ min: 1, max: 1e6 }),
+    });
+    await fc.assert(
+      fc.asyncProperty(cases, async ({ group, seed, ...shape }) => {
+        const c = { ...shape, heads: group * shape.kvHeads };
+        await check(device, c, randomSegments(c, seed), seed);
+      }),
+      { numRuns: 10, seed: 8, endOnFailure: true },
+    );
+  });
+
+  it("puts the parts of many keys together with their biases, which the soft cap does not bound", async () => {
+    const device = await testDevice(options);
+    const shape = { rows: 1, keys: 700, prefixKeys: 300, heads: 6, kvHeads: 3, headDim: 12 };
+    const c = { ...shape, far: 40, softcap: 2 };
+    await check(device, c, Uint32Array.of(0, 300, 3, 690));
   });
 
   it.each([0.5, 3, 50])("bounds scores softly by %d", async (softcap) => {
@@ -380,6 +430,14 @@ describe("attention arguments", () => {
     expect(() => attentionScores({ q, k: device.zeros([3, 12], "i32"), segments }, options)).toThrow(
       DTypeError,
     );
+    const shifts = device.zeros([2, 2], "i32");
+    const biased = (table: Tensor, rows: Tensor) => () =>
+      attention({ q, k: q, v: q, segments, bias: { table, shifts: rows } }, options);
+    expect(biased(device.zeros([5, 3]), shifts)).not.toThrow();
+    expect(biased(device.zeros([4, 3]), shifts)).toThrow(/table \[2 \* far \+ 1, 3\].* found \[4, 3\]/);
+    expect(biased(device.zeros([5, 2]), shifts)).toThrow(ShapeError);
+    expect(biased(device.zeros([5, 3]), device.zeros([3, 2], "i32"))).toThrow(ShapeError);
+    expect(biased(device.zeros([5, 3]), device.zeros([2, 2], "u32"))).toThrow(DTypeError);
     expect(() => attentionMix(device.zeros([3, 2, 4]), { v: device.zeros([3, 12]) }, options)).toThrow(
       ShapeError,
     );

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { DTypeError, ShapeError } from "../../../src/errors.ts";
 import {
   argmax,
+  argmaxWithValues,
   argmin,
   max,
   mean,
@@ -233,5 +234,38 @@ describe("reductions", () => {
     const x = device.tensor(values, { shape: [5, 1500] });
     expectClose(await sum(x, 1).read(), reference("sum", values, [5, 1500], [1]), { atol: 1e-4 });
     expect([...(await argmax(x, 1).read())]).toEqual(reference("argmax", values, [5, 1500], [1]));
+  });
+});
+
+describe.each(["register", "workgroup"] as const)("argmaxWithValues, %s kernels", (kernels) => {
+  it.each([
+    [3, 7],
+    [2, 9000],
+    [1, 300_000],
+  ])("gives what argmax gives and the element there, [%i, %i]", async (rows, n) => {
+    const device = await testDevice({ kernels });
+    const values = randomArray(rows * n, n);
+    values[5] = Number.NaN; // counts as greatest
+    for (const dtype of ["f32", "f16"] as const) {
+      using x = device.tensor(values, { shape: [rows, n], dtype });
+      using pairs = argmaxWithValues(x, -1);
+      using ids = argmax(x, -1);
+      expect(pairs.shape).toEqual([2, rows]);
+      const [both, expected, all] = await device.read([pairs, ids, x]);
+      expect([...both!.subarray(0, rows)]).toEqual([...expected!]);
+      const found = new Float32Array((both as Uint32Array).slice(rows).buffer);
+      expect([...found]).toEqual([...expected!].map((id, row) => all![row * n + id]));
+    }
+  });
+
+  it("takes floats only, and counts one dispatch for few elements", async () => {
+    const device = await testDevice({ kernels });
+    using x = device.tensor([3, 1, 2], { shape: [1, 3] });
+    const before = device.counters.dispatches;
+    using _ = argmaxWithValues(x, 1);
+    expect(device.counters.dispatches - before).toBe(1);
+    expect(() => argmaxWithValues(device.tensor(Uint32Array.of(1, 2)), 0)).toThrow(
+      /expected floats, found u32/,
+    );
   });
 });

@@ -243,6 +243,66 @@ describe("exported for transformers 4.46 and 5", () => {
     }
   });
 
+  test.each(["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma2"])(
+    "%s under its own names, to the same logits",
+    async (fixture) => {
+      const files = fixtureFiles(fixture);
+      const written = await exported(files);
+      const names = async (files: Files) => [...(await tensorsOf(files)).keys()].sort();
+      expect(await names(written)).toEqual(await names(files));
+      expect(await logitsOf(written)).toEqual(await logitsOf(files));
+      const again = await exported(written);
+      expect(JSON.parse(text(again, "config.json"))).toEqual(JSON.parse(text(written, "config.json")));
+    },
+  );
+
+  test("GPT-NeoX's base and share of RoPE under its names, from either spelling; GPT-2 without any", async () => {
+    for (const given of [
+      { rotary_pct: 0.5, rotary_emb_base: 500.5 },
+      { rope_parameters: { rope_type: "default", rope_theta: 500.5, partial_rotary_factor: 0.5 } },
+    ]) {
+      const files = fixtureFiles("gpt_neox");
+      const { rotary_pct, rotary_emb_base, ...rest } = JSON.parse(text(files, "config.json"));
+      files.set("config.json", utf8(JSON.stringify({ ...rest, ...given })));
+      const written = await exported(files);
+      expect(JSON.parse(text(written, "config.json"))).toMatchObject({
+        rotary_pct: 0.5,
+        rotary_emb_base: 500.5,
+        rope_scaling: null,
+        rope_parameters: { rope_type: "default", rope_theta: 500.5, partial_rotary_factor: 0.5 },
+      });
+      expect(await logitsOf(written)).toEqual(await logitsOf(files));
+      expect(await logitsOf(written)).not.toEqual(await logitsOf(fixtureFiles("gpt_neox")));
+    }
+    const config = JSON.parse(text(await exported(fixtureFiles("gpt2")), "config.json"));
+    expect(Object.keys(config).filter((key) => key.startsWith("rope"))).toEqual([]);
+  });
+
+  test.each([
+    ["gpt2", "transformer.wte.weight", "lm_head.weight"],
+    ["gpt_neox-sequential", "gpt_neox.embed_in.weight", "embed_out.weight"],
+    ["gpt_neox-sequential", "gpt_neox.embed_in.weight", "lm_head.weight"],
+  ])("%s: the head that a tied file has as well", async (fixture, embedding, head) => {
+    const files = fixtureFiles(fixture);
+    const tensors = await tensorsOf(files);
+    const copied = { ...tensors.get(embedding)!, name: head };
+    const changedData = (copied.data as Uint8Array).slice();
+    changedData[0]! ^= 1;
+    for (const [data, tied] of [
+      [copied.data, true],
+      [changedData, false],
+    ] as const) {
+      const both = await withTensors(files, [...tensors.values(), { ...copied, data: data as never }]);
+      const written = await exported(both);
+      expect([...(await tensorsOf(written)).keys()]).toEqual(expect.arrayContaining([embedding, head]));
+      expect(JSON.parse(text(written, "config.json")).tie_word_embeddings).toBe(tied);
+      expect(await logitsOf(written)).toEqual(await logitsOf(both));
+      const plain = await logitsOf(files);
+      if (tied) expect(await logitsOf(both)).toEqual(plain);
+      else expect(await logitsOf(both)).not.toEqual(plain);
+    }
+  });
+
   test("a LLaVA under the names, with the ids and the ties of published ones", async () => {
     for (const fixture of ["llava-as-saved", "llava-bf16-module-names", "llava"]) {
       const files = fixtureFiles(fixture);

@@ -4,6 +4,7 @@ import { ArgumentError, PromptError } from "../../../src/errors.ts";
 import { patchesPerSide } from "../../../src/model/checkpoint/config/vision-config.ts";
 import { localFolder, memoryFolder, overlay } from "../../../src/model/checkpoint/source/folder.ts";
 import { llavaImageRules, squareLayout } from "../../../src/model/families/llava.ts";
+import type { LlavaConfig } from "../../../src/model/families/llava-parts.ts";
 import { prompt, promptFromIds } from "../../../src/model/prompt/build-prompt.ts";
 import { Prompt } from "../../../src/model/prompt/prompt.ts";
 import type { PromptImage } from "../../../src/model/prompt/prompt-image.ts";
@@ -151,10 +152,10 @@ describe("pictures", () => {
   });
 
   test("that fill no whole grid are prompts all the same: default drops the first patch of a SigLIP tower", () => {
-    const setup = vision.config.vision!;
+    const { vision: setup } = vision.config as LlavaConfig;
     const side = patchesPerSide(setup.tower);
     const tower = { ...setup.tower, kind: "siglip" as const };
-    const imageRules = llavaImageRules({ ...setup, tower, layout: () => squareLayout(tower, "default") });
+    const imageRules = llavaImageRules({ ...setup, layout: () => squareLayout(tower, "default") });
     const made = prompt(vision.tokenizer, ["Q:", { image: picture }], { imageRules });
     expect(made.span("image").grid).toBeUndefined();
     expect(made.ids.filter((id) => id === 431)).toHaveLength(side * side - 1);

@@ -1,7 +1,8 @@
 import { CheckpointError } from "../../../errors.ts";
 import type { ActivationKind } from "../../../kernels/elementwise/activation.ts";
-import { ConfigReader, type JsonObject } from "../json/config-reader.ts";
+import { ConfigReader, isObject, type JsonObject } from "../json/config-reader.ts";
 import { activationKind } from "./activation-kind.ts";
+import { requireWholeHeads } from "./encoder-config.ts";
 import { requireNeutral } from "./neutral-fields.ts";
 import { type RopeConfig, readRope } from "./rope-config.ts";
 import type { VisionSetup } from "./vision-setup.ts";
@@ -17,7 +18,7 @@ export interface DecoderConfig {
   readonly mlpWidth: number;
   /** Rows of the embedding; may be more than the tokenizer has tokens. */
   readonly vocab: number;
-  /** Most positions that the model was made for. */
+  /** Most positions that the model was made for; Infinity where only distances count. */
   readonly context: number;
   readonly normEps: number;
   readonly activation: ActivationKind;
@@ -38,9 +39,45 @@ export interface DecoderConfig {
    * whoever made the checkpoint chose it on validation items.
    */
   readonly taskVectorLayer?: number;
+  /** Cross-attention to the rows of another stack, in some layers. */
+  readonly cross?: CrossConfig;
+  /** Set where an encoder reads the prompt, and this decoder answers. */
+  readonly encoder?: EncoderSetup;
   /** How pictures get in, for vision-language models. */
   readonly vision?: VisionSetup;
 }
+
+/** The encoder of an encoder-decoder, and how its decoder begins. */
+export interface EncoderSetup {
+  readonly layers: number;
+  readonly width: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly mlpWidth: number;
+  /** Id of the token that the decoder reads first. */
+  readonly startId: number;
+}
+
+/** Attention to the rows of another stack. */
+export interface CrossConfig {
+  /** What it reads; default images. */
+  readonly reads?: "images" | "sources";
+  /** The layers that have it: in front of them with an MLP of its own, or in their middle without. */
+  readonly layers: readonly number[];
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /** Of its own MLP; absent where it has none. */
+  readonly mlpWidth?: number;
+  /** Norms on queries and keys. */
+  readonly qkNorm: boolean;
+  /** Numbers that a row's gate has: 1, or the width; absent where there is no gate. */
+  readonly gateWidth?: number;
+}
+
+/** In front of layers, with gates (Flamingo). */
+export type GatedCrossConfig = CrossConfig & Required<Pick<CrossConfig, "mlpWidth" | "gateWidth">>;
 
 /** What a decoder of Llama's kind says beside. */
 export interface LlamaConfig extends DecoderConfig {
@@ -85,6 +122,7 @@ export function readLlamaConfig(
     );
   }
   const layers = c.count("num_hidden_layers");
+  if (!c.has("head_dim")) requireWholeHeads({ width, heads }, where);
   return {
     layers,
     width,
@@ -121,32 +159,43 @@ export function readTaskVectorLayer(
 }
 
 /**
- * Which layers have the sliding window, from `layer_types` or, where the config has none, from `otherwise`; no window where no
- * layer has it. Throws CheckpointError for other kinds of layers, and for a window without a size.
+ * The `sliding_window`, and which layers have it, from `layer_types` or, where the config has none, from `otherwise`; no window
+ * where no layer has it. Throws CheckpointError for other kinds of layers, RoPE by kind, and a window without a size.
  */
 export function readWindowedLayers(
   c: ConfigReader,
-  { layers, window }: LlamaConfig,
+  layers: number,
   where: string,
   otherwise: (layer: number) => boolean,
-): { window?: number | undefined; windowedLayers?: readonly boolean[] } {
+): Pick<DecoderConfig, "window" | "windowedLayers"> {
   const kinds = ["full_attention", "sliding_attention"];
+  // In these families transformers takes what stands under a kind's name for that kind's own.
+  for (const key of ["rope_scaling", "rope_parameters"]) {
+    const section = c.value(key);
+    const kind = isObject(section) ? kinds.find((name) => name in section) : undefined;
+    if (kind === undefined) continue;
+    throw new CheckpointError(
+      `${where}: ${key} of ${kind} is not supported; expected the same for all layers`,
+    );
+  }
   const types = c.value("layer_types");
   if (types !== undefined) {
     if (!Array.isArray(types) || types.length !== layers || !types.every((type) => kinds.includes(type))) {
       throw new CheckpointError(
-        `${where}: expected layer_types to be ${layers} of ${kinds.join(", ")}, found ${JSON.stringify(types)}`,
-      );
-    }
-    if (window === undefined && types.includes("sliding_attention")) {
-      throw new CheckpointError(
-        `${where}: layer_types has sliding_attention, but there is no sliding_window in use`,
+        `${where}: expected layer_types to be ${layers} (num_hidden_layers) of ${kinds.join(", ")}, ` +
+          `found ${JSON.stringify(types)}`,
       );
     }
   }
   const windowedLayers = Array.from({ length: layers }, (_, layer) =>
     Array.isArray(types) ? types[layer] === "sliding_attention" : otherwise(layer),
   );
-  if (!windowedLayers.includes(true)) return { window: undefined };
+  if (!windowedLayers.includes(true)) return {};
+  if (!c.has("sliding_window")) {
+    throw new CheckpointError(
+      `${where}: layers have sliding_attention (layer_types), but there is no sliding_window in use`,
+    );
+  }
+  const window = c.count("sliding_window");
   return windowedLayers.includes(false) ? { window, windowedLayers } : { window };
 }

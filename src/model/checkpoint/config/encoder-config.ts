@@ -11,10 +11,14 @@ export interface EncoderConfig {
   readonly activation: ActivationKind;
 }
 
-/** Throws CheckpointError for a width that does not divide into the heads. */
-export function requireWholeHeads({ width, heads }: { width: number; heads: number }, where: string): void {
+/** Throws CheckpointError for a width that does not divide into the heads; `names` are the config's for the two. */
+export function requireWholeHeads(
+  { width, heads }: { width: number; heads: number },
+  where: string,
+  names: readonly [width: string, heads: string] = ["hidden_size", "num_attention_heads"],
+): void {
   if (width % heads === 0) return;
   throw new CheckpointError(
-    `${where}: a width (hidden_size) of ${width} does not divide into ${heads} heads (num_attention_heads)`,
+    `${where}: a width (${names[0]}) of ${width} does not divide into ${heads} heads (${names[1]})`,
   );
 }

@@ -36,6 +36,21 @@ export function ropeParameters(values: JsonObject): JsonObject {
   };
 }
 
+/**
+ * The same for GPT-NeoX, whose published configs have names of their own for the base and for the share of a head that is
+ * rotated; `rope_theta` and `partial_rotary_factor` beside them are not read.
+ */
+export function neoxRopeParameters(values: JsonObject): JsonObject {
+  const own = {
+    rope_scaling: values["rope_scaling"],
+    rope_parameters: values["rope_parameters"],
+    max_position_embeddings: values["max_position_embeddings"],
+    original_max_position_embeddings: values["original_max_position_embeddings"],
+    rope_theta: values["rotary_emb_base"] ?? 10000,
+  };
+  return { partial_rotary_factor: values["rotary_pct"] ?? 0.25, ...ropeParameters(own) };
+}
+
 /** Reads RoPE as transformers 5 does. Throws CheckpointError for kinds of scaling that are not supported, by name. */
 export function readRope(values: JsonObject, context: number, where: string): RopeConfig {
   for (const key of ["rope_scaling", "rope_parameters"]) {

@@ -3,9 +3,10 @@ import { ConfigReader, type JsonObject } from "../json/config-reader.ts";
 import { activationKind } from "./activation-kind.ts";
 import { type EncoderConfig, requireWholeHeads } from "./encoder-config.ts";
 import { requireNeutral } from "./neutral-fields.ts";
+import type { TowerConfig, VisionSetup } from "./vision-setup.ts";
 
 /** A CLIP or SigLIP vision transformer. */
-export interface VisionConfig extends EncoderConfig {
+export interface VisionConfig extends EncoderConfig, TowerConfig {
   readonly kind: "clip" | "siglip";
   /** Side of the square picture and of a patch, in pixels. */
   readonly imageSize: number;
@@ -43,6 +44,9 @@ export const VISION_TOWER_DEFAULTS: Readonly<Record<VisionConfig["kind"], Vision
     layer_norm_eps: 1e-6,
   },
 };
+
+/** How a model with a CLIP or SigLIP tower takes pictures in. */
+export type SquareVisionSetup = VisionSetup<VisionConfig>;
 
 /** Reads a vision_config. Throws CheckpointError for other kinds of tower and for sizes that make no sense. */
 export function readVisionConfig(values: JsonObject, where: string): VisionConfig {

@@ -1,7 +1,6 @@
 import type { PixelValues } from "../../../images/preprocess.ts";
 import type { ProcessorSettings } from "../../../images/processor-config.ts";
 import type { RgbImage } from "../../../images/rgb.ts";
-import type { VisionConfig } from "./vision-config.ts";
 
 /** A picture: as decoded, or already preprocessed by the caller. */
 export type Picture = RgbImage | PixelValues;
@@ -14,22 +13,81 @@ export interface ImageLayout {
   readonly tiles?: number;
   /** Where there are tiles: features of all of them together, before they are laid out (site `tile_features`). */
   readonly tileFeatures?: number;
-  /** Features that the language model gets of it, each at a position of the prompt. */
+  /** Positions of the prompt that stand for it, each of which takes a feature unless those go elsewhere. */
   readonly tokens: number;
+  /** Its rows in the resampler, which cross-attention reads; absent where there is none. */
+  readonly latents?: number;
   /** Set where those are consecutive and one plain grid. */
   readonly grid?: { readonly rows: number; readonly columns: number };
+  /** Which of its features each group of its tower rows becomes, where that is not the order of the rows. */
+  readonly order?: readonly number[];
+}
+
+/** What is known of every vision tower. */
+export interface TowerConfig {
+  /** What to call it. */
+  readonly kind: string;
+  readonly layers: number;
+  readonly width: number;
+  readonly heads: number;
+  readonly mlpWidth: number;
+  /** Side of a patch, in pixels. */
+  readonly patchSize: number;
+  /** Side of the picture in pixels, where all are made squares of one size. */
+  readonly imageSize?: number;
+}
+
+/** What the rows of a picture may be: those of the tower, of the prompt, of the resampler, or what the resampler attends to. */
+export type ImageRows = "tower" | "tile features" | "tokens" | "latents" | "tower and latents";
+
+/** What of a layout says how many. */
+export type ImageRowCounts = Pick<ImageLayout, "towerRows" | "tileFeatures" | "tokens" | "latents">;
+
+/** How many of them a picture has. */
+export function imageRowCount(
+  { towerRows, tileFeatures = 0, tokens, latents = 0 }: ImageRowCounts,
+  rows: ImageRows,
+): number {
+  switch (rows) {
+    case "tower":
+      return towerRows;
+    case "tile features":
+      return tileFeatures;
+    case "tokens":
+      return tokens;
+    case "latents":
+      return latents;
+    case "tower and latents":
+      return towerRows + latents;
+  }
+}
+
+/** A stack whose learned rows read a picture, so that each picture becomes as many rows (a perceiver resampler). */
+export interface ResamplerConfig {
+  readonly layers: number;
+  readonly latents: number;
+  readonly width: number;
+  readonly heads: number;
+  readonly headDim: number;
+  readonly mlpWidth: number;
+  /** Norms on queries and keys. */
+  readonly qkNorm: boolean;
 }
 
 /** How a vision-language model takes pictures in. */
-export interface VisionSetup {
-  readonly tower: VisionConfig;
+export interface VisionSetup<Tower extends TowerConfig = TowerConfig> {
+  readonly tower: Tower;
   /** Token that stands for an image, and for each of its features once expanded. */
   readonly imageToken: string;
   readonly imageTokenId: number;
   /** Blocks of the tower whose output is used; the number of blocks for the last one's. */
   readonly featureLayer: number;
-  /** Whether the class token's row goes along. */
-  readonly keepsClassToken: boolean;
+  /** Whether the class token's row goes along, where there is one. */
+  readonly keepsClassToken?: boolean;
+  /** Set where the features go through one. */
+  readonly resampler?: ResamplerConfig;
+  /** Whether features take the places of image tokens in the embedding (default), or reach the language model otherwise. */
+  readonly embeds?: boolean;
   /** The tower's last norm goes over that output (site `vision.post_norm`). */
   readonly postNorm?: boolean;
   /** Pictures are cut into tiles. */
@@ -38,5 +96,7 @@ export interface VisionSetup {
   readonly fixed?: ImageLayout;
   /** Throws ImageError for a picture that the model cannot take. */
   layout(picture: Picture): ImageLayout;
+  /** Throws PromptError for a prompt with enough places for its pictures that means nothing to the model all the same. */
+  check?(prompt: { readonly ids: readonly number[]; readonly images: readonly unknown[] }): void;
   readonly processor: ProcessorSettings;
 }

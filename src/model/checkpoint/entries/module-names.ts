@@ -1,9 +1,13 @@
-/** Prefixes of the four spellings of a LLaVA, and of a bare language model, with what stands for them all. */
+/** Prefixes that tensors have, by model and by who saved it, with what stands for them all. */
 const SPELLINGS: readonly (readonly [prefix: RegExp, common: string])[] = [
   [/^(language_model\.model\.|model\.language_model\.)/, "text."],
-  [/^(language_model\.)?lm_head\./, "head."],
+  [/^((language_model\.)?lm_head|embed_out)\./, "head."],
   [/^(model\.)?vision_tower\.(vision_model\.)?/, "vision."],
   [/^(model\.)?multi_modal_projector\./, "projector."],
+  [/^(model\.)?image_newline$/, "image_newline"],
+  // GPT-2, whose first files have no prefix, and GPT-NeoX.
+  [/^((transformer\.)?wte|gpt_neox\.embed_in)\./, "text.embed_tokens."],
+  [/^(transformer\.|gpt_neox\.|(?=(h\.\d+|wpe|ln_f)\.))/, "text."],
   [/^model\./, "text."],
 ];
 
@@ -13,7 +17,8 @@ export const HEAD = "head.weight";
 
 /**
  * One name for the same tensor under all names that it has: published, as saved by transformers 4.52 on, as saved by 5, and
- * for the language model inside of a LLaVA also its name in that language model alone.
+ * for the language model inside of a LLaVA also its name in that language model alone. Embeddings and output matrices have one
+ * name in all families.
  */
 export function commonName(tensor: string): string {
   for (const [prefix, common] of SPELLINGS) {
@@ -23,9 +28,18 @@ export function commonName(tensor: string): string {
 }
 
 /** What stands before the names of a model's parts in one spelling; a bare language model has no vision. */
-type Spelling = Readonly<Record<"text" | "head" | "vision" | "projector", string | undefined>>;
+interface Spelling {
+  readonly text: string;
+  /** Default `embed_tokens.` within the text. */
+  readonly embedding?: string;
+  readonly head: string;
+  readonly vision?: string;
+  readonly projector?: string;
+}
 
-const BARE: Spelling = { text: "model.", head: "lm_head.", vision: undefined, projector: undefined };
+const BARE: Spelling = { text: "model.", head: "lm_head." };
+const GPT2: Spelling = { text: "transformer.", embedding: "transformer.wte.", head: "lm_head." };
+const GPT_NEOX: Spelling = { text: "gpt_neox.", embedding: "gpt_neox.embed_in.", head: "embed_out." };
 const PUBLISHED: Spelling = {
   text: "language_model.model.",
   head: "language_model.lm_head.",
@@ -45,19 +59,27 @@ const SAVED_BY_5: Spelling = {
  */
 export function spellingOf(names: Iterable<string>): (common: string) => string | undefined {
   const all = [...names];
-  const isSaved = all.some((name) =>
-    /^model\.(language_model|vision_tower|multi_modal_projector)\./.test(name),
-  );
-  const isPublished = all.some((name) => /^(language_model|vision_tower|multi_modal_projector)\./.test(name));
-  const spelling = isSaved ? SAVED_BY_5 : isPublished ? PUBLISHED : BARE;
-  return (common) => spelt(common, spelling);
+  const has = (pattern: RegExp) => all.some((name) => pattern.test(name));
+  const spelling = [
+    has(/^model\.(language_model|vision_tower|multi_modal_projector)\./) && SAVED_BY_5,
+    has(/^(language_model|vision_tower|multi_modal_projector)\./) && PUBLISHED,
+    has(/^transformer\./) && GPT2,
+    has(/^gpt_neox\./) && GPT_NEOX,
+  ].find((found) => found !== false);
+  return (common) => spelt(common, spelling || BARE);
 }
 
 function spelt(common: string, spelling: Spelling): string | undefined {
   const [, part, rest] = /^(text|head|vision|projector)\.(.*)$/.exec(common) ?? [];
   if (part === undefined) return common;
-  const prefix = spelling[part as keyof Spelling];
+  if (common === EMBEDDING && spelling.embedding) return `${spelling.embedding}weight`;
+  const prefix = spelling[part as "text" | "head" | "vision" | "projector"];
   return prefix === undefined ? undefined : prefix + rest;
+}
+
+/** The tensor of the output matrix of a model whose embedding is this tensor. */
+export function headBeside(embedding: string): string {
+  return spellingOf([embedding])(HEAD)!;
 }
 
 /**

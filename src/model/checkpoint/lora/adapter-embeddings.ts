@@ -1,4 +1,4 @@
-import { commonName, EMBEDDING, HEAD } from "../entries/module-names.ts";
+import { commonName, EMBEDDING, HEAD, headBeside } from "../entries/module-names.ts";
 import { sameTensor } from "../entries/same-tensor.ts";
 import { renamed, type TensorEntry } from "../entries/tensor-entry.ts";
 import { isObject, type JsonObject } from "../json/config-reader.ts";
@@ -67,14 +67,15 @@ export async function embeddingsWith(
   return entries;
 }
 
+/** Families that tie unless their config.json says otherwise. */
+const TIED_BY_DEFAULT: readonly unknown[] = ["gpt2", "gemma2"];
+
 /** Whether a config says that the output matrix is the embedding. */
 export function declaresTied(config: JsonObject | undefined): boolean {
   const text = isObject(config?.["text_config"]) ? config["text_config"] : undefined;
-  return [config, text].some((json) => json?.["tie_word_embeddings"] === true);
-}
-
-function headBeside(embedding: string): string {
-  return embedding.startsWith("language_model.model.") ? "language_model.lm_head.weight" : "lm_head.weight";
+  return [config, text].some(
+    (json) => (json?.["tie_word_embeddings"] ?? TIED_BY_DEFAULT.includes(json?.["model_type"])) === true,
+  );
 }
 
 /** transformers ties what the config ties, unless the file has an output matrix that differs. */

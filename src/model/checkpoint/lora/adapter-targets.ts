@@ -12,8 +12,9 @@ export interface AdapterTargets {
   readonly namesEmbeddings: boolean;
 }
 
-/** What PEFT takes of a Llama or a Mistral where a config names no modules; of a LLaVA it takes none. */
-const DEFAULT_TARGETS = /^model\.layers\..*\.(q_proj|v_proj)$/;
+/** What PEFT takes of each family where a config names no modules; of a LLaVA it takes none. */
+const DEFAULT_TARGETS =
+  /^(model\.layers\..*\.(q_proj|v_proj)|transformer\.h\..*\.c_attn|gpt_neox\.layers\..*\.query_key_value)$/;
 
 type Rule = (module: string) => boolean;
 
@@ -56,7 +57,7 @@ function readListed(json: JsonObject, where: string): Rule {
     if (inLayers) {
       throw new CheckpointError(`${where}: expected layers_to_transform only with a list of target_modules`);
     }
-    if (given.toLowerCase() === "all-linear") return (module) => !/(^|\.)lm_head$/.test(module);
+    if (given.toLowerCase() === "all-linear") return (module) => !/(^|\.)(lm_head|embed_out)$/.test(module);
     return matching(given, `${where}: target_modules`);
   }
   const listed = names(json, "target_modules", where);

@@ -11,8 +11,8 @@ import { inPlaceOf } from "./adapter-entry.ts";
 
 /** Problems that a message spells out. */
 const MAX_LISTED = 8;
-/** Buffers that older versions of transformers saved; they follow from the config. */
-const STALE = /\.(position_ids|inv_freq)$/;
+/** Buffers that older versions of transformers saved; they follow from the config. The biases are causal masks. */
+const STALE = /\.(position_ids|inv_freq|(attn|attention)\.(masked_)?bias)$/;
 
 /** The two halves of an update. */
 interface Pair {
@@ -179,7 +179,10 @@ function shapeProblem(weight: TensorEntry, a: TensorEntry, b: TensorEntry, rank:
   if (weight.shape.length !== 2) return `only linear layers are supported, not ${showShape(weight.shape)}`;
   const [out, width] = weight.shape as [number, number];
   const show = (x: TensorEntry) => showShape(x.shape);
-  if (!sameShape(a.shape, [rank, width]) || !sameShape(b.shape, [out, rank])) {
+  const fits = (out: number, width: number) =>
+    sameShape(a.shape, [rank, width]) && sameShape(b.shape, [out, rank]);
+  // Some weights are stored as [in, out]. Which, the model's family knows, and looks at it again (`Weights.linear`).
+  if (!fits(out, width) && !fits(width, out)) {
     return (
       `expected lora_A ${showShape([rank, width])} and lora_B ${showShape([out, rank])} (rank ${rank} by ` +
       `${ADAPTER_CONFIG}, weight ${show(weight)}), found ${show(a)} and ${show(b)}`

@@ -39,6 +39,8 @@ export interface Weights {
   /** True when the checkpoint has a tensor of that name. */
   has(name: string): boolean;
   tensor(name: string, shape: Shape): Promise<Tensor>;
+  /** Matrices [rows, width] one under the other, which have to be of one dtype. */
+  stacked(parts: readonly { readonly name: string; readonly rows: number }[], width: number): Promise<Tensor>;
   /** The same elements under another shape. */
   reshape(tensor: Tensor, shape: Shape): Tensor;
   /** `<name>.weight` [out, in] and, if asked for, `<name>.bias` [out]. */
@@ -73,12 +75,20 @@ export interface WeightOptions {
   onProgress?: (progress: LoadProgress) => void;
 }
 
+/** What a model asks a checkpoint for. */
+export interface CheckedWeights {
+  readonly bytes: number;
+  readonly entries: readonly TensorEntry[];
+  /** Names of the weights that the file has as [in, out]. */
+  readonly transposed: ReadonlySet<string>;
+}
+
 /** Finds out whether everything that `build` asks for is there in the right shape; see {@link loadWeights}. */
 export async function checkWeights(
   checkpoint: Checkpoint,
   device: Device,
   build: (weights: Weights) => Promise<unknown>,
-): Promise<{ bytes: number; entries: readonly TensorEntry[] }> {
+): Promise<CheckedWeights> {
   const check = new Check(checkpoint, device);
   await build(check);
   await check.finish();
@@ -130,6 +140,7 @@ abstract class WeightsBase implements Weights {
   }
 
   abstract tensor(name: string, shape: Shape): Promise<Tensor>;
+  abstract stacked(...args: Parameters<Weights["stacked"]>): Promise<Tensor>;
   abstract reshape(tensor: Tensor, shape: Shape): Tensor;
   abstract linear(...args: Parameters<Weights["linear"]>): Promise<Linear>;
   abstract fused<const Parts extends readonly RowPart[]>(
@@ -147,6 +158,8 @@ class Check extends WeightsBase {
   readonly #linear = new Set<string>();
   /** In the order in which they are loaded. */
   readonly entries: TensorEntry[] = [];
+  /** Weights that the file has as [in, out]. */
+  readonly transposed = new Set<string>();
   /** Asked for where they are there. */
   readonly #optional = new Set<string>();
   readonly #skipped: string[] = [];
@@ -168,6 +181,19 @@ class Check extends WeightsBase {
     return PLACEHOLDER;
   }
 
+  async stacked(parts: Parameters<Weights["stacked"]>[0], width: number): Promise<Tensor> {
+    for (const { name, rows } of parts) await this.tensor(name, [rows, width]);
+    const entries = parts.flatMap(({ name }) => (this.has(name) ? [this.checkpoint.entry(name)] : []));
+    for (const { name, dtype, byteLength } of entries) {
+      if (dtype !== entries[0]!.dtype) {
+        this.#misfits.push(`${name} is ${dtype}, but ${entries[0]!.name} ${entries[0]!.dtype}`);
+      }
+      // The next one begins where this one ends, which has to be a whole word.
+      if (byteLength % 4 !== 0) this.#misfits.push(`${name} has ${byteLength} bytes, no multiple of 4`);
+    }
+    return PLACEHOLDER;
+  }
+
   #add(entry: TensorEntry): void {
     this.entries.push(entry);
     this.bytes += entry.byteLength;
@@ -182,9 +208,16 @@ class Check extends WeightsBase {
     const weight = `${name}.weight`;
     await this.tensor(weight, asStored(shape, transposed));
     this.#linear.add(weight);
-    for (const { a, b } of this.checkpoint.updatesOf(weight)) {
+    if (transposed) this.transposed.add(weight);
+    for (const { a, b, adapter } of this.checkpoint.updatesOf(weight)) {
       this.#add(a);
       this.#add(b);
+      // That the two fit each other was seen when the adapter was opened.
+      if (b.shape[0] !== shape[0] || a.shape[1] !== shape[1]) {
+        this.#misfits.push(
+          `${adapter} changes a layer ${showShape(shape)} in place of ${name}, with ${showShape(a.shape)} and ${showShape(b.shape)}`,
+        );
+      }
     }
     if (bias) await this.tensor(`${name}.bias`, [shape[0]]);
     return new Linear(PLACEHOLDER);
@@ -295,6 +328,19 @@ class Load extends WeightsBase {
 
   async tensor(name: string, shape: Shape): Promise<Tensor> {
     return this.#upload(this.checkpoint.entry(name), shape);
+  }
+
+  async stacked(parts: Parameters<Weights["stacked"]>[0], width: number): Promise<Tensor> {
+    const entries = parts.map(({ name }) => this.checkpoint.entry(name));
+    const rows = parts.reduce((sum, part) => sum + part.rows, 0);
+    const { dtype, name } = entries[0]!;
+    const tensor = this.#memory.enter(() => this.device.empty([rows, width], dtype, name));
+    let offset = 0;
+    for (const entry of entries) {
+      await this.#fill(tensor, entry, offset);
+      offset += entry.byteLength;
+    }
+    return tensor;
   }
 
   reshape(tensor: Tensor, shape: Shape): Tensor {
@@ -423,8 +469,7 @@ class Load extends WeightsBase {
     return tensor;
   }
 
-  async #fill(tensor: Tensor, entry: TensorEntry): Promise<void> {
-    let offset = 0;
+  async #fill(tensor: Tensor, entry: TensorEntry, offset = 0): Promise<void> {
     for await (const chunk of entry.stream()) {
       this.device.write(tensor, padded(chunk), offset);
       offset += chunk.length;

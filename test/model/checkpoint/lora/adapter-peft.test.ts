@@ -15,12 +15,27 @@ import { testDevice } from "../../../helpers/device.ts";
 import { nanoFiles, randomTensors } from "../../../helpers/nano.ts";
 
 const FOLDER = "test/fixtures/adapters";
+const FAMILIES = "test/fixtures/family-adapters";
 /** Made by PEFT; see scripts/make-adapters.py. */
 const { bases, ids, intact } = JSON.parse(readFileSync(`${FOLDER}/cases.json`, "utf8")) as {
   bases: Record<string, string>;
   ids: number[];
   intact: Record<string, { logits: number[] }>;
 };
+const families = JSON.parse(readFileSync(`${FAMILIES}/cases.json`, "utf8")) as {
+  bases: Record<string, string>;
+  /** With the adapter beside the weights, and merged into them in their dtype. */
+  logits: Record<string, { beside: number[]; merged: number[] }>;
+};
+const CASES = [
+  ...Object.entries(bases).map(([name, base]) => {
+    const { logits } = intact[name]!; // bases in f32, where both are the same
+    return [name, base, `${FOLDER}/${name}`, { beside: logits, merged: logits }] as const;
+  }),
+  ...Object.entries(families.bases).map(
+    ([name, base]) => [name, base, `${FAMILIES}/${name}`, families.logits[name]!] as const,
+  ),
+];
 const [withPicture] = JSON.parse(readFileSync("test/fixtures/llava/case.json", "utf8")).cases;
 
 async function logitsOf(model: PatchableModel): Promise<Float32Array> {
@@ -32,19 +47,21 @@ async function logitsOf(model: PatchableModel): Promise<Float32Array> {
 
 const CLOSE = { atol: 1e-4, rtol: 1e-4 };
 
-describe.each(Object.entries(bases))("%s on %s", (name, base) => {
+describe.each(CASES)("%s on %s", (_, base, adapter, expected) => {
   const ref = `test/fixtures/${base}/model`;
-  const adapters = [`${FOLDER}/${name}`];
-  const expected = intact[name]!.logits;
+  const adapters = [adapter];
 
   test.each([true, false])("has PEFT's logits, merge: %s", async (merge) => {
     using model = await loadModel(ref, { device: await testDevice(), adapters, merge });
-    expectClose(await logitsOf(model), expected, CLOSE);
+    expectClose(await logitsOf(model), merge ? expected.merged : expected.beside, CLOSE);
+    using plain = await loadModel(ref, { device: await testDevice() });
+    const unchanged = await logitsOf(plain);
+    expect(() => expectClose(unchanged, expected.merged, CLOSE)).toThrow();
   });
 
   test("has them as a folder of its own, and when exported", async () => {
     const device = await testDevice();
-    await using checkpoint = await openCheckpoint(adapters[0]!, { base: ref });
+    await using checkpoint = await openCheckpoint(adapter, { base: ref });
     const files = new Map<string, Uint8Array>();
     const sink = {
       async write(path: string, chunks: AsyncIterable<Uint8Array>) {
@@ -53,7 +70,7 @@ describe.each(Object.entries(bases))("%s on %s", (name, base) => {
     };
     await exportModel(checkpoint, device, sink);
     using model = await loadModel(memoryFolder(files), { device });
-    expectClose(await logitsOf(model), expected, CLOSE);
+    expectClose(await logitsOf(model), expected.merged, CLOSE);
   });
 });
 

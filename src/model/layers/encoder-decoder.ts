@@ -1,0 +1,65 @@
+import { gatherRows } from "../../kernels/movement/gather.ts";
+import type { Device } from "../../tensor/device.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
+import type { Prompt } from "../prompt/prompt.ts";
+import type { Context } from "../walk/key-value-store.ts";
+import type { Pass } from "../walk/pass.ts";
+import type { Walk } from "../walk/site-events.ts";
+import { type Block, Stack } from "../walk/stack.ts";
+import { scoped } from "../walk/walk.ts";
+import { Decoder, type DecoderParts, idsOf } from "./decoder.ts";
+import type { Norm } from "./norm.ts";
+import type { RelativeBias } from "./relative-bias.ts";
+
+/** What an encoder of text is made of. */
+export interface EncoderParts {
+  /** [vocab, width] */
+  readonly embedding: Tensor;
+  readonly blocks: readonly Block[];
+  readonly finalNorm: Norm;
+}
+
+export interface EncoderDecoderParts {
+  readonly encoder: EncoderParts;
+  readonly decoder: DecoderParts;
+  /** Of both, to be given back with the model. */
+  readonly biases: readonly RelativeBias[];
+}
+
+/** An encoder that reads the prompt, and a decoder that answers and looks back at it by cross-attention. */
+export class EncoderDecoder extends Decoder {
+  readonly #encoder: EncoderParts;
+  readonly #biases: readonly RelativeBias[];
+  readonly #stack: Stack;
+
+  constructor(device: Device, config: DecoderConfig, { encoder, decoder, biases }: EncoderDecoderParts) {
+    super(device, config, decoder);
+    this.#encoder = encoder;
+    this.#biases = biases;
+    this.#stack = new Stack(device, encoder.blocks);
+  }
+
+  /** The encoder's output for the sources of the pass's prompts. Sites: those of the encoder. */
+  *context(_prompts: readonly Prompt[], pass: Pass): Walk<Context> {
+    const sources = pass.sources();
+    const x = yield* scoped(this.device, () => this.#encode(sources)); // [rows, width]
+    return { x, rows: sources.rows };
+  }
+
+  override dispose(): void {
+    super.dispose();
+    for (const bias of this.#biases) bias.dispose();
+  }
+
+  *#encode(pass: Pass): Walk<Tensor> {
+    const at = pass.sites();
+    const ids = idsOf(
+      this.device,
+      pass.rows.spans.map(({ sequence }) => pass.prompt(sequence)!),
+    );
+    const embedded = yield* at.pass("encoder.embed", gatherRows(this.#encoder.embedding, ids));
+    const x = yield* this.#stack.run(embedded, pass);
+    return yield* at.pass("encoder.final_norm", this.#encoder.finalNorm(x));
+  }
+}

@@ -1,0 +1,60 @@
+import { CheckpointError } from "../errors.ts";
+import { patchRows, placesInBlocks } from "../images/patch-rows.ts";
+import type { PixelValues } from "../images/preprocess.ts";
+import type { PatchSizes } from "../images/processor-config.ts";
+import type { GoldenFile } from "./golden-file.ts";
+
+/**
+ * Pixel values that the goldens of a case have as patches, [patches of all pictures, 3 * frames * size * size] beside
+ * `in.image_grid_thw`. Throws CheckpointError where they are not those of pictures, with each frame the same.
+ */
+export async function readPatches(
+  goldens: GoldenFile,
+  name: string,
+  images: number,
+  patches: PatchSizes,
+): Promise<PixelValues[]> {
+  const key = `${name}/in.pixel_values`;
+  const grids = await goldens.read(`${name}/in.image_grid_thw`, 2);
+  const { shape, values } = await goldens.read(key, 2);
+  const each = Array.from({ length: grids.shape[0]! }, (_, i) => [...grids.values.slice(3 * i, 3 * i + 3)]);
+  const expected = each.reduce((sum, [, rows, columns]) => sum + rows! * columns!, 0);
+  if (each.length !== images || each.some(([frames]) => frames !== 1) || shape[0] !== expected) {
+    throw new CheckpointError(
+      `${key}: expected the patches of ${images} images, found [${shape.join(", ")}] for ${JSON.stringify(each)}`,
+    );
+  }
+  let at = 0;
+  return each.map(([, rows, columns]) => {
+    const all = values.slice(at, at + rows! * columns! * shape[1]!) as Float32Array;
+    at += all.length;
+    return picture(key, all, { rows: rows!, columns: columns! }, patches);
+  });
+}
+
+/** The picture that patches are cut from. */
+function picture(
+  key: string,
+  values: Float32Array,
+  grid: { rows: number; columns: number },
+  { size, merge, frames }: PatchSizes,
+): PixelValues {
+  const [height, width] = [grid.rows * size, grid.columns * size];
+  const data = new Float32Array(3 * height * width);
+  const places = placesInBlocks({ rows: grid.rows / merge, columns: grid.columns / merge }, merge);
+  const length = 3 * frames * size * size;
+  for (let patch = 0; patch < places.rows.length; patch++) {
+    for (let i = 0; i < 3 * size * size; i++) {
+      const [channel, y, x] = [Math.floor(i / size ** 2), Math.floor(i / size) % size, i % size];
+      const row = channel * height + places.rows[patch]! * size + y;
+      const from = patch * length + channel * frames * size ** 2 + (i % size ** 2);
+      data[row * width + places.columns[patch]! * size + x] = values[from]!;
+    }
+  }
+  const made: PixelValues = { data, shape: [3, height, width] };
+  const again = patchRows(made, { size, frames }, places);
+  if (again.length !== values.length || again.some((value, i) => value !== values[i])) {
+    throw new CheckpointError(`${key}: expected patches of pictures whose frames are all the same`);
+  }
+  return made;
+}

@@ -1,0 +1,36 @@
+import { promptCoordinates } from "../model/layers/picture-rope.ts";
+import type { Prompt } from "../model/prompt/prompt.ts";
+import type { PatchableModel } from "../patching/model.ts";
+import { type Check, checkEqual } from "./checks.ts";
+import type { Golden, GoldenFile } from "./golden-file.ts";
+
+/**
+ * Which positions of prompts are pictures' and, by time, row and column, where they are, where the goldens have that.
+ *
+ * @param unpadded a row of [prompts, columns] for each prompt, without its padding
+ */
+export async function checkPicturePositions(
+  goldens: GoldenFile,
+  name: string,
+  prompts: readonly Prompt[],
+  unpadded: (golden: Pick<Golden, "values">) => number[][],
+  { config: { vision } }: PatchableModel,
+): Promise<Check[]> {
+  const checks: Check[] = [];
+  const types = `${name}/in.mm_token_type_ids`;
+  if (vision && goldens.has(types)) {
+    const ours = prompts.map(({ ids }) => ids.map((id) => (id === vision.imageTokenId ? 1 : 0)));
+    checks.push(checkEqual(types, ours, unpadded(await goldens.read(types, 2))));
+  }
+  const positions = `${name}/position_ids_3d`;
+  if (vision && goldens.has(positions)) {
+    const { shape, values } = await goldens.read(positions, 3);
+    const size = shape[1]! * shape[2]!;
+    for (const axis of [0, 1, 2]) {
+      const ours = prompts.map((prompt) => [...promptCoordinates(prompt, vision).axes[axis]!]);
+      const theirs = unpadded({ values: values.slice(axis * size, (axis + 1) * size) });
+      checks.push(checkEqual(`${positions}, ${["time", "row", "column"][axis]}`, ours, theirs));
+    }
+  }
+  return checks;
+}

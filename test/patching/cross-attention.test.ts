@@ -1,10 +1,10 @@
-import { type Visitor } from "../../src/model/walk/site-events.ts";
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import { SiteError } from "../../src/errors.ts";
 import { loadImage } from "../../src/images/load.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import { generateTokens } from "../../src/model/walk/generate-tokens.ts";
+import type { Visitor } from "../../src/model/walk/site-events.ts";
 import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
 import { CROSS_SITES, type SiteName } from "../../src/model/walk/sites.ts";
 import { addVector, type Edit, scale, set, zero } from "../../src/patching/edit.ts";

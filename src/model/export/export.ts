@@ -82,9 +82,9 @@ export async function exportModel(
   const { transposed } = await checkWeights(checkpoint, device, (weights) =>
     family.build(weights, decoder, config),
   );
-  if (decoder.vision && !family.exportsPictures) {
+  if (decoder.vision && !family.processor) {
     throw new CheckpointError(
-      `${checkpoint.name}: of models that take pictures only LLaVA can be exported, found ${family.modelType}`,
+      `${checkpoint.name}: of models that take pictures only LLaVA and its relatives can be exported, found ${family.modelType}`,
     );
   }
 

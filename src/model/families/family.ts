@@ -23,11 +23,12 @@ export interface Family<Config extends DecoderConfig = DecoderConfig> {
   /** `model_type` of its config.json. */
   readonly modelType: string;
   readConfig(config: JsonObject, where: string, files: FamilyFiles): Config;
-  /** Of a family that takes pictures: whether the published names of its tensors and its processor are known. */
-  readonly exportsPictures?: boolean;
   /** How its prompts hold images; absent for text models. */
   imageRules?(config: Config): ImageRules<PromptImage> | undefined;
-  /** processor_config.json as transformers reads it, for models that take pictures. */
+  /**
+   * processor_config.json as transformers reads it, for models that take pictures; the names of their tensors are then LLaVA's.
+   * Without it such a model is not exported.
+   */
   processor?(config: Config): JsonObject;
   /** Called twice: to check names and shapes, and to load. See `loadWeights`. */
   build(weights: Weights, config: Config, json: JsonObject): Promise<Network>;

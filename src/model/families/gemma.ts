@@ -11,6 +11,11 @@ import type { Block } from "../walk/stack.ts";
 import type { DecoderNames, TextFamily } from "./family.ts";
 import { readAttention, readEnds, readGatedMlp } from "./llama.ts";
 
+export interface GemmaConfig extends LlamaConfig {
+  /** Of PaliGemma alone. */
+  readonly logitSoftcap?: number;
+}
+
 /** Values that Hugging Face's GemmaConfig has where a config.json is silent. */
 const DEFAULTS = {
   vocab_size: 256000,
@@ -49,7 +54,7 @@ export const gemma: TextFamily<LlamaConfig> = {
 /** With another mask, the language model of PaliGemma. */
 export async function buildGemma(
   w: Weights,
-  c: LlamaConfig,
+  c: GemmaConfig,
   { prefix = "model.", head = "lm_head" }: DecoderNames = {},
   rule: AttentionRule = causal,
 ): Promise<Decoder> {
@@ -74,6 +79,7 @@ export async function buildGemma(
     embeddingScale: Math.sqrt(c.width),
     blocks,
     finalNorm: await norm(`${prefix}norm`),
+    ...(c.logitSoftcap && { logitSoftcap: c.logitSoftcap }),
     rope: [rope],
   });
 }

@@ -8,6 +8,7 @@ import {
 import { bestPinpoint, type TileSettings } from "../../images/tiles.ts";
 import { concat } from "../../kernels/movement/concat.ts";
 import { cast } from "../../kernels/movement/copy.ts";
+import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
 import { patchesPerSide, rowsPerImage, type SquareVisionSetup } from "../checkpoint/config/vision-config.ts";
 import type { ImageLayout, Picture } from "../checkpoint/config/vision-setup.ts";
 import type { JsonObject } from "../checkpoint/json/config-reader.ts";
@@ -128,6 +129,8 @@ function readSetup(
 export const llavaNext: Family<LlavaConfig> = {
   modelType: "llava_next",
   readConfig(config, where, files) {
+    // Read from here by this class, where null is true.
+    requireNeutral({ ...config, is_causal: config["is_causal"] ?? true }, where, ["is_causal"]);
     const vision = readSetup(config, where, readLlavaTower(config, where, files));
     return { ...readLlavaDecoder(config, where, files), vision };
   },

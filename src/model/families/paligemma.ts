@@ -1,6 +1,5 @@
 import { CheckpointError } from "../../errors.ts";
 import { readProcessorConfig } from "../../images/processor-config.ts";
-import type { LlamaConfig } from "../checkpoint/config/decoder-config.ts";
 import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
 import { readVisionConfig, type SquareVisionSetup } from "../checkpoint/config/vision-config.ts";
 import { ConfigReader, isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
@@ -8,7 +7,7 @@ import { ImageDecoder } from "../layers/image-decoder.ts";
 import { rowsOf, towerFeatures } from "../layers/tower-features.ts";
 import { promptPrefix } from "../walk/masks.ts";
 import type { Family, FamilyFiles } from "./family.ts";
-import { buildGemma, readGemmaConfig } from "./gemma.ts";
+import { buildGemma, type GemmaConfig, readGemmaConfig } from "./gemma.ts";
 import { llavaImageRules, squareLayout } from "./llava.ts";
 import {
   partNames,
@@ -28,7 +27,7 @@ const VISION_DEFAULTS = {
   image_size: 224,
 };
 
-interface PaliGemmaConfig extends LlamaConfig {
+interface PaliGemmaConfig extends GemmaConfig {
   readonly vision: SquareVisionSetup;
 }
 
@@ -44,7 +43,7 @@ function readConfig(config: JsonObject, where: string, files: FamilyFiles): Pali
   return { ...decoder, rope: { ...decoder.rope, firstPosition: 1 }, vision: readSetup(config, where, files) };
 }
 
-function readDecoder(config: JsonObject, where: string): LlamaConfig {
+function readDecoder(config: JsonObject, where: string): GemmaConfig {
   const { use_bidirectional_attention: both, ...text } = textConfig(config, where);
   requireNeutral(config, where);
   const type = text["model_type"] ?? "gemma";
@@ -62,7 +61,15 @@ function readDecoder(config: JsonObject, where: string): LlamaConfig {
       `${where}: text_config: use_bidirectional_attention ${JSON.stringify(both)} is not supported; expected true or null`,
     );
   }
-  return readGemmaConfig({ ...text, tie_word_embeddings: tied }, `${where}: text_config`);
+  const own = new ConfigReader(text, `${where}: text_config`);
+  // Gemma's class knows neither, PaliGemma's does: it caps logits, and fails with a window.
+  if (own.has("sliding_window")) {
+    throw new CheckpointError(
+      `${where}: text_config: expected no sliding_window, found ${own.value("sliding_window")}`,
+    );
+  }
+  const cap = own.has("final_logit_softcapping") && { logitSoftcap: own.positive("final_logit_softcapping") };
+  return { ...readGemmaConfig({ ...text, tie_word_embeddings: tied }, `${where}: text_config`), ...cap };
 }
 
 function readSetup(config: JsonObject, where: string, files: FamilyFiles): SquareVisionSetup {

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { loadImage } from "../../../src/images/load.ts";
+import { publishedName } from "../../../src/model/checkpoint/entries/module-names.ts";
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
 import { exportModel } from "../../../src/model/export/export.ts";
@@ -40,3 +41,8 @@ test.each(Object.entries(PROCESSORS))(
     expect(written.processor_class).toBe(processor);
   },
 );
+
+test("the feature behind rows of LLaVA-NeXT has its published name, whoever saved it", () => {
+  for (const name of ["image_newline", "model.image_newline"])
+    expect(publishedName(name)).toBe("image_newline");
+});

@@ -92,7 +92,7 @@ describe.each(Object.keys(golden.settings))("pinpoints: %s", (settings) => {
 });
 
 describe("refuses by name", () => {
-  const refusal = async (change: (config: Json, processor: Json) => void) => {
+  const refusal = async (change: (config: Json, processor: Json) => unknown) => {
     const files = fixtureFiles("llava_next");
     const read = (name: string) => JSON.parse(new TextDecoder().decode(files.get(name)));
     const [config, processor] = [read("config.json"), read("preprocessor_config.json")];
@@ -131,6 +131,7 @@ describe("refuses by name", () => {
       /vision_feature_select_strategy "full" of a clip tower/,
       (c) => (c["vision_feature_select_strategy"] = "full"),
     ],
+    ["attention to later tokens", /is_causal false is not supported/, (c) => (c["is_causal"] = false)],
     ["several layers of the tower", /vision_feature_layer/, (c) => (c["vision_feature_layer"] = [-2, -1])],
     [
       "the processor of another model",
@@ -145,6 +146,7 @@ describe("refuses by name", () => {
 
   test("and takes its own files", async () => {
     await refusal(() => {});
+    await refusal((c) => (c["is_causal"] = null));
   });
 
   test("a LLaVA-1.5 with a processor that cuts tiles", () => {

@@ -3,9 +3,11 @@ import { CheckpointError, PromptError } from "../../../src/errors.ts";
 import { loadImage } from "../../../src/images/load.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
 import { OpenModel } from "../../../src/model/language-model.ts";
+import { loadModel, type PatchableModel } from "../../../src/patching/model.ts";
 import { tap } from "../../../src/patching/tap.ts";
 import { fixtureFiles } from "../../helpers/checkpoints.ts";
 import { expectClose } from "../../helpers/compare.ts";
+import { testDevice } from "../../helpers/device.ts";
 import { fixtureModel, readAll } from "../../helpers/model.ts";
 
 type Json = Record<string, unknown>;
@@ -111,6 +113,7 @@ describe("a config", () => {
       /image_seq_length .* to be 16, .* found 9/,
       (_, p) => (p["image_seq_length"] = 9),
     ],
+    ["a window", /text_config: expected no sliding_window, found 4/, (c) => (text(c)["sliding_window"] = 4)],
     ["no language model", /text_config is missing/, (c) => delete c["text_config"]],
   ])("is refused for %s", async (_, message, change) => {
     const attempt = open(change);
@@ -121,6 +124,19 @@ describe("a config", () => {
   test("gelu is the tanh form; a mask both ways is what null means", async () => {
     const { config } = await open((c) => (text(c)["use_bidirectional_attention"] = true));
     expect([config.activation, config.rope!.firstPosition]).toEqual(["gelu_tanh", 1]);
+  });
+
+  test("the logits of its language model may have a soft cap", async () => {
+    const device = await testDevice();
+    const files = fixtureFiles("paligemma");
+    const config = JSON.parse(new TextDecoder().decode(files.get("config.json")));
+    config.text_config.final_logit_softcapping = 1;
+    files.set("config.json", new TextEncoder().encode(JSON.stringify(config)));
+    using capped = await loadModel(memoryFolder(files, "paligemma"), { device });
+    const plain = await fixtureModel("paligemma");
+    const prompt = plain.prompt("caption");
+    const logitsOf = async (model: PatchableModel) => await model.run(prompt).logits!.read();
+    expectClose(await logitsOf(capped), (await logitsOf(plain)).map(Math.tanh), { atol: 1e-5, rtol: 1e-5 });
   });
 
   test("a tokenizer without BOS makes no prompts", async () => {

@@ -4,6 +4,7 @@ const SPELLINGS: readonly (readonly [prefix: RegExp, common: string])[] = [
   [/^((language_model\.)?lm_head|embed_out)\./, "head."],
   [/^(model\.)?vision_tower\.(vision_model\.)?/, "vision."],
   [/^(model\.)?multi_modal_projector\./, "projector."],
+  [/^(model\.)?image_newline$/, "image_newline"],
   // GPT-2, whose first files have no prefix, and GPT-NeoX.
   [/^((transformer\.)?wte|gpt_neox\.embed_in)\./, "text.embed_tokens."],
   [/^(transformer\.|gpt_neox\.|(?=(h\.\d+|wpe|ln_f)\.))/, "text."],

@@ -29,7 +29,7 @@ class Family:
     sites: dict[str, str]
     # Changes of `values` that a wrong reader might compute. Each has to show in the goldens.
     mistakes: list[dict]
-    # A folder of test/fixtures/tokenizers.
+    # A folder of test/fixtures/tokenizers that has a tokenizer.json.
     tokenizer: str = "spm-bpe"
     parts: dict[str, Callable] = field(default_factory=dict)
     # How the checkpoint is stored: float32, float16 or bfloat16.

@@ -166,7 +166,6 @@ function resumedForward(
 ): { walk: Walk<Tensor>; rowLayers: number } {
   const { network } = recording.model;
   const { device, config } = network;
-  const _scope = device.currentScope!;
   // In the order in which they enter, so that the rows of the batch so far always come first.
   const entering = [...plan].sort((a, b) => a.layer - b.layer || a.variant - b.variant);
   const rows = packed(entering);

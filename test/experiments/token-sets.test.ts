@@ -1,11 +1,7 @@
-import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { TARGETS, tokenSets, typeTokens } from "../../experiments/cells/token-sets.ts";
-import { createTokenizer } from "../../src/model/prompt/tokenizer.ts";
 import type { Task, TaskItem } from "../../src/tasks/task.ts";
-
-const tokenizerOf = (name: string) =>
-  createTokenizer(JSON.parse(readFileSync(`test/fixtures/tokenizers/${name}/tokenizer.json`, "utf8")));
+import { tokenizerOf } from "../helpers/tokenizers.ts";
 
 const item = (input: string, ...outputs: string[]): TaskItem => ({ input, outputs, split: "test" });
 const task: Task = { name: "country-capital", items: [] };

@@ -33,9 +33,18 @@ function largest(values: Float32Array): number {
   return values.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
 }
 
-/** Logits of resumed and full runs: sums in another order, so equal to 1e-5 of the largest. */
-function expectSame(found: Float32Array, expected: Float32Array, label: string): void {
-  expectClose(found, expected, { atol: 1e-5 * largest(expected), rtol: 0, label });
+/**
+ * Logits of resumed and full runs: sums in another order, so equal to 1e-5 of the largest. Where an edit takes most of an
+ * activation away, what it leaves carries the rounding of what it was made of: 1e-6 of the largest of `unpatched` logits.
+ */
+function expectSame(
+  found: Float32Array,
+  expected: Float32Array,
+  label: string,
+  unpatched: Float32Array = new Float32Array(),
+): void {
+  const atol = 1e-5 * largest(expected) + 1e-6 * largest(unpatched);
+  expectClose(found, expected, { atol, rtol: 0, label });
 }
 
 /** Edits at the last position that happen to change next to nothing, by fixture. All others change something. */
@@ -129,6 +138,7 @@ describe.each(FIXTURES)("%s", (name) => {
 
   test("gives what full runs give, for any edits of any variants of any prompts", async () => {
     using recording = model.record(prompts);
+    const unpatched = await Promise.all(prompts.map((_, prompt) => full({ prompt, edits: [] })));
     const variantArbitrary = fc.record({
       prompt: fc.nat({ max: 2 }),
       drawn: fc.array(editArbitrary, { minLength: 1, maxLength: 3 }),
@@ -145,7 +155,8 @@ describe.each(FIXTURES)("%s", (name) => {
         for (const [i, variant] of variants.entries()) {
           const label = `variant ${i}: ${variant.edits.map((e) => `${e.operation} ${e.site}`).join(", ")}`;
           const own = found.slice(i * vocab, (i + 1) * vocab);
-          expectSame(own, await full(variant), label);
+          const takesAway = variant.edits.some(({ operation }) => operation === "projectOnto");
+          expectSame(own, await full(variant), label, takesAway ? unpatched[variant.prompt] : undefined);
         }
         const plain = variants.reduce((sum, { prompt }) => sum + prompts[prompt]!.length * layers, 0);
         expect(rowLayers).toBeLessThanOrEqual(plain);

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import { extractTaskVectors } from "../../src/analysis/task-vectors.ts";
@@ -7,7 +7,7 @@ import { PromptError, XpatchError } from "../../src/errors.ts";
 import { loadImage } from "../../src/images/load.ts";
 import { preprocess } from "../../src/images/preprocess.ts";
 import { resize } from "../../src/images/resize.ts";
-import { createTokenizer, type Tokenizer } from "../../src/model/prompt/tokenizer.ts";
+import type { Tokenizer } from "../../src/model/prompt/tokenizer.ts";
 import { loadModel, type PatchableModel } from "../../src/patching/model.ts";
 import { tap } from "../../src/patching/tap.ts";
 import { isCorrect, isCorrectTokens, isWholeAnswer } from "../../src/tasks/correct.ts";
@@ -34,6 +34,7 @@ import {
 } from "../../src/tasks/task.ts";
 import { expectClose } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
+import { tokenizerOf } from "../helpers/tokenizers.ts";
 
 const folder = new URL("../../tasks/", import.meta.url);
 const names = readdirSync(folder)
@@ -466,8 +467,6 @@ describe("scoring", () => {
     expect(isCorrect("Ath", ["Athens"], { ignoreCase: false })).toBe(true);
   });
 
-  const tokenizerOf = (kind: string) =>
-    createTokenizer(JSON.parse(readFileSync(`test/fixtures/tokenizers/${kind}/tokenizer.json`, "utf8")));
   const KINDS = [
     "byte-gpt2",
     "byte-smol",

@@ -28,6 +28,7 @@ import { uploadImages } from "../layers/upload-images.ts";
 import { readVisionTower, type VisionTower } from "../layers/vision-tower.ts";
 import type { Prompt } from "../prompt/prompt.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
+import { passOverImages } from "../walk/input-passes.ts";
 import type { Context } from "../walk/key-value-store.ts";
 import { type AttentionRule, causal } from "../walk/masks.ts";
 import type { Network } from "../walk/network.ts";
@@ -222,7 +223,7 @@ class IdeficsNetwork implements Network {
     return {
       x,
       rows: new RowMap(rows.filter(({ count }) => count > 0)),
-      named: pass.images(() => latents).rows,
+      named: passOverImages(pass, () => latents).rows,
     };
   }
 
@@ -231,7 +232,7 @@ class IdeficsNetwork implements Network {
     const pixels = uploadImages(this.device, images, vision.tower, vision.processor);
     const stream = yield* this.#tower.stream(
       pixels,
-      pass.images(() => vision.fixed!.towerRows),
+      passOverImages(pass, () => vision.fixed!.towerRows),
     );
     return yield* this.#resampler.run(stream, pass, vision);
   }

@@ -16,6 +16,7 @@ import { findPrefix } from "../checkpoint/weights/find-prefix.ts";
 import { ImageDecoder } from "../layers/image-decoder.ts";
 import { rowsOf, towerFeatures } from "../layers/tower-features.ts";
 import { takeRows } from "../walk/forward.ts";
+import { passOverImages } from "../walk/input-passes.ts";
 import type { Family } from "./family.ts";
 import { llavaImageRules } from "./llava.ts";
 import {
@@ -145,7 +146,10 @@ export const llavaNext: Family<LlavaConfig> = {
     const side = patchesPerSide(setup.tower);
     return new ImageDecoder(decoder, setup, function* (images, pass) {
       const projected = project(yield* towerFeatures(tower, setup, images, pass)); // [tiles * side², width]
-      const ofTiles = pass.images(rowsOf(setup, ({ tileFeatures }) => tileFeatures!)).sites();
+      const ofTiles = passOverImages(
+        pass,
+        rowsOf(setup, ({ tileFeatures }) => tileFeatures!),
+      ).sites();
       const features = yield* ofTiles.pass("tile_features", projected);
       const count = features.dim(0);
       let first = 0;
@@ -157,7 +161,10 @@ export const llavaNext: Family<LlavaConfig> = {
       });
       const row = cast(newline, "f32").reshape([1, config.width]);
       const places = takeRows(concat([features, row]), rows);
-      const own = pass.images(rowsOf(setup, ({ tokens }) => tokens));
+      const own = passOverImages(
+        pass,
+        rowsOf(setup, ({ tokens }) => tokens),
+      );
       return yield* own.sites().pass("projector", places);
     });
   },

@@ -10,6 +10,7 @@ import { ImageDecoder } from "../layers/image-decoder.ts";
 import { rowsOf, towerFeatures } from "../layers/tower-features.ts";
 import type { ImageRules } from "../prompt/build-prompt.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
+import { passOverImages } from "../walk/input-passes.ts";
 import type { Family } from "./family.ts";
 import {
   type LlavaConfig,
@@ -62,7 +63,10 @@ export const llava: Family<LlavaConfig> = {
     const { decoder, tower, project } = await readLlavaParts(w, config, json);
     return new ImageDecoder(decoder, setup, function* (images, pass) {
       const projected = project(yield* towerFeatures(tower, setup, images, pass)); // [places, width]
-      const own = pass.images(rowsOf(setup, ({ tokens }) => tokens));
+      const own = passOverImages(
+        pass,
+        rowsOf(setup, ({ tokens }) => tokens),
+      );
       return yield* own.sites().pass("projector", projected);
     });
   },

@@ -5,6 +5,7 @@ import { readVisionConfig, type SquareVisionSetup } from "../checkpoint/config/v
 import { ConfigReader, isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { ImageDecoder } from "../layers/image-decoder.ts";
 import { rowsOf, towerFeatures } from "../layers/tower-features.ts";
+import { passOverImages } from "../walk/input-passes.ts";
 import { promptPrefix } from "../walk/masks.ts";
 import type { Family, FamilyFiles } from "./family.ts";
 import { buildGemma, type GemmaConfig, readGemmaConfig } from "./gemma.ts";
@@ -128,7 +129,10 @@ export const paligemma: Family<PaliGemmaConfig> = {
     const linear = await w.linear(`${projector}linear`, [config.width, setup.tower.width], true);
     return new ImageDecoder(decoder, setup, function* (images, pass) {
       const projected = linear.apply(yield* towerFeatures(tower, setup, images, pass)); // [places, width]
-      const own = pass.images(rowsOf(setup, ({ tokens }) => tokens));
+      const own = passOverImages(
+        pass,
+        rowsOf(setup, ({ tokens }) => tokens),
+      );
       return yield* own.sites().pass("projector", projected);
     });
   },

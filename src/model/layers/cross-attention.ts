@@ -5,7 +5,8 @@ import type { KeysToUse } from "../walk/key-value-store.ts";
 import type { AttentionRule } from "../walk/masks.ts";
 import type { Pass } from "../walk/pass.ts";
 import type { Walk } from "../walk/site-events.ts";
-import { type Attention, keysAndValuesOf, mixed, queriesOf } from "./attention-layer.ts";
+import { type Attention, keysAndValuesOf, queriesOf } from "./attention-layer.ts";
+import { mixed } from "./attention-mix.ts";
 import type { Mlp } from "./mlp.ts";
 import type { Norm } from "./norm.ts";
 

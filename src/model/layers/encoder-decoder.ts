@@ -3,6 +3,7 @@ import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
 import type { Prompt } from "../prompt/prompt.ts";
+import { passOverSources } from "../walk/input-passes.ts";
 import type { Context } from "../walk/key-value-store.ts";
 import type { Pass } from "../walk/pass.ts";
 import type { Walk } from "../walk/site-events.ts";
@@ -42,7 +43,7 @@ export class EncoderDecoder extends Decoder {
 
   /** The encoder's output for the sources of the pass's prompts. Sites: those of the encoder. */
   *context(_prompts: readonly Prompt[], pass: Pass): Walk<Context> {
-    const sources = pass.sources();
+    const sources = passOverSources(pass);
     const x = yield* scoped(this.device, () => this.#encode(sources)); // [rows, width]
     return { x, rows: sources.rows };
   }

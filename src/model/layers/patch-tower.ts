@@ -11,6 +11,7 @@ import { thirds } from "../checkpoint/weights/row-parts.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
 import { pixelValues } from "../prompt/prompt-image.ts";
 import { takeRows } from "../walk/forward.ts";
+import { passOverImages } from "../walk/input-passes.ts";
 import type { AttentionRule } from "../walk/masks.ts";
 import type { Pass } from "../walk/pass.ts";
 import { type Block, Stack } from "../walk/stack.ts";
@@ -87,7 +88,7 @@ interface Parts {
 function patchFeatures(setup: Setup, { patchWeight, stack, norm, ...merger }: Parts): ImageFeatures {
   const { width, patches } = setup.tower;
   return function* (images, pass) {
-    const tower = pass.images((image) => setup.layout(image).towerRows);
+    const tower = passOverImages(pass, (image) => setup.layout(image).towerRows);
     const embedded = yield* tower.sites().pass(
       "vision.embed",
       pass.device.scope(() => linear(uploadPatches(pass.device, images, setup), patchWeight)),
@@ -95,8 +96,7 @@ function patchFeatures(setup: Setup, { patchWeight, stack, norm, ...merger }: Pa
     const x = yield* stack.run(embedded, tower); // [patches, width]
     const blocks = norm(x).reshape([x.dim(0) / patches.merge ** 2, width * patches.merge ** 2]);
     const features = merger.out.apply(activation(merger.in.apply(blocks), "gelu")); // [places, outWidth]
-    return yield* pass
-      .images((image) => setup.layout(image).tokens)
+    return yield* passOverImages(pass, (image) => setup.layout(image).tokens)
       .sites()
       .pass("projector", takeRows(features, rowsInPrompt(images, setup)));
   };

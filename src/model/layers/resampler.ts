@@ -5,6 +5,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import type { Picture } from "../checkpoint/config/vision-setup.ts";
 import { imageRowCount, type ResamplerConfig, type VisionSetup } from "../checkpoint/config/vision-setup.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
+import { passOverImages } from "../walk/input-passes.ts";
 import { full } from "../walk/masks.ts";
 import type { Pass } from "../walk/pass.ts";
 import type { Walk } from "../walk/site-events.ts";
@@ -40,8 +41,11 @@ export class Resampler {
   *run(x: Tensor, pass: Pass, setup: VisionSetup): Walk<Tensor> {
     const count = (rows: Parameters<typeof imageRowCount>[1]) => (image: unknown) =>
       imageRowCount(setup.layout(image as Picture), rows);
-    const own = pass.images(count("latents"), { prefix: "resampler.", keysOf: count("tower and latents") });
-    const { rows } = pass.images(count("tower"));
+    const own = passOverImages(pass, count("latents"), {
+      prefix: "resampler.",
+      keysOf: count("tower and latents"),
+    });
+    const { rows } = passOverImages(pass, count("tower"));
     own.context.fill({ x, rows, named: rows });
     const start = concat(own.rows.spans.map(() => cast(this.#latents, "f32"))); // [images * latents, width]
     const latents = yield* this.#stack.run(start, own);

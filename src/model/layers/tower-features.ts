@@ -3,6 +3,7 @@ import { rowsPerImage, type SquareVisionSetup } from "../checkpoint/config/visio
 import type { ImageLayout } from "../checkpoint/config/vision-setup.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
 import { takeRows } from "../walk/forward.ts";
+import { passOverImages } from "../walk/input-passes.ts";
 import type { Pass } from "../walk/pass.ts";
 import type { Walk } from "../walk/site-events.ts";
 import { uploadImages } from "./upload-images.ts";
@@ -21,7 +22,10 @@ export function* towerFeatures(
   const { processor, featureLayer, postNorm, keepsClassToken, layout } = setup;
   const tilesOf = (image: PromptImage) => layout(image).tiles ?? 1;
   const pixels = uploadImages(pass.device, images, setup.tower, processor, tilesOf); // [tiles, 3, size, size]
-  const own = pass.images(rowsOf(setup, ({ towerRows }) => towerRows));
+  const own = passOverImages(
+    pass,
+    rowsOf(setup, ({ towerRows }) => towerRows),
+  );
   const stream = yield* tower.stream(pixels, own, featureLayer);
   const read = postNorm ? yield* own.sites().pass("vision.post_norm", tower.postNorm(stream)) : stream;
   if (keepsClassToken) return read;

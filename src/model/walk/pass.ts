@@ -2,11 +2,10 @@ import type { Device } from "../../tensor/device.ts";
 import type { Scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Picture } from "../checkpoint/config/vision-setup.ts";
-import { firstImages } from "../prompt/image-places.ts";
 import type { Prompt } from "../prompt/prompt.ts";
-import { picturesOf } from "../prompt/prompt-image.ts";
+import { type KeyRowMaps, segmentTable, shiftTable, type Visible } from "./key-tables.ts";
 import { ContextKeys, type KeyValueStore, PassKeys } from "./key-value-store.ts";
-import type { AttentionRule, KeyRange } from "./masks.ts";
+import type { AttentionRule } from "./masks.ts";
 import { RowMap } from "./row-map.ts";
 import { SequencePart } from "./sequence-part.ts";
 import { NO_VISITOR, type SiteFilter, Sites } from "./site-events.ts";
@@ -71,7 +70,7 @@ export class Pass {
     {
       rows = RowMap.packed(prompts.map((p) => p.length)),
       ...options
-    }: Partial<Pick<PassOptions, "rows" | "keys" | "context" | "inUse" | "prefix">> = {},
+    }: Partial<Omit<PassOptions, "prompts" | "parts" | "parent">> = {},
   ): Pass {
     return new Pass(device.currentScope!, device, { ...options, prompts, rows });
   }
@@ -94,9 +93,14 @@ export class Pass {
     return new Pass(scope, device, { prompts, rows, inUse, parts });
   }
 
+  /** By number of the sequence; none in a vision tower. */
+  get prompts(): readonly Prompt[] {
+    return this.#options.prompts;
+  }
+
   /** The prompt of a sequence; undefined in a vision tower. */
   prompt(sequence: number): Prompt | undefined {
-    return this.#options.prompts[sequence];
+    return this.prompts[sequence];
   }
 
   /** u32 [rows] */
@@ -150,51 +154,6 @@ export class Pass {
     return this.#across;
   }
 
-  /**
-   * The pass over the images of this pass's prompts, a sequence an image, each of as many rows as `rowsOf` says: the vision
-   * tower's patches, or the features that it hands on. Images are numbered through the whole batch. Its keys are as many as
-   * its rows, or as `keysOf` says.
-   */
-  images(
-    rowsOf: (image: Picture) => number,
-    { prefix = "vision.", keysOf }: { prefix?: SitePrefix; keysOf?: (image: Picture) => number } = {},
-  ): Pass {
-    const images = this.#options.prompts.flatMap(picturesOf);
-    const keys = keysOf && new PassKeys(this.#imageRows(keysOf));
-    const options = { prompts: [], images, rows: this.#imageRows(rowsOf), inUse: this.inUse, prefix };
-    // Its tables are for whoever computes the images, and go with that.
-    const scope = this.device.currentScope ?? this.#scope;
-    return new Pass(scope, this.device, keys ? { ...options, keys } : options);
-  }
-
-  /** The pass over what an encoder reads for the decoder's sequences that this pass is over, numbered alike. */
-  sources(): Pass {
-    const prompts = this.#options.prompts.map(({ source }) => source!);
-    let row = 0;
-    const spans = this.rows.spans.map(({ sequence }) => {
-      const count = prompts[sequence]!.length;
-      row += count;
-      return { sequence, position: 0, row: row - count, count };
-    });
-    const options = { prompts, rows: new RowMap(spans), inUse: this.inUse, prefix: "encoder." as const };
-    return new Pass(this.device.currentScope ?? this.#scope, this.device, options);
-  }
-
-  #imageRows(rowsOf: (image: Picture) => number): RowMap {
-    const { prompts } = this.#options;
-    const _images = prompts.flatMap(picturesOf);
-    const first = firstImages(prompts);
-    let row = 0;
-    const spans = this.rows.spans.flatMap(({ sequence }) =>
-      picturesOf(prompts[sequence]!).map((image, i) => {
-        const count = rowsOf(image);
-        row += count;
-        return { sequence: first[sequence]! + i, position: 0, row: row - count, count };
-      }),
-    );
-    return new RowMap(spans);
-  }
-
   /** Its sequences one by one, for what takes memory for every pair of rows. */
   get sequences(): readonly SequencePart[] {
     const { own, prefix } = this.keys;
@@ -227,7 +186,9 @@ export class Pass {
    * own keys that each query attends to, as start and end. Of all sequences, or of one by itself.
    */
   segments(rule: AttentionRule, part?: SequencePart): Tensor {
-    return this.#ofKeys(rule, part, (rows, keys) => this.#segments(rule, rows, keys));
+    const visible: Visible = (sequence, position) =>
+      rule(position, { prompt: this.prompt(sequence), image: this.image(sequence) });
+    return this.#ofKeys(rule, part, (rows, keys) => segmentTable(this.device, rows, keys, visible));
   }
 
   /**
@@ -235,24 +196,14 @@ export class Pass {
    * `AttentionBias`. Of all sequences, or of one by itself.
    */
   shifts(part?: SequencePart): Tensor {
-    return this.#ofKeys(SequencePart, part, (rows, { own, prefix }) => {
-      const values = Int32Array.from(
-        [...rows.entries()].flatMap(({ sequence, position }) =>
-          [prefix, own].map((map) => {
-            const [span] = map?.of(sequence) ?? [];
-            return span ? span.position - span.row - position : 0;
-          }),
-        ),
-      );
-      return this.device.tensor(values, { shape: [rows.length, 2], dtype: "i32" });
-    });
+    return this.#ofKeys(SequencePart, part, (rows, keys) => shiftTable(this.device, rows, keys));
   }
 
   /** A table of the rows and their keys, of all sequences or of one by itself, made once. */
   #ofKeys(
     key: object,
     part: SequencePart | undefined,
-    make: (rows: RowMap, keys: Pick<KeyValueStore, "own" | "prefix">) => Tensor,
+    make: (rows: RowMap, keys: KeyRowMaps) => Tensor,
   ): Tensor {
     if (!part) return this.table(key, (pass) => make(pass.rows, pass.keys));
     const { parent } = this.#options;
@@ -283,31 +234,4 @@ export class Pass {
     }
     return table;
   }
-
-  #segments(
-    rule: AttentionRule,
-    rows: RowMap,
-    { own, prefix }: Pick<KeyValueStore, "own" | "prefix">,
-  ): Tensor {
-    const values = new Uint32Array(rows.length * 4);
-    for (const { row, sequence, position } of rows.entries()) {
-      const visible = rule(position, { prompt: this.prompt(sequence), image: this.image(sequence) });
-      values.set(rowsWithin(prefix, sequence, visible), row * 4);
-      values.set(rowsWithin(own, sequence, visible), row * 4 + 2);
-    }
-    return this.device.tensor(values, { shape: [rows.length, 4], dtype: "u32" });
-  }
-}
-
-function rowsWithin(
-  map: RowMap | undefined,
-  sequence: number,
-  visible: KeyRange,
-): [start: number, end: number] {
-  const [span] = map?.of(sequence) ?? [];
-  if (!span) return [0, 0];
-  const start = Math.max(visible.start, span.position);
-  const end = Math.min(visible.end, span.position + span.count);
-  if (end <= start) return [0, 0];
-  return [span.row + start - span.position, span.row + end - span.position];
 }

@@ -137,5 +137,7 @@ test("is not exported, by name", async () => {
   const attempt = exportModel(checkpoint, await testDevice(), {
     write: () => Promise.reject(new Error("nothing is written")),
   });
-  await expect(attempt).rejects.toThrow(/idefics models are not exported; of those with pictures llava are/);
+  await expect(attempt).rejects.toThrow(
+    /of models that take pictures only LLaVA and its relatives can be exported, found idefics/,
+  );
 });

@@ -9,14 +9,9 @@ import {
   renderChat,
 } from "../../../src/model/prompt/chat-template.ts";
 import { findChatTemplates, pickChatTemplate } from "../../../src/model/prompt/find-chat-template.ts";
-import { createTokenizer } from "../../../src/model/prompt/tokenizer.ts";
+import { tokenizerOf } from "../../helpers/tokenizers.ts";
 
-const tokenizer = createTokenizer(
-  JSON.parse(
-    readFileSync(new URL("../../fixtures/tokenizers/spm-bpe/tokenizer.json", import.meta.url), "utf8"),
-  ),
-  { bos_token: "<s>", eos_token: "</s>" },
-);
+const tokenizer = tokenizerOf("spm-bpe", { bos_token: "<s>", eos_token: "</s>" });
 
 /** In the manner of Llama-2 and Mistral: BOS written out, roles that must alternate. */
 const INSTRUCT = `{{ bos_token }}
@@ -137,13 +132,7 @@ describe("goldens of transformers", () => {
   const golden: Golden = JSON.parse(
     readFileSync(new URL("../../fixtures/chat-templates.json", import.meta.url), "utf8"),
   );
-  const load = (kind: string) =>
-    createTokenizer(
-      JSON.parse(
-        readFileSync(new URL(`../../fixtures/tokenizers/${kind}/tokenizer.json`, import.meta.url), "utf8"),
-      ),
-      golden.special[kind],
-    );
+  const load = (kind: string) => tokenizerOf(kind, golden.special[kind]);
   const picture = {
     role: "user",
     content: [

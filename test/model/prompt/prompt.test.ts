@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { PromptError } from "../../../src/errors.ts";
@@ -12,15 +11,11 @@ import {
   resolvePosition,
 } from "../../../src/model/prompt/prompt.ts";
 import { createTokenizer } from "../../../src/model/prompt/tokenizer.ts";
+import { tokenizerJson, tokenizerOf } from "../../helpers/tokenizers.ts";
 
-const read = (kind: string) =>
-  JSON.parse(
-    readFileSync(new URL(`../../fixtures/tokenizers/${kind}/tokenizer.json`, import.meta.url), "utf8"),
-  );
-const load = (kind: string, config: object) => createTokenizer(read(kind), config);
-const llama = load("spm-bpe", { bos_token: "<s>", eos_token: "</s>" });
-const smol = load("byte-smol", { bos_token: "<|endoftext|>" });
-const t5 = load("t5", { eos_token: "</s>" });
+const llama = tokenizerOf("spm-bpe", { bos_token: "<s>", eos_token: "</s>" });
+const smol = tokenizerOf("byte-smol", { bos_token: "<|endoftext|>" });
+const t5 = tokenizerOf("t5", { eos_token: "</s>" });
 
 /** The text that a span's tokens stand for. */
 const textOf = (tokenizer: typeof llama, p: Prompt, name: string) => {
@@ -153,18 +148,18 @@ describe("spans of text", () => {
   });
 
   it("take the parts of a word and added tokens for what they spell", () => {
-    const bert = load("bert", {});
+    const bert = tokenizerOf("bert", {});
     const p = prompt(bert, ["a small ", { text: "cat", name: "animal" }, " sat"]);
     expect(p.tokens.slice(p.span("animal").start, p.span("animal").end)).toEqual(["c", "##a", "##t"]);
 
-    const json = read("byte-smol");
+    const json = tokenizerJson("byte-smol");
     json.added_tokens[1].content = "<le début>";
     const spaced = prompt(createTokenizer(json), ["a<le début>", { text: "b", name: "b" }]);
     expect(spaced.tokens.slice(spaced.span("b").start, spaced.span("b").end)).toEqual(["b"]);
   });
 
   it("refuse text that the tokenizer rewrites, saying where", () => {
-    const clip = load("clip", {});
+    const clip = tokenizerOf("clip", {});
     expect(() => prompt(clip, ["a ", { text: "Cat", name: "animal" }])).toThrow(/"c".*byte 2, found "Cat"/);
     expect(textOf(clip, prompt(clip, ["a ", { text: "cat", name: "animal" }]), "animal").trim()).toBe("cat");
   });

@@ -5,6 +5,7 @@ import { CheckpointError, PromptError } from "../../../src/errors.ts";
 import { TextStream } from "../../../src/model/prompt/text-stream.ts";
 import { createTokenizer } from "../../../src/model/prompt/tokenizer.ts";
 import { tokenizerStages } from "../../../src/model/prompt/tokenizer-stages.ts";
+import { tokenizerJson, tokenizerOf } from "../../helpers/tokenizers.ts";
 
 interface GoldenRow {
   text: string;
@@ -18,8 +19,6 @@ interface GoldenRow {
 const folder = new URL("../../fixtures/tokenizers/", import.meta.url);
 const kinds = readdirSync(folder);
 const read = (path: string) => JSON.parse(readFileSync(new URL(path, folder), "utf8"));
-const tokenizer = (kind: string, config: object = {}) =>
-  createTokenizer(read(`${kind}/tokenizer.json`), config);
 const golden = (kind: string): GoldenRow[] => read(`${kind}/golden.json`).rows;
 
 /** The library normalises with Unicode's NFKC where the file has a character map that keeps zero-width joiners. */
@@ -27,7 +26,7 @@ const JOINED_EMOJI = "👍🏽 emoji 👨‍👩‍👧";
 const LIBRARY_DIFFERS: Record<string, string[]> = { t5: [JOINED_EMOJI], siglip: [JOINED_EMOJI] };
 
 describe.each(kinds)("goldens of the reference implementation: %s", (kind) => {
-  const subject = tokenizer(kind);
+  const subject = tokenizerOf(kind);
   const rows = golden(kind);
 
   it("has the ids of every text, with and without special tokens", () => {
@@ -99,7 +98,7 @@ describe("added tokens with flags", () => {
     cases: { kind: string; added: object[]; rows: [text: string, ids: number[]][] }[];
   };
   const withAdded = (kind: string, added: object[]) => {
-    const json = read(`${kind}/tokenizer.json`);
+    const json = tokenizerJson(kind);
     return createTokenizer({ ...json, added_tokens: [...json.added_tokens, ...added] });
   };
 
@@ -132,7 +131,7 @@ describe("Tokenizer", () => {
   it.each(kinds.filter((kind) => !["t5", "siglip", "bert", "clip"].includes(kind)))(
     "%s keeps U+FEFF",
     (kind) => {
-      const subject = tokenizer(kind);
+      const subject = tokenizerOf(kind);
       for (const text of ["\ufeffa", "a\ufeff", "a \ufeff\ufeff!"]) {
         const ids = subject.encode(text, { specials: false });
         expect(subject.decode(ids).replace(/^ /, "")).toBe(text);
@@ -146,7 +145,7 @@ describe("Tokenizer", () => {
     ["spm-bpe", "ab c"],
     ["byte-smol", "日"],
   ])("%s takes a text of 210,000 characters: %s", (kind, unit) => {
-    const subject = tokenizer(kind);
+    const subject = tokenizerOf(kind);
     const ids = (times: number) => subject.encode(unit.repeat(times), { specials: false });
     const [long, short] = [ids(200).length, ids(100).length];
     const times = 210_000 / unit.length;
@@ -155,7 +154,7 @@ describe("Tokenizer", () => {
 
   it("knows what it puts round a text", () => {
     const framing = (kind: string) => {
-      const { prefix, suffix } = tokenizer(kind);
+      const { prefix, suffix } = tokenizerOf(kind);
       return { prefix, suffix };
     };
     expect(framing("spm-bpe")).toEqual({ prefix: [1], suffix: [] });
@@ -165,19 +164,19 @@ describe("Tokenizer", () => {
   });
 
   it("reads special tokens as text and as objects, and finds their ids", () => {
-    const subject = tokenizer("spm-bpe", {
+    const subject = tokenizerOf("spm-bpe", {
       bos_token: "<s>",
       eos_token: { content: "</s>" },
       add_bos_token: false,
     });
     expect(subject.specialTokens).toEqual({ bos_token: "<s>", eos_token: "</s>" });
     expect([subject.bosId, subject.eosId]).toEqual([1, 2]);
-    expect(tokenizer("spm-bpe").bosId).toBeUndefined();
+    expect(tokenizerOf("spm-bpe").bosId).toBeUndefined();
     expect(subject.encode("a")[0]).toBe(1);
   });
 
   it("skips special tokens that only the config names", () => {
-    const json = read("byte-smol/tokenizer.json");
+    const json = tokenizerJson("byte-smol");
     for (const token of json.added_tokens) token.special = false;
     const ids = createTokenizer(json).encode("a<image>b");
     expect(createTokenizer(json).decode(ids, { skipSpecial: true })).toBe("a<image>b");
@@ -192,35 +191,35 @@ describe("Tokenizer", () => {
   });
 
   it("refuses half of a character", () => {
-    expect(() => tokenizer("byte-smol").encode("ab\ud83d")).toThrow("found a lone surrogate at 2.");
-    expect(tokenizer("byte-smol").encode("\ud83d\ude00")).toHaveLength(4);
+    expect(() => tokenizerOf("byte-smol").encode("ab\ud83d")).toThrow("found a lone surrogate at 2.");
+    expect(tokenizerOf("byte-smol").encode("\ud83d\ude00")).toHaveLength(4);
   });
 
   it("leaves blanks before punctuation alone, whatever the config says", () => {
-    const subject = tokenizer("byte-smol", { clean_up_tokenization_spaces: true });
+    const subject = tokenizerOf("byte-smol", { clean_up_tokenization_spaces: true });
     expect(subject.decode(subject.encode("a , b ."))).toBe("a , b .");
   });
 
   it("decodes ids beyond the vocabulary as nothing and shows them as numbers", () => {
-    const subject = tokenizer("byte-smol");
+    const subject = tokenizerOf("byte-smol");
     expect(subject.size).toBe(318);
     expect(subject.decode([39, 400, 68])).toBe("He");
     expect(subject.decode([400])).toBe("");
     expect(subject.decode([])).toBe("");
-    expect(tokenizer("spm-bpe").decode([500, 304])).toBe(tokenizer("spm-bpe").decode([304]));
+    expect(tokenizerOf("spm-bpe").decode([500, 304])).toBe(tokenizerOf("spm-bpe").decode([304]));
     expect(subject.tokenOf(400)).toBe("<#400>");
     expect(subject.idOf("no such token")).toBeUndefined();
   });
 
   it("refuses text for which there is no token", () => {
-    const json = read("spm-unigram/tokenizer.json");
+    const json = tokenizerJson("spm-unigram");
     json.model.byte_fallback = false;
     json.model.unk_id = null;
     expect(() => createTokenizer(json).encode("€")).toThrow(PromptError);
   });
 
   it("spells out unknown text in bytes only where the vocabulary has them all", () => {
-    const json = read("spm-unigram/tokenizer.json");
+    const json = tokenizerJson("spm-unigram");
     const subject = createTokenizer(json);
     const ids = subject.encode("a¿");
     expect(ids.map((id) => subject.tokenOf(id))).toEqual(["▁a", "<0xC2>", "<0xBF>"]);
@@ -231,7 +230,7 @@ describe("Tokenizer", () => {
   it.each(["byte-gpt2", "byte-smol", "byte-llama3", "byte-opt", "spm-gemma"])(
     "%s gives any text back",
     (kind) => {
-      const subject = tokenizer(kind);
+      const subject = tokenizerOf(kind);
       fc.assert(
         fc.property(fc.string({ unit: "grapheme", maxLength: 40 }), (text) => {
           // The blank of SentencePiece is a letter of its own: a text that holds it comes back with blanks.
@@ -243,7 +242,7 @@ describe("Tokenizer", () => {
   );
 
   it("gives any text back from SentencePiece, which puts a blank in front and takes it off again", () => {
-    const subject = tokenizer("spm-bpe");
+    const subject = tokenizerOf("spm-bpe");
     fc.assert(
       fc.property(fc.string({ unit: "grapheme", minLength: 1, maxLength: 40 }), (text) => {
         fc.pre(!text.includes("▁"));
@@ -258,7 +257,7 @@ const TEXTS = ["the cat in the house", "été Łódź 日本", " a  b", "👨‍
 
 describe("TextStream", () => {
   it("keeps the blanks between the words of SentencePiece", () => {
-    const subject = tokenizer("spm-bpe");
+    const subject = tokenizerOf("spm-bpe");
     const ids = subject.encode("the cat in the house", { specials: false });
     const stream = new TextStream(subject);
     const pieces = ids.map((id, i) => stream.next(id, i === ids.length - 1));
@@ -267,7 +266,7 @@ describe("TextStream", () => {
   });
 
   it("gives a character when its bytes are all there", () => {
-    const subject = tokenizer("byte-gpt2");
+    const subject = tokenizerOf("byte-gpt2");
     const stream = new TextStream(subject);
     const ids = subject.encode("aŁ");
     expect(ids.map((id) => subject.tokenOf(id))).toEqual(["a", "Å", "ģ"]);
@@ -277,7 +276,7 @@ describe("TextStream", () => {
   });
 
   it.each(kinds)("%s: the pieces joined are the text, for any tokens", (kind) => {
-    const subject = tokenizer(kind);
+    const subject = tokenizerOf(kind);
     const id = fc.nat({ max: subject.size + 1 });
     const texts = fc.constantFrom(...TEXTS).map((text) => subject.encode(text));
     const sequences = fc.array(
@@ -298,7 +297,7 @@ describe("TextStream", () => {
   });
 
   it.each(kinds)("%s: a prefix is text that is kept, and the first bytes of what follows", (kind) => {
-    const subject = tokenizer(kind);
+    const subject = tokenizerOf(kind);
     for (const text of TEXTS) {
       const ids = subject.encode(text, { specials: false });
       const whole = new TextEncoder().encode(subject.decode(ids));
@@ -332,7 +331,7 @@ describe("createTokenizer", () => {
   });
 
   it("refuses a post-processor whose token is not in the vocabulary", () => {
-    const json = read("spm-bpe/tokenizer.json");
+    const json = tokenizerJson("spm-bpe");
     json.post_processor.single[0].SpecialToken.id = "<start>";
     expect(() => createTokenizer(json)).toThrow(/"<start>", which the vocabulary does not have/);
   });

@@ -12,7 +12,7 @@ import type { PatchableModel } from "../../src/patching/model.ts";
 import { resume, type Variant } from "../../src/patching/resume.ts";
 import { tap } from "../../src/patching/tap.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
-import { expectClose, randomArray } from "../helpers/compare.ts";
+import { expectClose, expectSame, largest, randomArray } from "../helpers/compare.ts";
 import { fixtureModel, readAll } from "../helpers/model.ts";
 
 // A language model that reads another stack by cross-attention: what a patch in any of the stacks changes, and what resumed
@@ -20,14 +20,7 @@ import { fixtureModel, readAll } from "../helpers/model.ts";
 
 const CLOSE = { atol: 1e-5, rtol: 1e-5 };
 
-const largest = (values: ArrayLike<number>) =>
-  Array.from(values).reduce((most, x) => Math.max(most, Math.abs(x)), 0);
 const distance = (a: ArrayLike<number>, b: ArrayLike<number>) => largest(Array.from(a, (x, i) => x - b[i]!));
-
-/** Logits of resumed and full runs: sums in another order, so equal to 1e-5 of the largest. */
-function expectSame(found: Float32Array, expected: Float32Array, label: string): void {
-  expectClose(found, expected, { atol: 1e-5 * largest(expected), rtol: 0, label });
-}
 
 /** Two pictures, one, none, and two of which the end token hides the first. */
 async function promptsFor(model: PatchableModel): Promise<Prompt[]> {

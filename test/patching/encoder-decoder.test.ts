@@ -9,21 +9,13 @@ import type { PatchableModel } from "../../src/patching/model.ts";
 import { resume, type Variant } from "../../src/patching/resume.ts";
 import { tap } from "../../src/patching/tap.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
-import { expectClose, randomArray } from "../helpers/compare.ts";
+import { expectClose, expectSame, largest, randomArray } from "../helpers/compare.ts";
 import { fixtureModel, randomIds, readAll } from "../helpers/model.ts";
 
 // Encoder-decoders: the encoder reads the prompt, the layers without prefix are the decoder's. Edits in either are as in a
 // full run, in resumed runs and in generation.
 
 const CLOSE = { atol: 1e-5, rtol: 1e-5 };
-
-function largest(values: Float32Array): number {
-  return values.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-}
-
-function expectSame(found: Float32Array, expected: Float32Array, label: string): void {
-  expectClose(found, expected, { atol: 1e-5 * largest(expected), rtol: 0, label });
-}
 
 const KINDS = ["set", "add", "scale", "zero"] as const;
 

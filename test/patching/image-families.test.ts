@@ -5,12 +5,13 @@ import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import type { PromptImage } from "../../src/model/prompt/prompt-image.ts";
 import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";
-import { addVector, type Edit, scale, set, zero } from "../../src/patching/edit.ts";
+import { addVector, type Edit } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
 import { resume, type Variant } from "../../src/patching/resume.ts";
 import { batchOf } from "../../src/patching/site-targets.ts";
 import { tap } from "../../src/patching/tap.ts";
-import { expectClose, randomArray } from "../helpers/compare.ts";
+import { expectSame, largest, randomArray } from "../helpers/compare.ts";
+import { makeEdit } from "../helpers/edits.ts";
 import { fixtureModel, readAll } from "../helpers/model.ts";
 
 // Families with pictures: resumed runs against full ones, whatever their masks and however many rows a picture has.
@@ -20,35 +21,8 @@ const TEXTS: Readonly<Record<string, readonly string[]>> = {
   llava_next: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
 };
 
-const largest = (values: ArrayLike<number>) =>
-  Array.from(values).reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-
-/** Sums in another order, so equal to 1e-5 of the largest. */
-function expectSame(found: Float32Array, expected: Float32Array, label: string): void {
-  expectClose(found, expected, { atol: 1e-5 * largest(expected), rtol: 0, label });
-}
-
 const KINDS = ["set", "add", "scale", "zero"] as const;
 type Kind = (typeof KINDS)[number];
-
-function makeEdit(
-  kind: Kind,
-  site: SiteName,
-  at: number,
-  value: Float32Array,
-  part: { image?: number },
-): Edit {
-  switch (kind) {
-    case "set":
-      return set(site, at, value, part);
-    case "add":
-      return addVector(site, at, value, { scale: 0.5, ...part });
-    case "scale":
-      return scale(site, at, -1.5, part);
-    case "zero":
-      return zero(site, at, part);
-  }
-}
 
 interface Drawn {
   readonly site: number;

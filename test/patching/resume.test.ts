@@ -5,47 +5,20 @@ import { extractTaskVectors } from "../../src/analysis/task-vectors.ts";
 import { argmax } from "../../src/kernels/reduction/reduce.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
-import type { SiteName } from "../../src/model/walk/sites.ts";
 import { answerEach } from "../../src/patching/answer.ts";
-import {
-  addVector,
-  type Edit,
-  interpolate,
-  projectOnto,
-  projectOut,
-  scale,
-  set,
-  zero,
-} from "../../src/patching/edit.ts";
+import { addVector, type Edit, scale, set, zero } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
 import { resume, type Variant } from "../../src/patching/resume.ts";
 import { tap } from "../../src/patching/tap.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
-import { expectClose, randomArray } from "../helpers/compare.ts";
+import { expectClose, expectSame, largest, randomArray } from "../helpers/compare.ts";
+import { EDIT_KINDS, type EditKind, makeEdit } from "../helpers/edits.ts";
 import { fixtureModel, randomIds, readAll } from "../helpers/model.ts";
 
 // A patch costs only what it can change: resumed runs compute some rows of some layers, and have to give what full
 // runs give.
 
 const CLOSE = { atol: 1e-5, rtol: 1e-5 };
-
-function largest(values: Float32Array): number {
-  return values.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-}
-
-/**
- * Logits of resumed and full runs: sums in another order, so equal to 1e-5 of the largest. Where an edit takes most of an
- * activation away, what it leaves carries the rounding of what it was made of: 1e-6 of the largest of `unpatched` logits.
- */
-function expectSame(
-  found: Float32Array,
-  expected: Float32Array,
-  label: string,
-  unpatched: Float32Array = new Float32Array(),
-): void {
-  const atol = 1e-5 * largest(expected) + 1e-6 * largest(unpatched);
-  expectClose(found, expected, { atol, rtol: 0, label });
-}
 
 /** Edits at the last position that happen to change next to nothing, by fixture. All others change something. */
 const WITHOUT_EFFECT: Readonly<Record<string, readonly string[]>> = {
@@ -60,40 +33,16 @@ const WITHOUT_EFFECT: Readonly<Record<string, readonly string[]>> = {
   qwen3: ["projectOut at k_norm.2, 11"],
 };
 
-const KINDS = ["set", "add", "scale", "zero", "interpolate", "projectOut", "projectOnto"] as const;
-
-type Kind = (typeof KINDS)[number];
-
-function makeEdit(kind: Kind, site: SiteName, at: number, value: Float32Array, head?: number): Edit {
-  const part = { head };
-  switch (kind) {
-    case "set":
-      return set(site, at, value, part);
-    case "add":
-      return addVector(site, at, value, { scale: 0.5, ...part });
-    case "scale":
-      return scale(site, at, -1.5, part);
-    case "zero":
-      return zero(site, at, part);
-    case "interpolate":
-      return interpolate(site, at, value, 0.3, part);
-    case "projectOut":
-      return projectOut(site, at, value, part);
-    case "projectOnto":
-      return projectOnto(site, at, value, part);
-  }
-}
-
 /** A place, an operation and a seed for its value; the numbers are fractions of what there is to choose from. */
 const editArbitrary = fc.record({
   site: fc.nat(),
-  kind: fc.constantFrom(...KINDS),
+  kind: fc.constantFrom(...EDIT_KINDS),
   position: fc.nat(),
   head: fc.option(fc.nat(), { nil: undefined }),
   seed: fc.nat(),
 });
 
-type Drawn = { site: number; kind: Kind; position: number; head?: number; seed: number };
+type Drawn = { site: number; kind: EditKind; position: number; head?: number; seed: number };
 
 function drawnEdit(model: PatchableModel, prompt: Prompt, drawn: Drawn): Edit {
   const sites = siteNames(model.sites);
@@ -105,7 +54,7 @@ function drawnEdit(model: PatchableModel, prompt: Prompt, drawn: Drawn): Edit {
   const width = features === undefined ? prompt.length : head === undefined ? features : features / heads!;
   // Scores of hidden keys are -infinity; whatever takes dot products with them is NaN in full runs too.
   const kind = site.startsWith("scores") && drawn.kind.startsWith("project") ? "add" : drawn.kind;
-  return makeEdit(kind, site, position, randomArray(width, drawn.seed), head);
+  return makeEdit(kind, site, position, randomArray(width, drawn.seed), { head });
 }
 
 const FIXTURES = [
@@ -173,7 +122,7 @@ describe.each(FIXTURES)("%s", (name) => {
     const without: string[] = [];
     for (const site of siteNames(model.sites).keys()) {
       const variants = [3, 11].flatMap((position) =>
-        KINDS.map((kind, k): Variant => {
+        EDIT_KINDS.map((kind, k): Variant => {
           const drawn = { site, kind, position, head: site % 2 ? k : undefined, seed: site };
           return { prompt: 0, edits: [drawnEdit(model, prompts[0]!, drawn)] };
         }),

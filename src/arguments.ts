@@ -1,5 +1,5 @@
 import { ArgumentError } from "./errors.ts";
-import { nearest } from "./nearest.ts";
+import { nearest, nearestHint } from "./nearest.ts";
 
 /*
  * What plain JavaScript gets wrong and TypeScript would have found: arguments that are missing or of the wrong kind, and
@@ -12,6 +12,8 @@ export interface Expected {
   readonly holds: (value: unknown) => boolean;
   /** Of lists: what each item has to be. */
   readonly item?: Expected;
+  /** Where it has to be one of some names: those. */
+  readonly names?: readonly string[];
 }
 
 export const aString: Expected = { words: "a string", holds: (value) => typeof value === "string" };
@@ -36,6 +38,7 @@ export function oneOf(...values: readonly string[]): Expected {
   return {
     words: [quoted.slice(0, -1).join(", "), quoted.at(-1)].filter(Boolean).join(" or "),
     holds: (value) => values.includes(value as string),
+    names: values,
   };
 }
 
@@ -50,6 +53,7 @@ export function either(...kinds: readonly Expected[]): Expected {
   return {
     words: kinds.map(({ words }) => words).join(" or "),
     holds: (value) => kinds.some((kind) => kind.holds(value)),
+    names: kinds.flatMap(({ names = [] }) => names),
   };
 }
 
@@ -67,10 +71,13 @@ export function aListOf(item: Expected): Expected {
 /** Throws ArgumentError unless a value is as expected: `tap: expected site to be a string, found undefined`. */
 export function checkArgument(call: string, name: string, value: unknown, expected: Expected): void {
   if (expected.holds(value)) return;
-  const { item } = expected;
+  const { item, names = [] } = expected;
   const wrong = item && isList(value) ? Array.from(value).findIndex((each) => !item.holds(each)) : -1;
   if (wrong >= 0) checkArgument(call, `${name}[${wrong}]`, (value as unknown[])[wrong], item!);
-  throw new ArgumentError(`${call}: expected ${name} to be ${expected.words}, found ${showFound(value)}`);
+  const hint = typeof value === "string" && names.length > 1 ? nearestHint(value, names) : "";
+  throw new ArgumentError(
+    `${call}: expected ${name} to be ${expected.words}, found ${showFound(value)}${hint}`,
+  );
 }
 
 /** The options of a call, by name. */

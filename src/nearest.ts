@@ -14,6 +14,12 @@ export function nearest(name: string, candidates: Iterable<string>): string | un
   return best;
 }
 
+/** What a message says of a name that is none of the candidates: `; the nearest is "x"`, or nothing where there are none. */
+export function nearestHint(name: string, candidates: Iterable<string>): string {
+  const near = nearest(name, candidates);
+  return near === undefined ? "" : `; the nearest is "${near}"`;
+}
+
 /** Levenshtein's distance: insertions, deletions and replacements. */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);

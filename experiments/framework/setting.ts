@@ -91,8 +91,8 @@ export function differences(before: unknown, now: unknown, path = ""): string[] 
 
 async function modelSetting(model: PatchableModel): Promise<ModelSetting> {
   return {
-    // Where a folder lies says nothing of the model.
-    name: existsSync(model.name) ? basename(resolve(model.name)) : model.name,
+    // Where a folder lies says nothing of the model; xpatch:vlm is the one called vlm.
+    name: existsSync(model.name) ? basename(resolve(model.name)) : model.name.replace(/^xpatch:/, ""),
     family: model.family,
     layers: model.config.layers,
     dtypes: model.storedDtypes,

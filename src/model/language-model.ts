@@ -151,7 +151,8 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
 }
 
 /**
- * Loads a Hugging Face checkpoint: a folder, a URL, or a hub id such as `HuggingFaceTB/SmolLM2-135M-Instruct`; see
+ * Loads a Hugging Face checkpoint: a folder, a URL, a hub id such as `HuggingFaceTB/SmolLM2-135M-Instruct`, or a model that
+ * comes with xpatch by its name (`xpatch:vlm`); see
  * `openCheckpoint` for assembled models and adapters. Throws CheckpointError for what is damaged, missing or not
  * supported.
  */

@@ -55,7 +55,11 @@ export async function readReal(path: string): Promise<RealGoldens> {
  * once more with RoPE's frequencies rounded to f16, which is what a model has after `model.half()`; the report then says
  * so. Closes the goldens.
  */
-export async function checkReal(real: RealGoldens, model: PatchableModel): Promise<ParityReport> {
+export async function checkReal(
+  real: RealGoldens,
+  model: PatchableModel,
+  onProgress: (done: number, total: number) => void = () => {},
+): Promise<ParityReport> {
   const { path, cases, tolerance } = real;
   await using goldens = real.goldens;
   const checkAll = async (visitor: Visitor): Promise<Check[]> => {
@@ -71,8 +75,11 @@ export async function checkReal(real: RealGoldens, model: PatchableModel): Promi
   const rounded = passed(asLoaded) ? [] : await checkAll(halfRope);
   const half = rounded.length > 0 && passed(rounded);
   const checks = half ? rounded : asLoaded;
-  for (const golden of cases)
+  // Answers, token by token, take most of the time.
+  for (const [i, golden] of cases.entries()) {
     checks.push(...(await checkGreedy(golden, model, half ? halfRope : NO_VISITOR)));
+    onProgress(i + 1, cases.length);
+  }
   return newReport(path, settingOf(model), checks, goldens.unread, half ? HALF_ROPE_NOTE : undefined);
 }
 

@@ -17,10 +17,11 @@ import type { SiteFilterLike, SitePattern, SitesOf } from "./site-patterns.ts";
 import type { Taps } from "./tap.ts";
 
 /**
- * Loads a Hugging Face checkpoint, ready to be looked into: from a folder, a URL, or the hub (`org/name`). Throws
- * CheckpointError for what is damaged, missing or of an unsupported kind.
+ * Loads a Hugging Face checkpoint, ready to be looked into: from a folder, a URL, the hub (`org/name`), or
+ * those that come with xpatch (`xpatch:vlm`, `xpatch:llm`, `xpatch:smollm2`). Throws CheckpointError for what is damaged,
+ * missing or of an unsupported kind.
  *
- * @example const model = await loadModel("HuggingFaceTB/SmolLM2-135M-Instruct", { device });
+ * @example const model = await loadModel("xpatch:vlm", { device });
  */
 export async function loadModel(ref: string | Folder, options: LoadOptions): Promise<PatchableModel> {
   return new PatchableModel(await loadParts(ref, options));

@@ -44,6 +44,7 @@ export const platform: Platform = {
   openFile,
   subfolders: async () => undefined,
   cachedModel: () => undefined,
+  packageFolder: () => undefined,
   baseUrl,
   waitForDriver: (promise) => promise, // the browser's GPU process does the waiting
   collectGarbage: () => {}, // and counts what it holds

@@ -1,5 +1,6 @@
 import { create, globals } from "webgpu";
 import { DeviceError } from "../errors.ts";
+import { nearestHint } from "../nearest.ts";
 import {
   type DriverName,
   hasSystemDriver,
@@ -8,9 +9,10 @@ import {
   unlistedDriver,
 } from "./node-drivers.ts";
 import { inTurn, nativeEnvironment, writesNativeEnvironment } from "./node-environment.ts";
+import { packageFolder } from "./node-package.ts";
 import type { AdapterChoice, AdapterRequest } from "./platform.ts";
 
-const CHOICES: readonly AdapterChoice[] = ["auto", "gpu", "lavapipe", "swiftshader"];
+export const ADAPTER_CHOICES: readonly AdapterChoice[] = ["auto", "gpu", "lavapipe", "swiftshader"];
 
 // Dawn hides f16 on NVIDIA cards unless asked.
 const DEFAULT_TOGGLES = ["vulkan_enable_f16_on_nvidia"];
@@ -35,8 +37,19 @@ export function requestAdapter(request: AdapterRequest = {}): Promise<GPUAdapter
   return inTurn(() => chosenAdapter(request));
 }
 
+/** The choice of `request.adapter`, else of XPATCH_ADAPTER, else "auto". Throws DeviceError for what is none. */
+export function adapterChoice(request: AdapterRequest): AdapterChoice {
+  const choice = request.adapter ?? (process.env.XPATCH_ADAPTER || "auto");
+  const found = ADAPTER_CHOICES.find((name) => name === choice);
+  if (found) return found;
+  throw new DeviceError(
+    `${request.adapter === undefined ? "XPATCH_ADAPTER" : "adapter"}: expected one of ${ADAPTER_CHOICES.join(", ")}, found ` +
+      `"${choice}"${nearestHint(choice, ADAPTER_CHOICES)}`,
+  );
+}
+
 async function chosenAdapter(request: AdapterRequest): Promise<GPUAdapter> {
-  const choice = request.adapter ?? ((process.env.XPATCH_ADAPTER || "auto") as AdapterChoice);
+  const choice = adapterChoice(request);
   const toggles = [...DEFAULT_TOGGLES, ...(request.toggles ?? [])];
   switch (choice) {
     case "lavapipe":
@@ -63,8 +76,6 @@ async function chosenAdapter(request: AdapterRequest): Promise<GPUAdapter> {
       if (!adapter) throw missingDriver("auto");
       return adapter;
     }
-    default:
-      throw new DeviceError(`adapter: expected one of ${CHOICES.join(", ")}, found "${choice}"`);
   }
 }
 
@@ -82,7 +93,7 @@ function missingDriver(choice: DriverName | "auto"): DeviceError {
   }
   const wanted = choice === "auto" ? "WebGPU adapter" : `${choice} driver that works`;
   return new DeviceError(
-    `no ${wanted} on this machine. In a checkout of xpatch, "npm run setup${choice === "auto" ? "" : ` -- ${choice}`}" ` +
+    `no ${wanted} on this machine. "npm run setup${choice === "auto" ? "" : ` -- ${choice}`}" in ${packageFolder()} ` +
       "installs a software driver without root; for a GPU, install its vendor's Vulkan driver and the Vulkan loader " +
       "(Debian, Ubuntu: libvulkan1)",
   );

@@ -3,6 +3,7 @@ import { cachedModel } from "./node-cache.ts";
 import { drawText } from "./node-draw-text.ts";
 import { openFile, subfolders } from "./node-file.ts";
 import { collectGarbage } from "./node-garbage.ts";
+import { packageFolder } from "./node-package.ts";
 import { waitForDriver } from "./node-wait.ts";
 import type { Platform } from "./platform.ts";
 
@@ -13,6 +14,7 @@ export const platform: Platform = {
   openFile,
   subfolders,
   cachedModel,
+  packageFolder,
   baseUrl: () => undefined,
   waitForDriver,
   collectGarbage,

@@ -51,6 +51,8 @@ export interface Platform {
   subfolders(path: string): Promise<string[] | undefined>;
   /** The folder where set-up puts a model of this name, whether it is there or not; undefined in a browser. */
   cachedModel(name: string): string | undefined;
+  /** The folder of this package, which models come with; undefined in a browser. */
+  packageFolder(): string | undefined;
   /** What relative URLs are relative to: the address of the page; undefined where there is none, as in Node. */
   baseUrl(): string | undefined;
   /**

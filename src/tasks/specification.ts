@@ -118,8 +118,13 @@ export async function specify(
   if (kind !== "instruction") {
     return { kind: "examples", asked: await askerIn(kind, model, items), count, seed, template };
   }
-  if (task.instruction !== undefined) return { kind, text: task.instruction, template };
-  throw new XpatchError(`task ${task.name} has no instruction`);
+  return { kind, text: instructionOf(task), template };
+}
+
+/** Throws XpatchError for a task without one. */
+export function instructionOf({ name, instruction }: Task): string {
+  if (instruction !== undefined) return instruction;
+  throw new XpatchError(`task ${name} has no instruction`);
 }
 
 /**

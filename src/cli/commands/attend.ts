@@ -4,6 +4,7 @@ import { checkLayers } from "../../analysis/layers.ts";
 import { SiteError } from "../../errors.ts";
 import { attentionFigure } from "../../figures/attention-figure.ts";
 import { showShare } from "../../figures/text.ts";
+import type { RgbImage } from "../../images/rgb.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import { type Setting, settingOf } from "../../patching/setting.ts";
@@ -17,6 +18,7 @@ import {
   type ImageArguments,
   type ImagePrompt,
   imagePrompt,
+  readImages,
 } from "../options/image-prompt.ts";
 import { addModelOptions, type ModelArguments, withModel } from "../options/session.ts";
 import { addPromptOptions, type PromptArguments, promptText } from "../options/text-files.ts";
@@ -57,7 +59,7 @@ export function attendCommand(): Command {
     "attend",
     "Attention from a token to an image's patches, drawn over the picture",
     [
-      'attend --model ./llava --image cat.png --prompt "USER: <image>\\nWhat is it? ASSISTANT:" --out map.png',
+      'attend --image flag.png --prompt "Q:<image>\\nA:" --out map.png',
       'attend --model ./llava --image cat.png --prompt "USER: <image>\\nWhat is it? ASSISTANT:" --layer 14 --head 3 --out map.html',
     ],
   );
@@ -82,9 +84,10 @@ export function attendCommand(): Command {
       }
       for (const file of args.out) await checkWritable("--out", file);
       const text = await promptText(args, command);
+      const images = await readImages(args.image);
       const report = await withModel(
         args,
-        (model) => prepare(model, text, args),
+        (model) => prepare(model, text, images, args),
         (model, shown) => attend(model, shown, args),
       );
       printResult(report, args.json, formatAttend);
@@ -100,14 +103,19 @@ function head(text: string): number | "mean" {
   }
 }
 
-async function prepare(model: ModelOutline, text: string, args: Arguments): Promise<ImagePrompt> {
+async function prepare(
+  model: ModelOutline,
+  text: string,
+  images: readonly RgbImage[],
+  args: Arguments,
+): Promise<ImagePrompt> {
   const { token, layer, head } = args;
   const { heads } = model.config;
   if (layer !== "all") checkLayers(model, layer, "--layer");
   if (head !== "mean" && head >= heads) {
     throw new SiteError(`--head: expected mean, or a head from 0 to ${heads - 1}, found ${head}`);
   }
-  const shown = await imagePrompt(model, text, args);
+  const shown = await imagePrompt(model, text, images, args.span);
   checkLengths(model, [shown.prompt]);
   await checkPositions(model, "--token", token, [shown.prompt]);
   return shown;

@@ -11,7 +11,7 @@ import { keep, removeOnExit } from "../../platform/node-exit.ts";
 import { visionOf } from "../../tasks/pictures.ts";
 import { checkPictures, ofOption } from "../options/checks.ts";
 import { checkpointOptions, type ModelArguments, withModel } from "../options/session.ts";
-import { withProgress } from "../terminal/output.ts";
+import { withProgress } from "../terminal/progress.ts";
 import { exportTo } from "./export.ts";
 
 export interface AuthorsArguments extends ModelArguments {
@@ -23,8 +23,10 @@ export interface AuthorsArguments extends ModelArguments {
 /** Runs what the authors' program ran, and compares. Throws XpatchError for a folder or a model that does not fit. */
 export async function checkAuthors(folder: string, args: AuthorsArguments): Promise<AuthorsReport> {
   const rule = AUTHORS_RULES[args.weights];
+  const tasks = await ofOption("--authors", () => readAuthors(folder, args.pictures));
+  const asked = tasks.filter(isPictured).flatMap(({ splits }) => splits.flatMap(({ items }) => items));
+  await ofOption("--pictures", () => checkPictures(asked));
   const prepare = async (model: ModelOutline) => {
-    const tasks = await readAuthors(folder, args.pictures);
     for (const task of tasks) await checkTask(task, model);
     return tasks;
   };
@@ -43,9 +45,11 @@ export async function checkAuthors(folder: string, args: AuthorsArguments): Prom
 
 async function checkTask(task: AuthorsTask, model: ModelOutline): Promise<void> {
   await ofOption("--authors", () => checkFit(task, model));
-  if (![task.examples, task.query].includes("image")) return;
-  await ofOption("--model", () => visionOf(model));
-  for (const { items } of task.splits) await ofOption("--pictures", () => checkPictures(items));
+  if (isPictured(task)) await ofOption("--model", () => visionOf(model));
+}
+
+function isPictured({ examples, query }: AuthorsTask): boolean {
+  return [examples, query].includes("image");
 }
 
 /**
@@ -64,7 +68,7 @@ async function withWeights<P, T>(
   removeOnExit(folder);
   try {
     const out = join(folder, "model");
-    await exportTo(args.model, { ...args, out, dtype: "f32" });
+    await exportTo({ ...args, out, dtype: "f32" });
     const exported = { ...args, model: out, lora: undefined, base: undefined };
     return await withModel(exported, () => prepared, use);
   } finally {

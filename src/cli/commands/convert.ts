@@ -3,11 +3,12 @@ import { platform } from "#platform";
 import { convertGguf } from "../../model/checkpoint/gguf/convert-gguf.ts";
 import { type CommonArguments, newCommand } from "../options/command.ts";
 import { checkNewFolder, type FolderReport, formatFolder, writeFolder } from "../options/new-folder.ts";
-import { printResult, withProgress } from "../terminal/output.ts";
+import { printResult } from "../terminal/output.ts";
+import { withProgress } from "../terminal/progress.ts";
 
 export function convertCommand(): Command {
   return newCommand("convert", "Write a GGUF file as a Hugging Face folder with float16 safetensors", [
-    "convert SmolLM2-135M-Instruct.Q4_1.gguf ./smollm2",
+    "convert SmolLM2-135M-Instruct.Q4_1.gguf ./converted",
   ])
     .argument("<gguf>", "a GGUF file of architecture llama")
     .argument("<folder>", "a folder that does not exist yet, or is empty")

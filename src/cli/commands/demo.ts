@@ -1,4 +1,4 @@
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import type { LayerChoice } from "../../analysis/layer-choice.ts";
 import { relatedTasks } from "../../analysis/switch.ts";
 import type { TaskVectors } from "../../analysis/task-vectors.ts";
@@ -7,24 +7,24 @@ import type { ModelOutline } from "../../model/language-model.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import { type Setting, settingOf } from "../../patching/setting.ts";
 import { writeWhole } from "../../platform/node-write.ts";
-import { drawItems } from "../../tasks/few-shot.ts";
 import { visionOf } from "../../tasks/pictures.ts";
 import {
   itemsIn,
   MODALITIES,
   type Modality,
-  poolOf,
   type SpecificationKind,
   taskSource,
   type VectorSource,
 } from "../../tasks/specification.ts";
 import type { Task } from "../../tasks/task.ts";
-import { checkLengths, checkPictures, checkWritable } from "../options/checks.ts";
-import { type CommonArguments, newCommand } from "../options/command.ts";
-import { addPartOptions, type PartArguments, shippedModel, withModel } from "../options/session.ts";
+import { choice } from "../options/arguments.ts";
+import { checkLengths, checkPictures, checkWritable, ofOption } from "../options/checks.ts";
+import { newCommand } from "../options/command.ts";
+import { addModelArgument, givenModel, type ModelArguments, withModel } from "../options/session.ts";
 import { readShippedTasks, readTask, TASK_OPTION } from "../options/task-file.ts";
-import { addDrawOptions, type DrawArguments } from "../options/task-options.ts";
-import { printResult, withProgress } from "../terminal/output.ts";
+import { addDrawOptions, checkDraw, type DrawArguments } from "../options/task-options.ts";
+import { printResult } from "../terminal/output.ts";
+import { withProgress } from "../terminal/progress.ts";
 import { demoPage } from "./demo-page.ts";
 import { formatDemo } from "./demo-text.ts";
 import { extractVectors } from "./extraction.ts";
@@ -42,7 +42,7 @@ const OTHER_ITEMS = 5;
 const SHOWN_ITEMS = 6;
 const SHOWN_TOKENS = 5;
 
-interface Arguments extends CommonArguments, PartArguments, DrawArguments {
+interface Arguments extends ModelArguments, DrawArguments {
   readonly task: string;
   readonly query?: Modality;
   readonly html?: string;
@@ -77,24 +77,25 @@ export function demoCommand(): Command {
   const command = newCommand("demo", "Find a model's task vector and make it do the task without examples", [
     "demo",
     "demo --task animal-young --spec image --html young.html",
-    "demo ./smollm2 --task country-currency --seed 1 --json",
+    "demo xpatch:smollm2 --task country-currency --seed 1 --json",
   ]);
-  command
-    .argument("[model]", "a folder, the URL of one, or a hub id (default: the model that comes with xpatch)")
+  addModelArgument(command)
     .option(...TASK_OPTION, "country-capital")
     .addOption(
-      new Option(
+      choice(
         "--query <kind>",
         "what is asked about, names or pictures (default: image if the model takes any)",
-      ).choices(MODALITIES),
+        MODALITIES,
+      ),
     );
-  return addPartOptions(addDrawOptions(command))
+  return addDrawOptions(command)
     .option("--html <file>", "also write the report as a page with the pictures")
     .action(async (model: string | undefined, args: Arguments) => {
+      const named = givenModel(model, args, command);
       const task = await readTask(args.task);
       if (args.html !== undefined) await checkWritable("--html", args.html);
+      await checkTask(task, args);
       const clock = stopwatch();
-      const named = { ...args, model: model ?? shippedModel() };
       const prepare = (outline: ModelOutline) => sourceOf(outline, task, args);
       const report = await withModel(named, prepare, async (loaded, source) => {
         const found = await demo(loaded, task, source, args, clock);
@@ -105,19 +106,26 @@ export function demoCommand(): Command {
     });
 }
 
+/** Throws XpatchError where a task lacks what the arguments ask of it. */
+async function checkTask(
+  task: Task,
+  { query = "text", ...args }: Pick<Arguments, "query" | "spec" | "shots">,
+) {
+  await ofOption("--task", async () => {
+    for (const split of ["validation", "test"] as const) {
+      const asked = itemsIn(query, task, split);
+      if (query === "image") await checkPictures(asked);
+    }
+  });
+  for (const split of ["validation", "test"] as const) await checkDraw(task, split, args);
+}
+
 /** What the vectors come from. Checks besides that the model and the task have what the questions need. */
 async function sourceOf(model: ModelOutline, task: Task, args: Arguments): Promise<VectorSource> {
   const { spec: kind, shots: count, seed } = args;
   const query = queryOf(model, args);
-  if (query === "image") {
-    visionOf(model);
-    await checkPictures(task.items.filter(({ split }) => split !== "train"));
-  }
-  for (const split of ["validation", "test"] as const) {
-    const [item] = itemsIn(query, task, split);
-    const pool = poolOf(kind, task, split);
-    if (kind !== "instruction") drawItems(pool, item!, { count, seed });
-  }
+  if (query === "image") visionOf(model);
+  await checkTask(task, { ...args, query });
   const source = await taskSource(model, task, "validation", { kind, count, seed, items: EXTRACTION_ITEMS });
   checkLengths(model, source.prompts);
   return source;

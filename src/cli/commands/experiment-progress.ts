@@ -1,8 +1,9 @@
 import { Presets, SingleBar } from "cli-progress";
 import type { RunProgress } from "#experiments/index";
 import { note } from "../terminal/output.ts";
+import { paced } from "../terminal/progress.ts";
 
-/** Seconds between two lines where there is no bar. */
+/** Seconds between two lines where there is no bar: runs take hours. */
 const LINE_SECONDS = 30;
 
 /** Shows how far experiments are, with the time left: a bar if stderr is a terminal, else a line now and then. */
@@ -24,11 +25,10 @@ export function experimentProgress(): { update: (progress: RunProgress) => void 
 }
 
 function lines(): (progress: RunProgress) => void {
-  let last = Number.NEGATIVE_INFINITY;
+  const isDue = paced(LINE_SECONDS, Number.NEGATIVE_INFINITY);
   return ({ experiment, cell, done, total, secondsLeft }) => {
-    const now = performance.now() / 1000;
-    if (cell !== undefined && now - last < LINE_SECONDS) return;
-    last = now;
+    // The end of an experiment has no cell.
+    if (!isDue(cell === undefined)) return;
     note([experiment, `${done}/${total}`, showLeft(secondsLeft), cell].filter(Boolean).join("  "));
   };
 }

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { type Command, InvalidArgumentError } from "commander";
+import type { Command } from "commander";
 import {
   addCosts,
   EXPERIMENTS,
@@ -21,8 +21,10 @@ import {
 } from "#experiments/index";
 import { XpatchError } from "../../errors.ts";
 import { type ModelOutline, OpenModel } from "../../model/language-model.ts";
+import { nearestHint } from "../../nearest.ts";
 import { loadModel, type PatchableModel } from "../../patching/model.ts";
 import { itemsOf, type Task } from "../../tasks/task.ts";
+import { oneOf } from "../options/arguments.ts";
 import { checkPictures, ofOption } from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";
 import {
@@ -49,11 +51,13 @@ export interface ExperimentReport {
   readonly plainForwardPasses: number;
 }
 
+const NAMES = EXPERIMENTS.map(({ name }) => name);
+
 export function experimentCommand(): Command {
   const command = newCommand("experiment", "Run one of the paper's experiments: tables, figures, a report", [
-    "experiment cross-modal --model ./vlm --out results",
-    "experiment sweep --model ./smollm2 --tasks country-capital,my-task.csv --seeds 1",
-  ]).argument("<name>", `one of ${EXPERIMENTS.map(({ name }) => name).join(", ")}`, experimentNamed);
+    "experiment cross-modal --out results",
+    "experiment sweep --model xpatch:smollm2 --tasks country-capital,my-task.csv --seeds 1",
+  ]).argument("<name>", `one of ${NAMES.join(", ")}`, experimentNamed);
   return addExperimentOptions(command).action(async (experiment: Experiment, args: ExperimentArguments) => {
     printResult(await runAndReport([experiment], args, command), args.json, formatReport);
   });
@@ -124,7 +128,7 @@ function checkTasks(tasks: readonly Task[], { shots, outsideMeans }: LabOptions)
   const unknown = outsideMeans.find((name) => ![...names, ...PAPER_TASKS].includes(name));
   if (unknown !== undefined) {
     throw new XpatchError(
-      `--outside-means: there is no task ${unknown}; expected some of ${names.join(", ")}`,
+      `--outside-means: there is no task ${unknown}; expected some of ${names.join(", ")}${nearestHint(unknown, names)}`,
     );
   }
   for (const task of tasks) {
@@ -176,7 +180,6 @@ export function formatReport(report: ExperimentReport): string {
 }
 
 function experimentNamed(text: string): Experiment {
-  const found = EXPERIMENTS.find(({ name }) => name === text);
-  if (found) return found;
-  throw new InvalidArgumentError(`Expected one of ${EXPERIMENTS.map(({ name }) => name).join(", ")}.`);
+  const name = oneOf(NAMES)(text);
+  return EXPERIMENTS.find((experiment) => experiment.name === name)!;
 }

@@ -1,13 +1,17 @@
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { openCheckpoint } from "../../model/checkpoint/open-checkpoint.ts";
 import { EXPORT_DTYPES, type ExportDType, exportModel } from "../../model/export/export.ts";
+import { adapterChoice } from "../../platform/node-adapter.ts";
 import { openDevice } from "../../tensor/device.ts";
-import { type CommonArguments, newCommand } from "../options/command.ts";
+import { choice } from "../options/arguments.ts";
+import { ofOption } from "../options/checks.ts";
+import { newCommand } from "../options/command.ts";
 import { checkNewFolder, type FolderReport, formatFolder, writeFolder } from "../options/new-folder.ts";
-import { addPartOptions, checkpointOptions, type PartArguments } from "../options/session.ts";
-import { printResult, withProgress } from "../terminal/output.ts";
+import { addModelArgument, checkpointOptions, givenModel, type ModelArguments } from "../options/session.ts";
+import { printResult } from "../terminal/output.ts";
+import { withProgress } from "../terminal/progress.ts";
 
-interface Arguments extends CommonArguments, PartArguments {
+interface Arguments extends ModelArguments {
   readonly out: string;
   readonly dtype?: ExportDType;
 }
@@ -18,23 +22,23 @@ interface ExportReport extends FolderReport {
 }
 
 export function exportCommand(): Command {
-  const dtype = new Option("--dtype <dtype>", "of all weights (default: as stored)");
   const command = newCommand("export", "Write a model, adapters merged, as one Hugging Face folder", [
-    "export weights/vlm --out ./vlm",
-    "export ./smollm2 --lora ./adapter --out ./tuned --dtype f32",
-  ])
-    .argument("<model>", "a folder, the URL of one, or a hub id")
+    "export --out ./vlm",
+    "export xpatch:smollm2 --lora ./adapter --out ./tuned --dtype f32",
+  ]);
+  return addModelArgument(command)
     .requiredOption("--out <folder>", "a folder that does not exist yet, or is empty")
-    .addOption(dtype.choices(Object.keys(EXPORT_DTYPES)));
-  return addPartOptions(command).action(async (ref: string, args: Arguments) => {
-    printResult(await exportTo(ref, args), args.json, formatFolder);
-  });
+    .addOption(choice("--dtype <dtype>", "of all weights (default: as stored)", Object.keys(EXPORT_DTYPES)))
+    .action(async (model: string | undefined, args: Arguments) => {
+      printResult(await exportTo(givenModel(model, args, command)), args.json, formatFolder);
+    });
 }
 
 /** Writes a model as one folder. Throws CheckpointError for a folder that has files in it. */
-export async function exportTo(ref: string, args: Arguments): Promise<ExportReport> {
-  await checkNewFolder(args.out);
-  await using checkpoint = await openCheckpoint(ref, checkpointOptions(args));
+export async function exportTo(args: Arguments): Promise<ExportReport> {
+  await ofOption("--out", () => checkNewFolder(args.out));
+  adapterChoice(args);
+  await using checkpoint = await openCheckpoint(args.model, checkpointOptions(args));
   await using device = await openDevice({ adapter: args.adapter });
   const files = await writeFolder(args.out, (sink) =>
     withProgress("exporting", (update) =>

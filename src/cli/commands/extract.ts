@@ -15,12 +15,14 @@ import { readTask } from "../options/task-file.ts";
 import {
   addDrawOptions,
   addTaskOptions,
+  checkDraw,
   type DrawArguments,
   type TaskArguments,
 } from "../options/task-options.ts";
 import { readLines } from "../options/text-files.ts";
 import { showBytes, table } from "../terminal/layout.ts";
-import { printResult, withProgress } from "../terminal/output.ts";
+import { printResult } from "../terminal/output.ts";
+import { withProgress } from "../terminal/progress.ts";
 import { formatSetting } from "../terminal/setting-line.ts";
 
 interface Arguments extends ModelArguments, TaskArguments, DrawArguments {
@@ -41,8 +43,8 @@ export interface ExtractReport extends Setting {
 export function extractCommand(): Command {
   const command = addModelOptions(
     newCommand("extract", "Average an activation over prompts: a task vector for every layer", [
-      "extract --model ./smollm2 --task country-capital --out capital.safetensors",
-      "extract --model ./smollm2 --prompts shots.txt --layers 10-29 --out capital.safetensors",
+      "extract --model xpatch:smollm2 --task country-capital --out capital.safetensors",
+      "extract --model xpatch:smollm2 --prompts shots.txt --layers 10-29 --out capital.safetensors",
     ]),
   )
     .requiredOption("--out <file>", "safetensors file to write")
@@ -107,6 +109,7 @@ async function promptSource(
     return (model) => lines.map((text) => model.prompt(text));
   }
   const task = await readTask(ref);
+  await checkDraw(task, split, args);
   return async (model) => (await taskSource(model, task, split, { kind, count, seed, template })).prompts;
 }
 

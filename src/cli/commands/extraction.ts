@@ -1,7 +1,7 @@
 import { type ExtractOptions, extractTaskVectors, type TaskVectors } from "../../analysis/task-vectors.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import type { VectorSource } from "../../tasks/specification.ts";
-import { withProgress } from "../terminal/output.ts";
+import { withProgress } from "../terminal/progress.ts";
 
 /** Tokens of prompts in one pass: few, so that progress is seen. */
 const BATCH_TOKENS = 256;

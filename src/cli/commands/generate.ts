@@ -11,7 +11,7 @@ import { listed, positiveNumber, wholeNumber } from "../options/arguments.ts";
 import { checkLengths, checkWidth, ofOption } from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";
 import { EDIT_HELP, type EditArgument, editArgument, editOf, showEdit } from "../options/edit-argument.ts";
-import { IMAGE_OPTION, loadImages } from "../options/image-prompt.ts";
+import { checkImages, IMAGE_OPTION, readImages } from "../options/image-prompt.ts";
 import { addModelOptions, type ModelArguments, withModel } from "../options/session.ts";
 import { addPromptOptions, type PromptArguments, promptText } from "../options/text-files.ts";
 import { readVectorFile } from "../options/vector-files.ts";
@@ -31,10 +31,10 @@ interface Arguments extends ModelArguments, PromptArguments {
 
 export function generateCommand(): Command {
   const command = newCommand("generate", "Continue a prompt, token by token", [
+    'generate --image flag.png --prompt "Q:<image>\\nA:" --max-new-tokens 6',
+    'generate --model xpatch:smollm2 --chat --prompt "What is a task vector?" --temperature 0.7 --seed 3',
     'generate --model HuggingFaceTB/SmolLM2-135M-Instruct --prompt "The capital of France is" --max-new-tokens 8',
-    'generate --model ./smollm2 --chat --prompt "What is a task vector?" --temperature 0.7 --seed 3',
-    'generate --model ./llava --image cat.png --prompt "USER: <image>\\nWhat is it? ASSISTANT:"',
-    'generate --model ./smollm2 --prompt "Q: Italy\\nA:" --edit set:resid_post.21@-1=capital.safetensors',
+    'generate --model xpatch:smollm2 --prompt "Q: Italy\\nA:" --edit set:resid_post.21@-1=capital.safetensors',
   ]);
   return addPromptOptions(addModelOptions(command))
     .option(...IMAGE_OPTION, listed)
@@ -62,9 +62,10 @@ export function generateCommand(): Command {
       }
       const text = await promptText(args, command);
       const edits = await Promise.all((args.edit ?? []).map(readEdit));
+      const images = await readImages(args.image);
       await withModel(
         args,
-        (model) => prepare(model, text, edits, args),
+        (model) => prepare(model, text, images, edits, args),
         (model, prompt) => generate(model, prompt, edits, args),
       );
     });
@@ -88,10 +89,11 @@ function readEdit(argument: EditArgument): Promise<ReadEdit> {
 async function prepare(
   model: ModelOutline,
   text: string,
+  images: readonly RgbImage[],
   edits: readonly ReadEdit[],
   args: Arguments,
 ): Promise<Prompt> {
-  const images = args.image ? await loadImages(model, args.image) : [];
+  await checkImages(model, images);
   const prompt = args.chat ? chatPrompt(model, text, images) : model.prompt(text, { images });
   // The last new token is never computed.
   const newTokens = args.maxNewTokens - 1;

@@ -14,8 +14,8 @@ import { layersWith, type SiteMap, siteInfo, siteMapOf, siteNames } from "../../
 import { adapterName } from "../../patching/setting.ts";
 import type { AdapterChoice } from "../../platform/platform.ts";
 import { type Shape, sizeOf } from "../../tensor/shape.ts";
-import { type CommonArguments, newCommand } from "../options/command.ts";
-import { addPartOptions, checkpointOptions, type PartArguments } from "../options/session.ts";
+import { newCommand } from "../options/command.ts";
+import { addModelArgument, checkpointOptions, givenModel, type ModelArguments } from "../options/session.ts";
 import { printResult } from "../terminal/output.ts";
 import { formatInspection } from "./inspect-text.ts";
 
@@ -103,7 +103,7 @@ export interface InspectReport {
   readonly memory?: MemoryReport | Problem;
 }
 
-interface Arguments extends CommonArguments, PartArguments {
+interface Arguments extends ModelArguments {
   readonly tensors?: boolean;
 }
 
@@ -113,21 +113,21 @@ export function inspectCommand(): Command {
     "What is in a checkpoint: architecture, sites, tensors, tokenizer, memory",
     [
       "inspect HuggingFaceTB/SmolLM2-135M-Instruct",
-      "inspect ./smollm2 --tensors",
-      "inspect ./smollm2 --lora ./adapter",
+      "inspect xpatch:smollm2 --tensors",
+      "inspect xpatch:smollm2 --lora ./adapter",
       "inspect model.gguf",
     ],
-  )
-    .argument("<checkpoint>", "a folder, its URL, a hub id, or a lone .safetensors or .gguf file")
-    .option("--tensors", "list every tensor of a model; JSON and lone files always do");
-  return addPartOptions(command).action(async (ref: string, args: Arguments) => {
-    const report = await inspect(ref, args);
-    printResult(report, args.json, (r) => formatInspection(r, { everyTensor: args.tensors ?? false }));
-  });
+  );
+  return addModelArgument(command, ", or a lone .safetensors or .gguf file")
+    .option("--tensors", "list every tensor of a model; JSON and lone files always do")
+    .action(async (model: string | undefined, args: Arguments) => {
+      const report = await inspect(givenModel(model, args, command));
+      printResult(report, args.json, (r) => formatInspection(r, { everyTensor: args.tensors ?? false }));
+    });
 }
 
-async function inspect(ref: string, args: Arguments): Promise<InspectReport> {
-  await using checkpoint = await openCheckpoint(ref, checkpointOptions(args));
+async function inspect(args: Arguments): Promise<InspectReport> {
+  await using checkpoint = await openCheckpoint(args.model, checkpointOptions(args));
   const { name, entries, files, config } = checkpoint;
   const bytesOf = new Map<string, number>();
   for (const { stored, storedBytes } of entries)

@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { logitLens, STREAM_SITES } from "../../analysis/logit-lens.ts";
 import { SiteError } from "../../errors.ts";
+import type { RgbImage } from "../../images/rgb.ts";
 import { MAX_TOP_K } from "../../kernels/reduction/top-k.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
@@ -18,6 +19,7 @@ import {
   type ImageArguments,
   type ImagePrompt,
   imagePrompt,
+  readImages,
 } from "../options/image-prompt.ts";
 import { addModelOptions, type ModelArguments, withModel } from "../options/session.ts";
 import { addPromptOptions, type PromptArguments, promptText } from "../options/text-files.ts";
@@ -45,9 +47,9 @@ export interface LensReport extends Setting {
 
 export function lensCommand(): Command {
   const command = newCommand("lens", "Logit lens: which tokens each layer and position reads as", [
-    'lens --model ./smollm2 --prompt "Q: Greece\\nA: Athens\\n\\nQ: Italy\\nA:"',
-    'lens --model ./smollm2 --prompt "Q: Italy\\nA:" --at -1 --top 8 --layers 15-29',
-    'lens --model ./llava --image cat.png --prompt "USER: <image>\\nWhat is it? ASSISTANT:" --out lens.html',
+    'lens --model xpatch:smollm2 --prompt "Q: Greece\\nA: Athens\\n\\nQ: Italy\\nA:"',
+    'lens --model xpatch:smollm2 --prompt "Q: Italy\\nA:" --at -1 --top 8 --layers 15-29',
+    'lens --image flag.png --prompt "Q:<image>\\nA:" --out lens.html',
   ]);
   return addSpanOption(addPromptOptions(addModelOptions(command)))
     .option(...IMAGE_OPTION, listed)
@@ -77,9 +79,10 @@ export function lensCommand(): Command {
       for (const file of out) await checkWritable("--out", file);
       const text = await promptText(args, command);
       if (image) {
+        const images = await readImages(image);
         const report = await withModel(
           args,
-          (model) => prepareImage(model, text, { ...args, image }),
+          (model) => prepareImage(model, text, images, args),
           (model, shown) => lensImage(model, shown, { ...args, image }),
         );
         printResult(report, args.json, formatImageLens);
@@ -111,10 +114,11 @@ async function preparePrompt(model: ModelOutline, text: string, args: Arguments)
 async function prepareImage(
   model: ModelOutline,
   text: string,
-  args: Arguments & ImageArguments,
+  images: readonly RgbImage[],
+  args: Arguments,
 ): Promise<ImagePrompt> {
   checkArguments(model, args);
-  const shown = await imagePrompt(model, text, args);
+  const shown = await imagePrompt(model, text, images, args.span);
   checkLengths(model, [shown.prompt]);
   return shown;
 }

@@ -14,7 +14,7 @@ import {
 } from "../../tasks/specification.ts";
 import type { Split, Task } from "../../tasks/task.ts";
 import { checkWidth } from "../options/checks.ts";
-import { withProgress } from "../terminal/output.ts";
+import { withProgress } from "../terminal/progress.ts";
 import { extractVectors } from "./extraction.ts";
 
 /** Prompts that a task's vectors come from, and validation items that a layer is chosen by. */

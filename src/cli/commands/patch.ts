@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { patchOf } from "../../analysis/sweep-layers.ts";
 import type { TaskVectorOrigin } from "../../analysis/task-vectors.ts";
+import type { RgbImage } from "../../images/rgb.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import { answerEach } from "../../patching/answer.ts";
@@ -12,12 +13,13 @@ import { type Modality, poolOf, promptInContext, specify } from "../../tasks/spe
 import { listed, position, wholeNumber } from "../options/arguments.ts";
 import { checkLengths, ofOption } from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";
-import { IMAGE_OPTION, loadImages } from "../options/image-prompt.ts";
-import { addModelOptions, type ModelArguments, shippedModel, withModel } from "../options/session.ts";
+import { checkImages, IMAGE_OPTION, readImages } from "../options/image-prompt.ts";
+import { addModelOptions, type ModelArguments, withModel } from "../options/session.ts";
 import { readTask } from "../options/task-file.ts";
 import {
   addDrawOptions,
   addTaskOptions,
+  checkDraw,
   type DrawArguments,
   type TaskArguments,
 } from "../options/task-options.ts";
@@ -66,9 +68,9 @@ export function patchCommand(): Command {
   const command = newCommand("patch", "Answer a question with and without a task vector put into it", [
     "patch --task country-capital --image flag.png",
     "patch --task country-capital --spec instruction --question Italy",
-    'patch --model ./smollm2 --vectors capital.safetensors --layer 21 --prompt "Q: Italy\\nA:"',
+    'patch --model xpatch:smollm2 --vectors capital.safetensors --layer 21 --prompt "Q: Italy\\nA:"',
   ]);
-  addModelOptions(command, shippedModel())
+  addModelOptions(command)
     .option("--vectors <file>", "instead of a task: vectors that xpatch extract wrote")
     .option("--question <text>", "asks about that, by the template")
     .option(...IMAGE_OPTION, listed, [])
@@ -84,9 +86,10 @@ export function patchCommand(): Command {
     .action(async (args: Arguments) => {
       const asked = await readQuestion(args, command);
       const source = await readSource(args, command);
+      const pictures = await readImages(args.image);
       const report = await withModel(
         args,
-        (model) => prepare(model, asked, source, args),
+        (model) => prepare(model, asked, pictures, source, args),
         (model, prepared) => patch(model, prepared, args),
       );
       printResult(report, args.json, formatPatch);
@@ -111,12 +114,18 @@ async function readQuestion(args: Arguments, command: Command): Promise<Asked> {
 
 /** Where the vector comes from. Anything but a task or a file of vectors is a usage error. */
 async function readSource(args: Arguments, command: Command): Promise<PatchSource> {
-  const { vectors, task, split, template, spec: kind, shots: count, seed } = args;
+  const { vectors, task, split, layer, template, spec: kind, shots: count, seed } = args;
   if ((vectors === undefined) === (task === undefined)) {
     command.error("error: expected either --task or --vectors");
   }
-  if (task === undefined) return { kind: "file", file: await readVectorFile(vectors!) };
-  return { kind: "task", task: await readTask(task), split, given: { kind, count, seed, template } };
+  if (task === undefined) {
+    const file = await readVectorFile(vectors!);
+    if (layer !== undefined) await ofOption("--layer", () => file.at(layer));
+    return { kind: "file", file };
+  }
+  const read = await readTask(task);
+  await checkDraw(read, split, args);
+  return { kind: "task", task: read, split, given: { kind, count, seed, template } };
 }
 
 interface Prepared {
@@ -133,13 +142,14 @@ interface Prepared {
 async function prepare(
   model: ModelOutline,
   asked: Asked,
+  pictures: readonly RgbImage[],
   source: PatchSource,
   args: Arguments,
 ): Promise<Prepared> {
-  const { image: images, template, maxNewTokens } = args;
-  const modality = images.length > 0 ? "image" : "text";
+  const { template, maxNewTokens } = args;
+  await checkImages(model, pictures);
+  const modality = pictures.length > 0 ? "image" : "text";
   const prepared = await prepareSource(model, source, args.layer, modality);
-  const pictures = images.length > 0 ? await loadImages(model, images) : [];
   const question: Question | undefined = "name" in asked ? (pictures[0] ?? asked.name) : undefined;
   const query =
     "prompt" in asked

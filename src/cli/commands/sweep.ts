@@ -1,4 +1,4 @@
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { scoreSweep } from "../../analysis/score-sweep.ts";
 import { sweepLayers } from "../../analysis/sweep-layers.ts";
 import type { StoredTaskVectors, TaskVectorOrigin } from "../../analysis/task-vectors.ts";
@@ -12,15 +12,23 @@ import { fewShotPrompt } from "../../tasks/few-shot.ts";
 import { type Score, type ScoredAnswers, scoreTokens } from "../../tasks/score.ts";
 import { askerIn, itemsIn, MODALITIES, type Modality } from "../../tasks/specification.ts";
 import type { TaskItem } from "../../tasks/task.ts";
-import { escapedText, layers, position } from "../options/arguments.ts";
-import { checkLayerOption, checkLengths, checkPositions, checkWidth, ofOption } from "../options/checks.ts";
+import { choice, escapedText, layers, position } from "../options/arguments.ts";
+import {
+  checkLayerOption,
+  checkLengths,
+  checkPictures,
+  checkPositions,
+  checkWidth,
+  ofOption,
+} from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";
 import { addModelOptions, type ModelArguments, withModel } from "../options/session.ts";
 import { readTask } from "../options/task-file.ts";
 import { addTaskOptions, type TaskArguments } from "../options/task-options.ts";
 import { formatOrigin, readVectorFile } from "../options/vector-files.ts";
 import { bar, showPercent, table } from "../terminal/layout.ts";
-import { printResult, withProgress } from "../terminal/output.ts";
+import { printResult } from "../terminal/output.ts";
+import { withProgress } from "../terminal/progress.ts";
 import { formatSetting } from "../terminal/setting-line.ts";
 
 interface Arguments extends ModelArguments, TaskArguments {
@@ -46,8 +54,8 @@ export interface SweepReport extends Setting {
 export function sweepCommand(): Command {
   const command = addModelOptions(
     newCommand("sweep", "Patch each layer's task vector into queries: accuracy by layer", [
-      "sweep --model ./smollm2 --vectors capital.safetensors --task country-capital",
-      "sweep --model ./smollm2 --vectors capital.safetensors --queries queries.tsv --layers 15-25",
+      "sweep --model xpatch:smollm2 --vectors capital.safetensors --task country-capital",
+      "sweep --model xpatch:smollm2 --vectors capital.safetensors --queries queries.tsv --layers 15-25",
     ]),
   )
     .requiredOption("--vectors <file>", "task vectors that xpatch extract wrote")
@@ -57,9 +65,9 @@ export function sweepCommand(): Command {
     );
   return addTaskOptions(command, "validation")
     .addOption(
-      new Option("--query <kind>", "whether a task's questions are names or pictures")
-        .choices(MODALITIES)
-        .default("text"),
+      choice("--query <kind>", "whether a task's questions are names or pictures", MODALITIES).default(
+        "text",
+      ),
     )
     .option("--layers <layers>", "such as 0-5,8 (default: all that there are vectors for)", layers)
     .option("--position <n>", "which token of each query is patched", position, -1)
@@ -67,10 +75,11 @@ export function sweepCommand(): Command {
       if ((args.queries === undefined) === (args.task === undefined)) {
         command.error("error: expected either --task or --queries");
       }
-      const { task, split, queries, query } = args;
-      const items =
-        task === undefined ? await readQueries(queries!) : itemsIn(query, await readTask(task), split);
+      const items = await readItems(args);
       const file = await readVectorFile(args.vectors);
+      await ofOption("--layers", () => {
+        for (const layer of args.layers ?? []) file.at(layer);
+      });
       const report = await withModel(
         args,
         (model) => prepare(model, items, file, args),
@@ -90,9 +99,6 @@ async function prepare(
   const { layers: asked, position } = args;
   checkLayerOption(model, asked);
   const { site, layers: extracted } = file.origin;
-  await ofOption("--layers", () => {
-    for (const layer of asked ?? []) file.at(layer);
-  });
   await ofOption("--vectors", () => {
     for (const layer of asked ?? extracted) checkWidth(model, `${site}.${layer}`, file);
   });
@@ -132,6 +138,17 @@ async function sweep(
     rowLayers: swept.rowLayers,
     plainRowLayers: swept.plainRowLayers,
   };
+}
+
+/** What is asked about: the lines of --queries, or items of the task. */
+async function readItems({ task, split, queries, query }: Arguments): Promise<TaskItem[]> {
+  if (task === undefined) return readQueries(queries!);
+  const read = await readTask(task);
+  return ofOption("--task", async () => {
+    const items = itemsIn(query, read, split);
+    if (query === "image") await checkPictures(items);
+    return items;
+  });
 }
 
 /** A query a line. Throws XpatchError naming the first line that is not a prompt, a tab and an answer. */

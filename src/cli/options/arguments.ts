@@ -1,6 +1,7 @@
-import { InvalidArgumentError } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import { PromptError } from "../../errors.ts";
 import { ALL_LAYER_SITES, type LayerSite } from "../../model/walk/sites.ts";
+import { nearestHint } from "../../nearest.ts";
 import type { Positions } from "../../patching/positions.ts";
 import { checkTemplate } from "../../tasks/few-shot.ts";
 
@@ -61,14 +62,23 @@ export function positions(text: string): Positions {
   return list.length === 1 ? list[0]! : list;
 }
 
+/** One of some names. */
+export function oneOf<T extends string>(names: readonly T[]): (text: string) => T {
+  return (text) => {
+    const found = names.find((name) => name === text);
+    if (found !== undefined) return found;
+    throw new InvalidArgumentError(`Expected one of ${names.join(", ")}${nearestHint(text, names)}.`);
+  };
+}
+
+/** An option that takes one of some names, which its help lists. */
+export function choice(flags: string, description: string, names: readonly string[]): Option {
+  return new Option(flags, description).choices(names).argParser(oneOf(names));
+}
+
 /** One of the sites of a layer that `fits`. */
 export function layerSite(fits: (site: LayerSite) => boolean): (text: string) => LayerSite {
-  const sites = ALL_LAYER_SITES.filter(fits);
-  return (text) => {
-    const site = sites.find((name) => name === text);
-    if (site) return site;
-    throw new InvalidArgumentError(`Expected one of ${sites.join(", ")}.`);
-  };
+  return oneOf(ALL_LAYER_SITES.filter(fits));
 }
 
 /** Text with `\n`, `\t` and `\\` for what is hard to type in a shell. */

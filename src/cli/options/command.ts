@@ -1,5 +1,7 @@
-import { Command, Option } from "commander";
+import { Command } from "commander";
+import { ADAPTER_CHOICES } from "../../platform/node-adapter.ts";
 import type { AdapterChoice } from "../../platform/platform.ts";
+import { choice } from "./arguments.ts";
 
 /** Options that every command has. */
 export interface CommonArguments {
@@ -23,13 +25,11 @@ export function newCommand(name: string, summary: string, examples: readonly str
     .configureOutput({ outputError });
 }
 
-const ADAPTERS: readonly AdapterChoice[] = ["auto", "gpu", "lavapipe", "swiftshader"];
-
 /** Adds the options of {@link CommonArguments}, behind those of the command itself. */
 export function addCommonOptions(command: Command): Command {
-  const adapter = new Option("--adapter <name>", "driver to run on (default: XPATCH_ADAPTER, else auto)");
+  const adapter = "driver to run on (default: XPATCH_ADAPTER, else auto)";
   return command
-    .addOption(adapter.choices(ADAPTERS))
+    .addOption(choice("--adapter <name>", adapter, ADAPTER_CHOICES))
     .option("--json", "print the result as one JSON document");
 }
 

@@ -2,6 +2,7 @@ import { InvalidArgumentError } from "commander";
 import type { StoredTaskVectors } from "../../analysis/task-vectors.ts";
 import { SiteError, XpatchError } from "../../errors.ts";
 import { parseSite, type SiteName } from "../../model/walk/sites.ts";
+import { nearestHint } from "../../nearest.ts";
 import {
   addVector,
   type Edit,
@@ -50,7 +51,8 @@ export function editArgument(text: string, before: readonly EditArgument[] = [])
     /^([a-z-]+):([^@*=]+)(?:@([^*=]+))?(?:\*([^=]+))?(?:=(.+))?$/.exec(text) ?? [];
   const known = OPERATIONS.find((o) => o === operation);
   if (!known) {
-    const found = operation === "" ? "" : `; there is no operation "${operation}"`;
+    const found =
+      operation === "" ? "" : `; there is no operation "${operation}"${nearestHint(operation, OPERATIONS)}`;
     throw new InvalidArgumentError(
       `Expected operation:site[@positions][*amount][=vectors] with one of ${OPERATIONS.join(", ")}${found}.`,
     );

@@ -1,8 +1,8 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type LabOptions, PAPER_PROTOCOL, PAPER_TASKS } from "#experiments/index";
 import { SPACED_TEMPLATE } from "../../tasks/few-shot.ts";
-import { templateText, wholeNumber } from "./arguments.ts";
-import { addModelOptions, type ModelArguments, shippedModel } from "./session.ts";
+import { choice, templateText, wholeNumber } from "./arguments.ts";
+import { addModelOptions, type ModelArguments } from "./session.ts";
 
 export interface ExperimentArguments extends ModelArguments {
   readonly llm?: string;
@@ -29,8 +29,11 @@ const SET_BY_PROTOCOL = [
 /** Adds what `experiment` and `reproduce` share. */
 export function addExperimentOptions(command: Command): Command {
   const shown = SPACED_TEMPLATE.replaceAll("\n", "\\n");
-  return addModelOptions(command, shippedModel())
-    .option("--llm <ref>", "the language model that it was fine-tuned from (xpatch's own model: its own)")
+  return addModelOptions(command)
+    .option(
+      "--llm <ref>",
+      "the language model that it was fine-tuned from (default: xpatch:llm for xpatch:vlm, else none)",
+    )
     .option("--tasks <tasks>", "names and files (.json, .csv), divided by commas", names, [...PAPER_TASKS])
     .option(
       "--out <folder>",
@@ -53,18 +56,18 @@ export function addExperimentOptions(command: Command): Command {
     .option("--test-items <n>", "most test items a task (default: all)", wholeNumber(1))
     .option("--picture-width <pixels>", "make pictures so wide first; the paper: 224", wholeNumber(1))
     .addOption(
-      new Option("--layer-by <what>", "whether tasks share the layer that is best for their mean")
-        .choices(["mean", "task"])
-        .default("mean"),
+      choice("--layer-by <what>", "whether tasks share the layer that is best for their mean", [
+        "mean",
+        "task",
+      ]).default("mean"),
     )
     .option("--outside-means <tasks>", "tasks to report but to keep out of means", names, ["food-flavor"])
     .addOption(
-      new Option(
+      choice(
         "--protocol <name>",
         "paper: all as the authors' program does, and its table beside this run's",
-      )
-        .choices(["paper"])
-        .conflicts(SET_BY_PROTOCOL),
+        ["paper"],
+      ).conflicts(SET_BY_PROTOCOL),
     );
 }
 

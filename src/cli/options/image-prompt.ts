@@ -31,21 +31,24 @@ export interface ImagePrompt {
   readonly picture: RgbImage;
 }
 
-/** The pictures for a model's prompt. Throws PromptError for text models, ImageError for files that hold no picture. */
-export function loadImages(model: ModelOutline, files: readonly string[]): Promise<RgbImage[]> {
-  return ofOption("--image", () => {
-    visionOf(model);
-    return Promise.all(files.map((file) => loadImage(file)));
-  });
+/** Reads the pictures of --image. Throws ImageError for files that hold none. */
+export function readImages(files: readonly string[] = []): Promise<RgbImage[]> {
+  return ofOption("--image", () => Promise.all(files.map((file) => loadImage(file))));
 }
 
-/** Throws PromptError for models and prompts without images, ImageError for files that hold none. */
+/** Throws PromptError for models that take none of the pictures. */
+export async function checkImages(model: ModelOutline, images: readonly RgbImage[]): Promise<void> {
+  if (images.length > 0) await ofOption("--image", () => visionOf(model));
+}
+
+/** Throws PromptError for models and prompts without images. */
 export async function imagePrompt(
   model: ModelOutline,
   text: string,
-  { image: files, span }: ImageArguments,
+  images: readonly RgbImage[],
+  span: string,
 ): Promise<ImagePrompt> {
-  const images = await loadImages(model, files);
+  await checkImages(model, images);
   const prompt = model.prompt(text, { images });
   const patches = await ofOption("--span", () => imagePatches(prompt, span));
   // Images stand in the order of their positions.

@@ -1,10 +1,16 @@
-import { isAbsolute, relative, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { resolve } from "node:path";
 import type { Command } from "commander";
+import {
+  SHIPPED_MODELS,
+  type ShippedModel,
+  shippedPlace,
+} from "../../model/checkpoint/source/shipped-models.ts";
 import { type LoadOptions, type ModelOutline, OpenModel } from "../../model/language-model.ts";
 import { PatchableModel } from "../../patching/model.ts";
+import { adapterChoice } from "../../platform/node-adapter.ts";
+import { packageFolder } from "../../platform/node-package.ts";
 import { openDevice } from "../../tensor/device.ts";
-import { withProgress } from "../terminal/output.ts";
+import { withProgress } from "../terminal/progress.ts";
 import { listed } from "./arguments.ts";
 import type { CommonArguments } from "./command.ts";
 
@@ -18,32 +24,37 @@ export interface ModelArguments extends CommonArguments, PartArguments {
   readonly model: string;
 }
 
+/** What all commands run unless told otherwise, and the language model that it was fine-tuned from. */
+export const DEFAULT_MODEL: ShippedModel = "xpatch:vlm";
+const ITS_LLM: ShippedModel = "xpatch:llm";
+
+const MODEL = `a folder, the URL of one, a hub id such as org/name, or one of ${SHIPPED_MODELS.join(", ")}`;
+
 /** --model, which every command that runs a model has, and the options of {@link PartArguments}. */
-export function addModelOptions(command: Command, defaultModel?: string): Command {
-  const model = [
-    "--model <ref>",
-    "a folder, the URL of one, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct",
-  ] as const;
-  if (defaultModel === undefined) command.requiredOption(...model);
-  else command.option(...model, defaultModel);
-  return addPartOptions(command);
+export function addModelOptions(command: Command): Command {
+  return addPartOptions(command.option("--model <ref>", MODEL, DEFAULT_MODEL));
 }
 
-/** The model that comes with xpatch; from within the checkout by its short name. */
-export function shippedModel(): string {
-  return shipped("vlm");
+/** For commands about the model itself: it may be given without the word --model as well; see {@link givenModel}. */
+export function addModelArgument(command: Command, also = ""): Command {
+  return addModelOptions(command.argument("[model]", `the same as --model${also}`));
+}
+
+/** The arguments with the model that was given, in one way or the other. Both are a usage error. */
+export function givenModel<T extends ModelArguments>(
+  argument: string | undefined,
+  args: T,
+  command: Command,
+): T {
+  if (argument === undefined) return args;
+  if (command.getOptionValueSource("model") === "default") return { ...args, model: argument };
+  return command.error(`error: expected one model, found ${argument} and --model ${args.model}`);
 }
 
 /** The language model that a model was fine-tuned from, if that is known: of the one that comes with xpatch. */
-export function knownLlm(model: string): string | undefined {
-  return resolve(model) === resolve(shippedModel()) ? shipped("llm") : undefined;
-}
-
-function shipped(folder: "vlm" | "llm"): string {
-  const path = fileURLToPath(new URL(`../../../weights/${folder}`, import.meta.url));
-  const short = relative(process.cwd(), path);
-  // Without the dot it could be a hub id.
-  return isAbsolute(short) || short.startsWith("..") ? path : `./${short}`;
+export function knownLlm(model: string): ShippedModel | undefined {
+  const folder = resolve(packageFolder(), shippedPlace(DEFAULT_MODEL));
+  return model === DEFAULT_MODEL || resolve(model) === folder ? ITS_LLM : undefined;
 }
 
 export function addPartOptions(command: Command): Command {
@@ -58,7 +69,7 @@ export function checkpointOptions({ lora, base }: PartArguments) {
 }
 
 /**
- * Reads the model's config and tokenizer, has `prepare` check the arguments and make what can be made of them (prompts,
+ * What can be wrong without a model has been checked before. Reads the model's config and tokenizer, has `prepare` check the arguments and make what can be made of them (prompts,
  * pictures), and only then loads the weights; a mistake is found at once. Closes model and device behind `use`.
  */
 export async function withModel<P, T>(
@@ -66,6 +77,7 @@ export async function withModel<P, T>(
   prepare: (model: ModelOutline) => P | Promise<P>,
   use: (model: PatchableModel, prepared: P) => Promise<T>,
 ): Promise<T> {
+  adapterChoice(args);
   await using opened = await OpenModel.open(args.model, checkpointOptions(args));
   const prepared = await prepare(opened.outline);
   await using device = await openDevice({ adapter: args.adapter });

@@ -2,6 +2,7 @@ import { readdir } from "node:fs/promises";
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { XpatchError } from "../../errors.ts";
+import { nearestHint } from "../../nearest.ts";
 import { readTextFile } from "../../platform/node-text.ts";
 import { isPublished, parsePublishedTask } from "../../tasks/published-task.ts";
 import { parseTask, type Task } from "../../tasks/task.ts";
@@ -28,7 +29,7 @@ export async function readTask(ref: string): Promise<Task> {
   const names = await shippedNames();
   if (!names.includes(ref)) {
     throw new XpatchError(
-      `there is no task "${ref}"; expected a .json or .csv file, or one of ${names.join(", ")}`,
+      `there is no task "${ref}"; expected a .json or .csv file, or one of ${names.join(", ")}${nearestHint(ref, names)}`,
     );
   }
   return readShipped(ref);

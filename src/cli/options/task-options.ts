@@ -1,8 +1,14 @@
 import { type Command, Option } from "commander";
-import { SPACED_TEMPLATE } from "../../tasks/few-shot.ts";
-import { SPECIFICATION_KINDS, type SpecificationKind } from "../../tasks/specification.ts";
-import { SPLITS, type Split } from "../../tasks/task.ts";
-import { templateText, wholeNumber } from "./arguments.ts";
+import { drawItems, SPACED_TEMPLATE } from "../../tasks/few-shot.ts";
+import {
+  instructionOf,
+  poolOf,
+  SPECIFICATION_KINDS,
+  type SpecificationKind,
+} from "../../tasks/specification.ts";
+import { SPLITS, type Split, type Task } from "../../tasks/task.ts";
+import { choice, templateText, wholeNumber } from "./arguments.ts";
+import { checkPictures, ofOption } from "./checks.ts";
 import { TASK_OPTION } from "./task-file.ts";
 
 export interface TaskArguments {
@@ -16,7 +22,7 @@ export function addTaskOptions(command: Command, split: Split): Command {
   const shown = SPACED_TEMPLATE.replaceAll("\n", "\\n");
   return command
     .option(...TASK_OPTION)
-    .addOption(new Option("--split <split>", "which of its items").choices(SPLITS).default(split))
+    .addOption(choice("--split <split>", "which of its items", SPLITS).default(split))
     .addOption(
       new Option("--template <text>", "one example; the query is what comes before {y}")
         .argParser(templateText)
@@ -31,13 +37,30 @@ export interface DrawArguments {
   readonly seed: number;
 }
 
+/** Throws XpatchError, led by the option, where a split of a task lacks what prompts that tell it are made of. */
+export async function checkDraw(
+  task: Task,
+  split: Split,
+  { spec: kind, shots: count }: Pick<DrawArguments, "spec" | "shots">,
+): Promise<void> {
+  const pool = await ofOption("--task", async () => {
+    const items = poolOf(kind, task, split);
+    if (kind === "image") await checkPictures(items);
+    return items;
+  });
+  if (kind === "instruction") await ofOption("--spec", () => instructionOf(task));
+  else await ofOption("--shots", () => drawItems(pool, pool[0]!, { count }));
+}
+
 /** Adds --spec, --shots and --seed. */
 export function addDrawOptions(command: Command, leastShots = 1): Command {
   return command
     .addOption(
-      new Option("--spec <kind>", "what tells the task: examples with text or pictures, or its instruction")
-        .choices(SPECIFICATION_KINDS)
-        .default("text"),
+      choice(
+        "--spec <kind>",
+        "what tells the task: examples with text or pictures, or its instruction",
+        SPECIFICATION_KINDS,
+      ).default("text"),
     )
     .option("--shots <n>", "examples in a prompt, from the other items", wholeNumber(leastShots), 5)
     .option("--seed <n>", "seed of the draw of examples", wholeNumber(0), 0);

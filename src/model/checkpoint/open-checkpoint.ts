@@ -39,6 +39,7 @@ import {
 } from "./source/folder.ts";
 import { isInFolder, missingFolder } from "./source/missing-folder.ts";
 import { publicName } from "./source/remote-file.ts";
+import { SHIPPED_MODELS, shippedFolder } from "./source/shipped-models.ts";
 import { openUrl } from "./source/url-source.ts";
 
 const CONFIG = "config.json";
@@ -53,10 +54,10 @@ export interface CheckpointOptions extends HubOptions {
   base?: string | Folder;
 }
 
-/** A path, URL or hub id, or a {@link Folder}. */
+/** A path, URL, hub id or name of a model that comes along, or a {@link Folder}. */
 export const aCheckpointRef: Expected = {
   words:
-    "a path, a URL or a hub id, as a string, or a Folder (of a file: URL object give the path, of others the href)",
+    "a path, a URL, a hub id or a name such as xpatch:vlm, as a string, or a Folder (of a file: URL object give the path, of others the href)",
   holds: (value) =>
     (typeof value === "string" && value !== "") || (isObject(value) && typeof value["open"] === "function"),
 };
@@ -77,7 +78,8 @@ const NOTHING_ON_TOP: Pick<CheckpointParts, "adapters" | "updates" | "digests"> 
 
 /**
  * Opens a checkpoint without reading its tensors. `ref` is a local folder, the URL of one (`file:`, `http:` or `https:`,
- * in a browser also relative to the page), a hub id such as `org/name`, or any {@link Folder}. Offline, give the snapshot folder of the hub's
+ * in a browser also relative to the page), a hub id such as `org/name`, the name of a model that comes with xpatch
+ * (`xpatch:vlm`, `xpatch:llm`, and `xpatch:smollm2`, their base; Node only), or any {@link Folder}. Offline, give the snapshot folder of the hub's
  * cache. A folder with an assembly.json is put together from its parts; one with only an adapter_config.json is an adapter
  * on the base that it names. A path or URL that ends in .safetensors or .gguf opens that file alone, for inspection:
  * without config, and with a GGUF's own tensor names. Throws CheckpointError.
@@ -190,6 +192,8 @@ async function openFile(source: ByteSource, isGguf: boolean): Promise<GgufFile |
 /** Where the files of a reference are. Throws CheckpointError for what is no folder, URL or hub id. */
 async function folderOf(ref: string | Folder, options: HubOptions): Promise<Folder> {
   if (typeof ref !== "string") return ref;
+  const shipped = shippedFolder(ref);
+  if (shipped) return shipped;
   const place = resolved(ref);
   const [, id, revision] = HUB_PAGE.exec(place) ?? [];
   if (id) return hubFolder(id, revision ? { ...options, revision } : options);
@@ -202,7 +206,7 @@ async function folderOf(ref: string | Folder, options: HubOptions): Promise<Fold
   if (!isHubId(place)) {
     throw new CheckpointError(
       `${ref}: not a folder with a ${CONFIG} (or an ${ASSEMBLY} or ${ADAPTER_CONFIG}), nor a URL, nor a hub id like ` +
-        `org/name; ${local}`,
+        `org/name, nor one of ${SHIPPED_MODELS.join(", ")}; ${local}`,
     );
   }
   try {
@@ -291,7 +295,8 @@ async function openAssembly(
   const { prefix, tokens } = assembly;
   const { name, sha256, command } = assembly.base;
   const where = `${folder.name}/${ASSEMBLY}`;
-  const remedy = `${command ? `"${command}" in a checkout of xpatch fetches it; ` : ""}another place may be given as base`;
+  const here = platform.packageFolder() ?? "a checkout of xpatch";
+  const remedy = `${command ? `"${command}" in ${here} fetches it; ` : ""}another place may be given as base`;
   const own = await openTensors(folder, opened);
   const base = await orExplain(`${where}: the base ${name}`, remedy, async () =>
     openFolder(

@@ -1,5 +1,6 @@
 import { Template } from "@huggingface/jinja";
 import { PromptError } from "../../errors.ts";
+import { nearestHint } from "../../nearest.ts";
 import { type PromptOptions, prompt } from "./build-prompt.ts";
 import { type ChatTemplates, pickChatTemplate } from "./find-chat-template.ts";
 import type { Prompt } from "./prompt.ts";
@@ -196,7 +197,9 @@ export function chatPrompt<Image = unknown>(
 ): Prompt<Image> {
   const unknown = Object.keys(options).find((key) => !OPTIONS.includes(key));
   if (unknown !== undefined)
-    throw new PromptError(`chat: there is no option ${unknown}; expected one of ${OPTIONS.join(", ")}.`);
+    throw new PromptError(
+      `chat: there is no option ${unknown}; expected one of ${OPTIONS.join(", ")}${nearestHint(unknown, OPTIONS)}.`,
+    );
   const { bos = "auto", spans, imageRules, ...rendering } = options;
   const takesPictures = imageRules !== undefined;
   const withTools = (rendering.tools ?? rendering.variables?.["tools"] ?? null) !== null;

@@ -97,11 +97,11 @@ export function subfolder(folder: Folder, path: string): Folder {
   };
 }
 
-/** The path with each `name/..` taken out. */
+/** The path with each `name/..` taken out; of `xpatch:vlm/../llm` that is `xpatch:llm`. */
 function withoutParents(path: string): string {
   for (let shorter = path, longer: string; ; ) {
     longer = shorter;
-    shorter = longer.replace(/(^|\/)(?!\.{1,2}\/)[^/]+\/\.\.\//, "$1");
+    shorter = longer.replace(/(^[a-z]+:|^|\/)(?!\.{1,2}\/)[^/]+\/\.\.\//, "$1");
     if (shorter === longer) return shorter;
   }
 }

@@ -1,0 +1,42 @@
+import { Presets, SingleBar } from "cli-progress";
+import { note } from "./output.ts";
+
+/** Seconds until the first line where there is no bar, and between two lines. Quick work prints none. */
+const LINE_SECONDS = 10;
+
+/** Whether so many seconds have passed since the last time that it was due (at first: since `last`), or it is due anyway. */
+export function paced(seconds: number, last = performance.now()): (anyway?: boolean) => boolean {
+  return (anyway = false) => {
+    const now = performance.now();
+    if (!anyway && now - last < 1000 * seconds) return false;
+    last = now;
+    return true;
+  };
+}
+
+/** Shows how far `work` is: as a bar if stderr is a terminal, else as a line now and then. */
+export async function withProgress<T>(
+  title: string,
+  work: (update: (done: number, total: number) => void) => Promise<T> | T,
+): Promise<T> {
+  if (!process.stderr.isTTY) {
+    const isDue = paced(LINE_SECONDS);
+    return await work((done, total) => {
+      if (done < total && isDue()) note(`${title}  ${Math.floor((100 * done) / total)} %`);
+    });
+  }
+  const format = `${title} {bar} {percentage} %`;
+  const bar = new SingleBar(
+    { format, stream: process.stderr, clearOnComplete: true },
+    Presets.shades_classic,
+  );
+  bar.start(1, 0);
+  try {
+    return await work((done, total) => {
+      bar.setTotal(total);
+      bar.update(done);
+    });
+  } finally {
+    bar.stop();
+  }
+}

@@ -23,7 +23,7 @@ export type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 export { FolderLock } from "./framework/folder-lock.ts";
 export { Lab } from "./framework/lab.ts";
 export { type Finished, type RunProgress, runExperiments } from "./framework/runner.ts";
-export { type LabOptions, type Setting, settingOf } from "./framework/setting.ts";
+export { type LabOptions, type Setting, settingOf, taskSettings } from "./framework/setting.ts";
 export { Store } from "./framework/store.ts";
 export { PAPER_TASKS } from "./paper.ts";
 export { PAPER_PROTOCOL, paperTasks } from "./protocol.ts";

@@ -1,13 +1,17 @@
 /**
  * Makes a fresh checkout ready, with nothing but Node and npm at hand: dependencies, build, a WebGPU adapter, and on
- * request the model and a browser. What is there already is left alone.
+ * request the model and a browser. What is there already is left alone. Where xpatch is installed in a project, dependencies
+ * and build came along.
  *
  *   npm run setup                     dependencies, build, an adapter
  *   npm run setup -- swiftshader      … that adapter (gpu, lavapipe, swiftshader)
  *   npm run setup -- model chromium   … and these
  */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { ensureBuild } from "./build.mjs";
+import { root } from "./cache.mjs";
 import { ensureChromium } from "./chromium.mjs";
 import { runScript, SetupError } from "./command.mjs";
 import { ensureDependencies } from "./dependencies.mjs";
@@ -23,8 +27,11 @@ export async function setUp(adapter = process.env.XPATCH_ADAPTER || "auto") {
   if (major < OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor < OLDEST_NODE[1])) {
     throw new SetupError(`needs Node ${OLDEST_NODE.join(".")} or later; this is ${process.versions.node}`);
   }
-  await ensureDependencies();
-  await ensureBuild();
+  // Only a checkout has it; npm leaves it out of packages.
+  if (existsSync(join(root, "package-lock.json"))) {
+    await ensureDependencies();
+    await ensureBuild();
+  }
   return ensureAdapter(adapter);
 }
 

@@ -75,8 +75,12 @@ export async function settingOf({ model, llm, tasks, options }: SettingParts): P
     kernels,
     versions: { xpatch: self.version, webgpu: self.dependencies.webgpu, node: process.versions.node },
     options,
-    tasks: await Promise.all(tasks.map(taskSetting)),
+    tasks: await taskSettings(tasks),
   };
+}
+
+export function taskSettings(tasks: readonly Task[]): Promise<TaskSetting[]> {
+  return Promise.all(tasks.map(taskSetting));
 }
 
 /** Where two settings differ, in words: `options.seeds was 3, now 1`. */

@@ -62,15 +62,22 @@ export class Store {
     if (whole < bytes.length) truncateSync(path, whole);
     const [header, ...lines] = decodeText(bytes.subarray(0, whole), path).split("\n").slice(0, -1);
     const { format, ...before } = parse(header ?? "", path, 1) as Setting & { format?: number };
-    const changed = differences(before, setting);
-    if (changed.length > 0) {
-      throw new XpatchError(
-        `${folder} holds a run of another setting; take another folder, or go on as it began: ${changed.join("; ")}`,
-      );
-    }
+    checkSame(folder, before, setting);
     const records = lines.map((line, i) => parse(line, path, i + 2) as CellRecord);
     checkFormat(folder, format, records, setting);
     return new Store(path, new Map(records.map((record) => [record.key, record])), lock);
+  }
+
+  /**
+   * Throws XpatchError if the folder holds a run of other options or tasks: what of its setting is known before the models
+   * are loaded.
+   */
+  static check({ folder }: FolderLock, { options, tasks }: Pick<Setting, "options" | "tasks">): void {
+    const path = join(folder, "cells.jsonl");
+    if (!existsSync(path)) return;
+    const [header] = decodeText(readFileSync(path), path).split("\n");
+    const before = parse(header ?? "", path, 1) as Setting;
+    checkSame(folder, { options: before.options, tasks: before.tasks }, { options, tasks });
   }
 
   get(key: string): CellRecord | undefined {
@@ -91,6 +98,15 @@ export class Store {
     this.#records.set(kept.key, kept);
     return kept;
   }
+}
+
+/** Throws XpatchError where settings differ. */
+function checkSame(folder: string, before: Partial<Setting>, now: Partial<Setting>): void {
+  const changed = differences(before, now);
+  if (changed.length === 0) return;
+  throw new XpatchError(
+    `${folder} holds a run of another setting; take another folder, or go on as it began: ${changed.join("; ")}`,
+  );
 }
 
 /** Throws XpatchError where cells that another version has kept do not hold what they would hold today. */

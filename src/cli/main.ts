@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { XpatchError } from "../errors.ts";
 import { showSystemError } from "../platform/node-write.ts";
 import { COMMANDS } from "./commands.ts";
+import { isSystemError } from "./options/checks.ts";
 import { addCommonOptions, outputError } from "./options/command.ts";
 import { endCleanly } from "./terminal/interrupt.ts";
 import { note } from "./terminal/output.ts";
@@ -56,11 +57,6 @@ function report(error: unknown): number {
   note(error instanceof Error ? `${error.stack}` : String(error));
   note("xpatch: this is an error in xpatch itself; please report it with the lines above");
   return UNEXPECTED;
-}
-
-/** A file that is not there, not readable, not writable… */
-function isSystemError(error: unknown): error is NodeJS.ErrnoException {
-  return error instanceof Error && "syscall" in error;
 }
 
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {

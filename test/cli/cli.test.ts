@@ -23,6 +23,7 @@ import { escapedText, layers, number, positions, wholeNumber } from "../../src/c
 import { addCommonOptions } from "../../src/cli/options/command.ts";
 import { editArgument, editOf } from "../../src/cli/options/edit-argument.ts";
 import { bar, showBytes, showCount, table } from "../../src/cli/terminal/layout.ts";
+import { SHIPPED_MODELS } from "../../src/model/checkpoint/source/shipped-models.ts";
 import { buildGguf, tinyLlama } from "../helpers/gguf-builder.ts";
 
 const root = join(import.meta.dirname, "..", "..");
@@ -77,6 +78,25 @@ describe("help and mistakes", () => {
     expect({ status, stdout }).toMatchObject({ status: 0, stdout: expect.stringMatching(/^Examples:$/m) });
   });
 
+  test("every command that runs a model has the same --model, with the same default", () => {
+    const found = COMMANDS.map((make) => make()).map((command) => {
+      const option = command.options.find(({ long }) => long === "--model");
+      return [command.name(), option?.description, option?.defaultValue] as const;
+    });
+    const without = ["devices", "convert"];
+    expect(found.filter(([, description]) => description === undefined).map(([name]) => name)).toEqual(
+      without,
+    );
+    const help = found.find(([name]) => name === "generate")![1]!;
+    for (const model of SHIPPED_MODELS) expect(help).toContain(model);
+    for (const [name, description, model] of found.filter(([each]) => !without.includes(each))) {
+      expect(model, name).toBe("xpatch:vlm");
+      // What parity says besides is which model its own goldens are of.
+      expect(description!.startsWith(help), name).toBe(true);
+      if (name !== "parity") expect(description).toBe(help);
+    }
+  });
+
   test("the version is that of the package", () => {
     const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
     expect(xpatch(["--version"])).toMatchObject({ status: 0, stdout: `${version}\n` });
@@ -85,7 +105,10 @@ describe("help and mistakes", () => {
   test.each([
     [[], /^Usage: xpatch/],
     [["frobnicate"], /^xpatch: unknown command 'frobnicate'/],
-    [["devices", "--adapter", "voodoo"], /^xpatch: .*Allowed choices are auto, gpu, lavapipe, swiftshader/],
+    [
+      ["devices", "--adapter", "voodoo"],
+      /^xpatch: .*Expected one of auto, gpu, lavapipe, swiftshader; the nearest/,
+    ],
     [["extract", "--model", "m", "--out", "x"], /^xpatch: expected either --task or --prompts/],
   ])("%j has exit code 2 and writes to stderr only", (args, message) => {
     const { status, stdout, messages } = xpatch(args);
@@ -95,7 +118,6 @@ describe("help and mistakes", () => {
 
   const prompted = ["--model", "m", "--prompt", "a"];
   test.each([
-    ["generate", ["--prompt", "a"], /required option '--model <ref>'/],
     ["generate", ["--model", "m"], /either --prompt or --prompt-file/],
     ["generate", [...prompted, "--prompt-file", "b"], /either --prompt or --prompt-file/],
     ["generate", [...prompted, "--max-new-tokens", "0"], /a whole number from 1/],
@@ -109,6 +131,12 @@ describe("help and mistakes", () => {
       ["--model", "m", "--out", "o", "--task", "t", "--prompts", "p"],
       /either --task or --prompts/,
     ],
+    ...["inspect", "export", "demo"].map((name): [string, string[], RegExp] => [
+      name,
+      ["m", "--model", "xpatch:vlm", ...(name === "export" ? ["--out", "o"] : [])],
+      /^xpatch: expected one model, found m and --model xpatch:vlm$/m,
+    ]),
+    ["parity", ["a", "--model", "m"], /--model, --lora and --base go with --real and --authors only/],
     ["convert", ["a.gguf"], /missing required argument 'folder'/],
   ])("%s refuses %j", async (name, args, message) => {
     let said = "";
@@ -142,7 +170,7 @@ describe("what cannot be had: exit code 1 and one line on stderr", () => {
 
   test("a file that is missing", () => {
     expect(oneLine(["generate", "--model", model, "--prompt-file", path("none.txt")])).toMatch(
-      /^xpatch: ENOENT.*none\.txt/,
+      /^xpatch: --prompt-file: ENOENT.*none\.txt/,
     );
   });
 

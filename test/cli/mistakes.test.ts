@@ -110,7 +110,7 @@ describe("mistakes are found before a device is opened or weights are read, and 
       () => [...shown, "--out", path("full.png/")],
       /^--out: expected a file, found the name of a folder/,
     ],
-    ["generate", () => [...text, "--image", path("none.png")], /^--image: .* takes no images/],
+    ["generate", () => [...text, "--image", photo], /^--image: .* takes no images/],
     [
       "generate",
       () => ["--model", llava, "--prompt", "<image>", "--image", path("none.png")],
@@ -175,11 +175,10 @@ describe("mistakes are found before a device is opened or weights are read, and 
       () => ["--model", llama, "--task", "food-color", "--shots", "999", "--out", path("o")],
       /at least 999 items/,
     ],
-    ["patch", () => [...text, ...vectors(), "--layer", "7"], /^--layer: expected layers from 0 to 2/],
     [
       "patch",
-      () => [...text, ...vectors(), "--layer", "2"],
-      /no task vector of layer 2; there are those of 0, 1/,
+      () => [...text, "--task", "food-color", "--shots", "1", "--layer", "7"],
+      /^--layer: expected layers from 0 to 2/,
     ],
     ["patch", () => [...text, ...vectors()], /^expected --layer, since/],
     [
@@ -202,16 +201,6 @@ describe("mistakes are found before a device is opened or weights are read, and 
       "experiment",
       () => ["sweep", "--out", path("r"), "--model", llava, "--shots", "2", "--tasks", path("gone.csv")],
       /^--tasks: gone: the picture of "c" cannot be read: ENOENT.*gone\.png/,
-    ],
-    [
-      "sweep",
-      () => ["--model", llama, ...vectors(), "--task", "food-color", "--layers", "2"],
-      /^--layers: no task vector of layer 2/,
-    ],
-    [
-      "sweep",
-      () => ["--model", llama, ...vectors(), "--task", "food-color", "--layers", "5"],
-      /^--layers: expected layers from 0 to 2/,
     ],
     [
       "sweep",
@@ -274,6 +263,135 @@ describe("mistakes are found before a device is opened or weights are read, and 
     if (!(error instanceof XpatchError)) expect(error).toMatchObject({ syscall: expect.any(String) });
     expect((error as Error).message).toMatch(message);
     expect((error as Error).message).not.toMatch(/stopAfter|topK|topP|maxNewTokens/);
+  });
+
+  /** Of a model that there is not; whatever opens it fails for that. */
+  const missing = () => ["--model", path("no-model")];
+  const asked = () => [...missing(), "--prompt", "a"];
+  const foods = () => [...missing(), "--task", "food-color"];
+  const csv = () => [...missing(), "--task", path("gone.csv"), "--split", "validation", "--shots", "1"];
+  test.each<[string, () => readonly string[], RegExp]>([
+    [
+      "generate",
+      () => [...missing(), "--prompt-file", path("none.txt")],
+      /^--prompt-file: ENOENT.*none\.txt/,
+    ],
+    ["generate", () => [...asked(), "--image", path("none.png")], /^--image: .*none\.png: ENOENT/],
+    ["generate", () => [...asked(), "--edit", "set:z.1=none.safetensors"], /^--edit set:.*none\.safetensors/],
+    ["lens", () => [...asked(), "--image", path("text.png")], /^--image: .*text\.png: expected a PNG/],
+    ["attend", () => [...asked(), "--image", path("none.png"), "--out", "a.png"], /^--image: .*ENOENT/],
+    [
+      "attend",
+      () => [...asked(), "--image", photo, "--out", path("none/a.png")],
+      /^--out: .*there is no folder/,
+    ],
+    [
+      "extract",
+      () => [...missing(), "--prompts", path("none.txt"), "--out", path("o")],
+      /^--prompts: ENOENT.*none\.txt/,
+    ],
+    ["extract", () => [...foods(), "--out", none()], /^--out: .*there is no folder/],
+    [
+      "extract",
+      () => [...foods(), "--shots", "999", "--out", path("o")],
+      /^--shots: expected at least 999 items/,
+    ],
+    [
+      "extract",
+      () => [...csv(), "--spec", "instruction", "--out", path("o")],
+      /^--spec: task gone has no instr/,
+    ],
+    [
+      "extract",
+      () => [...csv(), "--spec", "image", "--out", path("o")],
+      /^--task: the picture of "c" cannot be/,
+    ],
+    [
+      "extract",
+      () => [...csv(), "--split", "test", "--spec", "image", "--out", path("o")],
+      /^--task: task gone: no item of the test split has an image/,
+    ],
+    [
+      "extract",
+      () => [...csv(), "--split", "train", "--out", path("o")],
+      /^--task: task gone: no item is in the train split/,
+    ],
+    ["patch", () => [...asked(), ...foods(), "--shots", "999"], /^--shots: expected at least 999 items/],
+    [
+      "patch",
+      () => [...asked(), ...vectors(), "--layer", "2"],
+      /^--layer: no task vector of layer 2; .* 0, 1$/,
+    ],
+    ["patch", () => [...foods(), "--image", path("none.png")], /^--image: .*none\.png: ENOENT/],
+    ["sweep", () => [...foods(), ...vectors(), "--layers", "0-2"], /^--layers: no task vector of layer 2/],
+    ["sweep", () => [...foods(), "--vectors", path("none.v")], /^--vectors: ENOENT.*none\.v/],
+    [
+      "sweep",
+      () => [...missing(), "--task", path("gone.csv"), ...vectors(), "--query", "image"],
+      /^--task: the picture of "c" cannot be read/,
+    ],
+    ["demo", () => [path("no-model"), "--shots", "999"], /^--shots: expected at least 999 items/],
+    ["demo", () => [...missing(), "--task", path("same.csv")], /^--task: task same: no item/],
+    ["demo", () => [...missing(), "--html", none()], /^--html: .*there is no folder/],
+    [
+      "demo",
+      () => [...missing(), "--task", path("gone.csv"), "--query", "image", "--shots", "1"],
+      /^--task: the picture of "c" cannot be read/,
+    ],
+    ["export", () => [...missing(), "--out", path("full")], /^--out: .*expected an empty folder/],
+    ["parity", () => [...missing(), "--real", path("none.json")], /^--real: .*none\.json/],
+    ["parity", () => [...missing(), "--authors", path("none")], /^--authors: .*none: ENOENT/],
+    [
+      "parity",
+      () => [...missing(), "--authors", authors, "--pictures", path("none")],
+      /^--pictures: the picture of .* cannot be read/,
+    ],
+    ["experiment", () => ["sweep", ...missing(), "--out", path("r"), "--tasks", "nope"], /no task "nope"/],
+    ["reproduce", () => [...missing(), "--out", path("full/file")], /cannot write the folder .*full.file: /],
+  ])("before any model is opened: %s %#", async (command, args, message) => {
+    await expect(inProcess(command, args())).rejects.toThrow(message);
+  });
+
+  test("so is XPATCH_ADAPTER", async () => {
+    const { messages, status } = xpatch(["generate", ...asked()], { XPATCH_ADAPTER: "lavapip" });
+    expect({ status, messages }).toEqual({
+      status: 1,
+      messages: [
+        'xpatch: XPATCH_ADAPTER: expected one of auto, gpu, lavapipe, swiftshader, found "lavapip"; the nearest is "lavapipe"',
+      ],
+    });
+  });
+
+  test.each<[string, readonly string[], string]>([
+    ["devices", ["--adapter", "lavapip"], "lavapipe"],
+    ["lens", ["--prompt", "a", "--site", "resid_pots"], "resid_post"],
+    ["generate", ["--prompt", "a", "--edit", "sat:z.3=v"], "set"],
+    ["generate", ["--prompt", "a", "--edit", "zero:resid_pots.3"], "resid_post.3"],
+    ["extract", ["--out", "o", "--task", "food-color", "--spec", "imag"], "image"],
+    ["extract", ["--out", "o", "--task", "food-color", "--split", "trian"], "train"],
+    ["sweep", ["--vectors", "v", "--task", "food-color", "--query", "txt"], "text"],
+    ["demo", ["--query", "images"], "image"],
+    ["export", ["--out", "o", "--dtype", "fp16"], "f16"],
+    ["parity", ["--authors", "a", "--weights", "store"], "stored"],
+    ["experiment", ["cross-model"], "cross-modal"],
+    ["experiment", ["sweep", "--layer-by", "means"], "mean"],
+  ])("%s %j: the message has the nearest name", async (command, args, near) => {
+    let said = "";
+    await expect(inProcess(command, args, (words) => (said += words))).rejects.toThrow(CommanderError);
+    expect(said).toContain(`; the nearest is "${near}"`);
+  });
+
+  test.each<[string, readonly string[], string]>([
+    ["generate", ["--prompt", "a", "--model", "xpatch:vml"], "xpatch:vlm"],
+    ["generate", ["--prompt", "a", "--lora", "xpatch:lllm"], "xpatch:llm"],
+    ["demo", ["xpatch:smolm2"], "xpatch:smollm2"],
+    ["demo", ["--task", "country-capitol"], "country-capital"],
+    ["reproduce", ["--tasks", "food-colour"], "food-color"],
+    ["experiment", ["sweep", "--outside-means", "food-flavour", "--tasks", "food-flavor"], "food-flavor"],
+    ["experiment", ["sweep", "--llm", "xpatch:lllm"], "xpatch:llm"],
+  ])("so has that for names that are looked up: %s %j", async (command, args, near) => {
+    const out = ["experiment", "reproduce"].includes(command) ? ["--out", path("r")] : [];
+    await expect(inProcess(command, [...args, ...out])).rejects.toThrow(`; the nearest is "${near}"`);
   });
 
   test("on the command line that is one line on stderr", () => {

@@ -15,7 +15,6 @@ import { HalfRope } from "../../src/parity/half-rope.ts";
 import { checkReal, readReal } from "../../src/parity/real-model.ts";
 import type { ParityReport } from "../../src/parity/report.ts";
 import { loadModel } from "../../src/patching/model.ts";
-import { cacheFolder } from "../../src/platform/node-cache.ts";
 import { f16Bits, f16Value } from "../../src/tensor/dtype.ts";
 import { expectClose, randomArray } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
@@ -363,7 +362,7 @@ describe("goldens of a real model", () => {
   // What `npm test` fetches; the goldens' model had RoPE frequencies in f16.
   test("are met by SmolLM2", async () => {
     const device = await testDevice();
-    using model = await loadModel(join(cacheFolder(), "models", "smollm2-135m-instruct"), { device });
+    using model = await loadModel("xpatch:smollm2", { device });
     const report = await checkReal(await readReal("test/fixtures/real/smollm2.json"), model);
     expect(failures(report)).toEqual([]);
     expect(report.note).toMatch(/RoPE frequencies rounded to f16/);

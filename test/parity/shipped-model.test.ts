@@ -48,7 +48,7 @@ test("the shipped VLM agrees with transformers, which loaded what `xpatch export
 });
 
 test("the shipped VLM names flags, and names their capitals when patched with the vector of text examples", async () => {
-  const model = await loadModel("weights/vlm", { device: await testDevice() });
+  const model = await loadModel("xpatch:vlm", { device: await testDevice() });
   const { task, items, queries } = await flags(model);
   const layer = model.config.taskVectorLayer;
   if (layer === undefined) throw new Error("weights/vlm/config.json names no task_vector_layer");

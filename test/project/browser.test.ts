@@ -47,6 +47,16 @@ describe("the library in headless Chromium", () => {
     expect([found[0]!.dark > 60, found[1]!.dark]).toEqual([true, 0]);
   });
 
+  test("has none of the models that come with xpatch, and says what to do", async () => {
+    const message = await browser.page.evaluate(
+      (xpatch) => xpatch.openCheckpoint("xpatch:vlm").then(String, (error: Error) => `${error}`),
+      library,
+    );
+    expect(message).toMatch(
+      /^CheckpointError: xpatch:vlm: a browser .* pass the URL of weights\/vlm, and as base/,
+    );
+  });
+
   test("runs a Llama from a URL as transformers does", async () => {
     const { text, generate } = caseOf("llama", 0);
     const found = await browser.page.evaluate(

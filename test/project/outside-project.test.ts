@@ -1,4 +1,5 @@
 import { spawnSync } from "node:child_process";
+import { realpathSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { OutsideProject, ROOT } from "../helpers/outside-project.ts";
@@ -60,6 +61,29 @@ export const shared = new Device(device.gpu);
 // @ts-expect-error: no such method
 device.gpu.createBuffers;
 `;
+
+test("models that come along open by name in a project of one's own", () => {
+  const program = `
+    import { openCheckpoint } from "xpatch";
+    const checkpoint = await openCheckpoint("xpatch:vlm");
+    console.log(checkpoint.name, checkpoint.adapters.map(({ name }) => name).join());
+    await checkpoint.close();
+    // As where set-up has never run.
+    process.env.XPATCH_CACHE = "no-cache";
+    await openCheckpoint("xpatch:llm").catch((error) => console.log(String(error)));`;
+  project.write("names.mjs", program);
+  const given = { cwd: project.folder, encoding: "utf8" } as const;
+  const { stdout, stderr } = spawnSync(process.execPath, ["names.mjs"], given);
+  const installed = join(realpathSync(project.folder), "node_modules", "xpatch");
+  expect(stdout.trim().split("\n"), stderr).toEqual([
+    "xpatch:vlm xpatch:llm,xpatch:vlm/adapter",
+    expect.stringContaining(`"npm run setup -- model" in ${installed} fetches it`),
+  ]);
+  // As that command does, set-up leaves alone what came with the package.
+  const setup = spawnSync(process.execPath, [join(installed, "scripts", "setup.mjs"), "auto"], given);
+  expect(setup.stderr.replace(/^Warning: max.*$/gm, "").trim()).toBe("");
+  expect(setup.stdout).toMatch(/^adapter: ./);
+});
 
 /** What the compiler has to say about one file of the project. */
 function compile(compiler: string, file: string, options: object): string {

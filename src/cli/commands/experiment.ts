@@ -17,6 +17,7 @@ import {
   settingOf,
   showCell,
   type Table,
+  taskSettings,
   type Verdict,
 } from "#experiments/index";
 import { XpatchError } from "../../errors.ts";
@@ -38,6 +39,7 @@ import { readTask } from "../options/task-file.ts";
 import { stoppable } from "../terminal/interrupt.ts";
 import { table } from "../terminal/layout.ts";
 import { printResult } from "../terminal/output.ts";
+import { withProgress } from "../terminal/progress.ts";
 import { experimentProgress } from "./experiment-progress.ts";
 
 export interface ExperimentReport {
@@ -73,6 +75,7 @@ export async function runAndReport(
   const tasks = args.protocol === "paper" ? await ofOption("--tasks", () => paperTasks(given)) : given;
   const options = labOptions(args);
   checkTasks(tasks, options);
+  if (args.llm !== undefined) await ofOption("--llm", () => checkModel(args.llm!));
   using lock = FolderLock.take(args.out);
   const prepare = async ({ config }: ModelOutline) => {
     if (config.vision) {
@@ -81,10 +84,10 @@ export async function runAndReport(
         await ofOption(`--tasks: ${name}`, () => checkPictures(asked));
       }
     }
-    const ref = llmOf(args);
-    if (ref !== undefined) await ofOption("--llm", () => checkModel(ref));
+    const known = args.llm === undefined ? llmOf(args) : undefined;
+    if (known !== undefined) await checkModel(known);
   };
-  return await withModel(args, prepare, async (model) => {
+  const run = async (model: PatchableModel): Promise<ExperimentReport> => {
     using llm = await languageModel(args, model);
     const setting = await settingOf({ model, llm, tasks, options });
     const shown = shownOptions(command, args);
@@ -100,9 +103,7 @@ export async function runAndReport(
       command: (name) => `npx xpatch experiment ${name}${shown}`,
     });
     using progress = experimentProgress();
-    const finished = await stoppable("the same command goes on from here", () =>
-      runExperiments(lab, experiments, progress.update),
-    );
+    const finished = await runExperiments(lab, experiments, progress.update);
     const paper = finished.flatMap(({ findings }) => findings.tables.filter(({ name }) => name === "paper"));
     const cost = store.records.reduce((sum, record) => addCosts(sum, record.cost), NO_COST);
     return {
@@ -117,6 +118,10 @@ export async function runAndReport(
       forwardPassEquivalents: forwardPassEquivalents(cost),
       plainForwardPasses: cost.plainPasses,
     };
+  };
+  return await stoppable("the same command goes on from here", async () => {
+    Store.check(lock, { options, tasks: await taskSettings(tasks) });
+    return await withModel(args, prepare, run);
   });
 }
 
@@ -157,7 +162,14 @@ async function languageModel(
   { device }: PatchableModel,
 ): Promise<PatchableModel | undefined> {
   const llm = llmOf(args);
-  return llm === undefined ? undefined : loadModel(llm, { device, accessToken: process.env.HF_TOKEN });
+  if (llm === undefined) return undefined;
+  return await withProgress("loading the language model", (update) =>
+    loadModel(llm, {
+      device,
+      accessToken: process.env.HF_TOKEN,
+      onProgress: ({ loadedBytes, totalBytes }) => update(loadedBytes, totalBytes),
+    }),
+  );
 }
 
 export function formatReport(report: ExperimentReport): string {

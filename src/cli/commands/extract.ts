@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { encodeTaskVectors, extractTaskVectors, type TaskVectorOrigin } from "../../analysis/task-vectors.ts";
+import { encodeTaskVectors, type TaskVectorOrigin } from "../../analysis/task-vectors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import { type LayerSite, layoutOf } from "../../model/walk/sites.ts";
@@ -8,7 +8,13 @@ import { type Setting, settingOf } from "../../patching/setting.ts";
 import { writeWhole } from "../../platform/node-write.ts";
 import { taskSource } from "../../tasks/specification.ts";
 import { layerSite, layers, position } from "../options/arguments.ts";
-import { checkLayerOption, checkLengths, checkPositions, checkWritable } from "../options/checks.ts";
+import {
+  checkLayerOption,
+  checkLengths,
+  checkPositions,
+  checkWritable,
+  ofOption,
+} from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";
 import { addModelOptions, type ModelArguments, withModel } from "../options/session.ts";
 import { readTask } from "../options/task-file.ts";
@@ -22,8 +28,8 @@ import {
 import { readLines } from "../options/text-files.ts";
 import { showBytes, table } from "../terminal/layout.ts";
 import { printResult } from "../terminal/output.ts";
-import { withProgress } from "../terminal/progress.ts";
 import { formatSetting } from "../terminal/setting-line.ts";
+import { extractWithProgress } from "./extraction.ts";
 
 interface Arguments extends ModelArguments, TaskArguments, DrawArguments {
   readonly prompts?: string;
@@ -85,14 +91,7 @@ async function extract(
   args: Arguments,
 ): Promise<ExtractReport> {
   const { site, position: at, out } = args;
-  using vectors = await withProgress("extracting", (update) =>
-    extractTaskVectors(model, prompts, {
-      site,
-      at,
-      layers: args.layers,
-      onProgress: (done) => update(done, prompts.length),
-    }),
-  );
+  using vectors = await extractWithProgress(model, prompts, { site, at, layers: args.layers });
   const bytes = await encodeTaskVectors(vectors);
   await writeWhole(out, bytes);
   const setting = settingOf(model, args.task === undefined ? undefined : args.seed);
@@ -105,7 +104,7 @@ async function promptSource(
 ): Promise<(model: ModelOutline) => Prompt[] | Promise<readonly Prompt[]>> {
   const { prompts: path, task: ref, split, template, spec: kind, shots: count, seed } = args;
   if (ref === undefined) {
-    const lines = await readLines(path!);
+    const lines = await ofOption("--prompts", () => readLines(path!));
     return (model) => lines.map((text) => model.prompt(text));
   }
   const task = await readTask(ref);

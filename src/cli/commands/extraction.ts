@@ -1,4 +1,5 @@
 import { type ExtractOptions, extractTaskVectors, type TaskVectors } from "../../analysis/task-vectors.ts";
+import type { Prompt } from "../../model/prompt/prompt.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import type { VectorSource } from "../../tasks/specification.ts";
 import { withProgress } from "../terminal/progress.ts";
@@ -6,23 +7,27 @@ import { withProgress } from "../terminal/progress.ts";
 /** Tokens of prompts in one pass: few, so that progress is seen. */
 const BATCH_TOKENS = 256;
 
-/** Extracts task vectors under a progress bar that follows what the device has done. */
+/** Extracts a task's vectors under a progress bar. */
 export function extractVectors(
   model: PatchableModel,
   { prompts, at }: VectorSource,
   options: Pick<ExtractOptions, "layers"> = {},
+): Promise<TaskVectors> {
+  return extractWithProgress(model, prompts, { ...options, at, batchTokens: BATCH_TOKENS });
+}
+
+/** `extractTaskVectors` under a progress bar that follows what the device has done. */
+export function extractWithProgress(
+  model: PatchableModel,
+  prompts: readonly Prompt[],
+  options: Omit<ExtractOptions, "onProgress">,
 ): Promise<TaskVectors> {
   return withProgress("extracting task vectors", async (update) => {
     const passes: Promise<void>[] = [];
     const onProgress = (done: number) => {
       passes.push(model.device.sync().then(() => update(done, prompts.length)));
     };
-    const extracted = extractTaskVectors(model, prompts, {
-      ...options,
-      at,
-      batchTokens: BATCH_TOKENS,
-      onProgress,
-    });
+    const extracted = extractTaskVectors(model, prompts, { ...options, onProgress });
     await Promise.all(passes);
     return extracted;
   });

@@ -119,7 +119,7 @@ async function readSource(args: Arguments, command: Command): Promise<PatchSourc
     command.error("error: expected either --task or --vectors");
   }
   if (task === undefined) {
-    const file = await readVectorFile(vectors!);
+    const file = await ofOption("--vectors", () => readVectorFile(vectors!));
     if (layer !== undefined) await ofOption("--layer", () => file.at(layer));
     return { kind: "file", file };
   }

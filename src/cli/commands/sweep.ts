@@ -76,7 +76,7 @@ export function sweepCommand(): Command {
         command.error("error: expected either --task or --queries");
       }
       const items = await readItems(args);
-      const file = await readVectorFile(args.vectors);
+      const file = await ofOption("--vectors", () => readVectorFile(args.vectors));
       await ofOption("--layers", () => {
         for (const layer of args.layers ?? []) file.at(layer);
       });
@@ -142,7 +142,7 @@ async function sweep(
 
 /** What is asked about: the lines of --queries, or items of the task. */
 async function readItems({ task, split, queries, query }: Arguments): Promise<TaskItem[]> {
-  if (task === undefined) return readQueries(queries!);
+  if (task === undefined) return ofOption("--queries", () => readQueries(queries!));
   const read = await readTask(task);
   return ofOption("--task", async () => {
     const items = itemsIn(query, read, split);

@@ -17,9 +17,14 @@ export async function ofOption<T>(option: string, check: () => T | Promise<T>): 
   try {
     return await check();
   } catch (error) {
-    if (error instanceof XpatchError) error.message = `${option}: ${error.message}`;
+    if (error instanceof XpatchError || isSystemError(error)) error.message = `${option}: ${error.message}`;
     throw error;
   }
+}
+
+/** A file that is not there, not readable, not writable… */
+export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && "syscall" in error;
 }
 
 /** Throws FileError where a file cannot be written, as far as that is known without doing it. */

@@ -2,6 +2,7 @@ import type { Command } from "commander";
 import { PromptError } from "../../errors.ts";
 import { readTextFile } from "../../platform/node-text.ts";
 import { escapedText } from "./arguments.ts";
+import { ofOption } from "./checks.ts";
 
 export interface PromptArguments {
   readonly prompt?: string;
@@ -24,7 +25,7 @@ export async function promptText({ prompt, promptFile }: PromptArguments, comman
   if ((prompt === undefined) === (promptFile === undefined)) {
     return command.error("error: expected either --prompt or --prompt-file");
   }
-  return prompt ?? (await readTextFile(promptFile!));
+  return prompt ?? (await ofOption("--prompt-file", () => readTextFile(promptFile!)));
 }
 
 /** One prompt a line, with the escapes of --prompt; empty lines are left out. Throws PromptError if there is none. */

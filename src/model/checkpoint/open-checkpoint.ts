@@ -90,6 +90,10 @@ export async function openCheckpoint(
 ): Promise<Checkpoint> {
   checkArgument("openCheckpoint", "ref", ref, aCheckpointRef);
   checkOptions("openCheckpoint", options, CHECKPOINT_OPTIONS);
+  // Before any of them is opened, which may be a download.
+  for (const part of [ref, options.base, ...(options.adapters ?? [])]) {
+    if (typeof part === "string") shippedFolder(part);
+  }
   const opened: OpenFiles = [];
   try {
     const parts =

@@ -137,6 +137,21 @@ test("of two runs into one folder the second is refused; one that is interrupted
   expect(readdirSync(out).filter((name) => /lock|tmp/.test(name))).toEqual([]);
 });
 
+test("one that is interrupted while the model loads says how to go on, too", async () => {
+  const out = join(folder, "loading");
+  const child = spawn(process.execPath, command("reproduce", "--out", out), {
+    cwd: root,
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let said = "";
+  child.stderr.on("data", (data) => (said += data));
+  const ended = new Promise<NodeJS.Signals | null>((done) => child.on("exit", (_, signal) => done(signal)));
+  while (!existsSync(join(out, "lock"))) await new Promise((done) => setTimeout(done, 2));
+  child.kill("SIGINT");
+  expect(await ended).toBe("SIGINT");
+  expect(said).toMatch(/^xpatch: stopped by SIGINT; the same command goes on from here$/m);
+});
+
 test("of several that find the lock of a killed run, one takes it over", async () => {
   const out = join(folder, "orphaned");
   mkdirSync(out);
@@ -221,6 +236,9 @@ test("another setting for the same folder is one line on stderr", () => {
     join(folder, "whole"),
     "--seeds",
     "1",
+    // Found before any model is opened.
+    "--model",
+    join(folder, "no-model"),
   );
   expect({ status, stdout }).toEqual({ status: 1, stdout: "" });
   expect(stderr).toMatch(/holds a run of another setting.*options\.seeds was 2, now 1/);
@@ -246,8 +264,11 @@ test("the model that comes along has its language model beside it, unless anothe
     expect(status, stderr).toBe(0);
     return JSON.parse(stdout).setting;
   };
+  // By its name it is what it was by its folder: a run that began with one goes on with the other.
   expect(run()).toMatchObject({ model: { name: "vlm" }, llm: { name: "llm" } });
   expect(run("--llm", "test/fixtures/llama/model")).toMatchObject({ llm: { name: "model" } });
-  expect(knownLlm(join(root, "weights", "vlm"))).toBe(knownLlm("./weights/vlm"));
+  for (const ref of ["xpatch:vlm", join(root, "weights", "vlm"), "./weights/vlm"]) {
+    expect(knownLlm(ref)).toBe("xpatch:llm");
+  }
   expect(knownLlm("weights/nano")).toBeUndefined();
 });

@@ -1,6 +1,6 @@
 import { cpSync, mkdtempSync, rmSync, truncateSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { CheckpointError } from "../../../src/errors.ts";
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
@@ -166,7 +166,7 @@ describe("the base", () => {
     await expectRefusal(missing, join(cache, "models", "nano"));
     await expectRefusal(
       missing,
-      /there is no config\.json; "npm run setup -- model" in a checkout of xpatch fetches it; another place may be given as base$/,
+      `there is no config.json; "npm run setup -- model" in ${resolve(".")} fetches it; another place may be given as base`,
     );
     using given = await loadModel(folder, { device, base: "weights/nano/base" });
     cpSync("weights/nano/base", join(cache, "models", "nano"), { recursive: true });

@@ -5,7 +5,7 @@
  *   node scripts/run-ts.mjs examples/which-heads.ts [model] [clean prompt] [corrupted prompt]
  *
  * Both prompts need the same number of tokens and other answers. Without arguments it runs on the tiny random model of the tests,
- * whose answers mean nothing; try `~/.cache/xpatch/models/smollm2-135m-instruct`, where a single head carries the country
+ * whose answers mean nothing; try `xpatch:smollm2`, where a single head carries the country
  * to the end of the prompt.
  */
 import { loadModel, logitAttribution, openDevice, patchMap, rankHeads } from "../src/index.ts"; // in your own project: from "xpatch"

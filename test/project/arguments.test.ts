@@ -88,7 +88,7 @@ describe("loading", () => {
     [
       "an unknown adapter",
       () => openDevice({ adapter: "nvidia" }),
-      /^openDevice: expected adapter to be "auto", .* found the string "nvidia"/,
+      /^openDevice: expected adapter to be "auto", .* found the string "nvidia"; the nearest is "/,
     ],
     [
       "an unknown option of the device",

@@ -60,8 +60,8 @@ describe("programs in the documentation", () => {
       printed.push(formatWithOptions({ breakLength: Number.POSITIVE_INFINITY }, ...values));
     });
     const { argv } = process;
-    // Where set-up had no pip, it left SmolLM2 in the hub's cache, which is what the program falls back on.
-    process.argv = ["node", page, ...(existsSync(SMOLLM2) ? [SMOLLM2] : [])];
+    // Where set-up had no pip, it left SmolLM2 in the hub's cache.
+    process.argv = ["node", page, ...(existsSync(SMOLLM2) ? [] : ["HuggingFaceTB/SmolLM2-135M-Instruct"])];
     try {
       await import(/* @vite-ignore */ write(page));
     } finally {

@@ -10,6 +10,8 @@ export {
   rolloutMaps,
 } from "./analysis/attention-map.ts";
 export { headOutputs } from "./analysis/head-outputs.ts";
+export { type HeadPatternOptions, headPattern } from "./analysis/head-pattern.ts";
+export type { AttendedToken, HeadPattern } from "./analysis/head-pattern-result.ts";
 export { chooseLayer, type LayerChoice } from "./analysis/layer-choice.ts";
 export type { LensCells } from "./analysis/lens-cells.ts";
 export { type LogitAttributionOptions, logitAttribution } from "./analysis/logit-attribution.ts";

@@ -8,16 +8,7 @@
  * Without arguments it runs on the tiny random model of the tests, whose attention means nothing. `xpatch attend` does
  * the same from the command line.
  */
-import { writeFile } from "node:fs/promises";
-import {
-  attentionFigure,
-  attentionMaps,
-  loadImage,
-  loadModel,
-  modelView,
-  openDevice,
-  toSvg,
-} from "../src/index.ts"; // in your own project: from "xpatch"
+import { attentionFigure, attentionMaps, loadImage, loadModel, modelView, openDevice } from "../src/index.ts"; // in your own project: from "xpatch"
 
 const [
   ref = "test/fixtures/llava/model",
@@ -36,7 +27,7 @@ for (const { layer, share } of maps) {
   console.log(`layer ${layer}: ${(100 * share).toFixed(1)} % of the attention is on the picture`);
 }
 const seen = modelView(image, model.config.vision!.processor);
-await writeFile(file, toSvg(attentionFigure(seen, maps, [prompt.text])));
+await attentionFigure(maps, { picture: seen, lines: [prompt.text] }).save(file);
 console.log(`written to ${file}`);
 model.dispose();
 await device.destroy();

@@ -1,10 +1,14 @@
 /**
- * Draws docs/pictures/rooms.svg from the imports of the sources:
+ * Draws the diagram of docs/design.md from the imports of the sources:
  *
  *   node scripts/run-ts.mjs scripts/draw-rooms.ts
  */
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { allImports } from "../test/helpers/rooms.ts";
-import { drawRooms } from "../test/helpers/rooms-picture.ts";
+import { roomsBlock } from "../test/helpers/rooms-picture.ts";
 
-writeFileSync("docs/pictures/rooms.svg", drawRooms(allImports()));
+const page = readFileSync("docs/design.md", "utf8");
+writeFileSync(
+  "docs/design.md",
+  page.replace(/```mermaid\n.*?\n```/s, () => roomsBlock(allImports())),
+);

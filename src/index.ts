@@ -10,7 +10,7 @@ export {
   rolloutMaps,
 } from "./analysis/attention-map.ts";
 export { headOutputs } from "./analysis/head-outputs.ts";
-export { type HeadPatternOptions, headPattern } from "./analysis/head-pattern.ts";
+export { type HeadPatternOptions, headPattern, headPatterns } from "./analysis/head-pattern.ts";
 export type { AttendedToken, HeadPattern } from "./analysis/head-pattern-result.ts";
 export { chooseLayer, type LayerChoice } from "./analysis/layer-choice.ts";
 export type { LensCells } from "./analysis/lens-cells.ts";
@@ -47,12 +47,15 @@ export {
 export { Transfer, type TransferOptions, type TransferTest } from "./analysis/transfer.ts";
 export * from "./errors.ts";
 // Figures
-export { attentionFigure } from "./figures/attention-figure.ts";
-export type { Figure } from "./figures/drawing.ts";
-export { toPage } from "./figures/figure-page.ts";
-export { lensFigure } from "./figures/lens-figure.ts";
-export { toPixels } from "./figures/pixels.ts";
-export { toSvg } from "./figures/svg.ts";
+export { type AttentionFigureOptions, attentionFigure } from "./figures/attention-figure.ts";
+export type { BarsChart, Chart, HeatChart, LinesChart, Reference, ScatterChart } from "./figures/chart.ts";
+export { chartFigure } from "./figures/chart-figure.ts";
+export { type Curve, type CurveOptions, type CurvePoint, curveFigure } from "./figures/curve-figure.ts";
+export type { Figure } from "./figures/figure.ts";
+export { type HeatData, type HeatOptions, heatFigure } from "./figures/heat-figure.ts";
+export { type LensFigureOptions, lensFigure } from "./figures/lens-figure.ts";
+export { show } from "./figures/show.ts";
+export { type TokenFigureOptions, tokenFigure } from "./figures/token-figure.ts";
 // Pictures
 export { type ImageSource, loadImage } from "./images/load.ts";
 export { encodePng } from "./images/png.ts";

@@ -1,4 +1,4 @@
-import type { Reference } from "../report/figure.ts";
+import type { Reference } from "xpatch";
 import { accuracy } from "../statistics/accuracy.ts";
 import { type AskedTask, constantAnswers, type Judge } from "./constants.ts";
 import type { Scoring } from "./scored.ts";

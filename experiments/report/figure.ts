@@ -1,109 +1,22 @@
+import type { BarsChart, HeatChart, LinesChart, ScatterChart } from "xpatch";
 import type { Estimate } from "../statistics/estimate.ts";
 
-/**
- * What a figure shows, as plain data; vega-lite.ts draws it, caption.ts says what its marks are. Rows with a `panel` are
- * shown side by side, a panel each.
- */
-export type Figure = LinesFigure | BarsFigure | HeatFigure | ScatterFigure;
-
-interface FigureBase {
+/** What a figure of the report is, beside its chart. */
+interface Kept {
   /** Its file's name, without extension. */
   readonly name: string;
-  readonly title: string;
   /** What is seen, and of which items; what the marks are and n are added to it. */
   readonly caption: string;
-  /** Axis titles. */
-  readonly x: string;
-  readonly y: string;
 }
 
-interface Panelled {
-  readonly panel?: string;
-}
-
-/** A value with its confidence interval and what it rests on, if it has them. */
-interface Value extends Panelled {
-  readonly y: number;
-  readonly low?: number;
-  readonly high?: number;
-  readonly items?: number;
-  readonly seeds?: number;
-}
+export type LinesFigure = LinesChart & Kept;
+export type BarsFigure = BarsChart & Kept;
+export type HeatFigure = HeatChart & Kept;
+export type ScatterFigure = ScatterChart & Kept;
+/** What a figure shows, as plain data; the library draws it. */
+export type Figure = LinesFigure | BarsFigure | HeatFigure | ScatterFigure;
 
 /** An estimate as part of a row. */
-export function pointOf({ mean, ...rest }: Estimate): Omit<Value, "panel"> {
+export function pointOf({ mean, ...rest }: Estimate): { readonly y: number } & Omit<Estimate, "mean"> {
   return { y: mean, ...rest };
-}
-
-/** A value that does not come from the model, such as chance: a dashed line over a panel, or all, or a group of bars. */
-export interface Reference extends Panelled {
-  readonly label: string;
-  readonly y: number;
-  /** The group of bars, if not all. */
-  readonly x?: string;
-}
-
-interface Valued extends FigureBase {
-  readonly references?: readonly Reference[];
-  /** What bands and error bars are; 95 % intervals over inputs and seeds unless given. */
-  readonly intervals?: string;
-  /**
-   * Ends of the axis of values. Unless given, 0 and 1 if no value lies beyond, so that shares can be compared from figure
-   * to figure; else what the values need.
-   */
-  readonly range?: readonly [low: number, high: number];
-}
-
-/** Something that was chosen by what is seen, or before. */
-interface Choosable {
-  /** What rows with `chosen` are; they are ringed or outlined. */
-  readonly chosen?: string;
-}
-
-/** Lines, with bands between `low` and `high`. */
-export interface LinesFigure extends Valued, Choosable {
-  readonly kind: "lines";
-  readonly rows: readonly (Value & {
-    readonly x: number;
-    readonly series: string;
-    readonly chosen?: boolean;
-  })[];
-}
-
-/** A group of bars for each `x`, one a series, with error bars. */
-export interface BarsFigure extends Valued {
-  readonly kind: "bars";
-  readonly rows: readonly (Value & { readonly x: string; readonly series: string })[];
-}
-
-/** Coloured squares. */
-export interface HeatFigure extends FigureBase, Choosable {
-  readonly kind: "heat";
-  /** What the colour stands for. */
-  readonly value: string;
-  /** Whether the values have a middle, 0, on whose sides they differ. */
-  readonly diverging?: boolean;
-  readonly rows: readonly (Panelled & {
-    readonly x: string | number;
-    readonly y: string | number;
-    readonly value: number;
-    readonly items?: number;
-    readonly seeds?: number;
-    readonly chosen?: boolean;
-  })[];
-}
-
-/** Points of a plane whose directions mean nothing: only distances can be read, so the axes are equal and have no numbers. */
-export interface ScatterFigure extends FigureBase {
-  readonly kind: "scatter";
-  /** What colour and outline stand for. */
-  readonly group: string;
-  /** What the filling stands for: of up to three kinds. */
-  readonly filling: string;
-  readonly rows: readonly (Panelled & {
-    readonly x: number;
-    readonly y: number;
-    readonly group: string;
-    readonly filling: string;
-  })[];
 }

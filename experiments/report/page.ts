@@ -5,10 +5,9 @@ import type { Check, Outcome } from "../framework/experiment.ts";
 import type { Lab } from "../framework/lab.ts";
 import type { Finished } from "../framework/runner.ts";
 import type { Setting } from "../framework/setting.ts";
-import { captionOf } from "./caption.ts";
 import type { Figure } from "./figure.ts";
 import { escaped } from "./html.ts";
-import { figureSvg } from "./picture.ts";
+import { drawnFigure } from "./picture.ts";
 import { showCell, type Table, type TableCell } from "./table.ts";
 
 const STYLE = `
@@ -180,10 +179,10 @@ function checksTable(checks: readonly Check[]): Table {
 }
 
 async function figureElement(experiment: string, figure: Figure): Promise<string> {
-  const svg = await figureSvg(figure);
+  const svg = await drawnFigure(figure).svg();
   // Vega numbers its definitions anew in each document; here they share one.
   const own = svg.replaceAll(/(\bid="|url\(#|href="#)/g, `$1${experiment}-${figure.name}-`);
-  return `<figure>${own}<figcaption><b>${escaped(figure.title)}.</b> ${escaped(captionOf(figure))}</figcaption></figure>`;
+  return `<figure>${own}<figcaption><b>${escaped(figure.title)}.</b> ${escaped(drawnFigure(figure).caption)}</figcaption></figure>`;
 }
 
 function tableElement({ title, columns, rows }: Table): string {

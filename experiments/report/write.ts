@@ -4,9 +4,8 @@ import { writeWhole } from "#src/platform/node-write";
 import type { Cell } from "../framework/cell.ts";
 import type { Experiment, Findings } from "../framework/experiment.ts";
 import type { Lab } from "../framework/lab.ts";
-import { captionOf } from "./caption.ts";
 import type { Figure } from "./figure.ts";
-import { figureSvg, svgToPng } from "./picture.ts";
+import { drawnFigure } from "./picture.ts";
 import { tableCsv, tableMarkdown } from "./table.ts";
 
 /**
@@ -31,9 +30,9 @@ export async function writeFindings(
     await writeWhole(join(folder, `${table.name}.csv`), tableCsv(table));
   }
   for (const figure of findings.figures) {
-    const svg = await figureSvg(figure);
-    await writeWhole(join(folder, `${figure.name}.svg`), svg);
-    await writeWhole(join(folder, `${figure.name}.png`), await svgToPng(svg));
+    const drawn = drawnFigure(figure);
+    await writeWhole(join(folder, `${figure.name}.svg`), await drawn.svg());
+    await writeWhole(join(folder, `${figure.name}.png`), await drawn.png());
   }
   if (findings.figures.length > 0) {
     const shown = findings.figures.map(figureMarkdown).join("\n\n");
@@ -49,5 +48,5 @@ export async function writeFindings(
 function figureMarkdown(figure: Figure): string {
   // Its own characters have no meaning there.
   const plain = (text: string) => text.replaceAll(/[\\`*_[\]<>|]/g, "\\$&");
-  return `![${plain(figure.title)}](${figure.name}.svg)\n\n*${plain(figure.title)}.* ${plain(captionOf(figure))}`;
+  return `![${plain(figure.title)}](${figure.name}.svg)\n\n*${plain(figure.title)}.* ${plain(drawnFigure(figure).caption)}`;
 }

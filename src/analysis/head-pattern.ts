@@ -5,6 +5,7 @@ import type { Prompt } from "../model/prompt/prompt.ts";
 import { aModel, aPrompt } from "../patching/arguments.ts";
 import { run } from "../patching/run.ts";
 import { tap } from "../patching/tap.ts";
+import type { Tensor } from "../tensor/tensor.ts";
 import { HeadPattern } from "./head-pattern-result.ts";
 import { checkLayers } from "./layers.ts";
 
@@ -27,18 +28,66 @@ export async function headPattern(
   prompt: Prompt,
   options: HeadPatternOptions,
 ): Promise<HeadPattern> {
-  checkArgument("headPattern", "model", model, aModel);
-  checkArgument("headPattern", "prompt", prompt, aPrompt);
-  checkOptions("headPattern", options, OPTIONS, { required: ["layer"] });
+  checkPattern("headPattern", model, prompt, options, OPTIONS);
   const { layer, head } = options;
-  checkLayers(model, [layer], "headPattern");
-  const { ids, tokens } = model.sequenceOf(prompt);
+  const part = head === undefined ? {} : { head };
+  const read = await readPattern(model, prompt, layer, part, (pattern) =>
+    head === undefined ? mean(pattern, 0) : pattern,
+  );
+  return patternOf(model, prompt, layer, read, head);
+}
+
+/** The same for every head of a layer, from one pass. Throws SiteError where the model has no such layer. */
+export async function headPatterns(
+  model: LanguageModel,
+  prompt: Prompt,
+  options: Omit<HeadPatternOptions, "head">,
+): Promise<HeadPattern[]> {
+  checkPattern("headPatterns", model, prompt, options, { layer: aNumber });
+  const { layer } = options;
+  const read = await readPattern(model, prompt, layer, {}, (pattern) => pattern);
+  const size = model.sequenceOf(prompt).ids.length ** 2;
+  return Array.from({ length: read.length / size }, (_, head) =>
+    patternOf(model, prompt, layer, read.subarray(head * size, (head + 1) * size), head),
+  );
+}
+
+function checkPattern<T extends { layer: number }>(
+  call: string,
+  model: LanguageModel,
+  prompt: Prompt,
+  options: T,
+  known: Options<T>,
+): void {
+  checkArgument(call, "model", model, aModel);
+  checkArgument(call, "prompt", prompt, aPrompt);
+  checkOptions(call, options, known, { required: ["layer" as keyof T & string] });
+  checkLayers(model, [options.layer], call);
+}
+
+/** What `part` leaves of a pattern, [heads, tokens, tokens] or [tokens, tokens]. */
+async function readPattern(
+  model: LanguageModel,
+  prompt: Prompt,
+  layer: number,
+  part: { head?: number },
+  reduce: (pattern: Tensor) => Tensor,
+): Promise<Float32Array> {
   using pattern = model.device.scope(() => {
-    const part = head === undefined ? {} : { head };
-    const { x } = run(model, prompt, { taps: { x: tap(`pattern.${layer}`, "all", part) }, stopAfter: layer });
-    return head === undefined ? mean(x, 0) : x; // [tokens, tokens]
+    const taps = { x: tap(`pattern.${layer}`, "all", part) };
+    return reduce(run(model, prompt, { taps, stopAfter: layer }).x);
   });
-  const flat = await pattern.read();
+  return (await pattern.read()) as Float32Array;
+}
+
+function patternOf(
+  model: LanguageModel,
+  prompt: Prompt,
+  layer: number,
+  flat: Float32Array,
+  head?: number,
+): HeadPattern {
+  const { ids, tokens } = model.sequenceOf(prompt);
   return new HeadPattern({
     // A decoder that strips blanks leaves nothing of a lone one.
     tokens: ids.map((id, i) => model.tokenizer.decode([id]) || tokens[i]!),

@@ -1,51 +1,169 @@
 import type { AttentionMap } from "../analysis/attention-map.ts";
-import { PromptError } from "../errors.ts";
+import { HeadPattern } from "../analysis/head-pattern-result.ts";
+import {
+  aListOf,
+  aNumber,
+  anArray,
+  anObject,
+  aString,
+  checkArgument,
+  checkOptions,
+  type Options,
+} from "../arguments.ts";
+import { ArgumentError, PromptError } from "../errors.ts";
 import type { RgbImage } from "../images/rgb.ts";
-import type { Figure, Shape } from "./drawing.ts";
-import { HEAT_OPACITY, heatColour } from "./heat.ts";
-import { arrangePanels, type Panel, patchCells, picturePanel, toGrey } from "./panels.ts";
-import { showPatch, showShare } from "./text.ts";
+import { chartFigure } from "./chart-figure.ts";
+import { Figure } from "./figure.ts";
+import { showPatch, showShare, showToken } from "./text.ts";
+import { tokenFigure } from "./token-figure.ts";
+import { picturePanelsSpec } from "./vega-lite/picture-panels.ts";
 
-/** Sides of a panel are about this long; whole units a patch. */
-const PANEL_SIDE = 288;
-
-/**
- * Draws attention maps over the picture that the model saw (`modelView`), a panel each, beside the picture itself. Every
- * panel has a scale of its own, from 0 to its peak, which stands in its caption with the share of the whole image.
- *
- * @param lines what stands above: model, prompt, token
- * @throws PromptError if there is no map
- */
-export function attentionFigure(
-  picture: RgbImage,
-  maps: readonly AttentionMap[],
-  lines: readonly string[],
-): Figure {
-  const [first] = maps;
-  if (!first) throw new PromptError("Expected at least one attention map to draw, found none.");
-  const cell = Math.max(1, Math.round(PANEL_SIDE / Math.max(first.grid.rows, first.grid.columns)));
-  const size = { width: cell * first.grid.columns, height: cell * first.grid.rows };
-  const background: Shape = { kind: "picture", x: 0, y: 0, ...size, picture: toGrey(picture) };
-  const panels = maps.map((map): Panel => {
-    const peak = peakOf(map);
-    const heat = patchCells(map.grid, size.width, size.height, (box, i): Shape => {
-      const weight = map.weights[i]!;
-      return {
-        kind: "rectangle",
-        ...box,
-        fill: heatColour(peak > 0 ? weight / peak : 0),
-        opacity: HEAT_OPACITY,
-        tooltip: `${showPatch(i, map.grid)}: ${showShare(weight)}`,
-      };
-    });
-    const caption = `layer ${map.layer}: ${showShare(map.share)} on the image, peak ${showShare(peak)}`;
-    return { caption, ...size, shapes: [background, ...heat] };
-  });
-  const [only] = maps.length === 1 ? maps : [];
-  const end = only ? `${showShare(peakOf(only))} of the attention` : "peak of each panel";
-  return arrangePanels(lines, ["0", end], [picturePanel(picture, first.grid, size), ...panels]);
+export interface AttentionFigureOptions {
+  title?: string;
+  /** Lines below the title: model, prompt, token. */
+  lines?: readonly string[];
+  /** For maps over an image: the picture as the model saw it (`modelView`). */
+  picture?: RgbImage;
+  /** For patterns over text: the token that attends; its weights are drawn over the text. Default: all, as a square. */
+  at?: number;
 }
 
-function peakOf({ weights }: AttentionMap): number {
+const OPTIONS: Options<AttentionFigureOptions> = {
+  title: aString,
+  lines: aListOf(aString),
+  picture: anObject,
+  at: aNumber,
+};
+
+/**
+ * Where attention goes: over text, for what `headPattern` or `headPatterns` gives (all tokens to all, or from one of them); over a
+ * picture, for what `attentionMaps` or `rolloutMaps` gives. A panel for each.
+ *
+ * Over pictures every panel has a scale of its own, from 0 to its peak, which stands in its caption with the share of the whole
+ * image; over text all have one.
+ *
+ * @throws ArgumentError if there is nothing to draw, or no picture for maps over one
+ * @throws PromptError where patterns are of different prompts, or have no such token
+ */
+export function attentionFigure(
+  attention: AttentionMap | HeadPattern | readonly AttentionMap[] | readonly HeadPattern[],
+  options: AttentionFigureOptions = {},
+): Figure {
+  checkArgument("attentionFigure", "attention", attention, anObject);
+  checkOptions("attentionFigure", options, OPTIONS);
+  const list = anArray.holds(attention)
+    ? (attention as readonly (AttentionMap | HeadPattern)[])
+    : [attention as AttentionMap | HeadPattern];
+  if (list.length === 0) {
+    throw new ArgumentError("attentionFigure: expected at least one pattern or map to draw, found none");
+  }
+  if (list.every((one): one is HeadPattern => one instanceof HeadPattern)) return overText(list, options);
+  return overPicture(list as readonly AttentionMap[], options);
+}
+
+function overText(
+  patterns: readonly HeadPattern[],
+  { title, lines, at, picture }: AttentionFigureOptions,
+): Figure {
+  if (picture) {
+    throw new ArgumentError(
+      "attentionFigure: a picture goes with maps (attentionMaps), not with patterns over text",
+    );
+  }
+  const [{ tokens }] = patterns as [HeadPattern];
+  const other = patterns.find((one) => one.tokens.join("\0") !== tokens.join("\0"));
+  if (other) {
+    throw new PromptError(
+      `Expected patterns of one prompt, found those of ${JSON.stringify(tokens.join(""))} and ${JSON.stringify(other.tokens.join(""))}.`,
+    );
+  }
+  const text = patterns.join("\n\n");
+  if (at !== undefined) {
+    const position = at < 0 ? tokens.length + at : at;
+    if (!Number.isInteger(position) || position < 0 || position >= tokens.length) {
+      throw new PromptError(`Expected a position in a prompt of ${tokens.length} tokens, found ${at}.`);
+    }
+    const blocks = patterns.map((pattern) => [nameOf(pattern), pattern.weights[position]!] as const);
+    return tokenFigure(tokens, Object.fromEntries(blocks), {
+      title: title ?? `attention from token ${showToken(position, tokens[position]!)}`,
+      value: "weight",
+      lines,
+    });
+  }
+  const names = tokens.map((token, i) => showToken(i, token));
+  return chartFigure(
+    {
+      kind: "heat",
+      title: title ?? (patterns.length === 1 ? `attention of ${nameOf(patterns[0]!)}` : "attention"),
+      lines,
+      x: "to",
+      y: "from",
+      value: "weight",
+      rows: patterns.flatMap((pattern) =>
+        pattern.weights.flatMap((row, from) =>
+          // What is hidden from a token stays white.
+          row.flatMap((weight, to) =>
+            weight === 0 && to > from
+              ? []
+              : [
+                  {
+                    ...(patterns.length > 1 && { panel: nameOf(pattern) }),
+                    x: names[to]!,
+                    y: names[from]!,
+                    value: weight,
+                    tooltip: `${names[from]} → ${names[to]}: ${showShare(weight)}`,
+                  },
+                ],
+          ),
+        ),
+      ),
+    },
+    text,
+  );
+}
+
+function nameOf({ layer, head }: HeadPattern): string {
+  return `layer ${layer}, ${head === undefined ? "mean of all heads" : `head ${head}`}`;
+}
+
+function overPicture(
+  maps: readonly AttentionMap[],
+  { title = "attention", lines = [], picture, at }: AttentionFigureOptions,
+): Figure {
+  if (!picture) {
+    throw new ArgumentError(
+      "attentionFigure: expected the option picture, the picture as the model saw it (modelView), for maps over an image",
+    );
+  }
+  if (at !== undefined) {
+    throw new ArgumentError(
+      "attentionFigure: maps are of one token already; give the token to attentionMaps, not at",
+    );
+  }
+  const [{ grid }] = maps as [AttentionMap];
+  const panels = maps.map(({ layer, share, weights }) => {
+    const peak = peakOf(weights);
+    return {
+      caption: `layer ${layer}: ${showShare(share)} on the image, peak ${showShare(peak)}`,
+      patches: Array.from(weights, (weight, i) => ({
+        shade: peak > 0 ? weight / peak : 0,
+        tooltip: `${showPatch(i, grid)}: ${showShare(weight)}`,
+      })),
+    };
+  });
+  const [only] = maps.length === 1 ? maps : [];
+  const legend = {
+    title: "attention",
+    ends: ["0", only ? showShare(peakOf(only.weights)) : "peak of each panel"] as const,
+  };
+  return new Figure({
+    title,
+    caption: "",
+    text: [title, ...lines, ...panels.map(({ caption }) => caption)].join("\n"),
+    spec: () => picturePanelsSpec({ title, lines, picture, grid, panels, legend }),
+  });
+}
+
+function peakOf(weights: Float32Array): number {
   return weights.reduce((a, b) => Math.max(a, b), 0);
 }

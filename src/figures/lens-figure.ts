@@ -1,83 +1,134 @@
+import { LensCells } from "../analysis/lens-cells.ts";
 import type { LensCell } from "../analysis/logit-lens.ts";
-import { PromptError } from "../errors.ts";
+import {
+  aListOf,
+  anArray,
+  anObject,
+  aString,
+  checkArgument,
+  checkOptions,
+  type Options,
+} from "../arguments.ts";
+import { ArgumentError, PromptError } from "../errors.ts";
 import type { RgbImage } from "../images/rgb.ts";
 import type { PatchGrid } from "../model/prompt/prompt.ts";
-import { type Figure, fitLabel, LINE_HEIGHT, labelWidth, type Shape } from "./drawing.ts";
-import { HEAT_OPACITY, heatColour } from "./heat.ts";
-import { arrangePanels, type Panel, patchCells, picturePanel, toGrey } from "./panels.ts";
-import { showPatch, showShare, showWord } from "./text.ts";
+import type { HeatChart } from "./chart.ts";
+import { chartFigure } from "./chart-figure.ts";
+import { Figure } from "./figure.ts";
+import { showPatch, showShare, showToken, showWord } from "./text.ts";
+import { picturePanelsSpec } from "./vega-lite/picture-panels.ts";
 
-/** Side of a patch: room for eight characters. */
-const CELL = 52;
+export interface LensFigureOptions {
+  title?: string;
+  /** Lines below the title: model, prompt. */
+  lines?: readonly string[];
+  /** The prompt's tokens (`prompt.tokens`), which name the columns. Default: positions alone. */
+  tokens?: readonly string[];
+  /** For cells at an image's span: the picture as the model saw it (`modelView`), and how its patches lie. */
+  picture?: RgbImage;
+  grid?: PatchGrid;
+}
+
+const OPTIONS: Options<LensFigureOptions> = {
+  title: aString,
+  lines: aListOf(aString),
+  tokens: aListOf(aString),
+  picture: anObject,
+  grid: anObject,
+};
 
 /**
- * Draws the logit lens over an image, a panel a layer: in each patch the word that it reads as, over the picture that
- * the model saw, coloured by the word's probability. Viewers of SVG and HTML show the other words of a patch as tooltips.
+ * The logit lens as a table, a row a layer: at several positions the word that each reads as, at one position its likeliest
+ * words. With a picture, over it, a panel a layer and a word a patch. Colours are probabilities; viewers of SVG and HTML show
+ * the other words under the pointer.
  *
- * @param cells from `logitLens` at the image's span
- * @param lines what stands above: model, prompt
+ * @param cells from `logitLens`
+ * @throws ArgumentError without cells, or with a picture and no grid
  * @throws PromptError if a layer has not a cell for each patch
  */
-export function lensFigure(
+export function lensFigure(cells: readonly LensCell[], options: LensFigureOptions = {}): Figure {
+  checkArgument("lensFigure", "cells", cells, anArray);
+  checkOptions("lensFigure", options, OPTIONS);
+  if (cells.length === 0) throw new ArgumentError("lensFigure: expected at least one cell, found none");
+  const { picture, grid, title = "logit lens", lines = [] } = options;
+  if ((picture === undefined) !== (grid === undefined)) {
+    throw new ArgumentError("lensFigure: expected picture and grid together, found one of them");
+  }
+  if (picture && grid) return overPicture(cells, picture, grid, title, lines);
+  return overText(cells, title, options);
+}
+
+function overText(cells: readonly LensCell[], title: string, { tokens, lines }: LensFigureOptions): Figure {
+  const positions = [...new Set(cells.map(({ position }) => position))];
+  const named = (position: number) =>
+    tokens?.[position] === undefined ? `${position}` : showToken(position, tokens[position]);
+  const chart: Omit<HeatChart, "x" | "rows"> = {
+    kind: "heat",
+    title: positions.length === 1 ? `${title} at ${named(positions[0]!)}` : title,
+    lines,
+    y: "layer",
+    value: "probability",
+  };
+  const rows =
+    positions.length === 1
+      ? cells.flatMap(({ layer, tokens: words }) =>
+          words.map(({ text, probability }, i) => ({
+            x: i + 1,
+            y: layer,
+            value: probability,
+            word: showWord(text),
+            tooltip: `layer ${layer}, ${i + 1}: ${JSON.stringify(text)} ${showShare(probability)}`,
+          })),
+        )
+      : cells.map((cell) => ({
+          x: named(cell.position),
+          y: cell.layer,
+          value: cell.tokens[0]!.probability,
+          word: showWord(cell.tokens[0]!.text),
+          tooltip: [`layer ${cell.layer}, ${named(cell.position)}`, ...readings(cell)].join("\n"),
+        }));
+  const x = positions.length === 1 ? "rank" : "position";
+  return chartFigure({ ...chart, x, rows }, cells instanceof LensCells ? cells.table() : undefined);
+}
+
+function readings({ tokens }: LensCell): string[] {
+  return tokens.map(({ text, probability }) => `${JSON.stringify(text)} ${showShare(probability)}`);
+}
+
+function overPicture(
+  cells: readonly LensCell[],
   picture: RgbImage,
   grid: PatchGrid,
-  cells: readonly LensCell[],
+  title: string,
   lines: readonly string[],
 ): Figure {
-  const size = { width: CELL * grid.columns, height: CELL * grid.rows };
-  const layers = [...new Set(cells.map((cell) => cell.layer))];
+  const layers = [...new Set(cells.map(({ layer }) => layer))];
   const most = cells.reduce((top, { tokens }) => Math.max(top, tokens[0]!.probability), 0);
-  const background: Shape = { kind: "picture", x: 0, y: 0, ...size, picture: toGrey(picture) };
-  const panels = layers.map((layer): Panel => {
-    const words = cells.filter((cell) => cell.layer === layer);
-    if (words.length !== grid.rows * grid.columns) {
+  const panels = layers.map((layer) => {
+    const own = cells.filter((cell) => cell.layer === layer);
+    if (own.length !== grid.rows * grid.columns) {
       throw new PromptError(
-        `Expected a cell for each of ${grid.rows * grid.columns} patches, found ${words.length} of layer ${layer}.`,
+        `Expected a cell for each of ${grid.rows * grid.columns} patches, found ${own.length} of layer ${layer}.`,
       );
     }
-    const shapes = patchCells(grid, size.width, size.height, (box, i) => patch(box, words[i]!, i)).flat();
     return {
       caption: `layer ${layer}`,
-      ...size,
-      shapes: [background, ...shapes],
+      patches: own.map((cell, i) => ({
+        shade: cell.tokens[0]!.probability / most,
+        word: showWord(cell.tokens[0]!.text),
+        tooltip: [`${showPatch(i, grid)}, position ${cell.position}`, ...readings(cell)].join("\n"),
+      })),
     };
   });
-  return arrangePanels(
-    lines,
-    ["0", `${showShare(most)} probability of the word`],
-    [picturePanel(picture, grid, size), ...panels],
-  );
-
-  function patch(
-    box: { x: number; y: number; width: number; height: number },
-    { tokens, position }: LensCell,
-    index: number,
-  ): Shape[] {
-    const { text, probability } = tokens[0]!;
-    const strip = LINE_HEIGHT + 1;
-    const word = fitLabel(showWord(text), box.width - 2);
-    const readings = tokens.map((token) => `${JSON.stringify(token.text)} ${showShare(token.probability)}`);
-    const tooltip = [`${showPatch(index, grid)}, position ${position}`, ...readings].join("\n");
-    return [
-      { kind: "rectangle", ...box, fill: heatColour(probability / most), opacity: HEAT_OPACITY },
-      {
-        kind: "rectangle",
-        x: box.x,
-        y: box.y + box.height - strip,
-        width: box.width,
-        height: strip,
-        fill: "#ffffff",
-        opacity: 0.9,
-      },
-      {
-        kind: "label",
-        x: box.x + (box.width - labelWidth(word)) / 2,
-        y: box.y + box.height - LINE_HEIGHT,
-        text: word,
-        colour: "#000000",
-      },
-      // Over the rest, and invisible: it is there for the pointer.
-      { kind: "rectangle", ...box, fill: "#ffffff", opacity: 0, tooltip },
-    ];
-  }
+  const legend = { title: "probability of the word", ends: ["0", showShare(most)] as const };
+  return new Figure({
+    title,
+    caption: "",
+    text: [
+      title,
+      ...lines,
+      ...panels.map(({ caption, patches }) => `${caption}: ${patches.map(({ word }) => word).join(" ")}`),
+    ].join("\n"),
+    spec: () => picturePanelsSpec({ title, lines, picture, grid, panels, legend }),
+  });
 }

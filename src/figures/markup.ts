@@ -1,4 +1,4 @@
-import { escapeXml } from "./svg.ts";
+import { escapeXml } from "./escape.ts";
 
 /** HTML that needs no more escaping; only {@link html} makes it. */
 export class Markup {

@@ -15,3 +15,17 @@ export function showWord(text: string): string {
   const escaped = JSON.stringify(text).slice(1, -1);
   return escaped.trim() || `"${escaped}"`;
 }
+
+/** Letters of a token on an axis. */
+const LABEL = 12;
+
+/** "5 Paris": a token with its position, so that no two are alike. Signs that vocabularies have for blanks are blanks. */
+export function showToken(position: number, token: string): string {
+  const word = [...showWord(token.replaceAll(/[Ġ▁]/g, " ").replaceAll("Ċ", "\n"))];
+  return `${position} ${word.length > LABEL ? `${word.slice(0, LABEL - 1).join("")}…` : word.join("")}`;
+}
+
+/** Four significant digits. */
+export function showNumber(value: number): string {
+  return `${Number(value.toPrecision(4))}`;
+}

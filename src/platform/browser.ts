@@ -1,5 +1,5 @@
 import { CheckpointError, DeviceError } from "../errors.ts";
-import { drawText } from "./browser-draw-text.ts";
+import { saveFile, show, svgToPng } from "./browser-figures.ts";
 import type { AdapterRequest, ByteSource, Platform } from "./platform.ts";
 
 /**
@@ -48,5 +48,7 @@ export const platform: Platform = {
   baseUrl,
   waitForDriver: (promise) => promise, // the browser's GPU process does the waiting
   collectGarbage: () => {}, // and counts what it holds
-  drawText,
+  svgToPng,
+  saveFile,
+  show,
 };

@@ -1,10 +1,12 @@
 import { requestAdapter } from "./node-adapter.ts";
 import { cachedModel } from "./node-cache.ts";
-import { drawText } from "./node-draw-text.ts";
 import { openFile, subfolders } from "./node-file.ts";
 import { collectGarbage } from "./node-garbage.ts";
 import { packageFolder } from "./node-package.ts";
+import { show } from "./node-show.ts";
+import { svgToPng } from "./node-svg.ts";
 import { waitForDriver } from "./node-wait.ts";
+import { writeWhole } from "./node-write.ts";
 import type { Platform } from "./platform.ts";
 
 /** The platform in Node. */
@@ -18,5 +20,7 @@ export const platform: Platform = {
   baseUrl: () => undefined,
   waitForDriver,
   collectGarbage,
-  drawText,
+  svgToPng,
+  saveFile: writeWhole,
+  show,
 };

@@ -30,11 +30,11 @@ export interface AdapterRequest {
   toggles?: readonly string[];
 }
 
-/** A line of text; in pixels, where its first character stands on the line. */
-export interface TextLine {
-  readonly x: number;
-  readonly y: number;
+/** What can be shown to people, in the forms that places can show. */
+export interface Shown {
   readonly text: string;
+  svg(): Promise<string>;
+  html(): Promise<string>;
 }
 
 export interface Platform {
@@ -55,12 +55,10 @@ export interface Platform {
   packageFolder(): string | undefined;
   /** What relative URLs are relative to: the address of the page; undefined where there is none, as in Node. */
   baseUrl(): string | undefined;
-  /**
-   * How much of each pixel, 0 to 255, lines of text in a fixed-width face cover in a picture of `width * height` pixels.
-   * Throws ImageError where there is nothing to draw with.
-   */
-  drawText(
-    lines: readonly TextLine[],
-    picture: { readonly width: number; readonly height: number; readonly fontSize: number },
-  ): Uint8Array;
+  /** Draws an SVG document as a PNG, `zoom` pixels for each of its own. Throws ImageError where there is nothing to draw with. */
+  svgToPng(svg: string, zoom: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** Writes a file, or has it downloaded. Throws FileError. */
+  saveFile(path: string, content: string | Uint8Array<ArrayBuffer>): Promise<unknown>;
+  /** Opens, displays or prints something, whichever this place can. */
+  show(shown: Shown): Promise<void>;
 }

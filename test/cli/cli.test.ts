@@ -609,6 +609,7 @@ describe("layout", () => {
         position,
         tokens: [{ id: position, token, text: token, probability: 0.5 }],
       })),
+      out: [],
     };
     const lines = formatLens(lens, 46).split("\n").slice(2);
     expect(lines).toEqual([

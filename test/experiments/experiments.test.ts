@@ -19,7 +19,7 @@ import { seedsOf } from "../../experiments/framework/prompts.ts";
 import { runExperiments } from "../../experiments/framework/runner.ts";
 import type { Answered } from "../../experiments/framework/scored.ts";
 import { EXPERIMENTS } from "../../experiments/index.ts";
-import { captionOf } from "../../experiments/report/caption.ts";
+import { drawnFigure } from "../../experiments/report/picture.ts";
 import { set } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
 import { tap } from "../../src/patching/tap.ts";
@@ -218,11 +218,11 @@ describe("runs", () => {
       for (const figure of figures) {
         const { name } = figure;
         expect(shown).toContain(`(${name}.svg)\n\n*`);
-        expect(shown.replaceAll("\\", "")).toContain(captionOf(figure).replaceAll("\\", ""));
+        expect(shown.replaceAll("\\", "")).toContain(drawnFigure(figure).caption.replaceAll("\\", ""));
         expect(files).toEqual(expect.arrayContaining([`${name}.svg`, `${name}.png`]));
         if (figure.y !== "accuracy") continue;
         // No accuracy without what a constant answer would get, and n.
-        expect(captionOf(figure)).toMatch(/Dashed: .*best constant answer.* n \d+/);
+        expect(drawnFigure(figure).caption).toMatch(/Dashed: .*best constant answer.* n \d+/);
       }
     }
   });

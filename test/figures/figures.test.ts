@@ -1,37 +1,30 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { CommanderError } from "commander";
+import { inspect } from "node:util";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import type { AttentionMap } from "../../src/analysis/attention-map.ts";
+import { HeadPattern } from "../../src/analysis/head-pattern-result.ts";
+import { LensCells } from "../../src/analysis/lens-cells.ts";
 import type { LensCell } from "../../src/analysis/logit-lens.ts";
+import { PatchMap } from "../../src/analysis/patch-map-result.ts";
+import { HeadRanking } from "../../src/analysis/rank-heads.ts";
 import { formatImageLens, type ImageLensReport } from "../../src/cli/commands/lens-image.ts";
-import { COMMANDS } from "../../src/cli/commands.ts";
-import { addCommonOptions } from "../../src/cli/options/command.ts";
-import { PromptError, SiteError } from "../../src/errors.ts";
+import { ArgumentError, FileError, PromptError } from "../../src/errors.ts";
 import { attentionFigure } from "../../src/figures/attention-figure.ts";
-import {
-  CHARACTER_WIDTH,
-  channelsOf,
-  type Figure,
-  fitLabel,
-  LINE_HEIGHT,
-  labelWidth,
-  type Shape,
-  wrapLabel,
-} from "../../src/figures/drawing.ts";
-import { toPage } from "../../src/figures/figure-page.ts";
-import { heatColour } from "../../src/figures/heat.ts";
+import { curveFigure } from "../../src/figures/curve-figure.ts";
+import { escapeXml } from "../../src/figures/escape.ts";
+import type { Figure } from "../../src/figures/figure.ts";
+import { heatFigure } from "../../src/figures/heat-figure.ts";
 import { lensFigure } from "../../src/figures/lens-figure.ts";
-import { toPixels } from "../../src/figures/pixels.ts";
-import { escapeXml, toSvg } from "../../src/figures/svg.ts";
-import { showPatch, showShare, showWord } from "../../src/figures/text.ts";
+import { show } from "../../src/figures/show.ts";
+import { showPatch, showShare, showToken, showWord } from "../../src/figures/text.ts";
+import { tokenFigure } from "../../src/figures/token-figure.ts";
+import { letters, textWidth, wrapText } from "../../src/figures/vega-lite/text-width.ts";
 import { decodeImage } from "../../src/images/decode.ts";
-import { loadImage } from "../../src/images/load.ts";
-import { encodePng } from "../../src/images/png.ts";
-import { modelView } from "../../src/images/preprocess.ts";
-import { readProcessorConfig } from "../../src/images/processor-config.ts";
 import type { RgbImage } from "../../src/images/rgb.ts";
+import { readXml } from "../helpers/xml.ts";
 
 /** A picture whose pixels all differ. */
 const picture = gradient(28, 28);
@@ -42,162 +35,70 @@ function gradient(width: number, height: number): RgbImage {
   return { width, height, data };
 }
 
-function pixel({ data, width }: RgbImage, x: number, y: number): number[] {
-  return [...data.subarray((y * width + x) * 3, (y * width + x) * 3 + 3)];
+/** Texts of an SVG, a line each, unescaped. */
+function textsOf(svg: string): string[] {
+  const lines = svg.replaceAll(/<title>[^<]*<\/title>/g, "").matchAll(/>([^<]*)<\/(?:text|tspan)>/g);
+  return [...lines].map(([, text]) => unescaped(text!)).filter((text) => text !== "");
 }
 
-function labels({ shapes }: Figure): string[] {
-  return shapes.flatMap((shape) => (shape.kind === "label" ? [shape.text] : []));
+function titlesOf(svg: string): string[] {
+  return [...svg.matchAll(/<title>([^<]*)<\/title>/g)].map(([, text]) => unescaped(text!));
 }
 
-/** Labels' and pictures' boxes. */
-function boxOf(shape: Shape) {
-  const { x, y } = shape;
-  return shape.kind === "label"
-    ? { x, y, right: x + labelWidth(shape.text), bottom: y + LINE_HEIGHT }
-    : { x, y, right: x + shape.width, bottom: y + shape.height };
+function unescaped(text: string): string {
+  return text
+    .replaceAll("&quot;", '"')
+    .replaceAll("&lt;", "<")
+    .replaceAll("&gt;", ">")
+    .replaceAll("&amp;", "&");
 }
 
-function expectTidy(figure: Figure): void {
-  const slack = 1e-6;
-  for (const shape of figure.shapes) {
-    const { x, y, right, bottom } = boxOf(shape);
-    const inside = x >= 0 && y >= 0 && right <= figure.width + slack && bottom <= figure.height + slack;
-    expect(inside, `${JSON.stringify(shape)} within ${figure.width} x ${figure.height}`).toBe(true);
-  }
-  const texts = figure.shapes.filter((shape) => shape.kind === "label").map(boxOf);
-  const pictures = figure.shapes.filter((shape) => shape.kind === "picture").map(boxOf);
-  for (const list of [texts, pictures]) {
-    list.forEach((a, i) => {
-      for (const b of list.slice(i + 1)) {
-        const apart = a.right <= b.x || b.right <= a.x || a.bottom <= b.y || b.bottom <= a.y;
-        expect(apart, `${JSON.stringify(a)} and ${JSON.stringify(b)} are apart`).toBe(true);
-      }
-    });
-  }
-}
-
-/** Checks that elements are closed in the order in which they were opened, and returns how many there are of each. */
-function readXml(text: string): Record<string, number> {
-  const counts: Record<string, number> = {};
-  const open: string[] = [];
-  const rest = text.replace(
-    /<(\/?)([\w:]+)((?:\s+[\w:-]+="[^"<]*")*)\s*(\/?)>/g,
-    (_, close, name, _a, empty) => {
-      if (close) expect(open.pop()).toBe(name);
-      else {
-        counts[name] = (counts[name] ?? 0) + 1;
-        if (!empty) open.push(name);
-      }
-      return "";
-    },
+/** The colours of the shapes that have tooltips. */
+function coloursOf(svg: string): number[][] {
+  return [...svg.matchAll(/<path[^>]*fill="rgb\((\d+), (\d+), (\d+)\)"[^>]*><title>/g)].map(([, ...rgb]) =>
+    rgb.slice(0, 3).map(Number),
   );
-  expect(open).toEqual([]);
-  expect(rest).not.toMatch(/[<>]|&(?!(amp|lt|gt|quot);)/);
-  return counts;
 }
 
-describe("colours", () => {
-  test("go from dark to bright without a turn", () => {
-    const luma = Array.from({ length: 101 }, (_, i) => {
-      const [r, g, b] = channelsOf(heatColour(i / 100));
-      return 0.299 * r + 0.587 * g + 0.114 * b;
-    });
-    for (let i = 1; i < luma.length; i++) expect(luma[i]).toBeGreaterThan(luma[i - 1]!);
-    expect(heatColour(-1)).toBe(heatColour(0));
-    expect(heatColour(2)).toBe(heatColour(1));
-  });
+const luma = ([r, g, b]: readonly number[]) => 0.299 * r! + 0.587 * g! + 0.114 * b!;
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "xpatch-figures-"));
 });
+afterAll(() => rmSync(folder, { recursive: true }));
 
 describe("text", () => {
-  /** What a label looks like in a PNG, from its first to its last pixel that is not white. */
-  const inkOf = (text: string) => {
-    const { data, width } = toPixels({
-      width: 40,
-      height: LINE_HEIGHT,
-      shapes: [{ kind: "label", x: 4, y: 0, text, colour: "#000000" }],
-    });
-    const ink = [...data].flatMap((value, i) => (i % 3 === 0 && value < 255 ? [i / 3] : []));
-    const [left, right] = [
-      Math.min(...ink.map((i) => i % width)),
-      Math.max(...ink.map((i) => i % width)),
-    ] as const;
-    return { data: data.join(), left, right, ink: ink.length };
-  };
-
-  test("characters of many scripts have letters of their own, within the width that labels are laid out by", () => {
-    // A private character has none: what is drawn for it is drawn for all that have none.
-    const missing = inkOf("\ue123").data;
-    const seen = new Map([[missing, "a missing letter"]]);
-    const letters = [
-      ...Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)),
-      ..."éßŁőñŞΩжЯאا…·–→≈½",
-    ];
-    for (const letter of letters) {
-      const { data, left, right } = inkOf(letter);
-      expect(seen.get(data), `${letter} looks like ${seen.get(data)}`).toBeUndefined();
-      seen.set(data, letter);
-      // Two pixels a unit, and one for soft edges.
-      expect([left >= 7, right <= 2 * (4 + CHARACTER_WIDTH)], letter).toEqual([true, true]);
-    }
-    expect(inkOf(" ").ink).toBe(0);
-  });
-
-  test("wide characters take two places", () => {
-    expect([labelWidth("天"), labelWidth("😀"), labelWidth("aé")]).toEqual([12, 12, 12]);
-    expect(fitLabel("天天天", 30)).toBe("天天…");
-  });
-
-  test("what lies over a label hides it, and what it lies over does not", () => {
-    const black = { kind: "label", x: 2, y: 0, text: "MMM", colour: "#000000" } as const;
-    const cover = { kind: "rectangle", x: 0, y: 0, width: 40, height: 20, fill: "#00ff00" } as const;
-    const drawn = (shapes: Shape[]) => new Set(toPixels({ width: 30, height: 12, shapes }).data);
-    expect(drawn([black, cover])).toEqual(new Set([0, 255]));
-    expect(drawn([cover, black, { ...cover, opacity: 0 }]).size).toBeGreaterThan(2);
-    expect(drawn([cover, black])).toEqual(drawn([cover, black, { ...cover, x: 29 }]));
-  });
-
-  test("characters that no XML can hold are drawn as unknown ones", () => {
-    expect(inkOf("\u0000").data).toBe(inkOf("\ufffd").data);
-  });
-
-  test("labels are cut to fit", () => {
-    fc.assert(
-      fc.property(
-        fc.string({ unit: "grapheme" }),
-        fc.integer({ min: CHARACTER_WIDTH, max: 200 }),
-        (text, width) => {
-          const fitted = fitLabel(text, width);
-          expect(labelWidth(fitted)).toBeLessThanOrEqual(width);
-          if (labelWidth(text) <= width) expect(fitted).toBe(text);
-          else expect(fitted.endsWith("…")).toBe(true);
-        },
-      ),
-    );
-  });
-
-  test("labels that are wrapped keep every word, in lines that fit", () => {
+  test("wraps to lines that fit, without losing a word", () => {
     fc.assert(
       fc.property(
         fc.array(fc.string({ unit: "grapheme" }).map((word) => word.replace(/\s/gu, ""))),
-        fc.integer({ min: 2 * CHARACTER_WIDTH, max: 200 }),
+        fc.integer({ min: 4, max: 40 }),
         (words, width) => {
           const text = words.join(" ");
-          const lines = wrapLabel(text, width, 1e6);
-          expect(lines.every((line) => labelWidth(line) <= width)).toBe(true);
+          const lines = wrapText(text, width, 1e6);
+          expect(lines.every((line) => letters(line) <= width)).toBe(true);
           expect(lines.join("").replaceAll(" ", "")).toBe(text.replaceAll(" ", ""));
-          const few = wrapLabel(text, width, 2);
+          const few = wrapText(text, width, 2);
           expect(few.length).toBeLessThanOrEqual(2);
           if (lines.length > 2) expect(few[1]!.endsWith("…")).toBe(true);
         },
       ),
     );
-    expect(wrapLabel("one two three", 8 * CHARACTER_WIDTH, 9)).toEqual(["one two", "three"]);
-    expect(wrapLabel("one two", 7 * CHARACTER_WIDTH, 9)).toEqual(["one two"]);
-    expect(wrapLabel("abcdef", 4 * CHARACTER_WIDTH, 9)).toEqual(["abcd", "ef"]);
+    expect(wrapText("one two three", 8, 9)).toEqual(["one two", "three"]);
+    expect(wrapText("abcdef", 4, 9)).toEqual(["abcd", "ef"]);
   });
 
-  test("shares, patches and words", () => {
+  test("is as wide as its letters are in DejaVu Sans", () => {
+    // From the font's table of advances: W 2025, i 569, space 651 of 2048.
+    expect(textWidth({ fontSize: 100 }, "Wi i")).toBeCloseTo((100 * (2025 + 569 + 651 + 569)) / 2048, -0.5);
+    expect(textWidth({ fontSize: 10, fontWeight: "bold" }, "abc")).toBeGreaterThan(
+      textWidth({ fontSize: 10 }, "abc"),
+    );
+    expect(letters("天a")).toBeCloseTo(2.6);
+  });
+
+  test("shares, patches, words and tokens", () => {
     expect([0, 0.00123, 0.0999, 0.1, 1].map(showShare)).toEqual([
       "0.00 %",
       "0.12 %",
@@ -207,70 +108,12 @@ describe("text", () => {
     ]);
     expect(showPatch(7, { rows: 3, columns: 4 })).toBe("row 1, column 3");
     expect([" the", "\n", "", " ", 'a"b'].map(showWord)).toEqual(["the", "\\n", '""', '" "', 'a\\"b']);
-  });
-});
-
-describe("pixels", () => {
-  test("shapes lie over each other in order, two pixels a unit, with their opacity", () => {
-    const drawn = toPixels({
-      width: 10,
-      height: 8,
-      shapes: [
-        { kind: "rectangle", x: 1, y: 1, width: 4, height: 3, fill: "#000000" },
-        { kind: "rectangle", x: 3, y: 2, width: 4, height: 3, fill: "#ff0000", opacity: 0.5 },
-      ],
-    });
-    expect([drawn.width, drawn.height]).toEqual([20, 16]);
-    expect(pixel(drawn, 1, 1)).toEqual([255, 255, 255]);
-    expect(pixel(drawn, 2, 2)).toEqual([0, 0, 0]);
-    expect(pixel(drawn, 7, 5)).toEqual([128, 0, 0]);
-    expect(pixel(drawn, 12, 8)).toEqual([255, 128, 128]);
-    expect(pixel(drawn, 14, 8)).toEqual([255, 255, 255]);
+    expect(
+      ["ĠParis", "▁Paris", "Ċ", "Ġ", "incomprehensibilities"].map((token) => showToken(3, token)),
+    ).toEqual(["3 Paris", "3 Paris", "3 \\n", '3 " "', "3 incomprehen…"]);
   });
 
-  test("a picture at its size, or enlarged, keeps its pixels", () => {
-    const drawn = toPixels({
-      width: 28,
-      height: 28,
-      shapes: [{ kind: "picture", x: 0, y: 0, width: 28, height: 28, picture }],
-    });
-    for (const [x, y] of [
-      [0, 0],
-      [27, 0],
-      [13, 20],
-      [27, 27],
-    ] as const) {
-      expect(pixel(drawn, 2 * x, 2 * y)).toEqual(pixel(picture, x, y));
-      expect(pixel(drawn, 2 * x + 1, 2 * y + 1)).toEqual(pixel(picture, x, y));
-    }
-  });
-
-  test("what sticks out is left off, and too large a figure is refused", () => {
-    const rectangle = { kind: "rectangle", x: -5, y: -5, width: 100, height: 100, fill: "#0000ff" } as const;
-    expect(toPixels({ width: 2, height: 1, shapes: [rectangle] }).data.length).toBe(4 * 2 * 3);
-    expect(() => toPixels({ width: 2 ** 14, height: 2 ** 13, shapes: [] })).toThrow(
-      /at most 67108864 pixels/,
-    );
-  });
-});
-
-describe("SVG and HTML", () => {
-  const hostile = '</text><script>alert("1 & 2")</script>\u0000\u001b';
-  const figure: Figure = {
-    width: 60,
-    height: 40,
-    shapes: [
-      { kind: "picture", x: 0, y: 0, width: 56, height: 28, picture },
-      { kind: "picture", x: 0, y: 0, width: 28, height: 28, picture },
-      { kind: "rectangle", x: 1, y: 2, width: 3, height: 4, fill: "#123456", opacity: 0.5, tooltip: hostile },
-      { kind: "label", x: 0, y: 28, text: hostile, colour: "#000000" },
-    ],
-  };
-
-  test("are well-formed whatever the text, and hold each picture once", () => {
-    const svg = toSvg(figure);
-    expect(readXml(svg)).toMatchObject({ svg: 1, image: 1, use: 2, rect: 2, title: 1, text: 1 });
-    for (const text of ["<script", "\u0000", "\u001b"]) expect(svg).not.toContain(text);
+  test("is escaped for XML, whatever is in it", () => {
     fc.assert(
       fc.property(fc.string({ unit: "binary" }), (text) => {
         expect(escapeXml(text)).not.toMatch(/[<>"]|&(?!(amp|lt|gt|quot);)/);
@@ -278,143 +121,448 @@ describe("SVG and HTML", () => {
       }),
     );
   });
+});
 
-  test("hold the very pixels of the picture", async () => {
-    const [, data] = /href="data:image\/png;base64,([^"]+)"/.exec(toSvg(figure))!;
-    const decoded = await decodeImage(Uint8Array.from(Buffer.from(data!, "base64")));
-    expect([...decoded.data]).toEqual([...picture.data]);
-  });
+const hostile = '</text><script>alert("1 & 2")</script>\u0000\u001b]]>';
 
-  test("a page needs no other file", () => {
-    const page = toPage(hostile, figure);
+describe("a figure", () => {
+  const figure = () =>
+    heatFigure(
+      { rows: [hostile, "b"], columns: [0, 1, 2], values: [[1, 2, 3], new Float32Array([4, 5, 6])] },
+      { title: hostile, x: "across", y: "down", value: "height" },
+    );
+
+  test("is well-formed SVG and a page that needs no other file, whatever its texts", async () => {
+    const svg = await figure().svg();
+    expect(readXml(svg)).toMatchObject({ svg: 1, title: 6 });
+    for (const text of ["<script", "\u0000", "\u001b"]) expect(svg).not.toContain(text);
+    expect(titlesOf(svg)).toContain("down b, across 2: 6");
+    const page = await figure().html();
     expect(page).toMatch(/^<!doctype html>/);
     expect(page).toContain("<title>&lt;/text&gt;&lt;script&gt;");
-    expect(page.match(/(?:src|href)="(?!data:|#)[^"]*"|url\(|@import|<script/g)).toBeNull();
+    expect(page).toContain(svg);
+    expect(page.match(/(?:src|href)="(?!data:|#)[^"]*"|url\((?!#)|@import|<script/g)).toBeNull();
+  });
+
+  test("is saved as its name says; other names are refused with what there is", async () => {
+    for (const end of ["svg", "HTML", "png"]) {
+      const path = join(folder, `saved.${end}`);
+      await figure().save(path);
+      const bytes = readFileSync(path);
+      if (end === "svg") expect(`${bytes}`).toBe(await figure().svg());
+      if (end === "HTML") expect(`${bytes}`).toBe(await figure().html());
+      if (end === "png") {
+        const { width, data } = await decodeImage(Uint8Array.from(bytes));
+        const [, drawn] = /viewBox="0 0 (\d+)/.exec(await figure().svg())!;
+        expect(width).toBe(2 * Number(drawn));
+        expect(new Set(data).size).toBeGreaterThan(100);
+      }
+    }
+    await expect(figure().save(join(folder, "saved.jpg"))).rejects.toThrow(FileError);
+    await expect(figure().save("saved")).rejects.toThrow(
+      /saved: expected a name that ends in one of \.svg, \.png, \.html/,
+    );
+    await expect(figure().save("a.pgn")).rejects.toThrow(/the nearest to "\.pgn" is "\.png"/);
+    await expect(figure().save(join(folder, "no", "such.svg"))).rejects.toThrow(FileError);
+    await expect(figure().png({ zom: 3 } as never)).rejects.toThrow(ArgumentError);
+  });
+
+  test("prints as its numbers, shows itself in a notebook, and elsewhere as text with the path of a page", async () => {
+    const drawn = heatFigure(
+      {
+        rows: ["a", "b"],
+        columns: [0, 1],
+        values: [
+          [1, 2],
+          [3, 4.5678],
+        ],
+      },
+      { title: "T", y: "who" },
+    );
+    expect(inspect(drawn)).toBe("T\n\nwho  0     1\na    1     2\nb    3  4.57");
+    const bundle = await (drawn as unknown as Record<symbol, () => Promise<Record<string, string>>>)[
+      Symbol.for("Jupyter.display")
+    ]!();
+    expect(bundle).toEqual({ "image/svg+xml": await drawn.svg(), "text/plain": `${drawn}` });
+    const log = vi.spyOn(console, "log").mockImplementation(() => {});
+    vi.stubEnv("DISPLAY", "");
+    vi.stubEnv("WAYLAND_DISPLAY", "");
+    vi.stubEnv("SSH_CONNECTION", "here");
+    await show(drawn);
+    const [printed] = log.mock.calls[0]!;
+    log.mockRestore();
+    vi.unstubAllEnvs();
+    const [, path] = /^T\n(?:.*\n)*.*4\.57\n\n(.*figure\.html)$/.exec(printed)!;
+    expect(readFileSync(path!, "utf8")).toBe(await drawn.html());
+    rmSync(join(path!, ".."), { recursive: true });
+    await expect(show({} as Figure)).rejects.toThrow(/expected figure to be a Figure \(from heatFigure/);
+  });
+
+  test("in a notebook of Deno's kernel is displayed", async () => {
+    const display = vi.fn(async () => {});
+    vi.stubGlobal("Deno", { jupyter: { display } });
+    const drawn = curveFigure([0.1, 0.2], { y: "accuracy" });
+    await show(drawn);
+    vi.unstubAllGlobals();
+    expect(display).toHaveBeenCalledWith(
+      { "image/svg+xml": await drawn.svg(), "text/plain": `${drawn}` },
+      { raw: true },
+    );
+  });
+});
+
+describe("heat figures", () => {
+  const map = (fields: Partial<PatchMap> = {}) =>
+    new PatchMap({
+      rows: ["resid_pre.0", "resid_pre.1"],
+      columns: [
+        { position: 3, token: " Rome" },
+        { position: 4, token: ":" },
+      ],
+      values: [
+        [1, 4],
+        [2, 0],
+      ],
+      clean: 5,
+      corrupted: 1,
+      direction: "denoising",
+      metric: "logit of A − B",
+      rowLayers: 1,
+      plainRowLayers: 2,
+      ...fields,
+    });
+
+  test("of a patch map: effects by layer and token, its own text", async () => {
+    const figure = heatFigure(map());
+    const svg = await figure.svg();
+    expect(titlesOf(svg)).toEqual([
+      "resid_pre.0, 3 Rome: effect 0, logit of A − B 1",
+      "resid_pre.0, 4 :: effect 0.75, logit of A − B 4",
+      "resid_pre.1, 3 Rome: effect 0.25, logit of A − B 2",
+      "resid_pre.1, 4 :: effect -0.25, logit of A − B 0",
+    ]);
+    expect(textsOf(svg)).toEqual(
+      expect.arrayContaining([
+        "3 Rome",
+        "4 :",
+        "0",
+        "1",
+        "resid_pre",
+        "logit of A − B",
+        "effect of clean activations in the corrupted prompt",
+      ]),
+    );
+    expect(`${figure}`).toBe(`${map()}`);
+    expect(figure.caption).toContain("is 5 clean and 1 corrupted");
+    // Diverging: nothing is nearly white, and opposite signs have opposite colours.
+    const [zero, up, , down] = coloursOf(svg);
+    expect(luma(zero!)).toBeGreaterThan(220);
+    expect([up![0]! > up![2]!, down![2]! > down![0]!]).toEqual([true, true]);
+    expect(textsOf(await heatFigure(map({ direction: "noising" }), { title: "mine" }).svg())).toEqual(
+      expect.arrayContaining(["mine", "effect of corrupted activations in the clean prompt"]),
+    );
+  });
+
+  test("of sites of several kinds: a panel each", async () => {
+    const texts = textsOf(await heatFigure(map({ rows: ["attn_out.7", "mlp_out.7"] })).svg());
+    expect(texts).toEqual(expect.arrayContaining(["attn_out", "mlp_out", "layer", "7"]));
+  });
+
+  test("of a ranking of heads: by layer and head", async () => {
+    const ranking = new HeadRanking(map({ rows: ["z.0", "z.1"], columns: [{ head: 0 }, { head: 1 }] }));
+    const figure = heatFigure(ranking);
+    expect(titlesOf(await figure.svg())[1]).toBe("z.0, head 1: effect 0.75, logit of A − B 4");
+    expect(`${figure}`).toBe(`${ranking}`);
+  });
+
+  test("a metric that does not tell the prompts apart is drawn as nothing, not broken", async () => {
+    const svg = await heatFigure(map({ corrupted: 5 })).svg();
+    expect(svg).not.toMatch(/="[^"]*(NaN|Infinity|undefined)/);
+  });
+
+  test("refuse numbers that do not fit their names", () => {
+    const rows = ["a"];
+    expect(() => heatFigure({ rows, columns: [1, 2], values: [[1]] })).toThrow(
+      /expected values as 1 rows of 2, found 1 in row 0/,
+    );
+    expect(() => heatFigure({ rows, columns: [1], values: [[1], [2]] })).toThrow(/found 2 rows/);
+    expect(() => heatFigure({ rows: ["a", "a"], columns: [1], values: [[1], [2]] })).toThrow(
+      /found "a" twice/,
+    );
+    expect(() => heatFigure([[1]] as never)).toThrow(/expected data\.rows to be a list, found undefined/);
+    expect(() => heatFigure(map(), { titel: "x" } as never)).toThrow(/the nearest is "title"/);
+  });
+});
+
+describe("curves", () => {
+  test("one, several by name, with bands, references and what was chosen", async () => {
+    const figure = curveFigure(
+      {
+        prompt: [0.1, 0.2, 0.4],
+        patch: [
+          { x: 1, y: 0.3, low: 0.2, high: 0.4 },
+          { x: 2, y: 0.5, low: 0.4, high: 0.6 },
+        ],
+      },
+      { y: "accuracy", references: { chance: 0.05 }, chosen: 2 },
+    );
+    const texts = textsOf(await figure.svg());
+    expect(texts).toEqual(
+      expect.arrayContaining(["accuracy by layer", "prompt", "patch", "chance", "layer"]),
+    );
+    expect(figure.caption).toBe("Bands: from low to high. Dashed: chance 0.05. Ringed: layer 2.");
+    expect(`${figure}`).toBe(
+      "accuracy by layer\n\nlayer  prompt  patch\n0         0.1\n1         0.2    0.3\n2         0.4    0.5",
+    );
+    expect(`${curveFigure(new Float32Array([1, 2]), { at: [5, 7], y: "norm" })}`).toBe(
+      "norm by layer\n\nlayer  norm\n5         1\n7         2",
+    );
+  });
+
+  test("refuse what is no curve", () => {
+    expect(() => curveFigure({ a: "no" } as never)).toThrow(/curves\.a to be a list of numbers or of points/);
+    expect(() => curveFigure({ a: [{ x: 1 }] } as never)).toThrow(ArgumentError);
+    expect(() => curveFigure([1, 2], { at: [1] })).toThrow(
+      /expected 1 values of "value", as many as at has, found 2/,
+    );
+    expect(() => curveFigure({})).toThrow(/a list of rows, at least one/);
+  });
+});
+
+describe("tokens", () => {
+  test("stand on the colours of their numbers, in lines that end where the text's do", async () => {
+    const tokens = ["Q", ":", " Greece", "\n", "A", ...Array.from({ length: 30 }, () => " wordword")];
+    const values = tokens.map((_, i) => i / 40);
+    const svg = await tokenFigure(tokens, values, { title: "T", value: "weight" }).svg();
+    const shown = textsOf(svg);
+    expect(shown.filter((text) => text.includes("wordword"))).toHaveLength(30);
+    expect(titlesOf(svg)[2]).toBe("2 Greece: 0.05");
+    const places = [...svg.matchAll(/<path d="M([\d.]+),([\d.]+)h([\d.]+)v[^"]*"[^>]*><title>/g)].map(
+      ([, x, y, w]) => [x, y, w].map(Number),
+    );
+    expect(places).toHaveLength(tokens.length);
+    const [newline, after] = [places[3]!, places[4]!];
+    expect([after[0], after[1]! > newline[1]!]).toEqual([0, true]);
+    places.forEach(([x, y, width], i) => {
+      const next = places[i + 1];
+      if (next?.[1] === y) expect(next![0]).toBeGreaterThanOrEqual(x! + width! - 0.01);
+      expect(x! + width!).toBeLessThan(800);
+    });
+    const shades = coloursOf(svg).map(luma);
+    expect(shades[0]).toBeGreaterThan(shades.at(-1)!);
+  });
+
+  test("in a block for each list; lists that do not fit are refused", async () => {
+    const figure = tokenFigure(["a", "b"], { one: [1, -1], two: [0, 0.5] });
+    expect(textsOf(await figure.svg())).toEqual(expect.arrayContaining(["one", "two"]));
+    expect(`${figure}`).toBe("token  one  two\n0 a      1    0\n1 b     -1  0.5");
+    expect(() => tokenFigure(["a"], { one: [1, 2] })).toThrow(
+      /a number for each of 1 tokens, found 2 of "one"/,
+    );
+  });
+});
+
+describe("attention over text", () => {
+  const pattern = (head: number, tokens = ["Q", ":", " Rome"]) =>
+    new HeadPattern({
+      tokens,
+      layer: 4,
+      head,
+      weights: [
+        [1, 0, 0],
+        [0.4, 0.6, 0],
+        [0.1, 0, 0.9],
+      ],
+    });
+
+  test("all tokens to all: a square each, white where nothing can be seen", async () => {
+    const figure = attentionFigure(pattern(2));
+    const svg = await figure.svg();
+    // Six squares on and below the diagonal, one of which has no weight.
+    expect(titlesOf(svg)).toEqual([
+      "0 Q → 0 Q: 100.0 %",
+      "1 : → 0 Q: 40.0 %",
+      "1 : → 1 :: 60.0 %",
+      "2 Rome → 0 Q: 10.0 %",
+      "2 Rome → 1 :: 0.00 %",
+      "2 Rome → 2 Rome: 90.0 %",
+    ]);
+    expect(textsOf(svg)).toContain("attention of layer 4, head 2");
+    expect(`${figure}`).toBe(`${pattern(2)}`);
+    const all = await attentionFigure([0, 1, 2].map((head) => pattern(head))).svg();
+    expect(textsOf(all)).toEqual(
+      expect.arrayContaining(["layer 4, head 0", "layer 4, head 1", "layer 4, head 2"]),
+    );
+    expect(titlesOf(all)).toHaveLength(18);
+  });
+
+  test("from one token, over the text", async () => {
+    const svg = await attentionFigure([pattern(0), pattern(1)], { at: -1 }).svg();
+    expect(textsOf(svg)).toEqual(
+      expect.arrayContaining(["attention from token 2 Rome", "layer 4, head 0", "layer 4, head 1"]),
+    );
+    expect(titlesOf(svg).slice(0, 3)).toEqual(["0 Q: 0.1", "1 :: 0", "2 Rome: 0.9"]);
+  });
+
+  test("refuses what does not go together", () => {
+    expect(() => attentionFigure([])).toThrow(ArgumentError);
+    expect(() => attentionFigure(pattern(0), { at: 3 })).toThrow(/a prompt of 3 tokens, found 3/);
+    expect(() => attentionFigure([pattern(0), pattern(1, ["a", "b", "c"])])).toThrow(PromptError);
+    expect(() => attentionFigure(pattern(0), { picture })).toThrow(/a picture goes with maps/);
   });
 });
 
 describe("attention over a picture", () => {
   /** A map whose peak is at one patch. */
-  const mapAt = (peak: number, side: number, layer = 0) => {
+  const mapAt = (peak: number, side: number, layer = 0): AttentionMap => {
     const weights = new Float32Array(side * side).fill(0.001);
     weights[peak] = 0.02;
     return { layer, grid: { rows: side, columns: side }, weights, share: weights.reduce((a, b) => a + b) };
   };
 
-  test.each([2, 4, 24])("a grid of %i x %i: captions, legend, and nothing over anything else", (side) => {
-    const figure = attentionFigure(
-      picture,
-      [mapAt(1, side), mapAt(2, side, 1), mapAt(0, side, 2)],
-      ["a title"],
-    );
-    expectTidy(figure);
-    expect(labels(figure).slice(0, 3)).toEqual(["a title", "0", "peak of each panel"]);
-    expect(labels(figure)).toContain(`the picture, ${side} x ${side} patches`);
-    for (const layer of [0, 1, 2]) {
-      expect(labels(figure).filter((text) => text.startsWith(`layer ${layer}: `))).toHaveLength(1);
-    }
+  test.each([2, 4, 24])(
+    "a grid of %i x %i: a caption a panel, a legend, and the very pixels once",
+    async (side) => {
+      const maps = [mapAt(1, side), mapAt(2, side, 1), mapAt(0, side, 2)];
+      const svg = await attentionFigure(maps, { picture, title: "a title" }).svg();
+      expect(textsOf(svg)).toEqual(
+        expect.arrayContaining([
+          "a title",
+          "0",
+          "peak of each panel",
+          `the picture, ${side} x ${side} patches`,
+        ]),
+      );
+      for (const layer of [0, 1, 2])
+        expect(textsOf(svg).filter((text) => text.startsWith(`layer ${layer}: `))).toHaveLength(1);
+      expect(titlesOf(svg)).toHaveLength(3 * side * side);
+      // The picture itself, and one without colours for all panels.
+      const images = [...svg.matchAll(/<image[^>]*href="data:image\/png;base64,([^"]+)"/g)];
+      expect(images).toHaveLength(2);
+      const decoded = await Promise.all(
+        images.map(([, data]) => decodeImage(Uint8Array.from(Buffer.from(data!, "base64")))),
+      );
+      expect(decoded.map(({ data }) => [...data])).toContainEqual([...picture.data]);
+      expect(readXml(svg)["use"]).toBe(3);
+    },
+  );
+
+  test("a patch's tooltip says which it is and what it gets, in reading order, brightest at the peak", async () => {
+    const svg = await attentionFigure(mapAt(5, 4), { picture }).svg();
+    const titles = titlesOf(svg);
+    expect(titles).toHaveLength(16);
+    expect([titles[5], titles[0]]).toEqual(["row 1, column 1: 2.00 %", "row 0, column 0: 0.10 %"]);
+    const places = [...svg.matchAll(/<path d="M([\d.]+),([\d.]+)h[^"]*"[^>]*><title>/g)].map(([, x, y]) => [
+      Number(x),
+      Number(y),
+    ]);
+    const [a, b, c] = [places[0]!, places[1]!, places[4]!];
+    expect([b[0]! > a[0]!, b[1] === a[1], c[0] === a[0], c[1]! > a[1]!]).toEqual([true, true, true, true]);
+    const brightness = coloursOf(svg).map(luma);
+    expect(brightness.indexOf(Math.max(...brightness))).toBe(5);
   });
 
-  test("a patch's tooltip says which it is and what it gets, in reading order", () => {
-    const { shapes } = attentionFigure(picture, [mapAt(5, 4)], []);
-    const patches = shapes.filter((shape) => shape.kind === "rectangle" && shape.tooltip !== undefined);
-    expect(patches).toHaveLength(16);
-    expect(patches[5]).toMatchObject({ tooltip: "row 1, column 1: 2.00 %", fill: heatColour(1) });
-    expect(patches[0]).toMatchObject({ tooltip: "row 0, column 0: 0.10 %", fill: heatColour(0.05) });
-    const [a, b, c] = [patches[0]!, patches[1]!, patches[4]!];
-    expect([b.x > a.x, b.y === a.y, c.x === a.x, c.y > a.y]).toEqual([true, true, true, true]);
-  });
-
-  test("the brightest patch of the drawing is the peak, on a picture of one colour", () => {
-    const white: RgbImage = { width: 8, height: 8, data: new Uint8Array(8 * 8 * 3).fill(255) };
-    const figure = attentionFigure(white, [mapAt(14, 4)], []);
-    const drawn = toPixels(figure);
-    const patches = figure.shapes.filter(
-      (shape) => shape.kind === "rectangle" && shape.tooltip !== undefined,
-    );
-    const brightness = patches.map((shape) => {
-      const { x, y, right, bottom } = boxOf(shape);
-      return pixel(drawn, Math.round(x + right), Math.round(y + bottom)).reduce((a, b) => a + b);
-    });
-    expect(brightness.indexOf(Math.max(...brightness))).toBe(14);
-  });
-
-  test("one map has its peak in the legend; a map of nothing is dark, not broken", () => {
-    expect(labels(attentionFigure(picture, [mapAt(0, 4)], []))).toContain("2.00 % of the attention");
+  test("one map has its peak in the legend; a map of nothing is dark, not broken", async () => {
+    expect(textsOf(await attentionFigure(mapAt(0, 4), { picture }).svg())).toContain("2.00 %");
     const nothing = { ...mapAt(0, 4), weights: new Float32Array(16), share: 0 };
-    const figure = attentionFigure(picture, [nothing], []);
-    expect(labels(figure)).toContain("0.00 % of the attention");
-    expect(toSvg(figure)).not.toMatch(/NaN|Infinity|undefined/);
+    const svg = await attentionFigure(nothing, { picture }).svg();
+    expect(textsOf(svg)).toContain("0.00 %");
+    expect(svg).not.toMatch(/NaN|Infinity|undefined/);
   });
 
-  test("a long line of text goes on in further ones, and does not widen or lengthen the drawing without end", () => {
+  test("a long line of text goes on in further ones, up to four", async () => {
     const setting = `a model of some name; ${"an adapter, ".repeat(14)}dtypes`;
-    const whole = attentionFigure(picture, [mapAt(0, 4)], [setting, "a title"]);
-    expectTidy(whole);
-    const shown = labels(whole).slice(0, labels(whole).indexOf("a title"));
-    expect(shown.length).toBe(2);
-    expect(shown.join(" ")).toBe(setting);
-    const long = attentionFigure(picture, [mapAt(0, 4)], ["long ".repeat(1000)]);
-    expectTidy(long);
-    const lines = labels(long).filter((text) => text.startsWith("long"));
+    const shown = textsOf(
+      await attentionFigure(mapAt(0, 4), { picture, lines: [setting, "the prompt"] }).svg(),
+    );
+    expect(shown.join(" ")).toContain(`${setting} the prompt`);
+    const long = textsOf(
+      await attentionFigure(mapAt(0, 4), { picture, lines: ["long ".repeat(1000)] }).svg(),
+    );
+    const lines = long.filter((text) => text.startsWith("long"));
     expect(lines.map((text) => text.endsWith("…"))).toEqual([false, false, false, true]);
-    expect(long.width).toBeLessThan(700);
-    expect(() => attentionFigure(picture, [], [])).toThrow(PromptError);
   });
 
-  test("grids that are not square keep the shape of their patches", () => {
+  test("needs a picture, and no token of its own", () => {
+    expect(() => attentionFigure(mapAt(0, 4))).toThrow(/expected the option picture/);
+    expect(() => attentionFigure(mapAt(0, 4), { picture, at: 1 })).toThrow(/give the token to attentionMaps/);
+  });
+
+  test("grids that are not square keep the shape of their patches", async () => {
     const weights = new Float32Array(8).fill(0.1);
-    const figure = attentionFigure(
-      picture,
-      [{ layer: 0, grid: { rows: 2, columns: 4 }, weights, share: 0.8 }],
-      [],
+    const svg = await attentionFigure(
+      { layer: 0, grid: { rows: 2, columns: 4 }, weights, share: 0.8 },
+      { picture },
+    ).svg();
+    const [, width, height] = /<path d="M0,0h([\d.]+)v([\d.]+)h[^"]*"[^>]*><title>/.exec(svg)!;
+    expect(width).toBe(height);
+  });
+});
+
+const words = [" dog", "a very long word indeed", "\n", "天"];
+const cells: LensCell[] = [0, 1].flatMap((layer) =>
+  Array.from({ length: 16 }, (_, i) => ({
+    layer,
+    position: 5 + i,
+    tokens: [
+      { id: 1, text: words[i % 4]!, probability: (i + 1) / 32 },
+      { id: 2, text: "second", probability: 0.01 },
+    ],
+  })),
+);
+
+describe("the lens over text", () => {
+  test("at several positions the word of each, at one its likeliest words", async () => {
+    const tokens = Array.from({ length: 30 }, (_, i) => ` t${i}`);
+    const table = await lensFigure(cells, { tokens }).svg();
+    expect(textsOf(table)).toEqual(
+      expect.arrayContaining(["5 t5", "20 t20", "dog", "\\n", "天", "layer", "position"]),
     );
-    expectTidy(figure);
-    const patch = figure.shapes.find((shape) => shape.kind === "rectangle" && shape.tooltip !== undefined);
-    expect(patch).toMatchObject({ width: 72, height: 72 });
+    expect(textsOf(table).filter((text) => text.startsWith("a very") && text.endsWith("…"))).toHaveLength(8);
+    expect(titlesOf(table)).toHaveLength(32);
+    expect(titlesOf(table)[6]).toBe('layer 0, 11 t11\n"\\n" 21.9 %\n"second" 1.00 %');
+    const one = cells.filter(({ position }) => position === 5);
+    const column = await lensFigure(LensCells.from(one) as LensCells).svg();
+    expect(textsOf(column)).toEqual(expect.arrayContaining(["logit lens at 5", "rank", "dog", "second"]));
+    expect(titlesOf(column)).toHaveLength(4);
+  });
+
+  test("prints as the cells do", () => {
+    const lens = new LensCells(...cells);
+    expect(`${lensFigure(lens)}`).toBe(lens.table());
+    expect(() => lensFigure([])).toThrow(ArgumentError);
+    expect(() => lensFigure(cells, { picture })).toThrow(/picture and grid together/);
   });
 });
 
 describe("the lens over a picture", () => {
   const grid = { rows: 4, columns: 4 };
-  const words = [" dog", "a very long word indeed", "\n", "天"];
-  const cells: LensCell[] = [0, 1].flatMap((layer) =>
-    Array.from({ length: 16 }, (_, i) => ({
-      layer,
-      position: 5 + i,
-      tokens: [
-        { id: 1, text: words[i % 4]!, probability: (i + 1) / 32 },
-        { id: 2, text: "second", probability: 0.01 },
-      ],
-    })),
-  );
 
-  test("a panel a layer with the words of the patches, cut to fit, and the rest in tooltips", () => {
-    const figure = lensFigure(picture, grid, cells, ["a title"]);
-    expectTidy(figure);
-    expect(labels(figure)).toEqual(
+  test("a panel a layer with the words of the patches, cut to fit, and the rest in tooltips", async () => {
+    const svg = await lensFigure(cells, { picture, grid, title: "a title" }).svg();
+    expect(textsOf(svg)).toEqual(
       expect.arrayContaining([
         "layer 0",
         "layer 1",
-        "50.0 % probability of the word",
+        "50.0 %",
+        "probability of the word",
         "the picture, 4 x 4 patches",
       ]),
     );
-    const count = (word: string) => labels(figure).filter((text) => text === word).length;
-    expect([count("dog"), count("a very …"), count("\\n"), count("天")]).toEqual([8, 8, 8, 8]);
-    const tooltips = figure.shapes.flatMap((shape) => (shape.kind === "rectangle" && shape.tooltip) || []);
-    expect(tooltips).toHaveLength(32);
-    expect(tooltips[6]).toBe('row 1, column 2, position 11\n"\\n" 21.9 %\n"second" 1.00 %');
-  });
-
-  test("of a large grid is tidy too", () => {
-    const large = Array.from({ length: 576 }, (_, i) => ({ ...cells[i % 16]!, layer: 3, position: i }));
-    expectTidy(lensFigure(picture, { rows: 24, columns: 24 }, large, []));
+    const count = (fits: (text: string) => boolean) => textsOf(svg).filter(fits).length;
+    expect([
+      count((text) => text === "dog"),
+      count((text) => text.startsWith("a very") && text.endsWith("…")),
+      count((text) => text === "\\n"),
+      count((text) => text === "天"),
+    ]).toEqual([8, 8, 8, 8]);
+    expect(titlesOf(svg)).toHaveLength(32);
+    expect(titlesOf(svg)[6]).toBe('row 1, column 2, position 11\n"\\n" 21.9 %\n"second" 1.00 %');
   });
 
   test("needs a cell for each patch", () => {
-    expect(() => lensFigure(picture, grid, cells.slice(1), [])).toThrow(PromptError);
-    expect(() => lensFigure(picture, grid, cells.slice(1), [])).toThrow(
+    expect(() => lensFigure(cells.slice(1), { picture, grid })).toThrow(PromptError);
+    expect(() => lensFigure(cells.slice(1), { picture, grid })).toThrow(
       /each of 16 patches, found 15 of layer 0/,
     );
   });
@@ -438,150 +586,5 @@ describe("the lens over a picture", () => {
     expect(wide.match(/^ {2}dog {2}a very long word indeed {2}\\n {2}天$/gm)).toHaveLength(8);
     expect(wide).toMatch(/written to lens\.png$/);
     expect(formatImageLens(report, 30)).not.toMatch(/^ {2}dog/m);
-  });
-});
-
-describe("on the command line", () => {
-  const prompt = "USER: <image>\\nWhat is shown in the image? ASSISTANT:";
-  const llava = [
-    "--model",
-    "test/fixtures/llava/model",
-    "--image",
-    "test/fixtures/images/photo.png",
-    "--prompt",
-    prompt,
-  ];
-  let folder: string;
-  beforeAll(() => {
-    folder = mkdtempSync(join(tmpdir(), "xpatch-figures-"));
-  });
-  afterAll(() => rmSync(folder, { recursive: true }));
-
-  /** Runs a command in this process; returns what it prints, and throws what it throws. */
-  async function xpatch(name: string, ...args: string[]): Promise<string> {
-    let printed = "";
-    const stdout = vi.spyOn(process.stdout, "write").mockImplementation((text) => {
-      printed += text;
-      return true;
-    });
-    try {
-      const command = COMMANDS.map((make) => addCommonOptions(make())).find((made) => made.name() === name)!;
-      await command.configureOutput({ writeErr() {} }).parseAsync(args, { from: "user" });
-    } finally {
-      stdout.mockRestore();
-    }
-    return printed;
-  }
-
-  test("attend writes the map as a PNG, a drawing and a page, and reports it", async () => {
-    const files = ["png", "svg", "html"].map((end) => join(folder, `map.${end}`));
-    const out = files.flatMap((file) => ["--out", file]);
-    const stdout = await xpatch("attend", ...llava, "--layer", "1", "--head", "3", ...out, "--json");
-    const report = JSON.parse(stdout);
-    expect(report).toMatchObject({
-      family: "llava",
-      position: 47,
-      token: ":",
-      method: "attention",
-      head: 3,
-      grid: { rows: 4, columns: 4 },
-      maps: [{ layer: 1 }],
-      out: files,
-    });
-    const { weights, peak, share } = report.maps[0];
-    expect(Math.max(...weights.flat())).toBe(peak.weight);
-    expect(weights[peak.row][peak.column]).toBe(peak.weight);
-    expect(share).toBeCloseTo(
-      weights.flat().reduce((a: number, b: number) => a + b),
-      5,
-    );
-    const drawn = await decodeImage(Uint8Array.from(readFileSync(files[0]!)));
-    const svg = readFileSync(files[1]!, "utf8");
-    const [, width, height] = /viewBox="0 0 ([\d.]+) ([\d.]+)"/.exec(svg)!;
-    expect([drawn.width, drawn.height]).toEqual([2 * Number(width), 2 * Number(height)]);
-    expect(svg).toContain("attention of token 47");
-    expect(readXml(svg)["title"]).toBe(16);
-    expect(readFileSync(files[2]!, "utf8")).toContain(svg);
-  });
-
-  test("attend draws every layer's rollout", async () => {
-    const file = join(folder, "rollout.svg");
-    const stdout = await xpatch("attend", ...llava, "--token", "20", "--rollout", "--out", file);
-    expect(stdout).toMatch(/attention rollout of token 20 .*mean of all heads/);
-    expect(stdout.match(/^ +[012] +[\d.]+ % +[\d.]+ % +\d, \d$/gm)).toHaveLength(3);
-    expect(readXml(readFileSync(file, "utf8"))["title"]).toBe(48);
-  });
-
-  test("lens --image writes a page and prints the words", async () => {
-    const file = join(folder, "lens.html");
-    const stdout = await xpatch("lens", ...llava, "--layers", "0,2", "--top", "3", "--out", file);
-    expect(stdout).toMatch(/^resid_post\.0: .+\n(.+\n){4}\nresid_post\.2: /m);
-    const page = readFileSync(file, "utf8");
-    expect(page.match(/<title>row \d, column \d, position \d+\n(.+\n){2}.+<\/title>/g)).toHaveLength(32);
-  });
-
-  test("a second image is looked at by its span, over its own picture", async () => {
-    const two = ["--image", "test/fixtures/images/tall.png", "--prompt", "Q:<image>\\nQ:<image>\\nA:"];
-    const file = join(folder, "two.svg");
-    const args = [...llava.slice(0, 4), ...two, "--layer", "0", "--out", file, "--json"];
-    const processor = readProcessorConfig(
-      JSON.parse(readFileSync("test/fixtures/llava/model/preprocessor_config.json", "utf8")),
-    );
-    const maps: unknown[] = [];
-    for (const [span, name] of [
-      ["image", "photo"],
-      ["image2", "tall"],
-    ] as const) {
-      maps.push(JSON.parse(await xpatch("attend", ...args, "--span", span)).maps[0].weights);
-      const seen = modelView(await loadImage(`test/fixtures/images/${name}.png`), processor);
-      const data = Buffer.from(encodePng(seen)).toString("base64");
-      expect(readFileSync(file, "utf8").includes(data), `${span} is drawn over ${name}.png`).toBe(true);
-    }
-    expect(maps[0]).not.toEqual(maps[1]);
-  });
-
-  test.each([
-    [
-      "attend",
-      ["--model", "test/fixtures/llama/model", ...llava.slice(2)],
-      PromptError,
-      /\(llama\) takes no images/,
-    ],
-    [
-      "lens",
-      ["--model", "test/fixtures/llama/model", ...llava.slice(2)],
-      PromptError,
-      /\(llama\) takes no images/,
-    ],
-    ["attend", [...llava, "--head", "4"], SiteError, /--head: expected mean, or a head from 0 to 3, found 4/],
-    ["attend", [...llava, "--layer", "3"], SiteError, /expected layers from 0 to 2 .*found 3/],
-    ["attend", [...llava, "--token", "48"], PromptError, /found 48/],
-    ["attend", [...llava, "--span", "image2"], PromptError, /no span "image2"; it has image\./],
-    [
-      "attend",
-      [...llava.slice(0, 4), "--prompt", "what?"],
-      PromptError,
-      /0 placeholder\(s\) and 1 image\(s\)/,
-    ],
-    [
-      "attend",
-      [...llava, "--rollout", "--head", "1"],
-      CommanderError,
-      /--rollout is over the mean of all heads/,
-    ],
-    ["attend", [...llava, "--head", "all"], CommanderError, /Expected mean or a head's number/],
-    ["attend", [...llava, "--out", "map.gif"], CommanderError, /a name that ends in \.png, \.svg, \.html/],
-    [
-      "lens",
-      [...llava.slice(0, 2), ...llava.slice(4)],
-      CommanderError,
-      /--out draws the lens .* it needs --image/,
-    ],
-  ])("%s refuses %j", async (name, args, kind, message) => {
-    const file = join(folder, "never.png");
-    const refused = xpatch(name, ...args, "--out", file).catch((error: unknown) => error);
-    expect(await refused).toBeInstanceOf(kind);
-    expect((await refused) as Error).toMatchObject({ message: expect.stringMatching(message) });
-    expect(existsSync(file)).toBe(false);
   });
 });

@@ -31,20 +31,29 @@ async function golden(fixture: string, name: string): Promise<Float32Array> {
 }
 
 describe("the library in headless Chromium", () => {
-  test("draws figures with text in the browser's own letters", async () => {
-    const found = await browser.page.evaluate((xpatch) => {
-      const dark = (text: string) => {
-        const label = { kind: "label", x: 4, y: 0, text, colour: "#000000" } as const;
-        const { data, width, height } = xpatch.toPixels({ width: 40, height: 11, shapes: [label] });
-        return {
-          size: [width, height],
-          dark: data.reduce((count, value) => count + (value < 100 ? 1 : 0), 0),
-        };
+  test("draws figures, as PNG too, and shows them on the page", async () => {
+    const found = await browser.page.evaluate(async (xpatch) => {
+      const data = { rows: ["Ж 天"], columns: [0, 1], values: [[0, 1]] };
+      const figure = xpatch.heatFigure(data, { title: "a title" });
+      const image = await xpatch.loadImage(new Blob([await figure.png({ zoom: 1 })]));
+      await xpatch.show(figure);
+      const svg = document.querySelector("figure > svg")!;
+      const { width, height } = svg.getBoundingClientRect();
+      // viridis: dark violet and yellow
+      const has = (r: number, g: number, b: number) =>
+        image.data.some(
+          (red, i) => i % 3 === 0 && red === r && image.data[i + 1] === g && image.data[i + 2] === b,
+        );
+      return {
+        png: [image.width, image.height],
+        shown: [Math.round(width), Math.round(height)],
+        colours: [has(68, 1, 84), has(253, 231, 37), has(1, 2, 3)],
+        texts: [...svg.querySelectorAll("text")].map((text) => text.textContent),
       };
-      return [dark("Ж 天"), dark(" ")];
     }, library);
-    expect(found[0]!.size).toEqual([80, 22]);
-    expect([found[0]!.dark > 60, found[1]!.dark]).toEqual([true, 0]);
+    expect(found.png).toEqual(found.shown);
+    expect(found.colours).toEqual([true, true, false]);
+    expect(found.texts).toEqual(expect.arrayContaining(["a title", "Ж 天", "0", "1"]));
   });
 
   test("has none of the models that come with xpatch, and says what to do", async () => {

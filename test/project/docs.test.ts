@@ -11,6 +11,7 @@ const PROGRAMS = [
   "README.md",
   "docs/tutorial.md",
   "docs/patching.md",
+  "docs/figures.md",
   "docs/kernels.md",
   "docs/checkpoints.md",
 ];
@@ -57,18 +58,19 @@ describe("programs in the documentation", () => {
   test.each(PROGRAMS)("%s prints what it says", async (page) => {
     const printed: string[] = [];
     const log = vi.spyOn(console, "log").mockImplementation((...values) => {
-      printed.push(formatWithOptions({ breakLength: Number.POSITIVE_INFINITY }, ...values));
+      printed.push(...formatWithOptions({ breakLength: Number.POSITIVE_INFINITY }, ...values).split("\n"));
     });
     const { argv } = process;
     // Where set-up had no pip, it left SmolLM2 in the hub's cache.
-    process.argv = ["node", page, ...(existsSync(SMOLLM2) ? [] : ["HuggingFaceTB/SmolLM2-135M-Instruct"])];
+    const ref = existsSync(SMOLLM2) ? "xpatch:smollm2" : "HuggingFaceTB/SmolLM2-135M-Instruct";
+    process.argv = ["node", page, ref, folder];
     try {
       await import(/* @vite-ignore */ write(page));
     } finally {
       process.argv = argv;
       log.mockRestore();
     }
-    const promised = [...programOf(page).matchAll(/^ *\/\/ → (.*)$/gm)].map(([, line]) => line);
+    const promised = [...programOf(page).matchAll(/^ *\/\/ → ?(.*)$/gm)].map(([, line]) => line);
     expect(promised.length).toBeGreaterThan(0);
     expect(printed).toEqual(promised);
   });
@@ -85,7 +87,10 @@ test("every picture in the documentation has its caption below, the one that its
       const [, caption] =
         /<desc>(.*?)<\/desc>/.exec(readFileSync(join(dirname(page), target!), "utf8")) ?? [];
       if (caption === undefined) continue;
-      const plain = caption.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
+      const plain = caption.replace(
+        /&(lt|gt|quot|amp);/g,
+        (_, name) => ({ lt: "<", gt: ">", quot: '"', amp: "&" })[name as "lt"],
+      );
       expect(below!.replaceAll("\n", " ").replaceAll("\\", ""), `${page}: ${target}`).toContain(plain);
     }
     const pictures = text.match(/^!\[/gm)?.length ?? 0;

@@ -59,7 +59,7 @@ test("attention over a picture prints a share a layer and writes the drawing", (
       file,
     );
     expect(printed.match(/^layer \d: [\d.]+ % of the attention is on the picture$/gm)).toHaveLength(3);
-    expect(readFileSync(file, "utf8")).toMatch(/^<svg .*layer 2: .*<\/svg>\n$/s);
+    expect(readFileSync(file, "utf8")).toMatch(/^<svg .*layer 2: .*<\/svg>$/s);
   } finally {
     rmSync(folder, { recursive: true });
   }

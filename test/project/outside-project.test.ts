@@ -41,12 +41,12 @@ export const number: number = answer.text;
 `;
 
 const BROWSER_PROGRAM = `
-import { loadImage, loadModel, openDevice, toPixels, blobSource } from "xpatch";
+import { loadImage, loadModel, openDevice, heatFigure, blobSource } from "xpatch";
 export const picture = await loadImage(document.createElement("canvas"));
 export const file = await loadImage(new Blob([]));
 export const source = blobSource(new Blob([]), "x");
 export const model = await loadModel("./model", { device: await openDevice(), fetch: window.fetch.bind(window) });
-export { toPixels };
+export const drawn: Promise<Uint8Array> = heatFigure({ rows: ["a"], columns: [1], values: [[1]] }).png();
 // @ts-expect-error: not something that can be drawn
 await loadImage(document.createElement("div"));
 // @ts-expect-error: not a Blob

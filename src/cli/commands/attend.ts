@@ -144,8 +144,8 @@ async function attend(
     maps: maps.map(describe),
     out,
   };
-  const lines = [formatSetting(report), quote(prompt.text), subject(report)];
-  await writeFigure(attentionFigure(picture, maps, lines), `attention: ${prompt.text}`, out);
+  const lines = [formatSetting(report), quote(prompt.text)];
+  await writeFigure(attentionFigure(maps, { picture, title: subject(report), lines }), out);
   return report;
 }
 

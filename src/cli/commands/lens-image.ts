@@ -47,12 +47,9 @@ export async function lensImage(
     cells: spellCells(model, cells),
     out,
   };
-  const lines = [
-    formatSetting(report),
-    quote(prompt.text),
-    `logit lens of ${site}: the likeliest word of each patch`,
-  ];
-  await writeFigure(lensFigure(picture, patches.grid, cells, lines), `logit lens: ${prompt.text}`, out);
+  const title = `logit lens of ${site}: the likeliest word of each patch`;
+  const lines = [formatSetting(report), quote(prompt.text)];
+  await writeFigure(lensFigure(cells, { picture, grid: patches.grid, title, lines }), out);
   return report;
 }
 

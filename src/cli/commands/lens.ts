@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { logitLens, STREAM_SITES } from "../../analysis/logit-lens.ts";
 import { SiteError } from "../../errors.ts";
+import { lensFigure } from "../../figures/lens-figure.ts";
 import type { RgbImage } from "../../images/rgb.ts";
 import { MAX_TOP_K } from "../../kernels/reduction/top-k.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
@@ -12,7 +13,7 @@ import { type Setting, settingOf } from "../../patching/setting.ts";
 import { layerSite, layers, listed, positions, wholeNumber } from "../options/arguments.ts";
 import { checkLayerOption, checkLengths, checkPositions, checkWritable } from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";
-import { figureFiles } from "../options/figure-files.ts";
+import { figureFiles, writeFigure } from "../options/figure-files.ts";
 import {
   addSpanOption,
   IMAGE_OPTION,
@@ -43,6 +44,7 @@ export interface LensReport extends Setting {
   readonly prompt: string;
   readonly positions: readonly LensPosition[];
   readonly cells: readonly SpelledCell[];
+  readonly out: readonly string[];
 }
 
 export function lensCommand(): Command {
@@ -53,7 +55,11 @@ export function lensCommand(): Command {
   ]);
   return addSpanOption(addPromptOptions(addModelOptions(command)))
     .option(...IMAGE_OPTION, listed)
-    .option("--out <file>", "with --image: .png, .svg or .html to write; may be repeated", figureFiles)
+    .option(
+      "--out <file>",
+      ".png, .svg or .html to write the table, or the words over the picture, to; may be repeated",
+      figureFiles,
+    )
     .option(
       "--site <site>",
       "which activation of each layer",
@@ -75,7 +81,6 @@ export function lensCommand(): Command {
     )
     .action(async (args: Arguments) => {
       const { image, out = [] } = args;
-      if (args.out && !image) command.error("error: --out draws the lens over a picture; it needs --image");
       for (const file of out) await checkWritable("--out", file);
       const text = await promptText(args, command);
       if (image) {
@@ -124,22 +129,27 @@ async function prepareImage(
 }
 
 async function lens(model: PatchableModel, prompt: Prompt, args: Arguments): Promise<LensReport> {
-  const { site, at, top } = args;
+  const { site, at, top, out = [] } = args;
   const sequence = model.sequenceOf(prompt);
   const found = resolvePositions(at, sequence);
   const cells = await logitLens(model, prompt, { site, at, layers: args.layers, k: top });
-  return {
+  const report: LensReport = {
     ...settingOf(model),
     site,
     prompt: prompt.text,
     positions: lensPositions(sequence, found),
     cells: spellCells(model, cells),
+    out,
   };
+  const { tokens } = sequence;
+  const lines = [formatSetting(report), quote(prompt.text)];
+  await writeFigure(lensFigure(cells, { tokens, lines, title: `logit lens of ${site}` }), out);
+  return report;
 }
 
 /** A row a layer: the best tokens of a single position side by side, or the best one of each of several positions. */
 export function formatLens(report: LensReport, width = terminalWidth()): string {
-  const { site, positions: found, cells } = report;
+  const { site, positions: found, cells, out } = report;
   const rows = [...new Set(cells.map((cell) => cell.layer))].map((layer) => ({
     name: `${site}.${layer}`,
     cells: cells.filter((cell) => cell.layer === layer),
@@ -148,17 +158,18 @@ export function formatLens(report: LensReport, width = terminalWidth()): string 
     `${quote(token)} ${showPercent(probability)}`;
   const title = (i: number) => `${found[i]!.position} ${quote(found[i]!.token)}`;
   const lines = [formatSetting(report), ""];
+  const written = out.length > 0 ? [`\nwritten to ${out.join(", ")}`] : [];
   if (found.length === 1) {
     lines.push(`position ${title(0)}`, "");
     lines.push(table(rows.map(({ name, cells: [cell] }) => [name, ...cell!.tokens.map(show)])));
-    return lines.join("\n");
+    return [...lines, ...written].join("\n");
   }
   const columns = found.map((_, i) => [title(i), ...rows.map((row) => show(row.cells[i]!.tokens[0]!))]);
   const names = ["", ...rows.map((row) => row.name)];
   const tables = fold(columns, width - widest(names)).map((part) =>
     table(names.map((name, r) => [name, ...part.map((column) => column[r]!)])),
   );
-  return [...lines, tables.join("\n\n")].join("\n");
+  return [...lines, tables.join("\n\n"), ...written].join("\n");
 }
 
 /** Divides columns into groups that fit the width, at least one each. */

@@ -206,11 +206,13 @@ describe("the demo on pictures", () => {
 
   test("a model without pictures, and a task without any", async () => {
     const llama = `${import.meta.dirname}/../../fixtures/llama/model`;
-    const args = [llama, "--task", taskFile, "--query", "image"];
+    const args = [llama, "--task", taskFile, "--query", "image", "--shots", "2"];
     await expect(runCommand(demoCommand(), args)).rejects.toThrow(/llama\) takes no images/);
     const bare = join(folder, "bare.csv");
-    writeFileSync(bare, "input,output,split\na,b,validation\nc,d,test\n");
-    await expect(runCommand(demoCommand(), [modelFolder, "--task", bare])).rejects.toThrow(
+    const items = [0, 1, 2].map((i) => `a${i},b${i},validation\nc${i},d${i},test\n`);
+    writeFileSync(bare, `input,output,split\n${items.join("")}`);
+    const bareArgs = [modelFolder, "--task", bare, "--shots", "2"];
+    await expect(runCommand(demoCommand(), bareArgs)).rejects.toThrow(
       /no item of the validation split has an image/,
     );
   });

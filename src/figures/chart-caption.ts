@@ -1,15 +1,15 @@
-import type { Figure, Reference } from "./figure.ts";
+import type { Chart, Reference } from "./chart.ts";
 
-/** All that stands below a figure: what is seen, what its marks are, and on how many items. */
-export function captionOf(figure: Figure): string {
-  return [figure.caption, ...marks(figure), counts(figure)].filter(Boolean).map(sentence).join(" ");
+/** All that stands below a chart: what is seen, what its marks are, and on how many items. */
+export function captionOf(chart: Chart): string {
+  return [chart.caption ?? "", ...marks(chart), counts(chart)].filter(Boolean).map(sentence).join(" ");
 }
 
 /** The title of a panel, with its own n where panels differ in theirs. */
-export function panelTitle(figure: Figure, panel: string): string {
-  const rows: readonly Counted[] = figure.rows;
+export function panelTitle(chart: Chart, panel: string): string {
+  const rows: readonly Counted[] = chart.rows;
   const own = countOf(rows.filter((row) => row.panel === panel));
-  return own === "" || own === countOf(figure.rows) ? panel : `${panel}, n ${own}`;
+  return own === "" || own === countOf(chart.rows) ? panel : `${panel}, n ${own}`;
 }
 
 interface Counted {
@@ -31,26 +31,26 @@ function countOf(rows: readonly Counted[]): string {
 }
 
 /** `n 50×2 (different inputs × seeds)`; empty where rows do not say. */
-export function counts(figure: Figure): string {
-  const count = countOf(figure.rows);
+export function counts(chart: Chart): string {
+  const count = countOf(chart.rows);
   if (count === "") return "";
   return `n ${count}${count.includes("×") ? " (different inputs × seeds)" : " (different inputs)"}`;
 }
 
-function marks(figure: Figure): string[] {
-  if (figure.kind === "scatter") return ["Axes are equal; only distances can be read."];
+function marks(chart: Chart): string[] {
+  if (chart.kind === "scatter") return ["Axes are equal; only distances can be read."];
   const list: string[] = [];
-  if (figure.kind !== "heat") {
-    const { kind, intervals = "95 % intervals over inputs and seeds", references = [] } = figure;
-    if (figure.rows.some(({ low }) => low !== undefined)) {
+  if (chart.kind !== "heat") {
+    const { kind, intervals = "95 % intervals over inputs and seeds", references = [] } = chart;
+    if (chart.rows.some(({ low }) => low !== undefined)) {
       list.push(`${kind === "lines" ? "Bands" : "Error bars"}: ${intervals}.`);
     }
     if (references.length > 0) list.push(`Dashed: ${shownReferences(references)}.`);
   }
   // Each task may have a layer of its own, and then means have none.
-  const marked = figure.kind !== "bars" && figure.rows.some(({ chosen }) => chosen);
-  if (marked && figure.chosen !== undefined) {
-    list.push(`${figure.kind === "heat" ? "Outlined" : "Ringed"}: ${figure.chosen}.`);
+  const marked = chart.kind !== "bars" && chart.rows.some(({ chosen }) => chosen);
+  if (marked && chart.chosen !== undefined) {
+    list.push(`${chart.kind === "heat" ? "Outlined" : "Ringed"}: ${chart.chosen}.`);
   }
   return list;
 }

@@ -1,0 +1,133 @@
+import type { PatchColumn } from "../analysis/patch-map-result.ts";
+import { PatchMap } from "../analysis/patch-map-result.ts";
+import { HeadRanking } from "../analysis/rank-heads.ts";
+import { aBoolean, anArray, aString, checkArgument, checkOptions, type Options } from "../arguments.ts";
+import { ArgumentError } from "../errors.ts";
+import type { HeatChart } from "./chart.ts";
+import { chartFigure } from "./chart-figure.ts";
+import type { Figure } from "./figure.ts";
+import { showNumber, showToken } from "./text.ts";
+
+/** Numbers by row and column, with what they are called. */
+export interface HeatData {
+  readonly rows: readonly (string | number)[];
+  readonly columns: readonly (string | number)[];
+  /** [rows, columns] */
+  readonly values: readonly ArrayLike<number>[];
+}
+
+export interface HeatOptions {
+  title?: string;
+  /** What is seen, below the picture. */
+  caption?: string;
+  /** Titles of the axes, and of the colours. */
+  x?: string;
+  y?: string;
+  value?: string;
+  /** Whether values have a middle, 0. Default: whether any is below it. */
+  diverging?: boolean;
+}
+
+const OPTIONS: Options<HeatOptions> = {
+  title: aString,
+  caption: aString,
+  x: aString,
+  y: aString,
+  value: aString,
+  diverging: aBoolean,
+};
+
+/**
+ * A heat map of a patch map (its effects, by layer and position or head, a panel for each kind of site), of a ranking of
+ * heads (by layer and head), or of any numbers by row and column. Throws ArgumentError.
+ *
+ * @example await show(heatFigure(await patchMap(model, clean, corrupted)));
+ */
+export function heatFigure(data: PatchMap | HeadRanking | HeatData, options: HeatOptions = {}): Figure {
+  checkOptions("heatFigure", options, OPTIONS);
+  if (data instanceof HeadRanking) return ofMap(data.map, options, `${data}`);
+  if (data instanceof PatchMap) return ofMap(data, options, `${data}`);
+  return ofNumbers(data, options);
+}
+
+function ofMap(map: PatchMap, options: HeatOptions, text: string): Figure {
+  const { effects, values, columns, direction, metric } = map;
+  const [from, into] = direction === "denoising" ? ["clean", "corrupted"] : ["corrupted", "clean"];
+  const heads = columns.length > 0 && "head" in columns[0]!;
+  const kinds = new Set(map.rows.map((site) => siteParts(site).kind));
+  const chart: HeatChart = {
+    kind: "heat",
+    title: metric,
+    lines: [`effect of ${from} activations in the ${into} prompt`],
+    x: heads ? "head" : "position",
+    y: kinds.size === 1 ? [...kinds][0]! : "layer",
+    value: "effect",
+    diverging: effects.some((row) => row.some((effect) => effect < 0)),
+    ...options,
+    caption: [
+      options.caption,
+      `${metric} is ${showNumber(map.clean)} clean and ${showNumber(map.corrupted)} corrupted; the effect is 0 where a patch changes nothing and 1 where it does as much as all of the ${from} prompt`,
+    ]
+      .filter(Boolean)
+      .join(". "),
+    rows: map.rows.flatMap((site, r) => {
+      const { kind, layer } = siteParts(site);
+      return columns.map((column, c) => ({
+        ...(kinds.size > 1 && { panel: kind }),
+        x: columnName(column),
+        y: layer ?? site,
+        value: effects[r]![c]!,
+        tooltip: `${site}, ${"head" in column ? "head " : ""}${columnName(column)}: effect ${showNumber(effects[r]![c]!)}, ${metric} ${showNumber(values[r]![c]!)}`,
+      }));
+    }),
+  };
+  return chartFigure(chart, text);
+}
+
+/** "resid_post.3" → resid_post, 3 */
+function siteParts(site: string): { kind: string; layer?: string } {
+  const [, kind, layer] = /^(.*)\.(\d+)$/.exec(site) ?? [];
+  return kind === undefined ? { kind: site } : { kind, layer };
+}
+
+function columnName(column: PatchColumn): string {
+  return "head" in column ? `${column.head}` : showToken(column.position, column.token);
+}
+
+function ofNumbers(data: HeatData, options: HeatOptions): Figure {
+  for (const name of ["rows", "columns", "values"] as const) {
+    checkArgument("heatFigure", `data.${name}`, data?.[name], anArray);
+  }
+  const { rows, columns, values } = data;
+  const wrong = values.findIndex((row) => row.length !== columns.length);
+  if (values.length !== rows.length || wrong >= 0) {
+    const found = wrong >= 0 ? `${values[wrong]!.length} in row ${wrong}` : `${values.length} rows`;
+    throw new ArgumentError(
+      `heatFigure: expected values as ${rows.length} rows of ${columns.length}, found ${found}`,
+    );
+  }
+  const twice = [rows, columns].flatMap((names) => names.filter((name, i) => names.indexOf(name) !== i));
+  if (twice.length > 0) {
+    throw new ArgumentError(
+      `heatFigure: expected names that differ, found ${JSON.stringify(twice[0])} twice`,
+    );
+  }
+  const { title = "", x = "", y = "", value = "value" } = options;
+  return chartFigure({
+    kind: "heat",
+    diverging: values.some((row) => Array.from(row).some((number) => number < 0)),
+    ...options,
+    title,
+    x,
+    y,
+    value,
+    rows: rows.flatMap((name, r) =>
+      columns.map((column, c) => ({
+        x: column,
+        y: name,
+        value: values[r]![c]!,
+        tooltip: `${[y, name].filter((part) => part !== "").join(" ")}, ${[x, column].filter((part) => part !== "").join(" ")}: ${showNumber(values[r]![c]!)}`,
+      })),
+    ),
+  });
+}

@@ -1,0 +1,57 @@
+import type { Spec } from "./groupings.ts";
+
+/** Carried by the package dejavu-fonts-ttf; browsers without it take the next one. */
+export const FONT = "DejaVu Sans";
+export const MONOSPACED = "DejaVu Sans Mono";
+
+export const INK = "#222222";
+
+/** Pixels that panels may take side by side. */
+export const PAGE_WIDTH = 1000;
+/** Pixels of a letter of a label, about. */
+export const LETTER = 7;
+
+/** What all figures have: a title with lines below it, white ground, fonts, axes and legends. */
+export function frame(title: string, subtitle: string | readonly string[]): Spec {
+  return {
+    $schema: "https://vega.github.io/schema/vega-lite/v6.json",
+    title: {
+      text: title,
+      subtitle,
+      anchor: "start",
+      fontSize: 14,
+      subtitleFontSize: 11,
+      subtitleColor: "#555555",
+      subtitlePadding: 4,
+      offset: 12,
+    },
+    background: "white",
+    config: {
+      // Marks that have a tooltip say so themselves; of the others descriptions would double the size.
+      aria: false,
+      font: `${FONT}, Verdana, sans-serif`,
+      // Within the panel, so that those with and without numbers are equally high.
+      axisYQuantitative: { labelFlush: true },
+      axis: {
+        labelFontSize: 11,
+        titleFontSize: 12,
+        titleFontWeight: "normal",
+        titlePadding: 8,
+        gridColor: "#e8e8e8",
+        labelLimit: 400,
+        // Titles stand beside the labels, however long these are.
+        maxExtent: 1000,
+      },
+      legend: {
+        labelFontSize: 11,
+        titleFontSize: 12,
+        titleFontWeight: "normal",
+        labelLimit: 500,
+        symbolOpacity: 1,
+        symbolSize: 80,
+      },
+      header: { labelFontSize: 12, titleFontSize: 12 },
+      view: { stroke: "#cccccc" },
+    },
+  };
+}

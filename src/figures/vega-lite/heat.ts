@@ -1,0 +1,77 @@
+import type { HeatChart } from "../chart.ts";
+import { LETTER } from "./frame.ts";
+import { distinct, type Spec } from "./groupings.ts";
+import { heatScale } from "./heat-scale.ts";
+import { CHOSEN, ROWS, type View } from "./values.ts";
+
+/** Pixels of a square, and of one with a word in it; of squares without words only if they fit. */
+const SQUARE = 22;
+const WORD = { width: 68, height: 20, fontSize: 10 };
+const MOST = 640;
+/** Between panels whose names stand below the last of them. */
+const NAMED_GAP = { row: 40, column: 40 };
+/** From here to the ends a diverging scale is dark. */
+const DARK_SIDES = 0.62;
+
+/** Coloured squares, words in them, outlines around what was chosen. */
+export function heatView(chart: HeatChart): View {
+  const { x, y, value, diverging, rows } = chart;
+  const columns = distinct(rows.map((row) => row.x));
+  const lines = distinct(rows.map((row) => row.y));
+  const { ticks, ...scale } = heatScale(
+    rows.map((row) => row.value),
+    diverging,
+  );
+  const words = rows.some(({ word }) => word !== undefined);
+  const width = columns.length * (words ? WORD.width : Math.min(SQUARE, MOST / columns.length));
+  const height = lines.length * (words ? WORD.height : Math.min(SQUARE, MOST / lines.length));
+  const longest = columns.reduce((most: number, name) => Math.max(most, `${name}`.length * LETTER), 0);
+  // Numbers that do not fit are left out here and there; names cannot be.
+  const upright = longest > width / columns.length && columns.some((name) => Number.isNaN(Number(name)));
+  const place = {
+    x: {
+      field: "x",
+      type: "ordinal",
+      title: x,
+      sort: columns,
+      axis: upright ? { labelAngle: -90, labelOverlap: true } : { labelAngle: 0, labelOverlap: true },
+    },
+    y: { field: "y", type: "ordinal", title: y, sort: lines, axis: { labelOverlap: true } },
+  };
+  const legend = { values: ticks, format: ".2f", labelOverlap: false };
+  const tooltips = rows.some(({ tooltip }) => tooltip !== undefined);
+  const squares = {
+    transform: ROWS,
+    mark: { type: "rect", aria: tooltips },
+    encoding: {
+      ...place,
+      color: { field: "value", type: "quantitative", title: value, scale, legend },
+      ...(tooltips && { description: { field: "tooltip" } }),
+    },
+  };
+  const layer: Spec[] = [squares];
+  if (words) layer.push(wordsIn(place, scale.domain, diverging));
+  // Black within white, so that it is seen on every colour.
+  const outlines = [
+    { stroke: "#ffffff", strokeWidth: 3.5 },
+    { stroke: "#000000", strokeWidth: 1.5 },
+  ].map((mark) => ({ transform: CHOSEN, mark: { type: "rect", filled: false, ...mark }, encoding: place }));
+  if (rows.some(({ chosen }) => chosen)) layer.push(...outlines);
+  return { width, height, layer, ...(upright && { panelGap: NAMED_GAP }) };
+}
+
+/** Black or white, whichever is seen on the square's colour. */
+function wordsIn(place: Spec, [low, high]: readonly [number, number], diverging = false): Spec {
+  const dark = diverging
+    ? `abs(datum.value) > ${DARK_SIDES * high}`
+    : `datum.value < ${low + (high - low) / 2}`;
+  return {
+    transform: ROWS,
+    mark: { type: "text", fontSize: WORD.fontSize, limit: WORD.width - 4 },
+    encoding: {
+      ...place,
+      text: { field: "word" },
+      color: { condition: { test: dark, value: "#ffffff" }, value: "#000000" },
+    },
+  };
+}

@@ -69,8 +69,9 @@ export function checkpointOptions({ lora, base }: PartArguments) {
 }
 
 /**
- * What can be wrong without a model has been checked before. Reads the model's config and tokenizer, has `prepare` check the arguments and make what can be made of them (prompts,
- * pictures), and only then loads the weights; a mistake is found at once. Closes model and device behind `use`.
+ * Reads the model's config and tokenizer, has `prepare` check the arguments and make what can be made of them (prompts,
+ * pictures), and only then loads the weights. Whoever calls it has checked what can be checked without a model: opening one
+ * may be a download. Closes model and device behind `use`.
  */
 export async function withModel<P, T>(
   args: ModelArguments,

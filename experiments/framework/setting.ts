@@ -1,9 +1,15 @@
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { basename, resolve } from "node:path";
-import { openCheckpoint, type PatchableModel, type Task } from "xpatch";
+import {
+  type Checkpoint,
+  type CheckpointOptions,
+  openCheckpoint,
+  type PatchableModel,
+  type Task,
+} from "xpatch";
 
 /** What the user chooses. Part of the setting of a run. */
 export interface LabOptions {
@@ -60,16 +66,18 @@ interface TaskSetting {
 
 export interface SettingParts {
   readonly model: PatchableModel;
+  /** What the model was opened with. */
+  readonly opened?: Pick<CheckpointOptions, "adapters" | "base">;
   readonly llm?: PatchableModel;
   readonly tasks: readonly Task[];
   readonly options: LabOptions;
 }
 
-export async function settingOf({ model, llm, tasks, options }: SettingParts): Promise<Setting> {
+export async function settingOf({ model, opened, llm, tasks, options }: SettingParts): Promise<Setting> {
   const { description, device, vendor, kernels } = model.device.info;
   const self = createRequire(import.meta.url)("xpatch/package.json");
   return {
-    model: await modelSetting(model),
+    model: await modelSetting(model, opened),
     ...(llm && { llm: await modelSetting(llm) }),
     adapter: description || device || vendor || "unnamed",
     kernels,
@@ -93,29 +101,38 @@ export function differences(before: unknown, now: unknown, path = ""): string[] 
   return show(before) === show(now) ? [] : [`${path} was ${show(before)}, now ${show(now)}`];
 }
 
-async function modelSetting(model: PatchableModel): Promise<ModelSetting> {
+async function modelSetting(model: PatchableModel, opened?: CheckpointOptions): Promise<ModelSetting> {
   return {
     // Where a folder lies says nothing of the model; xpatch:vlm is the one called vlm.
     name: existsSync(model.name) ? basename(resolve(model.name)) : model.name.replace(/^xpatch:/, ""),
     family: model.family,
     layers: model.config.layers,
     dtypes: model.storedDtypes,
-    hash: await hashCheckpoint(model.name),
+    hash: await hashCheckpoint(model.name, opened),
   };
 }
 
-async function hashCheckpoint(ref: string): Promise<string> {
-  await using checkpoint = await openCheckpoint(ref, { accessToken: process.env.HF_TOKEN });
+/** Of all that makes the model's numbers: config, tokenizer, preprocessing, weights, and what adapters add to them. */
+async function hashCheckpoint(ref: string, opened: CheckpointOptions = {}): Promise<string> {
+  await using checkpoint = await openCheckpoint(ref, { ...opened, accessToken: process.env.HF_TOKEN });
   const hash = createHash("sha256").update(JSON.stringify(checkpoint.config));
   for (const file of ["tokenizer.json", "preprocessor_config.json"]) {
     hash.update(`\0${file}\0`).update((await checkpoint.text(file)) ?? "");
   }
   for (const name of checkpoint.names.sort()) {
-    const entry = checkpoint.entry(name);
-    hash.update(`\0${name} ${entry.stored} ${entry.shape}\0`);
-    for await (const chunk of entry.stream()) hash.update(chunk);
+    await hashEntry(hash, name, checkpoint.entry(name));
+    for (const { a, b, scale } of checkpoint.updatesOf(name)) {
+      hash.update(`\0${scale}`);
+      await hashEntry(hash, "a", a);
+      await hashEntry(hash, "b", b);
+    }
   }
   return hash.digest("hex");
+}
+
+async function hashEntry(hash: Hash, name: string, entry: ReturnType<Checkpoint["entry"]>): Promise<void> {
+  hash.update(`\0${name} ${entry.stored} ${entry.shape}\0`);
+  for await (const chunk of entry.stream()) hash.update(chunk);
 }
 
 async function taskSetting({ name, instruction, items }: Task): Promise<TaskSetting> {

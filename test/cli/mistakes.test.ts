@@ -298,7 +298,7 @@ describe("mistakes are found before a device is opened or weights are read, and 
     ],
     [
       "extract",
-      () => [...csv(), "--spec", "instruction", "--out", path("o")],
+      () => [...csv().slice(0, -2), "--spec", "instruction", "--out", path("o")],
       /^--spec: task gone has no instr/,
     ],
     [
@@ -409,6 +409,28 @@ describe("mistakes are found before a device is opened or weights are read, and 
     ],
     [["generate", ...text, "--temperature", "1", "--top-p", "2"], /Expected a number above 0 and at most 1/],
     [["generate", ...text, "--top-k", "2"], /--top-k and --top-p need a --temperature/],
+    // Options that would not be used.
+    [
+      ["extract", "--prompts", "p", "--out", "o", "--shots", "3", "--seed", "1"],
+      /--shots, --seed go with --task only/,
+    ],
+    [
+      ["extract", "--task", "t", "--out", "o", "--spec", "instruction", "--shots", "3"],
+      /--shots goes with examples/,
+    ],
+    [
+      ["patch", "--vectors", "v", "--prompt", "p", "--template", "{x}:{y}"],
+      /--template goes with --task only/,
+    ],
+    [["patch", "--vectors", "v", "--question", "q", "--split", "test"], /--split goes with --task only/],
+    [
+      ["patch", "--task", "t", "--question", "q", "--spec", "instruction", "--shots", "3"],
+      /--shots goes with examples/,
+    ],
+    [["sweep", "--vectors", "v", "--queries", "q", "--query", "image"], /--query goes with --task only/],
+    [["demo", "--spec", "instruction", "--shots", "3"], /--shots goes with examples/],
+    [["lens", ...text, "--span", "image2"], /--span goes with --image only/],
+    [["lens", ...text, "--image", "i.png", "--at", "3"], /--at goes with prompts without --image only/],
     [
       ["extract", "--model", llama, "--task", "food-color", "--out", "o", "--template", "Q: {x}"],
       /'--template <text>' argument 'Q: \{x\}' is invalid. Expected a template with \{x\}, some text and \{y\}/,

@@ -171,7 +171,7 @@ test.each([
   ],
   [experimentCommand, ["cross-modal", "--protocol", "paper", "--seeds", "1"], /'--seeds <n>'/],
   [reproduceCommand, ["--protocol", "paper", "--quick"], /'--quick'/],
-  [reproduceCommand, ["--protocol", "mine"], /Allowed choices are paper/],
+  [reproduceCommand, ["--protocol", "mine"], /Expected one of paper/],
 ])("%o: what the protocol sets is not given beside it: %j", async (command, args, message) => {
   const stderr = vi.spyOn(process.stderr, "write").mockReturnValue(true);
   try {

@@ -22,7 +22,7 @@ import { checkLengths, checkPictures, checkWritable, ofOption } from "../options
 import { newCommand } from "../options/command.ts";
 import { addModelArgument, givenModel, type ModelArguments, withModel } from "../options/session.ts";
 import { readShippedTasks, readTask, TASK_OPTION } from "../options/task-file.ts";
-import { addDrawOptions, checkDraw, type DrawArguments } from "../options/task-options.ts";
+import { addDrawOptions, checkDraw, type DrawArguments, refuseExamples } from "../options/task-options.ts";
 import { printResult } from "../terminal/output.ts";
 import { withProgress } from "../terminal/progress.ts";
 import { demoPage } from "./demo-page.ts";
@@ -92,6 +92,7 @@ export function demoCommand(): Command {
     .option("--html <file>", "also write the report as a page with the pictures")
     .action(async (model: string | undefined, args: Arguments) => {
       const named = givenModel(model, args, command);
+      refuseExamples(command, args);
       const task = await readTask(args.task);
       if (args.html !== undefined) await checkWritable("--html", args.html);
       await checkTask(task, args);

@@ -89,7 +89,8 @@ export async function runAndReport(
   };
   const run = async (model: PatchableModel): Promise<ExperimentReport> => {
     using llm = await languageModel(args, model);
-    const setting = await settingOf({ model, llm, tasks, options });
+    const opened = { adapters: args.lora, base: args.base };
+    const setting = await settingOf({ model, opened, llm, tasks, options });
     const shown = shownOptions(command, args);
     const store = await Store.open(lock, setting);
     const lab = new Lab({

@@ -15,7 +15,7 @@ import {
   checkWritable,
   ofOption,
 } from "../options/checks.ts";
-import { newCommand } from "../options/command.ts";
+import { newCommand, refuseUnused } from "../options/command.ts";
 import { addModelOptions, type ModelArguments, withModel } from "../options/session.ts";
 import { readTask } from "../options/task-file.ts";
 import {
@@ -23,6 +23,8 @@ import {
   addTaskOptions,
   checkDraw,
   type DrawArguments,
+  HOW_TASKS_ARE_SHOWN,
+  refuseExamples,
   type TaskArguments,
 } from "../options/task-options.ts";
 import { readLines } from "../options/text-files.ts";
@@ -68,6 +70,8 @@ export function extractCommand(): Command {
       if ((args.prompts === undefined) === (args.task === undefined)) {
         command.error("error: expected either --task or --prompts");
       }
+      if (args.prompts !== undefined) refuseUnused(command, HOW_TASKS_ARE_SHOWN, "--task");
+      refuseExamples(command, args);
       await checkWritable("--out", args.out);
       const makePrompts = await promptSource(args);
       const report = await withModel(

@@ -12,7 +12,7 @@ import { type Positions, resolvePositions } from "../../patching/positions.ts";
 import { type Setting, settingOf } from "../../patching/setting.ts";
 import { layerSite, layers, listed, positions, wholeNumber } from "../options/arguments.ts";
 import { checkLayerOption, checkLengths, checkPositions, checkWritable } from "../options/checks.ts";
-import { newCommand } from "../options/command.ts";
+import { newCommand, refuseUnused } from "../options/command.ts";
 import { figureFiles, writeFigure } from "../options/figure-files.ts";
 import {
   addSpanOption,
@@ -68,7 +68,7 @@ export function lensCommand(): Command {
     )
     .option(
       "--at <positions>",
-      "token positions: -1, 0,3,5, 2..5 or all; with --image its patches",
+      "token positions: -1, 0,3,5, 2..5 or all; not with --image, whose patches are looked at",
       positions,
       "all",
     )
@@ -81,6 +81,8 @@ export function lensCommand(): Command {
     )
     .action(async (args: Arguments) => {
       const { image, out = [] } = args;
+      if (image) refuseUnused(command, ["at"], "prompts without --image");
+      else refuseUnused(command, ["span"], "--image");
       for (const file of out) await checkWritable("--out", file);
       const text = await promptText(args, command);
       if (image) {

@@ -12,7 +12,7 @@ import { fewShotPrompt, type Question } from "../../tasks/few-shot.ts";
 import { type Modality, poolOf, promptInContext, specify } from "../../tasks/specification.ts";
 import { listed, position, wholeNumber } from "../options/arguments.ts";
 import { checkLengths, ofOption } from "../options/checks.ts";
-import { newCommand } from "../options/command.ts";
+import { newCommand, refuseUnused } from "../options/command.ts";
 import { checkImages, IMAGE_OPTION, readImages } from "../options/image-prompt.ts";
 import { addModelOptions, type ModelArguments, withModel } from "../options/session.ts";
 import { readTask } from "../options/task-file.ts";
@@ -21,6 +21,8 @@ import {
   addTaskOptions,
   checkDraw,
   type DrawArguments,
+  HOW_TASKS_ARE_SHOWN,
+  refuseExamples,
   type TaskArguments,
 } from "../options/task-options.ts";
 import { addPromptOptions, type PromptArguments, promptText } from "../options/text-files.ts";
@@ -85,7 +87,7 @@ export function patchCommand(): Command {
     .option("--max-new-tokens <n>", "most tokens of an answer", wholeNumber(1), 8)
     .action(async (args: Arguments) => {
       const asked = await readQuestion(args, command);
-      const source = await readSource(args, command);
+      const source = await readSource(args, asked, command);
       const pictures = await readImages(args.image);
       const report = await withModel(
         args,
@@ -113,12 +115,16 @@ async function readQuestion(args: Arguments, command: Command): Promise<Asked> {
 }
 
 /** Where the vector comes from. Anything but a task or a file of vectors is a usage error. */
-async function readSource(args: Arguments, command: Command): Promise<PatchSource> {
+async function readSource(args: Arguments, asked: Asked, command: Command): Promise<PatchSource> {
   const { vectors, task, split, layer, template, spec: kind, shots: count, seed } = args;
   if ((vectors === undefined) === (task === undefined)) {
     command.error("error: expected either --task or --vectors");
   }
+  refuseExamples(command, args);
   if (task === undefined) {
+    // A question is asked by the template.
+    const unused = HOW_TASKS_ARE_SHOWN.filter((name) => name !== "template" || "prompt" in asked);
+    refuseUnused(command, unused, "--task");
     const file = await ofOption("--vectors", () => readVectorFile(vectors!));
     if (layer !== undefined) await ofOption("--layer", () => file.at(layer));
     return { kind: "file", file };

@@ -21,7 +21,7 @@ import {
   checkWidth,
   ofOption,
 } from "../options/checks.ts";
-import { newCommand } from "../options/command.ts";
+import { newCommand, refuseUnused } from "../options/command.ts";
 import { addModelOptions, type ModelArguments, withModel } from "../options/session.ts";
 import { readTask } from "../options/task-file.ts";
 import { addTaskOptions, type TaskArguments } from "../options/task-options.ts";
@@ -75,6 +75,7 @@ export function sweepCommand(): Command {
       if ((args.queries === undefined) === (args.task === undefined)) {
         command.error("error: expected either --task or --queries");
       }
+      if (args.queries !== undefined) refuseUnused(command, ["split", "template", "query"], "--task");
       const items = await readItems(args);
       const file = await ofOption("--vectors", () => readVectorFile(args.vectors));
       await ofOption("--layers", () => {

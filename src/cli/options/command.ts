@@ -33,6 +33,14 @@ export function addCommonOptions(command: Command): Command {
     .option("--json", "print the result as one JSON document");
 }
 
+/** A usage error for options that were given and would not be used: they go with something else. */
+export function refuseUnused(command: Command, names: readonly string[], goWith: string): void {
+  const unused = names.filter((name) => command.getOptionValueSource(name) === "cli");
+  if (unused.length === 0) return;
+  const flags = unused.map((name) => command.options.find((option) => option.attributeName() === name)!.long);
+  command.error(`error: ${flags.join(", ")} ${flags.length > 1 ? "go" : "goes"} with ${goWith} only`);
+}
+
 /** Mistakes begin like all other messages. */
 export function outputError(text: string, write: (text: string) => void): void {
   write(text.replace(/^error: /, "xpatch: "));

@@ -9,6 +9,7 @@ import {
 import { SPLITS, type Split, type Task } from "../../tasks/task.ts";
 import { choice, templateText, wholeNumber } from "./arguments.ts";
 import { checkPictures, ofOption } from "./checks.ts";
+import { refuseUnused } from "./command.ts";
 import { TASK_OPTION } from "./task-file.ts";
 
 export interface TaskArguments {
@@ -35,6 +36,14 @@ export interface DrawArguments {
   readonly spec: SpecificationKind;
   readonly shots: number;
   readonly seed: number;
+}
+
+/** How a task's prompts are made, as options of {@link addTaskOptions} and {@link addDrawOptions}: unused without a task. */
+export const HOW_TASKS_ARE_SHOWN = ["split", "template", "spec", "shots", "seed"] as const;
+
+/** A usage error for examples asked for beside an instruction, which has none. */
+export function refuseExamples(command: Command, { spec }: Pick<DrawArguments, "spec">): void {
+  if (spec === "instruction") refuseUnused(command, ["shots"], "examples (--spec text or image)");
 }
 
 /** Throws XpatchError, led by the option, where a split of a task lacks what prompts that tell it are made of. */

@@ -155,7 +155,8 @@ describe("the demo on pictures", () => {
   });
 
   test("an instruction: its last token, and the instruction before the question", async () => {
-    const report = await runDemo("--spec", "instruction");
+    const args = [modelFolder, "--task", taskFile, "--spec", "instruction"];
+    const report = await runCommand<DemoReport>(demoCommand(), args);
     expect(report).toMatchObject({ prompts: 1, prompt: INSTRUCTION });
     const prompt = model.prompt(INSTRUCTION);
     const { best } = report.sweep;

@@ -34,7 +34,7 @@ async function main() {
   const wanted = process.argv.slice(2);
   const unknown = wanted.find((word) => ![...ADAPTERS, ...EXTRAS].includes(word));
   if (unknown)
-    throw new SetupError(`expected one of ${[...ADAPTERS, ...EXTRAS].join(", ")}; found "${unknown}"`);
+    throw new SetupError(`expected ${ADAPTERS.join(", ")}, model, chromium or runtimes; found "${unknown}"`);
   const adapters = wanted.filter((word) => ADAPTERS.includes(word));
   for (const adapter of adapters.length > 0 ? adapters : [undefined])
     console.log(`adapter: ${await setUp(adapter)}`);

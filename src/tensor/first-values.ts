@@ -12,8 +12,14 @@ export function showTensor(tensor: Tensor, values: readonly number[] | undefined
   if (tensor.disposed) return `${name} (disposed of)`;
   if (tensor.size === 0) return name;
   if (!values) return `${name} (values on the device: await tensor.show())`;
-  const first = values.map((value) => String(Number(value.toPrecision(4))));
+  const first = values.map(showNumber);
   return `${name}: ${[...first, ...(tensor.size > values.length ? ["…"] : [])].join(", ")}`;
+}
+
+/** Four digits, but whole numbers (ids, counts) whole. */
+function showNumber(value: number): string {
+  const whole = Number.isInteger(value) && Math.abs(value) < 2 ** 32;
+  return String(whole ? value : Number(value.toPrecision(4)));
 }
 
 /** A view that has the first elements in their order, and few others. */

@@ -19,6 +19,10 @@ test("the console shows dtype, shape and first elements of what came from the ho
   expect(inspect(device.tensor([0.1, Number.NaN, 1e-7, 123456], { dtype: "f16" }))).toBe(
     "Tensor f16 [4]: 0.09998, NaN, 1.192e-7, Infinity",
   );
+  expect(inspect(device.tensor(Uint32Array.of(49152, 2 ** 32 - 1)))).toBe(
+    "Tensor u32 [2]: 49152, 4294967295",
+  );
+  expect(inspect(device.tensor([123456.7, 1e30]))).toBe("Tensor f32 [2]: 123500, 1e+30");
   expect(inspect(device.tensor([], { shape: [0, 3] }))).toBe("Tensor f32 [0, 3]");
   expect(inspect(device.zeros([2]))).toBe("Tensor f32 [2]: 0, 0");
   expect(`${x}`).toBe("f32[2, 3]");

@@ -5,7 +5,7 @@
  *
  *   npm run setup                     dependencies, build, an adapter
  *   npm run setup -- swiftshader      … that adapter (gpu, lavapipe, swiftshader)
- *   npm run setup -- model chromium   … and these
+ *   npm run setup -- model chromium   … and these (runtimes: Bun and Deno)
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -17,9 +17,11 @@ import { runScript, SetupError } from "./command.mjs";
 import { ensureDependencies } from "./dependencies.mjs";
 import { ensureAdapter } from "./drivers.mjs";
 import { ensureSmolLM2 } from "./fetch-smollm2.mjs";
+import { ensureRuntimes } from "./runtimes.mjs";
 
 const OLDEST_NODE = [20, 11];
 const ADAPTERS = ["auto", "gpu", "lavapipe", "swiftshader"];
+const EXTRAS = ["model", "chromium", "runtimes"];
 
 /** Dependencies, build, and an adapter: the one that XPATCH_ADAPTER names, else any. */
 export async function setUp(adapter = process.env.XPATCH_ADAPTER || "auto") {
@@ -37,13 +39,15 @@ export async function setUp(adapter = process.env.XPATCH_ADAPTER || "auto") {
 
 async function main() {
   const wanted = process.argv.slice(2);
-  const unknown = wanted.find((word) => ![...ADAPTERS, "model", "chromium"].includes(word));
-  if (unknown) throw new SetupError(`expected ${ADAPTERS.join(", ")}, model or chromium; found "${unknown}"`);
+  const unknown = wanted.find((word) => ![...ADAPTERS, ...EXTRAS].includes(word));
+  if (unknown)
+    throw new SetupError(`expected ${ADAPTERS.join(", ")}, model, chromium or runtimes; found "${unknown}"`);
   const adapters = wanted.filter((word) => ADAPTERS.includes(word));
   for (const adapter of adapters.length > 0 ? adapters : [undefined])
     console.log(`adapter: ${await setUp(adapter)}`);
   if (wanted.includes("model")) console.log(`model: ${await ensureSmolLM2()}`);
   if (wanted.includes("chromium")) console.log(`chromium: ${await ensureChromium()}`);
+  if (wanted.includes("runtimes")) console.log(`runtimes: ${await ensureRuntimes()}`);
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) await runScript(main);

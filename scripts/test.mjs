@@ -5,13 +5,15 @@ import { ensureChromium } from "./chromium.mjs";
 import { become, runScript, SetupError } from "./command.mjs";
 import { ensureAdapter } from "./drivers.mjs";
 import { ensureSmolLM2 } from "./fetch-smollm2.mjs";
+import { ensureRuntimes } from "./runtimes.mjs";
 import { setUp } from "./setup.mjs";
 
 await runScript(async () => {
   await setUp();
   // The tests that need one of these fail with a message of their own; the others can go on without.
   const software = process.platform === "linux" ? ["lavapipe", "swiftshader"] : [];
-  for (const work of [...software.map((name) => () => ensureAdapter(name)), ensureSmolLM2, ensureChromium]) {
+  const drivers = software.map((name) => () => ensureAdapter(name));
+  for (const work of [...drivers, ensureSmolLM2, ensureChromium, ensureRuntimes]) {
     await work().catch((error) => {
       if (!(error instanceof SetupError)) throw error;
       process.stderr.write(`\nxpatch set-up: ${error.message}\n\n`);

@@ -2,7 +2,8 @@
  * onnxruntime-node, with its WebGPU provider (a Dawn of its own) or its CPU provider (native code). A chain of products
  * in one model keeps intermediate results on the device.
  */
-import { installedDriver, preload } from "../../dist/platform/node-drivers.js";
+import { installedDriver } from "../../dist/platform/node-drivers.js";
+import { preload } from "../../dist/platform/node-native.js";
 
 const CHAIN = 16;
 

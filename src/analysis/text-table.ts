@@ -1,5 +1,4 @@
-/** What Node's console calls for the text of an object. */
-export const INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom") as never;
+export { INSPECT } from "../tensor/first-values.ts";
 
 /** Rows of cells as text: the first column to the left, the others to the right, two blanks apart. */
 export function textTable(rows: readonly (readonly string[])[]): string {

@@ -47,7 +47,7 @@ export class Figure {
 
   /** An SVG document that needs no other file. */
   svg(): Promise<string> {
-    this.#svg ??= drawSvg(this.#drawing.spec(), this.caption);
+    this.#svg ??= drawSvg(this.#drawing.spec(), this.title, this.caption);
     return this.#svg;
   }
 

@@ -1,7 +1,7 @@
 import { CheckpointError } from "../errors.ts";
 import type { ByteSource } from "./platform.ts";
 
-/** How a pointer file begins, and the size that its specification allows (https://github.com/git-lfs/git-lfs, docs/spec.md). */
+/** How a pointer file begins, and the size that its specification allows (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md). */
 const BEGINNING = "version https://git-lfs.github.com/spec/";
 const MAX_BYTES = 1024;
 

@@ -1,14 +1,9 @@
 import { create, globals } from "webgpu";
 import { DeviceError } from "../errors.ts";
 import { nearestHint } from "../nearest.ts";
-import {
-  type DriverName,
-  hasSystemDriver,
-  installedDriver,
-  preload,
-  unlistedDriver,
-} from "./node-drivers.ts";
+import { type DriverName, hasSystemDriver, installedDriver, unlistedDriver } from "./node-drivers.ts";
 import { inTurn, nativeEnvironment, writesNativeEnvironment } from "./node-environment.ts";
+import { preload, withVariables } from "./node-native.ts";
 import { packageFolder } from "./node-package.ts";
 import type { AdapterChoice, AdapterRequest } from "./platform.ts";
 
@@ -149,15 +144,10 @@ function instance(driver: string, toggles: readonly string[]): GPU {
 
 /** The adapter of an instance, which the Vulkan loader looks for with these environment variables set. */
 async function adapterOf(gpu: GPU, variables: Record<string, string> = {}): Promise<GPUAdapter | null> {
-  const before = Object.keys(variables).map((name) => [name, process.env[name]] as const);
-  Object.assign(process.env, variables);
   // Dawn looks before this returns its promise, so other instances and child processes never see the variables.
-  const request = gpu.requestAdapter({ powerPreference: "high-performance" });
-  for (const [name, value] of before) {
-    if (value === undefined) delete process.env[name];
-    else process.env[name] = value;
-  }
-  const adapter = await request;
+  const adapter = await withVariables(variables, () =>
+    gpu.requestAdapter({ powerPreference: "high-performance" }),
+  );
   if (!adapter) return null;
   const requestDevice = adapter.requestDevice.bind(adapter);
   adapter.requestDevice = async (descriptor) => {

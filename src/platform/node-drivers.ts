@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { constants, homedir } from "node:os";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { cacheFolder } from "./node-cache.ts";
 
@@ -64,22 +64,4 @@ export function unlistedDriver(): Record<string, string> {
   return !process.env.VK_ADD_DRIVER_FILES && existsSync(NVIDIA_CONTAINER_ICD)
     ? { VK_ADD_DRIVER_FILES: NVIDIA_CONTAINER_ICD }
     : {};
-}
-
-// glibc's RTLD_NODELETE; node:os does not name it. Without it Node closes again what is not one of its add-ons.
-const KEEP_LOADED = 0x1000;
-
-/**
- * Loads a shared library for good, so that later lookups of its bare name find this one; this way Dawn gets a Vulkan
- * loader and a driver gets its dependencies without LD_LIBRARY_PATH, which cannot be changed in a running process.
- * Returns why it could not be loaded, or undefined.
- */
-export function preload(library: string): string | undefined {
-  try {
-    process.dlopen({ exports: {} }, library, constants.dlopen.RTLD_LAZY | KEEP_LOADED);
-  } catch (error) {
-    const { message } = error as Error;
-    return message.includes("did not self-register") ? undefined : message;
-  }
-  return undefined;
 }

@@ -1,5 +1,6 @@
 import { createServer } from "node:net";
 import { isMainThread, threadId } from "node:worker_threads";
+import { likeNode } from "./node-native.ts";
 
 /**
  * The environment variables of the process, as native code sees them. A worker thread's `process.env` is a copy that
@@ -20,9 +21,9 @@ export function nativeEnvironment(): Readonly<Record<string, string | undefined>
 
 let shared: boolean | undefined;
 
-/** Whether native code sees what this thread writes to `process.env`. */
+/** Whether native code can be made to see what this thread sets; in Node, only through the `process.env` of the process. */
 export function writesNativeEnvironment(): boolean {
-  if (isMainThread) return true;
+  if (isMainThread || likeNode) return true;
   if (shared === undefined) {
     const probe = `XPATCH_PROBE_${threadId}`;
     process.env[probe] = "1";
@@ -53,11 +54,16 @@ async function turn(): Promise<() => void> {
   for (;;) {
     const server = createServer();
     const code = await new Promise<string | undefined>((settled) => {
-      server.once("error", (error: NodeJS.ErrnoException) => settled(error.code ?? error.message));
-      // Exclusive: in a cluster, the primary would listen otherwise.
-      server.listen({ path: `\0xpatch-environment-${process.pid}`, exclusive: true }, () =>
-        settled(undefined),
-      );
+      const failed = (error: NodeJS.ErrnoException) => settled(error.code ?? error.message);
+      server.once("error", failed);
+      try {
+        // Exclusive: in a cluster, the primary would listen otherwise.
+        server.listen({ path: `\0xpatch-environment-${process.pid}`, exclusive: true }, () =>
+          settled(undefined),
+        );
+      } catch (error) {
+        failed(error as Error); // Deno, without the permission
+      }
     });
     if (code === undefined) return () => void server.close();
     if (code !== "EADDRINUSE") return () => {};

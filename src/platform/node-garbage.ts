@@ -8,6 +8,11 @@ let collect: (() => void) | undefined;
  * those are so small that it may not happen before the driver has run out of memory maps.
  */
 export function collectGarbage(): void {
+  const { Bun } = globalThis as { Bun?: { gc(now: boolean): void } };
+  if (Bun) {
+    Bun.gc(true);
+    return;
+  }
   if (!collect) {
     setFlagsFromString("--expose-gc");
     collect = runInNewContext("gc") as () => void; // only contexts made from here on have it: nothing leaks out

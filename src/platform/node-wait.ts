@@ -1,3 +1,5 @@
+import { likeNode } from "./node-native.ts";
+
 const cell = new Int32Array(new SharedArrayBuffer(4));
 /** Long enough to leave the cores to the driver, short enough to add nothing to a round trip that one would notice. */
 const SHORTEST_NAP = 0.2; // ms
@@ -42,5 +44,6 @@ function nap(): void {
 const SOCKETS: ReadonlySet<string> = new Set(["TCPServerWrap", "TCPSocketWrap", "PipeServerWrap"]);
 
 function hasSockets(): boolean {
+  if (likeNode) return true; // they do not tell
   return process.getActiveResourcesInfo().some((kind) => SOCKETS.has(kind));
 }

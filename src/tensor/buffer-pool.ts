@@ -14,6 +14,8 @@ export interface Storage {
   readonly allocation: Fate;
   /** Of the batch that wrote it last; undefined for what the host wrote. */
   written: Fate | undefined;
+  /** How often anything wrote to it; with another number, what is known of its contents is out of date. */
+  writes: number;
   /** Keys of cached bind groups that name this buffer. */
   readonly bindGroups: Set<string>;
 }
@@ -155,6 +157,7 @@ export class BufferPool {
       lastUse: -1,
       allocation,
       written: undefined,
+      writes: 0,
       bindGroups: new Set(),
     };
   }

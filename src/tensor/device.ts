@@ -4,8 +4,9 @@ import { DeviceError, DeviceLostError, LifetimeError, OutOfMemoryError, ShapeErr
 import type { GPUDevice } from "../platform/global-types.ts";
 import type { AdapterChoice } from "../platform/platform.ts";
 import { BufferPool, type PoolStatistics, type Storage } from "./buffer-pool.ts";
-import { DTYPE_BYTES, type DType, encode, type HostArray } from "./dtype.ts";
+import { DTYPE_BYTES, type DType, decode, encode, type HostArray } from "./dtype.ts";
 import { Fate, type Guard } from "./fate.ts";
+import { SHOWN } from "./first-values.ts";
 import { announce, apply, type Operation, type OperationRecord } from "./operation.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { readTensors } from "./read.ts";
@@ -213,12 +214,16 @@ export class Device {
         `tensor: shape ${showShape(tensor.shape)} has ${tensor.size} elements, but ${found} values were given`,
       );
     }
-    this.write(tensor, encode(array, type));
+    const bytes = encode(array, type);
+    this.write(tensor, bytes);
+    tensor.remember(decode(bytes, type, Math.min(SHOWN, array.length)), tensor.storage.writes);
     return tensor;
   }
 
   zeros<D extends DType = "f32">(shape: Shape, dtype: D = "f32" as D): Tensor<D> {
-    return apply(CLEAR, [this.empty(shape, dtype, "zeros")], {}) as Tensor<D>;
+    const tensor = apply(CLEAR, [this.empty(shape, dtype, "zeros")], {}) as Tensor<D>;
+    tensor.remember(new Uint8Array(Math.min(SHOWN, tensor.size)), tensor.storage.writes);
+    return tensor;
   }
 
   /** A tensor whose contents are undefined until something writes them. `label` names it in error messages. */
@@ -246,6 +251,7 @@ export class Device {
     const write = () => this.gpu.queue.writeBuffer(storage.buffer, start, bytes);
     if (storage.allocation.fine) write();
     else this.guard("writing a tensor", storage.allocation, write);
+    storage.writes++;
     this.#bytesWritten += bytes.length;
     announce(this, WRITE, [tensor], { bytes, byteOffset }, tensor);
   }
@@ -340,7 +346,9 @@ export class Device {
     fate.dependOn(storage.allocation);
     // Also before writes: what was there may be written over in part only.
     fate.dependOn(storage.written);
-    if (writes) storage.written = fate;
+    if (!writes) return;
+    storage.written = fate;
+    storage.writes++;
   }
 
   /**

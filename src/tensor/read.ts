@@ -14,6 +14,8 @@ interface Span {
   sourceByte: number;
   bytes: number;
   stagingByte: number;
+  /** How often its buffer had been written when it was copied. */
+  writes: number;
 }
 
 /** Copies tensors to the host in one submit and one mapping. Views bring only the span of memory that they cover. */
@@ -22,7 +24,7 @@ export async function readTensors(device: Device, tensors: readonly Tensor[]): P
   let total = 0;
   for (const tensor of tensors) {
     const [sourceByte, bytes] = coveredBytes(tensor);
-    spans.push({ tensor, sourceByte, bytes, stagingByte: total });
+    spans.push({ tensor, sourceByte, bytes, stagingByte: total, writes: tensor.storage.writes });
     total += bytes;
   }
   if (total === 0) return tensors.map((t) => decode(new Uint8Array(0), t.dtype, 0));
@@ -43,7 +45,12 @@ export async function readTensors(device: Device, tensors: readonly Tensor[]): P
     await device.wait(staging.mapAsync(MAP_READ));
     await device.settle(fate);
     const mapped = new Uint8Array(staging.getMappedRange());
-    return spans.map((span) => gather(span, mapped.slice(span.stagingByte, span.stagingByte + span.bytes)));
+    return spans.map((span) => {
+      const { tensor, stagingByte, bytes, writes } = span;
+      const elements = gather(span, mapped.slice(stagingByte, stagingByte + bytes));
+      tensor.remember(elements, writes);
+      return elements;
+    });
   } catch (error) {
     await device.settle(fate); // a lost device or a reported error explains a failed mapping better than WebGPU does
     throw error;

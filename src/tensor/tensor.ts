@@ -2,6 +2,7 @@ import { LifetimeError, ShapeError } from "../errors.ts";
 import type { Storage } from "./buffer-pool.ts";
 import type { Device } from "./device.ts";
 import { DTYPE_BYTES, type DType, type HostArray } from "./dtype.ts";
+import { INSPECT, leadingView, SHOWN, showTensor } from "./first-values.ts";
 import { announce, type Operation } from "./operation.ts";
 import type { Scope } from "./scope.ts";
 import {
@@ -33,6 +34,8 @@ export class Tensor<D extends DType = DType> {
   scope: Scope | undefined;
   readonly #storage: Storage;
   #disposed = false;
+  /** The first elements, and how often the buffer had been written when they were. */
+  #first: { readonly values: readonly number[]; readonly writes: number } | undefined;
 
   /** @internal Use `device.tensor`, `device.zeros` or an operation. */
   constructor(
@@ -192,6 +195,38 @@ export class Tensor<D extends DType = DType> {
     if (this.size !== 1)
       throw new ShapeError(`item: expected one element, found shape ${showShape(this.shape)}`);
     return (await this.read())[0]!;
+  }
+
+  /**
+   * One line with dtype, shape and the first eight elements, which are all that is read. The console prints the same of
+   * tensors whose elements came from the host or have been read before, as long as they have not been overwritten since.
+   * Throws what {@link read} throws.
+   *
+   * @example console.log(await x.show()); // Tensor f32 [2, 3]: 1, 2, 3, 4, 5, 6
+   */
+  async show(): Promise<string> {
+    if (!this.#known() && this.size > 0) {
+      using leading = leadingView(this);
+      const { writes } = this.storage;
+      this.remember(await leading.read(), writes);
+    }
+    return showTensor(this, this.#first?.values);
+  }
+
+  [INSPECT](): string {
+    return showTensor(this, this.#known());
+  }
+
+  /** @internal Keeps the first of the elements, as they are when the buffer has been written so often. */
+  remember(elements: ArrayLike<number>, writes: number): void {
+    this.#first = {
+      values: Array.from({ length: Math.min(SHOWN, elements.length) }, (_, i) => elements[i]!),
+      writes,
+    };
+  }
+
+  #known(): readonly number[] | undefined {
+    return this.#disposed || this.#first?.writes !== this.#storage.writes ? undefined : this.#first.values;
   }
 
   /** Gives the memory back, once no other view uses it. Disposing twice is fine. */

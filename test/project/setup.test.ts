@@ -88,7 +88,9 @@ describe("commands", () => {
       encoding: "utf8",
     });
     expect(status).toBe(1);
-    expect(stderr).toMatch(/expected auto, gpu, lavapipe, swiftshader, model or chromium; found "vodoo"/);
+    expect(stderr).toMatch(
+      /expected auto, gpu, lavapipe, swiftshader, model, chromium or runtimes; found "vodoo"/,
+    );
   });
 });
 

@@ -1,13 +1,15 @@
-import { readFileSync, symlinkSync } from "node:fs";
-import { join } from "node:path";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, renameSync, statSync, symlinkSync } from "node:fs";
+import { extname, join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { build, createServer, preview } from "vite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { readTensor } from "../../src/model/checkpoint/entries/tensor-entry.ts";
 import { openCheckpoint } from "../../src/model/checkpoint/open-checkpoint.ts";
-import { cachedModel } from "../../src/platform/node-cache.ts";
+import { cachedModel, cacheFolder } from "../../src/platform/node-cache.ts";
 import { launchChromium } from "../helpers/browser.ts";
 import { expectClose } from "../helpers/compare.ts";
+import { FileServers, pathOf, sendRange } from "../helpers/file-server.ts";
 import { OutsideProject } from "../helpers/outside-project.ts";
 
 type Library = typeof import("../../src/index.ts");
@@ -127,27 +129,26 @@ describe.each(Object.keys(SERVERS))("a project as npm create vite makes it, %s",
     expectClose(x, await golden("nano-vlm", "case0/resid_post.3"), { atol: 1e-4, rtol: 1e-4 });
   });
 
-  test("loads the model that comes along with few requests", async () => {
-    requests.length = 0;
-    const logits = await page.evaluate(
-      async ([flag, isRun]) => {
+  // A built page loads it below, by docs/browser.md.
+  if (mode === "dev") {
+    test("loads the model that comes along with few requests", async () => {
+      requests.length = 0;
+      const logits = await page.evaluate(async (flag) => {
         const { loadImage, loadModel, openDevice } = window.xpatch!;
         const device = await openDevice();
         const model = await loadModel("weights/vlm/", { device, base: "/models/base/" });
         const image = await loadImage(`flags/${flag}`);
-        const result = isRun && [...(await model.run(model.prompt(["Q:", image, "\nA:"])).logits!.read())];
+        const result = [...(await model.run(model.prompt(["Q:", image, "\nA:"])).logits!.read())];
         await device.destroy();
         return result;
-      },
-      [FLAG, mode === "dev"] as const,
-    );
-    expect(requests.length).toBeLessThanOrEqual(40);
-    expect(requests.every((request) => request.startsWith("GET "))).toBe(true);
-    expect(requests.filter((request) => request.includes("adapter_model"))).toHaveLength(4); // two adapters
-    if (!logits) return; // the same bytes as in dev, and running them takes long
-    // What transformers gets from this picture and prompt; see test/parity/shipped-model.test.ts.
-    expectClose(logits, await golden("vlm", "case0/logits_last"), { atol: 1e-3, rtol: 1e-3 });
-  });
+      }, FLAG);
+      expect(requests.length).toBeLessThanOrEqual(40);
+      expect(requests.every((request) => request.startsWith("GET "))).toBe(true);
+      expect(requests.filter((request) => request.includes("adapter_model"))).toHaveLength(4); // two adapters
+      // What transformers gets from this picture and prompt; see test/parity/shipped-model.test.ts.
+      expectClose(logits, await golden("vlm", "case0/logits_last"), { atol: 1e-3, rtol: 1e-3 });
+    });
+  }
 
   test("says what a folder that is not there lacks", async () => {
     const messages = await page.evaluate(async () => {
@@ -164,3 +165,94 @@ describe.each(Object.keys(SERVERS))("a project as npm create vite makes it, %s",
     expect(messages[1]).toContain("models/x.safetensors: no such file: the server sent an HTML page");
   });
 });
+
+describe("docs/browser.md, built and served as it says", () => {
+  const text = readFileSync("docs/browser.md", "utf8");
+  /** The files of the page, then those of the page with a worker. */
+  const files = [...text.matchAll(/`([\w./]+)`[^`]*:\n\n```ts\n(.*?)^```/gms)].map(([, file, code]) => ({
+    file: file!,
+    code: code!,
+  }));
+  /** Of the host of models, and of the page. */
+  const headers = [...text.matchAll(/^```http\n(.*?)^```/gms)].map(([, block]) => block!);
+  const servers = new FileServers();
+  const requests: string[] = [];
+  let folder: string;
+  let page: Page;
+  let pageOrigin: string;
+  let modelOrigin: string;
+
+  beforeAll(async () => {
+    folder = join(project.folder, "page");
+    mkdirSync(folder);
+    symlinkSync(join(project.folder, "node_modules"), join(folder, "node_modules"), "junction");
+    const [, shell] = /^```sh\n(.*?)^```/ms.exec(text)!;
+    execFileSync("sh", ["-ec", shell!.replaceAll("~/.cache/xpatch", cacheFolder())], { cwd: folder });
+    renameSync(join(folder, "public"), join(folder, "served")); // a build would copy the 300 MB
+    project.write("page/index.html", INDEX_HTML);
+    modelOrigin = await serve(["weights"], headers[0]!);
+    pageOrigin = await serve([join(folder, "dist"), join(folder, "served")], headers[1]!);
+    page = await browser.newPage();
+    page.on("request", (request) => void requests.push(new URL(request.url()).pathname));
+  });
+  afterAll(async () => {
+    await page?.close();
+    servers.close();
+  });
+
+  /** With the addresses of this run in place of those on the page. */
+  const localised = (text: string) =>
+    text.replaceAll("https://page.example", pageOrigin).replaceAll("https://models.example", modelOrigin);
+
+  function serve(folders: readonly string[], block: string): Promise<string> {
+    return servers.start((request, response) => {
+      const lines = localised(block).trim().split("\n");
+      const headers = Object.fromEntries(lines.map((line) => line.split(/: (.*)/).slice(0, 2)));
+      const file = folders
+        .map((path) => join(path, pathOf(request) || "index.html"))
+        .find((path) => existsSync(path) && statSync(path).isFile());
+      if (!file) return void response.writeHead(404, headers).end();
+      const type = TYPES[extname(file)] ?? "application/octet-stream";
+      sendRange(request, response, readFileSync(file), { ...headers, "content-type": type });
+    });
+  }
+
+  async function built(program: readonly { file: string; code: string }[]): Promise<void> {
+    for (const { file, code } of program) project.write(`page/${file}`, localised(code));
+    const config = existsSync(join(folder, "vite.config.ts")) ? {} : { configFile: false as const };
+    await build({ root: folder, logLevel: "error", ...config });
+  }
+
+  const shown = (answer: RegExp) =>
+    page.waitForFunction(
+      (pattern) => new RegExp(pattern).test(document.querySelector("#app")!.textContent!),
+      answer.source,
+      { timeout: 100_000 },
+    );
+
+  test("the page names the flag, and needs few requests for it", async () => {
+    await built(files.slice(0, 1));
+    await page.goto(pageOrigin);
+    await shown(/^ Greece$/);
+    const ofModel = requests.filter((path) => /^\/(models|weights)\//.test(path));
+    expect(ofModel.length).toBeGreaterThan(10);
+    expect(ofModel.length).toBeLessThanOrEqual(40);
+    expect(ofModel.filter((path) => path.includes("adapter_model"))).toHaveLength(4); // two adapters
+  });
+
+  test("a worker runs a model of another origin, under the policy", async () => {
+    project.copy("test/fixtures/images/formats", "page/served/formats");
+    renameSync(join(folder, "served/formats/444.jpg"), join(folder, "served/photo.jpg"));
+    await built(files.slice(1));
+    await page.goto(pageOrigin);
+    await shown(/./);
+    expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
+  });
+});
+
+const TYPES: Record<string, string> = {
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".json": "application/json",
+  ".wasm": "application/wasm",
+};

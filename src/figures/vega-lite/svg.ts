@@ -14,7 +14,7 @@ interface Measuring {
  * Draws a specification as an SVG document that needs no other file. Vega is loaded when the first figure is drawn: it is
  * large, and most programs draw none.
  */
-export async function drawSvg(spec: Spec, description: string): Promise<string> {
+export async function drawSvg(spec: Spec, title: string, description: string): Promise<string> {
   const [vega, { compile }] = await Promise.all([import("vega"), import("vega-lite")]);
   const { parse, resetSVGDefIds, View } = vega;
   // Browsers have a canvas by which it measures text.
@@ -24,9 +24,10 @@ export async function drawSvg(spec: Spec, description: string): Promise<string> 
   // Vega numbers gradients and clips through the process; a figure is to be the same whatever was drawn before.
   resetSVGDefIds();
   try {
-    return tidySvg(await view.toSVG()).replace(/<svg[^>]*>/, (open) =>
-      description === "" ? open : `${open}<desc>${escapeXml(description)}</desc>`,
-    );
+    const [, attributes, content] = /^<svg([^>]*)>(.*)$/s.exec(tidySvg(await view.toSVG()))!;
+    const described = description === "" ? "" : `<desc>${escapeXml(description)}</desc>`;
+    // A label and no title element, which browsers would show as a tooltip wherever there is no other.
+    return `<svg${attributes} role="img" aria-label="${escapeXml(title || "figure")}">${described}${content}`;
   } finally {
     view.finalize();
   }

@@ -8,7 +8,7 @@
  *
  * Without arguments: the shipped model, a flag, and countries.
  */
-import { loadImage, loadModel, logSoftmax, openDevice } from "../src/index.ts"; // in your own project: from "xpatch"
+import { loadImage, loadModel, logSoftmax, openDevice, tap } from "../src/index.ts"; // in your own project: from "xpatch"
 
 const [ref = "xpatch:vlm", picture = "tasks/pictures/emojione/1f1e8-1f1e6.png", ...given] =
   process.argv.slice(2);
@@ -19,11 +19,11 @@ const model = await loadModel(ref, { device });
 const image = await loadImage(picture);
 const question = model.prompt(["Q:", image, "\nA:"]);
 const answered = labels.map((label) => model.prompt(["Q:", image, "\nA:", ` ${label}`]));
-const { logits } = model.run(answered, { logits: "all" });
+const { all } = model.run(answered, { taps: { all: tap("logits") } });
 
 const scores = await Promise.all(
   answered.map(async ({ ids, length }, i) => {
-    const logProbabilities = await logSoftmax(logits![i]!).read(); // [tokens, vocab]
+    const logProbabilities = await logSoftmax(all[i]!).read(); // [tokens, vocab]
     const vocab = logProbabilities.length / length;
     // Each token of the label, by the logits of the token in front of it.
     const tokens = ids.slice(question.length).map((id, t) => (question.length + t - 1) * vocab + id);

@@ -27,12 +27,15 @@ function programOf(page: string): string {
   return `${blocks.join("\n")}\nexport {};\n`;
 }
 
-/** The program as a module outside the checkout, which means this checkout's sources by "xpatch". */
+/** The program as a module outside the checkout, which means this checkout's sources by "xpatch"; the pages share models. */
 function write(page: string): string {
   const file = join(folder, `${page.replaceAll("/", "-")}.mts`);
   writeFileSync(
     file,
-    programOf(page).replaceAll('from "xpatch"', `from ${JSON.stringify(resolve("src/index.ts"))}`),
+    programOf(page).replaceAll(
+      'from "xpatch"',
+      `from ${JSON.stringify(resolve("test/helpers/shared-model.ts"))}`,
+    ),
   );
   return file;
 }

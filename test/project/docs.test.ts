@@ -6,7 +6,7 @@ import { formatWithOptions } from "node:util";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { cacheFolder } from "../../src/platform/node-cache.ts";
 
-/** Pages whose `ts` blocks, one after the other, are a program; a line `// → …` is what the program prints next. */
+/** Pages whose `ts` blocks, one after the other, are a program; lines `// → …` are what the program prints next. */
 const PROGRAMS = [
   "README.md",
   "docs/tutorial.md",
@@ -14,6 +14,7 @@ const PROGRAMS = [
   "docs/figures.md",
   "docs/kernels.md",
   "docs/checkpoints.md",
+  "docs/coming-from.md",
 ];
 
 const SMOLLM2 = join(cacheFolder(), "models", "smollm2-135m-instruct");
@@ -26,12 +27,15 @@ function programOf(page: string): string {
   return `${blocks.join("\n")}\nexport {};\n`;
 }
 
-/** The program as a module outside the checkout, which means this checkout's sources by "xpatch". */
+/** The program as a module outside the checkout, which means this checkout's sources by "xpatch"; the pages share models. */
 function write(page: string): string {
   const file = join(folder, `${page.replaceAll("/", "-")}.mts`);
   writeFileSync(
     file,
-    programOf(page).replaceAll('from "xpatch"', `from ${JSON.stringify(resolve("src/index.ts"))}`),
+    programOf(page).replaceAll(
+      'from "xpatch"',
+      `from ${JSON.stringify(resolve("test/helpers/shared-model.ts"))}`,
+    ),
   );
   return file;
 }
@@ -74,6 +78,21 @@ describe("programs in the documentation", () => {
     expect(promised.length).toBeGreaterThan(0);
     expect(printed).toEqual(promised);
   });
+});
+
+test.each([
+  ["Load a model", 2],
+  ["Cache everything, or some of it", 3],
+  ["Patch every layer and position: a heat map", 1],
+  ["Rank the heads", 3],
+  ["Where a head looks", 2],
+])("docs/coming-from.md: %s, in at most %i lines besides imports", (heading, most) => {
+  const page = readFileSync("docs/coming-from.md", "utf8");
+  const section = page.split(/^## /m).find((text) => text.startsWith(`${heading}\n`));
+  const [, block] = /^```ts\n(.*?)^```$/ms.exec(section!)!;
+  const lines = block!.split("\n").filter((line) => line !== "" && !/^(import|\/\/) /.test(line));
+  expect(lines.length).toBeGreaterThan(0);
+  expect(lines.length).toBeLessThanOrEqual(most);
 });
 
 test("every picture in the documentation has its caption below, the one that its file carries if it carries one", () => {

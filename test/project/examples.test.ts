@@ -1,75 +1,86 @@
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { format } from "node:util";
+import { afterAll, expect, test, vi } from "vitest";
 
 const root = join(import.meta.dirname, "..", "..");
 
 const run = new Set<string>();
 
-/** Runs an example as its head says, on the fixtures, and returns what it prints. */
-function example(name: string, ...args: string[]): string {
-  const { status, stdout, stderr } = spawnSync(
-    process.execPath,
-    [join("scripts", "run-ts.mjs"), join("examples", `${name}.ts`), ...args],
-    { cwd: root, encoding: "utf8" },
-  );
+/** Canada, in the test style. */
+const FLAG = "tasks/pictures/emojione/1f1e8-1f1e6.png";
+
+const folder = mkdtempSync(join(tmpdir(), "xpatch-examples-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** Runs an example as its head says, and returns what it prints. */
+function exampleAsProgram(name: string): string {
+  const script = join("scripts", "run-ts.mjs");
+  const { status, stdout, stderr } = spawnSync(process.execPath, [script, join("examples", `${name}.ts`)], {
+    cwd: root,
+    encoding: "utf8",
+  });
   run.add(`${name}.ts`);
   if (status !== 0) throw new Error(`${name} ended with ${status}:\n${stderr}`);
   return stdout;
 }
 
-test("cross-modal patching changes the answer about the picture", () => {
-  const printed = example("cross-modal-patching");
-  expect(printed).toContain("the picture takes positions 3 to 18");
-  const [plain, patched] = ["without", "with"].map(
-    (how) => new RegExp(`^${how} the patch +(".*")$`, "m").exec(printed)?.[1],
-  );
-  expect(plain).toBeDefined();
-  expect(patched).toBeDefined();
-  expect(patched).not.toBe(plain);
+/** The same in this process, where examples share the model. */
+async function example(name: string, ...args: string[]): Promise<string> {
+  const file = join(folder, `${name}.mts`);
+  const source = readFileSync(join(root, "examples", `${name}.ts`), "utf8");
+  const shared = JSON.stringify(join(root, "test", "helpers", "shared-model.ts"));
+  writeFileSync(file, source.replace('"../src/index.ts"', shared));
+  const printed: string[] = [];
+  const log = vi.spyOn(console, "log").mockImplementation((...values) => {
+    printed.push(format(...values));
+  });
+  const { argv } = process;
+  process.argv = ["node", name, ...args];
+  try {
+    await import(/* @vite-ignore */ file);
+  } finally {
+    process.argv = argv;
+    log.mockRestore();
+  }
+  run.add(`${name}.ts`);
+  return `${printed.join("\n")}\n`;
+}
+
+test("cross-modal patching: the flag's country, and with the vector its capital", () => {
+  const printed = exampleAsProgram("cross-modal-patching");
+  expect(printed).toContain("takes positions 2 to 10 of 14.");
+  expect(printed).toMatch(/^Asked about it, the model says +" Portugal"$/m);
+  expect(printed).toMatch(/^with the vector of country → capital +" Lisbon"$/m);
 });
 
-test("zero-shot classification gives every label its probability", () => {
-  const lines = example(
-    "zero-shot",
-    "test/fixtures/clip/model",
-    "test/fixtures/images/tall.png",
-    "dog",
-    "cat",
-  );
-  const shares = [...lines.matchAll(/^ *([\d.]+) % {2}(\w+)$/gm)].map(([, share, label]) => ({
-    share,
+test("zero-shot classification: the country of the flag comes out on top", async () => {
+  const printed = await example("zero-shot");
+  const shares = [...printed.matchAll(/^ *([\d.]+) % {2}(\w+)$/gm)].map(([, share, label]) => ({
+    share: Number(share),
     label,
   }));
-  expect(shares.map(({ label }) => label)).toEqual(["dog", "cat"]);
-  expect(shares.reduce((sum, { share }) => sum + Number(share), 0)).toBeCloseTo(100, 0);
+  expect(shares.map(({ label }) => label)).toEqual(["Canada", "Denmark", "Switzerland", "Peru"]);
+  expect(shares[0]!.share).toBeGreaterThan(90);
+  expect(shares.reduce((sum, { share }) => sum + share, 0)).toBeCloseTo(100, 0);
 });
 
-test("attention over a picture prints a share a layer and writes the drawing", () => {
-  const folder = mkdtempSync(join(tmpdir(), "xpatch-examples-"));
-  try {
-    const file = join(folder, "map.svg");
-    const printed = example(
-      "attention-over-a-picture",
-      "test/fixtures/llava/model",
-      "test/fixtures/images/photo.png",
-      "What?",
-      file,
-    );
-    expect(printed.match(/^layer \d: [\d.]+ % of the attention is on the picture$/gm)).toHaveLength(3);
-    expect(readFileSync(file, "utf8")).toMatch(/^<svg .*layer 2: .*<\/svg>$/s);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+test("attention over a picture prints a share a layer and writes the drawing", async () => {
+  const file = join(folder, "map.svg");
+  const printed = await example("attention-over-a-picture", "xpatch:vlm", FLAG, "Q:<image>\nA:", file);
+  expect(printed.match(/^layer \d+: [\d.]+ % of the attention is on the picture$/gm)).toHaveLength(30);
+  expect(printed).toMatch(/^The last token looks at the picture most in layer 23\.$/m);
+  expect(readFileSync(file, "utf8")).toMatch(/^<svg .*layer 29: .*<\/svg>$/s);
 });
 
-test("which-heads prints a map, a ranking and an attribution", () => {
-  const printed = example("which-heads");
-  expect(printed.match(/^resid_pre\.\d( +-?\d+){6}$/gm)).toHaveLength(3);
-  expect(printed.match(/^\d\.\d +-?[\d.]+ +-?[\d.]+ %$/gm)).toHaveLength(12);
-  expect(printed).toMatch(/^logit of ".*" at position 36: -?[\d.]+, of which$/m);
+test("which-heads: one head carries the country to the last token", async () => {
+  const printed = await example("which-heads");
+  expect(printed.match(/^resid_pre\.\d+( +-?\d+){4}$/gm)).toHaveLength(30);
+  expect(printed).toMatch(/^Most of it comes to the last token in layer 23\./m);
+  expect(printed).toMatch(/^Head 23\.4 looks at " France" from the last token, with 9\d %\.$/m);
+  expect(printed).toMatch(/^logit of " Paris" at position 23: [\d.]+, of which$/m);
 });
 
 test("no example is left out", () => {

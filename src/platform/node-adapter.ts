@@ -5,6 +5,7 @@ import { type DriverName, hasSystemDriver, installedDriver, unlistedDriver } fro
 import { inTurn, nativeEnvironment, writesNativeEnvironment } from "./node-environment.ts";
 import { preload, withVariables } from "./node-native.ts";
 import { packageFolder } from "./node-package.ts";
+import { withoutHarmlessRemarks } from "./node-remarks.ts";
 import type { AdapterChoice, AdapterRequest } from "./platform.ts";
 
 export const ADAPTER_CHOICES: readonly AdapterChoice[] = ["auto", "gpu", "lavapipe", "swiftshader"];
@@ -116,11 +117,11 @@ async function softwareAdapter(name: DriverName, toggles: readonly string[]): Pr
   if (!writesNativeEnvironment()) {
     const { VK_DRIVER_FILES, VK_ICD_FILENAMES } = nativeEnvironment();
     if ((VK_DRIVER_FILES || VK_ICD_FILENAMES) !== driver.icd) return null;
-    return adapterOf(instance(driver.icd, toggles));
+    return adapterOf(instance(driver.icd, toggles), {}, { ours: true });
   }
   // The older of the two names is for loaders before 1.3.207.
   const only = { VK_DRIVER_FILES: driver.icd, VK_ICD_FILENAMES: driver.icd };
-  return adapterOf(instance(driver.icd, toggles), only);
+  return adapterOf(instance(driver.icd, toggles), only, { ours: true });
 }
 
 /** One Dawn instance per driver and set of toggles; a toggle with a minus sign is disabled. */
@@ -142,12 +143,19 @@ function instance(driver: string, toggles: readonly string[]): GPU {
   return gpu;
 }
 
-/** The adapter of an instance, which the Vulkan loader looks for with these environment variables set. */
-async function adapterOf(gpu: GPU, variables: Record<string, string> = {}): Promise<GPUAdapter | null> {
+/**
+ * The adapter of an instance, which the Vulkan loader looks for with these environment variables set.
+ *
+ * @param ours whether it is a software driver of the cache folder, whose remarks are known
+ */
+async function adapterOf(
+  gpu: GPU,
+  variables: Record<string, string> = {},
+  { ours = false }: { ours?: boolean } = {},
+): Promise<GPUAdapter | null> {
   // Dawn looks before this returns its promise, so other instances and child processes never see the variables.
-  const adapter = await withVariables(variables, () =>
-    gpu.requestAdapter({ powerPreference: "high-performance" }),
-  );
+  const ask = () => gpu.requestAdapter({ powerPreference: "high-performance" });
+  const adapter = await withVariables(variables, () => (ours ? withoutHarmlessRemarks(ask) : ask()));
   if (!adapter) return null;
   const requestDevice = adapter.requestDevice.bind(adapter);
   adapter.requestDevice = async (descriptor) => {

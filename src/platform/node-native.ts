@@ -7,15 +7,28 @@ interface Native {
   setVariable(name: string, value: string | undefined): void;
   /** Loads a shared library for good; why it could not be loaded, or undefined. */
   load(library: string): string | undefined;
+  /** C's own; undefined where there is no way to call them. */
+  readonly descriptors: Descriptors | undefined;
+}
+
+/** File descriptors: `dup` gives a new one for the same file, -1 where it cannot; `dup2` makes `to` one for the file of `from`. */
+export interface Descriptors {
+  dup(from: number): number;
+  dup2(from: number, to: number): number;
+  /** Of those of `dup`: Node warns about descriptors that it did not open. */
+  close(descriptor: number): number;
 }
 
 // glibc's RTLD_NODELETE; node:os does not name it. Without it Node closes again what is not one of its add-ons.
 const KEEP_LOADED = 0x1000;
 const FLAGS = constants.dlopen.RTLD_LAZY | KEEP_LOADED;
 
-/** `process.env` and `process.dlopen` do both. */
+/** `process.env` and `process.dlopen` do the first two. */
 function inNode(): Native {
   return {
+    get descriptors() {
+      return descriptorsInNode();
+    },
     setVariable: setInProcess,
     load(library) {
       try {
@@ -29,6 +42,21 @@ function inNode(): Native {
   };
 }
 
+/** By koffi, which is not there on every platform. */
+function descriptorsInNode(): Descriptors | undefined {
+  try {
+    const koffi: typeof import("koffi") = createRequire(import.meta.url)("koffi");
+    const libc = koffi.load("libc.so.6");
+    return {
+      dup: libc.func("int dup(int)"),
+      dup2: libc.func("int dup2(int, int)"),
+      close: libc.func("int close(int)"),
+    };
+  } catch {
+    return undefined;
+  }
+}
+
 /** Bun keeps its own environment, and takes libraries only if they are add-ons: both go through its FFI. */
 function inBun(): Native {
   const { dlopen } = createRequire(import.meta.url)("bun:ffi") as BunFfi;
@@ -36,8 +64,12 @@ function inBun(): Native {
     setenv: { args: ["cstring", "cstring", "i32"], returns: "i32" },
     unsetenv: { args: ["cstring"], returns: "i32" },
     dlopen: { args: ["cstring", "i32"], returns: "ptr" },
+    dup: { args: ["i32"], returns: "i32" },
+    dup2: { args: ["i32", "i32"], returns: "i32" },
+    close: { args: ["i32"], returns: "i32" },
   });
   return {
+    descriptors: symbols as unknown as Descriptors,
     setVariable(name, value) {
       if (value === undefined) symbols.unsetenv!(cString(name));
       else symbols.setenv!(cString(name), cString(value), 1);
@@ -50,8 +82,12 @@ function inBun(): Native {
 function inDeno(deno: DenoFfi): Native {
   const { symbols } = deno.dlopen("libc.so.6", {
     dlopen: { parameters: ["buffer", "i32"], result: "pointer" },
+    dup: { parameters: ["i32"], result: "i32" },
+    dup2: { parameters: ["i32", "i32"], result: "i32" },
+    close: { parameters: ["i32"], result: "i32" },
   });
   return {
+    descriptors: symbols as unknown as Descriptors,
     setVariable: setInProcess,
     load: (library) => (symbols.dlopen!(cString(library), FLAGS) ? undefined : `cannot load ${library}`),
   };
@@ -108,4 +144,9 @@ export function withVariables<T>(variables: Readonly<Record<string, string>>, fn
   } finally {
     for (const [name, value] of before) library().setVariable(name, value);
   }
+}
+
+/** C's `dup` and `dup2`; undefined where there is no way to call them. */
+export function nativeDescriptors(): Descriptors | undefined {
+  return library().descriptors;
 }

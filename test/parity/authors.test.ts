@@ -196,7 +196,7 @@ test.each([
   [["--authors", FOLDER, "--real", "x.json"], /expected one of case folders, --real and --authors/],
   [["--authors", FOLDER, "test/fixtures/llama"], /expected one of/],
   [["--real", "x.json", "--weights", "stored"], /--pictures and --weights go with --authors only/],
-  [["--authors", FOLDER, "--weights", "f16"], /Allowed choices are f32, stored/],
+  [["--authors", FOLDER, "--weights", "f16"], /Expected one of f32, stored/],
   [["--authors", FOLDER, "--pictures", "none"], /^--pictures: the picture of ".*" cannot be read: ENOENT/],
 ])("on the command line %j is refused", async (args, message) => {
   const stderr = vi.spyOn(process.stderr, "write").mockReturnValue(true);

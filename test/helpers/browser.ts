@@ -38,8 +38,8 @@ export class BrowserPage {
       logLevel: "error",
       // A port of its own per run, and no watching: nothing here reloads.
       server: { port: 0, host: "127.0.0.1", hmr: false, watch: null },
-      // Loaded with the first figure, which is too late to be found out about.
-      optimizeDeps: { include: ["vega", "vega-lite"] },
+      // So that what it imports, Vega with the first figure, is known beforehand: what is found out later reloads the page.
+      optimizeDeps: { entries: ["src/index.ts"] },
       resolve: { conditions: ["xpatch-source", "browser", "module", "import", "default"] },
     });
     server.middlewares.use("/blank", (_request, response) => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import type { LabOptions } from "../../../experiments/framework/setting.ts";
 import { settingOf } from "../../../experiments/framework/setting.ts";
 import { loadModel } from "../../../src/patching/model.ts";
@@ -9,7 +9,6 @@ let device: Device;
 beforeAll(async () => {
   device = await testDevice();
 });
-afterAll(() => device?.destroy());
 
 /** The hash that a run's setting has of a model. */
 async function hashOf(ref: string, opened: { adapters?: string[]; base?: string } = {}): Promise<string> {

@@ -133,6 +133,7 @@ export { SafetensorsFile } from "./model/checkpoint/safetensors/safetensors.ts";
 export { type TensorToWrite, writeSafetensors } from "./model/checkpoint/safetensors/safetensors-writer.ts";
 export { type Folder, memoryFolder, subfolder } from "./model/checkpoint/source/folder.ts";
 export type { FolderSink } from "./model/checkpoint/source/folder-sink.ts";
+export type { DownloadProgress } from "./model/checkpoint/source/hub-folder.ts";
 export { blobSource, memorySource } from "./model/checkpoint/source/sources.ts";
 export { urlSource } from "./model/checkpoint/source/url-source.ts";
 export { EXPORT_DTYPES, type ExportDType, type ExportOptions, exportModel } from "./model/export/export.ts";

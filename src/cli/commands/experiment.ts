@@ -34,7 +34,7 @@ import {
   labOptions,
   shownOptions,
 } from "../options/experiment-options.ts";
-import { knownLlm, withModel } from "../options/session.ts";
+import { downloadShower, knownLlm, withModel } from "../options/session.ts";
 import { readTask } from "../options/task-file.ts";
 import { stoppable } from "../terminal/interrupt.ts";
 import { table } from "../terminal/layout.ts";
@@ -168,6 +168,7 @@ async function languageModel(
     loadModel(llm, {
       device,
       accessToken: process.env.HF_TOKEN,
+      onDownload: downloadShower(update),
       onProgress: ({ loadedBytes, totalBytes }) => update(loadedBytes, totalBytes),
     }),
   );

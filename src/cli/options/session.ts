@@ -1,5 +1,6 @@
 import { resolve } from "node:path";
 import type { Command } from "commander";
+import type { CheckpointOptions } from "../../model/checkpoint/open-checkpoint.ts";
 import {
   SHIPPED_MODELS,
   type ShippedModel,
@@ -10,7 +11,7 @@ import { PatchableModel } from "../../patching/model.ts";
 import { adapterChoice } from "../../platform/node-adapter.ts";
 import { packageFolder } from "../../platform/node-package.ts";
 import { openDevice } from "../../tensor/device.ts";
-import { withProgress } from "../terminal/progress.ts";
+import { type Update, withProgress } from "../terminal/progress.ts";
 import { listed } from "./arguments.ts";
 import type { CommonArguments } from "./command.ts";
 
@@ -68,10 +69,16 @@ export function checkpointOptions({ lora, base }: PartArguments) {
   return { adapters: lora, base, accessToken: process.env.HF_TOKEN };
 }
 
+/** The `onDownload` of `openCheckpoint` that shows it. */
+export function downloadShower(update: Update): NonNullable<CheckpointOptions["onDownload"]> {
+  return ({ file, downloadedBytes, totalBytes }) =>
+    update(downloadedBytes, totalBytes, `downloading ${file}`);
+}
+
 /**
  * Reads the model's config and tokenizer, has `prepare` check the arguments and make what can be made of them (prompts,
  * pictures), and only then loads the weights. Whoever calls it has checked what can be checked without a model: opening one
- * may be a download. Closes model and device behind `use`.
+ * may take requests. Closes model and device behind `use`.
  */
 export async function withModel<P, T>(
   args: ModelArguments,
@@ -79,10 +86,14 @@ export async function withModel<P, T>(
   use: (model: PatchableModel, prepared: P) => Promise<T>,
 ): Promise<T> {
   adapterChoice(args);
-  await using opened = await OpenModel.open(args.model, checkpointOptions(args));
+  // Weights of the hub are downloaded when they are loaded.
+  let show: Update = () => {};
+  const onDownload = downloadShower((...progress) => show(...progress));
+  await using opened = await OpenModel.open(args.model, { ...checkpointOptions(args), onDownload });
   const prepared = await prepare(opened.outline);
   await using device = await openDevice({ adapter: args.adapter });
   using model = await withProgress("loading the model", async (update) => {
+    show = update;
     const onProgress: LoadOptions["onProgress"] = ({ loadedBytes, totalBytes }) =>
       update(loadedBytes, totalBytes);
     return new PatchableModel(await opened.load({ device, onProgress }));

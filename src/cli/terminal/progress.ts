@@ -14,27 +14,27 @@ export function paced(seconds: number, last = performance.now()): (anyway?: bool
   };
 }
 
+/** How far work is; `what` in place of its title, for a part of it. */
+export type Update = (done: number, total: number, what?: string) => void;
+
 /** Shows how far `work` is: as a bar if stderr is a terminal, else as a line now and then. */
-export async function withProgress<T>(
-  title: string,
-  work: (update: (done: number, total: number) => void) => Promise<T> | T,
-): Promise<T> {
+export async function withProgress<T>(title: string, work: (update: Update) => Promise<T> | T): Promise<T> {
   if (!process.stderr.isTTY) {
     const isDue = paced(LINE_SECONDS);
-    return await work((done, total) => {
-      if (done < total && isDue()) note(`${title}  ${Math.floor((100 * done) / total)} %`);
+    return await work((done, total, what = title) => {
+      if (done < total && isDue()) note(`${what}  ${Math.floor((100 * done) / total)} %`);
     });
   }
-  const format = `${title} {bar} {percentage} %`;
+  const format = "{what} {bar} {percentage} %";
   const bar = new SingleBar(
     { format, stream: process.stderr, clearOnComplete: true },
     Presets.shades_classic,
   );
-  bar.start(1, 0);
+  bar.start(1, 0, { what: title });
   try {
-    return await work((done, total) => {
+    return await work((done, total, what = title) => {
       bar.setTotal(total);
-      bar.update(done);
+      bar.update(done, { what });
     });
   } finally {
     bar.stop();

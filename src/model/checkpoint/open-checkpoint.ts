@@ -27,8 +27,6 @@ import { SafetensorsFile } from "./safetensors/safetensors.ts";
 import { closeAll, type OpenFiles, openTensors, requireTensors } from "./safetensors/tensor-files.ts";
 import {
   type Folder,
-  type HubOptions,
-  hubFolder,
   localFolder,
   localSource,
   missingFile,
@@ -37,6 +35,7 @@ import {
   subfolder,
   urlFolder,
 } from "./source/folder.ts";
+import { type HubOptions, hubFolder } from "./source/hub-folder.ts";
 import { isInFolder, missingFolder } from "./source/missing-folder.ts";
 import { publicName } from "./source/remote-file.ts";
 import { SHIPPED_MODELS, shippedFolder } from "./source/shipped-models.ts";
@@ -68,6 +67,7 @@ export const CHECKPOINT_OPTIONS: Options<CheckpointOptions> = {
   revision: aString,
   accessToken: aString,
   fetch: aFunction,
+  onDownload: aFunction,
 };
 
 const NOTHING_ON_TOP: Pick<CheckpointParts, "adapters" | "updates" | "digests"> = {

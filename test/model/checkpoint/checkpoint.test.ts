@@ -1,13 +1,15 @@
+import { readdirSync } from "node:fs";
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { CheckpointError } from "../../../src/errors.ts";
 import { readTensor } from "../../../src/model/checkpoint/entries/tensor-entry.ts";
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { writeSafetensors } from "../../../src/model/checkpoint/safetensors/safetensors-writer.ts";
 import { type Folder, memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
+import type { DownloadProgress } from "../../../src/model/checkpoint/source/hub-folder.ts";
 import { collect, utf8, watchedSource } from "../../helpers/bytes.ts";
 import { buildGguf, tinyLlama } from "../../helpers/gguf-builder.ts";
 
@@ -305,11 +307,20 @@ describe("a hub id", () => {
     };
   }
 
-  test("is downloaded once to the standard cache, all files of one commit", async () => {
+  /** With a cache of its own. */
+  async function inEmptyCache(work: (cache: string) => Promise<void>): Promise<void> {
     const cache = await mkdtemp(join(tmpdir(), "xpatch-hub-"));
-    const before = process.env["HF_HUB_CACHE"];
-    process.env["HF_HUB_CACHE"] = cache;
+    vi.stubEnv("HF_HUB_CACHE", cache);
     try {
+      await work(cache);
+    } finally {
+      vi.unstubAllEnvs();
+      await rm(cache, { recursive: true });
+    }
+  }
+
+  test("is downloaded once to the standard cache, all files of one commit", async () => {
+    await inEmptyCache(async (cache) => {
       const requests: string[] = [];
       const options = { revision: "v1", accessToken: "hf_test", fetch: mockHub(await sharded(), requests) };
       for (const run of [1, 2]) {
@@ -317,6 +328,7 @@ describe("a hub id", () => {
         const checkpoint = await openCheckpoint("org/name", options);
         expect(checkpoint.names).toEqual(["a", "bb", "ccc"]);
         expect((await readTensor(checkpoint.entry("ccc")))[0]).toBe(3);
+        expect((await readTensor(checkpoint.entry("a")))[0]).toBe(1);
         expect(await checkpoint.text("absent.txt")).toBe(undefined);
         await checkpoint.close();
         if (run === 2) expect(requests).toEqual(["GET /api/models/org/name/revision/v1"]);
@@ -326,18 +338,54 @@ describe("a hub id", () => {
       const offline = await openCheckpoint(snapshot);
       expect(offline.names).toEqual(["a", "bb", "ccc"]);
       await offline.close();
-    } finally {
-      if (before === undefined) delete process.env["HF_HUB_CACHE"];
-      else process.env["HF_HUB_CACHE"] = before;
-      await rm(cache, { recursive: true });
-    }
+    });
+  });
+
+  test("is looked at by the header of its file; weights are downloaded when the first is read", async () => {
+    await inEmptyCache(async (cache) => {
+      // Too large to be fetched whole for its first bytes.
+      const data = new Uint8Array(2 ** 21).fill(7);
+      const tensor = { name: "w", stored: "U8", shape: [data.length], data };
+      const model = await collect(writeSafetensors([tensor]));
+      const hub = mockHub(
+        new Map([
+          ["config.json", json({})],
+          ["model.safetensors", model],
+        ]),
+        [],
+      );
+      let [whole, broken] = [0, 1];
+      const watched: typeof fetch = async (input, init) => {
+        if (/model\.safetensors$/.test(String(input)) && !new Headers(init?.headers).has("range")) {
+          whole++;
+          if (broken-- > 0) return new Response("", { status: 404 });
+        }
+        return hub(input, init);
+      };
+      const seen: DownloadProgress[] = [];
+      await using checkpoint = await openCheckpoint("org/name", {
+        revision: "v1",
+        accessToken: "hf_test",
+        fetch: watched,
+        onDownload: (progress) => seen.push(progress),
+      });
+      const cached = () => readdirSync(join(cache, "models--org--name", "snapshots", COMMIT));
+      expect(checkpoint.entry("w").shape).toEqual([2 ** 21]);
+      expect([whole, cached(), seen]).toEqual([0, ["config.json"], []]);
+      // What failed is tried again.
+      await expectRefusal(
+        readTensor(checkpoint.entry("w")),
+        /org\/name: cannot be had from the Hugging Face hub/,
+      );
+      expect((await readTensor(checkpoint.entry("w")))[0]).toBe(7);
+      expect([whole, cached()]).toEqual([2, ["config.json", "model.safetensors"]]);
+      const totalBytes = model.length;
+      expect(seen.at(-1)).toEqual({ file: "model.safetensors", downloadedBytes: totalBytes, totalBytes });
+    });
   });
 
   test("or its page's address, and what fails for a moment is tried again", async () => {
-    const cache = await mkdtemp(join(tmpdir(), "xpatch-hub-"));
-    const before = process.env["HF_HUB_CACHE"];
-    process.env["HF_HUB_CACHE"] = cache;
-    try {
+    await inEmptyCache(async () => {
       const requests: string[] = [];
       const hub = mockHub(await sharded(), requests);
       let failures = 1;
@@ -347,11 +395,7 @@ describe("a hub id", () => {
       await using checkpoint = await openCheckpoint("https://huggingface.co/org/name/tree/v1", options);
       expect(checkpoint.names).toEqual(["a", "bb", "ccc"]);
       expect(failures).toBeLessThan(0);
-    } finally {
-      if (before === undefined) delete process.env["HF_HUB_CACHE"];
-      else process.env["HF_HUB_CACHE"] = before;
-      await rm(cache, { recursive: true });
-    }
+    });
   });
 
   test("and its resolve/<revision> are read by ranges, with the token, which other servers do not get", async () => {

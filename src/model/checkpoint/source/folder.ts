@@ -5,9 +5,7 @@ import { lfsPointerProblem } from "../../../platform/lfs-pointer.ts";
 import type { ByteSource } from "../../../platform/platform.ts";
 import { isObject, type JsonObject } from "../json/config-reader.ts";
 import { parsePythonJson } from "../json/python-json.ts";
-import { joinedReads } from "./joined-reads.ts";
 import { publicName } from "./remote-file.ts";
-import { retrying } from "./retry.ts";
 import { blobSource, memorySource } from "./sources.ts";
 import { openUrl } from "./url-source.ts";
 
@@ -155,43 +153,4 @@ export async function readJsonObject(folder: Folder, path: string): Promise<Json
   const json = await readJson(folder, path);
   if (json === undefined || isObject(json)) return json;
   throw new CheckpointError(`${folder.name}/${path}: expected an object`);
-}
-
-export interface HubOptions {
-  /** Branch, tag or commit; the newest commit of the main branch unless given. */
-  revision?: string;
-  /** For gated and private models. */
-  accessToken?: string;
-  /** To use instead of the global fetch, for example to count bytes or go through a proxy. */
-  fetch?: Fetch;
-}
-
-/**
- * A model of the Hugging Face hub. All files are of one commit, looked up once. In Node they are downloaded to the
- * standard cache, which Python's library shares (`HF_HOME`, `HF_HUB_CACHE`); in a browser they are read by ranges.
- */
-export async function hubFolder(id: string, options: HubOptions = {}): Promise<Folder> {
-  const hub = await import("@huggingface/hub");
-  const { revision, fetch = globalThis.fetch, ...rest } = options;
-  const access = { ...rest, fetch: retrying(fetch) };
-  const asked = <T>(answer: Promise<T>): Promise<T> =>
-    answer.catch((cause: Error) => {
-      const hint = platform.baseUrl() ? `; a folder beside the page is ./${id}` : "";
-      throw new CheckpointError(`${id}: cannot be had from the Hugging Face hub: ${cause.message}${hint}`, {
-        cause,
-      });
-    });
-  const { sha, filePaths } = await asked(
-    hub.modelInfo({ ...access, name: id, revision, additionalFields: ["sha", "filePaths"] }),
-  );
-  return {
-    name: id,
-    async open(path) {
-      if (!filePaths.includes(path)) return undefined;
-      const file = { ...access, repo: id, path, revision: sha };
-      if (platform.name === "node") return localSource(await asked(hub.downloadFileToCacheDir(file)));
-      const blob = await asked(hub.downloadFile(file));
-      return blob ? joinedReads(blobSource(blob, `${id}/${path}`)) : undefined;
-    },
-  };
 }

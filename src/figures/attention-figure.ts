@@ -77,6 +77,10 @@ function overText(
       `Expected patterns of one prompt, found those of ${JSON.stringify(tokens.join(""))} and ${JSON.stringify(other.tokens.join(""))}.`,
     );
   }
+  const twice = patterns.map(nameOf).find((name, i, all) => all.indexOf(name) !== i);
+  if (twice !== undefined) {
+    throw new ArgumentError(`attentionFigure: expected patterns of different heads, found two of ${twice}`);
+  }
   const text = patterns.join("\n\n");
   if (at !== undefined) {
     const position = at < 0 ? tokens.length + at : at;

@@ -44,14 +44,15 @@ export function tokenFigure(
   options: TokenFigureOptions = {},
 ): Figure {
   checkArgument("tokenFigure", "tokens", tokens, aListOf(aString));
-  checkArgument("tokenFigure", "values", values, either(aListOf(aNumber), anObject));
+  checkArgument("tokenFigure", "values", values, isList(values) ? NUMBERS : either(NUMBERS, anObject));
   checkOptions("tokenFigure", options, TOKEN_OPTIONS);
   const { title = "", caption = "", value = "value", lines = [] } = options;
-  const blocks = Object.entries(
-    aListOf(aNumber).holds(values)
-      ? { "": values as ArrayLike<number> }
-      : (values as Record<string, ArrayLike<number>>),
-  ).map(([name, list]) => {
+  const named = isList(values) ? { "": values } : values;
+  if (tokens.length === 0 || Object.keys(named).length === 0) {
+    throw new ArgumentError("tokenFigure: expected at least one token and its number, found none");
+  }
+  const blocks = Object.entries(named).map(([name, list]) => {
+    if (!isList(values)) checkArgument("tokenFigure", `values.${name}`, list, NUMBERS);
     if (list.length === tokens.length) return { name, list: Array.from(list) };
     throw new ArgumentError(
       `tokenFigure: expected a number for each of ${tokens.length} tokens, found ${list.length}${name && ` of "${name}"`}`,
@@ -78,4 +79,12 @@ export function tokenFigure(
     ...tokens.map((token, i) => [showToken(i, token), ...blocks.map(({ list }) => showNumber(list[i]!))]),
   ]);
   return new Figure({ title, caption, text: [title, table].filter(Boolean).join("\n"), spec });
+}
+
+const NUMBERS = aListOf(aNumber);
+
+function isList(
+  values: ArrayLike<number> | Readonly<Record<string, ArrayLike<number>>>,
+): values is ArrayLike<number> {
+  return Array.isArray(values) || ArrayBuffer.isView(values);
 }

@@ -28,15 +28,15 @@ export function chartFigure(chart: Chart, text?: string): Figure {
   });
 }
 
-/** Throws ArgumentError where a square would hide another. */
+/** Throws ArgumentError where a square would hide one of another value. */
 function checkSquares({ rows }: HeatChart): void {
-  const seen = new Set<string>();
-  for (const { panel, x, y } of rows) {
+  const seen = new Map<string, number>();
+  for (const { panel, x, y, value } of rows) {
     const square = JSON.stringify([panel, `${x}`, `${y}`]);
-    if (seen.has(square)) {
+    if (!Object.is(seen.get(square) ?? value, value)) {
       const where = `x ${JSON.stringify(x)}, y ${JSON.stringify(y)}${panel === undefined ? "" : ` of panel ${JSON.stringify(panel)}`}`;
       throw new ArgumentError(`chartFigure: expected one value a square, found two at ${where}`);
     }
-    seen.add(square);
+    seen.set(square, value);
   }
 }

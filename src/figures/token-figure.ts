@@ -26,7 +26,7 @@ export interface TokenFigureOptions {
   lines?: readonly string[];
 }
 
-export const TOKEN_OPTIONS: Options<TokenFigureOptions> = {
+const OPTIONS: Options<TokenFigureOptions> = {
   title: aString,
   caption: aString,
   value: aString,
@@ -45,7 +45,7 @@ export function tokenFigure(
 ): Figure {
   checkArgument("tokenFigure", "tokens", tokens, aListOf(aString));
   checkArgument("tokenFigure", "values", values, isList(values) ? NUMBERS : either(NUMBERS, anObject));
-  checkOptions("tokenFigure", options, TOKEN_OPTIONS);
+  checkOptions("tokenFigure", options, OPTIONS);
   const { title = "", caption = "", value = "value", lines = [] } = options;
   const named = isList(values) ? { "": values } : values;
   if (tokens.length === 0 || Object.keys(named).length === 0) {

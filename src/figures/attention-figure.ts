@@ -12,6 +12,7 @@ import {
 } from "../arguments.ts";
 import { ArgumentError, PromptError } from "../errors.ts";
 import type { RgbImage } from "../images/rgb.ts";
+import { resolvePosition } from "../model/prompt/prompt.ts";
 import { chartFigure } from "./chart-figure.ts";
 import { Figure } from "./figure.ts";
 import { showPatch, showShare, showToken } from "./text.ts";
@@ -83,10 +84,7 @@ function overText(
   }
   const text = patterns.join("\n\n");
   if (at !== undefined) {
-    const position = at < 0 ? tokens.length + at : at;
-    if (!Number.isInteger(position) || position < 0 || position >= tokens.length) {
-      throw new PromptError(`Expected a position in a prompt of ${tokens.length} tokens, found ${at}.`);
-    }
+    const position = resolvePosition(at, tokens.length);
     const blocks = patterns.map((pattern) => [nameOf(pattern), pattern.weights[position]!] as const);
     return tokenFigure(tokens, Object.fromEntries(blocks), {
       title: title ?? `attention from token ${showToken(position, tokens[position]!)}`,

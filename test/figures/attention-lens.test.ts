@@ -55,7 +55,9 @@ describe("attention over text", () => {
 
   test("refuses what does not go together", () => {
     expect(() => attentionFigure([])).toThrow(ArgumentError);
-    expect(() => attentionFigure(pattern(0), { at: 3 })).toThrow(/a prompt of 3 tokens, found 3/);
+    expect(() => attentionFigure(pattern(0), { at: 3 })).toThrow(
+      /a position from -3 to 2 \(3 tokens\), found 3/,
+    );
     expect(() => attentionFigure([pattern(0), pattern(1, ["a", "b", "c"])])).toThrow(PromptError);
     expect(() => attentionFigure([pattern(1), pattern(1)])).toThrow(/found two of layer 4, head 1/);
     expect(() => attentionFigure(pattern(0), { picture })).toThrow(/a picture goes with maps/);

@@ -6,6 +6,7 @@ import {
   checkArgument,
   checkOptions,
   either,
+  isList,
   type Options,
 } from "../arguments.ts";
 import { ArgumentError } from "../errors.ts";
@@ -66,13 +67,13 @@ export function curveFigure(
   curves: Curve | Readonly<Record<string, Curve>>,
   options: CurveOptions = {},
 ): Figure {
-  checkArgument("curveFigure", "curves", curves, isList(curves) ? aCurve : either(aCurve, anObject));
+  checkArgument("curveFigure", "curves", curves, isList<Curve>(curves) ? aCurve : either(aCurve, anObject));
   checkOptions("curveFigure", options, OPTIONS);
   const { title, caption, x = "layer", y = "", at, range, references = {}, chosen, intervals } = options;
   for (const [name, value] of Object.entries(references)) {
     checkArgument("curveFigure", `references.${name}`, value, aNumber);
   }
-  const named = isList(curves) ? { [y || "value"]: curves } : curves;
+  const named = isList<Curve>(curves) ? { [y || "value"]: curves } : curves;
   const rows = Object.entries(named).flatMap(([series, curve]) =>
     pointsOf(series, curve, at).map((point) => ({
       series,
@@ -93,10 +94,6 @@ export function curveFigure(
     rows,
   };
   return chartFigure(chart);
-}
-
-function isList(curves: Curve | Readonly<Record<string, Curve>>): curves is Curve {
-  return Array.isArray(curves) || ArrayBuffer.isView(curves);
 }
 
 const aCurve = { ...aListOf(either(aNumber, anObject)), words: "a list of numbers or of points {x, y}" };

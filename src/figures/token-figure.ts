@@ -8,6 +8,7 @@ import {
   checkArgument,
   checkOptions,
   either,
+  isList,
   type Options,
 } from "../arguments.ts";
 import { ArgumentError } from "../errors.ts";
@@ -44,15 +45,20 @@ export function tokenFigure(
   options: TokenFigureOptions = {},
 ): Figure {
   checkArgument("tokenFigure", "tokens", tokens, aListOf(aString));
-  checkArgument("tokenFigure", "values", values, isList(values) ? NUMBERS : either(NUMBERS, anObject));
+  checkArgument(
+    "tokenFigure",
+    "values",
+    values,
+    isList<ArrayLike<number>>(values) ? NUMBERS : either(NUMBERS, anObject),
+  );
   checkOptions("tokenFigure", options, OPTIONS);
   const { title = "", caption = "", value = "value", lines = [] } = options;
-  const named = isList(values) ? { "": values } : values;
+  const named = isList<ArrayLike<number>>(values) ? { "": values } : values;
   if (tokens.length === 0 || Object.keys(named).length === 0) {
     throw new ArgumentError("tokenFigure: expected at least one token and its number, found none");
   }
   const blocks = Object.entries(named).map(([name, list]) => {
-    if (!isList(values)) checkArgument("tokenFigure", `values.${name}`, list, NUMBERS);
+    if (!isList<ArrayLike<number>>(values)) checkArgument("tokenFigure", `values.${name}`, list, NUMBERS);
     if (list.length === tokens.length) return { name, list: Array.from(list) };
     throw new ArgumentError(
       `tokenFigure: expected a number for each of ${tokens.length} tokens, found ${list.length}${name && ` of "${name}"`}`,
@@ -82,9 +88,3 @@ export function tokenFigure(
 }
 
 const NUMBERS = aListOf(aNumber);
-
-function isList(
-  values: ArrayLike<number> | Readonly<Record<string, ArrayLike<number>>>,
-): values is ArrayLike<number> {
-  return Array.isArray(values) || ArrayBuffer.isView(values);
-}

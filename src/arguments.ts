@@ -144,6 +144,7 @@ function isPlain(value: unknown): value is object {
 }
 
 /** Of one dimension: an array or a typed array. */
-function isList(value: unknown): value is ArrayLike<unknown> {
+/** Whether a value is a list, and not an object of lists by name. */
+export function isList<L extends ArrayLike<unknown> = ArrayLike<unknown>>(value: unknown): value is L {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
 }

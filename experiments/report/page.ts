@@ -139,7 +139,7 @@ async function section(lab: Lab, { experiment, findings }: Finished, number: num
   const { name, title, claim } = experiment;
   const { preface, verdict, text, figures, tables, controls } = findings;
   const drawn: string[] = [];
-  for (const figure of figures) drawn.push(await figureElement(name, figure));
+  for (const figure of figures) drawn.push(await figureElement(figure));
   return `<section id="${name}">
 <h2>${number}. ${escaped(title)}</h2>
 ${preface === undefined ? "" : `<p>${escaped(preface)}</p>\n`}<p class="claim">${escaped(claim)}</p>
@@ -178,11 +178,9 @@ function checksTable(checks: readonly Check[]): Table {
   };
 }
 
-async function figureElement(experiment: string, figure: Figure): Promise<string> {
-  const svg = await drawnFigure(figure).svg();
-  // Vega numbers its definitions anew in each document; here they share one.
-  const own = svg.replaceAll(/(\bid="|url\(#|href="#)/g, `$1${experiment}-${figure.name}-`);
-  return `<figure>${own}<figcaption><b>${escaped(figure.title)}.</b> ${escaped(drawnFigure(figure).caption)}</figcaption></figure>`;
+async function figureElement(figure: Figure): Promise<string> {
+  const drawn = drawnFigure(figure);
+  return `<figure>${await drawn.svg()}<figcaption><b>${escaped(figure.title)}.</b> ${escaped(drawn.caption)}</figcaption></figure>`;
 }
 
 function tableElement({ title, columns, rows }: Table): string {

@@ -1,4 +1,6 @@
-import { INSPECT, shortToken, textTable } from "./text-table.ts";
+import { INSPECT } from "../inspect.ts";
+import { resolvePosition } from "../model/prompt/prompt.ts";
+import { shortToken, textTable } from "./text-table.ts";
 
 interface HeadPatternFields {
   /** The text of each token. */
@@ -33,11 +35,16 @@ export class HeadPattern implements HeadPatternFields {
     Object.assign(this, fields);
   }
 
-  /** The tokens that the one at `position` (negative: from the end) looks at, the most first. */
+  /**
+   * The tokens that the one at `position` (negative: from the end) looks at, the most first. Throws PromptError where there is
+   * no such token.
+   */
   top(position: number, count: number = Number.POSITIVE_INFINITY): AttendedToken[] {
-    const row = this.weights.at(position) ?? [];
-    return row
-      .map((weight, i) => ({ position: i, token: this.tokens[i]!, weight }))
+    return this.weights[resolvePosition(position, this.tokens.length)]!.map((weight, i) => ({
+      position: i,
+      token: this.tokens[i]!,
+      weight,
+    }))
       .sort((a, b) => b.weight - a.weight)
       .slice(0, count);
   }

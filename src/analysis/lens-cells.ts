@@ -1,4 +1,5 @@
-import { INSPECT, shortToken, textTable } from "./text-table.ts";
+import { INSPECT } from "../inspect.ts";
+import { shortToken, textTable } from "./text-table.ts";
 
 export interface LensToken {
   readonly id: number;

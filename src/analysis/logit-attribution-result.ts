@@ -1,4 +1,5 @@
-import { INSPECT, shortToken, textTable } from "./text-table.ts";
+import { INSPECT } from "../inspect.ts";
+import { shortToken, textTable } from "./text-table.ts";
 
 /** What one part of a model adds to a logit. */
 export interface LogitComponent {

@@ -1,5 +1,6 @@
+import { INSPECT } from "../inspect.ts";
 import type { SiteName } from "../model/walk/sites.ts";
-import { INSPECT, shortToken, textTable } from "./text-table.ts";
+import { shortToken, textTable } from "./text-table.ts";
 
 /** A column of a patch map: a position of the patched prompt, or a head. */
 export type PatchColumn = { readonly position: number; readonly token: string } | { readonly head: number };

@@ -1,9 +1,10 @@
 import { checkOptions } from "../arguments.ts";
+import { INSPECT } from "../inspect.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { checkPair, PATCH_MAP_OPTIONS, type PatchMapOptions, patchMap } from "./patch-map.ts";
 import { number, type PatchMap } from "./patch-map-result.ts";
-import { INSPECT, textTable } from "./text-table.ts";
+import { textTable } from "./text-table.ts";
 
 export interface RankedHead {
   readonly layer: number;

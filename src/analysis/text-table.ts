@@ -1,5 +1,3 @@
-export { INSPECT } from "../tensor/first-values.ts";
-
 /** Rows of cells as text: the first column to the left, the others to the right, two blanks apart. */
 export function textTable(rows: readonly (readonly string[])[]): string {
   const columns = Math.max(0, ...rows.map((row) => row.length));

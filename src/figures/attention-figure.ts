@@ -12,6 +12,7 @@ import {
 } from "../arguments.ts";
 import { ArgumentError, PromptError } from "../errors.ts";
 import type { RgbImage } from "../images/rgb.ts";
+import { resolvePosition } from "../model/prompt/prompt.ts";
 import { chartFigure } from "./chart-figure.ts";
 import { Figure } from "./figure.ts";
 import { showPatch, showShare, showToken } from "./text.ts";
@@ -77,12 +78,13 @@ function overText(
       `Expected patterns of one prompt, found those of ${JSON.stringify(tokens.join(""))} and ${JSON.stringify(other.tokens.join(""))}.`,
     );
   }
+  const twice = patterns.map(nameOf).find((name, i, all) => all.indexOf(name) !== i);
+  if (twice !== undefined) {
+    throw new ArgumentError(`attentionFigure: expected patterns of different heads, found two of ${twice}`);
+  }
   const text = patterns.join("\n\n");
   if (at !== undefined) {
-    const position = at < 0 ? tokens.length + at : at;
-    if (!Number.isInteger(position) || position < 0 || position >= tokens.length) {
-      throw new PromptError(`Expected a position in a prompt of ${tokens.length} tokens, found ${at}.`);
-    }
+    const position = resolvePosition(at, tokens.length);
     const blocks = patterns.map((pattern) => [nameOf(pattern), pattern.weights[position]!] as const);
     return tokenFigure(tokens, Object.fromEntries(blocks), {
       title: title ?? `attention from token ${showToken(position, tokens[position]!)}`,

@@ -6,6 +6,7 @@ import {
   checkArgument,
   checkOptions,
   either,
+  isList,
   type Options,
 } from "../arguments.ts";
 import { ArgumentError } from "../errors.ts";
@@ -48,7 +49,10 @@ const OPTIONS: Options<CurveOptions> = {
   x: aString,
   y: aString,
   at: aListOf(aNumber),
-  range: aListOf(aNumber),
+  range: {
+    words: "a list of two numbers",
+    holds: (value) => aListOf(aNumber).holds(value) && (value as number[]).length === 2,
+  },
   references: anObject,
   chosen: aNumber,
   intervals: aString,
@@ -63,12 +67,13 @@ export function curveFigure(
   curves: Curve | Readonly<Record<string, Curve>>,
   options: CurveOptions = {},
 ): Figure {
-  checkArgument("curveFigure", "curves", curves, either(aCurve, anObject));
+  checkArgument("curveFigure", "curves", curves, isList<Curve>(curves) ? aCurve : either(aCurve, anObject));
   checkOptions("curveFigure", options, OPTIONS);
   const { title, caption, x = "layer", y = "", at, range, references = {}, chosen, intervals } = options;
-  const named = aCurve.holds(curves)
-    ? { [y || "value"]: curves as Curve }
-    : (curves as Readonly<Record<string, Curve>>);
+  for (const [name, value] of Object.entries(references)) {
+    checkArgument("curveFigure", `references.${name}`, value, aNumber);
+  }
+  const named = isList<Curve>(curves) ? { [y || "value"]: curves } : curves;
   const rows = Object.entries(named).flatMap(([series, curve]) =>
     pointsOf(series, curve, at).map((point) => ({
       series,

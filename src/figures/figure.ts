@@ -1,7 +1,7 @@
 import { platform } from "#platform";
-import { INSPECT } from "../analysis/text-table.ts";
 import { aNumber, aString, checkArgument, checkOptions } from "../arguments.ts";
 import { FileError } from "../errors.ts";
+import { INSPECT } from "../inspect.ts";
 import { nearest } from "../nearest.ts";
 import { toPage } from "./figure-page.ts";
 import type { Spec } from "./vega-lite/groupings.ts";
@@ -101,7 +101,7 @@ export class Figure {
   }
 }
 
-export const FIGURE_FORMATS = ["svg", "png", "html"] as const;
+const FIGURE_FORMATS = ["svg", "png", "html"] as const;
 export type FigureFormat = (typeof FIGURE_FORMATS)[number];
 
 /** By the end of a file's name. Throws FileError. */

@@ -62,8 +62,8 @@ function ofMap(map: PatchMap, options: HeatOptions, text: string): Figure {
     x: heads ? "head" : "position",
     y: kinds.size === 1 ? [...kinds][0]! : "layer",
     value: "effect",
-    diverging: effects.some((row) => row.some((effect) => effect < 0)),
-    ...options,
+    ...given(options),
+    diverging: options.diverging ?? effects.some((row) => row.some((effect) => effect < 0)),
     caption: [
       options.caption,
       `${metric} is ${showNumber(map.clean)} clean and ${showNumber(map.corrupted)} corrupted; the effect is 0 where a patch changes nothing and 1 where it does as much as all of the ${from} prompt`,
@@ -82,6 +82,11 @@ function ofMap(map: PatchMap, options: HeatOptions, text: string): Figure {
     }),
   };
   return chartFigure(chart, text);
+}
+
+/** Without those that are undefined, which would take the place of defaults. */
+function given(options: HeatOptions): HeatOptions {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }
 
 /** "resid_post.3" → resid_post, 3 */
@@ -115,8 +120,8 @@ function ofNumbers(data: HeatData, options: HeatOptions): Figure {
   const { title = "", x = "", y = "", value = "value" } = options;
   return chartFigure({
     kind: "heat",
-    diverging: values.some((row) => Array.from(row).some((number) => number < 0)),
-    ...options,
+    caption: options.caption,
+    diverging: options.diverging ?? values.some((row) => Array.from(row).some((number) => number < 0)),
     title,
     x,
     y,

@@ -8,6 +8,7 @@ import {
   checkArgument,
   checkOptions,
   either,
+  isList,
   type Options,
 } from "../arguments.ts";
 import { ArgumentError } from "../errors.ts";
@@ -26,7 +27,7 @@ export interface TokenFigureOptions {
   lines?: readonly string[];
 }
 
-export const TOKEN_OPTIONS: Options<TokenFigureOptions> = {
+const OPTIONS: Options<TokenFigureOptions> = {
   title: aString,
   caption: aString,
   value: aString,
@@ -44,14 +45,20 @@ export function tokenFigure(
   options: TokenFigureOptions = {},
 ): Figure {
   checkArgument("tokenFigure", "tokens", tokens, aListOf(aString));
-  checkArgument("tokenFigure", "values", values, either(aListOf(aNumber), anObject));
-  checkOptions("tokenFigure", options, TOKEN_OPTIONS);
+  checkArgument(
+    "tokenFigure",
+    "values",
+    values,
+    isList<ArrayLike<number>>(values) ? NUMBERS : either(NUMBERS, anObject),
+  );
+  checkOptions("tokenFigure", options, OPTIONS);
   const { title = "", caption = "", value = "value", lines = [] } = options;
-  const blocks = Object.entries(
-    aListOf(aNumber).holds(values)
-      ? { "": values as ArrayLike<number> }
-      : (values as Record<string, ArrayLike<number>>),
-  ).map(([name, list]) => {
+  const named = isList<ArrayLike<number>>(values) ? { "": values } : values;
+  if (tokens.length === 0 || Object.keys(named).length === 0) {
+    throw new ArgumentError("tokenFigure: expected at least one token and its number, found none");
+  }
+  const blocks = Object.entries(named).map(([name, list]) => {
+    if (!isList<ArrayLike<number>>(values)) checkArgument("tokenFigure", `values.${name}`, list, NUMBERS);
     if (list.length === tokens.length) return { name, list: Array.from(list) };
     throw new ArgumentError(
       `tokenFigure: expected a number for each of ${tokens.length} tokens, found ${list.length}${name && ` of "${name}"`}`,
@@ -79,3 +86,5 @@ export function tokenFigure(
   ]);
   return new Figure({ title, caption, text: [title, table].filter(Boolean).join("\n"), spec });
 }
+
+const NUMBERS = aListOf(aNumber);

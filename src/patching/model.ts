@@ -18,8 +18,8 @@ import type { Taps } from "./tap.ts";
 
 /**
  * Loads a Hugging Face checkpoint, ready to be looked into: from a folder, a URL, the hub (`org/name`), or
- * those that come with xpatch (`xpatch:vlm`, `xpatch:llm`, `xpatch:smollm2`). Throws CheckpointError for what is damaged,
- * missing or of an unsupported kind.
+ * by the name of a model that comes with xpatch (`xpatch:vlm`, `xpatch:llm`, `xpatch:smollm2`). Throws CheckpointError for
+ * what is damaged, missing or of an unsupported kind.
  *
  * @example const model = await loadModel("xpatch:vlm", { device });
  */

@@ -27,17 +27,20 @@ export async function svgToPng(svg: string, zoom: number): Promise<Uint8Array<Ar
 
 const TYPES: Readonly<Record<string, string>> = { svg: "image/svg+xml", png: "image/png", html: "text/html" };
 
+const REVOKE_AFTER = 60_000; // ms
+
 /** See `Platform.saveFile`: the browser downloads it. */
 export async function saveFile(path: string, content: string | Uint8Array<ArrayBuffer>): Promise<void> {
   if (!globalThis.document) {
     throw new FileError(`cannot save ${path}: expected a page that can download it, found none`);
   }
-  const type = TYPES[path.split(".").at(-1)!] ?? "application/octet-stream";
+  const type = TYPES[path.split(".").at(-1)!.toLowerCase()] ?? "application/octet-stream";
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([content], { type }));
   link.download = path.split("/").at(-1)!;
   link.click();
-  URL.revokeObjectURL(link.href);
+  // Safari reads it after the click.
+  setTimeout(() => URL.revokeObjectURL(link.href), REVOKE_AFTER);
 }
 
 /** See `Platform.show`: at the end of the page. */

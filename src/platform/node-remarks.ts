@@ -3,18 +3,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { nativeDescriptors } from "./node-native.ts";
 
-/**
- * What Dawn writes to stderr each time that it finds a driver with higher limits than it can use, as lavapipe: it means nothing
- * to whoever reads it, and Dawn has no setting for it.
- */
+/** What Dawn writes to stderr whenever a driver's limits, such as lavapipe's, are higher than it can use. It has no setting for it. */
 const HARMLESS =
   /^Warning: maxDynamic(?:Uniform|Storage)BuffersPerPipelineLayout artificially reduced from \d+ to \d+ to fit dynamic offset allocation limit\.\r?\n/gm;
 
 const STDERR = 2;
 
 /**
- * Runs `fn`, in turn with other threads, and has what native code writes to stderr meanwhile go there behind it, but for {@link HARMLESS}. Where that cannot
- * be done nothing is held back.
+ * Runs `fn`, and passes on afterwards what native code wrote to stderr meanwhile, without {@link HARMLESS}. Where stderr cannot
+ * be redirected nothing is held back. Threads have to take turns: stderr is the process's.
  */
 export function withoutHarmlessRemarks<T>(fn: () => T): T {
   const kept = holdStderr();

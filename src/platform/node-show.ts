@@ -9,29 +9,54 @@ interface Notebook {
   readonly display?: (object: unknown, options: { raw: true }) => Promise<void>;
 }
 
+/** The notebook that this runs in. Outside of one, Deno throws where it is asked for it. */
+function notebook(): Notebook {
+  try {
+    return (globalThis as { Deno?: { jupyter?: Notebook } }).Deno?.jupyter ?? {};
+  } catch {
+    return {};
+  }
+}
+
 /**
- * See `Platform.show`. In a notebook of Deno's kernel it is displayed; where there is a screen a page is opened; elsewhere, as over
- * ssh, the text is printed with the page's path.
+ * See `Platform.show`. In a notebook of Deno's kernel it is displayed; elsewhere a page is written, whose path is printed, and
+ * opened where there is a screen; where there is none, as over ssh, the text is printed too.
  */
 export async function show(shown: Shown): Promise<void> {
-  const { display }: Notebook = (globalThis as { Deno?: { jupyter?: Notebook } }).Deno?.jupyter ?? {};
+  const { display } = notebook();
   if (display) {
     await display({ "image/svg+xml": await shown.svg(), "text/plain": shown.text }, { raw: true });
     return;
   }
-  const folder = await mkdtemp(join(tmpdir(), "xpatch-figure-"));
-  const page = join(folder, "figure.html");
-  await writeWhole(page, await shown.html());
+  const html = await shown.html();
+  let page: string;
+  try {
+    page = await written(html);
+  } catch (error) {
+    // A folder that is read-only, or Deno without the permission: the text can be shown all the same.
+    console.log(`${shown.text}\n\n(no page: ${(error as Error).message})`);
+    return;
+  }
   if (hasScreen()) {
     const { default: open } = await import("open");
-    // Where no browser can be started the text is there as well.
+    // That a browser was asked does not say that there is one: the path is printed in any case.
     const opened = await open(page).then(
       (child) => child.pid !== undefined,
       () => false,
     );
-    if (opened) return;
+    if (opened) {
+      console.log(page);
+      return;
+    }
   }
   console.log(`${shown.text}\n\n${page}`);
+}
+
+/** The path of a page of its own. */
+async function written(html: string): Promise<string> {
+  const page = join(await mkdtemp(join(tmpdir(), "xpatch-figure-")), "figure.html");
+  await writeWhole(page, html);
+  return page;
 }
 
 function hasScreen(): boolean {

@@ -30,7 +30,7 @@ export interface AdapterRequest {
   toggles?: readonly string[];
 }
 
-/** What can be shown to people, in the forms that places can show. */
+/** What {@link Platform.show} shows, in each of the forms that it may need. */
 export interface Shown {
   readonly text: string;
   svg(): Promise<string>;
@@ -57,8 +57,8 @@ export interface Platform {
   baseUrl(): string | undefined;
   /** Draws an SVG document as a PNG, `zoom` pixels for each of its own. Throws ImageError where there is nothing to draw with. */
   svgToPng(svg: string, zoom: number): Promise<Uint8Array<ArrayBuffer>>;
-  /** Writes a file, or has it downloaded. Throws FileError. */
+  /** Writes a file; in a browser, downloads it. Throws FileError. */
   saveFile(path: string, content: string | Uint8Array<ArrayBuffer>): Promise<unknown>;
-  /** Opens, displays or prints something, whichever this place can. */
+  /** Displays something to whoever runs the program, or prints it where nothing can be displayed. */
   show(shown: Shown): Promise<void>;
 }

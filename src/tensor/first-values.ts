@@ -1,8 +1,5 @@
 import type { Tensor } from "./tensor.ts";
 
-/** What the console of Node, Deno and Bun calls for the text of an object. */
-export const INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom") as never;
-
 /** Elements that the text of a tensor shows. */
 export const SHOWN = 8;
 

@@ -1,8 +1,9 @@
 import { LifetimeError, ShapeError } from "../errors.ts";
+import { INSPECT } from "../inspect.ts";
 import type { Storage } from "./buffer-pool.ts";
 import type { Device } from "./device.ts";
 import { DTYPE_BYTES, type DType, type HostArray } from "./dtype.ts";
-import { INSPECT, leadingView, SHOWN, showTensor } from "./first-values.ts";
+import { leadingView, SHOWN, showTensor } from "./first-values.ts";
 import { announce, type Operation } from "./operation.ts";
 import type { Scope } from "./scope.ts";
 import {

@@ -1,7 +1,7 @@
 import { inspect } from "node:util";
 import { describe, expect, test } from "vitest";
 import { headPattern } from "../../src/analysis/head-pattern.ts";
-import { ArgumentError, SiteError } from "../../src/errors.ts";
+import { ArgumentError, PromptError, SiteError } from "../../src/errors.ts";
 import { tap } from "../../src/patching/tap.ts";
 import { fixtureModel, randomIds } from "../helpers/model.ts";
 
@@ -43,6 +43,9 @@ test("it prints what each token looks at most", async () => {
   expect(lines[0]).toBe("layer 0, head 1: what each token looks at most");
   expect(lines[1]).toMatch(/^0 "<s>" → +0 "<s>" 100\.0 %$/);
   const most = pattern.top(-1)[0]!;
+  for (const outside of [prompt.length, -prompt.length - 1, 0.5]) {
+    expect(() => pattern.top(outside)).toThrow(PromptError);
+  }
   expect(most.weight).toBe(Math.max(...pattern.weights.at(-1)!));
   expect(lines.at(-1)).toMatch(/^9 ".*" → /);
   expect(lines.at(-1)!.replaceAll(/ +/g, " ")).toContain(

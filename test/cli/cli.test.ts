@@ -40,7 +40,7 @@ function node(args: string[], env: Record<string, string> = {}) {
     env: { ...process.env, ...env },
   });
   // Dawn says this on stderr about some drivers.
-  const messages = stderr.split("\n").filter((line) => line !== "" && !line.startsWith("Warning: max"));
+  const messages = stderr.split("\n").filter((line) => line !== "");
   return { status, stdout, messages };
 }
 

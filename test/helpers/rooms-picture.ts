@@ -5,7 +5,7 @@ const HALLS = ["src/kernels", "src/model/checkpoint", "src/cli"];
 
 /** What is in a room that is a box by itself. */
 export const CONTENTS: Readonly<Record<string, string>> = {
-  "src/platform": "Node or browser: adapters, files, fonts",
+  "src/platform": "Node or browser: adapters, files, how figures are drawn and shown",
   "src/tensor": "device, tensors, buffers, how a kernel is declared",
   "src/images": "decode, resize, preprocess",
   "src/model/prompt": "tokenizers, chat templates, prompts",

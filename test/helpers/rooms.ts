@@ -12,6 +12,7 @@ export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 export const ROOMS: readonly string[] = [
   "src/errors.ts",
   "src/nearest.ts",
+  "src/inspect.ts",
   "src/arguments.ts",
   "src/platform",
   "src/tensor",

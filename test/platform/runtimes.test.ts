@@ -1,4 +1,7 @@
 import { execFile } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
@@ -41,6 +44,21 @@ describe("Bun and Deno", () => {
       expect(found.stderr.trim().split("\n").at(-1)).toBe(expected.stderr.trim().split("\n").at(-1));
     },
   );
+
+  test.each(["bun", "deno"] as const)("%s shows a figure as text where there is no screen", async (place) => {
+    const folder = mkdtempSync(join(tmpdir(), "xpatch-show-"));
+    try {
+      const program = join(root, "test/helpers/shown-figure.mjs");
+      const env = { TMPDIR: folder, DISPLAY: "", WAYLAND_DISPLAY: "", SSH_CONNECTION: "here" };
+      const found = await outputOf(place, [program], env);
+      expect(found.stdout).toMatch(/^accuracy by layer\n\nlayer +accuracy\n0 +0\.5\n1 +0\.25\n\n/);
+      // The permissions that a model needs are not enough to write.
+      const end = place === "deno" ? /\n\(no page: .*write access.*\)\n$/ : /\n.*figure\.html\n$/;
+      expect(found.stdout).toMatch(end);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
 
   test.each(["bun", "deno"] as const)(
     "%s runs the command line, and finds the drivers that Node finds",

@@ -16,13 +16,13 @@ const folder = mkdtempSync(join(tmpdir(), "xpatch-examples-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
 /** Runs an example as its head says, and returns what it prints. */
-function exampleAsProgram(name: string): string {
+function exampleAsProgram(name: string, ...args: string[]): string {
   const script = join("scripts", "run-ts.mjs");
-  const { status, stdout, stderr } = spawnSync(process.execPath, [script, join("examples", `${name}.ts`)], {
-    cwd: root,
-    encoding: "utf8",
-  });
-  run.add(`${name}.ts`);
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [script, join("examples", `${name}.ts`), ...args],
+    { cwd: root, encoding: "utf8" },
+  );
   if (status !== 0) throw new Error(`${name} ended with ${status}:\n${stderr}`);
   return stdout;
 }
@@ -49,8 +49,16 @@ async function example(name: string, ...args: string[]): Promise<string> {
   return `${printed.join("\n")}\n`;
 }
 
-test("cross-modal patching: the flag's country, and with the vector its capital", () => {
-  const printed = exampleAsProgram("cross-modal-patching");
+test("an example runs as a program, on another model too", () => {
+  const file = join(folder, "fixture.svg");
+  const [model, picture] = ["test/fixtures/llava/model", "test/fixtures/images/photo.png"];
+  const printed = exampleAsProgram("attention-over-a-picture", model, picture, "<image>\nWhat?", file);
+  expect(printed.match(/^layer \d: [\d.]+ % of the attention is on the picture$/gm)).toHaveLength(3);
+  expect(readFileSync(file, "utf8")).toMatch(/^<svg .*layer 2: .*<\/svg>$/s);
+});
+
+test("cross-modal patching: the flag's country, and with the vector its capital", async () => {
+  const printed = await example("cross-modal-patching");
   expect(printed).toContain("takes positions 2 to 10 of 14.");
   expect(printed).toMatch(/^Asked about it, the model says +" Portugal"$/m);
   expect(printed).toMatch(/^with the vector of country → capital +" Lisbon"$/m);

@@ -26,7 +26,7 @@ export interface ModelArguments extends CommonArguments, PartArguments {
 }
 
 /** What all commands run unless told otherwise, and the language model that it was fine-tuned from. */
-export const DEFAULT_MODEL: ShippedModel = "xpatch:vlm";
+const DEFAULT_MODEL: ShippedModel = "xpatch:vlm";
 const ITS_LLM: ShippedModel = "xpatch:llm";
 
 const MODEL = `a folder, the URL of one, a hub id such as org/name, or one of ${SHIPPED_MODELS.join(", ")}`;
@@ -58,7 +58,7 @@ export function knownLlm(model: string): ShippedModel | undefined {
   return model === DEFAULT_MODEL || resolve(model) === folder ? ITS_LLM : undefined;
 }
 
-export function addPartOptions(command: Command): Command {
+function addPartOptions(command: Command): Command {
   return command
     .option("--lora <ref>", "a LoRA adapter of PEFT to put on top; may be repeated", listed)
     .option("--base <ref>", "where the base of an assembled model or of an adapter is");

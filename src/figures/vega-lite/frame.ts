@@ -1,7 +1,7 @@
 import type { Spec } from "./groupings.ts";
 
 /** Carried by the package dejavu-fonts-ttf; browsers without it take the next one. */
-export const FONT = "DejaVu Sans";
+const FONT = "DejaVu Sans";
 export const MONOSPACED = "DejaVu Sans Mono";
 
 export const INK = "#222222";

@@ -167,7 +167,7 @@ function heat(
 }
 
 /** A picture without its colours, so that those of the heat over it stand out (Rec. 601 luma). */
-export function toGrey({ width, height, data }: RgbImage): RgbImage {
+function toGrey({ width, height, data }: RgbImage): RgbImage {
   const grey = new Uint8Array(data.length);
   for (let at = 0; at < data.length; at += 3) {
     grey.fill(Math.round(0.299 * data[at]! + 0.587 * data[at + 1]! + 0.114 * data[at + 2]!), at, at + 3);

@@ -3,7 +3,7 @@ import { platform } from "#platform";
 import { escapeXml } from "../escape.ts";
 import type { Spec } from "./groupings.ts";
 import { textWidth } from "./text-width.ts";
-import { tidySvg } from "./tidy-svg.ts";
+import { tidySvg, withOwnNames } from "./tidy-svg.ts";
 
 /** What Vega exports and its types leave out. */
 interface Measuring {
@@ -16,18 +16,18 @@ interface Measuring {
  */
 export async function drawSvg(spec: Spec, title: string, description: string): Promise<string> {
   const [vega, { compile }] = await Promise.all([import("vega"), import("vega-lite")]);
-  const { parse, resetSVGDefIds, View } = vega;
+  const { parse, View } = vega;
   // Browsers have a canvas by which it measures text.
   if (platform.name === "node") (vega as unknown as Measuring).textMetrics.width = textWidth;
   // The compiler cannot follow Vega-Lite's own types through compositions; compiling the specification checks it.
   const view = new View(parse(compile(spec as unknown as TopLevelSpec).spec), { renderer: "none" });
-  // Vega numbers gradients and clips through the process; a figure is to be the same whatever was drawn before.
-  resetSVGDefIds();
   try {
     const [, attributes, content] = /^<svg([^>]*)>(.*)$/s.exec(tidySvg(await view.toSVG()))!;
     const described = description === "" ? "" : `<desc>${escapeXml(description)}</desc>`;
     // A label and no title element, which browsers would show as a tooltip wherever there is no other.
-    return `<svg${attributes} role="img" aria-label="${escapeXml(title || "figure")}">${described}${content}`;
+    return withOwnNames(
+      `<svg${attributes} role="img" aria-label="${escapeXml(title || "figure")}">${described}${content}`,
+    );
   } finally {
     view.finalize();
   }

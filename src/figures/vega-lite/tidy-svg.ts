@@ -54,3 +54,24 @@ function sharePictures(svg: string): string {
     })
     .replace(/<svg[^>]*>/, (open) => `${open}<defs>${definitions.join("")}</defs>`);
 }
+
+/**
+ * Names that no other SVG document has, so that several can stand in one page: there, `#gradient_0` would be that of the
+ * first. They follow from the document, and not from how many were drawn before.
+ */
+export function withOwnNames(svg: string): string {
+  const names = [...svg.matchAll(/<[^>]*? id="([^"]*)"/g)].map(([, name]) => name!);
+  const rename = (text: string, prefix: string) =>
+    text.replace(/( id="|url\(#|href="#)([^")]*)/g, (whole, before: string, name: string) => {
+      const i = names.indexOf(name);
+      return i < 0 ? whole : `${before}${prefix}${i}`;
+    });
+  return rename(svg, `f${hashOf(rename(svg, ""))}_`);
+}
+
+/** FNV-1a, 32 bits. */
+function hashOf(text: string): string {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+  return (hash >>> 0).toString(36);
+}

@@ -79,10 +79,10 @@ const NOTHING_ON_TOP: Pick<CheckpointParts, "adapters" | "updates" | "digests"> 
 /**
  * Opens a checkpoint without reading its tensors. `ref` is a local folder, the URL of one (`file:`, `http:` or `https:`,
  * in a browser also relative to the page), a hub id such as `org/name`, the name of a model that comes with xpatch
- * (`xpatch:vlm`, `xpatch:llm`, and `xpatch:smollm2`, their base; Node only), or any {@link Folder}. Offline, give the snapshot folder of the hub's
- * cache. A folder with an assembly.json is put together from its parts; one with only an adapter_config.json is an adapter
- * on the base that it names. A path or URL that ends in .safetensors or .gguf opens that file alone, for inspection:
- * without config, and with a GGUF's own tensor names. Throws CheckpointError.
+ * (`xpatch:vlm`, `xpatch:llm`, and `xpatch:smollm2`, their base; not in browsers), or any {@link Folder}. Offline, give the
+ * snapshot folder of the hub's cache. A folder with an assembly.json is put together from its parts; one with only an
+ * adapter_config.json is an adapter on the base that it names. A path or URL that ends in .safetensors or .gguf opens that
+ * file alone, for inspection: without config, and with a GGUF's own tensor names. Throws CheckpointError.
  */
 export async function openCheckpoint(
   ref: string | Folder,

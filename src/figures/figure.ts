@@ -47,7 +47,11 @@ export class Figure {
 
   /** An SVG document that needs no other file. */
   svg(): Promise<string> {
-    this.#svg ??= drawSvg(this.#drawing.spec(), this.title, this.caption);
+    // What failed, as where Vega cannot be fetched at the moment, is tried again.
+    this.#svg ??= drawSvg(this.#drawing.spec(), this.title, this.caption).catch((error: unknown) => {
+      this.#svg = undefined;
+      throw error;
+    });
     return this.#svg;
   }
 

@@ -25,9 +25,12 @@ const FLAGS = constants.dlopen.RTLD_LAZY | KEEP_LOADED;
 
 /** `process.env` and `process.dlopen` do the first two. */
 function inNode(): Native {
+  let descriptors: { readonly found: Descriptors | undefined } | undefined;
   return {
+    // Loaded when somebody asks: most drivers need none of it.
     get descriptors() {
-      return descriptorsInNode();
+      descriptors ??= { found: descriptorsInNode() };
+      return descriptors.found;
     },
     setVariable: setInProcess,
     load(library) {

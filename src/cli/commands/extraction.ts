@@ -25,7 +25,9 @@ export function extractWithProgress(
   return withProgress("extracting task vectors", async (update) => {
     const passes: Promise<void>[] = [];
     const onProgress = (done: number) => {
-      passes.push(model.device.sync().then(() => update(done, prompts.length)));
+      // An error belongs to what it spoilt, and whoever reads the vectors gets it.
+      const seen = () => update(done, prompts.length);
+      passes.push(model.device.sync().then(seen, () => {}));
     };
     const extracted = extractTaskVectors(model, prompts, { ...options, onProgress });
     await Promise.all(passes);

@@ -27,6 +27,9 @@ export const aNumber: Expected = {
   holds: (value) => typeof value === "number" && !Number.isNaN(value),
 };
 
+/** Of data that is drawn, where what is not finite is left out. */
+export const anyNumber: Expected = { words: "a number", holds: (value) => typeof value === "number" };
+
 export const anObject: Expected = {
   words: "an object",
   holds: (value) => typeof value === "object" && value !== null,
@@ -144,6 +147,6 @@ function isPlain(value: unknown): value is object {
 }
 
 /** Of one dimension: an array or a typed array. */
-function isList(value: unknown): value is ArrayLike<unknown> {
+export function isList(value: unknown): value is ArrayLike<unknown> {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
 }

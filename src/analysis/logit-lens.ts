@@ -15,6 +15,7 @@ import { tap } from "../patching/tap.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { allLayers, checkLayers } from "./layers.ts";
 import { LensCells } from "./lens-cells.ts";
+import { tokenTexts } from "./token-texts.ts";
 
 export type { LensCell, LensToken } from "./lens-cells.ts";
 
@@ -93,8 +94,9 @@ export async function logitLens(
       );
     });
     const arrays = await device.read(read.flatMap(({ values, indices }) => [values, indices]));
-    const positions = resolvePositions(at, model.sequenceOf(prompt));
-    const cells = new LensCells();
+    const sequence = model.sequenceOf(prompt);
+    const positions = resolvePositions(at, sequence);
+    const cells = LensCells.over(tokenTexts(model.tokenizer, sequence));
     for (const [l, layer] of layers.entries()) {
       for (const [p, position] of positions.entries()) {
         const tokens = Array.from({ length: k }, (_, i) => {

@@ -1,7 +1,7 @@
-import { anObject, checkArgument } from "../arguments.ts";
 import type { Chart } from "./chart.ts";
 import { captionOf } from "./chart-caption.ts";
 import { chartText } from "./chart-text.ts";
+import { checkChart } from "./check-chart.ts";
 import { Figure } from "./figure.ts";
 import { chartSpec } from "./vega-lite/chart-spec.ts";
 
@@ -10,13 +10,10 @@ import { chartSpec } from "./vega-lite/chart-spec.ts";
  * `curveFigure` make them of what the analyses give.
  *
  * @param text what it shows in a terminal; default: its numbers as tables
+ * @throws ArgumentError where something is missing, or is of the wrong kind
  */
 export function chartFigure(chart: Chart, text?: string): Figure {
-  checkArgument("chartFigure", "chart", chart, anObject);
-  checkArgument("chartFigure", "chart.rows", chart.rows, {
-    words: "a list of rows, at least one",
-    holds: (rows) => Array.isArray(rows) && rows.length > 0,
-  });
+  checkChart("chartFigure", chart);
   return new Figure({
     title: chart.title,
     caption: captionOf(chart),

@@ -22,16 +22,25 @@ export async function show(shown: Shown): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "xpatch-figure-"));
   const page = join(folder, "figure.html");
   await writeWhole(page, await shown.html());
-  if (hasScreen()) {
-    const { default: open } = await import("open");
-    // Where no browser can be started the text is there as well.
-    const opened = await open(page).then(
-      (child) => child.pid !== undefined,
-      () => false,
-    );
-    if (opened) return;
-  }
+  if (hasScreen() && (await opens(page).catch(() => false))) return;
   console.log(`${shown.text}\n\n${page}`);
+}
+
+/** Milliseconds in which an opener that finds no browser has ended. */
+const PATIENCE = 1000;
+
+/** Whether a browser is opened: where there is none, the opener starts but soon ends with an error. */
+async function opens(page: string): Promise<boolean> {
+  const { default: open } = await import("open");
+  const opener = await open(page);
+  if (opener.exitCode !== null) return opener.exitCode === 0;
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(true), PATIENCE);
+    opener.once("exit", (code) => {
+      clearTimeout(timer);
+      resolve(code === 0);
+    });
+  });
 }
 
 function hasScreen(): boolean {

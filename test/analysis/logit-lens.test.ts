@@ -1,6 +1,7 @@
 import { inspect } from "node:util";
 import { expect, expectTypeOf, test } from "vitest";
 import { type LensCell, logitLens } from "../../src/analysis/logit-lens.ts";
+import { lensFigure } from "../../src/figures/lens-figure.ts";
 import { fixtureModel, randomIds } from "../helpers/model.ts";
 
 test("a lens is a list of cells that prints as a table", async () => {
@@ -24,4 +25,17 @@ test("a lens is a list of cells that prints as a table", async () => {
   // What is made of it is a plain list.
   expect(several.map(({ layer }) => layer)).toStrictEqual([0, 0, 2, 2]);
   expect(several.filter(({ layer }) => layer === 2).constructor).toBe(Array);
+});
+
+test("cells know the texts of the tokens that were read: of an encoder-decoder those of its decoder", async () => {
+  const model = await fixtureModel("t5");
+  const prompt = model.prompt("hello world");
+  const cells = await logitLens(model, prompt, { at: "all" });
+  const { tokens, length } = model.sequenceOf(prompt);
+  expect(cells.tokens).toEqual(tokens);
+  expect(length).toBeLessThan(prompt.length);
+  expect(`${lensFigure(cells).title}`).toBe(`logit lens at 0 ${tokens[0]}`);
+  expect(() => lensFigure(cells, { tokens: prompt.tokens })).toThrow(
+    /expected 1 tokens, as many as were read/,
+  );
 });

@@ -11,7 +11,7 @@ import type { LensCell } from "../../src/analysis/logit-lens.ts";
 import { PatchMap } from "../../src/analysis/patch-map-result.ts";
 import { HeadRanking } from "../../src/analysis/rank-heads.ts";
 import { formatImageLens, type ImageLensReport } from "../../src/cli/commands/lens-image.ts";
-import { ArgumentError, FileError, PromptError } from "../../src/errors.ts";
+import { ArgumentError, FileError, ImageError, PromptError } from "../../src/errors.ts";
 import { attentionFigure } from "../../src/figures/attention-figure.ts";
 import { curveFigure } from "../../src/figures/curve-figure.ts";
 import { escapeXml } from "../../src/figures/escape.ts";
@@ -25,6 +25,9 @@ import { letters, textWidth, wrapText } from "../../src/figures/vega-lite/text-w
 import { decodeImage } from "../../src/images/decode.ts";
 import type { RgbImage } from "../../src/images/rgb.ts";
 import { readXml } from "../helpers/xml.ts";
+
+const opened = vi.hoisted(() => vi.fn());
+vi.mock("open", () => ({ default: opened }));
 
 /** A picture whose pixels all differ. */
 const picture = gradient(28, 28);
@@ -165,6 +168,13 @@ describe("a figure", () => {
     await expect(figure().save("a.pgn")).rejects.toThrow(/the nearest to "\.pgn" is "\.png"/);
     await expect(figure().save(join(folder, "no", "such.svg"))).rejects.toThrow(FileError);
     await expect(figure().png({ zom: 3 } as never)).rejects.toThrow(ArgumentError);
+    for (const zoom of [0, -1, Number.POSITIVE_INFINITY]) {
+      await expect(figure().png({ zoom })).rejects.toThrow(/zoom to be a number above 0/);
+    }
+    await expect(figure().png({ zoom: 1000 })).rejects.toThrow(
+      /pixels is too large .* expected a smaller zoom/,
+    );
+    await expect(figure().png({ zoom: 1e-4 })).rejects.toThrow(ImageError);
   });
 
   test("prints as its numbers, shows itself in a notebook, and elsewhere as text with the path of a page", async () => {
@@ -196,6 +206,36 @@ describe("a figure", () => {
     expect(readFileSync(path!, "utf8")).toBe(await drawn.html());
     rmSync(join(path!, ".."), { recursive: true });
     await expect(show({} as Figure)).rejects.toThrow(/expected figure to be a Figure \(from heatFigure/);
+  });
+
+  test("prints where there is a screen and no browser that opens it", async () => {
+    const drawn = curveFigure([1, 2]);
+    const print = vi.spyOn(console, "log").mockImplementation(() => {});
+    const opener = (exitCode: number | null, later?: number) => ({
+      exitCode,
+      once: (_: string, ended: (code: number) => void) => {
+        if (later !== undefined) setTimeout(ended, 1, later);
+      },
+    });
+    vi.stubEnv("DISPLAY", ":0");
+    vi.stubEnv("SSH_CONNECTION", undefined);
+    try {
+      for (const [child, printed] of [
+        [opener(3), 1],
+        [opener(null, 3), 1],
+        [opener(0), 0],
+        [opener(null, 0), 0],
+        [opener(null), 0], // a browser in the foreground
+      ] as const) {
+        opened.mockResolvedValueOnce(child);
+        print.mockClear();
+        await show(drawn);
+        expect(print).toHaveBeenCalledTimes(printed);
+      }
+    } finally {
+      print.mockRestore();
+      vi.unstubAllEnvs();
+    }
   });
 
   test("in a notebook of Deno's kernel is displayed", async () => {
@@ -291,6 +331,39 @@ describe("heat figures", () => {
     );
     expect(() => heatFigure([[1]] as never)).toThrow(/expected data\.rows to be a list, found undefined/);
     expect(() => heatFigure(map(), { titel: "x" } as never)).toThrow(/the nearest is "title"/);
+    expect(() => heatFigure({ rows, columns: [], values: [[]] })).toThrow(/at least one row and one column/);
+    expect(() => heatFigure({ rows: [1, "1"], columns: [1], values: [[1], [2]] })).toThrow(/"1" twice/);
+    for (const wrong of [1, ["2"], [null]]) {
+      expect(() => heatFigure({ rows, columns: [1], values: [wrong] } as never)).toThrow(
+        /expected data\.values\[0\]/,
+      );
+    }
+    expect(() => heatFigure({ rows: [{}], columns: [1], values: [[1]] } as never)).toThrow(
+      /expected data\.rows\[0\] to be a string or a number/,
+    );
+  });
+
+  test("names on one line in a terminal, whatever is in them", () => {
+    const figure = heatFigure({ rows: ["a\nb"], columns: ["\u001b[31m"], values: [[1]] }, { title: "T" });
+    expect(`${figure}`).toBe("T\n\n      \\u001b[31m\na\\nb           1");
+  });
+
+  test("small values have a legend that tells them apart", async () => {
+    const legend = async (most: number) =>
+      textsOf(await heatFigure({ rows: ["a"], columns: ["b"], values: [[most]] }).svg()).slice(0, 5);
+    expect(await legend(0.03)).toEqual(["0", "0.0075", "0.015", "0.0225", "0.03"]);
+    expect(await legend(1e-30)).toContain("2.5e-31");
+    expect(await legend(2)).toEqual(["0.00", "0.50", "1.00", "1.50", "2.00"]);
+    expect(textsOf(await tokenFigure(["a"], [0.004]).svg())).toContain("0.004");
+  });
+
+  test("a long title goes on in another line", async () => {
+    const title = "long title ".repeat(60).trim();
+    const figure = heatFigure({ rows: ["a"], columns: ["b"], values: [[1]] }, { title });
+    const shown = textsOf(await figure.svg()).filter((text) => text.includes("long title"));
+    expect(shown.length).toBe(4);
+    expect(title.startsWith(shown.slice(0, 3).join(" "))).toBe(true);
+    expect(Number(/width="(\d+)/.exec(await figure.svg())![1])).toBeLessThan(1100);
   });
 });
 
@@ -325,7 +398,29 @@ describe("curves", () => {
     expect(() => curveFigure([1, 2], { at: [1] })).toThrow(
       /expected 1 values of "value", as many as at has, found 2/,
     );
-    expect(() => curveFigure({})).toThrow(/a list of rows, at least one/);
+    expect(() => curveFigure({})).toThrow(/curveFigure: expected at least one value, found none/);
+    expect(() => curveFigure([])).toThrow(/at least one value/);
+    expect(() => curveFigure([1, "2"] as never)).toThrow(/expected curves\[1\] to be a number or an object/);
+    expect(() => curveFigure([1, 2], { range: [1] as never })).toThrow(/range to be two numbers/);
+    expect(() => curveFigure([1, 2], { range: [2, 1] })).toThrow(/the lower one first/);
+    expect(() => curveFigure([1, 2], { references: { chance: Number.NaN } })).toThrow(
+      /references\.chance to be a number/,
+    );
+    expect(() => curveFigure([1, 2], { chosen: 7 })).toThrow(/chosen to be where a value lies, found 7/);
+  });
+
+  test("what is not finite is left out, and is in the table", async () => {
+    for (const list of [[0.1, Number.NaN, 0.4], Float32Array.of(Number.NaN, 0.5, Number.POSITIVE_INFINITY)]) {
+      const figure = curveFigure(list);
+      expect(`${figure}`).toContain("NaN");
+      const svg = await figure.svg();
+      expect(svg).not.toMatch(/NaN|Infinity/);
+      expect(textsOf(svg)).toEqual(expect.arrayContaining(["0.0", "1.0"]));
+    }
+  });
+
+  test("any number of points", () => {
+    expect(`${curveFigure(new Float32Array(150_000))}`.split("\n")).toHaveLength(150_003);
   });
 });
 
@@ -359,6 +454,19 @@ describe("tokens", () => {
     expect(() => tokenFigure(["a"], { one: [1, 2] })).toThrow(
       /a number for each of 1 tokens, found 2 of "one"/,
     );
+    expect(() => tokenFigure([], [])).toThrow(/expected at least one token/);
+    expect(() => tokenFigure(["a"], {})).toThrow(/one list of numbers, found none/);
+    expect(() => tokenFigure(["a"], ["1"] as never)).toThrow(/expected values\[0\] to be a number/);
+    expect(() => tokenFigure(["a"], { one: 3 } as never)).toThrow(/expected values\.one to be a list/);
+  });
+
+  test("a number that is not finite has no colour; a very long token is cut", async () => {
+    const figure = tokenFigure(["a", "b", "x".repeat(300)], [Number.NaN, 1, 2]);
+    const svg = await figure.svg();
+    expect(svg).not.toMatch(/NaN(?!<)|Infinity/);
+    expect(Number(/width="(\d+)/.exec(svg)![1])).toBeLessThan(1000);
+    expect(textsOf(svg).some((text) => /^x{90,}…$/.test(text))).toBe(true);
+    expect(`${figure}`).toContain("NaN");
   });
 });
 
@@ -405,6 +513,12 @@ describe("attention over text", () => {
   });
 
   test("refuses what does not go together", () => {
+    expect(() => attentionFigure([pattern(1), pattern(1)])).toThrow(
+      /differ in layer or head, found layer .* twice/,
+    );
+    for (const wrong of [{ layer: 1 }, { a: 1 }, Promise.resolve()]) {
+      expect(() => attentionFigure(wrong as never)).toThrow(/what headPattern, headPatterns, .* gives/);
+    }
     expect(() => attentionFigure([])).toThrow(ArgumentError);
     expect(() => attentionFigure(pattern(0), { at: 3 })).toThrow(/a prompt of 3 tokens, found 3/);
     expect(() => attentionFigure([pattern(0), pattern(1, ["a", "b", "c"])])).toThrow(PromptError);
@@ -464,6 +578,9 @@ describe("attention over a picture", () => {
 
   test("one map has its peak in the legend; a map of nothing is dark, not broken", async () => {
     expect(textsOf(await attentionFigure(mapAt(0, 4), { picture }).svg())).toContain("2.00 %");
+    expect(`${attentionFigure({ ...mapAt(0, 4), head: 2 }, { picture })}`).toMatch(
+      /^layer 0, head 2: .* on the image/m,
+    );
     const nothing = { ...mapAt(0, 4), weights: new Float32Array(16), share: 0 };
     const svg = await attentionFigure(nothing, { picture }).svg();
     expect(textsOf(svg)).toContain("0.00 %");
@@ -521,6 +638,14 @@ describe("the lens over text", () => {
     expect(textsOf(table).filter((text) => text.startsWith("a very") && text.endsWith("…"))).toHaveLength(8);
     expect(titlesOf(table)).toHaveLength(32);
     expect(titlesOf(table)[6]).toBe('layer 0, 11 t11\n"\\n" 21.9 %\n"second" 1.00 %');
+    const read = LensCells.over(tokens.map((token) => `read${token}`));
+    read.push(...cells);
+    expect(textsOf(await lensFigure(read).svg())).toContain("5 read t5");
+    for (const wrong of [tokens.slice(0, 20), [...tokens, "more"]]) {
+      expect(() => lensFigure(read, { tokens: wrong })).toThrow(/expected 30 tokens, as many as were read/);
+    }
+    expect(() => lensFigure(cells, { tokens: ["a"] })).toThrow(PromptError);
+    expect(() => lensFigure([{}] as never)).toThrow(/cells\[0\] to be a cell from logitLens/);
     const one = cells.filter(({ position }) => position === 5);
     const column = await lensFigure(LensCells.from(one) as LensCells).svg();
     expect(textsOf(column)).toEqual(expect.arrayContaining(["logit lens at 5", "rank", "dog", "second"]));

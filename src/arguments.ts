@@ -27,6 +27,11 @@ export const aNumber: Expected = {
   holds: (value) => typeof value === "number" && !Number.isNaN(value),
 };
 
+/** How many of a list: all, if there are fewer. */
+export const aCount: Expected = {
+  words: "a whole number from 0",
+  holds: (value) => value === Number.POSITIVE_INFINITY || (Number.isInteger(value) && (value as number) >= 0),
+};
 /** Of data that is drawn, where what is not finite is left out. */
 export const anyNumber: Expected = { words: "a number", holds: (value) => typeof value === "number" };
 

@@ -1,3 +1,5 @@
+import { aCount, aNumber, checkArgument } from "../arguments.ts";
+import { resolvePosition } from "../model/prompt/prompt.ts";
 import { INSPECT, shortToken, textTable } from "./text-table.ts";
 
 interface HeadPatternFields {
@@ -33,9 +35,11 @@ export class HeadPattern implements HeadPatternFields {
     Object.assign(this, fields);
   }
 
-  /** The tokens that the one at `position` (negative: from the end) looks at, the most first. */
+  /** The tokens that the one at `position` (negative: from the end) looks at, the most first. Throws PromptError. */
   top(position: number, count: number = Number.POSITIVE_INFINITY): AttendedToken[] {
-    const row = this.weights.at(position) ?? [];
+    checkArgument("top", "position", position, aNumber);
+    checkArgument("top", "count", count, aCount);
+    const row = this.weights[resolvePosition(position, this.tokens.length)]!;
     return row
       .map((weight, i) => ({ position: i, token: this.tokens[i]!, weight }))
       .sort((a, b) => b.weight - a.weight)

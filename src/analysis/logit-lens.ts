@@ -1,4 +1,13 @@
-import { aKindOf, aListOf, aNumber, checkArgument, checkOptions, type Options, oneOf } from "../arguments.ts";
+import {
+  aCount,
+  aKindOf,
+  aListOf,
+  aNumber,
+  checkArgument,
+  checkOptions,
+  type Options,
+  oneOf,
+} from "../arguments.ts";
 import { SiteError } from "../errors.ts";
 import { softmax } from "../kernels/reduction/softmax.ts";
 import { topK } from "../kernels/reduction/top-k.ts";
@@ -58,7 +67,7 @@ const OPTIONS: Options<LensOptions> = {
   site: oneOf(...LAYER_SITES),
   at: somePositions,
   layers: aListOf(aNumber),
-  k: aNumber,
+  k: { words: "a whole number from 1", holds: (k) => aCount.holds(k) && k !== 0 },
 };
 
 /** The logit lens over a prompt: a cell for each layer and position; `.table()` is its text. Throws SiteError and PromptError like `run`. */

@@ -27,6 +27,14 @@ test("a lens is a list of cells that prints as a table", async () => {
   expect(several.filter(({ layer }) => layer === 2).constructor).toBe(Array);
 });
 
+test("a lens of no words, or of half a one, is refused", async () => {
+  const model = await fixtureModel("llama");
+  const prompt = model.promptFromIds(randomIds(4, 2));
+  for (const k of [0, 1.5, -1]) {
+    await expect(logitLens(model, prompt, { k })).rejects.toThrow(/expected k to be a whole number from 1/);
+  }
+});
+
 test("cells know the texts of the tokens that were read: of an encoder-decoder those of its decoder", async () => {
   const model = await fixtureModel("t5");
   const prompt = model.prompt("hello world");

@@ -504,6 +504,16 @@ describe("attention over text", () => {
     expect(titlesOf(all)).toHaveLength(18);
   });
 
+  test("of a token that there is", () => {
+    expect(pattern(0).top(-1, 1)).toEqual([{ position: 2, token: " Rome", weight: 0.9 }]);
+    for (const wrong of [3, -4, 1.5]) expect(() => pattern(0).top(wrong)).toThrow(PromptError);
+    expect(() => pattern(0).top(undefined as never)).toThrow(/position to be a number/);
+    for (const count of [-1, 0.5]) {
+      expect(() => pattern(0).top(0, count)).toThrow(/count to be a whole number from 0/);
+      expect(() => new PatchMap({} as never).top(count)).toThrow(/count to be a whole number from 0/);
+    }
+  });
+
   test("from one token, over the text", async () => {
     const svg = await attentionFigure([pattern(0), pattern(1)], { at: -1 }).svg();
     expect(textsOf(svg)).toEqual(

@@ -9,12 +9,21 @@ interface Notebook {
   readonly display?: (object: unknown, options: { raw: true }) => Promise<void>;
 }
 
+/** Outside a notebook Deno throws where it is asked for one. */
+function notebook(): Notebook {
+  try {
+    return (globalThis as { Deno?: { jupyter?: Notebook } }).Deno?.jupyter ?? {};
+  } catch {
+    return {};
+  }
+}
+
 /**
  * See `Platform.show`. In a notebook of Deno's kernel it is displayed; where there is a screen a page is opened; elsewhere, as over
  * ssh, the text is printed with the page's path.
  */
 export async function show(shown: Shown): Promise<void> {
-  const { display }: Notebook = (globalThis as { Deno?: { jupyter?: Notebook } }).Deno?.jupyter ?? {};
+  const { display } = notebook();
   if (display) {
     await display({ "image/svg+xml": await shown.svg(), "text/plain": shown.text }, { raw: true });
     return;

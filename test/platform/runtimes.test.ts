@@ -1,4 +1,6 @@
 import { execFile } from "node:child_process";
+import { rmSync } from "node:fs";
+import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
@@ -14,6 +16,7 @@ const starts = {
     fetched("deno"),
     ..."run --no-prompt --allow-read --allow-env --allow-sys --allow-ffi".split(" "),
   ],
+  denoWithAll: () => [fetched("deno"), "run", "-A"],
 };
 
 async function outputOf(place: keyof typeof starts, args: readonly string[], env: NodeJS.ProcessEnv = {}) {
@@ -52,4 +55,21 @@ describe("Bun and Deno", () => {
       expect(JSON.parse(found.stdout)).toEqual(JSON.parse(expected.stdout));
     },
   );
+
+  test("all draw and show figures alike, outside notebooks too", async () => {
+    const env = { DISPLAY: "", WAYLAND_DISPLAY: "", SSH_CONNECTION: "here" };
+    const [node, bun, deno] = await Promise.all(
+      (["node", "bun", "denoWithAll"] as const).map((place) =>
+        outputOf(place, ["test/helpers/shown-figure.mjs"], env),
+      ),
+    );
+    const page = /^\/.*figure\.html$/m;
+    expect(node!.stdout).toMatch(page);
+    const withoutPage = ({ stdout }: { stdout: string }) => stdout.replace(page, "");
+    expect(withoutPage(bun!)).toBe(withoutPage(node!));
+    expect(withoutPage(deno!)).toBe(withoutPage(node!));
+    for (const { stdout } of [node!, bun!, deno!]) {
+      rmSync(dirname(page.exec(stdout)![0]), { recursive: true });
+    }
+  });
 });

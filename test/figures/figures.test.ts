@@ -610,6 +610,15 @@ describe("attention over a picture", () => {
     expect(lines.map((text) => text.endsWith("…"))).toEqual([false, false, false, true]);
   });
 
+  test("a caption that is wider than its panel goes on in another line, uncut", async () => {
+    const narrow = { ...mapAt(0, 4), head: 12, grid: { rows: 8, columns: 2 } };
+    const shown = textsOf(await attentionFigure(narrow, { picture }).svg());
+    expect(shown.join(" ")).toContain("layer 0, head 12: 3.50 % on the image, peak 2.00 %");
+    expect(shown.filter((text) => text.endsWith("…"))).toEqual([]);
+    const wide = textsOf(await attentionFigure(mapAt(0, 4), { picture }).svg());
+    expect(wide).toContain("layer 0: 3.50 % on the image, peak 2.00 %");
+  });
+
   test("needs a picture, and no token of its own", () => {
     expect(() => attentionFigure(mapAt(0, 4))).toThrow(/expected the option picture/);
     expect(() => attentionFigure(mapAt(0, 4), { picture, at: 1 })).toThrow(/give the token to attentionMaps/);

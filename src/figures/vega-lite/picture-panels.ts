@@ -1,8 +1,9 @@
 import type { RgbImage } from "../../images/rgb.ts";
 import type { PatchGrid } from "../../model/prompt/prompt.ts";
 import { pngUri } from "../data-uri.ts";
-import { frame } from "./frame.ts";
+import { frame, LETTER } from "./frame.ts";
 import type { Spec } from "./groupings.ts";
+import { textWidth, wrapText } from "./text-width.ts";
 
 /** What lies over a patch. */
 export interface PatchMark {
@@ -33,6 +34,7 @@ export interface PicturePanels {
 const SIDE = 290;
 const WORD_CELL = 58;
 const WORD_SIZE = 10;
+const CAPTION_SIZE = 11;
 /** How much of a picture colours cover. */
 const OPACITY = 0.7;
 /** Pixels that lines of text take at least, however small the panels. */
@@ -48,9 +50,9 @@ export function picturePanelsSpec(figure: PicturePanels): Spec {
   const columns = Math.ceil(Math.sqrt(panels.length + 1));
   const grey = pngUri(toGrey(picture));
   const caption = (text: string) => ({
-    text,
+    text: textWidth({ fontSize: CAPTION_SIZE }, text) <= size.width ? text : inLines(text, size.width),
     anchor: "start",
-    fontSize: 11,
+    fontSize: CAPTION_SIZE,
     fontWeight: "normal",
     limit: size.width,
     offset: 4,
@@ -71,6 +73,11 @@ export function picturePanelsSpec(figure: PicturePanels): Spec {
     spacing: GAP,
     concat: [original, ...heated],
   };
+}
+
+/** For pictures that are narrower than their captions. */
+function inLines(text: string, width: number): string[] {
+  return wrapText(text, Math.floor(width / LETTER), Number.POSITIVE_INFINITY);
 }
 
 /** One row of data, so that marks without fields are drawn once. */

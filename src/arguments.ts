@@ -27,6 +27,14 @@ export const aNumber: Expected = {
   holds: (value) => typeof value === "number" && !Number.isNaN(value),
 };
 
+/** How many of a list: all, if there are fewer. */
+export const aCount: Expected = {
+  words: "a whole number from 0",
+  holds: (value) => value === Number.POSITIVE_INFINITY || (Number.isInteger(value) && (value as number) >= 0),
+};
+/** Of data that is drawn, where what is not finite is left out. */
+export const anyNumber: Expected = { words: "a number", holds: (value) => typeof value === "number" };
+
 export const anObject: Expected = {
   words: "an object",
   holds: (value) => typeof value === "object" && value !== null,
@@ -144,7 +152,6 @@ function isPlain(value: unknown): value is object {
 }
 
 /** Of one dimension: an array or a typed array. */
-/** Whether a value is a list, and not an object of lists by name. */
-export function isList<L extends ArrayLike<unknown> = ArrayLike<unknown>>(value: unknown): value is L {
+export function isList(value: unknown): value is ArrayLike<unknown> {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
 }

@@ -1,3 +1,4 @@
+import { aCount, aNumber, checkArgument } from "../arguments.ts";
 import { INSPECT } from "../inspect.ts";
 import { resolvePosition } from "../model/prompt/prompt.ts";
 import { shortToken, textTable } from "./text-table.ts";
@@ -35,16 +36,13 @@ export class HeadPattern implements HeadPatternFields {
     Object.assign(this, fields);
   }
 
-  /**
-   * The tokens that the one at `position` (negative: from the end) looks at, the most first. Throws PromptError where there is
-   * no such token.
-   */
+  /** The tokens that the one at `position` (negative: from the end) looks at, the most first. Throws PromptError. */
   top(position: number, count: number = Number.POSITIVE_INFINITY): AttendedToken[] {
-    return this.weights[resolvePosition(position, this.tokens.length)]!.map((weight, i) => ({
-      position: i,
-      token: this.tokens[i]!,
-      weight,
-    }))
+    checkArgument("top", "position", position, aNumber);
+    checkArgument("top", "count", count, aCount);
+    const row = this.weights[resolvePosition(position, this.tokens.length)]!;
+    return row
+      .map((weight, i) => ({ position: i, token: this.tokens[i]!, weight }))
       .sort((a, b) => b.weight - a.weight)
       .slice(0, count);
   }

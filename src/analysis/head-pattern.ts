@@ -8,6 +8,7 @@ import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { HeadPattern } from "./head-pattern-result.ts";
 import { checkLayers } from "./layers.ts";
+import { tokenTexts } from "./token-texts.ts";
 
 export interface HeadPatternOptions {
   layer: number;
@@ -87,10 +88,10 @@ function patternOf(
   flat: Float32Array,
   head?: number,
 ): HeadPattern {
-  const { ids, tokens } = model.sequenceOf(prompt);
+  const sequence = model.sequenceOf(prompt);
+  const { ids } = sequence;
   return new HeadPattern({
-    // A decoder that strips blanks leaves nothing of a lone one.
-    tokens: ids.map((id, i) => model.tokenizer.decode([id]) || tokens[i]!),
+    tokens: tokenTexts(model.tokenizer, sequence),
     layer,
     ...(head !== undefined && { head }),
     weights: ids.map((_, i) => [...flat.subarray(i * ids.length, (i + 1) * ids.length)]),

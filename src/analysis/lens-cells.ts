@@ -16,6 +16,20 @@ export interface LensCell {
 
 /** A list of lens cells, by layer and position, that prints as a table. */
 export class LensCells extends Array<LensCell> {
+  #tokens: readonly string[] = [];
+
+  /** @param tokens texts of all tokens of the sequence that was read, by position */
+  static over(tokens: readonly string[]): LensCells {
+    const cells = new LensCells();
+    cells.#tokens = tokens;
+    return cells;
+  }
+
+  /** Texts of the tokens that were read, by position: of an encoder-decoder those of its decoder. Empty where unknown. */
+  get tokens(): readonly string[] {
+    return this.#tokens;
+  }
+
   /** What is mapped or filtered is a plain array. */
   static override get [Symbol.species](): ArrayConstructor {
     return Array;

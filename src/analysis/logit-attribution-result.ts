@@ -1,3 +1,4 @@
+import { aCount, checkArgument } from "../arguments.ts";
 import { INSPECT } from "../inspect.ts";
 import { shortToken, textTable } from "./text-table.ts";
 
@@ -37,6 +38,7 @@ export class LogitAttribution {
 
   /** Components, the largest first, whether for the answer or against it. */
   top(count: number = Number.POSITIVE_INFINITY): LogitComponent[] {
+    checkArgument("top", "count", count, aCount);
     return this.components.toSorted((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, count);
   }
 

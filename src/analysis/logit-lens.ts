@@ -1,4 +1,13 @@
-import { aKindOf, aListOf, aNumber, checkArgument, checkOptions, type Options, oneOf } from "../arguments.ts";
+import {
+  aCount,
+  aKindOf,
+  aListOf,
+  aNumber,
+  checkArgument,
+  checkOptions,
+  type Options,
+  oneOf,
+} from "../arguments.ts";
 import { SiteError } from "../errors.ts";
 import { softmax } from "../kernels/reduction/softmax.ts";
 import { topK } from "../kernels/reduction/top-k.ts";
@@ -15,6 +24,7 @@ import { tap } from "../patching/tap.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { allLayers, checkLayers } from "./layers.ts";
 import { LensCells } from "./lens-cells.ts";
+import { tokenTexts } from "./token-texts.ts";
 
 export type { LensCell, LensToken } from "./lens-cells.ts";
 
@@ -57,7 +67,7 @@ const OPTIONS: Options<LensOptions> = {
   site: oneOf(...LAYER_SITES),
   at: somePositions,
   layers: aListOf(aNumber),
-  k: aNumber,
+  k: { words: "a whole number from 1", holds: (k) => aCount.holds(k) && k !== 0 },
 };
 
 /** The logit lens over a prompt: a cell for each layer and position; `.table()` is its text. Throws SiteError and PromptError like `run`. */
@@ -93,8 +103,9 @@ export async function logitLens(
       );
     });
     const arrays = await device.read(read.flatMap(({ values, indices }) => [values, indices]));
-    const positions = resolvePositions(at, model.sequenceOf(prompt));
-    const cells = new LensCells();
+    const sequence = model.sequenceOf(prompt);
+    const positions = resolvePositions(at, sequence);
+    const cells = LensCells.over(tokenTexts(model.tokenizer, sequence));
     for (const [l, layer] of layers.entries()) {
       for (const [p, position] of positions.entries()) {
         const tokens = Array.from({ length: k }, (_, i) => {

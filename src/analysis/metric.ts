@@ -1,10 +1,10 @@
-import { aFunction, aNumber, aString, checkArgument, either } from "../arguments.ts";
+import { aFunction, aKindOf, aNumber, aString, checkArgument, either } from "../arguments.ts";
 import { ArgumentError } from "../errors.ts";
 import { exp, mul, sub } from "../kernels/elementwise/elementwise.ts";
 import { sum } from "../kernels/reduction/reduce.ts";
 import { logSoftmax } from "../kernels/reduction/softmax.ts";
 import type { ModelOutline } from "../model/language-model.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { Tensor } from "../tensor/tensor.ts";
 import { type OneToken, oneTokenId } from "./one-token.ts";
 
 /** What a patched run is judged by: a number made of the logits of its next token. Plain data, but for functions. */
@@ -78,6 +78,12 @@ export function measure(metric: Metric, logits: Tensor, clean: Tensor): Tensor {
     const of = (x: Tensor, id: OneToken) => x.slice(1, Number(id), Number(id) + 1); // [runs, 1]
     if (typeof metric === "function") {
       const values = metric(logits, clean);
+      checkArgument(
+        "metric",
+        "what the function returns",
+        values,
+        aKindOf(Tensor, "of [runs], a number for each"),
+      );
       if (values.size === runs && values.rank === 1) return values;
       throw new ArgumentError(
         `metric: expected the function to return [${runs}], found [${values.shape.join(", ")}]`,

@@ -1,3 +1,4 @@
+import { aCount, checkArgument } from "../arguments.ts";
 import { INSPECT } from "../inspect.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import { shortToken, textTable } from "./text-table.ts";
@@ -67,6 +68,7 @@ export class PatchMap implements PatchMapFields {
 
   /** Single patches, those first that move the metric most, whether towards the other prompt or away. */
   top(count: number = Number.POSITIVE_INFINITY): PatchCell[] {
+    checkArgument("top", "count", count, aCount);
     const { effects } = this;
     const [from] = this.#ends;
     const cells = this.rows.flatMap((site, r) => {

@@ -1,8 +1,8 @@
 /** Rows of cells as text: the first column to the left, the others to the right, two blanks apart. */
 export function textTable(rows: readonly (readonly string[])[]): string {
-  const columns = Math.max(0, ...rows.map((row) => row.length));
+  const columns = rows.reduce((most, row) => Math.max(most, row.length), 0);
   const widths = Array.from({ length: columns }, (_, i) =>
-    Math.max(...rows.map((row) => lengthOf(row[i] ?? ""))),
+    rows.reduce((most, row) => Math.max(most, lengthOf(row[i] ?? "")), 0),
   );
   const pad = (cell: string, i: number) => {
     const blanks = " ".repeat(widths[i]! - lengthOf(cell));

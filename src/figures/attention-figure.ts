@@ -8,6 +8,8 @@ import {
   aString,
   checkArgument,
   checkOptions,
+  type Expected,
+  isList,
   type Options,
 } from "../arguments.ts";
 import { ArgumentError, PromptError } from "../errors.ts";
@@ -43,7 +45,7 @@ const OPTIONS: Options<AttentionFigureOptions> = {
  * Over pictures every panel has a scale of its own, from 0 to its peak, which stands in its caption with the share of the whole
  * image; over text all have one.
  *
- * @throws ArgumentError if there is nothing to draw, or no picture for maps over one
+ * @throws ArgumentError if there is nothing to draw, the same head twice, or no picture for maps over one
  * @throws PromptError where patterns are of different prompts, or have no such token
  */
 export function attentionFigure(
@@ -59,8 +61,18 @@ export function attentionFigure(
     throw new ArgumentError("attentionFigure: expected at least one pattern or map to draw, found none");
   }
   if (list.every((one): one is HeadPattern => one instanceof HeadPattern)) return overText(list, options);
+  checkArgument("attentionFigure", "attention", list, aListOf(aMap));
   return overPicture(list as readonly AttentionMap[], options);
 }
+
+const aMap: Expected = {
+  words: "what headPattern, headPatterns, attentionMaps or rolloutMaps gives",
+  holds: (value) =>
+    anObject.holds(value) &&
+    aNumber.holds((value as AttentionMap).layer) &&
+    anObject.holds((value as AttentionMap).grid) &&
+    isList((value as AttentionMap).weights),
+};
 
 function overText(
   patterns: readonly HeadPattern[],
@@ -78,9 +90,12 @@ function overText(
       `Expected patterns of one prompt, found those of ${JSON.stringify(tokens.join(""))} and ${JSON.stringify(other.tokens.join(""))}.`,
     );
   }
-  const twice = patterns.map(nameOf).find((name, i, all) => all.indexOf(name) !== i);
+  const names = patterns.map(nameOf);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice !== undefined) {
-    throw new ArgumentError(`attentionFigure: expected patterns of different heads, found two of ${twice}`);
+    throw new ArgumentError(
+      `attentionFigure: expected patterns that differ in layer or head, found ${twice} twice`,
+    );
   }
   const text = patterns.join("\n\n");
   if (at !== undefined) {
@@ -92,7 +107,7 @@ function overText(
       lines,
     });
   }
-  const names = tokens.map((token, i) => showToken(i, token));
+  const labels = tokens.map((token, i) => showToken(i, token));
   return chartFigure(
     {
       kind: "heat",
@@ -110,10 +125,10 @@ function overText(
               : [
                   {
                     ...(patterns.length > 1 && { panel: nameOf(pattern) }),
-                    x: names[to]!,
-                    y: names[from]!,
+                    x: labels[to]!,
+                    y: labels[from]!,
                     value: weight,
-                    tooltip: `${names[from]} → ${names[to]}: ${showShare(weight)}`,
+                    tooltip: `${labels[from]} → ${labels[to]}: ${showShare(weight)}`,
                   },
                 ],
           ),
@@ -143,10 +158,10 @@ function overPicture(
     );
   }
   const [{ grid }] = maps as [AttentionMap];
-  const panels = maps.map(({ layer, share, weights }) => {
+  const panels = maps.map(({ layer, head, share, weights }) => {
     const peak = peakOf(weights);
     return {
-      caption: `layer ${layer}: ${showShare(share)} on the image, peak ${showShare(peak)}`,
+      caption: `layer ${layer}${head === undefined ? "" : `, head ${head}`}: ${showShare(share)} on the image, peak ${showShare(peak)}`,
       patches: Array.from(weights, (weight, i) => ({
         shade: peak > 0 ? weight / peak : 0,
         tooltip: `${showPatch(i, grid)}: ${showShare(weight)}`,

@@ -1,8 +1,8 @@
-import { anObject, checkArgument, oneOf } from "../arguments.ts";
 import { ArgumentError } from "../errors.ts";
 import type { Chart, HeatChart } from "./chart.ts";
 import { captionOf } from "./chart-caption.ts";
 import { chartText } from "./chart-text.ts";
+import { checkChart } from "./check-chart.ts";
 import { Figure } from "./figure.ts";
 import { chartSpec } from "./vega-lite/chart-spec.ts";
 
@@ -11,14 +11,10 @@ import { chartSpec } from "./vega-lite/chart-spec.ts";
  * `curveFigure` make them of what the analyses give. Throws ArgumentError.
  *
  * @param text what it shows in a terminal; default: its numbers as tables
+ * @throws ArgumentError where something is missing, or is of the wrong kind
  */
 export function chartFigure(chart: Chart, text?: string): Figure {
-  checkArgument("chartFigure", "chart", chart, anObject);
-  checkArgument("chartFigure", "chart.kind", chart.kind, oneOf("lines", "bars", "heat", "scatter"));
-  checkArgument("chartFigure", "chart.rows", chart.rows, {
-    words: "a list of rows, at least one",
-    holds: (rows) => Array.isArray(rows) && rows.length > 0,
-  });
+  checkChart("chartFigure", chart);
   if (chart.kind === "heat") checkSquares(chart);
   return new Figure({
     title: chart.title,

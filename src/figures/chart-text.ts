@@ -49,9 +49,17 @@ function grid(corner: string, entries: readonly Entry[]): string {
     lines.set(down, line.set(across, shown));
   }
   return textTable([
-    [corner, ...columns],
-    ...[...lines].map(([name, line]) => [name, ...columns.map((column) => line.get(column) ?? "")]),
+    [corner, ...columns.map(onOneLine)],
+    ...[...lines].map(([name, line]) => [
+      onOneLine(name),
+      ...columns.map((column) => line.get(column) ?? ""),
+    ]),
   ]);
+}
+
+/** Control characters of a name, which would break a line or a terminal, as JSON spells them. */
+function onOneLine(name: string): string {
+  return name.replace(/\p{Cc}/gu, (control) => JSON.stringify(control).slice(1, -1));
 }
 
 /** Three significant digits. */

@@ -2,9 +2,11 @@ import {
   aListOf,
   aNumber,
   anObject,
+  anyNumber,
   aString,
   checkArgument,
   checkOptions,
+  type Expected,
   either,
   isList,
   type Options,
@@ -22,7 +24,7 @@ export interface CurvePoint {
   readonly high?: number;
 }
 
-/** The values at 0, 1, 2, …, or points. */
+/** The values at 0, 1, 2, …, or points. What is not finite is left out. */
 export type Curve = ArrayLike<number> | readonly CurvePoint[];
 
 export interface CurveOptions {
@@ -43,16 +45,19 @@ export interface CurveOptions {
   intervals?: string;
 }
 
+const aRange: Expected = {
+  words: "two numbers, the lower one first",
+  holds: (value) => aListOf(aNumber).holds(value) && isRange(value as readonly number[]),
+};
+const isRange = (value: readonly number[]) => value.length === 2 && value[0]! < value[1]!;
+
 const OPTIONS: Options<CurveOptions> = {
   title: aString,
   caption: aString,
   x: aString,
   y: aString,
   at: aListOf(aNumber),
-  range: {
-    words: "a list of two numbers",
-    holds: (value) => aListOf(aNumber).holds(value) && (value as number[]).length === 2,
-  },
+  range: aRange,
   references: anObject,
   chosen: aNumber,
   intervals: aString,
@@ -67,20 +72,30 @@ export function curveFigure(
   curves: Curve | Readonly<Record<string, Curve>>,
   options: CurveOptions = {},
 ): Figure {
-  checkArgument("curveFigure", "curves", curves, isList<Curve>(curves) ? aCurve : either(aCurve, anObject));
+  checkArgument(
+    "curveFigure",
+    "curves",
+    curves,
+    anObject.holds(curves) ? anObject : either(aCurve, anObject),
+  );
   checkOptions("curveFigure", options, OPTIONS);
   const { title, caption, x = "layer", y = "", at, range, references = {}, chosen, intervals } = options;
-  for (const [name, value] of Object.entries(references)) {
-    checkArgument("curveFigure", `references.${name}`, value, aNumber);
-  }
-  const named = isList<Curve>(curves) ? { [y || "value"]: curves } : curves;
+  const single = isList(curves);
+  const named = single ? { [y || "value"]: curves as Curve } : (curves as Readonly<Record<string, Curve>>);
   const rows = Object.entries(named).flatMap(([series, curve]) =>
-    pointsOf(series, curve, at).map((point) => ({
+    pointsOf(series, curve, at, single ? "curves" : `curves.${series}`).map((point) => ({
       series,
       ...point,
       ...(point.x === chosen && { chosen: true }),
     })),
   );
+  if (rows.length === 0) throw new ArgumentError("curveFigure: expected at least one value, found none");
+  if (chosen !== undefined && !rows.some((row) => row.x === chosen)) {
+    throw new ArgumentError(`curveFigure: expected chosen to be where a value lies, found ${chosen}`);
+  }
+  for (const [label, value] of Object.entries(references)) {
+    checkArgument("curveFigure", `references.${label}`, value, aNumber);
+  }
   const chart: LinesChart = {
     kind: "lines",
     title: title ?? (y === "" ? "" : `${y} by ${x}`),
@@ -96,10 +111,15 @@ export function curveFigure(
   return chartFigure(chart);
 }
 
-const aCurve = { ...aListOf(either(aNumber, anObject)), words: "a list of numbers or of points {x, y}" };
+const aCurve = { ...aListOf(either(anyNumber, anObject)), words: "a list of numbers or of points {x, y}" };
 
-function pointsOf(series: string, curve: Curve, at: readonly number[] | undefined): readonly CurvePoint[] {
-  checkArgument("curveFigure", `curves.${series}`, curve, aCurve);
+function pointsOf(
+  series: string,
+  curve: Curve,
+  at: readonly number[] | undefined,
+  name: string,
+): readonly CurvePoint[] {
+  checkArgument("curveFigure", name, curve, aCurve);
   const values: readonly (number | CurvePoint)[] = Array.from(curve as ArrayLike<number>);
   if (at && values.some((value) => typeof value === "number") && at.length !== values.length) {
     throw new ArgumentError(
@@ -109,11 +129,11 @@ function pointsOf(series: string, curve: Curve, at: readonly number[] | undefine
   return values.map((value, i) => {
     const point = typeof value === "number" ? { x: at?.[i] ?? i, y: value } : value;
     checkOptions<CurvePoint>("curveFigure", point, POINT, {
-      name: `curves.${series}[${i}]`,
+      name: `${name}[${i}]`,
       required: ["x", "y"],
     });
     return point;
   });
 }
 
-const POINT: Options<CurvePoint> = { x: aNumber, y: aNumber, low: aNumber, high: aNumber };
+const POINT: Options<CurvePoint> = { x: aNumber, y: anyNumber, low: anyNumber, high: anyNumber };

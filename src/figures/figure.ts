@@ -1,5 +1,5 @@
 import { platform } from "#platform";
-import { aNumber, aString, checkArgument, checkOptions } from "../arguments.ts";
+import { aNumber, aString, checkArgument, checkOptions, type Expected } from "../arguments.ts";
 import { FileError } from "../errors.ts";
 import { INSPECT } from "../inspect.ts";
 import { nearest } from "../nearest.ts";
@@ -22,6 +22,10 @@ export interface Drawing {
 
 /** Pixels of a PNG for one of the SVG. */
 const ZOOM = 2;
+const aZoom: Expected = {
+  words: "a number above 0",
+  holds: (zoom) => aNumber.holds(zoom) && (zoom as number) > 0 && Number.isFinite(zoom),
+};
 
 /**
  * A picture of a result: an SVG document, a PNG, a page, or text, as wanted. In a notebook it shows itself; `show` shows it
@@ -57,10 +61,11 @@ export class Figure {
 
   /**
    * A PNG with `zoom` (default 2) pixels for each of the SVG. In Node its letters are those of DejaVu, on every machine, and
-   * what these lack in the machine's own fonts. Throws ImageError where there is nothing to draw with, such as in a Worker.
+   * what these lack in the machine's own fonts. Throws ImageError where there is nothing to draw with, such as in a
+   * Worker, and where it would be too large.
    */
   async png(options: { zoom?: number } = {}): Promise<Uint8Array<ArrayBuffer>> {
-    checkOptions("figure.png", options, { zoom: aNumber });
+    checkOptions("figure.png", options, { zoom: aZoom });
     const { zoom = ZOOM } = options;
     return platform.svgToPng(await this.svg(), zoom);
   }

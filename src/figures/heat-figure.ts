@@ -1,7 +1,18 @@
 import type { PatchColumn } from "../analysis/patch-map-result.ts";
 import { PatchMap } from "../analysis/patch-map-result.ts";
 import { HeadRanking } from "../analysis/rank-heads.ts";
-import { aBoolean, anArray, aString, checkArgument, checkOptions, type Options } from "../arguments.ts";
+import {
+  aBoolean,
+  aListOf,
+  aNumber,
+  anyNumber,
+  aString,
+  checkArgument,
+  checkOptions,
+  type Expected,
+  either,
+  type Options,
+} from "../arguments.ts";
 import { ArgumentError } from "../errors.ts";
 import type { HeatChart } from "./chart.ts";
 import { chartFigure } from "./chart-figure.ts";
@@ -12,7 +23,7 @@ import { showNumber, showToken } from "./text.ts";
 export interface HeatData {
   readonly rows: readonly (string | number)[];
   readonly columns: readonly (string | number)[];
-  /** [rows, columns] */
+  /** [rows, columns]; squares whose value is not finite are left white. */
   readonly values: readonly ArrayLike<number>[];
 }
 
@@ -99,9 +110,16 @@ function columnName(column: PatchColumn): string {
   return "head" in column ? `${column.head}` : showToken(column.position, column.token);
 }
 
+const someNames: Expected = { ...aListOf(either(aString, aNumber)), words: "a list" };
+const DATA = {
+  rows: someNames,
+  columns: someNames,
+  values: { ...aListOf(aListOf(anyNumber)), words: "a list of rows of numbers" },
+};
+
 function ofNumbers(data: HeatData, options: HeatOptions): Figure {
   for (const name of ["rows", "columns", "values"] as const) {
-    checkArgument("heatFigure", `data.${name}`, data?.[name], anArray);
+    checkArgument("heatFigure", `data.${name}`, data?.[name], DATA[name]);
   }
   const { rows, columns, values } = data;
   const wrong = values.findIndex((row) => row.length !== columns.length);
@@ -111,7 +129,14 @@ function ofNumbers(data: HeatData, options: HeatOptions): Figure {
       `heatFigure: expected values as ${rows.length} rows of ${columns.length}, found ${found}`,
     );
   }
-  const twice = [rows, columns].flatMap((names) => names.filter((name, i) => names.indexOf(name) !== i));
+  if (rows.length * columns.length === 0) {
+    throw new ArgumentError("heatFigure: expected at least one row and one column, found none");
+  }
+  // Two names that are written alike would lie on one another.
+  const twice = [rows, columns].flatMap((names) => {
+    const written = names.map(String);
+    return written.filter((name, i) => written.indexOf(name) !== i);
+  });
   if (twice.length > 0) {
     throw new ArgumentError(
       `heatFigure: expected names that differ, found ${JSON.stringify(twice[0])} twice`,

@@ -2,11 +2,13 @@ import { LensCells } from "../analysis/lens-cells.ts";
 import type { LensCell } from "../analysis/logit-lens.ts";
 import {
   aListOf,
+  aNumber,
   anArray,
   anObject,
   aString,
   checkArgument,
   checkOptions,
+  type Expected,
   type Options,
 } from "../arguments.ts";
 import { ArgumentError, PromptError } from "../errors.ts";
@@ -22,12 +24,22 @@ export interface LensFigureOptions {
   title?: string;
   /** Lines below the title: model, prompt. */
   lines?: readonly string[];
-  /** The prompt's tokens (`prompt.tokens`), which name the columns. Default: positions alone. */
+  /** What to call the tokens in place of what they read as, a name for each of the sequence. */
   tokens?: readonly string[];
   /** For cells at an image's span: the picture as the model saw it (`modelView`), and how its patches lie. */
   picture?: RgbImage;
   grid?: PatchGrid;
 }
+
+const aCell: Expected = {
+  words: "a cell from logitLens, with layer, position and tokens",
+  holds: (value) =>
+    anObject.holds(value) &&
+    aNumber.holds((value as LensCell).layer) &&
+    aNumber.holds((value as LensCell).position) &&
+    anArray.holds((value as LensCell).tokens) &&
+    (value as LensCell).tokens.length > 0,
+};
 
 const OPTIONS: Options<LensFigureOptions> = {
   title: aString,
@@ -44,10 +56,10 @@ const OPTIONS: Options<LensFigureOptions> = {
  *
  * @param cells from `logitLens`
  * @throws ArgumentError without cells, or with a picture and no grid
- * @throws PromptError if a layer has not a cell for each patch
+ * @throws PromptError if a layer has not a cell for each patch, or tokens are not those that were read
  */
 export function lensFigure(cells: readonly LensCell[], options: LensFigureOptions = {}): Figure {
-  checkArgument("lensFigure", "cells", cells, anArray);
+  checkArgument("lensFigure", "cells", cells, aListOf(aCell));
   checkOptions("lensFigure", options, OPTIONS);
   if (cells.length === 0) throw new ArgumentError("lensFigure: expected at least one cell, found none");
   const { picture, grid, title = "logit lens", lines = [] } = options;
@@ -58,10 +70,19 @@ export function lensFigure(cells: readonly LensCell[], options: LensFigureOption
   return overText(cells, title, options);
 }
 
-function overText(cells: readonly LensCell[], title: string, { tokens, lines }: LensFigureOptions): Figure {
+function overText(cells: readonly LensCell[], title: string, options: LensFigureOptions): Figure {
+  const known = cells instanceof LensCells ? cells.tokens : [];
+  const { tokens = known, lines } = options;
+  const last = cells.reduce((most, { position }) => Math.max(most, position), 0);
+  const fits = known.length > 0 ? tokens.length === known.length : last < tokens.length;
+  if (options.tokens && !fits) {
+    throw new PromptError(
+      `lensFigure: expected ${known.length > 0 ? known.length : `at least ${last + 1}`} tokens, as many as were read, found ${tokens.length}.`,
+    );
+  }
   const positions = [...new Set(cells.map(({ position }) => position))];
   const named = (position: number) =>
-    tokens?.[position] === undefined ? `${position}` : showToken(position, tokens[position]);
+    tokens[position] === undefined ? `${position}` : showToken(position, tokens[position]);
   const chart: Omit<HeatChart, "x" | "rows"> = {
     kind: "heat",
     title: positions.length === 1 ? `${title} at ${named(positions[0]!)}` : title,

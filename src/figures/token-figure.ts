@@ -2,12 +2,11 @@ import { textTable } from "../analysis/text-table.ts";
 import {
   aBoolean,
   aListOf,
-  aNumber,
   anObject,
+  anyNumber,
   aString,
   checkArgument,
   checkOptions,
-  either,
   isList,
   type Options,
 } from "../arguments.ts";
@@ -35,9 +34,12 @@ const OPTIONS: Options<TokenFigureOptions> = {
   lines: aListOf(aString),
 };
 
+const someNumbers = aListOf(anyNumber);
+
 /**
  * A text whose tokens stand on the colours of their numbers: attention from a token, what each adds to a logit, a probe's
- * output. `values` has a number for each token; or several lists by name, a block of text each. Throws ArgumentError.
+ * output. `values` has a number for each token; or several lists by name, a block of text each. A number that is not finite has no
+ * colour. Throws ArgumentError.
  */
 export function tokenFigure(
   tokens: readonly string[],
@@ -45,25 +47,21 @@ export function tokenFigure(
   options: TokenFigureOptions = {},
 ): Figure {
   checkArgument("tokenFigure", "tokens", tokens, aListOf(aString));
-  checkArgument(
-    "tokenFigure",
-    "values",
-    values,
-    isList<ArrayLike<number>>(values) ? NUMBERS : either(NUMBERS, anObject),
-  );
+  checkArgument("tokenFigure", "values", values, isList(values) ? someNumbers : anObject);
   checkOptions("tokenFigure", options, OPTIONS);
   const { title = "", caption = "", value = "value", lines = [] } = options;
-  const named = isList<ArrayLike<number>>(values) ? { "": values } : values;
-  if (tokens.length === 0 || Object.keys(named).length === 0) {
-    throw new ArgumentError("tokenFigure: expected at least one token and its number, found none");
-  }
-  const blocks = Object.entries(named).map(([name, list]) => {
-    if (!isList<ArrayLike<number>>(values)) checkArgument("tokenFigure", `values.${name}`, list, NUMBERS);
+  const blocks = Object.entries(
+    isList(values) ? { "": values as ArrayLike<number> } : (values as Record<string, ArrayLike<number>>),
+  ).map(([name, list]) => {
+    checkArgument("tokenFigure", name === "" ? "values" : `values.${name}`, list, someNumbers);
     if (list.length === tokens.length) return { name, list: Array.from(list) };
     throw new ArgumentError(
       `tokenFigure: expected a number for each of ${tokens.length} tokens, found ${list.length}${name && ` of "${name}"`}`,
     );
   });
+  if (tokens.length === 0 || blocks.length === 0) {
+    throw new ArgumentError("tokenFigure: expected at least one token and one list of numbers, found none");
+  }
   const diverging = options.diverging ?? blocks.some(({ list }) => list.some((number) => number < 0));
   const spec = () =>
     tokenLinesSpec({
@@ -86,5 +84,3 @@ export function tokenFigure(
   ]);
   return new Figure({ title, caption, text: [title, table].filter(Boolean).join("\n"), spec });
 }
-
-const NUMBERS = aListOf(aNumber);

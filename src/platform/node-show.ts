@@ -37,19 +37,8 @@ export async function show(shown: Shown): Promise<void> {
     console.log(`${shown.text}\n\n(no page: ${(error as Error).message})`);
     return;
   }
-  if (hasScreen()) {
-    const { default: open } = await import("open");
-    // That a browser was asked does not say that there is one: the path is printed in any case.
-    const opened = await open(page).then(
-      (child) => child.pid !== undefined,
-      () => false,
-    );
-    if (opened) {
-      console.log(page);
-      return;
-    }
-  }
-  console.log(`${shown.text}\n\n${page}`);
+  const isOpen = hasScreen() && (await opens(page).catch(() => false));
+  console.log(isOpen ? page : `${shown.text}\n\n${page}`);
 }
 
 /** The path of a page of its own. */
@@ -57,6 +46,23 @@ async function written(html: string): Promise<string> {
   const page = join(await mkdtemp(join(tmpdir(), "xpatch-figure-")), "figure.html");
   await writeWhole(page, html);
   return page;
+}
+
+/** Milliseconds in which an opener that finds no browser has ended. */
+const PATIENCE = 1000;
+
+/** Whether a browser is opened: where there is none, the opener starts but soon ends with an error. */
+async function opens(page: string): Promise<boolean> {
+  const { default: open } = await import("open");
+  const opener = await open(page);
+  if (opener.exitCode !== null) return opener.exitCode === 0;
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(true), PATIENCE);
+    opener.once("exit", (code) => {
+      clearTimeout(timer);
+      resolve(code === 0);
+    });
+  });
 }
 
 function hasScreen(): boolean {

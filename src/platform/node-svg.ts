@@ -1,3 +1,4 @@
+import { ImageError } from "../errors.ts";
 import { dejavuFonts } from "./node-fonts.ts";
 
 /** What the fonts of the package do not have: Indic and East Asian scripts, pictograms. The machine may have them. */
@@ -13,5 +14,19 @@ export async function svgToPng(svg: string, zoom: number): Promise<Uint8Array<Ar
     fontFiles: dejavuFonts("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono"),
     defaultFontFamily: "DejaVu Sans",
   };
-  return Uint8Array.from(new Resvg(svg, { font, fitTo: { mode: "zoom", value: zoom } }).render().asPng());
+  const drawing = new Resvg(svg, { font, fitTo: { mode: "zoom", value: zoom } });
+  checkPixels(drawing.width * zoom, drawing.height * zoom);
+  return Uint8Array.from(drawing.render().asPng());
+}
+
+/** A gigabyte of memory. */
+const MOST_PIXELS = 2 ** 28;
+
+function checkPixels(width: number, height: number): void {
+  const size = `${Math.round(width)} x ${Math.round(height)}`;
+  if (width < 0.5 || height < 0.5) throw new ImageError(`a PNG of ${size} pixels; expected a larger zoom`);
+  if (width * height <= MOST_PIXELS) return;
+  throw new ImageError(
+    `a PNG of ${size} pixels is too large (expected at most ${MOST_PIXELS}); expected a smaller zoom, or another format`,
+  );
 }

@@ -1,6 +1,7 @@
 import { inspect } from "node:util";
 import { expect, expectTypeOf, test } from "vitest";
 import { type LensCell, logitLens } from "../../src/analysis/logit-lens.ts";
+import { lensFigure } from "../../src/figures/lens-figure.ts";
 import { fixtureModel, randomIds } from "../helpers/model.ts";
 
 test("a lens is a list of cells that prints as a table", async () => {
@@ -24,4 +25,25 @@ test("a lens is a list of cells that prints as a table", async () => {
   // What is made of it is a plain list.
   expect(several.map(({ layer }) => layer)).toStrictEqual([0, 0, 2, 2]);
   expect(several.filter(({ layer }) => layer === 2).constructor).toBe(Array);
+});
+
+test("a lens of no words, or of half a one, is refused", async () => {
+  const model = await fixtureModel("llama");
+  const prompt = model.promptFromIds(randomIds(4, 2));
+  for (const k of [0, 1.5, -1]) {
+    await expect(logitLens(model, prompt, { k })).rejects.toThrow(/expected k to be a whole number from 1/);
+  }
+});
+
+test("cells know the texts of the tokens that were read: of an encoder-decoder those of its decoder", async () => {
+  const model = await fixtureModel("t5");
+  const prompt = model.prompt("hello world");
+  const cells = await logitLens(model, prompt, { at: "all" });
+  const { tokens, length } = model.sequenceOf(prompt);
+  expect(cells.tokens).toEqual(tokens);
+  expect(length).toBeLessThan(prompt.length);
+  expect(`${lensFigure(cells).title}`).toBe(`logit lens at 0 ${tokens[0]}`);
+  expect(() => lensFigure(cells, { tokens: prompt.tokens })).toThrow(
+    /expected 1 tokens, as many as were read/,
+  );
 });

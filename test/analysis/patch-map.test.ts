@@ -248,6 +248,7 @@ describe("refuses", () => {
       { metric: { kind: "logits" } },
       /expected metric to be a function, or an object/,
     ],
+    ["a metric of plain numbers", { metric: () => 1 }, /what the function returns to be a Tensor/],
     [
       "a text of several tokens",
       { metric: logitDifference("Hello there", 3) },

@@ -59,7 +59,6 @@ describe("attention over text", () => {
       /a position from -3 to 2 \(3 tokens\), found 3/,
     );
     expect(() => attentionFigure([pattern(0), pattern(1, ["a", "b", "c"])])).toThrow(PromptError);
-    expect(() => attentionFigure([pattern(1), pattern(1)])).toThrow(/found two of layer 4, head 1/);
     expect(() => attentionFigure(pattern(0), { picture })).toThrow(/a picture goes with maps/);
   });
 });

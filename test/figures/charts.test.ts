@@ -154,6 +154,22 @@ describe("what can be read from figures", () => {
     }
   });
 
+  test("refuses what a kind of chart cannot be drawn without, by its name", () => {
+    const lines = FIGURES[0]!;
+    for (const [wrong, message] of [
+      [{ ...lines, kind: "line" }, /chart\.kind to be .*the nearest is "lines"/],
+      [{ ...lines, title: undefined }, /chart\.title to be a string/],
+      [{ ...lines, rows: [] }, /chart\.rows to be a list of rows, at least one/],
+      [{ ...lines, rows: [null] }, /chart\.rows\[0\] to be an object/],
+      [{ ...lines, rows: [{ x: 1, y: 2 }] }, /chart\.rows\[0\]\.series to be a string/],
+      [{ ...lines, rows: [{ x: "a", y: 2, series: "s" }] }, /chart\.rows\[0\]\.x to be a number/],
+      [{ ...lines, references: [{ label: "chance" }] }, /chart\.references\[0\]\.y/],
+      [{ ...base, kind: "heat", rows: [{ x: 1, y: 1, value: 1 }] }, /chart\.value to be a string/],
+    ] as const) {
+      expect(() => chartFigure(wrong as never)).toThrow(message);
+    }
+  });
+
   test("series and groups differ by shape as well as by colour", () => {
     for (const figure of [lines, bars, scatter]) {
       const count = figure.kind === "lines" ? 3 : figure.kind === "bars" ? 1 : 2;

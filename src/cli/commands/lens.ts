@@ -143,9 +143,8 @@ async function lens(model: PatchableModel, prompt: Prompt, args: Arguments): Pro
     cells: spellCells(model, cells),
     out,
   };
-  const { tokens } = sequence;
   const lines = [formatSetting(report), quote(prompt.text)];
-  await writeFigure(lensFigure(cells, { tokens, lines, title: `logit lens of ${site}` }), out);
+  await writeFigure(lensFigure(cells, { lines, title: `logit lens of ${site}` }), out);
   return report;
 }
 

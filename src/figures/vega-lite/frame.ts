@@ -1,4 +1,5 @@
 import type { Spec } from "./groupings.ts";
+import { wrapText } from "./text-width.ts";
 
 /** Carried by the package dejavu-fonts-ttf; browsers without it take the next one. */
 const FONT = "DejaVu Sans";
@@ -11,12 +12,24 @@ export const PAGE_WIDTH = 1000;
 /** Pixels of a letter of a label, about. */
 export const LETTER = 7;
 
-/** What all figures have: a title with lines below it, white ground, fonts, axes and legends. */
-export function frame(title: string, subtitle: string | readonly string[]): Spec {
+/** Pixels of a letter of a title, which is bold, and of the lines below it, about; how many lines each text may take. */
+const TITLE_LETTER = 9.5;
+const LINE_LETTER = 6.45;
+const MOST_LINES = 4;
+
+/**
+ * What all figures have: a title with lines below it, white ground, fonts, axes and legends.
+ *
+ * @param width pixels that texts may take before they go on in another line
+ */
+export function frame(text: string, lines: readonly string[], width = PAGE_WIDTH): Spec {
+  const wrapped = (line: string, letter: number) => wrapText(line, Math.floor(width / letter), MOST_LINES);
+  const title = wrapped(text, TITLE_LETTER);
+  const subtitle = lines.flatMap((line) => wrapped(line, LINE_LETTER));
   return {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json",
     title: {
-      text: title,
+      text: title.length === 1 ? text : title,
       subtitle,
       anchor: "start",
       fontSize: 14,

@@ -18,7 +18,7 @@ export function heatView(chart: HeatChart): View {
   const { x, y, value, diverging, rows } = chart;
   const columns = distinct(rows.map((row) => row.x));
   const lines = distinct(rows.map((row) => row.y));
-  const { ticks, ...scale } = heatScale(
+  const { ticks, format, ...scale } = heatScale(
     rows.map((row) => row.value),
     diverging,
   );
@@ -38,7 +38,7 @@ export function heatView(chart: HeatChart): View {
     },
     y: { field: "y", type: "ordinal", title: y, sort: lines, axis: { labelOverlap: true } },
   };
-  const legend = { values: ticks, format: ".2f", labelOverlap: false };
+  const legend = { values: ticks, format, labelOverlap: false };
   const tooltips = rows.some(({ tooltip }) => tooltip !== undefined);
   const squares = {
     transform: ROWS,

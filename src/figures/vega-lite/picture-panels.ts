@@ -1,9 +1,9 @@
 import type { RgbImage } from "../../images/rgb.ts";
 import type { PatchGrid } from "../../model/prompt/prompt.ts";
 import { pngUri } from "../data-uri.ts";
-import { frame } from "./frame.ts";
+import { frame, LETTER } from "./frame.ts";
 import type { Spec } from "./groupings.ts";
-import { wrapText } from "./text-width.ts";
+import { textWidth, wrapText } from "./text-width.ts";
 
 /** What lies over a patch. */
 export interface PatchMark {
@@ -34,12 +34,11 @@ export interface PicturePanels {
 const SIDE = 290;
 const WORD_CELL = 58;
 const WORD_SIZE = 10;
+const CAPTION_SIZE = 11;
 /** How much of a picture colours cover. */
 const OPACITY = 0.7;
-/** Letters of a line of text below the title, of panels so wide; and how many lines each text may take. */
-const LINE_LETTERS = 0.155;
-const LEAST_LETTERS = 90;
-const MOST_LINES = 4;
+/** Pixels that lines of text take at least, however small the panels. */
+const LEAST_WIDTH = 581;
 const GAP = 22;
 
 /** The picture as the model sees it, and the same without its colours below those of each panel. */
@@ -49,12 +48,11 @@ export function picturePanelsSpec(figure: PicturePanels): Spec {
   const cell = words ? WORD_CELL : Math.max(1, Math.round(SIDE / Math.max(grid.rows, grid.columns)));
   const size = { width: cell * grid.columns, height: cell * grid.rows };
   const columns = Math.ceil(Math.sqrt(panels.length + 1));
-  const letters = Math.max(LEAST_LETTERS, Math.floor(columns * (size.width + GAP) * LINE_LETTERS));
   const grey = pngUri(toGrey(picture));
   const caption = (text: string) => ({
-    text,
+    text: textWidth({ fontSize: CAPTION_SIZE }, text) <= size.width ? text : inLines(text, size.width),
     anchor: "start",
-    fontSize: 11,
+    fontSize: CAPTION_SIZE,
     fontWeight: "normal",
     limit: size.width,
     offset: 4,
@@ -70,14 +68,16 @@ export function picturePanelsSpec(figure: PicturePanels): Spec {
     layer: [image(grey, size), ...heat(patches, grid, legend, words)],
   }));
   return {
-    ...frame(
-      title,
-      lines.flatMap((line) => wrapText(line, letters, MOST_LINES)),
-    ),
+    ...frame(title, lines, Math.max(LEAST_WIDTH, columns * (size.width + GAP))),
     columns,
     spacing: GAP,
     concat: [original, ...heated],
   };
+}
+
+/** For pictures that are narrower than their captions. */
+function inLines(text: string, width: number): string[] {
+  return wrapText(text, Math.floor(width / LETTER), Number.POSITIVE_INFINITY);
 }
 
 /** One row of data, so that marks without fields are drawn once. */

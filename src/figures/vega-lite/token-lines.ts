@@ -1,7 +1,7 @@
 import { frame, MONOSPACED, PAGE_WIDTH } from "./frame.ts";
 import type { Spec } from "./groupings.ts";
 import { heatScale } from "./heat-scale.ts";
-import { letters } from "./text-width.ts";
+import { letters, wrapText } from "./text-width.ts";
 
 /** A text whose tokens have a number each. */
 export interface TokenPanel {
@@ -27,19 +27,21 @@ const PADDING = 3;
 const GAP = { row: 14, column: 30 };
 /** Lines are broken here. */
 const WIDTH = 760;
+/** Of a token; the rest is cut. */
+const MOST_LETTERS = Math.floor((WIDTH - 2 * PADDING) / LETTER);
 /** From nothing to the largest value. */
 const SHADES = ["#f4f8fc", "#08519c"];
 
 /** Tokens one after the other in lines, each on the colour of its value; a token that ends in a new line ends its line. */
 export function tokenLinesSpec({ title, lines, panels, value, diverging }: TokenLines): Spec {
   const all = panels.flatMap(({ tokens }) => tokens.map((token) => token.value));
-  const { ticks, ...scale } = heatScale(all, diverging);
+  const { ticks, format, ...scale } = heatScale(all, diverging);
   const color = {
     field: "value",
     type: "quantitative",
     title: value,
     scale: diverging ? scale : { domain: scale.domain, range: SHADES },
-    legend: { values: ticks, format: ".2f", labelOverlap: false, gradientLength: 100 },
+    legend: { values: ticks, format, labelOverlap: false, gradientLength: 100 },
   };
   const [low, high] = scale.domain;
   const dark = diverging ? `abs(datum.value) > ${0.62 * high}` : `datum.value > ${low + 0.5 * (high - low)}`;
@@ -93,10 +95,12 @@ function axis(field: string, domain: readonly [number, number]) {
 function place(tokens: TokenPanel["tokens"]) {
   let [left, line] = [0, 0];
   return tokens.map((token) => {
-    const width = letters(token.shown) * LETTER + 2 * PADDING;
+    const [shown] = wrapText(token.shown, MOST_LETTERS, 1);
+    const width = letters(shown!) * LETTER + 2 * PADDING;
     if (left > 0 && left + width > WIDTH) [left, line] = [0, line + 1];
     const box = {
       ...token,
+      shown,
       line,
       left,
       right: left + width - 1,

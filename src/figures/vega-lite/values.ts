@@ -54,7 +54,12 @@ export function rangeOf({ range, rows, references = [] }: LinesChart | BarsChart
     ...rows.flatMap(({ y, low = y, high = y }) => [y, low, high]),
     ...references.map(({ y }) => y),
   ];
-  const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
+  let [low, high] = [0, 0];
+  for (const value of values) {
+    if (!Number.isFinite(value)) continue;
+    low = Math.min(low, value);
+    high = Math.max(high, value);
+  }
   if (low >= 0 && high <= 1) return [0, 1];
   if (low >= -1 && high <= 1) return [-1, 1];
   // Room for a point at either end.

@@ -45,6 +45,17 @@ describe("attention over text", () => {
     expect(titlesOf(all)).toHaveLength(18);
   });
 
+  test("of many tokens: heads side by side, and no tooltips where they would be most of the file", async () => {
+    const tokens = Array.from({ length: 150 }, (_, i) => `t${i}`);
+    const weights = tokens.map((_, from) => tokens.map((__, to) => (to <= from ? 1 / (from + 1) : 0)));
+    const heads = [0, 1, 2].map((head) => new HeadPattern({ tokens, layer: 1, head, weights }));
+    const svg = await attentionFigure(heads).svg();
+    expect(titlesOf(svg)).toEqual([]);
+    const [, width, height] = /viewBox="0 0 ([\d.]+) ([\d.]+)"/.exec(svg)!;
+    expect(Number(width)).toBeGreaterThan(2 * Number(height));
+    expect(titlesOf(await attentionFigure(heads[0]!).svg())).toHaveLength((150 * 151) / 2);
+  });
+
   test("from one token, over the text", async () => {
     const svg = await attentionFigure([pattern(0), pattern(1)], { at: -1 }).svg();
     expect(textsOf(svg)).toEqual(

@@ -8,6 +8,11 @@ import { CHOSEN, ROWS, type View } from "./values.ts";
 const SQUARE = 22;
 const WORD = { width: 68, height: 20, fontSize: 10 };
 const MOST = 640;
+/** Of several panels with more columns than these, whose squares are small in any case, so that some stand side by side. */
+const MANY = 40;
+const MOST_OF_SEVERAL = 300;
+/** A tooltip is the larger part of a square in SVG: of more squares there are none. */
+const MOST_TOOLTIPS = 20_000;
 /** Between panels whose names stand below the last of them. */
 const NAMED_GAP = { row: 40, column: 40 };
 /** From here to the ends a diverging scale is dark. */
@@ -23,8 +28,10 @@ export function heatView(chart: HeatChart): View {
     diverging,
   );
   const words = rows.some(({ word }) => word !== undefined);
-  const width = columns.length * (words ? WORD.width : Math.min(SQUARE, MOST / columns.length));
-  const height = lines.length * (words ? WORD.height : Math.min(SQUARE, MOST / lines.length));
+  const several = rows.some(({ panel }) => panel !== rows[0]!.panel);
+  const most = several && columns.length > MANY ? MOST_OF_SEVERAL : MOST;
+  const width = columns.length * (words ? WORD.width : Math.min(SQUARE, most / columns.length));
+  const height = lines.length * (words ? WORD.height : Math.min(SQUARE, most / lines.length));
   const longest = columns.reduce((most: number, name) => Math.max(most, `${name}`.length * LETTER), 0);
   // Numbers that do not fit are left out here and there; names cannot be.
   const upright = longest > width / columns.length && columns.some((name) => Number.isNaN(Number(name)));
@@ -39,7 +46,7 @@ export function heatView(chart: HeatChart): View {
     y: { field: "y", type: "ordinal", title: y, sort: lines, axis: { labelOverlap: true } },
   };
   const legend = { values: ticks, format, labelOverlap: false };
-  const tooltips = rows.some(({ tooltip }) => tooltip !== undefined);
+  const tooltips = rows.length <= MOST_TOOLTIPS && rows.some(({ tooltip }) => tooltip !== undefined);
   const squares = {
     transform: ROWS,
     mark: { type: "rect", aria: tooltips },

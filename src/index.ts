@@ -169,6 +169,7 @@ export type { Positions } from "./patching/positions.ts";
 export { type Recording, type RecordOptions, record } from "./patching/recording.ts";
 export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
 export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
+export type { Setting } from "./patching/setting.ts";
 export type { SitePattern } from "./patching/site-patterns.ts";
 export { type Tap, type TapGroup, type Taps, tap } from "./patching/tap.ts";
 export type { ByteSource } from "./platform/platform.ts";

@@ -8,6 +8,7 @@ import { aModel, aPrompt, onePosition } from "../patching/arguments.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { type OnePosition, resolvePositions } from "../patching/positions.ts";
 import { run } from "../patching/run.ts";
+import { type Setting, settingOf } from "../patching/setting.ts";
 import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { allLayers, checkLayers } from "./layers.ts";
@@ -26,6 +27,8 @@ export interface AttentionMapOptions {
 
 /** How a token's attention lies over the patches of an image. */
 export interface AttentionMap {
+  /** Of which model, in which dtypes, on which adapter. */
+  readonly setting?: Setting;
   readonly layer: number;
   /** Absent for means of all heads, and for rollouts. */
   readonly head?: number;
@@ -77,7 +80,7 @@ export async function attentionMaps(
       });
     });
     const read = await device.read(rows);
-    return layers.map((layer, i) => mapOf(patches, layer, read[i]!, head));
+    return layers.map((layer, i) => mapOf(settingOf(model), patches, layer, read[i]!, head));
   } finally {
     scope.dispose();
   }
@@ -105,7 +108,7 @@ export async function rolloutMaps(
       return layers.map((layer) => rollout(patterns.slice(0, layer + 1), position!));
     });
     const read = await device.read(rows);
-    return layers.map((layer, i) => mapOf(patches, layer, read[i]!));
+    return layers.map((layer, i) => mapOf(settingOf(model), patches, layer, read[i]!));
   } finally {
     scope.dispose();
   }
@@ -123,6 +126,7 @@ function meanPatterns(model: PatchableModel, prompt: Prompt, last: number): Tens
 }
 
 function mapOf(
+  setting: Setting,
   { start, end, grid }: ImagePatches,
   layer: number,
   row: ArrayLike<number>,
@@ -130,7 +134,7 @@ function mapOf(
 ): AttentionMap {
   const weights = Float32Array.from(row).subarray(start, end);
   const share = weights.reduce((sum, weight) => sum + weight, 0);
-  return { layer, ...(head !== undefined && { head }), grid, weights, share };
+  return { setting, layer, ...(head !== undefined && { head }), grid, weights, share };
 }
 
 const ROLLOUT_OPTIONS: Options<Omit<AttentionMapOptions, "head">> = {

@@ -1,9 +1,12 @@
 import { aCount, aNumber, checkArgument } from "../arguments.ts";
 import { INSPECT } from "../inspect.ts";
 import { resolvePosition } from "../model/prompt/prompt.ts";
+import type { Setting } from "../patching/setting.ts";
 import { shortToken, textTable } from "./text-table.ts";
 
 interface HeadPatternFields {
+  /** Of which model, in which dtypes, on which adapter. */
+  readonly setting?: Setting;
   /** The text of each token. */
   readonly tokens: readonly string[];
   readonly layer: number;
@@ -27,6 +30,7 @@ const SHOWN_LINES = 40;
 
 /** Where a head looks. Plain data, and text where it is printed. */
 export class HeadPattern implements HeadPatternFields {
+  declare readonly setting?: Setting;
   declare readonly tokens: readonly string[];
   declare readonly layer: number;
   declare readonly head?: number;

@@ -4,6 +4,7 @@ import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { aModel, aPrompt } from "../patching/arguments.ts";
 import { run } from "../patching/run.ts";
+import { settingOf } from "../patching/setting.ts";
 import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { HeadPattern } from "./head-pattern-result.ts";
@@ -91,6 +92,7 @@ function patternOf(
   const sequence = model.sequenceOf(prompt);
   const { ids } = sequence;
   return new HeadPattern({
+    setting: settingOf(model),
     tokens: tokenTexts(model.tokenizer, sequence),
     layer,
     ...(head !== undefined && { head }),

@@ -1,4 +1,5 @@
 import { INSPECT } from "../inspect.ts";
+import type { Setting } from "../patching/setting.ts";
 import { shortToken, textTable } from "./text-table.ts";
 
 export interface LensToken {
@@ -17,17 +18,24 @@ export interface LensCell {
 /** A list of lens cells, by layer and position, that prints as a table. */
 export class LensCells extends Array<LensCell> {
   #tokens: readonly string[] = [];
+  #setting: Setting | undefined;
 
   /** @param tokens texts of all tokens of the sequence that was read, by position */
-  static over(tokens: readonly string[]): LensCells {
+  static over(tokens: readonly string[], setting?: Setting): LensCells {
     const cells = new LensCells();
     cells.#tokens = tokens;
+    cells.#setting = setting;
     return cells;
   }
 
   /** Texts of the tokens that were read, by position: of an encoder-decoder those of its decoder. Empty where unknown. */
   get tokens(): readonly string[] {
     return this.#tokens;
+  }
+
+  /** Of which model, in which dtypes, on which adapter. */
+  get setting(): Setting | undefined {
+    return this.#setting;
   }
 
   /** What is mapped or filtered is a plain array. */

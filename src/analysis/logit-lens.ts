@@ -20,6 +20,7 @@ import { drive } from "../model/walk/walk.ts";
 import { aModel, aPrompt, somePositions } from "../patching/arguments.ts";
 import { type Positions, resolvePositions } from "../patching/positions.ts";
 import { run } from "../patching/run.ts";
+import { settingOf } from "../patching/setting.ts";
 import { tap } from "../patching/tap.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { allLayers, checkLayers } from "./layers.ts";
@@ -105,7 +106,7 @@ export async function logitLens(
     const arrays = await device.read(read.flatMap(({ values, indices }) => [values, indices]));
     const sequence = model.sequenceOf(prompt);
     const positions = resolvePositions(at, sequence);
-    const cells = LensCells.over(tokenTexts(model.tokenizer, sequence));
+    const cells = LensCells.over(tokenTexts(model.tokenizer, sequence), settingOf(model));
     for (const [l, layer] of layers.entries()) {
       for (const [p, position] of positions.entries()) {
         const tokens = Array.from({ length: k }, (_, i) => {

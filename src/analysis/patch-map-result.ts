@@ -1,6 +1,7 @@
 import { aCount, checkArgument } from "../arguments.ts";
 import { INSPECT } from "../inspect.ts";
 import type { SiteName } from "../model/walk/sites.ts";
+import type { Setting } from "../patching/setting.ts";
 import { shortToken, textTable } from "./text-table.ts";
 
 /** A column of a patch map: a position of the patched prompt, or a head. */
@@ -18,6 +19,8 @@ export type PatchCell = PatchColumn & {
 };
 
 interface PatchMapFields {
+  /** Of which model, in which dtypes, on which adapter. */
+  readonly setting?: Setting;
   readonly rows: readonly SiteName[];
   readonly columns: readonly PatchColumn[];
   /** The metric by row and column. */
@@ -38,6 +41,7 @@ const SHOWN_COLUMNS = 16;
 
 /** What single patches do to a metric. Plain data, and text where it is printed. */
 export class PatchMap implements PatchMapFields {
+  declare readonly setting?: Setting;
   declare readonly rows: readonly SiteName[];
   declare readonly columns: readonly PatchColumn[];
   declare readonly values: readonly (readonly number[])[];

@@ -21,6 +21,7 @@ import { aModel, aPrompt, somePositions } from "../patching/arguments.ts";
 import { type Positions, resolvePositions } from "../patching/positions.ts";
 import { record } from "../patching/recording.ts";
 import { run } from "../patching/run.ts";
+import { settingOf } from "../patching/setting.ts";
 import { matchSites, type SitePattern } from "../patching/site-patterns.ts";
 import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -117,6 +118,7 @@ export async function patchMap(
     checkValues(values, rows, columns);
     const plainRowLayers = model.config.layers * (base.length * (cells.length + 1) + source.length);
     return new PatchMap({
+      setting: settingOf(model),
       rows,
       columns,
       values: rows.map((_, r) => values.slice(r * columns.length, (r + 1) * columns.length)),

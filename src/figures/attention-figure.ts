@@ -17,13 +17,14 @@ import type { RgbImage } from "../images/rgb.ts";
 import { resolvePosition } from "../model/prompt/prompt.ts";
 import { chartFigure } from "./chart-figure.ts";
 import { Figure } from "./figure.ts";
+import { settingLines } from "./setting-lines.ts";
 import { showPatch, showShare, showToken } from "./text.ts";
 import { tokenFigure } from "./token-figure.ts";
 import { picturePanelsSpec } from "./vega-lite/picture-panels.ts";
 
 export interface AttentionFigureOptions {
   title?: string;
-  /** Lines below the title: model, prompt, token. */
+  /** Lines below the title, behind the one that says model, dtypes and adapter. */
   lines?: readonly string[];
   /** For maps over an image: the picture as the model saw it (`modelView`). */
   picture?: RgbImage;
@@ -46,7 +47,7 @@ const OPTIONS: Options<AttentionFigureOptions> = {
  * image; over text all have one.
  *
  * @throws ArgumentError if there is nothing to draw, the same head twice, or no picture for maps over one
- * @throws PromptError where patterns are of different prompts, or have no such token
+ * @throws PromptError where patterns are of different prompts, or have no such token, and where maps are of different grids
  */
 export function attentionFigure(
   attention: AttentionMap | HeadPattern | readonly AttentionMap[] | readonly HeadPattern[],
@@ -76,8 +77,9 @@ const aMap: Expected = {
 
 function overText(
   patterns: readonly HeadPattern[],
-  { title, lines, at, picture }: AttentionFigureOptions,
+  { title, lines: below = [], at, picture }: AttentionFigureOptions,
 ): Figure {
+  const lines = [...settingLines(...patterns), ...below];
   if (picture) {
     throw new ArgumentError(
       "attentionFigure: a picture goes with maps (attentionMaps), not with patterns over text",
@@ -145,8 +147,9 @@ function nameOf({ layer, head }: HeadPattern): string {
 
 function overPicture(
   maps: readonly AttentionMap[],
-  { title = "attention", lines = [], picture, at }: AttentionFigureOptions,
+  { title = "attention", lines: below = [], picture, at }: AttentionFigureOptions,
 ): Figure {
+  const lines = [...settingLines(...maps), ...below];
   if (!picture) {
     throw new ArgumentError(
       "attentionFigure: expected the option picture, the picture as the model saw it (modelView), for maps over an image",
@@ -158,6 +161,16 @@ function overPicture(
     );
   }
   const [{ grid }] = maps as [AttentionMap];
+  const patches = grid.rows * grid.columns;
+  const other = maps.find(
+    (map) =>
+      map.grid.rows !== grid.rows || map.grid.columns !== grid.columns || map.weights.length !== patches,
+  );
+  if (other) {
+    throw new PromptError(
+      `Expected maps over one picture of ${grid.rows} x ${grid.columns} patches, found ${other.weights.length} weights over ${other.grid.rows} x ${other.grid.columns}.`,
+    );
+  }
   const panels = maps.map(({ layer, head, share, weights }) => {
     const peak = peakOf(weights);
     return {

@@ -17,6 +17,7 @@ import { ArgumentError } from "../errors.ts";
 import type { HeatChart } from "./chart.ts";
 import { chartFigure } from "./chart-figure.ts";
 import type { Figure } from "./figure.ts";
+import { settingLines } from "./setting-lines.ts";
 import { showNumber, showToken } from "./text.ts";
 
 /** Numbers by row and column, with what they are called. */
@@ -69,7 +70,7 @@ function ofMap(map: PatchMap, options: HeatOptions, text: string): Figure {
   const chart: HeatChart = {
     kind: "heat",
     title: metric,
-    lines: [`effect of ${from} activations in the ${into} prompt`],
+    lines: [`effect of ${from} activations in the ${into} prompt`, ...settingLines(map)],
     x: heads ? "head" : "position",
     y: kinds.size === 1 ? [...kinds][0]! : "layer",
     value: "effect",

@@ -17,12 +17,13 @@ import type { PatchGrid } from "../model/prompt/prompt.ts";
 import type { HeatChart } from "./chart.ts";
 import { chartFigure } from "./chart-figure.ts";
 import { Figure } from "./figure.ts";
+import { settingLines } from "./setting-lines.ts";
 import { showPatch, showShare, showToken, showWord } from "./text.ts";
 import { picturePanelsSpec } from "./vega-lite/picture-panels.ts";
 
 export interface LensFigureOptions {
   title?: string;
-  /** Lines below the title: model, prompt. */
+  /** Lines below the title, behind the one that says model, dtypes and adapter. */
   lines?: readonly string[];
   /** What to call the tokens in place of what they read as, a name for each of the sequence. */
   tokens?: readonly string[];
@@ -55,27 +56,40 @@ const OPTIONS: Options<LensFigureOptions> = {
  * the other words under the pointer.
  *
  * @param cells from `logitLens`
- * @throws ArgumentError without cells, or with a picture and no grid
+ * @throws ArgumentError without cells, with a picture and no grid, or with tokens beside them
  * @throws PromptError if a layer has not a cell for each patch, or tokens are not those that were read
  */
 export function lensFigure(cells: readonly LensCell[], options: LensFigureOptions = {}): Figure {
   checkArgument("lensFigure", "cells", cells, aListOf(aCell));
   checkOptions("lensFigure", options, OPTIONS);
   if (cells.length === 0) throw new ArgumentError("lensFigure: expected at least one cell, found none");
-  const { picture, grid, title = "logit lens", lines = [] } = options;
+  const { picture, grid, title = "logit lens", lines: below = [] } = options;
+  const lines = [...settingLines(...(cells instanceof LensCells ? [cells] : [])), ...below];
   if ((picture === undefined) !== (grid === undefined)) {
     throw new ArgumentError("lensFigure: expected picture and grid together, found one of them");
   }
-  if (picture && grid) return overPicture(cells, picture, grid, title, lines);
-  return overText(cells, title, options);
+  if (picture && grid) {
+    if (options.tokens) {
+      throw new ArgumentError(
+        "lensFigure: tokens name the columns of a text; over a picture they are not used",
+      );
+    }
+    return overPicture(cells, picture, grid, title, lines);
+  }
+  return overText(cells, title, lines, options.tokens);
 }
 
-function overText(cells: readonly LensCell[], title: string, options: LensFigureOptions): Figure {
+function overText(
+  cells: readonly LensCell[],
+  title: string,
+  lines: readonly string[],
+  given: readonly string[] | undefined,
+): Figure {
   const known = cells instanceof LensCells ? cells.tokens : [];
-  const { tokens = known, lines } = options;
+  const tokens = given ?? known;
   const last = cells.reduce((most, { position }) => Math.max(most, position), 0);
   const fits = known.length > 0 ? tokens.length === known.length : last < tokens.length;
-  if (options.tokens && !fits) {
+  if (given && !fits) {
     throw new PromptError(
       `lensFigure: expected ${known.length > 0 ? known.length : `at least ${last + 1}`} tokens, as many as were read, found ${tokens.length}.`,
     );

@@ -1,6 +1,6 @@
 import type { PatchableModel } from "./model.ts";
 
-/** What every report states. */
+/** What every result and report states. */
 export interface Setting {
   readonly model: string;
   readonly family: string;
@@ -26,6 +26,15 @@ export function settingOf(
     adapter: adapterName(device.info),
     ...(seed !== undefined && { seed }),
   };
+}
+
+/** On one line. */
+export function showSetting({ model, family, dtypes, adapters, adapter, seed }: Setting): string {
+  const parts = [`${model} (${family}, ${dtypes.join(" and ")})`];
+  if (adapters) parts.push(`LoRA ${adapters.join(", ")}`);
+  parts.push(adapter);
+  if (seed !== undefined) parts.push(`seed ${seed}`);
+  return parts.join(" · ");
 }
 
 /** What to call an adapter. */

@@ -1,6 +1,6 @@
 import { inspect } from "node:util";
 import { describe, expect, test } from "vitest";
-import { headPattern } from "../../src/analysis/head-pattern.ts";
+import { headPattern, headPatterns } from "../../src/analysis/head-pattern.ts";
 import { ArgumentError, PromptError, SiteError } from "../../src/errors.ts";
 import { tap } from "../../src/patching/tap.ts";
 import { fixtureModel, randomIds } from "../helpers/model.ts";
@@ -21,6 +21,11 @@ describe.each(["llama", "gpt2", "mistral"])("%s", (name) => {
       head: 2,
       tokens: prompt.ids.map((id) => model.tokenizer.decode([id])),
     });
+
+    const each = await headPatterns(model, prompt, { layer: 1 });
+    expect(each.map(({ head }) => head)).toEqual(Array.from({ length: heads }, (_, head) => head));
+    for (const one of each)
+      expect(one).toEqual(await headPattern(model, prompt, { layer: 1, head: one.head! }));
 
     const whole = await headPattern(model, prompt, { layer: 1 });
     expect(whole.head).toBeUndefined();
@@ -71,6 +76,8 @@ test("layers and heads that are not there are refused", async () => {
   const prompt = model.prompt("a");
   await expect(headPattern(model, prompt, { layer: 3 })).rejects.toThrow(SiteError);
   await expect(headPattern(model, prompt, { layer: 0, head: 4 })).rejects.toThrow(SiteError);
+  await expect(headPatterns(model, prompt, { layer: 3 })).rejects.toThrow(SiteError);
+  await expect(headPatterns(model, prompt, { layer: 0, head: 1 } as never)).rejects.toThrow(ArgumentError);
   const none = headPattern(model, prompt, {} as never);
   await expect(none).rejects.toThrow(ArgumentError);
   await expect(none).rejects.toThrow(/^headPattern: expected layer to be a number, found undefined/);

@@ -150,6 +150,16 @@ describe("attention over a picture", () => {
     expect(() => attentionFigure(mapAt(0, 4), { picture, at: 1 })).toThrow(/give the token to attentionMaps/);
   });
 
+  test("maps of another picture's grid would lie in the wrong places, and are refused", () => {
+    const wide = { ...mapAt(0, 4, 1), grid: { rows: 2, columns: 8 } };
+    for (const other of [mapAt(0, 2, 1), wide, { ...mapAt(0, 4, 1), weights: new Float32Array(9) }]) {
+      expect(() => attentionFigure([mapAt(0, 4), other], { picture })).toThrow(PromptError);
+    }
+    expect(() => attentionFigure([mapAt(0, 4), wide], { picture })).toThrow(
+      /over one picture of 4 x 4 patches, found 16 weights over 2 x 8/,
+    );
+  });
+
   test("grids that are not square keep the shape of their patches", async () => {
     const weights = new Float32Array(8).fill(0.1);
     const svg = await attentionFigure(
@@ -224,6 +234,7 @@ describe("the lens over a picture", () => {
 
   test("needs a cell for each patch", () => {
     expect(() => lensFigure(cells.slice(1), { picture, grid })).toThrow(PromptError);
+    expect(() => lensFigure(cells, { picture, grid, tokens: ["a"] })).toThrow(ArgumentError);
     expect(() => lensFigure(cells.slice(1), { picture, grid })).toThrow(
       /each of 16 patches, found 15 of layer 0/,
     );

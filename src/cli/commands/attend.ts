@@ -7,7 +7,7 @@ import { showShare } from "../../figures/text.ts";
 import type { RgbImage } from "../../images/rgb.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { PatchableModel } from "../../patching/model.ts";
-import { type Setting, settingOf } from "../../patching/setting.ts";
+import { type Setting, settingOf, showSetting } from "../../patching/setting.ts";
 import { layers, listed, position, wholeNumber } from "../options/arguments.ts";
 import { checkLengths, checkPositions, checkWritable } from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";
@@ -24,7 +24,6 @@ import { addModelOptions, type ModelArguments, withModel } from "../options/sess
 import { addPromptOptions, type PromptArguments, promptText } from "../options/text-files.ts";
 import { quote, table } from "../terminal/layout.ts";
 import { printResult } from "../terminal/output.ts";
-import { formatSetting } from "../terminal/setting-line.ts";
 
 interface Arguments extends ModelArguments, PromptArguments, ImageArguments {
   readonly token: number;
@@ -144,7 +143,7 @@ async function attend(
     maps: maps.map(describe),
     out,
   };
-  const lines = [formatSetting(report), quote(prompt.text)];
+  const lines = [quote(prompt.text)];
   await writeFigure(attentionFigure(maps, { picture, title: subject(report), lines }), out);
   return report;
 }
@@ -178,5 +177,5 @@ function formatAttend(report: AttendReport): string {
   ]);
   const maps = table([["layer", "on the image", "peak", "at row, column"], ...rows], [0, 1, 2, 3]);
   const written = `written to ${report.out.join(", ")}`;
-  return [formatSetting(report), "", subject(report), "", maps, "", written].join("\n");
+  return [showSetting(report), "", subject(report), "", maps, "", written].join("\n");
 }

@@ -3,11 +3,11 @@ import { html, type Markup } from "../../figures/markup.ts";
 import { loadImage } from "../../images/load.ts";
 import { modelView } from "../../images/preprocess.ts";
 import type { LanguageModel } from "../../model/language-model.ts";
+import { showSetting } from "../../patching/setting.ts";
 import { isCorrect } from "../../tasks/correct.ts";
 import type { Score } from "../../tasks/score.ts";
 import type { TaskItem } from "../../tasks/task.ts";
 import { quote, showPercent } from "../terminal/layout.ts";
-import { formatSetting } from "../terminal/setting-line.ts";
 import type { DemoReport } from "./demo.ts";
 import { costLines, namingLine, sourceLines, switchRows, wayNames } from "./demo-text.ts";
 
@@ -27,7 +27,7 @@ export async function demoPage(report: DemoReport, model: LanguageModel): Promis
 <style>${STYLE}</style>
 <main>
 <h1>${task}</h1>
-<p class="setting">${formatSetting(report)}</p>
+<p class="setting">${showSetting(report)}</p>
 <h2>Answers</h2>
 <p>${`The first test items, ticked by what is shown. The vector is that of layer ${sweep.best}.`}</p>
 ${answersTable(report, pictures)}

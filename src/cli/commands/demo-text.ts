@@ -1,16 +1,16 @@
 import type { SwitchedTask } from "../../analysis/switch.ts";
 import type { ShownItem } from "../../analysis/transfer.ts";
+import { showSetting } from "../../patching/setting.ts";
 import { isCorrect } from "../../tasks/correct.ts";
 import type { Score } from "../../tasks/score.ts";
 import { bar, printable, quote, showPercent, table } from "../terminal/layout.ts";
-import { formatSetting } from "../terminal/setting-line.ts";
 import type { DemoReport } from "./demo.ts";
 
 /** The report of `xpatch demo` for a terminal. */
 export function formatDemo(report: DemoReport): string {
   const { switched, html } = report;
   return [
-    formatSetting(report),
+    showSetting(report),
     "",
     formatSource(report),
     "",

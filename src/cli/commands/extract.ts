@@ -4,7 +4,7 @@ import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import { type LayerSite, layoutOf } from "../../model/walk/sites.ts";
 import type { PatchableModel } from "../../patching/model.ts";
-import { type Setting, settingOf } from "../../patching/setting.ts";
+import { type Setting, settingOf, showSetting } from "../../patching/setting.ts";
 import { writeWhole } from "../../platform/node-write.ts";
 import { taskSource } from "../../tasks/specification.ts";
 import { layerSite, layers, position } from "../options/arguments.ts";
@@ -30,7 +30,6 @@ import {
 import { readLines } from "../options/text-files.ts";
 import { showBytes, table } from "../terminal/layout.ts";
 import { printResult } from "../terminal/output.ts";
-import { formatSetting } from "../terminal/setting-line.ts";
 import { extractWithProgress } from "./extraction.ts";
 
 interface Arguments extends ModelArguments, TaskArguments, DrawArguments {
@@ -124,5 +123,5 @@ function formatExtraction(report: ExtractReport): string {
     ["prompts", `${vectors.prompts} (${vectors.promptHash})`],
     ["written to", `${out}, ${showBytes(bytes)}`],
   ];
-  return `${formatSetting(report)}\n\n${table(rows)}`;
+  return `${showSetting(report)}\n\n${table(rows)}`;
 }

@@ -5,7 +5,7 @@ import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import type { Edit } from "../../patching/edit.ts";
 import type { PatchableModel } from "../../patching/model.ts";
-import { settingOf } from "../../patching/setting.ts";
+import { settingOf, showSetting } from "../../patching/setting.ts";
 import { batchOf, resolveTarget } from "../../patching/site-targets.ts";
 import { listed, positiveNumber, wholeNumber } from "../options/arguments.ts";
 import { checkLengths, checkWidth, ofOption } from "../options/checks.ts";
@@ -16,7 +16,6 @@ import { addModelOptions, type ModelArguments, withModel } from "../options/sess
 import { addPromptOptions, type PromptArguments, promptText } from "../options/text-files.ts";
 import { readVectorFile } from "../options/vector-files.ts";
 import { note, printResult } from "../terminal/output.ts";
-import { formatSetting } from "../terminal/setting-line.ts";
 
 interface Arguments extends ModelArguments, PromptArguments {
   readonly maxNewTokens: number;
@@ -143,7 +142,7 @@ async function generate(
   printResult(result, json, () => "");
   note(
     [
-      formatSetting(setting),
+      showSetting(setting),
       ...described,
       ...answer.unfired.map(
         ({ label, positions }) => `the answer ended before position ${positions[0]}: ${label}`,

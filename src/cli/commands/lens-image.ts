@@ -4,11 +4,10 @@ import { showWord } from "../../figures/text.ts";
 import type { LayerSite } from "../../model/walk/sites.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import { resolvePositions } from "../../patching/positions.ts";
-import { type Setting, settingOf } from "../../patching/setting.ts";
+import { type Setting, settingOf, showSetting } from "../../patching/setting.ts";
 import { writeFigure } from "../options/figure-files.ts";
 import type { ImageArguments, ImagePrompt } from "../options/image-prompt.ts";
 import { quote, table, terminalWidth } from "../terminal/layout.ts";
-import { formatSetting } from "../terminal/setting-line.ts";
 import { type LensPosition, lensPositions, type SpelledCell, spellCells } from "./lens-cells.ts";
 
 interface Arguments extends ImageArguments {
@@ -48,7 +47,7 @@ export async function lensImage(
     out,
   };
   const title = `logit lens of ${site}: the likeliest word of each patch`;
-  const lines = [formatSetting(report), quote(prompt.text)];
+  const lines = [quote(prompt.text)];
   await writeFigure(lensFigure(cells, { picture, grid: patches.grid, title, lines }), out);
   return report;
 }
@@ -59,7 +58,7 @@ const LISTED = 6;
 /** A layer at a time: the patches' words as a grid where that fits the width, and how often each occurs. */
 export function formatImageLens(report: ImageLensReport, width = terminalWidth()): string {
   const { grid, cells, out } = report;
-  const lines = [formatSetting(report)];
+  const lines = [showSetting(report)];
   for (const layer of new Set(cells.map((cell) => cell.layer))) {
     const words = cells.filter((cell) => cell.layer === layer).map((cell) => showWord(cell.tokens[0]!.text));
     lines.push("", `${report.site}.${layer}: ${frequent(words)}`);

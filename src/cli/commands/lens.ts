@@ -9,7 +9,7 @@ import type { Prompt } from "../../model/prompt/prompt.ts";
 import type { LayerSite } from "../../model/walk/sites.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import { type Positions, resolvePositions } from "../../patching/positions.ts";
-import { type Setting, settingOf } from "../../patching/setting.ts";
+import { type Setting, settingOf, showSetting } from "../../patching/setting.ts";
 import { layerSite, layers, listed, positions, wholeNumber } from "../options/arguments.ts";
 import { checkLayerOption, checkLengths, checkPositions, checkWritable } from "../options/checks.ts";
 import { newCommand, refuseUnused } from "../options/command.ts";
@@ -26,7 +26,6 @@ import { addModelOptions, type ModelArguments, withModel } from "../options/sess
 import { addPromptOptions, type PromptArguments, promptText } from "../options/text-files.ts";
 import { quote, showPercent, table, terminalWidth } from "../terminal/layout.ts";
 import { printResult } from "../terminal/output.ts";
-import { formatSetting } from "../terminal/setting-line.ts";
 import { type LensPosition, lensPositions, type SpelledCell, spellCells } from "./lens-cells.ts";
 import { formatImageLens, lensImage } from "./lens-image.ts";
 
@@ -143,7 +142,7 @@ async function lens(model: PatchableModel, prompt: Prompt, args: Arguments): Pro
     cells: spellCells(model, cells),
     out,
   };
-  const lines = [formatSetting(report), quote(prompt.text)];
+  const lines = [quote(prompt.text)];
   await writeFigure(lensFigure(cells, { lines, title: `logit lens of ${site}` }), out);
   return report;
 }
@@ -158,7 +157,7 @@ export function formatLens(report: LensReport, width = terminalWidth()): string 
   const show = ({ token, probability }: { token: string; probability: number }) =>
     `${quote(token)} ${showPercent(probability)}`;
   const title = (i: number) => `${found[i]!.position} ${quote(found[i]!.token)}`;
-  const lines = [formatSetting(report), ""];
+  const lines = [showSetting(report), ""];
   const written = out.length > 0 ? [`\nwritten to ${out.join(", ")}`] : [];
   if (found.length === 1) {
     lines.push(`position ${title(0)}`, "");

@@ -7,7 +7,7 @@ import type { Prompt } from "../../model/prompt/prompt.ts";
 import { answerEach } from "../../patching/answer.ts";
 import type { Generated } from "../../patching/generate.ts";
 import type { PatchableModel } from "../../patching/model.ts";
-import { type Setting, settingOf } from "../../patching/setting.ts";
+import { type Setting, settingOf, showSetting } from "../../patching/setting.ts";
 import { fewShotPrompt, type Question } from "../../tasks/few-shot.ts";
 import { type Modality, poolOf, promptInContext, specify } from "../../tasks/specification.ts";
 import { listed, position, wholeNumber } from "../options/arguments.ts";
@@ -29,7 +29,6 @@ import { addPromptOptions, type PromptArguments, promptText } from "../options/t
 import { formatOrigin, readVectorFile } from "../options/vector-files.ts";
 import { quote, table } from "../terminal/layout.ts";
 import { printResult } from "../terminal/output.ts";
-import { formatSetting } from "../terminal/setting-line.ts";
 import {
   type LayerOrigin,
   type PatchSource,
@@ -221,7 +220,7 @@ function formatPatch(report: PatchReport): string {
   if (!inContext) {
     rows.push(["without the patch", quote(report.unpatched.text)]);
     rows.push(["with the patch", quote(report.patched.text)]);
-    return `${formatSetting(report)}\n\n${table(rows)}`;
+    return `${showSetting(report)}\n\n${table(rows)}`;
   }
   const answers = [
     ["no context", quote(report.unpatched.text)],
@@ -229,5 +228,5 @@ function formatPatch(report: PatchReport): string {
     ["patch", quote(report.patched.text)],
   ];
   rows.push(["prompt", quote(inContext.prompt)]);
-  return `${formatSetting(report)}\n\n${table(rows)}\n\n${table(answers)}`;
+  return `${showSetting(report)}\n\n${table(rows)}\n\n${table(answers)}`;
 }

@@ -6,7 +6,7 @@ import { XpatchError } from "../../errors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import type { PatchableModel } from "../../patching/model.ts";
-import { type Setting, settingOf } from "../../patching/setting.ts";
+import { type Setting, settingOf, showSetting } from "../../patching/setting.ts";
 import { readTextFile } from "../../platform/node-text.ts";
 import { fewShotPrompt } from "../../tasks/few-shot.ts";
 import { type Score, type ScoredAnswers, scoreTokens } from "../../tasks/score.ts";
@@ -29,7 +29,6 @@ import { formatOrigin, readVectorFile } from "../options/vector-files.ts";
 import { bar, showPercent, table } from "../terminal/layout.ts";
 import { printResult } from "../terminal/output.ts";
 import { withProgress } from "../terminal/progress.ts";
-import { formatSetting } from "../terminal/setting-line.ts";
 
 interface Arguments extends ModelArguments, TaskArguments {
   readonly vectors: string;
@@ -184,7 +183,7 @@ function formatSweep(report: SweepReport): string {
   ];
   const share = showPercent(rowLayers / plainRowLayers);
   return [
-    formatSetting(report),
+    showSetting(report),
     "",
     `${queries.length} queries, one new token each; vectors: ${formatOrigin(vectors)}`,
     "",

@@ -1,7 +1,7 @@
 import { type Difference, type SplitCount, WAYS } from "../../parity/authors.ts";
 import { type AnswerCount, type AuthorsReport, countOf } from "../../parity/authors-report.ts";
+import { showSetting } from "../../patching/setting.ts";
 import { printable, quote, table } from "./layout.ts";
-import { formatSetting } from "./setting-line.ts";
 
 /** The report as text for a terminal: a line a file, the vectors, the differences, a line a direction, the sum. */
 export function formatAuthors(report: AuthorsReport): string {
@@ -13,7 +13,7 @@ export function formatAuthors(report: AuthorsReport): string {
   ]);
   const lines = [
     authors,
-    formatSetting(report),
+    showSetting(report),
     weights,
     "",
     table([["", "same answers as the authors' program:", ...WAYS], ...files], [2, 3, 4]),

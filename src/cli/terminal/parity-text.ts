@@ -1,6 +1,6 @@
 import type { ParityReport, ParityResult } from "../../parity/report.ts";
+import { showSetting } from "../../patching/setting.ts";
 import { table } from "./layout.ts";
-import { formatSetting } from "./setting-line.ts";
 
 /** The reports as text for a terminal: a line a check, then what was not run, then the sum. */
 export function formatParity(results: readonly ParityResult[]): string {
@@ -26,7 +26,7 @@ function formatReport(report: ParityReport): string {
         ]
       : [],
   );
-  const lines = [goldens, formatSetting(report)];
+  const lines = [goldens, showSetting(report)];
   if (report.note) lines.push(report.note);
   if (numbers.length > 0) lines.push("", table([heading, ...numbers], [1, 2, 3]));
   const equal = checks.flatMap((check) =>

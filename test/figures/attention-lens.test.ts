@@ -228,6 +228,12 @@ describe("the lens over a picture", () => {
       count((text) => text === "\\n"),
       count((text) => text === "天"),
     ]).toEqual([8, 8, 8, 8]);
+    const brightness = [
+      ...svg.matchAll(/<path[^>]*fill="rgb\((\d+), (\d+), (\d+)\)"[^>]*opacity="0\.7"/g),
+    ].map(([, ...rgb]) => luma(rgb.slice(0, 3).map(Number)));
+    expect(brightness).toHaveLength(32);
+    expect(brightness.slice(0, 16)).toEqual(brightness.slice(0, 16).toSorted((x, y) => x - y));
+    expect(brightness[15]).toBeGreaterThan(brightness[0]! + 100);
     expect(titlesOf(svg)).toHaveLength(32);
     expect(titlesOf(svg)[6]).toBe('row 1, column 2, position 11\n"\\n" 21.9 %\n"second" 1.00 %');
   });

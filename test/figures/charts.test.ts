@@ -4,7 +4,9 @@ import { platform } from "#platform";
 import type { BarsChart, Chart, HeatChart, LinesChart, ScatterChart } from "../../src/figures/chart.ts";
 import { captionOf } from "../../src/figures/chart-caption.ts";
 import { chartFigure } from "../../src/figures/chart-figure.ts";
+import { tokenFigure } from "../../src/figures/token-figure.ts";
 import { chartSpec } from "../../src/figures/vega-lite/chart-spec.ts";
+import { wordContrasts } from "../helpers/svg.ts";
 
 const PANELS = ["text query", "image query"];
 const base = { title: "A title", x: "across", y: "up" };
@@ -251,6 +253,23 @@ describe("what can be read from figures", () => {
     for (const text of ["n 36–37×3 (different inputs × seeds)", "p, n 36×3", "q, n 37×3"]) {
       expect(svg).toContain(`>${text}</text>`);
     }
+  });
+
+  test.each([false, true])("words can be read on every colour (diverging: %s)", async (diverging) => {
+    const rows = Array.from({ length: 41 }, (_, i) => ({
+      x: i,
+      y: "p",
+      value: i / 20 - (diverging ? 1 : 0),
+      word: "w",
+      tooltip: "t",
+    }));
+    const contrasts = wordContrasts(await svgOf({ ...heat, diverging, rows }));
+    expect(contrasts).toHaveLength(41);
+    expect(Math.min(...contrasts)).toBeGreaterThan(4);
+    const values = rows.map(({ value }) => value);
+    const tokens = wordContrasts(await tokenFigure(values.map(String), values).svg());
+    expect(tokens).toHaveLength(41);
+    expect(Math.min(...tokens)).toBeGreaterThan(4);
   });
 
   test("a caption goes with the file", async () => {

@@ -35,3 +35,19 @@ export function coloursOf(svg: string): number[][] {
 }
 
 export const luma = ([r, g, b]: readonly number[]) => 0.299 * r! + 0.587 * g! + 0.114 * b!;
+
+/** WCAG's contrast of a colour with white and with black. */
+export function contrasts(colour: readonly number[]): { readonly white: number; readonly black: number } {
+  const [r, g, b] = colour.map((value) => {
+    const share = value / 255;
+    return share <= 0.03928 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+  });
+  const luminance = 0.2126 * r! + 0.7152 * g! + 0.0722 * b!;
+  return { white: 1.05 / (luminance + 0.05), black: (luminance + 0.05) / 0.05 };
+}
+
+/** The contrast of each of the words that stand on shapes with tooltips, in their order. */
+export function wordContrasts(svg: string): number[] {
+  const inks = [...svg.matchAll(/<text[^>]*fill="#(000000|ffffff)"[^>]*>/g)].map(([, fill]) => fill!);
+  return coloursOf(svg).map((colour, i) => contrasts(colour)[inks[i] === "ffffff" ? "white" : "black"]);
+}

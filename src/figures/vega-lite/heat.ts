@@ -2,6 +2,7 @@ import type { HeatChart } from "../chart.ts";
 import { LETTER } from "./frame.ts";
 import { distinct, type Spec } from "./groupings.ts";
 import { heatScale } from "./heat-scale.ts";
+import { inkOn } from "./ink.ts";
 import { CHOSEN, ROWS, type View } from "./values.ts";
 
 /** Pixels of a square, and of one with a word in it; of squares without words only if they fit. */
@@ -15,8 +16,6 @@ const MOST_OF_SEVERAL = 300;
 const MOST_TOOLTIPS = 20_000;
 /** Between panels whose names stand below the last of them. */
 const NAMED_GAP = { row: 40, column: 40 };
-/** From here to the ends a diverging scale is dark. */
-const DARK_SIDES = 0.62;
 
 /** Coloured squares, words in them, outlines around what was chosen. */
 export function heatView(chart: HeatChart): View {
@@ -67,18 +66,14 @@ export function heatView(chart: HeatChart): View {
   return { width, height, layer, ...(upright && { panelGap: NAMED_GAP }) };
 }
 
-/** Black or white, whichever is seen on the square's colour. */
-function wordsIn(place: Spec, [low, high]: readonly [number, number], diverging = false): Spec {
-  const dark = diverging
-    ? `abs(datum.value) > ${DARK_SIDES * high}`
-    : `datum.value < ${low + (high - low) / 2}`;
+function wordsIn(place: Spec, domain: readonly [number, number], diverging = false): Spec {
   return {
     transform: ROWS,
     mark: { type: "text", fontSize: WORD.fontSize, limit: WORD.width - 4 },
     encoding: {
       ...place,
       text: { field: "word" },
-      color: { condition: { test: dark, value: "#ffffff" }, value: "#000000" },
+      color: inkOn(diverging ? "diverging" : "viridis", domain),
     },
   };
 }

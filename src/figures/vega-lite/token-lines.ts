@@ -1,6 +1,7 @@
 import { frame, MONOSPACED, PAGE_WIDTH } from "./frame.ts";
 import type { Spec } from "./groupings.ts";
 import { heatScale } from "./heat-scale.ts";
+import { inkOn } from "./ink.ts";
 import { letters, wrapText } from "./text-width.ts";
 
 /** A text whose tokens have a number each. */
@@ -43,8 +44,6 @@ export function tokenLinesSpec({ title, lines, panels, value, diverging }: Token
     scale: diverging ? scale : { domain: scale.domain, range: SHADES },
     legend: { values: ticks, format, labelOverlap: false, gradientLength: 100 },
   };
-  const [low, high] = scale.domain;
-  const dark = diverging ? `abs(datum.value) > ${0.62 * high}` : `datum.value > ${low + 0.5 * (high - low)}`;
   const blocks = panels.map(({ caption, tokens }) => ({ caption, placed: place(tokens) }));
   const width = Math.max(...blocks.flatMap(({ placed }) => placed.map(({ right }) => right)));
   return {
@@ -79,7 +78,7 @@ export function tokenLinesSpec({ title, lines, panels, value, diverging }: Token
               x: across("middle"),
               y: down("centre"),
               text: { field: "shown" },
-              color: { condition: { test: dark, value: "#ffffff" }, value: "#000000" },
+              color: inkOn(diverging ? "diverging" : "shades", scale.domain),
             },
           },
         ],

@@ -22,8 +22,11 @@ export function largest(values: ArrayLike<number>): number {
 }
 
 /**
- * Logits of resumed and full runs: sums in another order, so equal to 1e-5 of the largest. Where an edit takes most of an
- * activation away, what it leaves carries the rounding of what it was made of: 1e-6 of the largest of `unpatched` logits.
+ * Logits of resumed and full runs: the same sums, but over other numbers of rows, so in another order. Of 300 random edits of
+ * T5's embedding (the worst case: scores without scale) half differ by 1.4e-6 of the largest logit, one in a hundred by 6.5e-6
+ * and one in some thousands by more than 1e-5; what runs alone has the same bits. A fault is a thousand times larger.
+ * Where an edit takes most of an activation away, what it leaves carries the rounding of what it was made of: 1e-6 of the
+ * largest of `unpatched` logits.
  */
 export function expectSame(
   found: Float32Array,
@@ -31,7 +34,7 @@ export function expectSame(
   label: string,
   unpatched: Float32Array = new Float32Array(),
 ): void {
-  const atol = 1e-5 * largest(expected) + 1e-6 * largest(unpatched);
+  const atol = 3e-5 * largest(expected) + 1e-6 * largest(unpatched);
   expectClose(found, expected, { atol, rtol: 0, label });
 }
 

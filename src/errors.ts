@@ -53,6 +53,11 @@ export class ArgumentError extends XpatchError {
   override name = "ArgumentError";
 }
 
+/** A gradient that cannot be had: of something the result does not come from, or through an operation that has none. */
+export class GradientError extends XpatchError {
+  override name = "GradientError";
+}
+
 /** Logits that no token can be chosen by: there is a NaN among them, or all are -infinity. */
 export class GenerationError extends XpatchError {
   override name = "GenerationError";

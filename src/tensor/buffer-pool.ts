@@ -7,6 +7,8 @@ export interface Storage {
   readonly id: number;
   readonly buffer: GPUBuffer;
   readonly bytes: number;
+  /** How many of its bytes are on loan: what was asked for. */
+  used: number;
   references: number;
   /** Number of the submit that the latest recorded command using it belongs to. */
   lastUse: number;
@@ -96,6 +98,7 @@ export class BufferPool {
     const size = Math.min(sizeClass(bytes), this.#maxBytes);
     const storage = this.#takeIdle(size, idleBefore) ?? this.#create(size, label);
     storage.references = 1;
+    storage.used = bytes;
     storage.written = undefined;
     this.#statistics.liveBuffers++;
     this.#statistics.liveBytes += size;
@@ -153,6 +156,7 @@ export class BufferPool {
       id: this.#nextId++,
       buffer,
       bytes,
+      used: 0,
       references: 0,
       lastUse: -1,
       allocation,

@@ -27,7 +27,7 @@ export function linear(x: Tensor, weight: Tensor, { bias, add }: LinearOptions =
   return apply(linearOperation, inputs, { bias: bias !== undefined, add: add !== undefined });
 }
 
-const linearOperation: Operation<{ bias: boolean; add: boolean }> = {
+export const linearOperation: Operation<{ bias: boolean; add: boolean }> = {
   name: "linear",
   run(inputs, attributes, device) {
     assertFloats("linear", inputs);

@@ -21,7 +21,7 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   return apply(matmulOperation, [a, b], {});
 }
 
-const matmulOperation: Operation<Record<never, never>> = {
+export const matmulOperation: Operation<Record<never, never>> = {
   name: "matmul",
   run([a, b], _attributes, device) {
     assertFloats("matmul", [a!, b!]);

@@ -1,0 +1,60 @@
+import type { DType } from "../tensor/dtype.ts";
+import type { Operation } from "../tensor/operation.ts";
+import type { Shape } from "../tensor/shape.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+
+/** What a rule may ask about an input without its value. */
+export interface InputShape {
+  readonly shape: Shape;
+  readonly strides: readonly number[];
+  readonly dtype: DType;
+}
+
+/** Which values of an applied operation its rule reads; all others may be forgotten. */
+export interface Needs {
+  /** Numbers of inputs. */
+  readonly inputs?: readonly number[];
+  readonly output?: boolean;
+}
+
+/** One applied operation on the way back. */
+export interface BackwardCall<A> {
+  readonly attributes: A;
+  readonly inputs: readonly InputShape[];
+  /** d(result) / d(output): f32, of the output's shape, possibly a view of any strides. */
+  readonly cotangent: Tensor;
+  /** Whether anybody asks for the gradient of an input. */
+  wanted(input: number): boolean;
+  /** The value of an input that {@link Rule.needs} names. */
+  value(input: number): Tensor;
+  /** The output, where {@link Rule.needs} says so. */
+  output(): Tensor;
+  /**
+   * What later uses of an input have added up to so far, of the input's shape: a rule that takes it adds its own part to it
+   * (in the same kernel, say) and gives back the sum. Undefined where there is nothing yet, or not in one piece.
+   */
+  takeSum(input: number): Tensor | undefined;
+}
+
+/** How the gradient of an operation's output becomes that of its inputs. */
+export interface Rule<A = unknown> {
+  readonly operation: Operation<A>;
+  /** Nothing flows back: the output does not change with the inputs, or in steps. */
+  readonly constant?: true;
+  needs(attributes: A, wanted: (input: number) => boolean, inputs: readonly InputShape[]): Needs;
+  /**
+   * The gradients of the inputs, in their order and f32: each of its input's shape, undefined for those that are not wanted
+   * or on which the output does not depend. Temporaries may be left undisposed.
+   */
+  backward(call: BackwardCall<A>): readonly (Tensor | undefined)[];
+}
+
+/** Checks the types of a rule that goes into a list with others. */
+export function rule<A>(made: Rule<A>): Rule {
+  return made as Rule;
+}
+
+/** The rule of an operation through which nothing flows back. */
+export function constantRule<A>(operation: Operation<A>): Rule {
+  return rule<A>({ operation, constant: true, needs: () => ({}), backward: () => [] });
+}

@@ -23,7 +23,7 @@ export {
   logProbability,
   type Metric,
   probability,
-} from "./analysis/metric.ts";
+} from "./patching/metric.ts";
 export { type PatchDirection, type PatchMapOptions, patchMap } from "./analysis/patch-map.ts";
 export type { PatchCell, PatchColumn, PatchMap } from "./analysis/patch-map-result.ts";
 export { type HeadRanking, type RankedHead, rankHeads } from "./analysis/rank-heads.ts";

@@ -24,7 +24,7 @@ import { run } from "../patching/run.ts";
 import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { LogitAttribution, type LogitComponent } from "./logit-attribution-result.ts";
-import { type OneToken, oneTokenId } from "./one-token.ts";
+import { type OneToken, oneTokenId } from "../patching/one-token.ts";
 
 export interface LogitAttributionOptions {
   /** Whose logit is taken apart: an id, or a text of one token. */

@@ -25,7 +25,7 @@ import { settingOf } from "../patching/setting.ts";
 import { matchSites, type SitePattern } from "../patching/site-patterns.ts";
 import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { logitDifference, type Metric, measure, resolveMetric, showMetric } from "./metric.ts";
+import { logitDifference, type Metric, measure, resolveMetric, showMetric } from "../patching/metric.ts";
 import { batchesOf, cellOf, looksAhead, resumeBatch } from "./patch-cells.ts";
 import { type PatchColumn, PatchMap } from "./patch-map-result.ts";
 

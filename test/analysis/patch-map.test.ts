@@ -6,7 +6,7 @@ import {
   logProbability,
   type Metric,
   probability,
-} from "../../src/analysis/metric.ts";
+} from "../../src/patching/metric.ts";
 import { patchMap } from "../../src/analysis/patch-map.ts";
 import { PatchMap } from "../../src/analysis/patch-map-result.ts";
 import { rankHeads } from "../../src/analysis/rank-heads.ts";

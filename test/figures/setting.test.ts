@@ -2,7 +2,7 @@ import { beforeAll, expect, test } from "vitest";
 import { attentionMaps } from "../../src/analysis/attention-map.ts";
 import { headPattern, headPatterns } from "../../src/analysis/head-pattern.ts";
 import { logitLens } from "../../src/analysis/logit-lens.ts";
-import { logProbability } from "../../src/analysis/metric.ts";
+import { logProbability } from "../../src/patching/metric.ts";
 import { patchMap } from "../../src/analysis/patch-map.ts";
 import { rankHeads } from "../../src/analysis/rank-heads.ts";
 import { attentionFigure } from "../../src/figures/attention-figure.ts";

@@ -15,7 +15,8 @@ const LANES = 8;
 /**
  * Matrix product for drivers that run on CPU cores: each invocation keeps a block of `rows` x 4 * `vectors` outputs in
  * registers, and there is no workgroup memory and no barrier. The rows of a block are the same for a whole workgroup, which
- * shares the loads of a. Takes any strides; fastest when four columns of b can be loaded at once.
+ * shares the loads of a. Takes any strides; fastest when four columns of b can be loaded at once, or four of a column (the
+ * weights of a product, in the product that their gradients come from).
  */
 interface Block {
   /** Rows per invocation. */
@@ -48,9 +49,11 @@ interface Variant extends Block {
 const kernel = defineKernel({
   name: "matmul_register",
   bindings: {
-    a: "read",
+    a: "read?",
     b: "read?",
     b4: "read4?",
+    a4: "read4?",
+    b4_depth: "read4?",
     bias: "read?",
     residual: "read?",
     out: "write",
@@ -81,6 +84,38 @@ const kernel = defineKernel({
           (v) =>
             `  var b${v} = b_batch(batch) + min(vec4u(column + ${v * 4}u) + vec4u(0u, 1u, 2u, 3u), vec4u(params.columns - 1u)) * params.b_column;`,
         );
+    const steps = [0, 1, 2, 3];
+    const perColumn = (line: (v: number, c: number) => string) =>
+      vector.flatMap((v) => steps.map((c) => line(v, c))).join("\n");
+    const start = has("b4_depth")
+      ? `${perLoad((i) => `  var a${i} = (a_batch(batch) + min(row + ${shared.index(i)}, params.rows - 1u) * params.a_row) / 4u;`)}
+${perColumn((v, c) => `  var b${v}_${c} = (b_batch(batch) + min(column + ${4 * v + c}u, params.columns - 1u) * params.b_column) / 4u;`)}`
+      : `${perLoad((i) => `  var a${i} = a_batch(batch) + min(row + ${shared.index(i)}, params.rows - 1u) * params.a_row;`)}
+${startB}`;
+    const loop = has("b4_depth")
+      ? `  for (var k = 0u; k < params.depth; k += 4u) {
+${perLoad((i) => `    let loaded${i} = a4_at4(a${i}); a${i}++;`)}
+${perColumn((v, c) => `    let w${v}_${c} = b4_depth_at4(b${v}_${c}); b${v}_${c}++;`)}
+${perRow(
+  (r) => `    let x${r} = ${shared.value("loaded", r)};
+${vector
+  .map((v) =>
+    steps
+      .map(
+        (s) =>
+          `    sum${r}_${v} = fma(vec4f(x${r}[${s}]), vec4f(${steps.map((c) => `w${v}_${c}[${s}]`).join(", ")}), sum${r}_${v});`,
+      )
+      .join("\n"),
+  )
+  .join("\n")}`,
+)}
+  }`
+      : `  for (var k = 0u; k < params.depth; k++) {
+${loadB}
+${perLoad((i) => `    let loaded${i} = a_at(a${i}); a${i} += params.a_depth;`)}
+${perRow((r) => `    let x${r} = ${shared.value("loaded", r)};`)}
+${each((r, v) => `    sum${r}_${v} = fma(vec4f(x${r}), w${v}, sum${r}_${v});`)}
+  }`;
     const sums = row.flatMap((r) => vector.map((v) => `sum${r}_${v}`)).join(", ");
     return /* wgsl */ `
 ${shared.enable}
@@ -104,15 +139,9 @@ fn main(
   if (batch >= params.batches) { return; }
 
   // Rows and columns past the end are computed from the last one and not stored: cheaper than a divergent branch.
-${perLoad((i) => `  var a${i} = a_batch(batch) + min(row + ${shared.index(i)}, params.rows - 1u) * params.a_row;`)}
-${startB}
+${start}
 ${each((r, v) => `  var sum${r}_${v} = vec4f();`)}
-  for (var k = 0u; k < params.depth; k++) {
-${loadB}
-${perLoad((i) => `    let loaded${i} = a_at(a${i}); a${i} += params.a_depth;`)}
-${perRow((r) => `    let x${r} = ${shared.value("loaded", r)};`)}
-${each((r, v) => `    sum${r}_${v} = fma(vec4f(x${r}), w${v}, sum${r}_${v});`)}
-  }
+${loop}
 
   // An array from here on: written out, this would take longer to compile than all of the above.
   var sums = array<vec4f, ${rows * vectors}>(${sums});
@@ -129,13 +158,23 @@ export function launchRegister(product: Product): void {
   const { a, b, bias, residual, out } = product;
   const params = productParams(product);
   const byFour = loadsByFour(b, -1);
+  const byDepth = !byFour && loadsByFour(b, -2) && loadsByFour(a, -1);
   const windows = [a, b].some(({ storage, device }) => storage.bytes > device.maxBindingBytes);
   const width = params.rows === 1 ? 1 : SharedLoads.widthOn(out.device, LANES);
   const block = blockFor(params.rows, params.columns, windows, width);
   const blocks =
     Math.ceil(params.rows / block.rows) * Math.ceil(params.columns / (4 * block.vectors * block.lanes));
   kernel.launch({
-    tensors: { a, b: byFour ? undefined : b, b4: byFour ? b : undefined, bias, residual, out },
+    tensors: {
+      a: byDepth ? undefined : a,
+      a4: byDepth ? a : undefined,
+      b: byFour || byDepth ? undefined : b,
+      b4: byFour ? b : undefined,
+      b4_depth: byDepth ? b : undefined,
+      bias,
+      residual,
+      out,
+    },
     params,
     constants: { ...block, width, batched: out.rank > 2 },
     workgroups: params.batches * blocks,

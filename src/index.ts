@@ -17,13 +17,6 @@ export type { LensCells } from "./analysis/lens-cells.ts";
 export { type LogitAttributionOptions, logitAttribution } from "./analysis/logit-attribution.ts";
 export type { LogitAttribution, LogitComponent } from "./analysis/logit-attribution-result.ts";
 export { decodeStream, type LensCell, logitLens } from "./analysis/logit-lens.ts";
-export {
-  klDivergence,
-  logitDifference,
-  logProbability,
-  type Metric,
-  probability,
-} from "./patching/metric.ts";
 export { type PatchDirection, type PatchMapOptions, patchMap } from "./analysis/patch-map.ts";
 export type { PatchCell, PatchColumn, PatchMap } from "./analysis/patch-map-result.ts";
 export { type HeadRanking, type RankedHead, rankHeads } from "./analysis/rank-heads.ts";
@@ -164,6 +157,13 @@ export {
   zero,
 } from "./patching/edit.ts";
 export type { Generated, GenerateOptions, UnfiredEdit } from "./patching/generate.ts";
+export {
+  klDivergence,
+  logitDifference,
+  logProbability,
+  type Metric,
+  probability,
+} from "./patching/metric.ts";
 export { loadModel, type PatchableModel } from "./patching/model.ts";
 export type { Positions } from "./patching/positions.ts";
 export { type Recording, type RecordOptions, record } from "./patching/recording.ts";

@@ -19,12 +19,12 @@ import { blockPartsOf, decoderPartsOf, unembeddingOf } from "../model/layers/nam
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { aModel, aPrompt, onePosition } from "../patching/arguments.ts";
 import type { Edit } from "../patching/edit.ts";
+import { type OneToken, oneTokenId } from "../patching/one-token.ts";
 import { type OnePosition, resolvePositions } from "../patching/positions.ts";
 import { run } from "../patching/run.ts";
 import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { LogitAttribution, type LogitComponent } from "./logit-attribution-result.ts";
-import { type OneToken, oneTokenId } from "../patching/one-token.ts";
 
 export interface LogitAttributionOptions {
   /** Whose logit is taken apart: an id, or a text of one token. */

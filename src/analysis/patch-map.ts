@@ -18,6 +18,7 @@ import { mostProbableTokens } from "../model/walk/sampling.ts";
 import { siteInfo } from "../model/walk/site-shapes.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import { aModel, aPrompt, somePositions } from "../patching/arguments.ts";
+import { logitDifference, type Metric, measure, resolveMetric, showMetric } from "../patching/metric.ts";
 import { type Positions, resolvePositions } from "../patching/positions.ts";
 import { record } from "../patching/recording.ts";
 import { run } from "../patching/run.ts";
@@ -25,7 +26,6 @@ import { settingOf } from "../patching/setting.ts";
 import { matchSites, type SitePattern } from "../patching/site-patterns.ts";
 import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { logitDifference, type Metric, measure, resolveMetric, showMetric } from "../patching/metric.ts";
 import { batchesOf, cellOf, looksAhead, resumeBatch } from "./patch-cells.ts";
 import { type PatchColumn, PatchMap } from "./patch-map-result.ts";
 

@@ -23,6 +23,8 @@ export class Node {
   readonly segment: number | undefined;
   /** Elements of the buffer. */
   readonly count: number;
+  /** Some operation has read it. */
+  used = false;
   /** Somebody asks for its gradient, which therefore stays. */
   watched = false;
   /** f32 [count] */

@@ -99,7 +99,15 @@ export class Tape {
   }
 
   start(): void {
-    this.#stop ??= this.#device.observe((record) => this.#note(record));
+    if (this.#stop) return;
+    const { boundaryObservers } = this.#device;
+    const cut = () => this.cut();
+    const stop = this.#device.observe((record) => this.#note(record));
+    boundaryObservers.add(cut);
+    this.#stop = () => {
+      stop();
+      boundaryObservers.delete(cut);
+    };
   }
 
   stop(): void {
@@ -159,6 +167,14 @@ export class Tape {
     return node.at(place) ?? this.#device.zeros(place.shape);
   }
 
+  /** The same of what the result was supposed to be computed with. Throws GradientError where nothing read it. */
+  gradientOfUsed(name: string, watched: Watched): Tensor {
+    if (watched.node.used) return this.gradient(watched);
+    throw new GradientError(
+      `${name}: nothing that was computed reads it as it is, so that it has no gradient`,
+    );
+  }
+
   dispose(): void {
     this.stop();
     for (const { values } of this.#segments) values.dispose();
@@ -187,6 +203,7 @@ export class Tape {
     const needs = rule?.needs(attributes, wanted, shapes) ?? {};
     const kept = inputs.map((input, i): Input => {
       const node = wanted(i) ? nodes[i] : undefined;
+      if (node) node.used = true;
       const outside = nodes[i]?.segment !== number;
       const read = needs.inputs?.includes(i);
       const value = outside

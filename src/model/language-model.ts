@@ -23,6 +23,7 @@ import {
 } from "./checkpoint/open-checkpoint.ts";
 import { processorJson } from "./checkpoint/processor-file.ts";
 import type { Folder } from "./checkpoint/source/folder.ts";
+import type { NamedParameters } from "./checkpoint/weights/parameters.ts";
 import { loadWeights, type WeightOptions } from "./checkpoint/weights/weights.ts";
 import type { Family } from "./families/family.ts";
 import { familyOf } from "./families/registry.ts";
@@ -91,6 +92,8 @@ export interface ModelParts extends OutlineParts {
   readonly network: Network;
   /** Holds the weights. */
   readonly memory: Scope;
+  /** The weights by the names that the checkpoint has them under. */
+  readonly parameters: NamedParameters;
 }
 
 /** Everything about a language model but its weights. */
@@ -202,13 +205,17 @@ export class OpenModel {
   /** Reads the weights. */
   async load(options: WeightOptions & { device: Device }): Promise<ModelParts> {
     const { family, decoder, config } = this.#files;
-    const { built: network, memory } = await loadWeights(
+    const {
+      built: network,
+      memory,
+      parameters,
+    } = await loadWeights(
       this.#checkpoint,
       options.device,
       (weights) => family.build(weights, decoder, config),
       options,
     );
-    return { ...this.#parts, network, memory };
+    return { ...this.#parts, network, memory, parameters };
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -318,11 +325,14 @@ export class ModelOutline {
 /** A checkpoint on a device, with its tokenizer: builds prompts and holds the network. */
 export class LanguageModel extends ModelOutline {
   readonly #network: Network;
+  /** @internal */
+  readonly parameters: NamedParameters;
   readonly #memory: Scope;
   #isDisposed = false;
 
   constructor(parts: ModelParts) {
     super(parts);
+    this.parameters = parts.parameters;
     this.#network = parts.network;
     this.#memory = parts.memory;
   }

@@ -78,9 +78,9 @@ const NEEDS: Record<EditOperation, { readonly value?: string; readonly amount?: 
 };
 
 const SITE_AND_POSITIONS = { site: aString, at: somePositions };
-const TAP: Options<Tap> = { kind: oneOf("tap"), ...SITE_AND_POSITIONS, ...PART };
+const TAP: Options<Tap> = { kind: oneOf("tap", "gradient"), ...SITE_AND_POSITIONS, ...PART };
 const GROUP: Options<TapGroup> = {
-  kind: oneOf("tap"),
+  kind: oneOf("tap", "gradient"),
   sites: aListOf(aString),
   at: somePositions,
   ...PART,
@@ -99,9 +99,18 @@ const EDIT: Options<Edit> = {
 export const TAP_OPTIONS = PART;
 export const EDIT_OPTIONS: Options<Part & { prompt?: number }> = { ...PART, prompt: aNumber };
 
-/** Throws ArgumentError for what is no tap; `call` says whose it is. */
-export function checkTap(call: string, tap: unknown): asserts tap is Tap | TapGroup {
-  if (!isObject(tap) || tap["kind"] !== "tap") {
+/** Throws ArgumentError for what is no tap; `call` says whose it is. Gradients have to be let in. */
+export function checkTap(
+  call: string,
+  tap: unknown,
+  { gradients = false } = {},
+): asserts tap is Tap | TapGroup {
+  if (isObject(tap) && tap["kind"] === "gradient" && !gradients) {
+    throw new ArgumentError(
+      `${call}: expected a tap, found a gradient; only \`run\` with a metric has gradients`,
+    );
+  }
+  if (!isObject(tap) || (tap["kind"] !== "tap" && tap["kind"] !== "gradient")) {
     throw new ArgumentError(
       `${call}: expected a tap, as tap(site, positions) makes, found ${showFound(tap)}`,
     );
@@ -137,13 +146,13 @@ export function checkEdits(call: string, edits: unknown): asserts edits is reado
 }
 
 /** Throws ArgumentError for what is no object of taps by name. */
-export function checkTaps(call: string, taps: unknown): asserts taps is Taps {
-  if (!isObject(taps) || taps["kind"] === "tap") {
+export function checkTaps(call: string, taps: unknown, { gradients = false } = {}): asserts taps is Taps {
+  if (!isObject(taps) || typeof taps["kind"] === "string") {
     throw new ArgumentError(
       `${call}: expected taps to be an object of taps by name, as in { x: tap(site) }, found ${showFound(taps)}`,
     );
   }
-  for (const [name, tap] of Object.entries(taps)) checkTap(`${call}, taps.${name}`, tap);
+  for (const [name, tap] of Object.entries(taps)) checkTap(`${call}, taps.${name}`, tap, { gradients });
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -11,8 +11,11 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { aPrompt, checkPrompts } from "./arguments.ts";
 import { type ActivationCache, type CacheOptions, cacheAll, cacheBytes } from "./cache-all.ts";
 import { type Generated, type GenerateOptions, generate } from "./generate.ts";
+import { type BatchGradients, type GradientOptions, type Gradients, gradients } from "./gradients.ts";
+import type { Positions } from "./positions.ts";
 import { type Recording, type RecordOptions, record } from "./recording.ts";
 import { type BatchResult, type RunOptions, type RunResult, run } from "./run.ts";
+import type { RunMetric } from "./run-metric.ts";
 import type { SiteFilterLike, SitePattern, SitesOf } from "./site-patterns.ts";
 import type { Taps } from "./tap.ts";
 
@@ -68,6 +71,41 @@ export class PatchableModel extends LanguageModel {
     checkArgument("weight", "name", name, aString);
     checkOptions("weight", options, { head: aNumber });
     return namedWeight(this.network.stack, this.config, name, options);
+  }
+
+  /** Names of the weights as the checkpoint has them, for {@link gradients}. */
+  get parameterNames(): string[] {
+    return [...this.parameters.keys()];
+  }
+
+  /**
+   * The gradient of a metric (`logitDifference(" Paris", " Rome")`, `nextTokenLoss()`, a function of logits and taps) with respect
+   * to activations, weights or other tensors: one pass forward and one back. See `gradients` in gradients.ts.
+   *
+   * @example const { gradients } = model.gradients(prompt, logProbability(" Paris"), { of: "resid_post.*", at: -1 });
+   */
+  gradients<
+    const Pattern extends SitePattern = never,
+    const At extends Positions = "all",
+    const T extends Taps = Record<never, never>,
+    const Name extends string = never,
+  >(
+    prompt: Prompt,
+    metric: RunMetric,
+    options: GradientOptions<Pattern, At, T, Name>,
+  ): Gradients<Pattern, At, T, Name>;
+  gradients<
+    const Pattern extends SitePattern = never,
+    const At extends Positions = "all",
+    const T extends Taps = Record<never, never>,
+    const Name extends string = never,
+  >(
+    prompts: readonly Prompt[],
+    metric: RunMetric,
+    options: GradientOptions<Pattern, At, T, Name>,
+  ): BatchGradients<Pattern, At, T, Name>;
+  gradients(input: Prompt | readonly Prompt[], metric: RunMetric, options: GradientOptions): unknown {
+    return gradients(this, input as Prompt, metric, options);
   }
 
   /** Continues one prompt, or several at once; greedy unless a temperature is given. */

@@ -19,8 +19,8 @@ export function eachResult(results: TapResults): TapResult[] {
 export function resolveTaps(taps: Taps, sites: SiteMap, batch: Batch, single: boolean): TapResults {
   const resolve = (name: string, tap: Tap): TapResult => {
     const options = { members: batch.images.keys(), oneImage: true };
-    const target = resolveTarget(`tap ${name}`, tap, sites, batch, options);
-    return new TapResult(target, {
+    const target = resolveTarget(`${tap.kind} ${name}`, tap, sites, batch, options);
+    return new TapResult(tap.kind, target, {
       single,
       onePosition: isOnePosition(tap.at),
       oneHead: tap.head !== undefined,

@@ -1,5 +1,6 @@
 import { aNumber, anArray, anObject, checkOptions, type Options, oneOf } from "../arguments.ts";
 import { SiteError } from "../errors.ts";
+import type { Tape } from "../gradient/tape.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { forward, takeRows } from "../model/walk/forward.ts";
@@ -12,6 +13,7 @@ import { checkEdits, checkPrompts, checkTaps } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import type { OnePosition } from "./positions.ts";
 import { eachResult, resolveTaps } from "./resolve-taps.ts";
+import { measureRun, needsAllLogits, type RunMetric } from "./run-metric.ts";
 import type { SitesOf } from "./site-patterns.ts";
 import { batchOf, type Target } from "./site-targets.ts";
 import type { Tap, TapGroup, Taps } from "./tap.ts";
@@ -93,14 +95,33 @@ export function run(
 ): Record<string, unknown> {
   checkPrompts("run", input);
   checkOptions("run", options, OPTIONS);
+  return compute("run", model, input, options);
+}
+
+/** A run, and what is wanted of its way back. */
+export interface Differentiation {
+  /** Resolved for the model. */
+  readonly metric: RunMetric;
+  readonly clean: Tensor | undefined;
+  readonly tape: Tape;
+}
+
+/** What {@link run} does, in the name of `call`; with a tape also the way back, and the metric as `metric`. */
+export function compute(
+  call: string,
+  model: LanguageModel,
+  input: Prompt | readonly Prompt[],
+  options: RunOptions<Taps>,
+  back?: Differentiation,
+): Record<string, unknown> {
   const { network } = model;
   const { device, config } = network;
   const single = !Array.isArray(input);
   const given = (single ? [input] : input) as readonly Prompt[];
   const { taps = {}, edits = [], stopAfter } = options;
-  checkTaps("run", taps);
-  checkEdits("run", edits);
-  checkRun(given, config.context, config.layers, taps, stopAfter);
+  checkTaps(call, taps, { gradients: back !== undefined });
+  checkEdits(call, edits);
+  checkRun(call, given, config.context, config.layers, taps, stopAfter);
   const prompts = given.map((prompt) => model.sequenceOf(prompt));
   return device.scope(() => {
     const batch = batchOf(prompts, config.vision);
@@ -108,35 +129,52 @@ export function run(
     const resolvedTaps = resolveTaps(taps, model.sites, batch, single);
     const targets = [...resolvedEdits.map((e) => e.target), ...eachResult(resolvedTaps).map((t) => t.target)];
     checkStop(targets, stopAfter);
-    const watcher = new Watcher(resolvedEdits, resolvedTaps);
+    const watcher = new Watcher(resolvedEdits, resolvedTaps, back?.tape);
 
     const pass = Pass.over(device, prompts, { inUse: (site: SiteName) => watcher.uses(site) });
     const everywhere =
-      options.logits === "all" || targets.some((t) => headBeforeLast(t, config.layers, prompts));
+      options.logits === "all" ||
+      needsAllLogits(back?.metric) ||
+      targets.some((t) => headBeforeLast(t, config.layers, prompts));
     const computed = everywhere ? "all" : "last";
-    const logits = drive(forward(network, prompts, pass, { stopAfter, logits: computed }), watcher);
+    const through = () => drive(forward(network, prompts, pass, { stopAfter, logits: computed }), watcher);
+    const logits = back ? back.tape.record(through) : through();
+    const metric = back && goBack(back, watcher);
     return {
       ...watcher.finish(),
       logits: logits && shapeLogits(logits, pass.rows, computed, options.logits ?? "last", single),
+      ...(metric && { metric }),
     };
+
+    function goBack({ tape, metric, clean }: Differentiation, collected: Watcher): Tensor {
+      const rows = everywhere ? pass.rows : undefined;
+      const run = { logits: logits!, rows, prompts, vision: config.vision, clean };
+      const value = tape.record(() => measureRun(metric, { ...run, taps: collected.tapped() }));
+      tape.backward(value);
+      collected.takeGradients();
+      return value;
+    }
   });
 }
 
 /** Checks what does not depend on single taps and edits. */
 function checkRun(
+  call: string,
   prompts: readonly Prompt[],
   context: number,
   layers: number,
   taps: object,
   stopAfter: number | undefined,
 ): void {
-  if (prompts.length === 0) throw new SiteError("run: expected at least one prompt, found none");
+  if (prompts.length === 0) throw new SiteError(`${call}: expected at least one prompt, found none`);
   for (const prompt of prompts) checkContext(prompt.length, context);
   if (Object.hasOwn(taps, "logits")) {
-    throw new SiteError('run: a tap cannot be called "logits", the result has them under that name');
+    throw new SiteError(`${call}: a tap cannot be called "logits", the result has them under that name`);
   }
   if (stopAfter !== undefined && !(Number.isInteger(stopAfter) && stopAfter >= 0 && stopAfter < layers)) {
-    throw new SiteError(`run: expected stopAfter to be a layer from 0 to ${layers - 1}, found ${stopAfter}`);
+    throw new SiteError(
+      `${call}: expected stopAfter to be a layer from 0 to ${layers - 1}, found ${stopAfter}`,
+    );
   }
 }
 

@@ -18,6 +18,8 @@ interface TapForm {
 
 /** Collects the copies that a tap asks for. */
 export class TapResult {
+  /** What it collects: the activation, or a gradient with respect to it. */
+  readonly kind: "tap" | "gradient";
   readonly target: Target;
   readonly #form: TapForm;
   /** Rows of all sequences in one tensor, for sites whose rows are tokens. */
@@ -25,7 +27,8 @@ export class TapResult {
   /** A tensor a sequence, where they do not come in one. */
   readonly #bySequence = new Map<number, Tensor>();
 
-  constructor(target: Target, form: TapForm) {
+  constructor(kind: "tap" | "gradient", target: Target, form: TapForm) {
+    this.kind = kind;
     this.target = target;
     this.#form = form;
   }

@@ -24,7 +24,7 @@ export interface Part {
  * At vision sites positions are rows of one image: its patches row by row, after the class token where there is one.
  */
 export interface Tap<At extends Positions = Positions, Site extends SiteName = SiteName> extends Part {
-  readonly kind: "tap";
+  readonly kind: "tap" | "gradient";
   readonly site: Site;
   readonly at: At;
 }
@@ -36,7 +36,7 @@ export interface Tap<At extends Positions = Positions, Site extends SiteName = S
  */
 export interface TapGroup<At extends Positions = Positions, Pattern extends SitePattern = SitePattern>
   extends Part {
-  readonly kind: "tap";
+  readonly kind: "tap" | "gradient";
   readonly sites: readonly Pattern[];
   readonly at: At;
 }
@@ -69,14 +69,52 @@ export function tap(
   at: Positions = "all",
   part: Part = {},
 ): Tap | TapGroup {
-  checkOptions("tap", part, TAP_OPTIONS);
+  return make("tap", site, at, part);
+}
+
+/**
+ * Asks a run that has a metric for the gradient of that metric with respect to an activation, in the shape of what {@link tap}
+ * of the same arguments gives: by how much the metric changes with each number, all that is computed from it counted in. Where
+ * edits change the activation, with respect to what they make of it.
+ *
+ * @example const { g } = model.run(prompt, { metric: logitDifference(" Paris", " Rome"), taps: { g: gradient("resid_post.*", -1) } });
+ */
+export function gradient<Site extends SiteName>(site: Site): Tap<"all", Site>;
+export function gradient<Site extends SiteName, At extends Positions>(
+  site: Site,
+  at: At,
+  part?: Part,
+): Tap<At, Site>;
+export function gradient<const Pattern extends SitePattern>(
+  sites: Pattern | readonly Pattern[],
+): TapGroup<"all", Pattern>;
+export function gradient<const Pattern extends SitePattern, At extends Positions>(
+  sites: Pattern | readonly Pattern[],
+  at: At,
+  part?: Part,
+): TapGroup<At, Pattern>;
+export function gradient(
+  site: SitePattern | readonly SitePattern[],
+  at: Positions = "all",
+  part: Part = {},
+): Tap | TapGroup {
+  return make("gradient", site, at, part);
+}
+
+function make(
+  kind: "tap" | "gradient",
+  site: SitePattern | readonly SitePattern[],
+  at: Positions,
+  part: Part,
+): Tap | TapGroup {
+  checkOptions(kind, part, TAP_OPTIONS);
   const several = typeof site === "string" ? site.includes("*") : Array.isArray(site);
   const made = {
-    kind: "tap",
+    kind,
     ...(several ? { sites: [site].flat() as SitePattern[] } : { site: site as SiteName }),
     at,
     ...part,
   } as Tap | TapGroup;
-  checkTap("tap", made);
+  checkTap(kind, made, { gradients: true });
   return made;
 }

@@ -1,5 +1,7 @@
 import { SiteError } from "../errors.ts";
-import type { SiteEvent, Visitor } from "../model/walk/site-events.ts";
+import type { Tape, Watched } from "../gradient/tape.ts";
+import { copy } from "../kernels/movement/copy.ts";
+import { SiteEvent, type Visitor } from "../model/walk/site-events.ts";
 import type { SiteMap } from "../model/walk/site-shapes.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import type { Device } from "../tensor/device.ts";
@@ -22,8 +24,13 @@ export class Watcher implements Visitor {
   readonly #results: TapResults;
   /** Rows that each edit has been applied to so far. */
   readonly #fired = new Map<ResolvedEdit, number>();
+  readonly #tape: Tape | undefined;
+  /** What gradients are asked for, and where it came by. */
+  readonly #watched: { readonly event: SiteEvent; readonly watched: Watched }[] = [];
 
-  constructor(edits: readonly ResolvedEdit[], taps: TapResults) {
+  /** `tape`: for taps that are gradients; it has to be recording. */
+  constructor(edits: readonly ResolvedEdit[], taps: TapResults, tape?: Tape) {
+    this.#tape = tape;
     for (const edit of edits) {
       push(this.#edits, edit.target.site, edit);
       this.#fired.set(edit, 0);
@@ -42,19 +49,42 @@ export class Watcher implements Visitor {
       const apply = event.layout === "rows" ? editRows : editAttention;
       // Views would keep what they were cut from in memory.
       const { value, rows } = before.device.scope(() => apply(edit, event));
-      event.value = value;
-      const masked = event.masked();
-      event.handedOver ||= masked !== before;
+      putIn(event, value);
       this.#fired.set(edit, this.#fired.get(edit)! + rows);
-      for (const old of new Set([before, value])) {
-        if (old !== masked && old.scope !== undefined && old.scope === masked.scope) old.dispose();
-      }
     }
-    for (const result of this.#taps.get(event.site) ?? []) result.take(event);
+    const results = this.#taps.get(event.site) ?? [];
+    if (results.some(({ kind }) => kind === "gradient")) this.#watch(event);
+    for (const result of results) if (result.kind === "tap") result.take(event);
+  }
+
+  #watch(event: SiteEvent): void {
+    // In memory of its own: that of the value may be read on other ways than through this site.
+    putIn(event, copy(event.value));
+    const { site, layout, value, rows, keys } = event;
+    const kept = new SiteEvent(site, layout, value, rows, { ...(keys && { keys }) });
+    this.#watched.push({ event: kept, watched: this.#tape!.watch(value) });
+  }
+
+  /** The values of taps that have been collected so far, without gradients; for what is computed from them. */
+  tapped(): Record<string, TapValue | Record<string, TapValue>> {
+    const taps = Object.entries(this.#results).filter(([, result]) => kindOf(result) === "tap");
+    return valuesOf(Object.fromEntries(taps));
+  }
+
+  /** Collects the gradients, once the tape has gone back from the result. */
+  takeGradients(): void {
+    for (const { event, watched } of this.#watched) {
+      event.value.device.scope(() => {
+        const { site, layout, rows, keys } = event;
+        const value = this.#tape!.gradient(watched);
+        const back = new SiteEvent(site, layout, value, rows, { ...(keys && { keys }) });
+        for (const result of this.#taps.get(site)!) if (result.kind === "gradient") result.take(back);
+      });
+    }
   }
 
   /**
-   * The tapped values by name. Throws SiteError naming the taps and edits that did not fire everywhere; of edits only the
+   * The tapped values and gradients by name. Throws SiteError naming the taps and edits that did not fire everywhere; of edits only the
    * positions count that `computed` lets through.
    */
   finish(computed: Computed = () => true): Record<string, TapValue | Record<string, TapValue>> {
@@ -68,9 +98,28 @@ export class Watcher implements Visitor {
       if (missing > 0) problems.push(`${result.target.label}: ${missing} positions were not computed`);
     }
     if (problems.length > 0) throw new SiteError(`not everything fired: ${problems.join("; ")}`);
-    return mapValues(this.#results, (result) =>
-      result instanceof TapResult ? result.value() : mapValues(result, (each) => each.value()),
-    );
+    return valuesOf(this.#results);
+  }
+}
+
+function kindOf(result: TapResults[string]): "tap" | "gradient" {
+  return result instanceof TapResult ? result.kind : Object.values(result)[0]!.kind;
+}
+
+function valuesOf(results: TapResults): Record<string, TapValue | Record<string, TapValue>> {
+  return mapValues(results, (result) =>
+    result instanceof TapResult ? result.value() : mapValues(result, (each) => each.value()),
+  );
+}
+
+/** Puts a value in the place of an event's, which goes, unless somebody else owns it. */
+function putIn(event: SiteEvent, value: Tensor): void {
+  const before = event.value;
+  event.value = value;
+  const masked = event.masked();
+  event.handedOver ||= masked !== before;
+  for (const old of new Set([before, value])) {
+    if (old !== masked && old.scope !== undefined && old.scope === masked.scope) old.dispose();
   }
 }
 

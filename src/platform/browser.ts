@@ -48,6 +48,7 @@ export const platform: Platform = {
   baseUrl,
   waitForDriver: (promise) => promise, // the browser's GPU process does the waiting
   collectGarbage: () => {}, // and counts what it holds
+  freeMemory: () => undefined,
   svgToPng,
   saveFile,
   show,

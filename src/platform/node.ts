@@ -1,3 +1,4 @@
+import { freemem } from "node:os";
 import { requestAdapter } from "./node-adapter.ts";
 import { cachedModel } from "./node-cache.ts";
 import { openFile, subfolders } from "./node-file.ts";
@@ -20,6 +21,7 @@ export const platform: Platform = {
   baseUrl: () => undefined,
   waitForDriver,
   collectGarbage,
+  freeMemory: freemem,
   svgToPng,
   saveFile: writeWhole,
   show,

@@ -45,6 +45,8 @@ export interface Platform {
   waitForDriver<T>(promise: Promise<T>): Promise<T>;
   /** Gives back what dropped WebGPU objects hold, where that does not happen in time by itself. */
   collectGarbage(): void;
+  /** Bytes of the machine's memory that are free; undefined in a browser, which does not say. */
+  freeMemory(): number | undefined;
   /** Opens a file of a local folder. Throws CheckpointError in a browser. */
   openFile(path: string): Promise<ByteSource>;
   /** The folders in a local folder; undefined when it is none, and in a browser. */

@@ -109,6 +109,8 @@ export class Device {
   readonly maxBindingBytes: number;
   /** @internal */
   readonly observers = new Set<(record: OperationRecord) => void>();
+  /** @internal Told when few values are alive: between the blocks of a stack. */
+  readonly boundaryObservers = new Set<() => void>();
 
   readonly #scopes: { current: Scope | undefined } = { current: undefined };
   /** Outcomes that WebGPU still owes. */
@@ -165,6 +167,11 @@ export class Device {
   /** @internal */
   get currentScope(): Scope | undefined {
     return this.#scopes.current;
+  }
+
+  /** @internal Whether somebody goes back through what is computed: what is kept from earlier is then made anew. */
+  get isTaped(): boolean {
+    return this.boundaryObservers.size > 0;
   }
 
   get counters(): DeviceCounters {

@@ -31,14 +31,17 @@ export class RelativeBias {
 
   /** By distance, from -maxDistance to maxDistance: f32 [2 * maxDistance + 1, heads]. */
   table(): Tensor {
-    this.#table ??= this.#scope.enter(() => {
-      const { maxDistance } = this.#options;
-      const ids = Uint32Array.from({ length: 2 * maxDistance + 1 }, (_, i) =>
-        relativeBucket(i - maxDistance, this.#options),
-      );
-      return gatherRows(this.#weight, this.#weight.device.tensor(ids, { dtype: "u32" }));
-    });
+    if (this.#weight.device.isTaped) return this.#make();
+    this.#table ??= this.#scope.enter(() => this.#make());
     return this.#table;
+  }
+
+  #make(): Tensor {
+    const { maxDistance } = this.#options;
+    const ids = Uint32Array.from({ length: 2 * maxDistance + 1 }, (_, i) =>
+      relativeBucket(i - maxDistance, this.#options),
+    );
+    return gatherRows(this.#weight, this.#weight.device.tensor(ids, { dtype: "u32" }));
   }
 
   dispose(): void {

@@ -66,6 +66,7 @@ export class Stack {
       const { x: stream, pass: own } = entry;
       onStream?.(index, stream);
       if (index === blocks) break;
+      for (const passed of this.device.boundaryObservers) passed();
       const next = yield* scoped(this.device, () => this.blocks[index]!.run(stream, index, own));
       giveBack(stream, next);
       entry = { x: next, pass: own };

@@ -12,6 +12,13 @@ import { comparedWith } from "../entries/same-tensor.ts";
 import { padded, readTensor, type TensorEntry } from "../entries/tensor-entry.ts";
 import { Linear } from "./linear-layer.ts";
 import { type LowRankUpdate, merged } from "./low-rank.ts";
+import {
+  joinedParameter,
+  type NamedParameters,
+  type Parameter,
+  plainParameter,
+  turned,
+} from "./parameters.ts";
 import type { RowPart } from "./row-parts.ts";
 import { adviceFor, strayTensors } from "./stray-tensors.ts";
 
@@ -108,7 +115,7 @@ export async function loadWeights<T>(
   device: Device,
   build: (weights: Weights) => Promise<T>,
   options: WeightOptions = {},
-): Promise<{ built: T; memory: Scope }> {
+): Promise<{ built: T; memory: Scope; parameters: NamedParameters }> {
   const { bytes, entries } = await checkWeights(checkpoint, device, build);
   for (const entry of entries) entry.expect?.();
   const memory = device.openScope();
@@ -119,7 +126,7 @@ export async function loadWeights<T>(
     await load.checkMerged();
     await device.sync(); // reports what went wrong on the GPU while the checkpoint's name is still at hand
     device.trim(); // weights that changed their layout have left large buffers behind
-    return { built, memory };
+    return { built, memory, parameters: load.parameters };
   } catch (error) {
     memory.dispose();
     throw error;
@@ -303,6 +310,8 @@ function asStored([out, width]: LinearShape, transposed = false): Shape {
 const PLACEHOLDER = Object.freeze({}) as Tensor;
 
 class Load extends WeightsBase {
+  /** What the checkpoint's tensors have become. */
+  readonly parameters = new Map<string, Parameter>();
   readonly #memory: Scope;
   #totalBytes: number;
   readonly #merge: boolean;
@@ -327,7 +336,9 @@ class Load extends WeightsBase {
   }
 
   async tensor(name: string, shape: Shape): Promise<Tensor> {
-    return this.#upload(this.checkpoint.entry(name), shape);
+    const tensor = await this.#upload(this.checkpoint.entry(name), shape);
+    this.parameters.set(name, plainParameter(tensor));
+    return tensor;
   }
 
   async stacked(parts: Parameters<Weights["stacked"]>[0], width: number): Promise<Tensor> {
@@ -335,10 +346,13 @@ class Load extends WeightsBase {
     const rows = parts.reduce((sum, part) => sum + part.rows, 0);
     const { dtype, name } = entries[0]!;
     const tensor = this.#memory.enter(() => this.device.empty([rows, width], dtype, name));
-    let offset = 0;
-    for (const entry of entries) {
+    let [offset, row] = [0, 0];
+    for (const [i, entry] of entries.entries()) {
       await this.#fill(tensor, entry, offset);
       offset += entry.byteLength;
+      const start = row;
+      row += parts[i]!.rows;
+      this.parameters.set(entry.name, plainParameter(this.#memory.enter(() => tensor.rows(start, row))));
     }
     return tensor;
   }
@@ -351,7 +365,7 @@ class Load extends WeightsBase {
 
   async linear(name: string, shape: LinearShape, options: boolean | LinearOptions = {}): Promise<Linear> {
     const { bias, transposed } = linearOptions(options);
-    return this.#linear(name, shape, await this.#matrix(name, shape, transposed), bias);
+    return this.#linear(name, shape, await this.#matrix(name, shape, transposed), { bias, transposed });
   }
 
   async fused<const Parts extends readonly RowPart[]>(
@@ -364,7 +378,7 @@ class Load extends WeightsBase {
     const { weight, updates } = await this.#updated(name, stored);
     const offset = bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined;
     const layers = parts.map((part) => {
-      const own = (whole: Tensor) => this.#memory.enter(() => part(whole));
+      const own = (whole: Tensor) => this.#memory.enter(() => part.take(whole));
       return this.#layer(
         own(weight),
         offset && own(offset),
@@ -372,6 +386,15 @@ class Load extends WeightsBase {
         updates.map(({ a, b, scale }) => ({ a: this.#memory.enter(() => a.alias()), b: own(b), scale })),
       );
     });
+    const joined = joinedParameter(
+      layers.map((layer) => layer.weight),
+      parts,
+    );
+    this.parameters.set(`${name}.weight`, transposed ? turned(joined) : joined);
+    if (offset) {
+      const biases = layers.map((layer) => layer.bias!);
+      this.parameters.set(`${name}.bias`, joinedParameter(biases, parts));
+    }
     for (const whole of [weight, ...(offset ? [offset] : []), ...updates.flatMap(({ a, b }) => [a, b])]) {
       whole.dispose(); // views of it stay
     }
@@ -396,20 +419,29 @@ class Load extends WeightsBase {
     const compared = comparedWith(this.checkpoint.entry(`${embedding}.weight`), other);
     const stored = await this.#upload(compared.entry, shape);
     if (compared.same() && this.checkpoint.updatesOf(other.name).length === 0) {
-      return both(await this.#linear(embedding, shape, stored, false));
+      return both(await this.#linear(embedding, shape, stored));
     }
     if (this.checkpoint.updatesOf(`${embedding}.weight`).length > 0) {
       throw noLinearLayer(this.checkpoint, `${embedding}.weight`);
     }
     this.#totalBytes += other.byteLength;
+    this.parameters.set(`${embedding}.weight`, plainParameter(stored));
     return { embedding: stored, unembedding: await this.linear(head, shape) };
   }
 
   /** The linear layer whose weight, as stored, is this one. */
-  async #linear(name: string, shape: LinearShape, stored: Tensor, bias = false): Promise<Linear> {
+  async #linear(
+    name: string,
+    shape: LinearShape,
+    stored: Tensor,
+    { bias, transposed }: LinearOptions = {},
+  ): Promise<Linear> {
     const { weight, updates } = await this.#updated(name, stored);
     const offset = bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined;
-    return this.#layer(weight, offset, updates);
+    const layer = this.#layer(weight, offset, updates);
+    const parameter = plainParameter(layer.weight);
+    this.parameters.set(`${name}.weight`, transposed ? turned(parameter) : parameter);
+    return layer;
   }
 
   /** A weight [out, in] with adapters merged into it, or with those that are not to be merged beside it. */

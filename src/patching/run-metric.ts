@@ -1,0 +1,139 @@
+import { aKindOf, checkArgument } from "../arguments.ts";
+import { ArgumentError, PromptError, ShapeError } from "../errors.ts";
+import { mul } from "../kernels/elementwise/elementwise.ts";
+import { concat } from "../kernels/movement/concat.ts";
+import { takeAlongAxis } from "../kernels/movement/gather.ts";
+import { mean } from "../kernels/reduction/reduce.ts";
+import { logSoftmax } from "../kernels/reduction/softmax.ts";
+import type { VisionSetup } from "../model/checkpoint/config/vision-setup.ts";
+import type { ModelOutline } from "../model/language-model.ts";
+import { imagePlaces } from "../model/prompt/image-places.ts";
+import type { Prompt } from "../model/prompt/prompt.ts";
+import { takeRows } from "../model/walk/forward.ts";
+import type { RowMap } from "../model/walk/row-map.ts";
+import { Tensor } from "../tensor/tensor.ts";
+import { somePositions } from "./arguments.ts";
+import { type Metric, measure, resolveMetric } from "./metric.ts";
+import { type Positions, resolvePositions } from "./positions.ts";
+
+/**
+ * Mean cross entropy, in nats, with which a prompt predicts its own tokens at some positions, each from those before it: the
+ * loss that language models are trained on.
+ */
+export interface NextTokenLoss {
+  readonly kind: "nextTokenLoss";
+  /** Positions of the tokens that are predicted. */
+  readonly at: Positions;
+}
+
+/** A number that a run makes of a prompt. */
+export type RunMetric<Values = Readonly<Record<string, unknown>>> =
+  | Exclude<Metric, (...of: never[]) => Tensor>
+  | NextTokenLoss
+  /**
+   * A measure of one's own: the next token's logits [prompts, vocab], the option `clean` and the values of the run's taps →
+   * [prompts].
+   */
+  | ((logits: Tensor, clean: Tensor | undefined, taps: Values) => Tensor);
+
+/**
+ * The loss of a prompt's own tokens at some positions; by default at all that can be predicted: from the second, without those
+ * that a picture's features stand in for.
+ */
+export function nextTokenLoss(at: Positions = "all"): NextTokenLoss {
+  checkArgument("nextTokenLoss", "at", at, somePositions);
+  return { kind: "nextTokenLoss", at };
+}
+
+/** A metric for one model, its tokens looked up. Throws ArgumentError for what is no metric. */
+export function resolveRunMetric(call: string, model: ModelOutline, metric: RunMetric): RunMetric {
+  if (typeof metric === "object" && metric !== null && metric.kind === "nextTokenLoss") {
+    checkArgument(call, "metric.at", metric.at, somePositions);
+    return metric;
+  }
+  return resolveMetric(call, model, metric as Metric) as RunMetric;
+}
+
+/** Whether a metric is of other positions than the last. */
+export function needsAllLogits(metric: RunMetric | undefined): boolean {
+  return typeof metric === "object" && metric.kind === "nextTokenLoss";
+}
+
+/** What a run has computed. */
+export interface Computed {
+  /** [rows, vocab]: of the last position of each prompt, or of all positions. */
+  readonly logits: Tensor;
+  /** Of all positions; undefined where there is only the last. */
+  readonly rows: RowMap | undefined;
+  readonly prompts: readonly Prompt[];
+  readonly vision: VisionSetup | undefined;
+  readonly clean: Tensor | undefined;
+  readonly taps: Readonly<Record<string, unknown>>;
+}
+
+/** A resolved metric of a run: f32 [prompts]. */
+export function measureRun(metric: RunMetric, computed: Computed): Tensor {
+  const { logits, rows, prompts, clean, taps } = computed;
+  return logits.device.scope(() => {
+    if (typeof metric === "object" && metric.kind === "nextTokenLoss") return lossOf(metric, computed);
+    const last = rows ? takeRows(logits, rows.lastRows()) : logits;
+    const other = clean && asRows(clean, last);
+    if (typeof metric !== "function") {
+      if (metric.kind === "klDivergence" && !other) {
+        throw new ArgumentError(
+          "metric klDivergence: expected the option clean, the logits that it is measured from",
+        );
+      }
+      return measure(metric, last, other ?? last);
+    }
+    const values = metric(last, other, taps);
+    checkArgument(
+      "metric",
+      "what the function returns",
+      values,
+      aKindOf(Tensor, "of [prompts], a number for each"),
+    );
+    if (values.rank === 1 && values.size === prompts.length) return values;
+    throw new ArgumentError(
+      `metric: expected the function to return [${prompts.length}], found [${values.shape.join(", ")}]`,
+    );
+  });
+}
+
+function asRows(clean: Tensor, like: Tensor): Tensor {
+  const vocab = like.dim(1);
+  const rows = clean.rank === 1 ? clean.reshape([1, clean.size]) : clean;
+  if (rows.rank === 2 && rows.dim(1) === vocab && (rows.dim(0) === 1 || rows.dim(0) === like.dim(0)))
+    return rows;
+  throw new ShapeError(`clean: expected logits [${vocab}] or [${like.dim(0)}, ${vocab}], found ${clean}`);
+}
+
+function lossOf({ at }: NextTokenLoss, { logits, rows, prompts, vision }: Computed): Tensor {
+  const losses = prompts.map((prompt, i) => {
+    const predicted = predictedPositions(prompt, at, vision);
+    const from = predicted.map((position) => rows!.row(i, position - 1)!);
+    const labels = predicted.map((position) => prompt.ids[position]!);
+    const ids = logits.device.tensor(Uint32Array.from(labels), { dtype: "u32", shape: [labels.length, 1] });
+    const logs = logSoftmax(takeRows(logits, from)); // [predicted, vocab]
+    return mean(mul(takeAlongAxis(logs, ids), -1)).reshape([1]);
+  });
+  return losses.length === 1 ? losses[0]! : concat(losses);
+}
+
+/** Positions of the tokens that a loss is over. Throws PromptError for those that nothing predicts. */
+export function predictedPositions(prompt: Prompt, at: Positions, vision: VisionSetup | undefined): number[] {
+  const ofImages = new Set(vision ? imagePlaces(prompt, vision) : []);
+  if (at === "all") {
+    const all = Array.from({ length: prompt.length - 1 }, (_, i) => i + 1).filter((p) => !ofImages.has(p));
+    if (all.length > 0) return all;
+    throw new PromptError(`nextTokenLoss: expected a prompt of two tokens or more, found ${prompt.length}`);
+  }
+  const positions = resolvePositions(at, prompt);
+  for (const position of positions) {
+    if (position === 0) throw new PromptError("nextTokenLoss: nothing predicts the first token of a prompt");
+    if (ofImages.has(position)) {
+      throw new PromptError(`nextTokenLoss: at position ${position} stands a picture, which has no token`);
+    }
+  }
+  return [...positions];
+}

@@ -12,6 +12,7 @@ import {
 } from "./activations.ts";
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkEqual } from "./checks.ts";
+import type { GradientInputs } from "./gradients.ts";
 import { checkBatch, checkGenerated, checkResumed } from "./text-cases.ts";
 
 /** Prompts with answers so far, and where the tokens of both are among the padding of their goldens. */
@@ -26,10 +27,15 @@ interface AnswerCase {
  * Runs the cases of an encoder-decoder: activations of both stacks and logits for given answers, greedy answers from the start
  * token alone, patched runs (in full and resumed), and batches, which have to agree with single runs besides.
  */
-export async function checkAnswerCases(folder: CaseFolder, model: PatchableModel): Promise<Check[]> {
+export async function checkAnswerCases(
+  folder: CaseFolder,
+  model: PatchableModel,
+): Promise<{ checks: Check[]; gradients: GradientInputs | undefined }> {
   const checks: Check[] = [];
+  let first: Prompt | undefined;
   for (const golden of folder.cases) {
     const { given, inputs } = await readCase(folder, golden, model);
+    first ??= given.prompts[0];
     const unanswered = given.prompts.map(({ ids }) => model.promptFromIds(ids));
     checks.push(
       ...inputs,
@@ -38,7 +44,11 @@ export async function checkAnswerCases(folder: CaseFolder, model: PatchableModel
       ...(await checkPatches(folder, golden, given, model)),
     );
   }
-  return checks;
+  const gradients = first && {
+    prompt: first,
+    lossPrompt: (labels: readonly number[]) => model.promptFromIds(first.ids, [], labels),
+  };
+  return { checks, gradients };
 }
 
 /** The goldens' ids as prompts with answers, and checks of what we would have made of the texts. */

@@ -6,6 +6,7 @@ import type { Device } from "../tensor/device.ts";
 import { checkAnswerCases } from "./answer-cases.ts";
 import { CaseFolder, type GoldenCase } from "./case-folder.ts";
 import { checkDualCases, isDual } from "./dual-cases.ts";
+import { checkGradients } from "./gradients.ts";
 import { newReport, type ParityReport } from "./report.ts";
 import { checkTextCases } from "./text-cases.ts";
 
@@ -23,8 +24,7 @@ export async function checkFolder(path: string, device: Device): Promise<ParityR
   }
   using model = await loadModel(folder.model, { device });
   if (model.config.encoder) {
-    const checks = await checkAnswerCases(folder, model);
-    return newReport(path, settingOf(model), checks, folder.goldens.unread);
+    return await reported(await checkAnswerCases(folder, model));
   }
   const unknown = folder.cases.find((golden) => !isPrompts(golden));
   if (unknown) {
@@ -33,8 +33,13 @@ export async function checkFolder(path: string, device: Device): Promise<ParityR
       `${path}: ${unknown.name}: expected cases of text, with or without images, found one with ${fields}`,
     );
   }
-  const checks = await checkTextCases(folder, model);
-  return newReport(path, settingOf(model), checks, folder.goldens.unread);
+  return await reported(await checkTextCases(folder, model));
+
+  async function reported({ checks, gradients }: Awaited<ReturnType<typeof checkTextCases>>) {
+    const back = gradients ? await checkGradients(path, model, gradients) : { checks: [], unread: [] };
+    const all = [...checks, ...back.checks];
+    return newReport(path, settingOf(model), all, [...folder.goldens.unread, ...back.unread]);
+  }
 }
 
 /** Whether a case is made of prompts for a decoder. */

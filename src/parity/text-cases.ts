@@ -16,6 +16,7 @@ import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkEqual, checkTensor, type Tolerance } from "./checks.ts";
 import { checkCrossAttention } from "./cross-attention.ts";
 import type { Golden } from "./golden-file.ts";
+import type { GradientInputs } from "./gradients.ts";
 import { checkPicturePositions } from "./picture-positions.ts";
 import { checkVision, readImages } from "./vision.ts";
 
@@ -35,10 +36,16 @@ export interface TextCase extends GoldenCase {
  * Runs the cases of a decoder that reads text, and perhaps pictures: activations, logits, greedy continuations, patched runs (in full and
  * resumed), and batches, which have to agree with single runs besides. The prompts of a batch are one run of ours.
  */
-export async function checkTextCases(folder: CaseFolder, model: PatchableModel): Promise<Check[]> {
+export async function checkTextCases(
+  folder: CaseFolder,
+  model: PatchableModel,
+): Promise<{ checks: Check[]; gradients: GradientInputs | undefined }> {
   const checks: Check[] = [];
+  let first: Prompt | undefined;
   for (const golden of folder.cases) {
     const { text, inputs } = await readPrompts(folder, golden, model);
+    const [prompt] = text.prompts;
+    first ??= prompt;
     checks.push(
       ...inputs,
       ...(await checkVision(folder, golden.name, text.prompts, model)),
@@ -48,7 +55,7 @@ export async function checkTextCases(folder: CaseFolder, model: PatchableModel):
       ...(await checkPatches(folder, text, model)),
     );
   }
-  return checks;
+  return { checks, gradients: first && { prompt: first, lossPrompt: () => first } };
 }
 
 /** The goldens' ids as prompts, and checks of what we would have made of the texts. */

@@ -4,7 +4,11 @@ import { CheckpointError } from "../errors.ts";
 import { decodeImage } from "../images/decode.ts";
 import type { PixelValues } from "../images/preprocess.ts";
 import type { ProcessorSettings } from "../images/processor-config.ts";
-import { type ImageLayout, imageRowCount } from "../model/checkpoint/config/vision-setup.ts";
+import {
+  type ImageLayout,
+  imageRowCount,
+  type VisionSetup,
+} from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf, pixelValues } from "../model/prompt/prompt-image.ts";
 import type { SiteName } from "../model/walk/sites.ts";
@@ -159,10 +163,7 @@ export async function checkVision(
   const { sites } = model;
   const packed = setup.fixed === undefined && !setup.tiled;
   const wanted = { sites, stack: "vision" as const, packed };
-  // What the projector reads is a block's output, without the class token where that is dropped, or what a norm makes of it.
-  const block: SiteName =
-    setup.featureLayer === 0 ? "vision.resid_pre.0" : `vision.resid_post.${setup.featureLayer - 1}`;
-  const features: SiteName = setup.postNorm ? "vision.post_norm" : block;
+  const features = featureSite(setup);
   const activations = [
     ...(await readActivations(
       goldens,
@@ -196,6 +197,12 @@ export async function checkVision(
   return checkActivations(activations, values, tolerance);
 }
 
+/** What the projector reads: a block's output, without the class token where that is dropped, or what a norm makes of it. */
+export function featureSite({ featureLayer, postNorm }: VisionSetup): SiteName {
+  if (postNorm) return "vision.post_norm";
+  return featureLayer === 0 ? "vision.resid_pre.0" : `vision.resid_post.${featureLayer - 1}`;
+}
+
 /** An image of a prompt, or a tile of it. */
 interface Piece {
   readonly prompt: Prompt;
@@ -206,7 +213,7 @@ interface Piece {
 }
 
 /** Of a picture's features, the rows of the golden, which has them as the merger leaves them. */
-function rowsBehind(tokens: number, order?: readonly number[]): number[] {
+export function rowsBehind(tokens: number, order?: readonly number[]): number[] {
   const rows = Array.from({ length: tokens }, (_, i) => i);
   order?.forEach((token, i) => {
     rows[token] = i;

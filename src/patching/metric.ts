@@ -7,34 +7,38 @@ import type { ModelOutline } from "../model/language-model.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { type OneToken, oneTokenId } from "./one-token.ts";
 
-/** What a patched run is judged by: a number made of the logits of its next token. Plain data, but for functions. */
-export type Metric =
+/** A number made of the logits of a run's next token, as plain data. */
+export type NamedMetric =
   /** logit(answer) − logit(against) */
   | { readonly kind: "logitDifference"; readonly answer: OneToken; readonly against: OneToken }
   /** log p(answer), natural */
   | { readonly kind: "logProbability"; readonly answer: OneToken }
   | { readonly kind: "probability"; readonly answer: OneToken }
   /** KL(clean ‖ patched) in nats, of the clean prompt's next-token probabilities from those of the patched run. */
-  | { readonly kind: "klDivergence" }
+  | { readonly kind: "klDivergence" };
+
+/** What a patched run is judged by. */
+export type Metric =
+  | NamedMetric
   /** A measure of one's own: logits [runs, vocab] and those of the clean prompt [1, vocab] → [runs]. */
   | ((logits: Tensor, clean: Tensor) => Tensor);
 
 /** logit(answer) − logit(against), tokens by id or as texts of one token each: `logitDifference(" Paris", " Rome")`. */
-export function logitDifference(answer: OneToken, against: OneToken): Metric {
+export function logitDifference(answer: OneToken, against: OneToken): NamedMetric {
   return checked("logitDifference", { kind: "logitDifference", answer, against });
 }
 
 /** log p(answer), natural. */
-export function logProbability(answer: OneToken): Metric {
+export function logProbability(answer: OneToken): NamedMetric {
   return checked("logProbability", { kind: "logProbability", answer });
 }
 
-export function probability(answer: OneToken): Metric {
+export function probability(answer: OneToken): NamedMetric {
   return checked("probability", { kind: "probability", answer });
 }
 
 /** KL(clean ‖ patched) in nats: 0 where the patched run predicts what the clean prompt does. */
-export function klDivergence(): Metric {
+export function klDivergence(): NamedMetric {
   return { kind: "klDivergence" };
 }
 
@@ -46,7 +50,7 @@ const TOKENS = {
   klDivergence: [],
 } as const;
 
-function checked(call: string, metric: Exclude<Metric, (...of: never[]) => Tensor>): Metric {
+function checked(call: string, metric: NamedMetric): NamedMetric {
   for (const name of TOKENS[metric.kind]) {
     checkArgument(call, name, (metric as Readonly<Record<string, unknown>>)[name], aToken);
   }

@@ -13,7 +13,7 @@ import { takeRows } from "../model/walk/forward.ts";
 import type { RowMap } from "../model/walk/row-map.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { somePositions } from "./arguments.ts";
-import { type Metric, measure, resolveMetric } from "./metric.ts";
+import { type Metric, measure, type NamedMetric, resolveMetric } from "./metric.ts";
 import { type Positions, resolvePositions } from "./positions.ts";
 
 /**
@@ -28,7 +28,7 @@ export interface NextTokenLoss {
 
 /** A number that a run makes of a prompt. */
 export type RunMetric<Values = Readonly<Record<string, unknown>>> =
-  | Exclude<Metric, (...of: never[]) => Tensor>
+  | NamedMetric
   | NextTokenLoss
   /**
    * A measure of one's own: the next token's logits [prompts, vocab], the option `clean` and the values of the run's taps →

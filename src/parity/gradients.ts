@@ -1,0 +1,181 @@
+import { access } from "node:fs/promises";
+import { join } from "node:path";
+import { CheckpointError } from "../errors.ts";
+import { ConfigReader } from "../model/checkpoint/json/config-reader.ts";
+import { imagePlaces } from "../model/prompt/image-places.ts";
+import type { Prompt } from "../model/prompt/prompt.ts";
+import { picturesOf } from "../model/prompt/prompt-image.ts";
+import { siteNames } from "../model/walk/site-shapes.ts";
+import type { SiteName } from "../model/walk/sites.ts";
+import { logitDifference } from "../patching/metric.ts";
+import type { PatchableModel } from "../patching/model.ts";
+import { nextTokenLoss, type RunMetric } from "../patching/run-metric.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { readJson } from "./case-folder.ts";
+import { type Check, checkTensor } from "./checks.ts";
+import { GoldenFile } from "./golden-file.ts";
+import { featureSite, rowsBehind } from "./vision.ts";
+
+/** Prompts that a folder's gradients are of. */
+export interface GradientInputs {
+  /** What the logit difference is of. */
+  readonly prompt: Prompt;
+  /** What the loss is of, given the ids that an encoder-decoder is to answer. */
+  lossPrompt(labels: readonly number[]): Prompt;
+}
+
+/** What a folder has of gradients: a description and the goldens. */
+class GradientFile {
+  readonly json: ConfigReader;
+  readonly goldens: GoldenFile;
+  readonly #aliases: ReadonlyMap<string, string>;
+  readonly #relative: number;
+
+  constructor(json: ConfigReader, goldens: GoldenFile) {
+    this.json = json;
+    this.goldens = goldens;
+    this.#aliases = new Map(Object.entries(json.object("same_as") as Record<string, string>));
+    this.#relative = json.section("tolerance").number("relative_to_largest");
+  }
+
+  /** Names that begin with `prefix`, those whose tensor is another's among them; without the prefix. */
+  names(prefix: string): string[] {
+    const all = [...this.goldens.names, ...this.#aliases.keys()];
+    return all.filter((name) => name.startsWith(prefix)).map((name) => name.slice(prefix.length));
+  }
+
+  async read(name: string): Promise<Float32Array> {
+    const { values } = await this.goldens.read(this.#aliases.get(name) ?? name);
+    return values as Float32Array;
+  }
+
+  check(name: string, found: ArrayLike<number>, expected: Float32Array, least = 0): Check {
+    const largest = expected.reduce((most, x) => Math.max(most, Math.abs(x)), least);
+    return checkTensor(`gradient ${name}`, [found], [expected], { atol: this.#relative * largest, rtol: 0 });
+  }
+}
+
+/**
+ * Compares gradients of the first case with what PyTorch computed, where the folder has them (gradients.json,
+ * gradients.safetensors): of a logit difference by site, and of a loss by weight.
+ */
+export async function checkGradients(
+  path: string,
+  model: PatchableModel,
+  inputs: GradientInputs,
+): Promise<{ checks: Check[]; unread: readonly string[] }> {
+  const where = join(path, "gradients.json");
+  const found = await access(where).then(
+    () => true,
+    () => false,
+  );
+  if (!found) return { checks: [], unread: [] };
+  await using goldens = await GoldenFile.open(join(path, "gradients.safetensors"));
+  const file = new GradientFile(new ConfigReader(await readJson(where), where), goldens);
+  const checks = [
+    ...(await checkSites(file, model, inputs.prompt)),
+    ...(await checkWeights(file, model, inputs)),
+  ];
+  return { checks, unread: goldens.unread.map((name) => `gradient ${name}`) };
+}
+
+async function checkSites(file: GradientFile, model: PatchableModel, prompt: Prompt): Promise<Check[]> {
+  const spec = file.json.section("logit_diff");
+  const known: ReadonlySet<string> = new Set(siteNames(model.sites));
+  const wanted = file
+    .names("logit_diff/")
+    .map((name) => ({ name, site: siteOf(name, model) }))
+    .filter(({ site }) => known.has(site));
+  const metric: RunMetric = logitDifference(spec.count("a", undefined, 0), spec.count("b", undefined, 0));
+  if (spec.count("position", undefined, 0) !== model.sequenceOf(prompt).last) {
+    throw new CheckpointError("gradients.json: expected the logit difference of the last position");
+  }
+  const sites = wanted.map(({ site }) => site as SiteName);
+  const scope = model.device.openScope();
+  try {
+    const { gradients, metric: value } = scope.enter(() => model.gradients(prompt, metric, { of: sites }));
+    const tensors = sites.map((site) => gradients[site]!);
+    const values = (await model.device.read(tensors)) as Float32Array[];
+    const checks = [file.check("logit_diff", await value.read(), await file.read("logit_diff"), 1)];
+    for (const [i, { name }] of wanted.entries()) {
+      const expected = await file.read(`logit_diff/${name}`);
+      checks.push(file.check(`logit_diff/${name}`, inTheirOrder(values[i]!, name, prompt, model), expected));
+    }
+    return checks;
+  } finally {
+    scope.dispose();
+  }
+}
+
+/** What xpatch calls a golden. */
+function siteOf(name: string, model: PatchableModel): string {
+  const { vision } = model.config;
+  if (vision && name === "projector.out") return vision.tiled ? "tile_features" : "projector";
+  if (vision && name === "projector.in") return featureSite(vision);
+  return name
+    .replace(/^decoder\./, "")
+    .replace(/^cross_attn_out\./, "xattn_out.")
+    .replace(/^resid_cross\./, "xresid_mid.")
+    .replace(/^cross_z\./, "xattn_z.");
+}
+
+/** Our values as the golden has them: tokens before pictures are merged in, rows in the order of the merger. */
+function inTheirOrder(
+  values: Float32Array,
+  name: string,
+  prompt: Prompt,
+  { config }: PatchableModel,
+): Float32Array {
+  const { vision } = config;
+  if (!vision) return values;
+  if (name === "embed") {
+    const own = values.slice();
+    const width = own.length / prompt.length;
+    // What the embedding of a placeholder is changes nothing: features take its place.
+    for (const place of imagePlaces(prompt, vision)) own.fill(0, place * width, (place + 1) * width);
+    return own;
+  }
+  const layout = vision.layout(picturesOf(prompt)[0]!);
+  if (name === "projector.out" && layout.order) {
+    const width = values.length / layout.tokens;
+    const rows = rowsBehind(layout.tokens, layout.order);
+    const theirs = new Float32Array(values.length);
+    rows.forEach((row, i) => {
+      theirs.set(values.subarray(i * width, (i + 1) * width), row * width);
+    });
+    return theirs;
+  }
+  // The projector does not read the class token.
+  if (name === "projector.in" && layout.towerRows === layout.tokens + 1) {
+    return values.subarray(values.length / layout.towerRows);
+  }
+  return values;
+}
+
+async function checkWeights(
+  file: GradientFile,
+  model: PatchableModel,
+  { lossPrompt }: GradientInputs,
+): Promise<Check[]> {
+  const labels = (file.json.section("loss").value("labels") as number[]).filter((label) => label !== -100);
+  const prompt = lossPrompt(labels);
+  const weights = file.names("loss/").filter((name) => model.parameterNames.includes(name));
+  const { ids, of } = file.json.object("rows") as unknown as { ids: number[]; of: string[] };
+  const scope = model.device.openScope();
+  try {
+    const result = scope.enter(() => model.gradients(prompt, nextTokenLoss(), { weights }));
+    const tensors: Tensor[] = weights.map((name) => result.weights[name]!);
+    const values = (await model.device.read(tensors)) as Float32Array[];
+    const checks = [file.check("loss", await result.metric.read(), await file.read("loss"), 1)];
+    for (const [i, name] of weights.entries()) {
+      const width = tensors[i]!.dim(-1);
+      const found = of.includes(name)
+        ? ids.flatMap((id) => [...values[i]!.subarray(id * width, (id + 1) * width)])
+        : values[i]!;
+      checks.push(file.check(`loss/${name}`, found, await file.read(`loss/${name}`)));
+    }
+    return checks;
+  } finally {
+    scope.dispose();
+  }
+}

@@ -23,7 +23,7 @@ import {
 } from "./checkpoint/open-checkpoint.ts";
 import { processorJson } from "./checkpoint/processor-file.ts";
 import type { Folder } from "./checkpoint/source/folder.ts";
-import type { NamedParameters } from "./checkpoint/weights/parameters.ts";
+import type { LoadedParts } from "./checkpoint/weights/parameters.ts";
 import { loadWeights, type WeightOptions } from "./checkpoint/weights/weights.ts";
 import type { Family } from "./families/family.ts";
 import { familyOf } from "./families/registry.ts";
@@ -92,8 +92,8 @@ export interface ModelParts extends OutlineParts {
   readonly network: Network;
   /** Holds the weights. */
   readonly memory: Scope;
-  /** The weights by the names that the checkpoint has them under. */
-  readonly parameters: NamedParameters;
+  /** The weights by the names that the checkpoint has them under, and the linear layers. */
+  readonly loaded: LoadedParts;
 }
 
 /** Everything about a language model but its weights. */
@@ -208,14 +208,14 @@ export class OpenModel {
     const {
       built: network,
       memory,
-      parameters,
+      ...loaded
     } = await loadWeights(
       this.#checkpoint,
       options.device,
       (weights) => family.build(weights, decoder, config),
       options,
     );
-    return { ...this.#parts, network, memory, parameters };
+    return { ...this.#parts, network, memory, loaded };
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -325,14 +325,14 @@ export class ModelOutline {
 /** A checkpoint on a device, with its tokenizer: builds prompts and holds the network. */
 export class LanguageModel extends ModelOutline {
   readonly #network: Network;
-  /** @internal */
-  readonly parameters: NamedParameters;
+  /** @internal What the checkpoint's tensors have become. */
+  readonly loaded: LoadedParts;
   readonly #memory: Scope;
   #isDisposed = false;
 
   constructor(parts: ModelParts) {
     super(parts);
-    this.parameters = parts.parameters;
+    this.loaded = parts.loaded;
     this.#network = parts.network;
     this.#memory = parts.memory;
   }

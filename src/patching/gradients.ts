@@ -189,7 +189,7 @@ function isGradient(tap: Tap | TapGroup | undefined): boolean {
   return tap?.kind === "gradient";
 }
 
-function parameterOf({ parameters, name: model }: LanguageModel, name: string) {
+function parameterOf({ loaded: { parameters }, name: model }: LanguageModel, name: string) {
   const parameter = parameters.get(name);
   if (parameter) return parameter;
   throw new ArgumentError(

@@ -75,7 +75,7 @@ export class PatchableModel extends LanguageModel {
 
   /** Names of the weights as the checkpoint has them, for {@link gradients}. */
   get parameterNames(): string[] {
-    return [...this.parameters.keys()];
+    return [...this.loaded.parameters.keys()];
   }
 
   /**

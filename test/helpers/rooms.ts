@@ -42,6 +42,7 @@ export const ROOMS: readonly string[] = [
   "src/model/export",
   "src/patching",
   "src/tasks",
+  "src/training",
   "src/analysis",
   "src/figures",
   "src/index.ts",

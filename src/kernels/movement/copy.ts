@@ -1,6 +1,8 @@
+import { DTypeError, ShapeError } from "../../errors.ts";
 import type { DType } from "../../tensor/dtype.ts";
 import { defineKernel, type Variant } from "../../tensor/kernel.ts";
 import { apply, type Operation } from "../../tensor/operation.ts";
+import { sameShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { IS_NAN, ROUND_TO_16_BITS } from "../elementwise/float-bits.ts";
 import { defineMap, type WideDType } from "../elementwise/map.ts";
@@ -34,6 +36,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 
 function pack(x: Tensor, dtype: "f16" | "bf16"): Tensor {
   const out = x.device.empty(x.shape, dtype, "cast");
+  packInto(out, x);
+  return out;
+}
+
+function packInto(out: Tensor, x: Tensor): void {
+  const dtype = out.dtype as "f16" | "bf16";
   const layout = collapse(x.shape, [x.strides]);
   const words = Math.ceil(x.size / 2);
   packKernel.launch({
@@ -42,7 +50,36 @@ function pack(x: Tensor, dtype: "f16" | "bf16"): Tensor {
     constants: { rank: layout.shape.length, to: x.dtype === dtype ? "bits" : dtype },
     workgroups: Math.ceil(words / SIZE),
   });
-  return out;
+}
+
+const roundOperation: Operation<object> = {
+  name: "roundInto",
+  run([target, source]) {
+    packInto(target!, source!);
+    return target!;
+  },
+};
+
+/**
+ * Writes the elements of `source` over those of `target`, in place and rounded to its dtype: weights that are trained in more
+ * bits than they are stored in.
+ *
+ * @param target f16 or bf16, contiguous, of an even number of elements from an even offset (two share a word)
+ * @param source any float dtype, of the same number of elements
+ * @throws ShapeError, DTypeError
+ */
+export function roundInto(target: Tensor, source: Tensor): void {
+  if (target.dtype !== "f16" && target.dtype !== "bf16") {
+    throw new DTypeError(`roundInto: expected an f16 or bf16 target, found ${target.dtype}`);
+  }
+  const whole =
+    target.offset % 2 === 0 && (target.size % 2 === 0 || target.size * 2 + 2 > target.storage.used);
+  if (!target.contiguous || !whole || !sameShape(target.shape, source.shape)) {
+    throw new ShapeError(
+      `roundInto: expected a contiguous target of whole words and a source of its shape, found ${target} and ${source}`,
+    );
+  }
+  apply(roundOperation, [target, source], {});
 }
 
 const widenMap = defineMap<`to ${WideDType}`>("widen", {

@@ -8,12 +8,20 @@ export class Linear {
   readonly weight: Tensor;
   /** [out] */
   readonly bias: Tensor | undefined;
-  readonly #updates: readonly LowRankUpdate[];
+  #updates: readonly LowRankUpdate[];
 
   constructor(weight: Tensor, bias?: Tensor, updates: readonly LowRankUpdate[] = []) {
     this.weight = weight;
     this.bias = bias;
     this.#updates = updates;
+  }
+
+  /** Adds a low-rank update from now on; whoever made it keeps it alive. Returns the function that takes it away again. */
+  adapt(update: LowRankUpdate): () => void {
+    this.#updates = [...this.#updates, update];
+    return () => {
+      this.#updates = this.#updates.filter((other) => other !== update);
+    };
   }
 
   /** What x is multiplied by, [out, in]: the weight, or with updates f32. The caller disposes of it. */

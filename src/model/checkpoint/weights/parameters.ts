@@ -1,6 +1,7 @@
 import { concat } from "../../../kernels/movement/concat.ts";
 import { gatherRows } from "../../../kernels/movement/gather.ts";
 import type { Tensor } from "../../../tensor/tensor.ts";
+import type { Linear } from "./linear-layer.ts";
 import type { RowPart } from "./row-parts.ts";
 
 /** A tensor of the checkpoint as the model holds it: whole, turned, or in parts. */
@@ -11,7 +12,20 @@ export interface Parameter {
   whole(parts: readonly Tensor[]): Tensor;
 }
 
-/** NamedParameters by the names of the checkpoint's tensors. */
+/** A linear layer of the checkpoint: one of the model, or several that its rows are shared out to. */
+export interface LinearModule {
+  readonly shape: readonly [out: number, width: number];
+  readonly layers: readonly { readonly layer: Linear; readonly part?: RowPart }[];
+}
+
+/** What a checkpoint's tensors have become. */
+export interface LoadedParts {
+  readonly parameters: NamedParameters;
+  /** By the name of their weight, without `.weight`. */
+  readonly linears: ReadonlyMap<string, LinearModule>;
+}
+
+/** Parameters by the names of the checkpoint's tensors. */
 export type NamedParameters = ReadonlyMap<string, Parameter>;
 
 export function plainParameter(tensor: Tensor): Parameter {

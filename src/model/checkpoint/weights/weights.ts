@@ -14,7 +14,8 @@ import { Linear } from "./linear-layer.ts";
 import { type LowRankUpdate, merged } from "./low-rank.ts";
 import {
   joinedParameter,
-  type NamedParameters,
+  type LinearModule,
+  type LoadedParts,
   type Parameter,
   plainParameter,
   turned,
@@ -115,7 +116,7 @@ export async function loadWeights<T>(
   device: Device,
   build: (weights: Weights) => Promise<T>,
   options: WeightOptions = {},
-): Promise<{ built: T; memory: Scope; parameters: NamedParameters }> {
+): Promise<{ built: T; memory: Scope } & LoadedParts> {
   const { bytes, entries } = await checkWeights(checkpoint, device, build);
   for (const entry of entries) entry.expect?.();
   const memory = device.openScope();
@@ -126,7 +127,7 @@ export async function loadWeights<T>(
     await load.checkMerged();
     await device.sync(); // reports what went wrong on the GPU while the checkpoint's name is still at hand
     device.trim(); // weights that changed their layout have left large buffers behind
-    return { built, memory, parameters: load.parameters };
+    return { built, memory, parameters: load.parameters, linears: load.linears };
   } catch (error) {
     memory.dispose();
     throw error;
@@ -312,6 +313,7 @@ const PLACEHOLDER = Object.freeze({}) as Tensor;
 class Load extends WeightsBase {
   /** What the checkpoint's tensors have become. */
   readonly parameters = new Map<string, Parameter>();
+  readonly linears = new Map<string, LinearModule>();
   readonly #memory: Scope;
   #totalBytes: number;
   readonly #merge: boolean;
@@ -391,6 +393,7 @@ class Load extends WeightsBase {
       parts,
     );
     this.parameters.set(`${name}.weight`, transposed ? turned(joined) : joined);
+    this.linears.set(name, { shape, layers: layers.map((layer, i) => ({ layer, part: parts[i]! })) });
     if (offset) {
       const biases = layers.map((layer) => layer.bias!);
       this.parameters.set(`${name}.bias`, joinedParameter(biases, parts));
@@ -441,6 +444,7 @@ class Load extends WeightsBase {
     const layer = this.#layer(weight, offset, updates);
     const parameter = plainParameter(layer.weight);
     this.parameters.set(`${name}.weight`, transposed ? turned(parameter) : parameter);
+    this.linears.set(name, { shape, layers: [{ layer }] });
     return layer;
   }
 

@@ -168,7 +168,7 @@ export function gradients(
         ...(edits && { edits }),
         ...(logits && { logits }),
       },
-      { tape, metric: resolved, clean },
+      { metric: resolved, clean, back: { tape } },
     );
     const read = (name: string, watched: Watched) => tape.gradientOfUsed(name, watched);
     return {
@@ -197,7 +197,8 @@ function parameterOf({ loaded: { parameters }, name: model }: LanguageModel, nam
   );
 }
 
-function defaultKeepBytes(device: Device): number {
+/** Bytes of activations that a run keeps for its way back unless told otherwise. */
+export function defaultKeepBytes(device: Device): number {
   const free = device.info.fallback ? platform.freeMemory() : undefined;
   return free === undefined ? GPU_KEEP_BYTES : free / 2;
 }

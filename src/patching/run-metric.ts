@@ -54,17 +54,30 @@ export function resolveRunMetric(call: string, model: ModelOutline, metric: RunM
   return resolveMetric(call, model, metric as Metric) as RunMetric;
 }
 
-/** Whether a metric is of other positions than the last. */
-export function needsAllLogits(metric: RunMetric | undefined): boolean {
-  return typeof metric === "object" && metric.kind === "nextTokenLoss";
+/** The positions whose logits a metric reads, and the last; undefined where it reads no others. */
+export function metricPositions(
+  metric: RunMetric,
+  prompts: readonly Prompt[],
+  vision: VisionSetup | undefined,
+): number[][] | undefined {
+  if (typeof metric !== "object" || metric.kind !== "nextTokenLoss") return undefined;
+  return prompts.map((prompt) => {
+    const before = predictedPositions(prompt, metric.at, vision).map((position) => position - 1);
+    return [...new Set([...before, prompt.last])].sort((a, b) => a - b);
+  });
+}
+
+/** The rows of the last position of each prompt. */
+export function lastRows(rows: RowMap, prompts: readonly Prompt[]): number[] {
+  return prompts.map((prompt, i) => rows.row(i, prompt.last)!);
 }
 
 /** What a run has computed. */
 export interface Computed {
-  /** [rows, vocab]: of the last position of each prompt, or of all positions. */
+  /** [positions, vocab] */
   readonly logits: Tensor;
-  /** Of all positions; undefined where there is only the last. */
-  readonly rows: RowMap | undefined;
+  /** Which row of them is of which position; the last of each prompt is among them. */
+  readonly rows: RowMap;
   readonly prompts: readonly Prompt[];
   readonly vision: VisionSetup | undefined;
   readonly clean: Tensor | undefined;
@@ -76,7 +89,7 @@ export function measureRun(metric: RunMetric, computed: Computed): Tensor {
   const { logits, rows, prompts, clean, taps } = computed;
   return logits.device.scope(() => {
     if (typeof metric === "object" && metric.kind === "nextTokenLoss") return lossOf(metric, computed);
-    const last = rows ? takeRows(logits, rows.lastRows()) : logits;
+    const last = takeRows(logits, lastRows(rows, prompts));
     const other = clean && asRows(clean, last);
     if (typeof metric !== "function") {
       if (metric.kind === "klDivergence" && !other) {
@@ -111,7 +124,7 @@ function asRows(clean: Tensor, like: Tensor): Tensor {
 function lossOf({ at }: NextTokenLoss, { logits, rows, prompts, vision }: Computed): Tensor {
   const losses = prompts.map((prompt, i) => {
     const predicted = predictedPositions(prompt, at, vision);
-    const from = predicted.map((position) => rows!.row(i, position - 1)!);
+    const from = predicted.map((position) => rows.row(i, position - 1)!);
     const labels = predicted.map((position) => prompt.ids[position]!);
     const ids = logits.device.tensor(Uint32Array.from(labels), { dtype: "u32", shape: [labels.length, 1] });
     const logs = logSoftmax(takeRows(logits, from)); // [predicted, vocab]

@@ -3,7 +3,7 @@ import { SiteError } from "../errors.ts";
 import type { Tape } from "../gradient/tape.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
-import { forward, takeRows } from "../model/walk/forward.ts";
+import { forward, type LogitPositions, logitRows, takeRows } from "../model/walk/forward.ts";
 import { Pass } from "../model/walk/pass.ts";
 import type { RowMap } from "../model/walk/row-map.ts";
 import type { SiteName } from "../model/walk/sites.ts";
@@ -13,7 +13,7 @@ import { checkEdits, checkPrompts, checkTaps } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
 import type { OnePosition } from "./positions.ts";
 import { eachResult, resolveTaps } from "./resolve-taps.ts";
-import { measureRun, needsAllLogits, type RunMetric } from "./run-metric.ts";
+import { lastRows, measureRun, metricPositions, type RunMetric } from "./run-metric.ts";
 import type { SitesOf } from "./site-patterns.ts";
 import { batchOf, type Target } from "./site-targets.ts";
 import type { Tap, TapGroup, Taps } from "./tap.ts";
@@ -98,28 +98,30 @@ export function run(
   return compute("run", model, input, options);
 }
 
-/** A run, and what is wanted of its way back. */
-export interface Differentiation {
+/** What is made of a run's logits. */
+export interface Measure {
   /** Resolved for the model. */
   readonly metric: RunMetric;
-  readonly clean: Tensor | undefined;
-  readonly tape: Tape;
+  /** What it compares with. */
+  readonly clean?: Tensor | undefined;
+  /** To go back from it: the tape, and by how much each prompt's counts ([prompts]; default 1). */
+  readonly back?: { readonly tape: Tape; readonly cotangent?: Tensor };
 }
 
-/** What {@link run} does, in the name of `call`; with a tape also the way back, and the metric as `metric`. */
+/** What {@link run} does, in the name of `call`, and the metric as `metric` with it, after the way back. */
 export function compute(
   call: string,
   model: LanguageModel,
   input: Prompt | readonly Prompt[],
   options: RunOptions<Taps>,
-  back?: Differentiation,
+  measure?: Measure,
 ): Record<string, unknown> {
   const { network } = model;
   const { device, config } = network;
   const single = !Array.isArray(input);
   const given = (single ? [input] : input) as readonly Prompt[];
   const { taps = {}, edits = [], stopAfter } = options;
-  checkTaps(call, taps, { gradients: back !== undefined });
+  checkTaps(call, taps, { gradients: measure?.back !== undefined });
   checkEdits(call, edits);
   checkRun(call, given, config.context, config.layers, taps, stopAfter);
   const prompts = given.map((prompt) => model.sequenceOf(prompt));
@@ -129,28 +131,30 @@ export function compute(
     const resolvedTaps = resolveTaps(taps, model.sites, batch, single);
     const targets = [...resolvedEdits.map((e) => e.target), ...eachResult(resolvedTaps).map((t) => t.target)];
     checkStop(targets, stopAfter);
-    const watcher = new Watcher(resolvedEdits, resolvedTaps, back?.tape);
+    const tape = measure?.back?.tape;
+    const watcher = new Watcher(resolvedEdits, resolvedTaps, tape);
 
     const pass = Pass.over(device, prompts, { inUse: (site: SiteName) => watcher.uses(site) });
     const everywhere =
-      options.logits === "all" ||
-      needsAllLogits(back?.metric) ||
-      targets.some((t) => headBeforeLast(t, config.layers, prompts));
-    const computed = everywhere ? "all" : "last";
+      options.logits === "all" || targets.some((t) => headBeforeLast(t, config.layers, prompts));
+    const computed: LogitPositions = everywhere
+      ? "all"
+      : ((measure && metricPositions(measure.metric, prompts, config.vision)) ?? "last");
+    const rows = logitRows(pass.rows, computed);
     const through = () => drive(forward(network, prompts, pass, { stopAfter, logits: computed }), watcher);
-    const logits = back ? back.tape.record(through) : through();
-    const metric = back && goBack(back, watcher);
+    const logits = tape ? tape.record(through) : through();
+    const metric = measure && measured(measure, watcher);
     return {
       ...watcher.finish(),
-      logits: logits && shapeLogits(logits, pass.rows, computed, options.logits ?? "last", single),
+      logits: logits && shapeLogits(logits, rows, prompts, options.logits ?? "last", single),
       ...(metric && { metric }),
     };
 
-    function goBack({ tape, metric, clean }: Differentiation, collected: Watcher): Tensor {
-      const rows = everywhere ? pass.rows : undefined;
-      const run = { logits: logits!, rows, prompts, vision: config.vision, clean };
-      const value = tape.record(() => measureRun(metric, { ...run, taps: collected.tapped() }));
-      tape.backward(value);
+    function measured({ metric, clean, back }: Measure, collected: Watcher): Tensor {
+      const run = { logits: logits!, rows, prompts, vision: config.vision, clean, taps: collected.tapped() };
+      if (!back) return measureRun(metric, run);
+      const value = back.tape.record(() => measureRun(metric, run));
+      back.tape.backward(value, back.cotangent);
       collected.takeGradients();
       return value;
     }
@@ -195,7 +199,7 @@ function headBeforeLast(target: Target, layers: number, prompts: readonly Prompt
 function shapeLogits(
   logits: Tensor,
   rows: RowMap,
-  computed: "last" | "all",
+  prompts: readonly Prompt[],
   wanted: "last" | "all",
   single: boolean,
 ): Tensor | Tensor[] {
@@ -203,6 +207,6 @@ function shapeLogits(
     const each = rows.spans.map(({ row, count }) => logits.rows(row, row + count));
     return single ? each[0]! : each;
   }
-  const last = computed === "all" ? takeRows(logits, rows.lastRows()) : logits;
+  const last = takeRows(logits, lastRows(rows, prompts));
   return single ? last.at(0) : last;
 }

@@ -3,18 +3,21 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import type { Prompt } from "../prompt/prompt.ts";
 import type { Network } from "./network.ts";
 import type { Pass } from "./pass.ts";
-import { RowMap } from "./row-map.ts";
+import { RowMap, type RowSpan } from "./row-map.ts";
 import { Sites, type Walk } from "./site-events.ts";
+
+/** Positions that get logits: the last of each sequence, all, or those of each sequence in a list. */
+export type LogitPositions = "last" | "all" | readonly (readonly number[])[];
 
 export interface ForwardOptions {
   /** Last layer to compute; without it the pass goes on to the logits. */
   stopAfter?: number;
-  /** Positions that get logits: the last of each sequence, or all. */
-  logits?: "last" | "all";
+  /** Default "last". */
+  logits?: LogitPositions;
 }
 
 /**
- * A forward pass over whole prompts: the logits [prompts or rows, vocab], or undefined when it stops before them. Drive
+ * A forward pass over whole prompts: the logits [positions, vocab], or undefined when it stops before them. Drive
  * it inside a scope; what is not returned goes with that scope at the latest.
  */
 export function* forward(
@@ -36,18 +39,26 @@ export function* enter(network: Network, prompts: readonly Prompt[], pass: Pass)
   return yield* network.embed(prompts, pass);
 }
 
-/** Final norm and logits at the last position of each sequence, or at all. x: [rows, width]. */
-export function* unembed(network: Network, x: Tensor, pass: Pass, logits: "last" | "all"): Walk<Tensor> {
+/** Final norm and logits at some positions. x: [rows, width] → [positions, vocab]. */
+export function* unembed(network: Network, x: Tensor, pass: Pass, logits: LogitPositions): Walk<Tensor> {
   if (logits === "all") return yield* network.head(x, pass.sites());
-  const rows = new RowMap(
-    pass.rows.spans.map(({ sequence, position, count }, row) => ({
-      sequence,
-      position: position + count - 1,
-      row,
-      count: 1,
-    })),
+  const rows = logitRows(pass.rows, logits);
+  const from = [...rows.entries()].map(({ sequence, position }) => pass.rows.row(sequence, position)!);
+  return yield* network.head(takeRows(x, from), new Sites(pass.inUse, rows));
+}
+
+/** Which row of the logits is of which position. */
+export function logitRows(rows: RowMap, logits: LogitPositions): RowMap {
+  if (logits === "all") return rows;
+  const ofSpan = ({ sequence, position, count }: RowSpan) =>
+    logits === "last" ? [position + count - 1] : (logits[sequence] ?? []);
+  let row = 0;
+  return new RowMap(
+    rows.spans.flatMap((span) => {
+      const { sequence } = span;
+      return ofSpan(span).map((position) => ({ sequence, position, row: row++, count: 1 }));
+    }),
   );
-  return yield* network.head(takeRows(x, pass.rows.lastRows()), new Sites(pass.inUse, rows));
 }
 
 /** The given rows of x, in that order. */

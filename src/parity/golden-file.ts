@@ -41,6 +41,11 @@ export class GoldenFile {
     return [...this.#unread].sort();
   }
 
+  /** Throws CheckpointError when there is no such tensor. */
+  shape(name: string): Shape {
+    return this.#file.entry(name).shape;
+  }
+
   has(name: string): boolean {
     return this.#file.has(name);
   }

@@ -14,6 +14,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { readJson } from "./case-folder.ts";
 import { type Check, checkTensor } from "./checks.ts";
 import { GoldenFile } from "./golden-file.ts";
+import { checkTraining } from "./training.ts";
 import { featureSite, rowsBehind } from "./vision.ts";
 
 /** Prompts that a folder's gradients are of. */
@@ -25,7 +26,7 @@ export interface GradientInputs {
 }
 
 /** What a folder has of gradients: a description and the goldens. */
-class GradientFile {
+export class GradientFile {
   readonly json: ConfigReader;
   readonly goldens: GoldenFile;
   readonly #aliases: ReadonlyMap<string, string>;
@@ -47,6 +48,31 @@ class GradientFile {
   async read(name: string): Promise<Float32Array> {
     const { values } = await this.goldens.read(this.#aliases.get(name) ?? name);
     return values as Float32Array;
+  }
+
+  /** Rows of a weight that the goldens have, of all. */
+  rowsOf(name: string, values: Float32Array): Float32Array {
+    const { ids, of } = this.json.object("rows") as unknown as { ids: number[]; of: string[] };
+    if (!of.includes(name)) return values;
+    const width = this.#goldenWidth(name);
+    return Float32Array.from(ids.flatMap((id) => [...values.subarray(id * width, (id + 1) * width)]));
+  }
+
+  #goldenWidth(name: string): number {
+    return this.goldens.shape(`loss/${name}`)[1]!;
+  }
+
+  /** What Adam makes of rounding in gradients near zero is a full step: compared as a whole. */
+  checkNorm(name: string, found: readonly ArrayLike<number>[], expected: Float32Array): Check {
+    const norms = this.json.section("tolerance").object("relative_norm") as Record<string, number>;
+    const kind = Object.keys(norms).find((prefix) => name.startsWith(prefix))!;
+    const check = checkTensor(name, found, [expected], { atol: Number.POSITIVE_INFINITY, rtol: 0 });
+    if (check.kind !== "tensor") return check;
+    return {
+      ...check,
+      tolerance: { atol: 0, rtol: norms[kind]! },
+      passed: check.relativeNorm <= norms[kind]!,
+    };
   }
 
   check(name: string, found: ArrayLike<number>, expected: Float32Array, least = 0): Check {
@@ -75,6 +101,7 @@ export async function checkGradients(
   const checks = [
     ...(await checkSites(file, model, inputs.prompt)),
     ...(await checkWeights(file, model, inputs)),
+    ...(await checkTraining(file, model, inputs.prompt)),
   ];
   return { checks, unread: goldens.unread.map((name) => `gradient ${name}`) };
 }
@@ -160,7 +187,6 @@ async function checkWeights(
   const labels = (file.json.section("loss").value("labels") as number[]).filter((label) => label !== -100);
   const prompt = lossPrompt(labels);
   const weights = file.names("loss/").filter((name) => model.parameterNames.includes(name));
-  const { ids, of } = file.json.object("rows") as unknown as { ids: number[]; of: string[] };
   const scope = model.device.openScope();
   try {
     const result = scope.enter(() => model.gradients(prompt, nextTokenLoss(), { weights }));
@@ -168,11 +194,7 @@ async function checkWeights(
     const values = (await model.device.read(tensors)) as Float32Array[];
     const checks = [file.check("loss", await result.metric.read(), await file.read("loss"), 1)];
     for (const [i, name] of weights.entries()) {
-      const width = tensors[i]!.dim(-1);
-      const found = of.includes(name)
-        ? ids.flatMap((id) => [...values[i]!.subarray(id * width, (id + 1) * width)])
-        : values[i]!;
-      checks.push(file.check(`loss/${name}`, found, await file.read(`loss/${name}`)));
+      checks.push(file.check(`loss/${name}`, file.rowsOf(name, values[i]!), await file.read(`loss/${name}`)));
     }
     return checks;
   } finally {

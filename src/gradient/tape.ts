@@ -1,7 +1,7 @@
-import { GradientError, ShapeError } from "../errors.ts";
+import { DTypeError, GradientError, ShapeError } from "../errors.ts";
 import type { Storage } from "../tensor/buffer-pool.ts";
 import type { Device } from "../tensor/device.ts";
-import { DTYPE_BYTES, isFloat } from "../tensor/dtype.ts";
+import { isFloat } from "../tensor/dtype.ts";
 import { apply, type Operation, type OperationRecord } from "../tensor/operation.ts";
 import type { Scope } from "../tensor/scope.ts";
 import { sameShape, showShape } from "../tensor/shape.ts";
@@ -10,12 +10,18 @@ import { Node, type Place, placeOf } from "./node.ts";
 import type { BackwardCall, Rule } from "./rule.ts";
 import { ruleOf } from "./rules.ts";
 
+/** Stands for what changed a tensor while the tape was stopped. */
+const UNRECORDED: Operation<unknown> = {
+  name: "a change in place that was not recorded",
+  run: ([target]) => target!,
+};
+
 /** An input of an applied operation. */
 interface Input extends Place {
   /** Undefined for what no watched tensor flows into. */
   readonly node: Node | undefined;
   /** The value, where it comes from outside of the step's segment or the rule reads it. */
-  value: Tensor | undefined;
+  readonly kept: Kept | undefined;
 }
 
 /** An applied operation that watched tensors flow through. */
@@ -26,7 +32,13 @@ interface Step {
   readonly rule: Rule | undefined;
   readonly inputs: readonly Input[];
   readonly output: Place & { readonly node: Node };
-  outputValue: Tensor | undefined;
+  readonly outputKept: Kept | undefined;
+}
+
+/** A value, and how often its buffer had been written then: with another number, it is not what it was. */
+interface Kept {
+  readonly value: Tensor;
+  readonly writes: number;
 }
 
 /** A run of steps whose values can be forgotten and computed anew from what entered it. */
@@ -68,6 +80,7 @@ export class Tape {
   readonly #segments: Segment[] = [];
   /** Holds what enters segments, and gradients. */
   readonly #scope: Scope;
+  #gone = false;
   #stop: (() => void) | undefined;
   #bytes = 0;
 
@@ -110,9 +123,12 @@ export class Tape {
   /** Asks for the gradient of a float tensor: all that is computed from it (or from views of it) from now on counts. */
   watch(tensor: Tensor): Watched {
     if (!isFloat(tensor.dtype)) throw new GradientError(`only floats have gradients, found ${tensor}`);
-    let node = this.#nodes.get(tensor.storage);
+    if (tensor.shape.some((n, axis) => n > 1 && tensor.strides[axis] === 0)) {
+      throw new GradientError(`${tensor} repeats elements, so that they have one gradient: watch what was broadcast`);
+    }
+    let node = this.#nodeOf(tensor);
     if (!node) {
-      node = new Node(elementsOf(tensor), undefined);
+      node = new Node(tensor, undefined);
       this.#nodes.set(tensor.storage, node);
     }
     node.watched = true;
@@ -134,17 +150,23 @@ export class Tape {
    * Goes back from `result`, whose gradient is `cotangent` (default: 1 for each element), and adds to the gradients of what is
    * watched. Once for a tape.
    *
-   * Throws GradientError where the result does not depend on anything watched, or comes through an operation without rule.
+   * Throws GradientError where the result does not depend on anything watched, comes through an operation without rule, or a
+   * value that a rule reads has been changed in place since.
    */
   backward(result: Tensor, cotangent?: Tensor): void {
     this.stop();
-    const node = this.#nodes.get(result.storage);
+    if (this.#gone) throw new GradientError("a tape goes back once: record another one");
+    const node = this.#nodeOf(result);
     if (!node) throw new GradientError("the result does not depend on anything whose gradient is asked for");
     if (cotangent && !sameShape(cotangent.shape, result.shape)) {
       throw new ShapeError(
         `backward: expected a cotangent ${showShape(result.shape)}, found ${showShape(cotangent.shape)}`,
       );
     }
+    if (cotangent && !isFloat(cotangent.dtype)) {
+      throw new DTypeError(`backward: expected a cotangent of floats, found ${cotangent}`);
+    }
+    this.#gone = true;
     this.#scope.enter(() => {
       const seed =
         cotangent ?? this.#device.tensor(new Float32Array(result.size).fill(1), { shape: result.shape });
@@ -172,7 +194,7 @@ export class Tape {
   #note({ operation, inputs, attributes, output }: OperationRecord): void {
     const [first] = inputs;
     if (first && output !== first && output.storage === first.storage) return; // a view: its node is that of the buffer
-    const nodes = inputs.map((input) => this.#nodes.get(input.storage));
+    const nodes = inputs.map((input) => this.#nodeOf(input, input === output));
     const flows = nodes.some((node, i) => node !== undefined && isFloat(inputs[i]!.dtype));
     const rule = ruleOf(operation as Operation<never>);
     if (!flows || !isFloat(output.dtype) || rule?.constant) {
@@ -190,28 +212,52 @@ export class Tape {
       const outside = nodes[i]?.segment !== number;
       const read = needs.inputs?.includes(i);
       const value = outside
-        ? this.#scope.enter(() => input.alias())
+        ? this.#scope.enter(() => keep(input))
         : read
           ? this.#keep(segment, input)
           : undefined;
-      return { ...placeOf(input), node, value };
+      return { ...placeOf(input), node, kept: value };
     });
-    const node = new Node(elementsOf(output), number);
+    const node = new Node(output, number);
     segment.steps.push({
       operation,
       attributes,
       rule: output === first ? undefined : rule,
       inputs: kept,
       output: { ...placeOf(output), node },
-      outputValue: needs.output ? this.#keep(segment, output) : undefined,
+      outputKept: needs.output ? this.#keep(segment, output) : undefined,
     });
     this.#nodes.set(output.storage, node);
   }
 
-  #keep(segment: Segment, tensor: Tensor): Tensor {
+  /** What is known of a tensor's buffer; `changed` where the operation at hand has just written it. */
+  #nodeOf(tensor: Tensor, changed = false): Node | undefined {
+    const { storage } = tensor;
+    const node = this.#nodes.get(storage);
+    if (!node) return undefined;
+    if (node.loan !== storage.loans) {
+      this.#nodes.delete(storage); // that tensor is gone, and this is another one
+      return undefined;
+    }
+    if (changed || node.segment === undefined || node.writes === storage.writes) return node;
+    const number = this.#segments.length - 1;
+    const other = new Node(tensor, number);
+    this.#segments[number]!.steps.push({
+      operation: UNRECORDED,
+      attributes: undefined,
+      rule: undefined,
+      inputs: [],
+      output: { ...placeOf(tensor), node: other },
+      outputKept: undefined,
+    });
+    this.#nodes.set(storage, other);
+    return other;
+  }
+
+  #keep(segment: Segment, tensor: Tensor): Kept {
     segment.bytes += tensor.bytes;
     this.#bytes += tensor.bytes;
-    return segment.values.enter(() => tensor.alias());
+    return segment.values.enter(() => keep(tensor));
   }
 
   #forget(segment: Segment): void {
@@ -238,28 +284,32 @@ export class Tape {
     }
   }
 
-  /** Computes a segment anew: what its nodes hold, as one run of elements each. */
-  #again({ steps }: Segment): ReadonlyMap<Node, Tensor> {
-    const computed = new Map<Node, Tensor>();
+  /** Computes a segment anew: what its nodes hold, as one run of elements each, or why that is not known any more. */
+  #again({ steps }: Segment): Computed {
+    const computed = new Map<Node, Tensor | GradientError>();
     for (const { operation, attributes, rule, inputs, output } of steps) {
-      if (!rule) continue; // nothing that leads on from here has a gradient
-      const values = inputs.map((input) => inputValue(input, computed));
-      if (!values.every((value) => value !== undefined)) continue;
-      const made = apply(operation, values, attributes, this.#device);
-      computed.set(output.node, made.view([output.node.count], [1], 0));
+      const values = inputs.map((input) => inputValue(operation, input, computed));
+      const lost = rule ? values.find((value) => value instanceof GradientError) : refusal(operation);
+      if (lost) computed.set(output.node, lost);
+      else {
+        const made = apply(operation, values as Tensor[], attributes, this.#device);
+        computed.set(output.node, made.view([output.node.count], [1], 0));
+      }
     }
     return computed;
   }
 }
 
+type Computed = ReadonlyMap<Node, Tensor | GradientError>;
+
+function refusal({ name }: Operation<unknown>): GradientError {
+  return new GradientError(`gradients do not go through ${name}, by which the result was computed`);
+}
+
 /** Carries the gradient of a step's output to its inputs. */
-function backwardStep(device: Device, step: Step, computed: ReadonlyMap<Node, Tensor> | undefined): void {
+function backwardStep(device: Device, step: Step, computed: Computed | undefined): void {
   const { rule, operation, inputs } = step;
-  if (!rule) {
-    throw new GradientError(
-      `gradients do not go through ${operation.name}, by which the result was computed`,
-    );
-  }
+  if (!rule) throw refusal(operation);
   const taken = new Set<number>();
   const gradients = device.scope(() => rule.backward(callOf(step, taken, computed)));
   for (const i of taken) inputs[i]!.node!.replace(gradients[i]!);
@@ -271,44 +321,62 @@ function backwardStep(device: Device, step: Step, computed: ReadonlyMap<Node, Te
 }
 
 function callOf(
-  { rule, attributes, inputs, output, outputValue }: Step,
+  { operation, rule, attributes, inputs, output, outputKept }: Step,
   taken: Set<number>,
-  computed: ReadonlyMap<Node, Tensor> | undefined,
+  computed: Computed | undefined,
 ): BackwardCall<unknown> {
-  const missing = (what: string) =>
-    new GradientError(`the rule of ${rule!.operation.name} reads ${what}, which it does not name as needed`);
+  const found = (value: Tensor | GradientError | undefined, what: string) => {
+    if (value && !(value instanceof GradientError)) return value;
+    throw (
+      value ??
+      new GradientError(`the rule of ${operation.name} reads ${what}, which it does not name as needed`)
+    );
+  };
   return {
     attributes,
     inputs,
     cotangent: output.node.at(output)!,
     wanted: (i) => inputs[i]?.node !== undefined,
-    value(i) {
-      const value = inputValue(inputs[i]!, computed);
-      if (!value) throw missing(`input ${i}`);
-      return value;
-    },
-    output() {
-      const base = computed?.get(output.node);
-      const value = base ? base.view(output.shape, output.strides, output.offset) : outputValue;
-      if (!value) throw missing("its output");
-      return value;
-    },
+    value: (i) => found(inputValue(operation, inputs[i]!, computed), `input ${i}`),
+    output: () => found(placed(computed?.get(output.node), output) ?? keptValue(operation, outputKept), "its output"),
     takeSum(i) {
       const { node } = inputs[i]!;
-      const sum = node?.whole(inputs[i]!);
+      const twice = [...taken].some((other) => inputs[other]!.node === node);
+      const sum = twice ? undefined : node?.whole(inputs[i]!);
       if (sum) taken.add(i);
       return sum;
     },
   };
 }
 
-function inputValue(input: Input, computed: ReadonlyMap<Node, Tensor> | undefined): Tensor | undefined {
-  const base = input.node && computed?.get(input.node);
-  if (base) return base.view(input.shape, input.strides, input.offset);
-  return input.value?.disposed ? undefined : input.value;
+function inputValue(
+  operation: Operation<unknown>,
+  input: Input,
+  computed: Computed | undefined,
+): Tensor | GradientError | undefined {
+  return placed(input.node && computed?.get(input.node), input) ?? keptValue(operation, input.kept);
 }
 
-/** Elements of the buffer that a tensor is all or part of. */
-function elementsOf({ storage, dtype }: Tensor): number {
-  return storage.used / DTYPE_BYTES[dtype];
+function placed(
+  computed: Tensor | GradientError | undefined,
+  { shape, strides, offset }: Place,
+): Tensor | GradientError | undefined {
+  return computed instanceof GradientError ? computed : computed?.view(shape, strides, offset);
+}
+
+function keep(tensor: Tensor): Kept {
+  return { value: tensor.alias(), writes: tensor.storage.writes };
+}
+
+function keptValue(
+  operation: Operation<unknown>,
+  kept: Kept | undefined,
+): Tensor | GradientError | undefined {
+  if (!kept || kept.value.disposed) return undefined;
+  if (kept.value.storage.writes !== kept.writes) {
+    return new GradientError(
+      `the gradient of ${operation.name} needs ${kept.value}, which has been changed in place since`,
+    );
+  }
+  return kept.value;
 }

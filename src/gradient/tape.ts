@@ -7,39 +7,23 @@ import type { Scope } from "../tensor/scope.ts";
 import { sameShape, showShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { Node, type Place, placeOf } from "./node.ts";
-import type { BackwardCall, Rule } from "./rule.ts";
 import { ruleOf } from "./rules.ts";
+import {
+  backwardStep,
+  type Computed,
+  type Input,
+  inputValue,
+  type Kept,
+  keep,
+  refusal,
+  type Step,
+} from "./step.ts";
 
 /** Stands for what changed a tensor while the tape was stopped. */
 const UNRECORDED: Operation<unknown> = {
   name: "a change in place that was not recorded",
   run: ([target]) => target!,
 };
-
-/** An input of an applied operation. */
-interface Input extends Place {
-  /** Undefined for what no watched tensor flows into. */
-  readonly node: Node | undefined;
-  /** The value, where it comes from outside of the step's segment or the rule reads it. */
-  readonly kept: Kept | undefined;
-}
-
-/** An applied operation that watched tensors flow through. */
-interface Step {
-  readonly operation: Operation<unknown>;
-  readonly attributes: unknown;
-  /** Undefined for an operation that gradients do not go through: it matters only if one gets there. */
-  readonly rule: Rule | undefined;
-  readonly inputs: readonly Input[];
-  readonly output: Place & { readonly node: Node };
-  readonly outputKept: Kept | undefined;
-}
-
-/** A value, and how often its buffer had been written then: with another number, it is not what it was. */
-interface Kept {
-  readonly value: Tensor;
-  readonly writes: number;
-}
 
 /** A run of steps whose values can be forgotten and computed anew from what entered it. */
 interface Segment {
@@ -120,11 +104,18 @@ export class Tape {
     this.#stop = undefined;
   }
 
-  /** Asks for the gradient of a float tensor: all that is computed from it (or from views of it) from now on counts. */
+  /**
+   * Asks for the gradient of a float tensor: all that is computed from it (or from views of it) counts, from now on, or all along
+   * for what was itself computed from something watched.
+   *
+   * Throws GradientError for integers, and for views that repeat elements.
+   */
   watch(tensor: Tensor): Watched {
     if (!isFloat(tensor.dtype)) throw new GradientError(`only floats have gradients, found ${tensor}`);
     if (tensor.shape.some((n, axis) => n > 1 && tensor.strides[axis] === 0)) {
-      throw new GradientError(`${tensor} repeats elements, so that they have one gradient: watch what was broadcast`);
+      throw new GradientError(
+        `${tensor} repeats elements, so that they have one gradient: watch what was broadcast`,
+      );
     }
     let node = this.#nodeOf(tensor);
     if (!node) {
@@ -284,7 +275,7 @@ export class Tape {
     }
   }
 
-  /** Computes a segment anew: what its nodes hold, as one run of elements each, or why that is not known any more. */
+  /** Computes a segment anew. */
   #again({ steps }: Segment): Computed {
     const computed = new Map<Node, Tensor | GradientError>();
     for (const { operation, attributes, rule, inputs, output } of steps) {
@@ -298,85 +289,4 @@ export class Tape {
     }
     return computed;
   }
-}
-
-type Computed = ReadonlyMap<Node, Tensor | GradientError>;
-
-function refusal({ name }: Operation<unknown>): GradientError {
-  return new GradientError(`gradients do not go through ${name}, by which the result was computed`);
-}
-
-/** Carries the gradient of a step's output to its inputs. */
-function backwardStep(device: Device, step: Step, computed: Computed | undefined): void {
-  const { rule, operation, inputs } = step;
-  if (!rule) throw refusal(operation);
-  const taken = new Set<number>();
-  const gradients = device.scope(() => rule.backward(callOf(step, taken, computed)));
-  for (const i of taken) inputs[i]!.node!.replace(gradients[i]!);
-  for (const [i, gradient] of gradients.entries()) {
-    const { node } = inputs[i]!;
-    if (gradient && node && !taken.has(i)) node.add(inputs[i]!, gradient);
-  }
-  for (const gradient of gradients) gradient?.dispose();
-}
-
-function callOf(
-  { operation, rule, attributes, inputs, output, outputKept }: Step,
-  taken: Set<number>,
-  computed: Computed | undefined,
-): BackwardCall<unknown> {
-  const found = (value: Tensor | GradientError | undefined, what: string) => {
-    if (value && !(value instanceof GradientError)) return value;
-    throw (
-      value ??
-      new GradientError(`the rule of ${operation.name} reads ${what}, which it does not name as needed`)
-    );
-  };
-  return {
-    attributes,
-    inputs,
-    cotangent: output.node.at(output)!,
-    wanted: (i) => inputs[i]?.node !== undefined,
-    value: (i) => found(inputValue(operation, inputs[i]!, computed), `input ${i}`),
-    output: () => found(placed(computed?.get(output.node), output) ?? keptValue(operation, outputKept), "its output"),
-    takeSum(i) {
-      const { node } = inputs[i]!;
-      const twice = [...taken].some((other) => inputs[other]!.node === node);
-      const sum = twice ? undefined : node?.whole(inputs[i]!);
-      if (sum) taken.add(i);
-      return sum;
-    },
-  };
-}
-
-function inputValue(
-  operation: Operation<unknown>,
-  input: Input,
-  computed: Computed | undefined,
-): Tensor | GradientError | undefined {
-  return placed(input.node && computed?.get(input.node), input) ?? keptValue(operation, input.kept);
-}
-
-function placed(
-  computed: Tensor | GradientError | undefined,
-  { shape, strides, offset }: Place,
-): Tensor | GradientError | undefined {
-  return computed instanceof GradientError ? computed : computed?.view(shape, strides, offset);
-}
-
-function keep(tensor: Tensor): Kept {
-  return { value: tensor.alias(), writes: tensor.storage.writes };
-}
-
-function keptValue(
-  operation: Operation<unknown>,
-  kept: Kept | undefined,
-): Tensor | GradientError | undefined {
-  if (!kept || kept.value.disposed) return undefined;
-  if (kept.value.storage.writes !== kept.writes) {
-    return new GradientError(
-      `the gradient of ${operation.name} needs ${kept.value}, which has been changed in place since`,
-    );
-  }
-  return kept.value;
 }

@@ -1,9 +1,8 @@
 import { concatOperation } from "../../kernels/movement/concat.ts";
-import { castOperation } from "../../kernels/movement/copy.ts";
+import { castOperation, contiguous } from "../../kernels/movement/copy.ts";
 import { gatherRowsOperation, moveToEnd, takeOperation } from "../../kernels/movement/gather.ts";
 import { scatterAdd } from "../../kernels/movement/scatter-add.ts";
 import { normalizeAxis } from "../../tensor/shape.ts";
-import { contiguous } from "../../kernels/movement/copy.ts";
 import { type Rule, rule } from "../rule.ts";
 import { editRowsRule } from "./row-edits.ts";
 

@@ -24,11 +24,7 @@ export const editRowsRule = rule<EditRowsAttributes>({
     const value = rows ? 1 : 2;
     const projects = PROJECTIONS.has(kind);
     return {
-      inputs: [
-        ...(projects && wanted(value) ? [0] : []),
-        ...(rows ? [] : [1]),
-        ...(projects ? [value] : []),
-      ],
+      inputs: [...(projects && wanted(value) ? [0] : []), ...(rows ? [] : [1]), ...(projects ? [value] : [])],
     };
   },
   backward(call) {

@@ -112,6 +112,7 @@ export {
   zeroRows,
 } from "./kernels/movement/row-edits.ts";
 export { scatterRowsInto } from "./kernels/movement/scatter.ts";
+export { scatterAdd } from "./kernels/movement/scatter-add.ts";
 export { layerNorm } from "./kernels/reduction/layer-norm.ts";
 export { argmax, argmin, max, mean, min, norm, product, sum, variance } from "./kernels/reduction/reduce.ts";
 export { rmsNorm } from "./kernels/reduction/rms-norm.ts";

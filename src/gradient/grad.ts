@@ -28,8 +28,9 @@ export function valueAndGradients(
   return device.scope(() => {
     using tape = new Tape(device, options);
     const watched = of.map((tensor) => tape.watch(tensor));
-    const value = tape.record(fn);
-    tape.backward(value);
+    const made = tape.record(fn);
+    tape.backward(made);
+    const value = made.alias(); // it may be one of `of`, which is not ours to give
     const gradients = device.scope(() => watched.map((each) => tape.gradient(each).alias()));
     return { value, gradients };
   });

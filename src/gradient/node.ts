@@ -2,7 +2,7 @@ import { add } from "../kernels/elementwise/elementwise.ts";
 import { accumulateInto } from "../kernels/movement/accumulate.ts";
 import { copy } from "../kernels/movement/copy.ts";
 import { sum } from "../kernels/reduction/reduce.ts";
-import type { DType } from "../tensor/dtype.ts";
+import { DTYPE_BYTES, type DType } from "../tensor/dtype.ts";
 import { contiguousStrides, isContiguous, type Shape, sizeOf } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
@@ -25,6 +25,9 @@ export class Node {
   readonly count: number;
   /** Some operation has read it. */
   used = false;
+  /** The loan of the buffer, and how often it had been written when the operation had filled it. */
+  readonly loan: number;
+  readonly writes: number;
   /** Somebody asks for its gradient, which therefore stays. */
   watched = false;
   /** f32 [count] */
@@ -32,8 +35,10 @@ export class Node {
   /** Nobody else looks at the cotangent's buffer, so that it may grow in place. */
   #own = false;
 
-  constructor(count: number, segment: number | undefined) {
-    this.count = count;
+  constructor({ storage, dtype }: Tensor, segment: number | undefined) {
+    this.count = storage.used / DTYPE_BYTES[dtype];
+    this.loan = storage.loans;
+    this.writes = storage.writes;
     this.segment = segment;
   }
 
@@ -43,7 +48,8 @@ export class Node {
 
   /** The gradient of a view, f32 of its shape; undefined where nothing has been added. */
   at({ shape, strides, offset }: Place): Tensor | undefined {
-    return this.#cotangent?.view(shape, strides, offset);
+    const cotangent = this.#cotangent; // may itself be a slice
+    return cotangent?.view(shape, strides, cotangent.offset + offset);
   }
 
   /** The same, where it is the whole node in row-major order. */

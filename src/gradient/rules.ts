@@ -1,9 +1,11 @@
 import type { Operation } from "../tensor/operation.ts";
 import type { Rule } from "./rule.ts";
 import { MATRIX_RULES } from "./rules/matrix.ts";
+import { MOVEMENT_RULES } from "./rules/movement.ts";
+import { ROPE_RULES } from "./rules/rope.ts";
 
 const RULES: ReadonlyMap<Operation<never>, Rule> = new Map(
-  [MATRIX_RULES].flat().map((rule) => [rule.operation as Operation<never>, rule]),
+  [MATRIX_RULES, MOVEMENT_RULES, ROPE_RULES].flat().map((rule) => [rule.operation as Operation<never>, rule]),
 );
 
 /** The rule of an operation; undefined for one that gradients do not go through. */

@@ -1,33 +1,29 @@
-import { GradientError, ShapeError } from "../errors.ts";
+import { DTypeError, GradientError, ShapeError } from "../errors.ts";
 import type { Storage } from "../tensor/buffer-pool.ts";
 import type { Device } from "../tensor/device.ts";
-import { DTYPE_BYTES, isFloat } from "../tensor/dtype.ts";
+import { isFloat } from "../tensor/dtype.ts";
 import { apply, type Operation, type OperationRecord } from "../tensor/operation.ts";
 import type { Scope } from "../tensor/scope.ts";
 import { sameShape, showShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { Node, type Place, placeOf } from "./node.ts";
-import type { BackwardCall, Rule } from "./rule.ts";
 import { ruleOf } from "./rules.ts";
+import {
+  backwardStep,
+  type Computed,
+  type Input,
+  inputValue,
+  type Kept,
+  keep,
+  refusal,
+  type Step,
+} from "./step.ts";
 
-/** An input of an applied operation. */
-interface Input extends Place {
-  /** Undefined for what no watched tensor flows into. */
-  readonly node: Node | undefined;
-  /** The value, where it comes from outside of the step's segment or the rule reads it. */
-  value: Tensor | undefined;
-}
-
-/** An applied operation that watched tensors flow through. */
-interface Step {
-  readonly operation: Operation<unknown>;
-  readonly attributes: unknown;
-  /** Undefined for an operation that gradients do not go through: it matters only if one gets there. */
-  readonly rule: Rule | undefined;
-  readonly inputs: readonly Input[];
-  readonly output: Place & { readonly node: Node };
-  outputValue: Tensor | undefined;
-}
+/** Stands for what changed a tensor while the tape was stopped. */
+const UNRECORDED: Operation<unknown> = {
+  name: "a change in place that was not recorded",
+  run: ([target]) => target!,
+};
 
 /** A run of steps whose values can be forgotten and computed anew from what entered it. */
 interface Segment {
@@ -68,6 +64,7 @@ export class Tape {
   readonly #segments: Segment[] = [];
   /** Holds what enters segments, and gradients. */
   readonly #scope: Scope;
+  #gone = false;
   #stop: (() => void) | undefined;
   #bytes = 0;
 
@@ -115,12 +112,22 @@ export class Tape {
     this.#stop = undefined;
   }
 
-  /** Asks for the gradient of a float tensor: all that is computed from it (or from views of it) from now on counts. */
+  /**
+   * Asks for the gradient of a float tensor: all that is computed from it (or from views of it) counts, from now on, or all along
+   * for what was itself computed from something watched.
+   *
+   * Throws GradientError for integers, and for views that repeat elements.
+   */
   watch(tensor: Tensor): Watched {
     if (!isFloat(tensor.dtype)) throw new GradientError(`only floats have gradients, found ${tensor}`);
-    let node = this.#nodes.get(tensor.storage);
+    if (tensor.shape.some((n, axis) => n > 1 && tensor.strides[axis] === 0)) {
+      throw new GradientError(
+        `${tensor} repeats elements, so that they have one gradient: watch what was broadcast`,
+      );
+    }
+    let node = this.#nodeOf(tensor);
     if (!node) {
-      node = new Node(elementsOf(tensor), undefined);
+      node = new Node(tensor, undefined);
       this.#nodes.set(tensor.storage, node);
     }
     node.watched = true;
@@ -142,17 +149,23 @@ export class Tape {
    * Goes back from `result`, whose gradient is `cotangent` (default: 1 for each element), and adds to the gradients of what is
    * watched. Once for a tape.
    *
-   * Throws GradientError where the result does not depend on anything watched, or comes through an operation without rule.
+   * Throws GradientError where the result does not depend on anything watched, comes through an operation without rule, or a
+   * value that a rule reads has been changed in place since.
    */
   backward(result: Tensor, cotangent?: Tensor): void {
     this.stop();
-    const node = this.#nodes.get(result.storage);
+    if (this.#gone) throw new GradientError("a tape goes back once: record another one");
+    const node = this.#nodeOf(result);
     if (!node) throw new GradientError("the result does not depend on anything whose gradient is asked for");
     if (cotangent && !sameShape(cotangent.shape, result.shape)) {
       throw new ShapeError(
         `backward: expected a cotangent ${showShape(result.shape)}, found ${showShape(cotangent.shape)}`,
       );
     }
+    if (cotangent && !isFloat(cotangent.dtype)) {
+      throw new DTypeError(`backward: expected a cotangent of floats, found ${cotangent}`);
+    }
+    this.#gone = true;
     this.#scope.enter(() => {
       const seed =
         cotangent ?? this.#device.tensor(new Float32Array(result.size).fill(1), { shape: result.shape });
@@ -188,7 +201,7 @@ export class Tape {
   #note({ operation, inputs, attributes, output }: OperationRecord): void {
     const [first] = inputs;
     if (first && output !== first && output.storage === first.storage) return; // a view: its node is that of the buffer
-    const nodes = inputs.map((input) => this.#nodes.get(input.storage));
+    const nodes = inputs.map((input) => this.#nodeOf(input, input === output));
     const flows = nodes.some((node, i) => node !== undefined && isFloat(inputs[i]!.dtype));
     const rule = ruleOf(operation as Operation<never>);
     if (!flows || !isFloat(output.dtype) || rule?.constant) {
@@ -207,28 +220,52 @@ export class Tape {
       const outside = nodes[i]?.segment !== number;
       const read = needs.inputs?.includes(i);
       const value = outside
-        ? this.#scope.enter(() => input.alias())
+        ? this.#scope.enter(() => keep(input))
         : read
           ? this.#keep(segment, input)
           : undefined;
-      return { ...placeOf(input), node, value };
+      return { ...placeOf(input), node, kept: value };
     });
-    const node = new Node(elementsOf(output), number);
+    const node = new Node(output, number);
     segment.steps.push({
       operation,
       attributes,
       rule: output === first ? undefined : rule,
       inputs: kept,
       output: { ...placeOf(output), node },
-      outputValue: needs.output ? this.#keep(segment, output) : undefined,
+      outputKept: needs.output ? this.#keep(segment, output) : undefined,
     });
     this.#nodes.set(output.storage, node);
   }
 
-  #keep(segment: Segment, tensor: Tensor): Tensor {
+  /** What is known of a tensor's buffer; `changed` where the operation at hand has just written it. */
+  #nodeOf(tensor: Tensor, changed = false): Node | undefined {
+    const { storage } = tensor;
+    const node = this.#nodes.get(storage);
+    if (!node) return undefined;
+    if (node.loan !== storage.loans) {
+      this.#nodes.delete(storage); // that tensor is gone, and this is another one
+      return undefined;
+    }
+    if (changed || node.segment === undefined || node.writes === storage.writes) return node;
+    const number = this.#segments.length - 1;
+    const other = new Node(tensor, number);
+    this.#segments[number]!.steps.push({
+      operation: UNRECORDED,
+      attributes: undefined,
+      rule: undefined,
+      inputs: [],
+      output: { ...placeOf(tensor), node: other },
+      outputKept: undefined,
+    });
+    this.#nodes.set(storage, other);
+    return other;
+  }
+
+  #keep(segment: Segment, tensor: Tensor): Kept {
     segment.bytes += tensor.bytes;
     this.#bytes += tensor.bytes;
-    return segment.values.enter(() => tensor.alias());
+    return segment.values.enter(() => keep(tensor));
   }
 
   #forget(segment: Segment): void {
@@ -255,77 +292,18 @@ export class Tape {
     }
   }
 
-  /** Computes a segment anew: what its nodes hold, as one run of elements each. */
-  #again({ steps }: Segment): ReadonlyMap<Node, Tensor> {
-    const computed = new Map<Node, Tensor>();
+  /** Computes a segment anew. */
+  #again({ steps }: Segment): Computed {
+    const computed = new Map<Node, Tensor | GradientError>();
     for (const { operation, attributes, rule, inputs, output } of steps) {
-      if (!rule) continue; // nothing that leads on from here has a gradient
-      const values = inputs.map((input) => inputValue(input, computed));
-      if (!values.every((value) => value !== undefined)) continue;
-      const made = apply(operation, values, attributes, this.#device);
-      computed.set(output.node, made.view([output.node.count], [1], 0));
+      const values = inputs.map((input) => inputValue(operation, input, computed));
+      const lost = rule ? values.find((value) => value instanceof GradientError) : refusal(operation);
+      if (lost) computed.set(output.node, lost);
+      else {
+        const made = apply(operation, values as Tensor[], attributes, this.#device);
+        computed.set(output.node, made.view([output.node.count], [1], 0));
+      }
     }
     return computed;
   }
-}
-
-/** Carries the gradient of a step's output to its inputs. */
-function backwardStep(device: Device, step: Step, computed: ReadonlyMap<Node, Tensor> | undefined): void {
-  const { rule, operation, inputs } = step;
-  if (!rule) {
-    throw new GradientError(
-      `gradients do not go through ${operation.name}, by which the result was computed`,
-    );
-  }
-  const taken = new Set<number>();
-  const gradients = device.scope(() => rule.backward(callOf(step, taken, computed)));
-  for (const i of taken) inputs[i]!.node!.replace(gradients[i]!);
-  for (const [i, gradient] of gradients.entries()) {
-    const { node } = inputs[i]!;
-    if (gradient && node && !taken.has(i)) node.add(inputs[i]!, gradient);
-  }
-  for (const gradient of gradients) gradient?.dispose();
-}
-
-function callOf(
-  { rule, attributes, inputs, output, outputValue }: Step,
-  taken: Set<number>,
-  computed: ReadonlyMap<Node, Tensor> | undefined,
-): BackwardCall<unknown> {
-  const missing = (what: string) =>
-    new GradientError(`the rule of ${rule!.operation.name} reads ${what}, which it does not name as needed`);
-  return {
-    attributes,
-    inputs,
-    cotangent: output.node.at(output)!,
-    wanted: (i) => inputs[i]?.node !== undefined,
-    value(i) {
-      const value = inputValue(inputs[i]!, computed);
-      if (!value) throw missing(`input ${i}`);
-      return value;
-    },
-    output() {
-      const base = computed?.get(output.node);
-      const value = base ? base.view(output.shape, output.strides, output.offset) : outputValue;
-      if (!value) throw missing("its output");
-      return value;
-    },
-    takeSum(i) {
-      const { node } = inputs[i]!;
-      const sum = node?.whole(inputs[i]!);
-      if (sum) taken.add(i);
-      return sum;
-    },
-  };
-}
-
-function inputValue(input: Input, computed: ReadonlyMap<Node, Tensor> | undefined): Tensor | undefined {
-  const base = input.node && computed?.get(input.node);
-  if (base) return base.view(input.shape, input.strides, input.offset);
-  return input.value?.disposed ? undefined : input.value;
-}
-
-/** Elements of the buffer that a tensor is all or part of. */
-function elementsOf({ storage, dtype }: Tensor): number {
-  return storage.used / DTYPE_BYTES[dtype];
 }

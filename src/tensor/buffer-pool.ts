@@ -10,6 +10,8 @@ export interface Storage {
   /** How many of its bytes are on loan: what was asked for. */
   used: number;
   references: number;
+  /** How often it has been lent: with another number, it is another tensor's. */
+  loans: number;
   /** Number of the submit that the latest recorded command using it belongs to. */
   lastUse: number;
   /** Of its allocation. Until that is known, the buffer may be one in name only. */
@@ -98,6 +100,7 @@ export class BufferPool {
     const size = Math.min(sizeClass(bytes), this.#maxBytes);
     const storage = this.#takeIdle(size, idleBefore) ?? this.#create(size, label);
     storage.references = 1;
+    storage.loans++;
     storage.used = bytes;
     storage.written = undefined;
     this.#statistics.liveBuffers++;
@@ -158,6 +161,7 @@ export class BufferPool {
       bytes,
       used: 0,
       references: 0,
+      loans: 0,
       lastUse: -1,
       allocation,
       written: undefined,

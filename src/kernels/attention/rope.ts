@@ -1,6 +1,6 @@
 import { DTypeError, ShapeError } from "../../errors.ts";
 import { assertFloats } from "../../tensor/dtype.ts";
-import { defineKernel } from "../../tensor/kernel.ts";
+import { defineKernel, type Variant } from "../../tensor/kernel.ts";
 import { apply, type Operation } from "../../tensor/operation.ts";
 import { showShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
@@ -92,6 +92,12 @@ function scale(frequency: number, scaling: RopeScaling | undefined): number {
   }
 }
 
+export interface RopeOptions {
+  headDim: number;
+  /** Rotate back, by the negative angles. Default false. */
+  inverse?: boolean;
+}
+
 /**
  * Rotates each head of each row by the angles of the row's position: dimension i pairs with i + rotaryDim / 2
  * ("rotate half"), and dimensions from rotaryDim on pass through.
@@ -103,7 +109,12 @@ function scale(frequency: number, scaling: RopeScaling | undefined): number {
  * @throws ShapeError when shapes do not fit.
  * @throws DTypeError for other dtypes.
  */
-export function rope(x: Tensor, positions: Tensor, table: Tensor, { headDim }: { headDim: number }): Tensor {
+export function rope(
+  x: Tensor,
+  positions: Tensor,
+  table: Tensor,
+  { headDim, inverse = false }: RopeOptions,
+): Tensor {
   assertFloats("rope", [x]);
   if (positions.dtype !== "u32" || table.dtype !== "f32") {
     throw new DTypeError(
@@ -124,14 +135,14 @@ export function rope(x: Tensor, positions: Tensor, table: Tensor, { headDim }: {
         `found ${[x, positions, table].map((t) => showShape(t.shape)).join(", ")}`,
     );
   }
-  return apply(ropeOperation, [x, positions, table], { headDim });
+  return apply(ropeOperation, [x, positions, table], inverse ? { headDim, inverse } : { headDim });
 }
 
 const SIZE = 64;
 
-const ropeOperation: Operation<{ headDim: number }> = {
+export const ropeOperation: Operation<RopeOptions> = {
   name: "rope",
-  run(inputs, { headDim }, device) {
+  run(inputs, { headDim, inverse = false }, device) {
     const [x, positions, table] = inputs.map((t) => contiguous(t)) as [Tensor, Tensor, Tensor];
     const out = device.empty(x.shape, "f32", "rope");
     const rotaryDim = table.dim(1);
@@ -150,7 +161,7 @@ const ropeOperation: Operation<{ headDim: number }> = {
         half: rotaryDim / 2 / lanes,
         table_rows: table.dim(0),
       },
-      constants: {},
+      constants: { inverse },
       workgroups: Math.ceil(units / SIZE),
     });
     return out;
@@ -178,7 +189,7 @@ function ropeKernel(lanes: 1 | 4) {
       half: "u32",
       table_rows: "u32",
     },
-    code: () => `
+    code: ({ constants }: Variant<string, { inverse: boolean }>) => `
 alias F = ${type};
 alias U = ${lanes === 4 ? "vec4u" : "u32"};
 ${SPECIAL_VALUES}
@@ -205,7 +216,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   }
   let angles = position * 2u * params.half;
   let cosine = table_at${n}(angles + unit);
-  let sine = table_at${n}(angles + params.half + unit);
+  let sine = ${constants.inverse ? "-" : ""}table_at${n}(angles + params.half + unit);
   out_set${n}(start + unit, a * cosine - b * sine);
   out_set${n}(start + params.half + unit, b * cosine + a * sine);
 }`,

@@ -34,7 +34,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 }`,
 });
 
-const concatOperation: Operation<{ axis: number }> = {
+export const concatOperation: Operation<{ axis: number }> = {
   name: "concat",
   run(inputs, { axis }, device) {
     const first = inputs[0]!;

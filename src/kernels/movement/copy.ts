@@ -102,7 +102,7 @@ fn to_unsigned(x: F) -> U {
 }`,
 });
 
-const castOperation: Operation<{ dtype: DType }> = {
+export const castOperation: Operation<{ dtype: DType }> = {
   name: "cast",
   run([x], { dtype }, device) {
     if (dtype === "f16" || dtype === "bf16") return pack(x!, dtype);

@@ -45,7 +45,7 @@ const gatherRows4Kernel = defineKernel({
 }`,
 });
 
-const gatherRowsOperation: Operation<Record<never, never>> = {
+export const gatherRowsOperation: Operation<Record<never, never>> = {
   name: "gatherRows",
   run([table, ids], _, device) {
     if (table!.rank !== 2 || ids!.rank !== 1) {
@@ -109,7 +109,7 @@ const takeKernel = defineKernel({
 }`,
 });
 
-const takeOperation: Operation<{ axis: number }> = {
+export const takeOperation: Operation<{ axis: number }> = {
   name: "takeAlongAxis",
   run([x, ids], { axis }, device) {
     const a = normalizeAxis("takeAlongAxis", axis, x!.rank);
@@ -134,7 +134,8 @@ const takeOperation: Operation<{ axis: number }> = {
   },
 };
 
-function moveToEnd(rank: number, axis: number): number[] {
+/** The order of dimensions that has `axis` last. */
+export function moveToEnd(rank: number, axis: number): number[] {
   return [...Array(rank).keys()].filter((i) => i !== axis).concat(axis);
 }
 

@@ -152,7 +152,7 @@ ${
   },
 });
 
-const editOperation: Operation<EditRowsAttributes> = {
+export const editOperation: Operation<EditRowsAttributes> = {
   name: "editRows",
   run(inputs, { kind, rows: range, features, amount }, device) {
     const x = inputs[0]!;

@@ -1,9 +1,13 @@
 import type { Operation } from "../tensor/operation.ts";
 import type { Rule } from "./rule.ts";
+import { ELEMENTWISE_RULES } from "./rules/elementwise.ts";
 import { MATRIX_RULES } from "./rules/matrix.ts";
+import { REDUCTION_RULES } from "./rules/reduction.ts";
 
 const RULES: ReadonlyMap<Operation<never>, Rule> = new Map(
-  [MATRIX_RULES].flat().map((rule) => [rule.operation as Operation<never>, rule]),
+  [MATRIX_RULES, ELEMENTWISE_RULES, REDUCTION_RULES]
+    .flat()
+    .map((rule) => [rule.operation as Operation<never>, rule]),
 );
 
 /** The rule of an operation; undefined for one that gradients do not go through. */

@@ -39,8 +39,8 @@ export interface BackwardCall<A> {
 /** How the gradient of an operation's output becomes that of its inputs. */
 export interface Rule<A = unknown> {
   readonly operation: Operation<A>;
-  /** Nothing flows back: the output does not change with the inputs, or in steps. */
-  readonly constant?: true;
+  /** Nothing flows back: the output does not change with the inputs, or in steps. It may depend on the attributes. */
+  readonly constant?: true | ((attributes: A) => boolean);
   needs(attributes: A, wanted: (input: number) => boolean, inputs: readonly InputShape[]): Needs;
   /**
    * The gradients of the inputs, in their order and f32: each of its input's shape, undefined for those that are not wanted
@@ -52,6 +52,11 @@ export interface Rule<A = unknown> {
 /** Checks the types of a rule that goes into a list with others. */
 export function rule<A>(made: Rule<A>): Rule {
   return made as Rule;
+}
+
+/** Whether nothing flows back through an operation applied with these attributes. */
+export function isConstant<A>({ constant }: Rule<A>, attributes: A): boolean {
+  return typeof constant === "function" ? constant(attributes) : constant === true;
 }
 
 /** The rule of an operation through which nothing flows back. */

@@ -1,11 +1,15 @@
 import type { Operation } from "../tensor/operation.ts";
 import type { Rule } from "./rule.ts";
+import { ELEMENTWISE_RULES } from "./rules/elementwise.ts";
 import { MATRIX_RULES } from "./rules/matrix.ts";
 import { MOVEMENT_RULES } from "./rules/movement.ts";
+import { REDUCTION_RULES } from "./rules/reduction.ts";
 import { ROPE_RULES } from "./rules/rope.ts";
 
 const RULES: ReadonlyMap<Operation<never>, Rule> = new Map(
-  [MATRIX_RULES, MOVEMENT_RULES, ROPE_RULES].flat().map((rule) => [rule.operation as Operation<never>, rule]),
+  [ELEMENTWISE_RULES, MATRIX_RULES, MOVEMENT_RULES, REDUCTION_RULES, ROPE_RULES]
+    .flat()
+    .map((rule) => [rule.operation as Operation<never>, rule]),
 );
 
 /** The rule of an operation; undefined for one that gradients do not go through. */

@@ -7,6 +7,7 @@ import type { Scope } from "../tensor/scope.ts";
 import { sameShape, showShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { Node, type Place, placeOf } from "./node.ts";
+import { isConstant } from "./rule.ts";
 import { ruleOf } from "./rules.ts";
 import {
   backwardStep,
@@ -204,7 +205,7 @@ export class Tape {
     const nodes = inputs.map((input) => this.#nodeOf(input, input === output));
     const flows = nodes.some((node, i) => node !== undefined && isFloat(inputs[i]!.dtype));
     const rule = ruleOf(operation as Operation<never>);
-    if (!flows || !isFloat(output.dtype) || rule?.constant) {
+    if (!flows || !isFloat(output.dtype) || (rule && isConstant(rule, attributes))) {
       // Nothing watched is in this buffer (any more).
       this.#nodes.delete(output.storage);
       return;

@@ -15,12 +15,12 @@ import { defineMap } from "./map.ts";
  */
 export type ActivationKind = "silu" | "gelu" | "gelu_tanh" | "quick_gelu" | "relu" | "relu2";
 
-/**
- * exp of a number <= 0, and 0 where the result would leave the normal range: drivers differ there. `x` may be NaN
- * anywhere below; the product with it then is.
- */
-const HELPERS = `${IS_NAN}
-fn decay(x: F) -> F { return select(exp(max(x, F(-87.0))), F(0.0), x < F(-87.0)); }
+/** exp of a number <= 0, and 0 where the result would leave the normal range: drivers differ there. */
+export const DECAY = `
+fn decay(x: F) -> F { return select(exp(max(x, F(-87.0))), F(0.0), x < F(-87.0)); }`;
+
+/** `x` may be NaN anywhere below; the product with it then is. */
+export const ACTIVATIONS = `${IS_NAN}${DECAY}
 fn sigmoid(x: F) -> F {
   let e = decay(-abs(x));
   return select(e, F(1.0), x >= F(0.0)) / (F(1.0) + e);
@@ -55,20 +55,20 @@ fn relu2(x: F) -> F { let r = relu(x); return r * r; }`;
 
 const plainMap = defineMap<ActivationKind>("activation", {
   expression: (kind) => `${kind}(a)`,
-  helpers: HELPERS,
+  helpers: ACTIVATIONS,
 });
 
 const gatedMap = defineMap<ActivationKind>("gatedActivation", {
   expression: (kind) => `${kind}(a) * b`,
-  helpers: HELPERS,
+  helpers: ACTIVATIONS,
 });
 
-const activationOperation: Operation<{ kind: ActivationKind }> = {
+export const activationOperation: Operation<{ kind: ActivationKind }> = {
   name: "activation",
   run: ([x], { kind }, device) => plainMap({ kind, operands: [x!], numbers: "f32", result: "f32", device }),
 };
 
-const gatedOperation: Operation<{ kind: ActivationKind }> = {
+export const gatedOperation: Operation<{ kind: ActivationKind }> = {
   name: "gatedActivation",
   run: (inputs, { kind }, device) =>
     gatedMap({ kind, operands: inputs, numbers: "f32", result: "f32", device }),

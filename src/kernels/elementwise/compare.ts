@@ -31,7 +31,7 @@ const compareMap = defineMap<CompareKind>("compare", {
   helpers: IS_NAN,
 });
 
-const compareOperation: Operation<CompareAttributes> = {
+export const compareOperation: Operation<CompareAttributes> = {
   name: "compare",
   run(inputs, { kind, a, b }, device) {
     const dtypes = inputs.map((x) => x.dtype);
@@ -96,7 +96,7 @@ const selectMap = defineMap<"select">("select", {
   expression: () => "select(c, b, a != U(0u))",
 });
 
-const selectOperation: Operation<SelectAttributes> = {
+export const selectOperation: Operation<SelectAttributes> = {
   name: "select",
   run(inputs, { whenTrue, whenFalse }, device) {
     const [condition, ...rest] = inputs;

@@ -13,6 +13,42 @@ export interface BinaryAttributes {
   b?: number;
 }
 
+/** The functions below are WGSL on {@link IS_NAN} and {@link SPECIAL_VALUES}. */
+export const POWER = `
+fn keep_nan(a: F, b: F, other: F) -> F { return select(select(other, b, is_nan(b)), a, is_nan(a)); }
+fn power(a: F, b: F) -> F {
+  let whole = floor(b) == b;
+  let odd = whole & (floor(b * 0.5) * 2.0 != b);
+  let negative = (bitcast<U>(a) >> U(31u)) == U(1u);
+  let base = abs(a);
+  let extreme = (base == F(0.0)) | (base == infinity()) | (abs(b) == infinity());
+  let limit = select(F(0.0), infinity(), (base > F(1.0)) == (b > F(0.0)));
+  let size = select(select(pow(base, b), limit, extreme), F(1.0), base == F(1.0));
+  let signed = select(size, -size, negative & odd);
+  let real = select(signed, nan(), (a < F(0.0)) & !whole);
+  return select(keep_nan(a, b, real), F(1.0), (b == F(0.0)) | (a == F(1.0)));
+}`;
+
+export const LOGARITHM = `
+fn logarithm(x: F) -> F {
+  let finite = select(log(x), -infinity(), x == F(0.0));
+  return select(select(finite, nan(), x < F(0.0)), x, is_nan(x));
+}`;
+
+export const SINE = `
+// sin(x + quarters * pi/2) by reduction to [-pi/4, pi/4]; pi/2 is subtracted in three parts of few digits each.
+fn sine(x: F, quarters: f32) -> F {
+  let turns = round(x * 0.63661977236);
+  let r = ((x - turns * 1.5703125) - turns * 4.837512969970703125e-4) - turns * 7.549789948768648e-8;
+  let quadrant = (bitcast<U>(I(turns)) + U(u32(quarters))) & U(3u);
+  let s = r * r;
+  let sine = r * (1.0 + s * (-1.0 / 6.0 + s * (1.0 / 120.0 + s * (-1.0 / 5040.0 + s / 362880.0))));
+  let cosine = 1.0 + s * (-0.5 + s * (1.0 / 24.0 + s * (-1.0 / 720.0 + s / 40320.0)));
+  let size = select(sine, cosine, (quadrant & U(1u)) == U(1u));
+  let value = select(size, -size, quadrant >= U(2u));
+  return select(nan(), value, abs(x) < infinity());
+}`;
+
 const binaryMap = defineMap<BinaryKind>("binary", {
   expression(kind, dtype) {
     switch (kind) {
@@ -32,23 +68,10 @@ const binaryMap = defineMap<BinaryKind>("binary", {
         return "power(a, b)";
     }
   },
-  helpers: `${IS_NAN}${SPECIAL_VALUES}
-fn keep_nan(a: F, b: F, other: F) -> F { return select(select(other, b, is_nan(b)), a, is_nan(a)); }
-fn power(a: F, b: F) -> F {
-  let whole = floor(b) == b;
-  let odd = whole & (floor(b * 0.5) * 2.0 != b);
-  let negative = (bitcast<U>(a) >> U(31u)) == U(1u);
-  let base = abs(a);
-  let extreme = (base == F(0.0)) | (base == infinity()) | (abs(b) == infinity());
-  let limit = select(F(0.0), infinity(), (base > F(1.0)) == (b > F(0.0)));
-  let size = select(select(pow(base, b), limit, extreme), F(1.0), base == F(1.0));
-  let signed = select(size, -size, negative & odd);
-  let real = select(signed, nan(), (a < F(0.0)) & !whole);
-  return select(keep_nan(a, b, real), F(1.0), (b == F(0.0)) | (a == F(1.0)));
-}`,
+  helpers: `${IS_NAN}${SPECIAL_VALUES}${POWER}`,
 });
 
-const binaryOperation: Operation<BinaryAttributes> = {
+export const binaryOperation: Operation<BinaryAttributes> = {
   name: "binary",
   run(inputs, { kind, a, b }, device) {
     const dtype = arithmeticDType(
@@ -158,11 +181,7 @@ const unaryMap = defineMap<UnaryKind>("unary", {
         return `${kind}(a)`;
     }
   },
-  helpers: `${IS_NAN}${SPECIAL_VALUES}
-fn logarithm(x: F) -> F {
-  let finite = select(log(x), -infinity(), x == F(0.0));
-  return select(select(finite, nan(), x < F(0.0)), x, is_nan(x));
-}
+  helpers: `${IS_NAN}${SPECIAL_VALUES}${LOGARITHM}
 fn logistic(x: F) -> F {
   let e = exp(-abs(x));
   return select(select(e, F(1.0), x >= F(0.0)) / (1.0 + e), x, is_nan(x));
@@ -174,22 +193,10 @@ fn hyperbolic_tangent(x: F) -> F {
   let s = x * x;
   let near = x * (1.0 + s * (-1.0 / 3.0 + s * (2.0 / 15.0 + s * (-17.0 / 315.0 + s * (62.0 / 2835.0)))));
   return select(select(far, near, abs(x) < F(0.25)), x, is_nan(x));
-}
-// sin(x + quarters * pi/2) by reduction to [-pi/4, pi/4]; pi/2 is subtracted in three parts of few digits each.
-fn sine(x: F, quarters: f32) -> F {
-  let turns = round(x * 0.63661977236);
-  let r = ((x - turns * 1.5703125) - turns * 4.837512969970703125e-4) - turns * 7.549789948768648e-8;
-  let quadrant = (bitcast<U>(I(turns)) + U(u32(quarters))) & U(3u);
-  let s = r * r;
-  let sine = r * (1.0 + s * (-1.0 / 6.0 + s * (1.0 / 120.0 + s * (-1.0 / 5040.0 + s / 362880.0))));
-  let cosine = 1.0 + s * (-0.5 + s * (1.0 / 24.0 + s * (-1.0 / 720.0 + s / 40320.0)));
-  let size = select(sine, cosine, (quadrant & U(1u)) == U(1u));
-  let value = select(size, -size, quadrant >= U(2u));
-  return select(nan(), value, abs(x) < infinity());
-}`,
+}${SINE}`,
 });
 
-const unaryOperation: Operation<{ kind: UnaryKind }> = {
+export const unaryOperation: Operation<{ kind: UnaryKind }> = {
   name: "unary",
   run([a], { kind }, device) {
     const dtype = arithmeticDType(kind, [a!.dtype]);

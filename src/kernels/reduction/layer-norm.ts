@@ -37,7 +37,7 @@ export function layerNorm(
 }
 
 /** Inputs are x, weight and, where there is one, bias. */
-const layerNormOperation: Operation<LayerNormOptions> = {
+export const layerNormOperation: Operation<LayerNormOptions> = {
   name: "layerNorm",
   run(inputs, { eps }, device) {
     const tensors = inputs.map((t) => contiguous(t));

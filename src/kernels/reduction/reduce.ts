@@ -169,7 +169,7 @@ function isCooperative(device: Device, outer: Layout, n: number): boolean {
   return device.info.kernels === "workgroup" && n >= SIZE && !coalesced;
 }
 
-const reduceOperation: Operation<ReduceAttributes> = {
+export const reduceOperation: Operation<ReduceAttributes> = {
   name: "reduce",
   run([input], { kind, axes, keepDims, withValues = false }, device) {
     const x = input!;

@@ -32,7 +32,7 @@ export function rmsNorm(x: Tensor, weight: Tensor, { eps, offset = 0 }: RmsNormO
   return apply(rmsNormOperation, [x, weight], { eps, offset });
 }
 
-const rmsNormOperation: Operation<Required<RmsNormOptions>> = {
+export const rmsNormOperation: Operation<Required<RmsNormOptions>> = {
   name: "rmsNorm",
   run(inputs, { eps, offset }, device) {
     const [x, weight] = inputs.map((t) => contiguous(t)) as [Tensor, Tensor];

@@ -26,7 +26,7 @@ export function logSoftmax(x: Tensor, axis = -1): Tensor {
   return apply(softmaxOperation, [x], { axis: normalizeAxis("logSoftmax", axis, x.rank), log: true });
 }
 
-const softmaxOperation: Operation<{ axis: number; log: boolean }> = {
+export const softmaxOperation: Operation<{ axis: number; log: boolean }> = {
   name: "softmax",
   run(inputs, { axis, log }, device) {
     const x = contiguous(inputs[0]!);

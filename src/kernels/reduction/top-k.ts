@@ -181,7 +181,7 @@ function chunksFor(device: Device, rows: number, n: number, k: number): number {
   return Math.ceil(n / Math.ceil(n / chunks)); // none is empty
 }
 
-const topKOperation: Operation<{ k: number }> = {
+export const topKOperation: Operation<{ k: number }> = {
   name: "topK",
   run([input], { k }, device) {
     const x = contiguous(input!);

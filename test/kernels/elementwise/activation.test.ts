@@ -1,48 +1,18 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DTypeError, ShapeError } from "../../../src/errors.ts";
-import {
-  type ActivationKind,
-  activation,
-  gatedActivation,
-} from "../../../src/kernels/elementwise/activation.ts";
+import { activation, gatedActivation } from "../../../src/kernels/elementwise/activation.ts";
+import { ACTIVATION_KINDS, ACTIVATION_REFERENCE } from "../../helpers/activations.ts";
 import { expectClose, randomArray } from "../../helpers/compare.ts";
 import { testDevice } from "../../helpers/device.ts";
 
-/** The error function in f64: its power series near 0, a continued fraction of erfc further out. */
-function erf(x: number): number {
-  const z = Math.abs(x);
-  if (z < 3) {
-    let term = x;
-    let sum = x;
-    for (let n = 1; Math.abs(term) > 1e-17 * Math.abs(sum); n++) {
-      term *= -(x * x) / n;
-      sum += term / (2 * n + 1);
-    }
-    return (2 / Math.sqrt(Math.PI)) * sum;
-  }
-  let fraction = 0;
-  for (let k = 60; k > 0; k--) fraction = k / 2 / (z + fraction);
-  return Math.sign(x) * (1 - Math.exp(-z * z) / (z + fraction) / Math.sqrt(Math.PI));
-}
-
-const reference: Record<ActivationKind, (x: number) => number> = {
-  silu: (x) => x / (1 + Math.exp(-x)),
-  gelu: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
-  gelu_tanh: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
-  quick_gelu: (x) => x / (1 + Math.exp(-1.702 * x)),
-  relu: (x) => Math.max(x, 0),
-  relu2: (x) => Math.max(x, 0) ** 2,
-};
-const kinds = Object.keys(reference) as ActivationKind[];
-
 const grid = Float32Array.from({ length: 24_001 }, (_, i) => (i - 12_000) / 800); // -15 to 15
 
-describe.each(kinds)("%s", (kind) => {
+describe.each(ACTIVATION_KINDS)("%s", (kind) => {
   it("is within 3e-7 of f64 around 0", async () => {
     const device = await testDevice();
     const [actual] = await device.read([device.scope(() => activation(device.tensor(grid), kind))]);
-    expectClose(actual, Array.from(grid, reference[kind]), { atol: 3e-7, rtol: 6e-7 });
+    expectClose(actual, Array.from(grid, ACTIVATION_REFERENCE[kind]), { atol: 3e-7, rtol: 6e-7 });
   });
 
   it("is 0 or x far out, without overflow", async () => {
@@ -82,7 +52,7 @@ describe.each(kinds)("%s", (kind) => {
         const [gate, up, out] = await device.read([both.gate, both.up, both.out]);
         expectClose(
           out,
-          Array.from(gate, (g, i) => reference[kind](g) * up[i]!),
+          Array.from(gate, (g, i) => ACTIVATION_REFERENCE[kind](g) * up[i]!),
           { atol: 1e-6, rtol: 1e-6 },
         );
       }),

@@ -37,7 +37,7 @@ import { ACTIVATION_KINDS, ACTIVATION_REFERENCE, ACTIVATION_SLOPE } from "../hel
 import { expectClose, randomArray } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
 import { checkGradients, type Numbers, type TestInput } from "../helpers/finite-differences.ts";
-import { gradientsOf, operationsOf } from "../helpers/gradients.ts";
+import { expectEnoughKept, gradientsOf, operationsOf } from "../helpers/gradients.ts";
 
 const { NaN: nan, POSITIVE_INFINITY: infinity } = Number;
 
@@ -361,6 +361,26 @@ describe.each(ACTIVATION_KINDS)("activation %s", (kind) => {
     const [nans] = await gradientsOf(device, (v) => activation(v, kind), [[nan, 1, nan]]);
     expect(nans!.map(Number.isNaN)).toEqual([true, false, true]);
   });
+});
+
+test("rules name the values that they read", async () => {
+  const scope = device.openScope();
+  const tensor = (seed: number) => scope.enter(() => device.tensor(within([6], 0.2, 2, seed)));
+  try {
+    const [x, y] = [tensor(1), tensor(2)];
+    for (const { run } of Object.values(BINARY)) {
+      await expectEnoughKept(device, (a, b) => run(a!, b!), [x, y]);
+      await expectEnoughKept(device, (a) => run(a!, 0.5), [x]);
+      await expectEnoughKept(device, (b) => run(0.5, b!), [x]);
+    }
+    for (const { run } of Object.values(UNARY)) await expectEnoughKept(device, (a) => run(a!), [x]);
+    await expectEnoughKept(device, (a) => activation(a!, "gelu"), [x]);
+    await expectEnoughKept(device, (a, b) => gatedActivation(a!, b!, "silu"), [x, y]);
+    await expectEnoughKept(device, (a, b) => select(greater(a!, 1), a!, b!), [x, y]);
+    await expectEnoughKept(device, (a) => select(greater(a!, 1), 2, a!), [x]);
+  } finally {
+    scope.dispose();
+  }
 });
 
 test("one kernel a gradient of an activation", () => {

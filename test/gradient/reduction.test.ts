@@ -20,7 +20,7 @@ import type { Tensor } from "../../src/tensor/tensor.ts";
 import { expectClose, randomArray } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
 import { checkGradients, type Numbers, type TestInput } from "../helpers/finite-differences.ts";
-import { gradientsOf, operationsOf } from "../helpers/gradients.ts";
+import { expectEnoughKept, gradientsOf, operationsOf } from "../helpers/gradients.ts";
 
 const { NaN: nan, NEGATIVE_INFINITY: impossible } = Number;
 
@@ -102,8 +102,15 @@ describe.each(Object.entries(KINDS))("%s", (_kind, { run, f }) => {
   });
 });
 
-test("along no axis, and without axes", async () => {
+test("along no axis, and without axes; no elements", async () => {
   const device = await testDevice();
+  for (const run of [sum, product]) {
+    await checkGradients(device, {
+      inputs: [{ shape: [0, 3] }],
+      run: (x) => run(x!, 0),
+      reference: () => new Array(3).fill(run === sum ? 0 : 1),
+    });
+  }
   await checkGradients(device, {
     inputs: [{ shape: [3, 4] }],
     run: (x) => sum(x!, []),
@@ -141,6 +148,31 @@ test("a product with zeros among its factors", async () => {
   expect(await gradientsOf(device, (v) => product(v), [[7]], 3)).toEqual([[3]]);
 });
 
+test("rules name the values that they read", async () => {
+  const device = await testDevice();
+  const scope = device.openScope();
+  try {
+    const [x, w, b] = scope.enter(() => [
+      device.tensor(randomArray(12, 1), { shape: [3, 4] }),
+      device.tensor(randomArray(4, 2)),
+      device.tensor(randomArray(4, 3)),
+    ]);
+    for (const { run } of Object.values(KINDS)) {
+      await expectEnoughKept(device, (v) => run(v!, [1], {}), [x!]);
+    }
+    await expectEnoughKept(device, (v) => softmax(v!), [x!]);
+    await expectEnoughKept(device, (v) => logSoftmax(v!, 0), [x!]);
+    await expectEnoughKept(device, (v, u) => rmsNorm(v!, u!, { eps: 1e-3, offset: 1 }), [x!, w!]);
+    await expectEnoughKept(device, (...all) => layerNorm(all[0]!, all[1]!, all[2]!, { eps: 1e-3 }), [
+      x!,
+      w!,
+      b!,
+    ]);
+  } finally {
+    scope.dispose();
+  }
+});
+
 function softmaxOf(row: number[], log: boolean): number[] {
   const shift = Math.max(...row);
   const sum = total(row.map((v) => Math.exp(v - shift)));
@@ -155,6 +187,7 @@ describe.each(STYLES)("softmax, %s", (_style, options) => {
     { shape: [2, 130], axis: 1 },
     { shape: [3, 4, 5], axis: 0 },
     { shape: [3, 4, 5], axis: -2 },
+    { shape: [0, 4], axis: 1 },
   ])("$shape along $axis", async ({ shape, axis }) => {
     const device = await testDevice(options);
     for (const [run, log] of [[softmax, false] as const, [logSoftmax, true] as const]) {

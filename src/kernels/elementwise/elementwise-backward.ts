@@ -76,7 +76,7 @@ const PARTIALS: Record<PartialKind, string> = {
 const binaryMap = defineMap<PartialKind>("binaryBackward", {
   expression: (kind) => PARTIALS[kind],
   helpers: `${IS_NAN}${SPECIAL_VALUES}${POWER}${LOGARITHM}
-// Of what the greater one gets, the second's part.
+// The second's part of what the greater of two gets: half each where they are equal, all where one is NaN.
 fn share(first: F, second: F) -> F {
   let part = select(select(F(0.0), F(1.0), second > first), F(0.5), second == first);
   return select(part, F(1.0), is_nan(first) | is_nan(second));

@@ -21,6 +21,7 @@ import { openCheckpoint } from "./checkpoint/open-checkpoint.ts";
 import { processorJson } from "./checkpoint/processor-file.ts";
 import type { Folder } from "./checkpoint/source/folder.ts";
 import type { Linear } from "./checkpoint/weights/linear-layer.ts";
+import type { LoadedParts } from "./checkpoint/weights/parameters.ts";
 import { loadWeights, type Weights } from "./checkpoint/weights/weights.ts";
 import { checkLoad, type LoadOptions } from "./language-model.ts";
 import { type AttentionPooling, readAttentionPooling } from "./layers/attention-pooling.ts";
@@ -58,6 +59,7 @@ interface DualEncoderNetwork {
   /** Image state to embedding: CLIP's projection of the class token, SigLIP's pooling. */
   readonly imageHead: Linear | AttentionPooling;
   /** Each a tensor of one element; SigLIP alone has a bias. */
+  /** Its logarithm. */
   readonly logitScale: Tensor;
   readonly logitBias: Tensor | undefined;
 }
@@ -75,6 +77,8 @@ export class DualEncoder {
   readonly processor: ProcessorSettings;
   readonly #network: DualEncoderNetwork;
   readonly #memory: Scope;
+  /** @internal What the checkpoint's tensors have become. */
+  readonly loaded: LoadedParts;
 
   /** Use `loadDualEncoder`. */
   constructor(
@@ -84,6 +88,7 @@ export class DualEncoder {
     >,
     network: DualEncoderNetwork,
     memory: Scope,
+    loaded: LoadedParts,
   ) {
     this.name = parts.name;
     this.device = parts.device;
@@ -94,6 +99,7 @@ export class DualEncoder {
     this.processor = parts.processor;
     this.#network = network;
     this.#memory = memory;
+    this.loaded = loaded;
   }
 
   get family(): string {
@@ -165,7 +171,7 @@ export class DualEncoder {
   similarity(imageEmbeds: Tensor, textEmbeds: Tensor): Tensor {
     const { logitScale, logitBias } = this.#network;
     return this.device.scope(() => {
-      const scaled = mul(matmul(imageEmbeds, textEmbeds.transpose()), logitScale);
+      const scaled = mul(matmul(imageEmbeds, textEmbeds.transpose()), exp(logitScale));
       return logitBias ? add(scaled, logitBias) : scaled;
     });
   }
@@ -210,15 +216,15 @@ export async function loadDualEncoderParts(
   const preprocessor = await processorJson(checkpoint);
   if (preprocessor === undefined) throw new CheckpointError(`${name}: there is no preprocessor_config.json`);
   const processor = readProcessorConfig(preprocessor);
-  const { built, memory } = await loadWeights(checkpoint, device, (w) => build(w, config), options);
-  const logitScale = memory.enter(() => exp(built.logitScale));
+  const { built, memory, ...loaded } = await loadWeights(
+    checkpoint,
+    device,
+    (w) => build(w, config),
+    options,
+  );
   const { storedDtypes } = checkpoint;
   const adapters = checkpoint.adapters.map((adapter) => adapter.name);
-  return [
-    { name, device, storedDtypes, adapters, config, tokenizer, processor },
-    { ...built, logitScale },
-    memory,
-  ];
+  return [{ name, device, storedDtypes, adapters, config, tokenizer, processor }, built, memory, loaded];
 }
 
 function readConfig(json: JsonObject, where: string): DualEncoderConfig {

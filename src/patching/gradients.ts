@@ -13,6 +13,7 @@ import {
 } from "../arguments.ts";
 import { ArgumentError } from "../errors.ts";
 import { Tape, type Watched } from "../gradient/tape.ts";
+import type { LoadedParts, Parameter } from "../model/checkpoint/weights/parameters.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { nearest } from "../nearest.ts";
@@ -154,8 +155,7 @@ export function gradients(
   const resolved = resolveRunMetric("gradients", model, metric);
   return device.scope(() => {
     using tape = new Tape(device, { keepBytes: keepBytes ?? defaultKeepBytes(device) });
-    const parameters = weights.map((name) => parameterOf(model, name));
-    const watchedWeights = parameters.map((parameter) => parameter.tensors.map((t) => tape.watch(t)));
+    const watchedWeights = watchWeights(tape, model.loaded, model.name, weights);
     const watchedTensors = Object.entries(tensors).map(
       ([name, tensor]) => [name, tape.watch(tensor)] as const,
     );
@@ -174,12 +174,7 @@ export function gradients(
     return {
       gradients: {},
       ...result,
-      weights: Object.fromEntries(
-        weights.map((name, i) => {
-          const parts = watchedWeights[i]!.map((each) => read(`weight ${name}`, each));
-          return [name, device.scope(() => parameters[i]!.whole(parts).alias())];
-        }),
-      ),
+      weights: weightGradients(tape, watchedWeights),
       tensors: Object.fromEntries(watchedTensors.map(([name, each]) => [name, read(`tensor ${name}`, each)])),
     };
   });
@@ -189,11 +184,39 @@ function isGradient(tap: Tap | TapGroup | undefined): boolean {
   return tap?.kind === "gradient";
 }
 
-function parameterOf({ loaded: { parameters }, name: model }: LanguageModel, name: string) {
-  const parameter = parameters.get(name);
-  if (parameter) return parameter;
-  throw new ArgumentError(
-    `gradients: ${model} has no weight ${JSON.stringify(name)}; the nearest is "${nearest(name, [...parameters.keys()])}"`,
+/** A weight that a tape watches. */
+export interface WatchedWeight {
+  readonly name: string;
+  readonly parameter: Parameter;
+  readonly parts: readonly Watched[];
+}
+
+/** Has a tape watch weights. Throws ArgumentError for names that there are none of, with the nearest. */
+export function watchWeights(
+  tape: Tape,
+  { parameters }: LoadedParts,
+  model: string,
+  names: readonly string[],
+): WatchedWeight[] {
+  return names.map((name) => {
+    const parameter = parameters.get(name);
+    if (!parameter) {
+      const near = nearest(name, [...parameters.keys()]);
+      throw new ArgumentError(
+        `gradients: ${model} has no weight ${JSON.stringify(name)}; the nearest is "${near}"`,
+      );
+    }
+    return { name, parameter, parts: parameter.tensors.map((tensor) => tape.watch(tensor)) };
+  });
+}
+
+/** The gradients of watched weights by name, each as the checkpoint has the weight. */
+export function weightGradients(tape: Tape, watched: readonly WatchedWeight[]): Record<string, Tensor> {
+  return Object.fromEntries(
+    watched.map(({ name, parameter, parts }) => {
+      const gradients = parts.map((part) => tape.gradientOfUsed(`weight ${name}`, part));
+      return [name, parameter.whole(gradients)];
+    }),
   );
 }
 

@@ -6,9 +6,12 @@ import type { Device } from "../tensor/device.ts";
 import { checkAnswerCases } from "./answer-cases.ts";
 import { CaseFolder, type GoldenCase } from "./case-folder.ts";
 import { checkDualCases, isDual } from "./dual-cases.ts";
+import { checkDualGradients } from "./dual-gradients.ts";
 import { checkGradients } from "./gradients.ts";
 import { newReport, type ParityReport } from "./report.ts";
 import { checkTextCases } from "./text-cases.ts";
+
+const NO_GRADIENTS = { checks: [], unread: [] };
 
 /**
  * Runs every case of a folder that holds a checkpoint and what Hugging Face transformers computed with it (case.json,
@@ -19,8 +22,10 @@ export async function checkFolder(path: string, device: Device): Promise<ParityR
   await using folder = await CaseFolder.open(path);
   if (folder.cases.every(isDual)) {
     using encoder = await loadDualEncoder(folder.model, { device });
-    const checks = await checkDualCases(folder, encoder);
-    return newReport(path, settingOf(encoder), checks, folder.goldens.unread);
+    const { checks, gradients } = await checkDualCases(folder, encoder);
+    const back = gradients ? await checkDualGradients(path, encoder, gradients) : NO_GRADIENTS;
+    const all = [...checks, ...back.checks];
+    return newReport(path, settingOf(encoder), all, [...folder.goldens.unread, ...back.unread]);
   }
   using model = await loadModel(folder.model, { device });
   if (model.config.encoder) {
@@ -36,7 +41,7 @@ export async function checkFolder(path: string, device: Device): Promise<ParityR
   return await reported(await checkTextCases(folder, model));
 
   async function reported({ checks, gradients }: Awaited<ReturnType<typeof checkTextCases>>) {
-    const back = gradients ? await checkGradients(path, model, gradients) : { checks: [], unread: [] };
+    const back = gradients ? await checkGradients(path, model, gradients) : NO_GRADIENTS;
     const all = [...checks, ...back.checks];
     return newReport(path, settingOf(model), all, [...folder.goldens.unread, ...back.unread]);
   }

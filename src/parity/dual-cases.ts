@@ -9,6 +9,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { checkActivations, type GoldenActivation, readActivations, type Values } from "./activations.ts";
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkEqual, checkTensor } from "./checks.ts";
+import type { DualInputs } from "./dual-gradients.ts";
 import { imageFiles, readPixels } from "./vision.ts";
 
 /** Whether a case compares images with texts, for a dual encoder. */
@@ -17,8 +18,12 @@ export function isDual({ items }: GoldenCase): boolean {
 }
 
 /** Runs the cases of CLIP or SigLIP: both towers' activations, pooled states, embeddings, and the similarity logits. */
-export async function checkDualCases(folder: CaseFolder, model: PatchableDualEncoder): Promise<Check[]> {
+export async function checkDualCases(
+  folder: CaseFolder,
+  model: PatchableDualEncoder,
+): Promise<{ checks: Check[]; gradients: DualInputs | undefined }> {
   const checks: Check[] = [];
+  let gradients: DualInputs | undefined;
   for (const { name, items } of folder.cases) {
     const item = items[0]!;
     const scope = model.device.openScope();
@@ -29,6 +34,7 @@ export async function checkDualCases(folder: CaseFolder, model: PatchableDualEnc
       // Texts may be compared by themselves.
       if (files.length === 0) continue;
       const vision = await checkImages(folder, name, files, model, scope);
+      gradients ??= { ...text.inputs, images: vision.images };
       const perImage = scope.enter(() => model.similarity(vision.embeds, text.embeds));
       const outputs = { logits_per_image: perImage, logits_per_text: perImage.transpose() };
       checks.push(...vision.checks, ...(await checkOutputs(folder, name, outputs)));
@@ -36,7 +42,7 @@ export async function checkDualCases(folder: CaseFolder, model: PatchableDualEnc
       scope.dispose();
     }
   }
-  return checks;
+  return { checks, gradients };
 }
 
 interface Checked {
@@ -50,7 +56,7 @@ async function checkTexts(
   texts: readonly string[],
   model: PatchableDualEncoder,
   scope: Scope,
-): Promise<Checked> {
+): Promise<Checked & { readonly inputs: Omit<DualInputs, "images"> }> {
   const { prompts, columns, extent, check } = await readTexts(folder, name, texts, model);
   const activations = await readActivations(folder.goldens, `${name}/text.`, columns, {
     sites: model.sites,
@@ -65,6 +71,7 @@ async function checkTexts(
   return {
     checks: [check, ...checkActivations(activations, values, folder.tolerance), ...outputs],
     embeds,
+    inputs: { prompts, columns, extent },
   };
 }
 
@@ -74,7 +81,7 @@ async function checkImages(
   files: readonly string[],
   model: PatchableDualEncoder,
   scope: Scope,
-): Promise<Checked> {
+): Promise<Checked & Pick<DualInputs, "images">> {
   const { values: images, checks: pixels } = await readPixels(folder, name, files, model.processor);
   const { layers, kind } = model.config.vision;
   // CLIP's last state is that of the last block; SigLIP's has been normed.
@@ -92,6 +99,7 @@ async function checkImages(
   return {
     checks: [...pixels, ...checkActivations(activations, values, folder.tolerance), ...outputs],
     embeds,
+    images,
   };
 }
 

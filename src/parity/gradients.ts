@@ -39,6 +39,23 @@ export class GradientFile {
     this.#relative = json.section("tolerance").number("relative_to_largest");
   }
 
+  /** What a folder has; undefined where it has none. */
+  static async open(path: string): Promise<GradientFile | undefined> {
+    const where = join(path, "gradients.json");
+    const found = await access(where).then(
+      () => true,
+      () => false,
+    );
+    if (!found) return undefined;
+    const json = new ConfigReader(await readJson(where), where);
+    return new GradientFile(json, await GoldenFile.open(join(path, "gradients.safetensors")));
+  }
+
+  /** Goldens that nothing was compared with. */
+  get unread(): string[] {
+    return this.goldens.unread.map((name) => `gradient ${name}`);
+  }
+
   /** Names that begin with `prefix`, those whose tensor is another's among them; without the prefix. */
   names(prefix: string): string[] {
     const all = [...this.goldens.names, ...this.#aliases.keys()];
@@ -90,20 +107,15 @@ export async function checkGradients(
   model: PatchableModel,
   inputs: GradientInputs,
 ): Promise<{ checks: Check[]; unread: readonly string[] }> {
-  const where = join(path, "gradients.json");
-  const found = await access(where).then(
-    () => true,
-    () => false,
-  );
-  if (!found) return { checks: [], unread: [] };
-  await using goldens = await GoldenFile.open(join(path, "gradients.safetensors"));
-  const file = new GradientFile(new ConfigReader(await readJson(where), where), goldens);
+  const file = await GradientFile.open(path);
+  if (!file) return { checks: [], unread: [] };
+  await using _ = file.goldens;
   const checks = [
     ...(await checkSites(file, model, inputs.prompt)),
     ...(await checkWeights(file, model, inputs)),
     ...(await checkTraining(file, model, inputs.prompt)),
   ];
-  return { checks, unread: goldens.unread.map((name) => `gradient ${name}`) };
+  return { checks, unread: file.unread };
 }
 
 async function checkSites(file: GradientFile, model: PatchableModel, prompt: Prompt): Promise<Check[]> {

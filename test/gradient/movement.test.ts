@@ -133,27 +133,31 @@ describe("gatherRows", () => {
 });
 
 describe("scatterAdd", () => {
-  test("of many ids of which many are equal, in batches, the same bits in each run", async () => {
-    const [batches, n, width, rows] = [2, 700, 5, 311];
-    const next = seededNumbers(3);
-    const ids = Uint32Array.from({ length: batches * n }, () => Math.floor(Math.abs(next()) * 1.1 * rows));
-    ids.fill(7, 100, 400);
-    const source = randomArray(batches * n * width, 4);
-    const expected = new Float64Array(batches * rows * width);
-    ids.forEach((id, i) => {
-      if (id >= rows) return;
-      const row = Math.floor(i / n) * rows + id;
-      for (let c = 0; c < width; c++) expected[row * width + c]! += source[i * width + c]!;
-    });
-    const from = device.tensor(source, { shape: [batches, n, width] });
-    const at = device.tensor(ids, { shape: [batches, n] });
-    const found = await scatterAdd(from, at, rows).read();
-    expectClose(found, expected, { atol: 1e-4, rtol: 0 });
-    expect(await scatterAdd(from, at, rows).read()).toEqual(found);
-    expect(await scatterAdd(from, at, rows, { transposed: true }).read()).toEqual(found);
-    const views = [from.transpose(), at.transpose()].map((x) => copy(x).transpose()) as [Tensor, Tensor];
-    expect(await scatterAdd(copy(views[0]), views[1], rows).read()).toEqual(found);
-  });
+  test.each([{}, { maxBindingBytes: 16_384 }])(
+    "of many ids of which many are equal, in batches, the same bits in each run %o",
+    async (options) => {
+      const limited = await testDevice(options);
+      const [batches, n, width, rows] = [2, 700, 5, 311];
+      const next = seededNumbers(3);
+      const ids = Uint32Array.from({ length: batches * n }, () => Math.floor(Math.abs(next()) * 1.1 * rows));
+      ids.fill(7, 100, 400);
+      const source = randomArray(batches * n * width, 4);
+      const expected = new Float64Array(batches * rows * width);
+      ids.forEach((id, i) => {
+        if (id >= rows) return;
+        const row = Math.floor(i / n) * rows + id;
+        for (let c = 0; c < width; c++) expected[row * width + c]! += source[i * width + c]!;
+      });
+      const from = limited.tensor(source, { shape: [batches, n, width] });
+      const at = limited.tensor(ids, { shape: [batches, n] });
+      const found = await scatterAdd(from, at, rows).read();
+      expectClose(found, expected, { atol: 1e-4, rtol: 0 });
+      expect(await scatterAdd(from, at, rows).read()).toEqual(found);
+      expect(await scatterAdd(from, at, rows, { transposed: true }).read()).toEqual(found);
+      const views = [from.transpose(), at.transpose()].map((x) => copy(x).transpose()) as [Tensor, Tensor];
+      expect(await scatterAdd(copy(views[0]), views[1], rows).read()).toEqual(found);
+    },
+  );
 
   test("of no ids, and shapes and dtypes that do not fit", async () => {
     const none = scatterAdd(device.zeros([1, 0, 3]), device.zeros([1, 0], "u32"), 2);

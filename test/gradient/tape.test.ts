@@ -384,14 +384,14 @@ describe("changes in place", () => {
         const run = (of: (x: Tensor, changed: Tensor) => Tensor) => {
           const tape = new Tape(device, { keepBytes });
           const watched = tape.watch(x);
-          const out = tape.record(() => {
+          const { out, target } = tape.record(() => {
             const target = targetIsWatched ? copy(x) : copy(w);
             change(target, targetIsWatched ? copy(w) : copy(x));
             const result = of(x, target);
             tape.cut();
-            return result;
+            return { out: result, target };
           });
-          return { tape, watched, out };
+          return { tape, watched, out, target };
         };
         for (const of of [
           (_: Tensor, changed: Tensor) => changed,
@@ -404,9 +404,15 @@ describe("changes in place", () => {
           expect(() => again.tape.backward(again.out)).toThrow(`gradients do not go through ${name},`);
           again.tape.dispose();
         }
-        const { tape, watched, out } = run((from) => copy(from));
+        const { tape, watched, out, target } = run((from) => {
+          const [kept, result] = [copy(from), copy(from)];
+          linear(kept, kept); // something to forget
+          return result;
+        });
+        const before = await target.read();
         tape.backward(out);
         expect(await tape.gradient(watched).read()).toEqual(new Float32Array(4).fill(1));
+        expect(await target.read(), "is not done again").toEqual(before);
         tape.dispose();
       }
     }

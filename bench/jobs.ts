@@ -6,6 +6,7 @@ import { extractTaskVectors } from "#src/analysis/task-vectors";
 import { argmax } from "#src/kernels/reduction/reduce";
 import type { Prompt } from "#src/model/prompt/prompt";
 import { set } from "#src/patching/edit";
+import { logitDifference } from "#src/patching/metric";
 import type { PatchableModel } from "#src/patching/model";
 import type { RunOptions } from "#src/patching/run";
 import { type Tap, tap } from "#src/patching/tap";
@@ -30,6 +31,7 @@ export const JOBS: Readonly<Record<string, Job>> = {
   sweep: (model, rounds) => sweep(model, rounds, 10),
   "short-sweep": (model, rounds) => sweep(model, rounds, 6),
   "layer-choice": layerChoice,
+  gradients,
 };
 
 const PREFILL_TOKENS = 128;
@@ -183,6 +185,52 @@ async function sweep(model: PatchableModel, rounds: number, tokens: number): Pro
       rowLayers: rounded(rowLayers / plainRowLayers),
       dispatches: rounded(counts.resumed.dispatches / counts.plain.dispatches),
     },
+  };
+}
+
+const GRADIENT_TOKENS = 64;
+
+/** One pass forward and back, to the residual stream behind every layer, next to the pass forward alone. */
+async function gradients(model: PatchableModel, rounds: number): Promise<JobResult> {
+  const { device } = model;
+  const prompt = promptOf(model, GRADIENT_TOKENS);
+  const forward = () => readOnce(device, () => [model.run(prompt).logits!]);
+  const back = (keepBytes?: number) => () =>
+    readOnce(device, () => {
+      const options = { of: "resid_post.*", ...(keepBytes !== undefined && { keepBytes }) } as const;
+      const found = model.gradients(prompt, logitDifference(1, 2), options);
+      return [...Object.values<Tensor>(found.gradients), found.metric];
+    });
+  const ways = { forward, kept: back(), computedAnew: back(0) };
+  const samples: Record<string, Sample[]> = {};
+  const peaks: Record<string, number> = {};
+  for (const [name, run] of Object.entries(ways)) {
+    await run();
+    const before = device.memory.liveBytes;
+    device.resetPeak();
+    await run();
+    peaks[name] = rounded((device.peakBytes - before) / 2 ** 20);
+    samples[name] = [];
+  }
+  for (let i = 0; i < rounds; i++) {
+    for (const [name, run] of Object.entries(ways)) samples[name]!.push(await timed(run));
+  }
+  const times = Object.fromEntries(Object.keys(ways).map((name) => [name, summary(samples[name]!)]));
+  const ratio = (name: string) =>
+    bestAndMedian(samples[name]!.map(({ ms }, i) => ms / samples["forward"]![i]!.ms));
+  const counts: Record<string, unknown> = {};
+  for (const [name, run] of Object.entries(ways)) counts[name] = await counted(device, run);
+  return {
+    name: "gradients",
+    tokens: prompt.length,
+    sites: model.config.layers,
+    ...times,
+    peakMiBBeyondWeights: peaks,
+    timesForward: {
+      kept: rounded(ratio("kept").medianMs),
+      computedAnew: rounded(ratio("computedAnew").medianMs),
+    },
+    counts,
   };
 }
 

@@ -74,12 +74,11 @@ export class Watcher implements Visitor {
   /** Collects the gradients, once the tape has gone back from the result. */
   takeGradients(): void {
     for (const { event, watched } of this.#watched) {
-      event.value.device.scope(() => {
-        const { site, layout, rows, keys } = event;
-        const value = this.#tape!.gradient(watched);
-        const back = new SiteEvent(site, layout, value, rows, { ...(keys && { keys }) });
-        for (const result of this.#taps.get(site)!) if (result.kind === "gradient") result.take(back);
-      });
+      const { site, layout, rows, keys } = event;
+      const value = this.#tape!.gradient(watched);
+      const back = new SiteEvent(site, layout, value, rows, { ...(keys && { keys }) });
+      for (const result of this.#taps.get(site)!) if (result.kind === "gradient") result.take(back);
+      value.dispose();
     }
   }
 

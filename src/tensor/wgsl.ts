@@ -13,7 +13,8 @@ export type Access =
   | "update4"
   | "read?"
   | "read4?"
-  | "write?";
+  | "write?"
+  | "write4?";
 
 /** A tensor as one kernel variant sees it. */
 export interface BindingShape {

@@ -35,12 +35,12 @@ export function maskAttention(
         `${showShape(x.shape)} and ${showShape(segments.shape)}`,
     );
   }
-  return apply(maskOperation, [x, segments], { prefixKeys, hidden });
+  return apply(maskAttentionOperation, [x, segments], { prefixKeys, hidden });
 }
 
 const SIZE = 64;
 
-const maskOperation: Operation<Required<AttentionMaskOptions>> = {
+export const maskAttentionOperation: Operation<Required<AttentionMaskOptions>> = {
   name: "maskAttention",
   run(inputs, { prefixKeys, hidden }, device) {
     const [x, segments] = inputs.map((t) => contiguous(t)) as [Tensor, Tensor];

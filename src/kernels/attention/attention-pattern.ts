@@ -42,7 +42,7 @@ export function attentionScores(
   const own = { q, k, v: k, segments, ...(bias && { bias }) };
   const inputs = prefix ? { ...own, prefix: { k: prefix.k, v: prefix.k } } : own;
   checkAttention("attentionScores", inputs, options);
-  return apply(scoresOperation, packAttention(inputs), { ...options, biased: bias !== undefined });
+  return apply(attentionScoresOperation, packAttention(inputs), { ...options, biased: bias !== undefined });
 }
 
 /** The softmax of scores [heads, rows, keys] over the keys; all 0 for a row without any. */
@@ -79,13 +79,13 @@ export function attentionMix(
         `(prefix keys counted in), found ${inputs.map((t) => showShape(t.shape)).join(", ")}`,
     );
   }
-  return apply(mixOperation, inputs, { headDim });
+  return apply(attentionMixOperation, inputs, { headDim });
 }
 
 const SIZE = 64;
 
 /** Inputs are those of attention, with k in place of v. */
-const scoresOperation: Operation<AttentionAttributes> = {
+export const attentionScoresOperation: Operation<AttentionAttributes> = {
   name: "attentionScores",
   run(inputs, options, device) {
     const { headDim, softcap = 0 } = options;
@@ -147,7 +147,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 });
 
 /** Inputs are the pattern, v and, with a prefix, its v. */
-const mixOperation: Operation<{ headDim: number }> = {
+export const attentionMixOperation: Operation<{ headDim: number }> = {
   name: "attentionMix",
   run(inputs, { headDim }, device) {
     const [pattern, v, prefixV] = inputs.map((t) => contiguous(t)) as [Tensor, Tensor, Tensor | undefined];

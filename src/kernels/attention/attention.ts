@@ -42,7 +42,7 @@ export function attention(inputs: AttentionInputs, options: AttentionOptions): T
   return apply(attentionOperation, packAttention(inputs), attributes);
 }
 
-const attentionOperation: Operation<AttentionAttributes> = {
+export const attentionOperation: Operation<AttentionAttributes> = {
   name: "attention",
   run(inputs, options, device) {
     const sources = attentionSources(inputs, options);
@@ -79,7 +79,7 @@ const attentionOperation: Operation<AttentionAttributes> = {
 };
 
 /** Splits the keys until there are so many workgroups, but leaves each at least so many keys. */
-function sliceCount(
+export function sliceCount(
   { q, k, headDim }: AttentionSource,
   pairsPerWorkgroup: number,
   wanted: { workgroups: number; keys: number },

@@ -155,7 +155,7 @@ export class DualEncoder {
   /** Pooled image states and their embeddings of unit length, each [images, embeddingWidth]. */
   *encodeImages(images: readonly PromptImage[], pass: Pass): Walk<Embedded> {
     const { vision, imageHead } = this.#network;
-    const pixels = uploadImages(this.device, images, vision.config, this.processor);
+    const pixels = pass.pixels(uploadImages(this.device, images, vision.config, this.processor));
     const stream = yield* vision.stream(pixels, pass);
     let pooled: Tensor;
     if ("pool" in imageHead) {
@@ -193,7 +193,8 @@ export interface Embedded {
   readonly embeds: Tensor;
 }
 
-function unitLength(x: Tensor): Tensor {
+/** Rows of unit length: [inputs, width] → the same. */
+export function unitLength(x: Tensor): Tensor {
   return div(x, sqrt(sum(mul(x, x), -1, { keepDims: true })));
 }
 

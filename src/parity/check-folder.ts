@@ -41,7 +41,7 @@ export async function checkFolder(path: string, device: Device): Promise<ParityR
   return await reported(await checkTextCases(folder, model));
 
   async function reported({ checks, gradients }: Awaited<ReturnType<typeof checkTextCases>>) {
-    const back = gradients ? await checkGradients(path, model, gradients) : NO_GRADIENTS;
+    const back = gradients ? await checkGradients(folder, model, gradients) : NO_GRADIENTS;
     const all = [...checks, ...back.checks];
     return newReport(path, settingOf(model), all, [...folder.goldens.unread, ...back.unread]);
   }

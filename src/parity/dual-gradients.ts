@@ -1,8 +1,11 @@
+import { valueAndGradients } from "../gradient/grad.ts";
 import type { PixelValues } from "../images/preprocess.ts";
+import { unitLength } from "../model/dual-encoder.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { siteNames } from "../model/walk/site-shapes.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import { contrastiveLoss, type PatchableDualEncoder } from "../patching/dual-encoder.ts";
+import type { Scope } from "../tensor/scope.ts";
 import type { Check } from "./checks.ts";
 import { GradientFile } from "./gradients.ts";
 
@@ -34,7 +37,7 @@ export async function checkDualGradients(
   try {
     const inputs = { texts: prompts, images: images.slice(0, prompts.length) };
     const found = scope.enter(() =>
-      model.gradients(inputs, contrastiveLoss, { of: wanted.map(({ site }) => site), weights }),
+      model.gradients(inputs, contrastiveLoss, { of: wanted.map(({ site }) => site), weights, pixels: true }),
     );
     const checks = [file.check("loss", await found.metric.read(), await file.read("loss"), 1)];
     for (const { name, site } of wanted) {
@@ -61,6 +64,11 @@ export async function checkDualGradients(
       }
       checks.push(file.check(`loss/${name}`, padded, expected));
     }
+    if (file.names("loss/").includes("pixel_values")) {
+      const values = (await found.pixels!.read()) as Float32Array;
+      checks.push(file.check("loss/pixel_values", values, await file.read("loss/pixel_values")));
+    }
+    checks.push(...(await checkProjections(file, model, inputs, scope)));
     for (const name of weights) {
       const values = (await found.weights[name]!.read()) as Float32Array;
       checks.push(file.check(`loss/${name}`, file.rowsOf(name, values), await file.read(`loss/${name}`)));
@@ -69,4 +77,22 @@ export async function checkDualGradients(
   } finally {
     scope.dispose();
   }
+}
+
+/** Gradients at what the towers make, before it is brought to unit length. */
+async function checkProjections(
+  file: GradientFile,
+  model: PatchableDualEncoder,
+  { texts, images }: { texts: readonly Prompt[]; images: readonly PixelValues[] },
+  scope: Scope,
+): Promise<Check[]> {
+  const [text, image] = scope.enter(() => [model.texts(texts).pooled, model.images(images).pooled]);
+  const loss = () => contrastiveLoss({ similarity: model.similarity(unitLength(image!), unitLength(text!)) });
+  const { gradients } = scope.enter(() => valueAndGradients(loss, [text!, image!]));
+  const checks: Check[] = [];
+  for (const [i, name] of ["text.projection", "vision.projection"].entries()) {
+    if (!file.names("loss/").includes(name)) continue;
+    checks.push(file.check(`loss/${name}`, await gradients[i]!.read(), await file.read(`loss/${name}`)));
+  }
+  return checks;
 }

@@ -11,7 +11,7 @@ import { logitDifference } from "../patching/metric.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { nextTokenLoss, type RunMetric } from "../patching/run-metric.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { readJson } from "./case-folder.ts";
+import { type CaseFolder, readJson } from "./case-folder.ts";
 import { type Check, checkTensor } from "./checks.ts";
 import { GoldenFile } from "./golden-file.ts";
 import { checkTraining } from "./training.ts";
@@ -103,7 +103,7 @@ export class GradientFile {
  * gradients.safetensors): of a logit difference by site, and of a loss by weight.
  */
 export async function checkGradients(
-  path: string,
+  { path, goldens }: CaseFolder,
   model: PatchableModel,
   inputs: GradientInputs,
 ): Promise<{ checks: Check[]; unread: readonly string[] }> {
@@ -111,14 +111,32 @@ export async function checkGradients(
   if (!file) return { checks: [], unread: [] };
   await using _ = file.goldens;
   const checks = [
-    ...(await checkSites(file, model, inputs.prompt)),
-    ...(await checkWeights(file, model, inputs)),
+    ...(await checkSites(file, goldens, model, inputs.prompt)),
+    ...(await checkWeights(file, goldens, model, inputs)),
     ...(await checkTraining(file, model, inputs.prompt)),
   ];
   return { checks, unread: file.unread };
 }
 
-async function checkSites(file: GradientFile, model: PatchableModel, prompt: Prompt): Promise<Check[]> {
+/** A golden of the case's own file that says the same once more. */
+async function checkAgain(
+  file: GradientFile,
+  goldens: GoldenFile,
+  name: string,
+  found: ArrayLike<number>,
+): Promise<Check[]> {
+  const key = `case0/grad.${name}`;
+  if (!goldens.has(key)) return [];
+  const { values } = await goldens.read(key);
+  return [file.check(key, found, values as Float32Array)];
+}
+
+async function checkSites(
+  file: GradientFile,
+  goldens: GoldenFile,
+  model: PatchableModel,
+  prompt: Prompt,
+): Promise<Check[]> {
   const spec = file.json.section("logit_diff");
   const known: ReadonlySet<string> = new Set(siteNames(model.sites));
   const wanted = file
@@ -132,13 +150,25 @@ async function checkSites(file: GradientFile, model: PatchableModel, prompt: Pro
   const sites = wanted.map(({ site }) => site as SiteName);
   const scope = model.device.openScope();
   try {
-    const { gradients, metric: value } = scope.enter(() => model.gradients(prompt, metric, { of: sites }));
+    const pixels = file.names("logit_diff/").includes("pixel_values");
+    const found = scope.enter(() => model.gradients(prompt, metric, { of: sites, pixels }));
+    const { gradients, metric: value } = found;
     const tensors = sites.map((site) => gradients[site]!);
     const values = (await model.device.read(tensors)) as Float32Array[];
-    const checks = [file.check("logit_diff", await value.read(), await file.read("logit_diff"), 1)];
+    const measured = await value.read();
+    const checks = [
+      file.check("logit_diff", measured, await file.read("logit_diff"), 1),
+      ...(await checkAgain(file, goldens, "logit_diff", measured)),
+    ];
     for (const [i, { name }] of wanted.entries()) {
       const expected = await file.read(`logit_diff/${name}`);
+      checks.push(...(await checkAgain(file, goldens, `logit_diff/${name}`, values[i]!)));
       checks.push(file.check(`logit_diff/${name}`, inTheirOrder(values[i]!, name, prompt, model), expected));
+    }
+    if (pixels) {
+      const parts = (await model.device.read(found.pixels)) as Float32Array[];
+      const own = Float32Array.from(parts.flatMap((part) => [...part]));
+      checks.push(file.check("logit_diff/pixel_values", own, await file.read("logit_diff/pixel_values")));
     }
     return checks;
   } finally {
@@ -193,6 +223,7 @@ function inTheirOrder(
 
 async function checkWeights(
   file: GradientFile,
+  goldens: GoldenFile,
   model: PatchableModel,
   { lossPrompt }: GradientInputs,
 ): Promise<Check[]> {
@@ -204,9 +235,16 @@ async function checkWeights(
     const result = scope.enter(() => model.gradients(prompt, nextTokenLoss(), { weights }));
     const tensors: Tensor[] = weights.map((name) => result.weights[name]!);
     const values = (await model.device.read(tensors)) as Float32Array[];
-    const checks = [file.check("loss", await result.metric.read(), await file.read("loss"), 1)];
+    const measured = await result.metric.read();
+    const checks = [
+      file.check("loss", measured, await file.read("loss"), 1),
+      ...(await checkAgain(file, goldens, "loss", measured)),
+    ];
     for (const [i, name] of weights.entries()) {
-      checks.push(file.check(`loss/${name}`, file.rowsOf(name, values[i]!), await file.read(`loss/${name}`)));
+      checks.push(
+        file.check(`loss/${name}`, file.rowsOf(name, values[i]!), await file.read(`loss/${name}`)),
+        ...(await checkAgain(file, goldens, `loss/${name}`, values[i]!)),
+      );
     }
     return checks;
   } finally {

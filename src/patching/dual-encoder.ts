@@ -1,4 +1,5 @@
 import {
+  aBoolean,
   aFunction,
   aListOf,
   aNumber,
@@ -11,7 +12,7 @@ import {
   type Options,
 } from "../arguments.ts";
 import { PromptError, ShapeError } from "../errors.ts";
-import { Tape } from "../gradient/tape.ts";
+import { Tape, type Watched } from "../gradient/tape.ts";
 import { add, mul } from "../kernels/elementwise/elementwise.ts";
 import { takeAlongAxis } from "../kernels/movement/gather.ts";
 import { mean } from "../kernels/reduction/reduce.ts";
@@ -60,6 +61,8 @@ export interface DualGradientOptions<Pattern extends SitePattern = SitePattern> 
   /** Weights, by the names that the checkpoint has them under. */
   weights?: readonly string[];
   edits?: readonly Edit[];
+  /** Whether the result is to have the gradients of the pictures' pixel values, as the processor makes them. */
+  pixels?: boolean;
   /** See `GradientOptions`. */
   keepBytes?: number;
 }
@@ -69,6 +72,7 @@ const GRADIENT_OPTIONS: Options<DualGradientOptions> = {
   at: somePositions,
   weights: aListOf(aString),
   edits: anArray,
+  pixels: aBoolean,
   keepBytes: aNumber,
 };
 
@@ -77,6 +81,8 @@ export interface DualGradients<Pattern extends SitePattern> {
   /** By site, a tensor for each text or picture. */
   readonly gradients: { [Site in SitesOf<Pattern>]: Tensor<"f32">[] };
   readonly weights: Readonly<Record<string, Tensor<"f32">>>;
+  /** f32 [pictures, 3, size, size], if asked for. */
+  readonly pixels: Tensor<"f32"> | undefined;
 }
 
 export interface EncodeOptions<T extends Taps = Record<never, never>> {
@@ -153,9 +159,13 @@ export class PatchableDualEncoder extends DualEncoder {
           edits: edits.filter(own),
         };
       };
+      let watchedPixels: Watched | undefined;
+      const onPixels = (pixels: Tensor) => {
+        watchedPixels = tape.watch(pixels);
+      };
       const value = tape.record(() => {
         const text = this.#texts(texts, ofTower(false), tape);
-        const image = this.#images(images, ofTower(true), tape);
+        const image = this.#images(images, ofTower(true), tape, options.pixels ? onPixels : undefined);
         const similarity = this.similarity(image.embedded.embeds, text.embedded.embeds);
         return { text, image, metric: metric({ similarity, text: text.embedded, image: image.embedded }) };
       });
@@ -168,6 +178,7 @@ export class PatchableDualEncoder extends DualEncoder {
         metric: value.metric,
         gradients: Object.assign({}, ...found),
         weights: weightGradients(tape, watched),
+        pixels: watchedPixels && tape.gradient(watchedPixels),
       } as unknown as DualGradients<Pattern>;
     });
   }
@@ -184,12 +195,25 @@ export class PatchableDualEncoder extends DualEncoder {
     return this.#encode(batch, rows, "", options, (pass) => this.encodeTexts(prompts, pass), tape);
   }
 
-  #images(images: readonly PromptImage[], options: EncodeOptions<Taps>, tape?: Tape): Encoded {
+  #images(
+    images: readonly PromptImage[],
+    options: EncodeOptions<Taps>,
+    tape?: Tape,
+    onPixels?: (pixels: Tensor) => void,
+  ): Encoded {
     checkArgument("images", "images", images, aListOf(aPicture));
     const towerRows = rowsPerImage(this.config.vision);
     const rows = RowMap.packed(images.map(() => towerRows));
     const batch = { prompts: [], images: images.map(() => [{ towerRows, tokens: 0 }]) };
-    return this.#encode(batch, rows, "vision.", options, (pass) => this.encodeImages(images, pass), tape);
+    return this.#encode(
+      batch,
+      rows,
+      "vision.",
+      options,
+      (pass) => this.encodeImages(images, pass),
+      tape,
+      onPixels,
+    );
   }
 
   /** To be called in a scope. */
@@ -200,6 +224,7 @@ export class PatchableDualEncoder extends DualEncoder {
     options: EncodeOptions<Taps>,
     encode: (pass: Pass) => Walk<Embedded>,
     tape?: Tape,
+    onPixels?: (pixels: Tensor) => void,
   ): Encoded {
     const call = prefix === "" ? "texts" : "images";
     checkOptions(call, options, { taps: anObject, edits: anArray });
@@ -214,7 +239,12 @@ export class PatchableDualEncoder extends DualEncoder {
       tape,
     );
     const uses = watcher.uses.bind(watcher);
-    const pass = Pass.over(device, batch.prompts, { rows, inUse: uses, prefix });
+    const pass = Pass.over(device, batch.prompts, {
+      rows,
+      inUse: uses,
+      prefix,
+      ...(onPixels && { onPixels }),
+    });
     return { watcher, embedded: drive(encode(pass), watcher) };
   }
 }
@@ -237,7 +267,7 @@ interface Encoded {
  * The loss that CLIP is trained on, of as many texts as pictures, the i-th of one belonging to the i-th of the other: mean cross
  * entropy of each picture among the texts and of each text among the pictures (Radford et al. 2021, arXiv 2103.00020).
  */
-export function contrastiveLoss({ similarity }: DualRun): Tensor {
+export function contrastiveLoss({ similarity }: Pick<DualRun, "similarity">): Tensor {
   const [images, texts] = similarity.shape as [number, number];
   if (images !== texts) {
     throw new ShapeError(`contrastiveLoss: expected as many texts as pictures, found ${texts} and ${images}`);

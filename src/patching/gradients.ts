@@ -1,5 +1,6 @@
 import { platform } from "#platform";
 import {
+  aBoolean,
   aKindOf,
   aListOf,
   aNumber,
@@ -16,6 +17,7 @@ import { Tape, type Watched } from "../gradient/tape.ts";
 import type { LoadedParts, Parameter } from "../model/checkpoint/weights/parameters.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
+import { picturesOf } from "../model/prompt/prompt-image.ts";
 import { nearest } from "../nearest.ts";
 import type { Device } from "../tensor/device.ts";
 import { Tensor } from "../tensor/tensor.ts";
@@ -41,6 +43,8 @@ export interface GradientOptions<
   weights?: readonly string[];
   /** Any other tensors that the run computes with: the values of edits, say. */
   tensors?: { readonly [N in Name]: Tensor };
+  /** Whether the result is to have the gradients of the pictures' pixel values, as the processor makes them. */
+  pixels?: boolean;
   /** What to copy; `gradient(…)` beside `tap(…)` gives gradients of other sites at other positions. */
   taps?: T;
   edits?: readonly Edit[];
@@ -60,6 +64,7 @@ const OPTIONS: Options<GradientOptions> = {
   at: somePositions,
   weights: aListOf(aString),
   tensors: anObject,
+  pixels: aBoolean,
   taps: anObject,
   edits: anArray,
   clean: aKindOf(Tensor, "the logits of another run"),
@@ -72,6 +77,11 @@ interface Back<Name extends string> {
   readonly metric: Tensor<"f32">;
   /** By name, in the shape that the checkpoint has the weight in. */
   readonly weights: Readonly<Record<string, Tensor<"f32">>>;
+  /**
+   * Of each picture of the prompts, in order, if asked for: f32 [3, height, width], with the tiles in front where there are any, or
+   * [patches, values of one] in the order of the tower's rows.
+   */
+  readonly pixels: readonly Tensor<"f32">[];
   /** By name, each of its tensor's shape. */
   readonly tensors: { readonly [N in Name]: Tensor<"f32"> };
 }
@@ -138,19 +148,39 @@ export function gradients(
   checkPrompts("gradients", input);
   checkOptions("gradients", options, OPTIONS);
   const { device } = model;
-  const { of, at = "all", weights = [], tensors = {}, taps = {}, edits, clean, logits, keepBytes } = options;
-  const wanted = [of, ...weights, ...Object.keys(tensors), ...Object.values(taps).filter(isGradient)];
+  const {
+    of,
+    at = "all",
+    weights = [],
+    tensors = {},
+    taps = {},
+    edits,
+    clean,
+    logits,
+    keepBytes,
+    pixels = false,
+  } = options;
+  const wanted = [
+    of,
+    pixels || undefined,
+    ...weights,
+    ...Object.keys(tensors),
+    ...Object.values(taps).filter(isGradient),
+  ];
   if (!wanted.some((each) => each !== undefined)) {
     throw new ArgumentError(
-      'gradients: expected something to take gradients of: sites (of: "resid_post.*"), weights or tensors',
+      'gradients: expected something to take gradients of: sites (of: "resid_post.*"), weights, pixels or tensors',
     );
   }
-  for (const name of ["gradients", "weights", "tensors", "metric"]) {
+  for (const name of ["gradients", "weights", "pixels", "tensors", "metric"]) {
     if (Object.hasOwn(taps, name)) {
       throw new ArgumentError(
         `gradients: a tap cannot be called "${name}", the result has something by that name`,
       );
     }
+  }
+  if (pixels && [input].flat().every((prompt) => prompt.images.length === 0)) {
+    throw new ArgumentError("gradients: expected a prompt with pictures for the option pixels, found none");
   }
   const resolved = resolveRunMetric("gradients", model, metric);
   return device.scope(() => {
@@ -159,6 +189,10 @@ export function gradients(
     const watchedTensors = Object.entries(tensors).map(
       ([name, tensor]) => [name, tape.watch(tensor)] as const,
     );
+    let watchedPixels: Watched | undefined;
+    const onPixels = (uploaded: Tensor) => {
+      watchedPixels = tape.watch(uploaded);
+    };
     const result = compute(
       "gradients",
       model,
@@ -168,15 +202,29 @@ export function gradients(
         ...(edits && { edits }),
         ...(logits && { logits }),
       },
-      { metric: resolved, clean, back: { tape } },
+      { metric: resolved, clean, back: { tape, ...(pixels && { onPixels }) } },
     );
     const read = (name: string, watched: Watched) => tape.gradientOfUsed(name, watched);
     return {
       gradients: {},
       ...result,
       weights: weightGradients(tape, watchedWeights),
+      pixels: watchedPixels ? byPicture(read("the pixel values", watchedPixels), model, [input].flat()) : [],
       tensors: Object.fromEntries(watchedTensors.map(([name, each]) => [name, read(`tensor ${name}`, each)])),
     };
+  });
+}
+
+/** Pixel values of all pictures as a tensor for each. */
+function byPicture(all: Tensor, { config }: LanguageModel, prompts: readonly Prompt[]): Tensor[] {
+  const { vision } = config;
+  const layouts = prompts.flatMap((prompt) => picturesOf(prompt).map((picture) => vision!.layout(picture)));
+  let start = 0;
+  return layouts.map(({ tiles, towerRows }) => {
+    const count = all.rank === 2 ? towerRows : (tiles ?? 1);
+    start += count;
+    const own = all.rows(start - count, start);
+    return all.rank === 2 || vision!.tiled ? own : own.at(0);
   });
 }
 

@@ -105,7 +105,12 @@ export interface Measure {
   /** What it compares with. */
   readonly clean?: Tensor | undefined;
   /** To go back from it: the tape, and by how much each prompt's counts ([prompts]; default 1). */
-  readonly back?: { readonly tape: Tape; readonly cotangent?: Tensor };
+  readonly back?: {
+    readonly tape: Tape;
+    readonly cotangent?: Tensor;
+    /** Told of the pixel values of the prompts' pictures, in order. */
+    readonly onPixels?: (pixels: Tensor) => void;
+  };
 }
 
 /** What {@link run} does, in the name of `call`, and the metric as `metric` with it, after the way back. */
@@ -134,7 +139,11 @@ export function compute(
     const tape = measure?.back?.tape;
     const watcher = new Watcher(resolvedEdits, resolvedTaps, tape);
 
-    const pass = Pass.over(device, prompts, { inUse: (site: SiteName) => watcher.uses(site) });
+    const onPixels = measure?.back?.onPixels;
+    const pass = Pass.over(device, prompts, {
+      inUse: (site: SiteName) => watcher.uses(site),
+      ...(onPixels && { onPixels }),
+    });
     const everywhere =
       options.logits === "all" || targets.some((t) => headBeforeLast(t, config.layers, prompts));
     const computed: LogitPositions = everywhere

@@ -1,8 +1,8 @@
 import { apply, type Operation } from "../../tensor/operation.ts";
 import { type Shape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { contiguous, copy } from "../movement/copy.ts";
 import { accumulateInto } from "../movement/accumulate.ts";
+import { contiguous, copy } from "../movement/copy.ts";
 import { sum } from "../reduction/reduce.ts";
 import { sliceCount } from "./attention.ts";
 import { type BackwardSource, workgroupLanes } from "./attention-backward-call.ts";

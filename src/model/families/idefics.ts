@@ -229,7 +229,7 @@ class IdeficsNetwork implements Network {
 
   *#latentsOf(images: readonly PromptImage[], pass: Pass): Walk<Tensor> {
     const { vision } = this.config;
-    const pixels = uploadImages(this.device, images, vision.tower, vision.processor);
+    const pixels = pass.pixels(uploadImages(this.device, images, vision.tower, vision.processor));
     const stream = yield* this.#tower.stream(
       pixels,
       passOverImages(pass, () => vision.fixed!.towerRows),

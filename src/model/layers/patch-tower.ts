@@ -91,7 +91,7 @@ function patchFeatures(setup: Setup, { patchWeight, stack, norm, ...merger }: Pa
     const tower = passOverImages(pass, (image) => setup.layout(image).towerRows);
     const embedded = yield* tower.sites().pass(
       "vision.embed",
-      pass.device.scope(() => linear(uploadPatches(pass.device, images, setup), patchWeight)),
+      pass.device.scope(() => linear(pass.pixels(uploadPatches(pass.device, images, setup)), patchWeight)),
     );
     const x = yield* stack.run(embedded, tower); // [patches, width]
     const blocks = norm(x).reshape([x.dim(0) / patches.merge ** 2, width * patches.merge ** 2]);

@@ -21,7 +21,8 @@ export function* towerFeatures(
 ): Walk<Tensor> {
   const { processor, featureLayer, postNorm, keepsClassToken, layout } = setup;
   const tilesOf = (image: PromptImage) => layout(image).tiles ?? 1;
-  const pixels = uploadImages(pass.device, images, setup.tower, processor, tilesOf); // [tiles, 3, size, size]
+  const uploaded = uploadImages(pass.device, images, setup.tower, processor, tilesOf);
+  const pixels = pass.pixels(uploaded); // [tiles, 3, size, size]
   const own = passOverImages(
     pass,
     rowsOf(setup, ({ towerRows }) => towerRows),

@@ -23,6 +23,8 @@ interface PassOptions {
   readonly context?: ContextKeys;
   /** Default: none. */
   readonly inUse?: SiteFilter;
+  /** Told of the pixel values that the vision side reads: [tiles, 3, size, size], or [patches, values of one]. */
+  readonly onPixels?: (pixels: Tensor) => void;
   /** The pass joins these; see {@link Pass.joined}. */
   readonly parts?: readonly Pass[];
   /** The pass is over the first rows of this one and shares its tables. */
@@ -96,6 +98,12 @@ export class Pass {
   /** By number of the sequence; none in a vision tower. */
   get prompts(): readonly Prompt[] {
     return this.#options.prompts;
+  }
+
+  /** Shows the pixel values that the vision side reads to whoever wants them, and hands them on. */
+  pixels(values: Tensor): Tensor {
+    this.#options.onPixels?.(values);
+    return values;
   }
 
   /** The prompt of a sequence; undefined in a vision tower. */

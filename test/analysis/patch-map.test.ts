@@ -1,12 +1,5 @@
 import { inspect } from "node:util";
 import { describe, expect, test } from "vitest";
-import {
-  klDivergence,
-  logitDifference,
-  logProbability,
-  type Metric,
-  probability,
-} from "../../src/patching/metric.ts";
 import { patchMap } from "../../src/analysis/patch-map.ts";
 import { PatchMap } from "../../src/analysis/patch-map-result.ts";
 import { rankHeads } from "../../src/analysis/rank-heads.ts";
@@ -14,6 +7,13 @@ import { mul } from "../../src/kernels/elementwise/elementwise.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";
 import { type Edit, set } from "../../src/patching/edit.ts";
+import {
+  klDivergence,
+  logitDifference,
+  logProbability,
+  type Metric,
+  probability,
+} from "../../src/patching/metric.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
 import { tap } from "../../src/patching/tap.ts";
 import { expectClose } from "../helpers/compare.ts";

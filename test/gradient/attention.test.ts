@@ -1,13 +1,12 @@
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
-import { Tape } from "../../src/gradient/tape.ts";
+import { describe, it } from "vitest";
 import { attention, causalSegments } from "../../src/kernels/attention/attention.ts";
 import { maskAttention } from "../../src/kernels/attention/attention-mask.ts";
 import { attentionMix, attentionScores } from "../../src/kernels/attention/attention-pattern.ts";
 import type { Device, DeviceOptions } from "../../src/tensor/device.ts";
 import type { DType } from "../../src/tensor/dtype.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
-import { expectClose, largest, randomArray, seededNumbers } from "../helpers/compare.ts";
+import { randomArray, seededNumbers } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
 import { checkGradients, type Numbers, type TestInput } from "../helpers/finite-differences.ts";
 
@@ -64,7 +63,13 @@ interface Parts<T> {
 }
 
 function namesOf(c: Case): (keyof Parts<unknown>)[] {
-  return ["q", "k", "v", ...(c.prefixKeys ? (["prefixK", "prefixV"] as const) : []), ...(c.far === undefined ? [] : (["table"] as const))];
+  return [
+    "q",
+    "k",
+    "v",
+    ...(c.prefixKeys ? (["prefixK", "prefixV"] as const) : []),
+    ...(c.far === undefined ? [] : (["table"] as const)),
+  ];
 }
 
 function parts<T>(c: Case, values: readonly T[]): Parts<T> {
@@ -97,7 +102,9 @@ function attentionInputs(device: Device, c: Case, { q, k, v, prefixK, prefixV, t
   return {
     ...{ q, k, v, segments: device.tensor(c.segments, { shape: [c.rows, 4] }) },
     ...(prefixK && prefixV && { prefix: { k: prefixK, v: prefixV } }),
-    ...(table && { bias: { table, shifts: device.tensor(shiftsOf(c), { shape: [c.rows, 2], dtype: "i32" }) } }),
+    ...(table && {
+      bias: { table, shifts: device.tensor(shiftsOf(c), { shape: [c.rows, 2], dtype: "i32" }) },
+    }),
   };
 }
 
@@ -238,7 +245,10 @@ describe.each(styles)("gradients of attention, %s", (_style, options) => {
         run: (...values) => {
           const inputs = attentionInputs(device, each, parts(each, values));
           const { prefixKeys } = each;
-          return maskAttention(attentionScores(inputs, optionsOf(each)), inputs.segments, { prefixKeys, hidden: 0 });
+          return maskAttention(attentionScores(inputs, optionsOf(each)), inputs.segments, {
+            prefixKeys,
+            hidden: 0,
+          });
         },
         reference: (...values) => scoresReference(each, parts(each, values)),
       });
@@ -248,8 +258,10 @@ describe.each(styles)("gradients of attention, %s", (_style, options) => {
     const values = randomArray(4 * 7 * columns, 9).map((x) => (x < 0 ? 0 : x));
     await checkGradients(device, {
       inputs: [{ shape: [4, 7, columns], values }, v, prefixV],
-      run: (pattern, v, prefixV) => attentionMix(pattern!, { v: v!, prefix: { v: prefixV! } }, { headDim: 8 }),
-      reference: (pattern, v, prefixV) => mixReference(everything, pattern!.data, { v, prefixV } as Parts<Numbers>),
+      run: (pattern, v, prefixV) =>
+        attentionMix(pattern!, { v: v!, prefix: { v: prefixV! } }, { headDim: 8 }),
+      reference: (pattern, v, prefixV) =>
+        mixReference(everything, pattern!.data, { v, prefixV } as Parts<Numbers>),
     });
   });
 });

@@ -31,9 +31,14 @@ afterEach(() => {
 
 /** A copy of a fixture, to be damaged. */
 function copyOf(fixture: string): string {
-  const folder = mkdtempSync(join(tmpdir(), "parity-"));
-  folders.push(folder);
+  const parent = mkdtempSync(join(tmpdir(), "parity-"));
+  folders.push(parent);
+  const folder = join(parent, fixture);
   cpSync(`test/fixtures/${fixture}`, folder, { recursive: true });
+  // Of which some cases have no pixel values.
+  for (const picture of ["photo.png", "tall.png", "gray.png", "rgba.png"]) {
+    cpSync(`test/fixtures/images/${picture}`, join(parent, "images", picture));
+  }
   return folder;
 }
 
@@ -163,8 +168,56 @@ describe.each(["qwen2_vl", "qwen2_5_vl"])("%s", (name) => {
   });
 });
 
-test("gradients are named as not run", async () => {
-  const report = await checkFolder("test/fixtures/llama", await testDevice());
+describe("gradients", () => {
+  test("of logits by site and of the loss by weight, and training steps, are compared", async () => {
+    const report = await checkFolder("test/fixtures/llama", await testDevice());
+    expect(failures(report)).toEqual([]);
+    expect(report.notRun).toEqual([]);
+    const names = report.checks.map((check) => check.name);
+    for (const golden of [
+      ...[
+        "logit_diff",
+        "logit_diff/embed",
+        "logit_diff/z.1",
+        "logit_diff/mlp_out.2",
+        "logit_diff/resid_post.0",
+      ],
+      ...[
+        "loss",
+        "loss/model.norm.weight",
+        "loss/lm_head.weight",
+        "loss/model.layers.0.mlp.gate_proj.weight",
+      ],
+      ...["adamw/losses", "adamw/grad_norms", "lora/losses", "lora/grad_norms"],
+    ]) {
+      expect(names).toContain(`gradient ${golden}`);
+    }
+    for (const golden of [
+      "adamw/change/model.embed_tokens.weight",
+      "lora/end/model.layers.2.self_attn.v_proj.B",
+    ]) {
+      expect(names).toContain(golden);
+    }
+  });
+
+  test.each([
+    ["logit_diff/q.1", "gradient logit_diff/q.1"],
+    ["loss/model.layers.1.mlp.down_proj.weight", "gradient loss/model.layers.1.mlp.down_proj.weight"],
+    ["lora/losses", "gradient lora/losses"],
+    ["adamw/change/model.layers.1.post_attention_layernorm.weight", "adamw/change"],
+  ])("fail when a golden is off: %s", async (golden, name) => {
+    const folder = copyOf("llama");
+    changeTensor(join(folder, "gradients.safetensors"), golden, nudge(0.01));
+    const [failed, ...others] = failures(await checkFolder(folder, await testDevice()));
+    expect(failed).toMatch(name);
+    expect(others).toEqual([]);
+  });
+});
+
+test("goldens of gradients are named as not run where nothing says what they are of", async () => {
+  const folder = copyOf("llama");
+  rmSync(join(folder, "gradients.json"));
+  const report = await checkFolder(folder, await testDevice());
   expect(report.notRun).toContain("case0/grad.loss");
   expect(report.notRun).toContain("case0/grad.logit_diff/resid_post.2");
   expect(formatParity([report])).toMatch(

@@ -49,6 +49,8 @@ export { type HeatData, type HeatOptions, heatFigure } from "./figures/heat-figu
 export { type LensFigureOptions, lensFigure } from "./figures/lens-figure.ts";
 export { show } from "./figures/show.ts";
 export { type TokenFigureOptions, tokenFigure } from "./figures/token-figure.ts";
+export { grad, type ValueAndGradients, valueAndGradients } from "./gradient/grad.ts";
+export { Tape, type TapeOptions, type Watched } from "./gradient/tape.ts";
 // Pictures
 export { type ImageSource, loadImage } from "./images/load.ts";
 export { encodePng } from "./images/png.ts";
@@ -145,7 +147,15 @@ export { type SiteInfo, type SiteMap, siteInfo, siteNames } from "./model/walk/s
 export { LAYER_SITES, type LayerSite, parseSite, type SiteName } from "./model/walk/sites.ts";
 export { answerEach, firstLine } from "./patching/answer.ts";
 export type { ActivationCache, CacheOptions } from "./patching/cache-all.ts";
-export { loadDualEncoder, type PatchableDualEncoder } from "./patching/dual-encoder.ts";
+export {
+  contrastiveLoss,
+  type DualGradientOptions,
+  type DualGradients,
+  type DualMetric,
+  type DualRun,
+  loadDualEncoder,
+  type PatchableDualEncoder,
+} from "./patching/dual-encoder.ts";
 export {
   addVector,
   type Edit,
@@ -158,11 +168,17 @@ export {
   zero,
 } from "./patching/edit.ts";
 export type { Generated, GenerateOptions, UnfiredEdit } from "./patching/generate.ts";
+export type {
+  BatchGradients,
+  GradientOptions,
+  Gradients,
+} from "./patching/gradients.ts";
 export {
   klDivergence,
   logitDifference,
   logProbability,
   type Metric,
+  type NamedMetric,
   probability,
 } from "./patching/metric.ts";
 export { loadModel, type PatchableModel } from "./patching/model.ts";
@@ -170,9 +186,10 @@ export type { Positions } from "./patching/positions.ts";
 export { type Recording, type RecordOptions, record } from "./patching/recording.ts";
 export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
 export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
+export { type NextTokenLoss, nextTokenLoss, type RunMetric } from "./patching/run-metric.ts";
 export type { Setting } from "./patching/setting.ts";
 export type { SitePattern } from "./patching/site-patterns.ts";
-export { type Tap, type TapGroup, type Taps, tap } from "./patching/tap.ts";
+export { gradient, type Tap, type TapGroup, type Taps, tap } from "./patching/tap.ts";
 export type { ByteSource } from "./platform/platform.ts";
 export { isCorrect, isCorrectTokens, isWholeAnswer } from "./tasks/correct.ts";
 export {

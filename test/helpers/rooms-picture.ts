@@ -1,12 +1,13 @@
 import { type Import, NODE_ONLY, ROOMS, roomOf } from "./rooms.ts";
 
 /** Folders whose rooms share a box. */
-const HALLS = ["src/kernels", "src/model/checkpoint", "src/cli"];
+const HALLS = ["src/kernels", "src/gradient", "src/model/checkpoint", "src/cli"];
 
 /** What is in a room that is a box by itself. */
 export const CONTENTS: Readonly<Record<string, string>> = {
   "src/platform": "Node or browser: adapters, files, how figures are drawn and shown",
   "src/tensor": "device, tensors, buffers, how a kernel is declared",
+  "src/gradient": "a tape over operations, and the way back through each",
   "src/images": "decode, resize, preprocess",
   "src/model/prompt": "tokenizers, chat templates, prompts",
   "src/model/walk": "sites, row maps, passes, masks, KV cache, generation",
@@ -16,6 +17,7 @@ export const CONTENTS: Readonly<Record<string, string>> = {
   "src/model/export": "write a model as one folder",
   "src/patching": "taps, edits, runs, recordings, reach, resumed runs",
   "src/tasks": "task files, few-shot prompts, scores",
+  "src/training": "AdamW, LoRA, a trainer",
   "src/analysis": "task vectors, sweeps, lenses, attention maps",
   "src/figures": "drawings",
   "src/index.ts": "the public API",

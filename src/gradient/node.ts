@@ -25,7 +25,7 @@ export class Node {
   readonly count: number;
   /** Somebody asks for its gradient, which therefore stays. */
   watched = false;
-  /** f32 [count] */
+  /** f32 [count], possibly part of a larger buffer */
   #cotangent: Tensor | undefined;
   /** Nobody else looks at the cotangent's buffer, so that it may grow in place. */
   #own = false;
@@ -41,7 +41,8 @@ export class Node {
 
   /** The gradient of a view, f32 of its shape; undefined where nothing has been added. */
   at({ shape, strides, offset }: Place): Tensor | undefined {
-    return this.#cotangent?.view(shape, strides, offset);
+    const all = this.#cotangent;
+    return all?.view(shape, strides, all.offset + offset);
   }
 
   /** The same, where it is the whole node in row-major order. */
@@ -72,7 +73,7 @@ export class Node {
       if (flat && !before) return [flat, false];
       if (flat && before && !this.#own) return [add(before, flat), true];
       const target = this.#own ? before! : before ? copy(before) : device.zeros([this.count]);
-      accumulateInto(flat ? target : target.view(once, strides, offset), flat ?? part);
+      accumulateInto(flat ? target : target.view(once, strides, target.offset + offset), flat ?? part);
       return [target, true];
     });
     this.#take(total, own);

@@ -1,5 +1,6 @@
 import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import type { SharedLoads } from "../matmul/shared-loads.ts";
 import type { AttentionSource } from "./attention-call.ts";
 
 /** A source of keys on the way back. */
@@ -17,10 +18,13 @@ export function workgroupLanes(device: Device): number {
   return device.info.kernels === "register" ? 8 : 32;
 }
 
-/** Keys, or queries, whose scores are computed together: each load of the invocation's own row serves so many. */
-export const TILE = 16;
-/** As many of them are added up between two stores of the sums. */
-export const HALF = TILE / 2;
+/**
+ * Keys, or queries, whose scores are computed together: each load of the invocation's own row serves so many. Where no load is
+ * shared, more of them would take software drivers a minute to compile.
+ */
+export function tileOf(shared: SharedLoads): number {
+  return shared.width > 1 ? 16 : 8;
+}
 
 /** Vectors of four dimensions that an invocation sums up. */
 export const OWNED_VECTORS = 16;
@@ -34,10 +38,14 @@ export function backwardHelpers(softcap: number): string {
   return `
 // How much a score grows with its scaled product.
 ${slope}
-// Bits of numbers without their sign: of NaN and infinity from 0x7f800000 on.
-fn magnitude(v: vec4f) -> vec4u { return bitcast<vec4u>(v) & vec4u(0x7fffffffu); }
-// 0 in place of NaN and infinity: rows that others alone attend to may hold anything, and have weight 0, not none.
-fn regular(v: vec4f) -> vec4f { return select(v, vec4f(), magnitude(v) >= vec4u(0x7f800000u)); }
+fn add_dot(sum: f32, a: vec4f, b: vec4f) -> f32 {
+  return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
+}
+// 0 in place of NaN and infinity. What those mean for whoever attends is in the scores and in delta; rows that only others attend
+// to may hold anything, and are multiplied by a weight of 0.
+fn regular(v: vec4f) -> vec4f {
+  return select(v, vec4f(), (bitcast<vec4u>(v) & vec4u(0x7f800000u)) == vec4u(0x7f800000u));
+}
 `;
 }
 

@@ -5,9 +5,8 @@ import {
   type BackwardSource,
   backwardHelpers,
   count,
-  HALF,
   OWNED_VECTORS,
-  TILE,
+  tileOf,
   workgroupLanes,
 } from "./attention-backward-call.ts";
 import { sharedWidth } from "./attention-backward-queries.ts";
@@ -114,24 +113,32 @@ function keyKernel(lanes: 1 | 4) {
       > &
         Record<"forKeys" | "forValues", boolean>;
       const shared = new SharedLoads(width);
+      const tile = tileOf(shared);
       const { step, vectors } = headSize(headDim, lanes);
       const owned = Math.min(vectors, OWNED_VECTORS);
       const each = (line: (d: number) => string) => count(owned).map(line).join("\n");
-      const perPair = (line: (i: number) => string) => count(TILE).map(line).join("\n");
-      const perHalf = (line: (i: number) => string, between = "\n") => count(HALF).map(line).join(between);
+      const perPair = (line: (i: number) => string) => count(tile).map(line).join("\n");
       const ifKeys = (text: string) => (forKeys ? text : "");
       const ifValues = (text: string) => (forValues ? text : "");
-      /** Where the pairs that are loaded lie. */
-      const bases = (first: string, pairs: number) =>
+      /** Makes the sums of a pair weights. */
+      const weigh = (i: number, at: { pair: string; segment: string; state: string }) => `
+      {
+        let mine = ${at.segment};
+        let state = ${at.state};
+        let inside = key >= mine.x && key < mine.y;
+        let x = s${i} * params.scale;
+        let scored = score(x, ${at.pair} / per_kv, kv * per_kv + ${at.pair} % per_kv, key);
+        s${i} = select(0.0, decay(scored - state.x) * state.y, inside);
+        ${ifKeys(`t${i} = select(0.0, s${i} * (t${i} - state.z) * slope(x), inside);`)}
+      }`;
+      const loadOwned = (name: "q" | "cotangent") =>
         shared.perLoad(
-          pairs,
-          (i) => `
-      let pair${i} = min(${first} + ${shared.index(i)}, end - 1u);
-      let row${i} = pair${i} / per_kv;
-      let head${i} = kv * per_kv + pair${i} % per_kv;
-      let q_base${i} = row${i} * params.q_row + head${i} * ${step}u;
-      let c_base${i} = (row${i} * params.heads + head${i}) * ${step}u;`,
+          owned,
+          (i) => `      let ${name}${i} =
+        regular(${name}_vec(${name[0]}_base, min(first_vector + ${shared.index(i)}, ${vectors - 1}u)));`,
         );
+      /** Where software drivers share loads, all pairs are weighed at once. */
+      const together = width > 1;
       return /* wgsl */ `
 ${shared.enable}
 ${attentionHelpers(softcap, has("bias"))}
@@ -163,52 +170,55 @@ ${each((d) => `  ${ifKeys(`var dk${d} = vec4f();`)} ${ifValues(`var dv${d} = vec
   let start = reach_at(2u * block) * per_kv;
   let length = reach_at(2u * block + 1u) * per_kv - start;
   let end = start + length * (slice + 1u) / params.slices;
-  for (var p = start + length * slice / params.slices; p < end; p += ${TILE}u) {
-    ${bases("p", TILE)}
+  for (var p = start + length * slice / params.slices; p < end; p += ${tile}u) {
 ${shared.perLoad(
-  TILE,
-  (i) => `    let segment${i} = select(vec2u(), segment(row${i}), p + ${shared.index(i)} < end);
-    let state${i} = states_at4(row${i} * params.heads + head${i});
-    var largest${i} = vec4u();`,
+  tile,
+  (i) => `    let pair${i} = min(p + ${shared.index(i)}, end - 1u);
+    let row${i} = pair${i} / per_kv;
+    let head${i} = kv * per_kv + pair${i} % per_kv;
+    let q_base${i} = row${i} * params.q_row + head${i} * ${step}u;
+    let c_base${i} = (row${i} * params.heads + head${i}) * ${step}u;
+    ${
+      together
+        ? `let segment${i} = segment(row${i});
+    let state${i} = states_at4(row${i} * params.heads + head${i});`
+        : ""
+    }`,
 )}
 ${perPair((i) => `    var s${i} = 0.0; ${ifKeys(`var t${i} = 0.0;`)}`)}
     for (var d = 0u; d < ${vectors}u; d++) {
       let k = k_vec(k_base, d);
 ${shared.perLoad(
-  TILE,
+  tile,
   (i) => `      let q${i} = q_vec(q_base${i}, d);
-      let c${i} = cotangent_vec(c_base${i}, d);
-      largest${i} = max(largest${i}, max(magnitude(q${i}), magnitude(c${i})));`,
+      ${ifKeys(`let c${i} = cotangent_vec(c_base${i}, d);`)}`,
 )}
-${perPair((i) => `      s${i} += dot(k, ${shared.value("q", i)});`)}
+${perPair((i) => `      s${i} = add_dot(s${i}, k, ${shared.value("q", i)});`)}
 ${ifKeys(`      let v = v_vec(v_base, d);
-${perPair((i) => `      t${i} += dot(v, ${shared.value("c", i)});`)}`)}
+${perPair((i) => `      t${i} = add_dot(t${i}, v, ${shared.value("c", i)});`)}`)}
     }
-${shared.perLoad(TILE, (i) => `    let broken${i} = select(0u, 1u, any(largest${i} >= vec4u(0x7f800000u)));`)}
-${perPair(
-  (i) => `    {
-      let mine = ${shared.value("segment", i)};
-      let state = ${shared.value("state", i)};
-      let broken = ${shared.value("broken", i)};
-      let inside = key >= mine.x && key < mine.y;
-      let x = s${i} * params.scale;
-      var weight = decay(score(x, (p + ${i}u) / per_kv, kv * per_kv + (p + ${i}u) % per_kv, key) - state.x) * state.y;
-      if (broken != 0u) { weight = nan(); }
-      s${i} = select(0.0, weight, inside);
-      ${ifKeys(`t${i} = select(0.0, weight * (t${i} - state.z) * slope(x), inside);`)}
-    }`,
-)}
-    for (var first = p; first < min(p + ${TILE}u, end); first += ${HALF}u) {
-      ${bases("first", HALF)}
-${each(
-  (d) => `      {
-${ifKeys(`${shared.perLoad(HALF, (i) => `        let q${i} = regular(q_vec(q_base${i}, first_vector + ${d}u));`)}
-${perHalf((i) => `        dk${d} = fma(vec4f(t${i}), ${shared.value("q", i)}, dk${d});`)}`)}
-${ifValues(`${shared.perLoad(HALF, (i) => `        let c${i} = regular(cotangent_vec(c_base${i}, first_vector + ${d}u));`)}
-${perHalf((i) => `        dv${d} = fma(vec4f(s${i}), ${shared.value("c", i)}, dv${d});`)}`)}
-      }`,
-)}
-      ${perHalf((i) => `s${i} = s${i + HALF}; ${ifKeys(`t${i} = t${i + HALF};`)}`, " ")}
+${
+  together
+    ? perPair((i) =>
+        weigh(i, {
+          pair: `(p + ${i}u)`,
+          segment: shared.value("segment", i),
+          state: shared.value("state", i),
+        }),
+      )
+    : ""
+}
+    for (var pair = p; pair < min(p + ${tile}u, end); pair++) {
+      let row = pair / per_kv;
+      let head = kv * per_kv + pair % per_kv;
+      ${together ? "" : weigh(0, { pair: "pair", segment: "segment(row)", state: "states_at4(row * params.heads + head)" })}
+      let q_base = row * params.q_row + head * ${step}u;
+      let c_base = (row * params.heads + head) * ${step}u;
+${ifKeys(`${loadOwned("q")}
+${each((d) => `      dk${d} = fma(vec4f(t0), ${shared.value("q", d)}, dk${d});`)}`)}
+${ifValues(`${loadOwned("cotangent")}
+${each((d) => `      dv${d} = fma(vec4f(s0), ${shared.value("cotangent", d)}, dv${d});`)}`)}
+      ${perPair((i) => (i + 1 < tile ? `s${i} = s${i + 1}; ${ifKeys(`t${i} = t${i + 1};`)}` : ""))}
     }
   }
 

@@ -38,9 +38,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 
 /**
  * What the weights of each head of a row are computed from, f32 [rows * heads, 4]: the maximum score, 1 / the sum of weights
- * relative to it (0 without any), and delta. stats: [slices, rows * heads, 2].
+ * relative to it (0 without any), and delta. Where delta is NaN or infinite (so is the cotangent), the second is NaN. stats: [slices, rows * heads, 2].
  */
-export function rowStates(stats: Tensor, delta: Tensor | undefined): Tensor {
+export function rowStates(stats: Tensor, delta: Tensor): Tensor {
   const [slices, heads] = stats.shape as [number, number];
   const states = stats.device.empty([heads, 4], "f32", "attention");
   stateKernel.launch({
@@ -54,9 +54,9 @@ export function rowStates(stats: Tensor, delta: Tensor | undefined): Tensor {
 
 const stateKernel = defineKernel({
   name: "attention_backward_states",
-  bindings: { stats: "read", delta: "read?", states: "write4" },
+  bindings: { stats: "read", delta: "read", states: "write4" },
   params: { heads: "u32", slices: "u32" },
-  code: ({ has }) => `
+  code: () => `
 @compute @workgroup_size(${SIZE})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
@@ -70,8 +70,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let d = stats_at(at) - highest;
     total += select(exp(max(d, -87.0)), 0.0, d < -87.0) * stats_at(at + 1u);
   }
-  let delta = ${has("delta") ? "delta_at(head)" : "0.0"};
-  states_set4(head, vec4f(highest, select(1.0 / total, 0.0, total == 0.0), delta, 0.0));
+  let delta = delta_at(head);
+  var inverse = select(1.0 / total, 0.0, total == 0.0);
+  if ((bitcast<u32>(delta) & 0x7f800000u) == 0x7f800000u) {
+    var nan = 0x7fc00000u;
+    inverse = bitcast<f32>(nan);
+  }
+  states_set4(head, vec4f(highest, inverse, delta, 0.0));
 }`,
 });
 

@@ -67,8 +67,7 @@ const backwardOperation: Operation<BackwardAttributes> = {
       return part && flat.slice(0, part.at, part.at + sizeOf(part.shape)).reshape(part.shape);
     };
     const tableAt = inputs.length - 2;
-    const ofScores = wanted.some((i) => (i !== 2 && i !== 5) || (biased && i === tableAt));
-    const delta = ofScores ? outputDots(cotangent, output, headDim) : undefined;
+    const delta = outputDots(cotangent, output, headDim);
     const states = backwardQueries(sources, delta, viewOf(0));
     for (const source of sources) {
       const [k, v] = source.column === 2 ? [1, 2] : [4, 5];
@@ -83,7 +82,7 @@ const backwardOperation: Operation<BackwardAttributes> = {
 /** Fills the gradient of the queries, and gives what the weights are computed from. */
 function backwardQueries(
   sources: readonly BackwardSource[],
-  delta: Tensor | undefined,
+  delta: Tensor,
   out: Tensor | undefined,
 ): Tensor {
   const { q, headDim } = sources[0]!;

@@ -80,11 +80,7 @@ const backwardOperation: Operation<BackwardAttributes> = {
 };
 
 /** Fills the gradient of the queries, and gives what the weights are computed from. */
-function backwardQueries(
-  sources: readonly BackwardSource[],
-  delta: Tensor,
-  out: Tensor | undefined,
-): Tensor {
+function backwardQueries(sources: readonly BackwardSource[], delta: Tensor, out: Tensor | undefined): Tensor {
   const { q, headDim } = sources[0]!;
   const { device } = q;
   const [rows, heads] = [q.dim(0), q.dim(1) / headDim];

@@ -9,6 +9,7 @@ import type { PatchableModel } from "../patching/model.ts";
 import type { Positions } from "../patching/positions.ts";
 import { compute } from "../patching/run.ts";
 import { nextTokenLoss, predictedPositions } from "../patching/run-metric.ts";
+import type { Device } from "../tensor/device.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { AdamW, type AdamWOptions } from "./adamw.ts";
 
@@ -78,6 +79,10 @@ export class Trainer {
       const rate = learningRate * schedule(this.optimizer.steps);
       return { loss: loss!, gradNorm: this.optimizer.step(gradients!, rate) };
     });
+  }
+
+  get device(): Device {
+    return this.#model.device;
   }
 
   /** The mean loss of prompts, without a step: f32 []. */

@@ -63,12 +63,41 @@ export function fewShotPrompt(
   checkArgument("fewShotPrompt", "model", model, aModelOutline);
   checkArgument("fewShotPrompt", "examples", examples, aListOf(anExample));
   checkArgument("fewShotPrompt", "question", question, aQuestion);
+  return model.prompt(askedParts(splitTemplate(template), examples, question));
+}
+
+/**
+ * The same with the answer behind it, as the span `answer`: what a model is trained on. Where an encoder reads the prompt, the
+ * answer is the decoder's.
+ *
+ * @throws PromptError as {@link fewShotPrompt} does
+ */
+export function answeredPrompt(
+  model: ModelOutline,
+  examples: readonly Example[],
+  { question, answer }: Example,
+  template = SPACED_TEMPLATE,
+): Prompt<PromptImage> {
+  checkArgument("answeredPrompt", "model", model, aModelOutline);
+  checkArgument("answeredPrompt", "examples", examples, aListOf(anExample));
+  checkArgument("answeredPrompt", "example", { question, answer }, anExample);
   const pieces = splitTemplate(template);
+  const parts = askedParts(pieces, examples, question);
+  if (model.config.encoder) return model.prompt(parts, { answer: [{ text: answer, name: "answer" }] });
+  return model.prompt([...parts, { text: `${pieces.gap}${answer}`, name: "answer" }]);
+}
+
+/** Examples, and then a question without its answer. */
+function askedParts(
+  pieces: TemplatePieces,
+  examples: readonly Example[],
+  question: Question,
+): (PromptPart<PromptImage> | PromptImage)[] {
   const shown = examples.flatMap(({ question: asked, answer }, i) => [
     ...ask(pieces, asked, i === examples.length - 1 ? "example" : undefined),
     `${pieces.gap}${answer}${pieces.after}`,
   ]);
-  return model.prompt([...shown, ...ask(pieces, question)]);
+  return [...shown, ...ask(pieces, question)];
 }
 
 /**

@@ -73,10 +73,15 @@ export async function restoreTraining(
   const { device, optimizer } = trainer;
   const step = Number(metadata.get("step"));
   if (!/^\d+$/.test(metadata.get("step") ?? "") || !Number.isSafeInteger(step)) {
-    throw new CheckpointError(`${name}: expected a number of steps, found ${JSON.stringify(metadata.get("step"))}`);
+    throw new CheckpointError(
+      `${name}: expected a number of steps, found ${JSON.stringify(metadata.get("step"))}`,
+    );
   }
-  const shapes = device.scope(() =>
-    new Map(Object.entries(optimizer.state.tensors).map(([tensor, { shape }]) => [tensor, showShape(shape)])),
+  const shapes = device.scope(
+    () =>
+      new Map(
+        Object.entries(optimizer.state.tensors).map(([tensor, { shape }]) => [tensor, showShape(shape)]),
+      ),
   );
   const values = new Map<string, Float32Array<ArrayBuffer>>();
   for (const entry of file.entries) {
@@ -89,7 +94,8 @@ export async function restoreTraining(
     values.set(entry.name, new Float32Array((await readTensor(entry)).buffer));
   }
   for (const tensor of shapes.keys()) {
-    if (!values.has(tensor)) throw new CheckpointError(`${name}: expected ${tensor}, found nothing of that name`);
+    if (!values.has(tensor))
+      throw new CheckpointError(`${name}: expected ${tensor}, found nothing of that name`);
   }
   optimizer.restore(step, values);
   return step;
@@ -123,7 +129,10 @@ function settingsOf({ name, metadata }: SafetensorsFile): Record<string, unknown
 }
 
 /** What differs, in words: `seed 0, now 1`. */
-function differencesOf(before: Readonly<Record<string, unknown>>, now: Readonly<Record<string, unknown>>): string[] {
+function differencesOf(
+  before: Readonly<Record<string, unknown>>,
+  now: Readonly<Record<string, unknown>>,
+): string[] {
   const show = (value: unknown) => (value === undefined ? "none" : JSON.stringify(value));
   return [...new Set([...Object.keys(before), ...Object.keys(now)])]
     .filter((key) => show(before[key]) !== show(now[key]))

@@ -61,7 +61,9 @@ export async function saveAdapter(
 
 function pathOf({ family, name, loaded }: LanguageModel, module: string): string {
   if (!loaded.linears.has(module)) {
-    throw new CheckpointError(`saveAdapter: ${name} has no linear layer ${module}; the adapter is of another model`);
+    throw new CheckpointError(
+      `saveAdapter: ${name} has no linear layer ${module}; the adapter is of another model`,
+    );
   }
   const path = modulePath(family, module);
   if (path !== undefined) return path;

@@ -12,7 +12,11 @@ function reference(options: Required<AdamWOptions>) {
   const { learningRate, betas, eps, weightDecay, maxGradNorm } = options;
   const moments = new Map<string, { mean: Float64Array; square: Float64Array }>();
   let step = 0;
-  return (x: Record<string, Float64Array>, gradients: Record<string, ArrayLike<number>>, rate = learningRate) => {
+  return (
+    x: Record<string, Float64Array>,
+    gradients: Record<string, ArrayLike<number>>,
+    rate = learningRate,
+  ) => {
     step++;
     const all = Object.values(gradients).flatMap((g) => Array.from(g));
     const norm = Math.sqrt(all.reduce((sum, g) => sum + g * g, 0));
@@ -67,7 +71,9 @@ test.each([0.1, 3, 1e9])("five steps as in f64, clipped to %d", async (maxGradNo
     const found = await tensor.read();
     const wanted = expected[name as "a" | "b"];
     found.forEach((value, i) => expect(Math.abs(value - wanted[i]!)).toBeLessThan(2e-6));
-    expect(Math.max(...wanted.map((value, i) => Math.abs(value - start[name as "a" | "b"][i]!)))).toBeGreaterThan(0.01);
+    expect(
+      Math.max(...wanted.map((value, i) => Math.abs(value - start[name as "a" | "b"][i]!))),
+    ).toBeGreaterThan(0.01);
   }
 });
 
@@ -106,7 +112,9 @@ test("a parameter without a gradient stays as it is, decay included", async () =
 
 test("mistakes are named", () => {
   const whole = device.zeros([4, 4]);
-  expect(() => new AdamW(device, { x: whole.slice(1, 0, 2) })).toThrow(/^x: expected floats that lie side by side/);
+  expect(() => new AdamW(device, { x: whole.slice(1, 0, 2) })).toThrow(
+    /^x: expected floats that lie side by side/,
+  );
   expect(() => new AdamW(device, { x: device.zeros([2], "i32") })).toThrow(ShapeError);
   using optimizer = new AdamW(device, { x: whole });
   expect(() => optimizer.step({ y: whole })).toThrow(/y: expected a parameter of the optimizer/);

@@ -52,7 +52,9 @@ describe.each([...TEXT_FIXTURES, "t5", "t5-relu-tied", ...PICTURED])("%s", (name
     const without = await logits();
     const lora = trained(model, { rank: 3, alpha: 5, modules: "all-linear" });
     const expected = await logits();
-    expect(largest(expected.map((value, i) => value - without[i]!))).toBeGreaterThan(0.01 * largest(expected));
+    expect(largest(expected.map((value, i) => value - without[i]!))).toBeGreaterThan(
+      0.01 * largest(expected),
+    );
     const adapter = memoryFolder(await saved(lora, model), "saved");
     lora.dispose();
     expect(await logits()).toEqual(without);
@@ -84,20 +86,25 @@ idefics: model.gated_cross_attn_layers.N. cross_attn.q_proj cross_attn.k_proj cr
 t5: encoder.block.N.layer.N. SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o DenseReluDense.wi_N DenseReluDense.wo
 t5: decoder.block.N.layer.N. SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o EncDecAttention.q EncDecAttention.k EncDecAttention.v EncDecAttention.o DenseReluDense.wi_N DenseReluDense.wo`;
 
-test.each([...TEXT_FIXTURES, "t5", ...PICTURED])("%s: modules are called what transformers calls them", async (name) => {
-  const { family, loaded } = await fixtureModel(name);
-  const known = MODULES.trim()
-    .split("\n")
-    .map((line) => line.split(": "))
-    .filter(([families]) => families!.split(", ").includes(family))
-    .flatMap(([, names]) => {
-      const [prefix, ...ends] = names!.split(" ");
-      return ends.map((end) => prefix + end);
-    });
-  const heads = family === "idefics" ? ["lm_head", "lm_head.additional_fc"] : ["lm_head"];
-  const found = [...loaded.linears.keys()].map((module) => modulePath(family, module)!.replace(/\d+/g, "N"));
-  expect(new Set(found)).toEqual(new Set([...known, ...heads]));
-});
+test.each([...TEXT_FIXTURES, "t5", ...PICTURED])(
+  "%s: modules are called what transformers calls them",
+  async (name) => {
+    const { family, loaded } = await fixtureModel(name);
+    const known = MODULES.trim()
+      .split("\n")
+      .map((line) => line.split(": "))
+      .filter(([families]) => families!.split(", ").includes(family))
+      .flatMap(([, names]) => {
+        const [prefix, ...ends] = names!.split(" ");
+        return ends.map((end) => prefix + end);
+      });
+    const heads = family === "idefics" ? ["lm_head", "lm_head.additional_fc"] : ["lm_head"];
+    const found = [...loaded.linears.keys()].map((module) =>
+      modulePath(family, module)!.replace(/\d+/g, "N"),
+    );
+    expect(new Set(found)).toEqual(new Set([...known, ...heads]));
+  },
+);
 
 test("the config names what PEFT has to know", async () => {
   const llama = await fixtureModel("llama");
@@ -134,7 +141,11 @@ test("a tied output matrix is one, not the embedding: all-linear leaves it out, 
   const expected = await model.run(prompt).logits!.read();
   const adapter = memoryFolder(await saved(head, model), "saved");
   for (const merge of [true, false]) {
-    using loaded = await loadModel("test/fixtures/llama-gqa-tied/model", { device, adapters: [adapter], merge });
+    using loaded = await loadModel("test/fixtures/llama-gqa-tied/model", {
+      device,
+      adapters: [adapter],
+      merge,
+    });
     expectSame(await loaded.run(prompt).logits!.read(), expected, "logits");
   }
 });
@@ -148,7 +159,9 @@ test("what could not be read back is refused", async () => {
   await expect(saved(second, onTop)).rejects.toThrow(/loaded with first; expected the option base/);
   await expect(saved(second, onTop, "both")).resolves.toBeDefined();
 
-  await expect(saved(lora, await fixtureModel("gpt2"))).rejects.toThrow(/has no linear layer .* another model/);
+  await expect(saved(lora, await fixtureModel("gpt2"))).rejects.toThrow(
+    /has no linear layer .* another model/,
+  );
   const [name, tensor] = Object.entries(lora.parameters)[0]!;
   device.write(tensor, new Uint8Array(new Float32Array(tensor.size).fill(Number.NaN).buffer));
   await expect(saved(lora, model)).rejects.toThrow(`${name} holds infinities or NaN`);

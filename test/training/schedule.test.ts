@@ -4,7 +4,10 @@ import { cosineSchedule } from "../../src/training/schedule.ts";
 test("a line up, then half a cosine down", () => {
   const rates = Array.from({ length: 13 }, (_, step) => cosineSchedule(step, 12, { warmUp: 4 }));
   // get_cosine_schedule_with_warmup(optimizer, 4, 12) of transformers 5.24
-  const expected = [0.0, 0.25, 0.5, 0.75, 1.0, 0.9619397662556434, 0.8535533905932737, 0.6913417161825449, 0.5, 0.30865828381745514, 0.14644660940672627, 0.03806023374435663, 0.0];
+  const expected = [
+    0.0, 0.25, 0.5, 0.75, 1.0, 0.9619397662556434, 0.8535533905932737, 0.6913417161825449, 0.5,
+    0.30865828381745514, 0.14644660940672627, 0.03806023374435663, 0.0,
+  ];
   for (const [step, rate] of expected.entries()) expect(rates[step]).toBeCloseTo(rate, 12);
 });
 

@@ -4,7 +4,13 @@ import { isFloat } from "../../../tensor/dtype.ts";
 import { sameShape, showShape } from "../../../tensor/shape.ts";
 import { commonName, EMBEDDING, HEAD, spellingOf } from "../entries/module-names.ts";
 import { renamed, type TensorEntry } from "../entries/tensor-entry.ts";
-import { ADAPTER_CONFIG, ADAPTER_PREFIX, ADAPTER_WEIGHTS, type AdapterBase, type LoraAdapter } from "./adapter.ts";
+import {
+  ADAPTER_CONFIG,
+  ADAPTER_PREFIX,
+  ADAPTER_WEIGHTS,
+  type AdapterBase,
+  type LoraAdapter,
+} from "./adapter.ts";
 import type { AdapterConfig } from "./adapter-config.ts";
 import { declaresTied, embeddingsWith } from "./adapter-embeddings.ts";
 import { inPlaceOf } from "./adapter-entry.ts";

@@ -12,7 +12,7 @@ import { PromptError, XpatchError } from "../errors.ts";
 import { isObject } from "../model/checkpoint/json/config-reader.ts";
 import type { ModelOutline } from "../model/language-model.ts";
 import type { PromptPart } from "../model/prompt/build-prompt.ts";
-import type { Prompt } from "../model/prompt/prompt.ts";
+import { Prompt } from "../model/prompt/prompt.ts";
 import { aPicture } from "../model/prompt/prompt-arguments.ts";
 import type { PromptImage } from "../model/prompt/prompt-image.ts";
 import { aModelOutline } from "../patching/arguments.ts";
@@ -83,7 +83,12 @@ export function answeredPrompt(
   checkArgument("answeredPrompt", "example", { question, answer }, anExample);
   const pieces = splitTemplate(template);
   const parts = askedParts(pieces, examples, question);
-  if (model.config.encoder) return model.prompt(parts, { answer: [{ text: answer, name: "answer" }] });
+  if (model.config.encoder) {
+    const asked = model.prompt(parts, { answer });
+    // A token in front of the text's own, a bare blank, has to be predicted as well.
+    const spans = { answer: { start: 0, end: asked.answer!.length } };
+    return new Prompt<PromptImage>({ ...asked, answer: new Prompt({ ...asked.answer!, spans }) });
+  }
   return model.prompt([...parts, { text: `${pieces.gap}${answer}`, name: "answer" }]);
 }
 

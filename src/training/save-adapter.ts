@@ -1,7 +1,7 @@
 import { aKindOf, aString, checkArgument, checkOptions } from "../arguments.ts";
 import { CheckpointError } from "../errors.ts";
 import { modulePath } from "../model/checkpoint/entries/module-names.ts";
-import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, ADAPTER_PREFIX } from "../model/checkpoint/lora/adapter.ts";
+import { ADAPTER_CONFIG, ADAPTER_PREFIX, ADAPTER_WEIGHTS } from "../model/checkpoint/lora/adapter.ts";
 import { writeSafetensors } from "../model/checkpoint/safetensors/safetensors-writer.ts";
 import { type FolderSink, jsonFile } from "../model/checkpoint/source/folder-sink.ts";
 import { LanguageModel } from "../model/language-model.ts";

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { ShapeError } from "../../src/errors.ts";
 import { encode } from "../../src/tensor/dtype.ts";
 import { AdamW, type AdamWOptions } from "../../src/training/adamw.ts";
-import { seededNumbers } from "../helpers/compare.ts";
+import { expectClose, seededNumbers } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
 
 const device = await testDevice();
@@ -70,7 +70,7 @@ test.each([0.1, 3, 1e9])("five steps as in f64, clipped to %d", async (maxGradNo
   for (const [name, tensor] of Object.entries({ a, b: b.transpose() })) {
     const found = await tensor.read();
     const wanted = expected[name as "a" | "b"];
-    found.forEach((value, i) => expect(Math.abs(value - wanted[i]!)).toBeLessThan(2e-6));
+    expectClose(found, wanted, { atol: 2e-6, rtol: 0 });
     expect(
       Math.max(...wanted.map((value, i) => Math.abs(value - start[name as "a" | "b"][i]!))),
     ).toBeGreaterThan(0.01);
@@ -94,7 +94,7 @@ test("parameters in bf16 are kept unrounded: steps below a rounding add up", asy
   expect([...found]).toEqual([...rounded(expected.x)]);
   expect(found[0]).toBeGreaterThan(1);
   const state = optimizer.state.tensors["x.value"]!;
-  (await state.read()).forEach((value, i) => expect(Math.abs(value - expected.x[i]!)).toBeLessThan(1e-6));
+  expectClose(await state.read(), expected.x, { atol: 1e-6 });
 
   function rounded(values: ArrayLike<number>): Float32Array {
     const bits = new Uint16Array(encode(Array.from(values), "bf16").slice().buffer);

@@ -225,6 +225,12 @@ test("mistakes are named", async () => {
   using lora = new Lora(llama);
   using spanned = new Trainer(llama, { parameters: lora.parameters, loss: { span: "answer" } });
   expect(() => spanned.step(prompts)).toThrow(PromptError);
+  const paligemma = await fixtureModel("paligemma");
+  using prefixed = new Lora(paligemma, { rank: 1 });
+  using both = new Trainer(paligemma, { parameters: prefixed.parameters });
+  expect(() => both.step([paligemma.promptFromIds(randomIds(5, 1))])).toThrow(
+    /attends both ways within a prompt: token 1 is seen where it is to be predicted/,
+  );
   using first = new Trainer(llama, { parameters: lora.parameters, loss: [0] });
   expect(() => first.step(prompts)).toThrow(/nothing predicts the first token/);
   expect(() => weightTensors(llama, ["model.norm.wait"])).toThrow(/no weight "model\.norm\.wait"/);

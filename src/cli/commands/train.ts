@@ -4,7 +4,7 @@ import { CheckpointError, FileError } from "../../errors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import { showSystemError } from "../../platform/node-write.ts";
-import { answeredPrompt, type Asker, drawExamples, exampleOf, fewShotPrompt } from "../../tasks/few-shot.ts";
+import { type Asker, answeredPrompt, drawExamples, exampleOf, fewShotPrompt } from "../../tasks/few-shot.ts";
 import { askerIn, itemsIn, MODALITIES, type Modality } from "../../tasks/specification.ts";
 import type { Task, TaskItem } from "../../tasks/task.ts";
 import { choice, number, positiveNumber, wholeNumber } from "../options/arguments.ts";

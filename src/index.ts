@@ -194,6 +194,7 @@ export type { ByteSource } from "./platform/platform.ts";
 export { isCorrect, isCorrectTokens, isWholeAnswer } from "./tasks/correct.ts";
 export {
   type Asker,
+  answeredPrompt,
   atLastExample,
   byText,
   drawExamples,
@@ -254,3 +255,11 @@ export type { OperationRecord } from "./tensor/operation.ts";
 export type { Scope } from "./tensor/scope.ts";
 export type { Shape } from "./tensor/shape.ts";
 export type { Tensor } from "./tensor/tensor.ts";
+// Training
+export { AdamW, type AdamWOptions, type OptimizerState } from "./training/adamw.ts";
+export { encodeTraining, restoreTraining, type TrainingSettings } from "./training/checkpoint.ts";
+export { shuffledBatch } from "./training/data-order.ts";
+export { Lora, type LoraOptions } from "./training/lora.ts";
+export { type SaveAdapterOptions, saveAdapter } from "./training/save-adapter.ts";
+export { type CosineOptions, cosineSchedule } from "./training/schedule.ts";
+export { Trainer, type TrainerOptions, type TrainingStep, weightTensors } from "./training/trainer.ts";

@@ -13,6 +13,7 @@ import { parityCommand } from "./commands/parity.ts";
 import { patchCommand } from "./commands/patch.ts";
 import { reproduceCommand } from "./commands/reproduce.ts";
 import { sweepCommand } from "./commands/sweep.ts";
+import { trainCommand } from "./commands/train.ts";
 
 /** The commands of `xpatch`, in the order of its help. A new one is a file in commands/ and a line here. */
 export const COMMANDS: readonly (() => Command)[] = [
@@ -24,6 +25,7 @@ export const COMMANDS: readonly (() => Command)[] = [
   sweepCommand,
   lensCommand,
   attendCommand,
+  trainCommand,
   experimentCommand,
   reproduceCommand,
   parityCommand,

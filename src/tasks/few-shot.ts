@@ -12,7 +12,7 @@ import { PromptError, XpatchError } from "../errors.ts";
 import { isObject } from "../model/checkpoint/json/config-reader.ts";
 import type { ModelOutline } from "../model/language-model.ts";
 import type { PromptPart } from "../model/prompt/build-prompt.ts";
-import type { Prompt } from "../model/prompt/prompt.ts";
+import { Prompt } from "../model/prompt/prompt.ts";
 import { aPicture } from "../model/prompt/prompt-arguments.ts";
 import type { PromptImage } from "../model/prompt/prompt-image.ts";
 import { aModelOutline } from "../patching/arguments.ts";
@@ -63,12 +63,46 @@ export function fewShotPrompt(
   checkArgument("fewShotPrompt", "model", model, aModelOutline);
   checkArgument("fewShotPrompt", "examples", examples, aListOf(anExample));
   checkArgument("fewShotPrompt", "question", question, aQuestion);
+  return model.prompt(askedParts(splitTemplate(template), examples, question));
+}
+
+/**
+ * The same with the answer behind it, as the span `answer`: what a model is trained on. Where an encoder reads the prompt, the
+ * answer is the decoder's.
+ *
+ * @throws PromptError as {@link fewShotPrompt} does
+ */
+export function answeredPrompt(
+  model: ModelOutline,
+  examples: readonly Example[],
+  { question, answer }: Example,
+  template = SPACED_TEMPLATE,
+): Prompt<PromptImage> {
+  checkArgument("answeredPrompt", "model", model, aModelOutline);
+  checkArgument("answeredPrompt", "examples", examples, aListOf(anExample));
+  checkArgument("answeredPrompt", "example", { question, answer }, anExample);
   const pieces = splitTemplate(template);
+  const parts = askedParts(pieces, examples, question);
+  if (model.config.encoder) {
+    const asked = model.prompt(parts, { answer });
+    // A token in front of the text's own, a bare blank, has to be predicted as well.
+    const spans = { answer: { start: 0, end: asked.answer!.length } };
+    return new Prompt<PromptImage>({ ...asked, answer: new Prompt({ ...asked.answer!, spans }) });
+  }
+  return model.prompt([...parts, { text: `${pieces.gap}${answer}`, name: "answer" }]);
+}
+
+/** Examples, and then a question without its answer. */
+function askedParts(
+  pieces: TemplatePieces,
+  examples: readonly Example[],
+  question: Question,
+): (PromptPart<PromptImage> | PromptImage)[] {
   const shown = examples.flatMap(({ question: asked, answer }, i) => [
     ...ask(pieces, asked, i === examples.length - 1 ? "example" : undefined),
     `${pieces.gap}${answer}${pieces.after}`,
   ]);
-  return model.prompt([...shown, ...ask(pieces, question)]);
+  return [...shown, ...ask(pieces, question)];
 }
 
 /**

@@ -1,6 +1,6 @@
 import { ShapeError } from "../errors.ts";
 import { add, div, minimum, mul, sqrt, square } from "../kernels/elementwise/elementwise.ts";
-import { roundInto } from "../kernels/movement/copy.ts";
+import { place, roundInto } from "../kernels/movement/copy.ts";
 import { sum } from "../kernels/reduction/reduce.ts";
 import type { Device } from "../tensor/device.ts";
 import { isFloat } from "../tensor/dtype.ts";
@@ -30,11 +30,14 @@ interface Slot {
   readonly master: Tensor;
   readonly mean: Tensor;
   readonly square: Tensor;
+  /** One of these in the parameter's own shape: a view. */
+  shaped(flat: Tensor): Tensor;
 }
 
-/** What there is to save of an optimizer, by the parameter's name. */
+/** What there is to save of an optimizer. */
 export interface OptimizerState {
   readonly step: number;
+  /** `<parameter>.value` (unrounded), `<parameter>.mean` and `<parameter>.square`: f32 of the parameter's shape. */
   readonly tensors: Readonly<Record<string, Tensor>>;
 }
 
@@ -58,8 +61,10 @@ export class AdamW {
       Object.entries(parameters).map(([name, parameter]) => {
         const target = flat(name, parameter);
         const { size } = target;
+        const { shape, strides } = parameter;
+        const shaped = (flat: Tensor) => flat.view(shape, strides, flat.offset);
         const master = target.dtype === "f32" ? target : device.scope(() => mul(target, 1));
-        return [name, { target, master, mean: device.zeros([size]), square: device.zeros([size]) }];
+        return [name, { target, master, mean: device.zeros([size]), square: device.zeros([size]), shaped }];
       }),
     );
   }
@@ -104,30 +109,32 @@ export class AdamW {
     });
   }
 
-  /** What a later optimizer of the same parameters needs to go on from here. The tensors stay the optimizer's. */
+  /** What a later optimizer of such parameters needs to go on from here, them included: views, made in the current scope. */
   get state(): OptimizerState {
     const tensors: Record<string, Tensor> = {};
-    for (const [name, { master, mean, square, target }] of this.#slots) {
-      tensors[`${name}.mean`] = mean;
-      tensors[`${name}.square`] = square;
-      if (master !== target) tensors[`${name}.master`] = master;
+    for (const [name, { master, mean, square, shaped }] of this.#slots) {
+      tensors[`${name}.value`] = shaped(master);
+      tensors[`${name}.mean`] = shaped(mean);
+      tensors[`${name}.square`] = shaped(square);
     }
     return { step: this.#step, tensors };
   }
 
-  /** Goes on from a {@link state}, given as numbers. Throws ShapeError for one of other parameters. */
+  /** Goes on from a {@link state}, given as numbers in row-major order. Throws ShapeError for one of other parameters. */
   restore(step: number, values: ReadonlyMap<string, Float32Array<ArrayBuffer>>): void {
-    const { tensors } = this.state;
-    for (const [name, tensor] of Object.entries(tensors)) {
-      const found = values.get(name);
-      if (found?.length !== tensor.size) {
-        throw new ShapeError(
-          `AdamW: ${name}: expected ${tensor.size} numbers, found ${found?.length ?? "none"}`,
-        );
+    this.#device.scope(() => {
+      const { tensors } = this.state;
+      for (const [name, { size }] of Object.entries(tensors)) {
+        const found = values.get(name)?.length;
+        if (found !== size) {
+          throw new ShapeError(`AdamW: ${name}: expected ${size} numbers, found ${found ?? "none"}`);
+        }
       }
-      this.#device.write(tensor, new Uint8Array(found.buffer, found.byteOffset, found.byteLength));
-    }
-    for (const { master, target } of this.#slots.values()) if (master !== target) roundInto(target, master);
+      for (const [name, tensor] of Object.entries(tensors)) {
+        place(tensor, this.#device.tensor(values.get(name)!, { shape: tensor.shape }));
+      }
+      for (const { master, target } of this.#slots.values()) if (master !== target) roundInto(target, master);
+    });
     this.#step = step;
   }
 
@@ -135,6 +142,10 @@ export class AdamW {
     for (const { target, master, mean, square } of this.#slots.values()) {
       for (const tensor of new Set([target, master, mean, square])) tensor.dispose();
     }
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
   }
 }
 

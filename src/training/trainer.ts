@@ -1,4 +1,4 @@
-import { ArgumentError } from "../errors.ts";
+import { ArgumentError, PromptError } from "../errors.ts";
 import { Tape } from "../gradient/tape.ts";
 import { add, mul } from "../kernels/elementwise/elementwise.ts";
 import { sum } from "../kernels/reduction/reduce.ts";
@@ -9,6 +9,7 @@ import type { PatchableModel } from "../patching/model.ts";
 import type { Positions } from "../patching/positions.ts";
 import { compute } from "../patching/run.ts";
 import { nextTokenLoss, predictedPositions } from "../patching/run-metric.ts";
+import type { Device } from "../tensor/device.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { AdamW, type AdamWOptions } from "./adamw.ts";
 
@@ -80,6 +81,10 @@ export class Trainer {
     });
   }
 
+  get device(): Device {
+    return this.#model.device;
+  }
+
   /** The mean loss of prompts, without a step: f32 []. */
   evaluate(prompts: readonly Prompt[]): Tensor {
     const counts = this.#counts(prompts);
@@ -110,8 +115,18 @@ export class Trainer {
 
   #counts(prompts: readonly Prompt[]): number[] {
     const { loss = "all" } = this.#options;
-    const { vision } = this.#model.config;
-    return prompts.map((prompt) => predictedPositions(this.#model.sequenceOf(prompt), loss, vision).length);
+    const { name, config, network } = this.#model;
+    return prompts.map((prompt) => {
+      const sequence = this.#model.sequenceOf(prompt);
+      const predicted = predictedPositions(sequence, loss, config.vision);
+      const seen = predicted.find((position) =>
+        network.stack.blocks.some(({ rule }) => rule(position - 1, { prompt: sequence }).end > position),
+      );
+      if (seen === undefined) return predicted.length;
+      throw new PromptError(
+        `${name} attends both ways within a prompt: token ${seen} is seen where it is to be predicted, so there is nothing to learn`,
+      );
+    });
   }
 
   #back(

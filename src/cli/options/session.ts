@@ -33,7 +33,18 @@ const MODEL = `a folder, the URL of one, a hub id such as org/name, or one of ${
 
 /** --model, which every command that runs a model has, and the options of {@link PartArguments}. */
 export function addModelOptions(command: Command): Command {
-  return addPartOptions(command.option("--model <ref>", MODEL, DEFAULT_MODEL));
+  return addBareModelOptions(command).option(
+    "--lora <ref>",
+    "a LoRA adapter of PEFT to put on top; may be repeated",
+    listed,
+  );
+}
+
+/** The same without adapters on top. */
+export function addBareModelOptions(command: Command): Command {
+  return command
+    .option("--model <ref>", MODEL, DEFAULT_MODEL)
+    .option("--base <ref>", "where the base of an assembled model or of an adapter is");
 }
 
 /** For commands about the model itself: it may be given without the word --model as well; see {@link givenModel}. */
@@ -56,12 +67,6 @@ export function givenModel<T extends ModelArguments>(
 export function knownLlm(model: string): ShippedModel | undefined {
   const folder = resolve(packageFolder(), shippedPlace(DEFAULT_MODEL));
   return model === DEFAULT_MODEL || resolve(model) === folder ? ITS_LLM : undefined;
-}
-
-function addPartOptions(command: Command): Command {
-  return command
-    .option("--lora <ref>", "a LoRA adapter of PEFT to put on top; may be repeated", listed)
-    .option("--base <ref>", "where the base of an assembled model or of an adapter is");
 }
 
 /** The options of `loadModel` and `openCheckpoint`. Gated models of the hub need HF_TOKEN. */

@@ -4,6 +4,7 @@ const SPELLINGS: readonly (readonly [prefix: RegExp, common: string])[] = [
   [/^((language_model\.)?lm_head|embed_out)\./, "head."],
   [/^(model\.)?vision_tower\.(vision_model\.)?/, "vision."],
   [/^(model\.)?multi_modal_projector\./, "projector."],
+  [/^(model\.)?visual\./, "visual."],
   [/^(model\.)?image_newline$/, "image_newline"],
   // GPT-2, whose first files have no prefix, and GPT-NeoX.
   [/^((transformer\.)?wte|gpt_neox\.embed_in)\./, "text.embed_tokens."],
@@ -35,9 +36,11 @@ interface Spelling {
   readonly head: string;
   readonly vision?: string;
   readonly projector?: string;
+  /** Qwen2-VL's tower. */
+  readonly visual?: string;
 }
 
-const BARE: Spelling = { text: "model.", head: "lm_head." };
+const BARE: Spelling = { text: "model.", head: "lm_head.", visual: "visual." };
 const GPT2: Spelling = { text: "transformer.", embedding: "transformer.wte.", head: "lm_head." };
 const GPT_NEOX: Spelling = { text: "gpt_neox.", embedding: "gpt_neox.embed_in.", head: "embed_out." };
 const PUBLISHED: Spelling = {
@@ -51,6 +54,7 @@ const SAVED_BY_5: Spelling = {
   head: "lm_head.",
   vision: "model.vision_tower.",
   projector: "model.multi_modal_projector.",
+  visual: "model.visual.",
 };
 
 /**
@@ -61,7 +65,7 @@ export function spellingOf(names: Iterable<string>): (common: string) => string 
   const all = [...names];
   const has = (pattern: RegExp) => all.some((name) => pattern.test(name));
   const spelling = [
-    has(/^model\.(language_model|vision_tower|multi_modal_projector)\./) && SAVED_BY_5,
+    has(/^model\.(language_model|vision_tower|multi_modal_projector|visual)\./) && SAVED_BY_5,
     has(/^(language_model|vision_tower|multi_modal_projector)\./) && PUBLISHED,
     has(/^transformer\./) && GPT2,
     has(/^gpt_neox\./) && GPT_NEOX,
@@ -70,11 +74,32 @@ export function spellingOf(names: Iterable<string>): (common: string) => string 
 }
 
 function spelt(common: string, spelling: Spelling): string | undefined {
-  const [, part, rest] = /^(text|head|vision|projector)\.(.*)$/.exec(common) ?? [];
+  const [, part, rest] = /^(text|head|vision|projector|visual)\.(.*)$/.exec(common) ?? [];
   if (part === undefined) return common;
   if (common === EMBEDDING && spelling.embedding) return `${spelling.embedding}weight`;
-  const prefix = spelling[part as "text" | "head" | "vision" | "projector"];
+  const prefix = spelling[part as "text" | "head" | "vision" | "projector" | "visual"];
   return prefix === undefined ? undefined : prefix + rest;
+}
+
+/** How transformers 5 names the modules of a family, by its `model_type`; those of T5 and Idefics are as files have them. */
+const MODULES: Readonly<Record<string, Spelling>> = {
+  ...Object.fromEntries(
+    ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "t5", "idefics"].map((type) => [type, BARE]),
+  ),
+  gpt2: GPT2,
+  gpt_neox: { ...GPT_NEOX, head: "lm_head." },
+  ...Object.fromEntries(
+    ["llava", "llava_next", "paligemma", "qwen2_vl", "qwen2_5_vl"].map((type) => [type, SAVED_BY_5]),
+  ),
+};
+
+/**
+ * The path of a module within transformers' model of a family, by its name in a checkpoint (`h.0.attn.c_attn`); undefined where
+ * that is not known.
+ */
+export function modulePath(family: string, module: string): string | undefined {
+  const spelling = Object.hasOwn(MODULES, family) ? MODULES[family] : undefined;
+  return spelling && spelt(commonName(`${module}.`), spelling)?.slice(0, -1);
 }
 
 /** The tensor of the output matrix of a model whose embedding is this tensor. */

@@ -9,7 +9,7 @@ import { finite } from "./adapter-entry.ts";
 export const ADAPTER_CONFIG = "adapter_config.json";
 export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
 const PICKLE = "adapter_model.bin";
-const PREFIX = "base_model.model.";
+export const ADAPTER_PREFIX = "base_model.model.";
 
 /** `scale · B A` is added to a weight [out, in]. */
 export interface StoredUpdate {
@@ -54,12 +54,12 @@ export async function openAdapter(folder: Folder, opened: OpenFiles): Promise<Lo
   if (!file) throw new CheckpointError(await whatIsMissing(folder));
   const entries = new Map<string, TensorEntry>();
   for (const entry of file.entries) {
-    if (!entry.name.startsWith(PREFIX)) {
+    if (!entry.name.startsWith(ADAPTER_PREFIX)) {
       throw new CheckpointError(
-        `${file.name}: expected names that start with ${PREFIX}, as PEFT saves them, found ${entry.name}`,
+        `${file.name}: expected names that start with ${ADAPTER_PREFIX}, as PEFT saves them, found ${entry.name}`,
       );
     }
-    entries.set(entry.name.slice(PREFIX.length), finite(entry, `${file.name}: ${entry.name}`));
+    entries.set(entry.name.slice(ADAPTER_PREFIX.length), finite(entry, `${file.name}: ${entry.name}`));
   }
   return { name: folder.name, config, entries };
 }

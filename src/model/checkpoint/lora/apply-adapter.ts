@@ -4,7 +4,13 @@ import { isFloat } from "../../../tensor/dtype.ts";
 import { sameShape, showShape } from "../../../tensor/shape.ts";
 import { commonName, EMBEDDING, HEAD, spellingOf } from "../entries/module-names.ts";
 import { renamed, type TensorEntry } from "../entries/tensor-entry.ts";
-import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, type AdapterBase, type LoraAdapter } from "./adapter.ts";
+import {
+  ADAPTER_CONFIG,
+  ADAPTER_PREFIX,
+  ADAPTER_WEIGHTS,
+  type AdapterBase,
+  type LoraAdapter,
+} from "./adapter.ts";
 import type { AdapterConfig } from "./adapter-config.ts";
 import { declaresTied, embeddingsWith } from "./adapter-embeddings.ts";
 import { inPlaceOf } from "./adapter-entry.ts";
@@ -99,7 +105,7 @@ export async function applyAdapter<Parts extends AdapterBase>(
 }
 
 /** A tensor's name without PEFT's prefix. */
-const keyOf = (entry: TensorEntry): string => entry.name.replace("base_model.model.", "");
+const keyOf = (entry: TensorEntry): string => entry.name.replace(ADAPTER_PREFIX, "");
 
 /** Tells updates from whole tensors. What PEFT would leave out without a word is a problem. */
 function sort({ config, entries }: LoraAdapter, problems: string[]): Contents {

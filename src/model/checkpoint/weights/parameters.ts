@@ -16,12 +16,14 @@ export interface Parameter {
 export interface LinearModule {
   readonly shape: readonly [out: number, width: number];
   readonly layers: readonly { readonly layer: Linear; readonly part?: RowPart }[];
+  /** Whether the checkpoint has the weight as [in, out]. */
+  readonly transposed?: boolean;
 }
 
 /** What a checkpoint's tensors have become. */
 export interface LoadedParts {
   readonly parameters: NamedParameters;
-  /** By the name of their weight, without `.weight`. */
+  /** By the name of their weight, without `.weight`; one that is the embedding too is called by the output matrix's. */
   readonly linears: ReadonlyMap<string, LinearModule>;
 }
 

@@ -393,7 +393,8 @@ class Load extends WeightsBase {
       parts,
     );
     this.parameters.set(`${name}.weight`, transposed ? turned(joined) : joined);
-    this.linears.set(name, { shape, layers: layers.map((layer, i) => ({ layer, part: parts[i]! })) });
+    const shares = layers.map((layer, i) => ({ layer, part: parts[i]! }));
+    this.linears.set(name, { shape, layers: shares, ...(transposed && { transposed }) });
     if (offset) {
       const biases = layers.map((layer) => layer.bias!);
       this.parameters.set(`${name}.bias`, joinedParameter(biases, parts));
@@ -416,7 +417,13 @@ class Load extends WeightsBase {
   async tied(embedding: string, head: string, shape: readonly [number, number]) {
     const [first, second] = this.has(`${embedding}.weight`) ? [embedding, head] : [head, embedding];
     // A tied model reads the embedding as a matrix too, so both uses share the layout that suits the matrix product.
-    const both = (unembedding: Linear) => ({ embedding: unembedding.weight, unembedding });
+    const both = (unembedding: Linear) => {
+      // As a linear layer it is the one that makes the logits, whatever the file calls its weight.
+      const module = this.linears.get(first)!;
+      this.linears.delete(first);
+      this.linears.set(head, module);
+      return { embedding: unembedding.weight, unembedding };
+    };
     if (!this.has(`${second}.weight`)) return both(await this.linear(first, shape));
     const other = this.checkpoint.entry(`${head}.weight`);
     const compared = comparedWith(this.checkpoint.entry(`${embedding}.weight`), other);
@@ -444,7 +451,7 @@ class Load extends WeightsBase {
     const layer = this.#layer(weight, offset, updates);
     const parameter = plainParameter(layer.weight);
     this.parameters.set(`${name}.weight`, transposed ? turned(parameter) : parameter);
-    this.linears.set(name, { shape, layers: [{ layer }] });
+    this.linears.set(name, { shape, layers: [{ layer }], ...(transposed && { transposed }) });
     return layer;
   }
 

@@ -1,0 +1,169 @@
+import { describe, expect, test } from "vitest";
+import { loadImage } from "../../src/images/load.ts";
+import { modulePath } from "../../src/model/checkpoint/entries/module-names.ts";
+import { memoryFolder } from "../../src/model/checkpoint/source/folder.ts";
+import { loadModel, type PatchableModel } from "../../src/patching/model.ts";
+import { Lora, type LoraOptions } from "../../src/training/lora.ts";
+import { saveAdapter } from "../../src/training/save-adapter.ts";
+import { collect } from "../helpers/bytes.ts";
+import { expectSame, largest, randomArray } from "../helpers/compare.ts";
+import { testDevice } from "../helpers/device.ts";
+import { fixtureModel, randomIds, TEXT_FIXTURES } from "../helpers/model.ts";
+import type { Files } from "../helpers/nano.ts";
+
+const device = await testDevice();
+
+/** An adapter that is not 0, as if trained. */
+function trained(model: PatchableModel, options: LoraOptions): Lora {
+  const lora = new Lora(model, options);
+  for (const [i, tensor] of Object.values(lora.parameters).entries()) {
+    device.write(tensor, new Uint8Array(randomArray(tensor.size, i, 0.2).buffer));
+  }
+  return lora;
+}
+
+async function saved(lora: Lora, model: PatchableModel, base?: string): Promise<Files> {
+  const files: Files = new Map();
+  const sink = {
+    async write(name: string, chunks: AsyncIterable<Uint8Array>) {
+      files.set(name, await collect(chunks));
+    },
+  };
+  await saveAdapter(lora, model, sink, base === undefined ? {} : { base });
+  return files;
+}
+
+const configOf = (files: Files) => JSON.parse(new TextDecoder().decode(files.get("adapter_config.json")));
+
+async function promptFor(model: PatchableModel) {
+  if (model.config.encoder) return model.promptFromIds(randomIds(7, 1), [], randomIds(3, 2));
+  if (!model.config.vision) return model.promptFromIds(randomIds(9, 1));
+  const picture = await loadImage("test/fixtures/images/photo.png");
+  return model.prompt(["Q: ", picture, "\nA:"]);
+}
+
+const PICTURED = ["llava", "llava-as-saved", "llava_next", "paligemma", "qwen2_vl", "qwen2_5_vl", "idefics"];
+
+describe.each([...TEXT_FIXTURES, "t5", "t5-relu-tied", ...PICTURED])("%s", (name) => {
+  test("what is saved loads as what was trained, merged and beside the weights", async () => {
+    const model = await fixtureModel(name);
+    const prompt = await promptFor(model);
+    const logits = () => model.run(prompt, { logits: "all" }).logits!.read();
+    const without = await logits();
+    const lora = trained(model, { rank: 3, alpha: 5, modules: "all-linear" });
+    const expected = await logits();
+    expect(largest(expected.map((value, i) => value - without[i]!))).toBeGreaterThan(
+      0.01 * largest(expected),
+    );
+    const adapter = memoryFolder(await saved(lora, model), "saved");
+    lora.dispose();
+    expect(await logits()).toEqual(without);
+    // Merged into 16 bits it is rounded.
+    for (const merge of model.storedDtypes[0] === "F32" ? [true, false] : [false]) {
+      using loaded = await loadModel(`test/fixtures/${name}/model`, { device, adapters: [adapter], merge });
+      const found = await loaded.run(prompt, { logits: "all" }).logits!.read();
+      expectSame(found, expected, merge ? "merged" : "beside the weights");
+    }
+  });
+});
+
+/** What the modules of transformers 5.24 are called, a number in place of each. */
+const MODULES = `
+llama, mistral, qwen2, qwen3, gemma, gemma2: model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
+gpt2: transformer.h.N. attn.c_attn attn.c_proj mlp.c_fc mlp.c_proj
+gpt_neox: gpt_neox.layers.N. attention.query_key_value attention.dense mlp.dense_h_to_Nh mlp.dense_Nh_to_h
+llava, llava_next, paligemma, qwen2_vl, qwen2_5_vl: model.language_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
+llava, llava_next, paligemma: model.vision_tower.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
+llava, llava_next: model.multi_modal_projector. linear_N
+paligemma: model.multi_modal_projector. linear
+qwen2_vl: model.visual.blocks.N. attn.qkv attn.proj mlp.fcN
+qwen2_5_vl: model.visual.blocks.N. attn.qkv attn.proj mlp.gate_proj mlp.up_proj mlp.down_proj
+qwen2_vl, qwen2_5_vl: model.visual.merger.mlp. N
+idefics: model.vision_model.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
+idefics: model.perceiver_resampler.blocks.N.N. q_proj k_proj v_proj output_proj fc c_proj
+idefics: model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
+idefics: model.gated_cross_attn_layers.N. cross_attn.q_proj cross_attn.k_proj cross_attn.v_proj cross_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
+t5: encoder.block.N.layer.N. SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o DenseReluDense.wi_N DenseReluDense.wo
+t5: decoder.block.N.layer.N. SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o EncDecAttention.q EncDecAttention.k EncDecAttention.v EncDecAttention.o DenseReluDense.wi_N DenseReluDense.wo`;
+
+test.each([...TEXT_FIXTURES, "t5", ...PICTURED])(
+  "%s: modules are called what transformers calls them",
+  async (name) => {
+    const { family, loaded } = await fixtureModel(name);
+    const known = MODULES.trim()
+      .split("\n")
+      .map((line) => line.split(": "))
+      .filter(([families]) => families!.split(", ").includes(family))
+      .flatMap(([, names]) => {
+        const [prefix, ...ends] = names!.split(" ");
+        return ends.map((end) => prefix + end);
+      });
+    const heads = family === "idefics" ? ["lm_head", "lm_head.additional_fc"] : ["lm_head"];
+    const found = [...loaded.linears.keys()].map((module) =>
+      modulePath(family, module)!.replace(/\d+/g, "N"),
+    );
+    expect(new Set(found)).toEqual(new Set([...known, ...heads]));
+  },
+);
+
+test("the config names what PEFT has to know", async () => {
+  const llama = await fixtureModel("llama");
+  const lora = trained(llama, { rank: 2, modules: ["q_proj", "v_proj"] });
+  expect(configOf(await saved(lora, llama))).toEqual({
+    peft_type: "LORA",
+    task_type: "CAUSAL_LM",
+    base_model_name_or_path: "test/fixtures/llama/model",
+    r: 2,
+    lora_alpha: 4,
+    lora_dropout: 0,
+    bias: "none",
+    fan_in_fan_out: false,
+    target_modules: ["q_proj", "v_proj"],
+    inference_mode: true,
+  });
+  lora.dispose();
+
+  const gpt2 = await fixtureModel("gpt2");
+  // c_proj alone would be the one of the MLP as well.
+  const part = trained(gpt2, { modules: ["attn.c_proj"] });
+  const config = configOf(await saved(part, gpt2, "org/gpt2"));
+  expect(config).toMatchObject({ fan_in_fan_out: true, base_model_name_or_path: "org/gpt2" });
+  expect(config.target_modules[0]).toBe("transformer.h.0.attn.c_proj");
+  part.dispose();
+});
+
+test("a tied output matrix is one, not the embedding: all-linear leaves it out, and lm_head is its name", async () => {
+  const model = await fixtureModel("llama-gqa-tied");
+  using all = new Lora(model, { modules: "all-linear" });
+  expect(all.modules.filter((module) => /lm_head|embed/.test(module))).toEqual([]);
+  using head = trained(model, { modules: ["lm_head"] });
+  const prompt = await promptFor(model);
+  const expected = await model.run(prompt).logits!.read();
+  const adapter = memoryFolder(await saved(head, model), "saved");
+  for (const merge of [true, false]) {
+    using loaded = await loadModel("test/fixtures/llama-gqa-tied/model", {
+      device,
+      adapters: [adapter],
+      merge,
+    });
+    expectSame(await loaded.run(prompt).logits!.read(), expected, "logits");
+  }
+});
+
+test("what could not be read back is refused", async () => {
+  const model = await fixtureModel("llama");
+  using lora = trained(model, {});
+  const adapter = memoryFolder(await saved(lora, model), "first");
+  using onTop = await loadModel("test/fixtures/llama/model", { device, adapters: [adapter] });
+  using second = trained(onTop, {});
+  await expect(saved(second, onTop)).rejects.toThrow(/loaded with first; expected the option base/);
+  await expect(saved(second, onTop, "both")).resolves.toBeDefined();
+
+  await expect(saved(lora, await fixtureModel("gpt2"))).rejects.toThrow(
+    /has no linear layer .* another model/,
+  );
+  const [name, tensor] = Object.entries(lora.parameters)[0]!;
+  device.write(tensor, new Uint8Array(new Float32Array(tensor.size).fill(Number.NaN).buffer));
+  await expect(saved(lora, model)).rejects.toThrow(`${name} holds infinities or NaN`);
+  expect(modulePath("qwen9", "model.layers.0.mlp.up_proj")).toBeUndefined();
+});

@@ -3,6 +3,7 @@ import { type Setup, setupsOf, tasksWith } from "./cells/layer-sweep.ts";
 import { namingCells, namingTable } from "./cells/naming.ts";
 import {
   aboveAllControls,
+  askedUnderPatch,
   bareHits,
   CONTROL_NAMES,
   CONTROLS,
@@ -14,6 +15,7 @@ import {
   testPrompt,
 } from "./cells/test-answers.ts";
 import { validationCells } from "./cells/validation.ts";
+import { constantAnswers } from "./framework/constants.ts";
 import { difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
@@ -119,16 +121,12 @@ function methodsFigure(lab: Lab, setups: readonly Setup[]): BarsFigure {
     x: "specification",
     y: "accuracy",
     rows,
-    references: setups.flatMap((setup) => {
-      const tested = testedTasks(lab, inMeans(lab, setup), setup).map(({ result, ...asked }) => ({
-        ...asked,
-        answers: result.patched.flatMap(({ answers }) => answers),
-      }));
-      return constantReferences(lab.options, tested, {
+    references: setups.flatMap((setup) =>
+      constantReferences(lab.options, askedUnderPatch(testedTasks(lab, inMeans(lab, setup), setup)), {
         panel: QUERY_NAMES[setup.query],
         x: SPECIFICATION_NAMES[setup.specification],
-      });
-    }),
+      }),
+    ),
   };
 }
 
@@ -162,7 +160,7 @@ const METHOD_COLUMNS = [
   "distinct answers",
 ];
 
-/** The means over `tasks`; the last two are of the answers to the patch, the very last one a number a task. */
+/** The means over `tasks`; the last two are with the answers to the patch, the very last one a number a task. */
 function methodsRow(lab: Lab, setup: Setup, tasks: readonly Task[]): TableCell[] {
   const { noContext, prompt, patch } = hitsOf(lab, setup, tasks);
   const { majority, constant, distinct, layers } = meansOf(lab, setup, tasks);
@@ -271,11 +269,12 @@ function protocolTable(lab: Lab, setups: readonly Setup[]): Table {
 type MethodHits = Pick<ReturnType<typeof hitsOf>, "noContext" | "prompt" | "patch">;
 
 function meansOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {
-  const results = testedTasks(lab, tasks, setup).map(({ result }) => result);
-  const constants = results.map(({ patched }) => Math.max(...patched.map(({ constant }) => constant)));
+  const tested = testedTasks(lab, tasks, setup);
+  const results = tested.map(({ result }) => result);
+  const { constant } = constantAnswers(askedUnderPatch(tested), lab.options);
   return {
     majority: mean(results.map(({ noContext }) => noContext.majority)),
-    constant: mean(constants),
+    constant: accuracy(constant).mean,
     distinct: results.map(({ patched }) => patched[0]!.distinct).join(", "),
     layers: [...new Set(results.map(({ layer }) => layer))].join(", "),
   };

@@ -1,6 +1,6 @@
 import type { SpecificationKind } from "xpatch";
 import { decodedSets } from "./cells/decoded-sets.ts";
-import { setupsOf, tasksWith } from "./cells/layer-sweep.ts";
+import { CHOSEN_NOTE, setupsOf, sharedLayer, tasksWith } from "./cells/layer-sweep.ts";
 import { validationCells } from "./cells/validation.ts";
 import { contrast } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
@@ -150,21 +150,24 @@ function verdictOf(lab: Lab): Verdict {
 
 function layersFigure(lab: Lab): LinesFigure {
   const layers = layersOf(lab);
+  const patched = sharedLayer(lab, { specification: "text", query: "text" });
   return {
     kind: "lines",
     name: "layers",
     title: "Tokens in common between vectors, by layer",
     caption:
       "Share of the five most probable tokens in common, mean over pairs of sets of examples (or instructions).",
+    chosen: CHOSEN_NOTE,
     x: "layer",
     y: "share in common",
     rows: comparedIn(lab).flatMap((pair) =>
       layers.flatMap((layer) => {
         const found = overlapsOf(lab, pair, layer);
         const all = [...found.names.keys()];
+        const at = { panel: nameOf(pair), x: layer, items: new Set(found.names).size };
         return [
-          { panel: nameOf(pair), series: "same task", x: layer, y: found.same(all) },
-          { panel: nameOf(pair), series: "different tasks", x: layer, y: found.different(all) },
+          { ...at, series: "same task", y: found.same(all), chosen: layer === patched },
+          { ...at, series: "different tasks", y: found.different(all) },
         ];
       }),
     ),

@@ -85,7 +85,7 @@ function figureOf(
     kind: "lines",
     name,
     title,
-    caption: `${lab.setting.model.name} on ${lab.setting.adapter}, medians over ${resultOf(lab, widestQuery(lab)).measured[0]!.runs.length} queries. A patch stands for any number of examples.`,
+    caption: `Model ${lab.setting.model.name} on ${lab.setting.adapter}: medians over ${resultOf(lab, widestQuery(lab)).measured[0]!.runs.length} queries. A patch stands for any number of examples.`,
     x: "examples",
     y,
     intervals: "from the lower quarter to the upper one",

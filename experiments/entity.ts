@@ -1,5 +1,6 @@
 import type { Task } from "xpatch";
 import {
+  chosenEntityLayer,
   ENTITY_SETUP,
   type EntityTestResult,
   entitySweep,
@@ -7,7 +8,7 @@ import {
   WAYS,
   type Way,
 } from "./cells/entity.ts";
-import { tasksWith } from "./cells/layer-sweep.ts";
+import { CHOSEN_NOTE, tasksWith } from "./cells/layer-sweep.ts";
 import { namingCells, namingTable, type PictureAnswers } from "./cells/naming.ts";
 import { SPREAD_NOTE } from "./cells/spread.ts";
 import { validationCells } from "./cells/validation.ts";
@@ -199,16 +200,18 @@ function layersFigure(lab: Lab): LinesFigure {
     items: lab.items(task, "validation"),
     result: lab.result(entitySweep({ task: task.name, seed: 0 })),
   }));
+  const chosen = lab.options.layerBy === "mean" ? chosenEntityLayer(lab, inMeans(lab)[0]!) : undefined;
   return {
     kind: "lines",
     name: "layers",
     title: "Accuracy by the layer of the name's residual stream",
     caption: `Under the task vector, mean over ${taskNames(lab)} on validation items, one seed. ${SPREAD_NOTE}`,
+    chosen: CHOSEN_NOTE,
     x: "layer",
     y: "accuracy",
     rows: found[0]!.result.layers.map((layer, l) => {
       const hits = found.map(({ items, result }) => taskHits(items, [result.patched[l]!]));
-      return { series: STATES.entity, x: layer, ...pointOf(accuracy(hits)) };
+      return { series: STATES.entity, x: layer, ...pointOf(accuracy(hits)), chosen: layer === chosen };
     }),
     references: constantReferences(
       lab.options,

@@ -1,5 +1,5 @@
 import type { Modality, Task } from "xpatch";
-import { tasksWith } from "./cells/layer-sweep.ts";
+import { CHOSEN_NOTE, sharedLayer, tasksWith } from "./cells/layer-sweep.ts";
 import {
   OVERRIDING_CONTROLS,
   type OverridingControl,
@@ -160,6 +160,7 @@ function layersFigure(lab: Lab): LinesFigure {
     name: "layers",
     title: "Answered as the instruction says, by patched layer",
     caption: `Mean over ${namesOf(lab)} on validation items.`,
+    chosen: CHOSEN_NOTE,
     x: "layer",
     y: "accuracy",
     rows: queriesOf(lab).flatMap((query) => {
@@ -167,6 +168,7 @@ function layersFigure(lab: Lab): LinesFigure {
       const sweeps = tasks.map(({ name: task }) =>
         lab.result(overridingSweep({ specification: "instruction", query, task })),
       );
+      const chosen = sharedLayer(lab, { specification: "instruction", query }, overridingSweep);
       return sweeps[0]!.layers.map((layer, l) => {
         const hits = tasks.map((task, t) =>
           taskHits(
@@ -174,7 +176,7 @@ function layersFigure(lab: Lab): LinesFigure {
             sweeps[t]!.patched.map((row) => row[l]!),
           ),
         );
-        return { series: QUERY_NAMES[query], x: layer, ...pointOf(accuracy(hits)) };
+        return { series: QUERY_NAMES[query], x: layer, ...pointOf(accuracy(hits)), chosen: layer === chosen };
       });
     }),
     references: constantReferences(

@@ -1,5 +1,12 @@
 import { PAPER_TEMPLATE, SPACED_TEMPLATE } from "xpatch";
-import { accuracyByLayer, layerSweep, type Setup, tasksWith } from "./cells/layer-sweep.ts";
+import {
+  accuracyByLayer,
+  CHOSEN_NOTE,
+  layerSweep,
+  type Setup,
+  sharedLayer,
+  tasksWith,
+} from "./cells/layer-sweep.ts";
 import { OTHER_TEMPLATE } from "./cells/task-vectors.ts";
 import {
   aboveAllControls,
@@ -110,15 +117,18 @@ function layersFigure(lab: Lab): LinesFigure {
     name: "layers",
     title: "Accuracy by patched layer",
     caption: `${QUERY_NAMES[widestQuery(lab)]}, vectors of text examples, mean over ${taskNames(lab)} on validation items.`,
+    chosen: CHOSEN_NOTE,
     x: "layer",
     y: "accuracy",
-    rows: testedUnder(lab).flatMap(({ name, setup }) =>
-      accuracyByLayer(lab, setup, inMeans(lab)).map(({ layer, accuracy: value }) => ({
+    rows: testedUnder(lab).flatMap(({ name, setup }) => {
+      const chosen = sharedLayer(lab, setup);
+      return accuracyByLayer(lab, setup, inMeans(lab)).map(({ layer, accuracy: value }) => ({
         series: name,
         x: layer,
         ...pointOf(value),
-      })),
-    ),
+        chosen: layer === chosen,
+      }));
+    }),
     references: constantReferences(
       lab.options,
       inMeans(lab).map((task) => ({ task, items: lab.items(task, "validation") })),

@@ -1,6 +1,6 @@
 import { type Prompt, type PromptImage, relatedTasks, type Task, type TaskItem } from "xpatch";
 import { type Cell, defineCell } from "../framework/cell.ts";
-import { constantAnswers } from "../framework/constants.ts";
+import { type AskedTask, constantAnswers } from "../framework/constants.ts";
 import { aboveControl } from "../framework/contrasts.ts";
 import type { Lab } from "../framework/lab.ts";
 import { queries, seedsOf, specifiedQueries } from "../framework/prompts.ts";
@@ -180,20 +180,22 @@ export function controlHits(tested: readonly TestedTask[], control: Control): Hi
     : undefined;
 }
 
+/** What was asked about, and answered under the patch: what constant answers are chosen from. */
+export function askedUnderPatch(tested: readonly TestedTask[]): AskedTask[] {
+  return tested.map(({ task, items, result }) => ({
+    task,
+    items,
+    answers: result.patched.flatMap(({ answers }) => answers),
+  }));
+}
+
 /** How far the patch is above constant answers and every control: what a claim that a vector works rests on. */
 export function aboveAllControls(
   { options }: Lab,
   tested: readonly TestedTask[],
 ): Record<"noContext" | Control | "frequent" | "constant", Contrast[]> {
   const patched = patchedHits(tested);
-  const { frequent, constant } = constantAnswers(
-    tested.map(({ task, items, result }) => ({
-      task,
-      items,
-      answers: result.patched.flatMap(({ answers }) => answers),
-    })),
-    options,
-  );
+  const { frequent, constant } = constantAnswers(askedUnderPatch(tested), options);
   const above = (control: Hits | undefined) => aboveControl(patched, control);
   const controls = CONTROLS.map((control) => [control, above(controlHits(tested, control))] as const);
   return {

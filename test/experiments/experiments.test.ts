@@ -19,6 +19,7 @@ import { seedsOf } from "../../experiments/framework/prompts.ts";
 import { runExperiments } from "../../experiments/framework/runner.ts";
 import type { Answered } from "../../experiments/framework/scored.ts";
 import { EXPERIMENTS } from "../../experiments/index.ts";
+import type { BarsFigure } from "../../experiments/report/figure.ts";
 import { drawnFigure } from "../../experiments/report/picture.ts";
 import { set } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
@@ -220,11 +221,28 @@ describe("runs", () => {
         expect(shown).toContain(`(${name}.svg)\n\n*`);
         expect(shown.replaceAll("\\", "")).toContain(drawnFigure(figure).caption.replaceAll("\\", ""));
         expect(files).toEqual(expect.arrayContaining([`${name}.svg`, `${name}.png`]));
+        const byLayer = figure.kind === "lines" && figure.x === "layer";
+        if (byLayer && ["accuracy", "share in common"].includes(figure.y)) {
+          // Nor without the layer in which test items are asked.
+          expect(drawnFigure(figure).caption).toMatch(/Ringed: .* n \d+/);
+        }
         if (figure.y !== "accuracy") continue;
         // No accuracy without what a constant answer would get, and n.
         expect(drawnFigure(figure).caption).toMatch(/Dashed: .*best constant answer.* n \d+/);
       }
     }
+  });
+
+  test("the best constant answer is the same in tables, figures and verdicts", () => {
+    const [crossModal] = EXPERIMENTS;
+    const { figures, tables } = crossModal!.report(lab);
+    const { columns, rows } = tables.find(({ name }) => name === "methods")!;
+    const { references = [] } = figures[0] as BarsFigure;
+    const drawn = references.filter(({ label }) => label === "best constant answer");
+    const at = (row: (typeof rows)[number], column: string) => row[columns.indexOf(column)];
+    expect(drawn.map(({ panel, x, y }) => [panel, x, y])).toEqual(
+      rows.map((row) => ["query", "specification", "best constant answer"].map((name) => at(row, name))),
+    );
   });
 
   test("a finished run is gone on with without computing anything", async () => {

@@ -65,7 +65,7 @@ export function addExperimentOptions(command: Command): Command {
     .addOption(
       choice(
         "--protocol <name>",
-        "paper: all as the authors' program does, and its table beside this run's",
+        "paper: all as the authors' program does, but for its 4-bit weights, which xpatch has not yet; and its table beside this run's",
         ["paper"],
       ).conflicts(SET_BY_PROTOCOL),
     );

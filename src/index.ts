@@ -17,9 +17,12 @@ export type { LensCells } from "./analysis/lens-cells.ts";
 export { type LogitAttributionOptions, logitAttribution } from "./analysis/logit-attribution.ts";
 export type { LogitAttribution, LogitComponent } from "./analysis/logit-attribution-result.ts";
 export { decodeStream, type LensCell, logitLens } from "./analysis/logit-lens.ts";
-export { type PatchDirection, type PatchMapOptions, patchMap } from "./analysis/patch-map.ts";
-export type { PatchCell, PatchColumn, PatchMap } from "./analysis/patch-map-result.ts";
-export { type HeadRanking, type RankedHead, rankHeads } from "./analysis/rank-heads.ts";
+export { type AttributionMapOptions, attributionMap } from "./analysis/attribution-map.ts";
+export { type CompareMapsOptions, type ComparedCell, compareMaps, type MapComparison } from "./analysis/compare-maps.ts";
+export { type PatchMapOptions, patchMap } from "./analysis/patch-map.ts";
+export type { PatchCell, PatchColumn, PatchMap, PatchMethod } from "./analysis/patch-map-result.ts";
+export type { PairOptions, PatchDirection } from "./analysis/patch-pairs.ts";
+export { HeadRanking, type RankedHead, rankHeads } from "./analysis/rank-heads.ts";
 export { rollout } from "./analysis/rollout.ts";
 export { cosineSimilarity } from "./analysis/similarity.ts";
 export {

@@ -63,22 +63,25 @@ export function heatFigure(data: PatchMap | HeadRanking | HeatData, options: Hea
 }
 
 function ofMap(map: PatchMap, options: HeatOptions, text: string): Figure {
-  const { effects, values, columns, direction, metric } = map;
+  const { effects, values, columns, direction, metric, estimated } = map;
   const [from, into] = direction === "denoising" ? ["clean", "corrupted"] : ["corrupted", "clean"];
   const heads = columns.length > 0 && "head" in columns[0]!;
   const kinds = new Set(map.rows.map((site) => siteParts(site).kind));
   const chart: HeatChart = {
     kind: "heat",
     title: metric,
-    lines: [`effect of ${from} activations in the ${into} prompt`, ...settingLines(map)],
+    lines: [
+      `effect of ${from} activations in the ${into} prompt${estimated && `, ${estimated}`}`,
+      ...settingLines(map),
+    ],
     x: heads ? "head" : "position",
     y: kinds.size === 1 ? [...kinds][0]! : "layer",
-    value: "effect",
+    value: estimated ? "estimated effect" : "effect",
     ...given(options),
     diverging: options.diverging ?? effects.some((row) => row.some((effect) => effect < 0)),
     caption: [
       options.caption,
-      `${metric} is ${showNumber(map.clean)} clean and ${showNumber(map.corrupted)} corrupted; the effect is 0 where a patch changes nothing and 1 where it does as much as all of the ${from} prompt`,
+      `${metric} is ${showNumber(map.clean)} clean and ${showNumber(map.corrupted)} corrupted; the effect is 0 where a patch changes nothing and 1 where it does as much as all of the ${from} prompt${estimated && `, ${estimated}`}`,
     ]
       .filter(Boolean)
       .join(". "),
@@ -89,7 +92,7 @@ function ofMap(map: PatchMap, options: HeatOptions, text: string): Figure {
         x: columnName(column),
         y: layer ?? site,
         value: effects[r]![c]!,
-        tooltip: `${site}, ${"head" in column ? "head " : ""}${columnName(column)}: effect ${showNumber(effects[r]![c]!)}, ${metric} ${showNumber(values[r]![c]!)}`,
+        tooltip: `${site}, ${"head" in column ? "head " : ""}${columnName(column)}: ${estimated && "estimated "}effect ${showNumber(effects[r]![c]!)}, ${metric} ${showNumber(values[r]![c]!)}`,
       }));
     }),
   };

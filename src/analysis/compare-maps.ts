@@ -91,7 +91,7 @@ export function compareMaps(
   checkArgument("compareMaps", "exact", exact, aMap);
   checkArgument("compareMaps", "estimate", estimate, aMap);
   checkOptions("compareMaps", options, OPTIONS);
-  checkAlike(exact, estimate);
+  checkSameCells("compareMaps", exact, estimate);
   const { top: wanted = TOP } = options;
   if (!(Number.isInteger(wanted) && wanted > 0)) {
     throw new ArgumentError(`compareMaps: expected top to be a whole number from 1, found ${wanted}`);
@@ -120,11 +120,12 @@ export function compareMaps(
   });
 }
 
-function checkAlike(a: PatchMap, b: PatchMap): void {
+/** Throws ArgumentError for maps of other sites, columns, metrics or directions. */
+export function checkSameCells(call: string, a: PatchMap, b: PatchMap): void {
   for (const name of ["rows", "columns", "direction", "metric"] as const) {
     const [expected, found] = [a, b].map((map) => JSON.stringify(map[name]));
     if (expected === found) continue;
-    throw new ArgumentError(`compareMaps: expected maps with the same ${name}, found ${expected} and ${found}`);
+    throw new ArgumentError(`${call}: expected maps with the same ${name}, found ${expected} and ${found}`);
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { attendCommand } from "./commands/attend.ts";
+import { attributeCommand } from "./commands/attribute.ts";
 import { convertCommand } from "./commands/convert.ts";
 import { demoCommand } from "./commands/demo.ts";
 import { devicesCommand } from "./commands/devices.ts";
@@ -24,6 +25,7 @@ export const COMMANDS: readonly (() => Command)[] = [
   sweepCommand,
   lensCommand,
   attendCommand,
+  attributeCommand,
   experimentCommand,
   reproduceCommand,
   parityCommand,

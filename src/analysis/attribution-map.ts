@@ -1,5 +1,5 @@
-import { ArgumentError, PromptError, SiteError } from "../errors.ts";
 import { aNumber, checkOptions, type Options } from "../arguments.ts";
+import { ArgumentError, PromptError, SiteError } from "../errors.ts";
 import { notEqual, select } from "../kernels/elementwise/compare.ts";
 import { add, mul, sub } from "../kernels/elementwise/elementwise.ts";
 import { concat } from "../kernels/movement/concat.ts";

@@ -159,7 +159,8 @@ function correlation(a: readonly number[], b: readonly number[]): number {
     const mean = x.reduce((total, value) => total + value, 0) / x.length;
     return x.map((value) => value - mean);
   };
-  const dot = (x: readonly number[], y: readonly number[]) => x.reduce((total, value, i) => total + value * y[i]!, 0);
+  const dot = (x: readonly number[], y: readonly number[]) =>
+    x.reduce((total, value, i) => total + value * y[i]!, 0);
   const [x, y] = [centred(a), centred(b)];
   return dot(x, y) / Math.sqrt(dot(x, x) * dot(y, y));
 }

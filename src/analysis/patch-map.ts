@@ -9,7 +9,14 @@ import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { batchesOf, cellOf, resumeBatch } from "./patch-cells.ts";
 import { PatchMap } from "./patch-map-result.ts";
-import { checkPair, checkValues, defaultMetric, PAIR_OPTIONS, type PairOptions, pairUp } from "./patch-pairs.ts";
+import {
+  checkPair,
+  checkValues,
+  defaultMetric,
+  PAIR_OPTIONS,
+  type PairOptions,
+  pairUp,
+} from "./patch-pairs.ts";
 
 export interface PatchMapOptions extends PairOptions {
   /** Most rows (tokens times patched copies) in one batch; bounds the memory. Default 2048. */

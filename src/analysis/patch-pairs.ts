@@ -112,6 +112,11 @@ function positionsOf(
     if (positions.length > 0) return { base: positions, source: positions };
     throw new PromptError(`${call}: expected two prompts that differ, found the same tokens in both`);
   }
+  return pairedPositions(call, at, base, source);
+}
+
+/** The positions in both prompts. Throws PromptError where they are not as many. */
+export function pairedPositions(call: string, at: Positions, base: Prompt, source: Prompt): PairedPositions {
   const positions = { base: resolvePositions(at, base), source: resolvePositions(at, source) };
   if (positions.base.length === positions.source.length) return positions;
   throw new PromptError(

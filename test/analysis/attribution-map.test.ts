@@ -79,21 +79,24 @@ function expectSlopes(found: readonly number[], expected: readonly number[]): vo
 }
 
 describe.each(["llama-gqa-tied", "gemma2", "gpt_neox", "gpt2", "qwen3"])("%s", (name) => {
-  test.each(["denoising", "noising"] as const)("by position is the slope of the patch, %s", async (direction) => {
-    const { model, clean, corrupted } = await setUp(name);
-    const map = await attributionMap(model, clean, corrupted, {
-      sites: ["embed", "resid_pre.1", "attn_out.0", "mlp_out.1", "mlp_act.0"],
-      metric: METRIC,
-      direction,
-    });
-    expect(map.columns).toHaveLength(LENGTH - FIRST);
-    const cells = map.rows.flatMap((site) =>
-      map.columns.map((column) => ({ site, at: (column as { position: number }).position })),
-    );
-    expectSlopes(added(map), await slopes(model, pairOf(clean, corrupted, direction), cells));
-    const exact = await patchMap(model, clean, corrupted, { sites: "embed", metric: METRIC, direction });
-    expectClose([map.clean, map.corrupted], [exact.clean, exact.corrupted], { atol: 1e-5, rtol: 1e-4 });
-  });
+  test.each(["denoising", "noising"] as const)(
+    "by position is the slope of the patch, %s",
+    async (direction) => {
+      const { model, clean, corrupted } = await setUp(name);
+      const map = await attributionMap(model, clean, corrupted, {
+        sites: ["embed", "resid_pre.1", "attn_out.0", "mlp_out.1", "mlp_act.0"],
+        metric: METRIC,
+        direction,
+      });
+      expect(map.columns).toHaveLength(LENGTH - FIRST);
+      const cells = map.rows.flatMap((site) =>
+        map.columns.map((column) => ({ site, at: (column as { position: number }).position })),
+      );
+      expectSlopes(added(map), await slopes(model, pairOf(clean, corrupted, direction), cells));
+      const exact = await patchMap(model, clean, corrupted, { sites: "embed", metric: METRIC, direction });
+      expectClose([map.clean, map.corrupted], [exact.clean, exact.corrupted], { atol: 1e-5, rtol: 1e-4 });
+    },
+  );
 
   test.each(["z.*", "k.1", "pattern.*", "scores.1"] as const)(
     "by head is the slope of the patch: %s",
@@ -252,9 +255,17 @@ describe("of pictures", () => {
 
 describe("refuses", () => {
   test.each([
-    ["steps that are none", { metric: METRIC, steps: 0 }, /attributionMap: expected steps .* from 1, found 0/],
+    [
+      "steps that are none",
+      { metric: METRIC, steps: 0 },
+      /attributionMap: expected steps .* from 1, found 0/,
+    ],
     ["a batch of no prompt", { metric: METRIC, onProgress: () => {} }, /has no "onProgress"/],
-    ["patterns by position", { metric: METRIC, sites: "pattern.*" }, /attributionMap: pattern\.0 is patched head by head/],
+    [
+      "patterns by position",
+      { metric: METRIC, sites: "pattern.*" },
+      /attributionMap: pattern\.0 is patched head by head/,
+    ],
     ["vision sites of a text model", { metric: METRIC, sites: "vision.z.*" }, /attributionMap|vision/],
   ])("%s", async (_, options, message) => {
     const { model, clean, corrupted } = await setUp("llama");
@@ -268,7 +279,11 @@ describe("refuses", () => {
       /attributionMap: expected prompts of one length, found 8 and 7/,
     );
     const positions = [-2, -1];
-    const map = await attributionMap(model, clean, longer, { metric: METRIC, positions, sites: "resid_pre.1" });
+    const map = await attributionMap(model, clean, longer, {
+      metric: METRIC,
+      positions,
+      sites: "resid_pre.1",
+    });
     const cells = [LENGTH - 1, LENGTH].map((at) => ({ site: "resid_pre.1" as const, at: at - LENGTH - 1 }));
     expectSlopes(added(map), await slopes(model, [longer, clean], cells));
     await expect(

@@ -35,7 +35,9 @@ test("a comparison of maps has correlations, signs and the cells that are most w
   expect(found.signAgreement).toBe(0.5);
   expect(found.top).toEqual({ count: 2, shared: 2 });
   expect(found.cells[0]).toEqual({ site: "z.0", head: 0, exact: 4, estimate: 8 });
-  expect(`${found}`).toMatch(/^effects on m, estimated by attribution patching, against exact ones: 4 cells\n/);
+  expect(`${found}`).toMatch(
+    /^effects on m, estimated by attribution patching, against exact ones: 4 cells\n/,
+  );
   expect(`${found}`).toContain("Spearman 0.800");
   expect(JSON.parse(JSON.stringify(found)).spearman).toBe(found.spearman);
 });
@@ -52,7 +54,9 @@ test("maps of other cells or metrics are refused", () => {
   const map = mapOf([1, 2]);
   expect(() => compareMaps(map, mapOf([1, 2], { rows: ["z.1"] }))).toThrow(/the same rows, found \["z\.0"\]/);
   expect(() => compareMaps(map, mapOf([1]))).toThrow(/the same columns/);
-  expect(() => compareMaps(map, mapOf([1, 2], { metric: "n" }))).toThrow(/the same metric, found "m" and "n"/);
+  expect(() => compareMaps(map, mapOf([1, 2], { metric: "n" }))).toThrow(
+    /the same metric, found "m" and "n"/,
+  );
   expect(() => compareMaps(map, mapOf([1, 2], { direction: "noising" }))).toThrow(/the same direction/);
   expect(() => compareMaps(map, map, { top: 0 })).toThrow(/top to be a whole number from 1/);
   expect(() => compareMaps(map, {} as never)).toThrow(/from patchMap or attributionMap/);

@@ -9,12 +9,7 @@ import { heatFigure } from "../../figures/heat-figure.ts";
 import type { RgbImage } from "../../images/rgb.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
-import {
-  logitDifference,
-  logProbability,
-  type Metric,
-  resolveMetric,
-} from "../../patching/metric.ts";
+import { logitDifference, logProbability, type Metric, resolveMetric } from "../../patching/metric.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import type { Positions } from "../../patching/positions.ts";
 import { type Setting, settingOf, showSetting } from "../../patching/setting.ts";
@@ -104,14 +99,20 @@ export function attributeCommand(): Command {
       "-1, 0,3,5, 2..5 or all (default: all from the first at which the prompts differ)",
       positions,
     )
-    .option("--answer <token>", "what is measured: the log probability of this token, or with --against", escapedText)
+    .option(
+      "--answer <token>",
+      "what is measured: the log probability of this token, or with --against",
+      escapedText,
+    )
     .option(
       "--against <token>",
       "the logit of --answer less that of this token (default: both prompts' likeliest)",
       escapedText,
     )
     .addOption(
-      choice("--direction <way>", "whose activations go where", ["denoising", "noising"]).default("denoising"),
+      choice("--direction <way>", "whose activations go where", ["denoising", "noising"]).default(
+        "denoising",
+      ),
     )
     .option("--steps <n>", "integrated gradients over so many points between the prompts", wholeNumber(1))
     .option("--exact", "the exact map too, a run for each cell, and how well it was estimated")
@@ -126,14 +127,15 @@ export function attributeCommand(): Command {
         command.error("error: expected --corrupted or --corrupted-image");
       }
       if (args.answer === undefined) refuseUnused(command, ["against"], "--answer");
-      if (args.image === undefined) refuseUnused(command, ["corruptedImage", "span", "pictureOut"], "--image");
+      if (args.image === undefined)
+        refuseUnused(command, ["corruptedImage", "span", "pictureOut"], "--image");
       if (args.heads) refuseUnused(command, ["pictureOut", "span"], "maps by position (without --heads)");
       for (const file of args.out ?? []) await checkWritable("--out", file);
       for (const file of args.pictureOut ?? []) await checkWritable("--picture-out", file);
       const text = await promptText(args, command);
       const images = await readImages(args.image);
       const others = args.corruptedImage
-        ? await ofOption("--corrupted-image", () => readImages(args.corruptedImage))
+        ? await readImages(args.corruptedImage, "--corrupted-image")
         : images;
       const report = await withModel(
         args,
@@ -158,7 +160,9 @@ async function prepare(
   const { sites, answer, against } = args;
   await checkImages(model, images);
   const clean = model.prompt(text, { images });
-  const corrupted = await ofOption("--corrupted", () => model.prompt(args.corrupted ?? text, { images: others }));
+  const corrupted = await ofOption("--corrupted", () =>
+    model.prompt(args.corrupted ?? text, { images: others }),
+  );
   checkLengths(model, [clean, corrupted]);
   if (args.positions !== undefined) {
     await checkPositions(model, "--positions", args.positions, [clean, corrupted]);
@@ -176,8 +180,10 @@ async function prepare(
         );
   const patched = args.direction === "denoising" ? others : images;
   const patchedText = args.direction === "denoising" ? (args.corrupted ?? text) : text;
+  // Pictures that are no plain grid of patches are looked at only where that is asked for.
+  const asked = args.pictureOut !== undefined || args.span !== "image";
   const shown =
-    images.length > 0 && !args.heads && Object.hasOwn(clean.spans, args.span)
+    images.length > 0 && !args.heads && (asked || clean.spans[args.span]?.grid)
       ? await imagePrompt(model, patchedText, patched, args.span)
       : undefined;
   return { clean, corrupted, metric, shown };
@@ -196,7 +202,10 @@ async function attribute(
     ...(at !== undefined && { positions: at }),
     ...(metric && { metric }),
   };
-  const map = await attributionMap(model, clean, corrupted, { ...options, ...(steps !== undefined && { steps }) });
+  const map = await attributionMap(model, clean, corrupted, {
+    ...options,
+    ...(steps !== undefined && { steps }),
+  });
   const exact = args.exact
     ? await withProgress("patching", (update) =>
         patchMap(model, clean, corrupted, { ...options, onProgress: (done, all) => update(done, all) }),

@@ -101,18 +101,22 @@ function positionsOf(
   source: Prompt,
 ): PairedPositions {
   if (at === undefined) {
-    if (base.length !== source.length) {
-      throw new PromptError(
-        `${call}: expected prompts of one length, found ${base.length} and ${source.length} tokens; name positions ` +
-          'that both have, counted from the end ([-2, -1]) or by a span ({ span: "x" })',
-      );
-    }
+    checkSameLength(call, base, source);
     const all = Array.from({ length: base.length - firstDifference(model, base, source) }, (_, i) => i);
     const positions = all.map((i) => base.length - all.length + i);
     if (positions.length > 0) return { base: positions, source: positions };
     throw new PromptError(`${call}: expected two prompts that differ, found the same tokens in both`);
   }
   return pairedPositions(call, at, base, source);
+}
+
+/** Throws PromptError for prompts of which no positions are named and whose lengths differ. */
+export function checkSameLength(call: string, base: Prompt, source: Prompt): void {
+  if (base.length === source.length) return;
+  throw new PromptError(
+    `${call}: expected prompts of one length, found ${base.length} and ${source.length} tokens; name positions ` +
+      'that both have, counted from the end ([-2, -1]) or by a span ({ span: "x" })',
+  );
 }
 
 /** The positions in both prompts. Throws PromptError where they are not as many. */

@@ -22,7 +22,7 @@ const LENGTH = 7;
 const FIRST = 4;
 const METRIC = logitDifference(30, 40);
 /** Of the way to the other prompt's activation, for central differences. */
-const STEP = 0.02;
+const STEP = 0.005;
 
 /** Two prompts that differ at one position. */
 async function setUp(name: string) {
@@ -46,21 +46,22 @@ async function slopes(
   cells: readonly PatchedCell[],
 ): Promise<number[]> {
   const { device } = model;
-  return await device.scope(async () => {
+  const logits = device.scope(() => {
     const edits = cells.flatMap(({ site, at, head }, i) => {
       const part = head === undefined ? {} : { head };
       const { x } = model.run(source, { taps: { x: tap(site, at, part) } });
       return [STEP, -STEP].map((t, k) => interpolate(site, at, x, t, { ...part, prompt: 2 * i + k }));
     });
-    const logits = model.run(
+    return model.run(
       edits.map(() => base),
       { edits },
     ).logits as Tensor;
-    const values = await logits.read();
-    const vocab = logits.dim(1);
-    const metric = (row: number) => values[row * vocab + 30]! - values[row * vocab + 40]!;
-    return cells.map((_, i) => (metric(2 * i) - metric(2 * i + 1)) / (2 * STEP));
   });
+  const values = await logits.read();
+  const vocab = logits.dim(1);
+  logits.dispose();
+  const metric = (row: number) => values[row * vocab + 30]! - values[row * vocab + 40]!;
+  return cells.map((_, i) => (metric(2 * i) - metric(2 * i + 1)) / (2 * STEP));
 }
 
 function pairOf(clean: Prompt, corrupted: Prompt, direction: PatchDirection): [base: Prompt, source: Prompt] {
@@ -125,13 +126,13 @@ describe("an estimate", () => {
   test("in steps adds up to the whole difference over the embedding, the better the more steps", async () => {
     const { model, clean, corrupted } = await setUp("llama");
     const errors: number[] = [];
-    for (const steps of [1, 4, 16]) {
+    for (const steps of [8, 16, 64]) {
       const map = await attributionMap(model, clean, corrupted, { sites: "embed", metric: METRIC, steps });
       const sum = map.effects.flat().reduce((a, b) => a + b, 0);
       errors.push(Math.abs(sum - 1));
     }
     expect(errors[1]!).toBeLessThan(errors[0]! / 2);
-    expect(errors[2]!).toBeLessThan(2e-3);
+    expect(errors[2]!).toBeLessThan(2e-4);
   });
 
   test("in steps does not depend on how they are batched", async () => {
@@ -164,7 +165,7 @@ describe("an estimate", () => {
       for (const direction of ["denoising", "noising"] as const) {
         const options = { metric, direction, sites: "resid_pre.0" } as const;
         const exact = await patchMap(model, clean, corrupted, options);
-        const map = await attributionMap(model, clean, corrupted, { ...options, steps: 12 });
+        const map = await attributionMap(model, clean, corrupted, { ...options, steps: 48 });
         expectClose([map.clean, map.corrupted], [exact.clean, exact.corrupted], { atol: 1e-5, rtol: 1e-4 });
         // A single position differs, so that all of the way leads through its cell.
         const [estimate, whole] = [added(map)[0]!, added(exact)[0]!];
@@ -173,7 +174,7 @@ describe("an estimate", () => {
     }
     // The divergence is least where the prompt is the clean one's own.
     const options = { metric: klDivergence(), direction: "noising" } as const;
-    expectClose(added(await attributionMap(model, clean, corrupted, options)), Array(6).fill(0), {
+    expectClose(added(await attributionMap(model, clean, corrupted, options)), Array(9).fill(0), {
       atol: 1e-5,
       rtol: 0,
     });

@@ -4,7 +4,7 @@ import { attributionMap } from "../../analysis/attribution-map.ts";
 import { compareMaps, type MapComparison } from "../../analysis/compare-maps.ts";
 import { patchMap } from "../../analysis/patch-map.ts";
 import { PatchMap } from "../../analysis/patch-map-result.ts";
-import type { PatchDirection } from "../../analysis/patch-pairs.ts";
+import { checkSameLength, type PatchDirection } from "../../analysis/patch-pairs.ts";
 import { heatFigure } from "../../figures/heat-figure.ts";
 import type { RgbImage } from "../../images/rgb.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
@@ -166,7 +166,7 @@ async function prepare(
   checkLengths(model, [clean, corrupted]);
   if (args.positions !== undefined) {
     await checkPositions(model, "--positions", args.positions, [clean, corrupted]);
-  }
+  } else checkSameLength("--corrupted", corrupted, clean);
   if (sites) await ofOption("--sites", () => matchSites(model.sites, sites));
   const metric =
     answer === undefined
@@ -214,7 +214,7 @@ async function attribute(
   await writeFigure(heatFigure(exact ? [exact, map] : map), out);
   const picture = shown && pictureEffects(map, shown.patches);
   if (shown && pictureOut.length > 0) {
-    await writeFigure(heatFigure(strongestRows(map, shown.patches), shown), pictureOut);
+    await writeFigure(heatFigure(strongestRows(map, shown.patches), { picture: shown.picture, patches: shown.patches }), pictureOut);
   }
   return {
     ...settingOf(model),

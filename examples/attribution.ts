@@ -7,7 +7,14 @@
  * Both prompts need the same number of tokens and other answers. Without arguments: the shipped model, France in place of
  * Spain, and their capitals.
  */
-import { attributionMap, compareMaps, loadModel, openDevice, type PairOptions, patchMap } from "../src/index.ts"; // in your own project: from "xpatch"
+import {
+  attributionMap,
+  compareMaps,
+  loadModel,
+  openDevice,
+  type PairOptions,
+  patchMap,
+} from "../src/index.ts"; // in your own project: from "xpatch"
 
 const examples = "Q: Greece\nA: Athens\n\nQ: Japan\nA: Tokyo\n\n";
 const [ref = "xpatch:vlm", first = `${examples}Q: France\nA:`, second = `${examples}Q: Spain\nA:`] =
@@ -17,17 +24,13 @@ const device = await openDevice();
 const model = await loadModel(ref, { device });
 const [clean, corrupted] = [model.prompt(first), model.prompt(second)];
 
-const maps: PairOptions[] = [
-  { sites: "resid_pre.*" },
-  { sites: ["attn_out.*", "mlp_out.*"] },
-  { sites: "z.*", heads: true },
-];
+const maps: PairOptions[] = [{ sites: "resid_pre.*" }, { sites: "z.*", heads: true }];
 for (const options of maps) {
   const name = [options.sites].flat().join(", ");
   const started = performance.now();
   const exact = await patchMap(model, clean, corrupted, options);
   console.log(`\n${name}: ${exact.values.flat().length} cells, exact in ${seconds(started)}`);
-  for (const steps of [undefined, 4, 16]) {
+  for (const steps of [undefined, 4]) {
     const started = performance.now();
     const estimate = await attributionMap(model, clean, corrupted, { ...options, ...(steps && { steps }) });
     const compared = compareMaps(exact, estimate);

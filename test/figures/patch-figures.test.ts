@@ -53,9 +53,13 @@ test("what does not go together is refused", () => {
   const heads = mapOf([[1, 2]], { columns: [{ head: 0 }, { head: 1 }] });
   expect(() => heatFigure([])).toThrow(/at least one map, found none/);
   expect(() => heatFigure([map, mapOf([[3, 2, 1]])])).toThrow(/made in other ways, found two exact ones/);
-  expect(() => heatFigure([map, mapOf([[1, 2, 3]], { metric: "n", method: "attribution" })])).toThrow(/the same metric/);
+  expect(() => heatFigure([map, mapOf([[1, 2, 3]], { metric: "n", method: "attribution" })])).toThrow(
+    /the same metric/,
+  );
   expect(() => heatFigure([map, 3 as never])).toThrow(/from patchMap or attributionMap/);
   expect(() => heatFigure(map, { picture })).toThrow(/picture and patches together/);
   expect(() => heatFigure(map, { picture, patches, x: "a" })).toThrow(/no axes for x and y/);
-  expect(() => heatFigure(heads, { picture, patches })).toThrow(/has all of the picture, 3 to 4, found none of position 3/);
+  expect(() => heatFigure(heads, { picture, patches })).toThrow(
+    /has all of the picture, 3 to 4, found none of position 3/,
+  );
 });

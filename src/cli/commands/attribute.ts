@@ -214,7 +214,10 @@ async function attribute(
   await writeFigure(heatFigure(exact ? [exact, map] : map), out);
   const picture = shown && pictureEffects(map, shown.patches);
   if (shown && pictureOut.length > 0) {
-    await writeFigure(heatFigure(strongestRows(map, shown.patches), { picture: shown.picture, patches: shown.patches }), pictureOut);
+    await writeFigure(
+      heatFigure(strongestRows(map, shown.patches), { picture: shown.picture, patches: shown.patches }),
+      pictureOut,
+    );
   }
   return {
     ...settingOf(model),

@@ -6,7 +6,14 @@ import { attributeCommand } from "../../../src/cli/commands/attribute.ts";
 import { addCommonOptions } from "../../../src/cli/options/command.ts";
 import { readXml } from "../../helpers/xml.ts";
 
-const LLAMA = ["--model", "test/fixtures/llama/model", "--prompt", "Q: the\\nA:", "--corrupted", "Q: and\\nA:"];
+const LLAMA = [
+  "--model",
+  "test/fixtures/llama/model",
+  "--prompt",
+  "Q: the\\nA:",
+  "--corrupted",
+  "Q: and\\nA:",
+];
 const IMAGES = ["photo", "tall"].map((name) => `test/fixtures/images/${name}.png`) as [string, string];
 const LLAVA = [
   ...["--model", "test/fixtures/llava/model", "--prompt", "Q:<image>\\nA:"],
@@ -88,9 +95,12 @@ describe("xpatch attribute", () => {
     // 16 patches from position 2 (behind the start and Q) or so on; those are the first that differ.
     const patches = columns.slice(0, 16);
     const sums = values.map((row: number[]) =>
-      patches.reduce((sum: number, _: unknown, i: number) => sum + (row[i]! - corrupted) / (clean - corrupted), 0),
+      patches.reduce(
+        (sum: number, _: unknown, i: number) => sum + (row[i]! - corrupted) / (clean - corrupted),
+        0,
+      ),
     );
-    report.picture.forEach(({ sum }: { sum: number }, r: number) => expect(sum).toBeCloseTo(sums[r], 6));
+    for (const [r, { sum }] of report.picture.entries()) expect(sum).toBeCloseTo(sums[r], 6);
     const svg = readFileSync(files[0]!, "utf8");
     readXml(svg);
     for (const site of rows) expect(svg).toContain(`${site}: largest`);
@@ -107,7 +117,10 @@ describe("xpatch attribute", () => {
     [[...LLAVA, "--heads", "--picture-out", "a.png"], /--picture-out goes with maps by position/],
     [[...LLAMA, "--sites", "resid_pots.*"], /--sites: .*nearest is "resid_post\.\*"/],
     [[...LLAMA, "--answer", "Hello there"], /--answer: .*one token, found "Hello there"/],
-    [[...LLAMA.slice(0, 5), "Q: and the\\nA:"], /^--corrupted: expected prompts of one length, found 9 and 8 tokens/],
+    [
+      [...LLAMA.slice(0, 5), "Q: and the\\nA:"],
+      /^--corrupted: expected prompts of one length, found 6 and 5 tokens/,
+    ],
     [[...LLAMA, "--steps", "0"], /--steps.*Expected a whole number from 1/],
     [[...LLAMA, "--positions", "99"], /--positions: Expected a position/],
     [[...LLAMA, "--direction", "back"], /Expected one of denoising, noising/],

@@ -9,17 +9,34 @@ export {
   imagePatches,
   rolloutMaps,
 } from "./analysis/attention-map.ts";
+export { type AttributionMapOptions, attributionMap } from "./analysis/attribution-map.ts";
+export {
+  type ComparedCell,
+  type CompareMapsOptions,
+  compareMaps,
+  type MapComparison,
+} from "./analysis/compare-maps.ts";
 export { headOutputs } from "./analysis/head-outputs.ts";
 export { type HeadPatternOptions, headPattern, headPatterns } from "./analysis/head-pattern.ts";
 export type { AttendedToken, HeadPattern } from "./analysis/head-pattern-result.ts";
+export {
+  type KnockoutOptions,
+  type KnockoutSweepOptions,
+  knockout,
+  knockoutSweep,
+} from "./analysis/knockout.ts";
+export type { KnockoutLayer, KnockoutSweep } from "./analysis/knockout-result.ts";
 export { chooseLayer, type LayerChoice } from "./analysis/layer-choice.ts";
 export type { LensCells } from "./analysis/lens-cells.ts";
 export { type LogitAttributionOptions, logitAttribution } from "./analysis/logit-attribution.ts";
 export type { LogitAttribution, LogitComponent } from "./analysis/logit-attribution-result.ts";
 export { decodeStream, type LensCell, logitLens } from "./analysis/logit-lens.ts";
-export { type PatchDirection, type PatchMapOptions, patchMap } from "./analysis/patch-map.ts";
-export type { PatchCell, PatchColumn, PatchMap } from "./analysis/patch-map-result.ts";
-export { type HeadRanking, type RankedHead, rankHeads } from "./analysis/rank-heads.ts";
+export { type PatchMapOptions, patchMap } from "./analysis/patch-map.ts";
+export type { PatchCell, PatchColumn, PatchMap, PatchMethod } from "./analysis/patch-map-result.ts";
+export type { PairOptions, PatchDirection } from "./analysis/patch-pairs.ts";
+export type { PathEffect } from "./analysis/path-effect.ts";
+export { type PathEnd, type PathPatchOptions, pathPatch } from "./analysis/path-patch.ts";
+export { HeadRanking, type RankedHead, rankHeads } from "./analysis/rank-heads.ts";
 export { rollout } from "./analysis/rollout.ts";
 export { cosineSimilarity } from "./analysis/similarity.ts";
 export {

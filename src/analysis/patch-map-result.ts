@@ -18,6 +18,12 @@ export type PatchCell = PatchColumn & {
   readonly effect: number;
 };
 
+/**
+ * How a map came about: `exact`, a run for each cell; or an estimate to first order, by the gradient at the patched prompt
+ * (`attribution`) or by its mean on the way to the other one (`integrated gradients`).
+ */
+export type PatchMethod = "exact" | "attribution" | "integrated gradients";
+
 interface PatchMapFields {
   /** Of which model, in which dtypes, on which adapter. */
   readonly setting?: Setting;
@@ -31,6 +37,10 @@ interface PatchMapFields {
   readonly direction: "denoising" | "noising";
   /** What was measured, in words. */
   readonly metric: string;
+  /** Default `exact`. */
+  readonly method?: PatchMethod;
+  /** Of integrated gradients: the points over which the gradient was averaged. */
+  readonly steps?: number;
   /** Rows times layers that were computed, and those that full passes would have taken. */
   readonly rowLayers: number;
   readonly plainRowLayers: number;
@@ -39,7 +49,7 @@ interface PatchMapFields {
 /** Columns that text shows. */
 const SHOWN_COLUMNS = 16;
 
-/** What single patches do to a metric. Plain data, and text where it is printed. */
+/** What single patches do to a metric, or are estimated to do. Plain data, and text where it is printed. */
 export class PatchMap implements PatchMapFields {
   declare readonly setting?: Setting;
   declare readonly rows: readonly SiteName[];
@@ -49,11 +59,21 @@ export class PatchMap implements PatchMapFields {
   declare readonly corrupted: number;
   declare readonly direction: "denoising" | "noising";
   declare readonly metric: string;
+  readonly method: PatchMethod = "exact";
+  declare readonly steps?: number;
   declare readonly rowLayers: number;
   declare readonly plainRowLayers: number;
 
   constructor(fields: PatchMapFields) {
     Object.assign(this, fields);
+  }
+
+  /** How its effects were estimated, in words; empty where they are exact. */
+  get estimated(): string {
+    if (this.method === "exact") return "";
+    const { steps } = this;
+    const how = this.method === "attribution" ? "attribution patching" : this.method;
+    return `estimated by ${how}${steps === undefined ? "" : ` in ${steps} ${steps === 1 ? "step" : "steps"}`}`;
   }
 
   /** The metric of the patched prompt without a patch, and that of the other. */
@@ -107,7 +127,7 @@ export class PatchMap implements PatchMapFields {
     const hidden = byEffect.slice(SHOWN_COLUMNS);
     return [
       `${this.metric}: ${number(this.clean)} clean, ${number(this.corrupted)} corrupted`,
-      `effect in % of ${from} activations in the ${into} prompt (${this.direction})`,
+      `effect in % of ${from} activations in the ${into} prompt (${this.direction})${this.estimated && `, ${this.estimated}`}`,
       textTable([["", ...head], ...(tokens[0]!.length > 0 ? [["", ...tokens.flat()]] : []), ...body]),
       ...(hidden.length > 0
         ? [`and ${hidden.length} more columns, with effects of at most ${percent(largest[hidden[0]!]!)} %`]

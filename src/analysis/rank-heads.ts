@@ -1,15 +1,17 @@
 import { checkOptions } from "../arguments.ts";
+import { ArgumentError } from "../errors.ts";
 import { INSPECT } from "../inspect.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
-import { checkPair, PATCH_MAP_OPTIONS, type PatchMapOptions, patchMap } from "./patch-map.ts";
+import { PATCH_MAP_OPTIONS, type PatchMapOptions, patchMap } from "./patch-map.ts";
 import { number, type PatchMap } from "./patch-map-result.ts";
+import { checkPair } from "./patch-pairs.ts";
 import { textTable } from "./text-table.ts";
 
 export interface RankedHead {
   readonly layer: number;
   readonly head: number;
-  /** The metric with this head patched. */
+  /** The metric with this head patched, or its estimate. */
   readonly value: number;
   /** Of the way from the patched prompt's metric to the other's, 0 to 1; see `PatchMap.effects`. */
   readonly effect: number;
@@ -25,7 +27,11 @@ export class HeadRanking {
   /** The same as a map, a row a layer. */
   readonly map: PatchMap;
 
+  /** Of a map by head. Throws ArgumentError for one by position. */
   constructor(map: PatchMap) {
+    if (map.columns.some((column) => !("head" in column))) {
+      throw new ArgumentError("HeadRanking: expected a map by head (heads: true), found one by position");
+    }
     this.map = map;
     this.heads = map.top().map((cell) => ({
       layer: cell.layer!,
@@ -41,7 +47,7 @@ export class HeadRanking {
 
   /** The first of them, with their effects in percent. */
   toString(): string {
-    const { metric, clean, corrupted } = this.map;
+    const { metric, clean, corrupted, estimated } = this.map;
     const rows = this.heads
       .slice(0, SHOWN)
       .map(({ layer, head, value, effect }) => [
@@ -51,7 +57,7 @@ export class HeadRanking {
       ]);
     const more = this.heads.length > SHOWN ? `\nand ${this.heads.length - SHOWN} more` : "";
     return (
-      `${metric}: ${number(clean)} clean, ${number(corrupted)} corrupted\n` +
+      `${metric}: ${number(clean)} clean, ${number(corrupted)} corrupted${estimated && `; effects ${estimated}`}\n` +
       textTable([["layer.head", "patched", "effect"], ...rows]) +
       more
     );

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { attendCommand } from "./commands/attend.ts";
+import { attributeCommand } from "./commands/attribute.ts";
 import { convertCommand } from "./commands/convert.ts";
 import { demoCommand } from "./commands/demo.ts";
 import { devicesCommand } from "./commands/devices.ts";
@@ -26,6 +27,7 @@ export const COMMANDS: readonly (() => Command)[] = [
   lensCommand,
   attendCommand,
   trainCommand,
+  attributeCommand,
   experimentCommand,
   reproduceCommand,
   parityCommand,

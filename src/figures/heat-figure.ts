@@ -1,10 +1,13 @@
-import type { PatchColumn } from "../analysis/patch-map-result.ts";
-import { PatchMap } from "../analysis/patch-map-result.ts";
+import type { ImagePatches } from "../analysis/attention-map.ts";
+import { checkSameCells } from "../analysis/compare-maps.ts";
+import { type PatchColumn, PatchMap } from "../analysis/patch-map-result.ts";
 import { HeadRanking } from "../analysis/rank-heads.ts";
 import {
   aBoolean,
+  aKindOf,
   aListOf,
   aNumber,
+  anObject,
   anyNumber,
   aString,
   checkArgument,
@@ -14,9 +17,11 @@ import {
   type Options,
 } from "../arguments.ts";
 import { ArgumentError } from "../errors.ts";
+import type { RgbImage } from "../images/rgb.ts";
 import type { HeatChart } from "./chart.ts";
 import { chartFigure } from "./chart-figure.ts";
 import type { Figure } from "./figure.ts";
+import { pictureHeatFigure } from "./picture-heat.ts";
 import { settingLines } from "./setting-lines.ts";
 import { showNumber, showToken } from "./text.ts";
 
@@ -38,6 +43,10 @@ export interface HeatOptions {
   value?: string;
   /** Whether values have a middle, 0. Default: whether any is below it. */
   diverging?: boolean;
+  /** Of maps by position: the picture as the model saw it (`modelView`), to draw the effects of its patches over. */
+  picture?: RgbImage;
+  /** Where the picture's patches are: `imagePatches(prompt)`. */
+  patches?: ImagePatches;
 }
 
 const OPTIONS: Options<HeatOptions> = {
@@ -47,53 +56,101 @@ const OPTIONS: Options<HeatOptions> = {
   y: aString,
   value: aString,
   diverging: aBoolean,
+  picture: anObject,
+  patches: anObject,
 };
 
 /**
- * A heat map of a patch map (its effects, by layer and position or head, a panel for each kind of site), of a ranking of
- * heads (by layer and head), or of any numbers by row and column. Throws ArgumentError.
+ * A heat map of a patch map (its effects, by layer and position or head, a panel for each kind of site), of several maps of the
+ * same cells beside each other (an exact one and estimates), of a ranking of heads (by layer and head), or of any numbers by row
+ * and column. With a picture the effects of its patches are drawn over it, a panel for each site. Throws ArgumentError.
  *
  * @example await show(heatFigure(await patchMap(model, clean, corrupted)));
  */
-export function heatFigure(data: PatchMap | HeadRanking | HeatData, options: HeatOptions = {}): Figure {
+export function heatFigure(
+  data: PatchMap | readonly PatchMap[] | HeadRanking | HeatData,
+  options: HeatOptions = {},
+): Figure {
   checkOptions("heatFigure", options, OPTIONS);
-  if (data instanceof HeadRanking) return ofMap(data.map, options, `${data}`);
-  if (data instanceof PatchMap) return ofMap(data, options, `${data}`);
-  return ofNumbers(data, options);
+  const { picture, patches, x, y, ...others } = options;
+  if (picture || patches) {
+    if (data instanceof PatchMap && picture && patches && x === undefined && y === undefined) {
+      return pictureHeatFigure(data, picture, patches, others);
+    }
+    if (x !== undefined || y !== undefined) {
+      throw new ArgumentError("heatFigure: over a picture there are no axes for x and y to name");
+    }
+    throw new ArgumentError("heatFigure: expected picture and patches together, and a patch map by position");
+  }
+  if (data instanceof HeadRanking) return ofMaps([data.map], options, `${data}`);
+  if (data instanceof PatchMap) return ofMaps([data], options, `${data}`);
+  if (Array.isArray(data)) return besideEachOther(data, options);
+  return ofNumbers(data as HeatData, options);
 }
 
-function ofMap(map: PatchMap, options: HeatOptions, text: string): Figure {
-  const { effects, values, columns, direction, metric } = map;
+function besideEachOther(maps: readonly PatchMap[], options: HeatOptions): Figure {
+  checkArgument("heatFigure", "data", maps, aListOf(aKindOf(PatchMap, "from patchMap or attributionMap")));
+  if (maps.length === 0) throw new ArgumentError("heatFigure: expected at least one map, found none");
+  const names = maps.map(({ estimated }) => estimated);
+  const twice = names.findIndex((name, i) => names.indexOf(name) !== i);
+  if (twice >= 0) {
+    throw new ArgumentError(
+      `heatFigure: expected maps made in other ways, found two ${names[twice] || "exact ones"}`,
+    );
+  }
+  for (const map of maps) checkSameCells("heatFigure", maps[0]!, map);
+  return ofMaps(maps, options, maps.join("\n\n"));
+}
+
+function ofMaps(maps: readonly PatchMap[], options: HeatOptions, text: string): Figure {
+  const [map] = maps as [PatchMap];
+  const { columns, direction, metric } = map;
+  const estimated = maps.length === 1 ? map.estimated : "";
   const [from, into] = direction === "denoising" ? ["clean", "corrupted"] : ["corrupted", "clean"];
   const heads = columns.length > 0 && "head" in columns[0]!;
   const kinds = new Set(map.rows.map((site) => siteParts(site).kind));
   const chart: HeatChart = {
     kind: "heat",
     title: metric,
-    lines: [`effect of ${from} activations in the ${into} prompt`, ...settingLines(map)],
+    lines: [
+      `effect of ${from} activations in the ${into} prompt${estimated && `, ${estimated}`}`,
+      ...settingLines(...maps),
+    ],
     x: heads ? "head" : "position",
     y: kinds.size === 1 ? [...kinds][0]! : "layer",
-    value: "effect",
+    value: estimated ? "estimated effect" : "effect",
     ...given(options),
-    diverging: options.diverging ?? effects.some((row) => row.some((effect) => effect < 0)),
+    diverging: options.diverging ?? maps.some(hasNegative),
     caption: [
       options.caption,
-      `${metric} is ${showNumber(map.clean)} clean and ${showNumber(map.corrupted)} corrupted; the effect is 0 where a patch changes nothing and 1 where it does as much as all of the ${from} prompt`,
+      `${metric} is ${showNumber(map.clean)} clean and ${showNumber(map.corrupted)} corrupted; the effect is 0 where a patch changes nothing and 1 where it does as much as all of the ${from} prompt${estimated && `, ${estimated}`}`,
     ]
       .filter(Boolean)
       .join(". "),
-    rows: map.rows.flatMap((site, r) => {
-      const { kind, layer } = siteParts(site);
-      return columns.map((column, c) => ({
-        ...(kinds.size > 1 && { panel: kind }),
-        x: columnName(column),
-        y: layer ?? site,
-        value: effects[r]![c]!,
-        tooltip: `${site}, ${"head" in column ? "head " : ""}${columnName(column)}: effect ${showNumber(effects[r]![c]!)}, ${metric} ${showNumber(values[r]![c]!)}`,
-      }));
+    rows: maps.flatMap((one) => {
+      const { effects, values, rows, estimated } = one;
+      const how = estimated && "estimated ";
+      return rows.flatMap((site, r) => {
+        const { kind, layer } = siteParts(site);
+        const panel = [
+          ...(kinds.size > 1 ? [kind] : []),
+          ...(maps.length > 1 ? [estimated || "exact"] : []),
+        ].join(", ");
+        return columns.map((column, c) => ({
+          ...(panel && { panel }),
+          x: columnName(column),
+          y: layer ?? site,
+          value: effects[r]![c]!,
+          tooltip: `${site}, ${"head" in column ? "head " : ""}${columnName(column)}: ${how}effect ${showNumber(effects[r]![c]!)}, ${metric} ${showNumber(values[r]![c]!)}`,
+        }));
+      });
     }),
   };
   return chartFigure(chart, text);
+}
+
+function hasNegative({ effects }: PatchMap): boolean {
+  return effects.some((row) => row.some((effect) => effect < 0));
 }
 
 /** Without those that are undefined, which would take the place of defaults. */

@@ -91,6 +91,16 @@ test("which-heads: one head carries the country to the last token", async () => 
   expect(printed).toMatch(/^logit of " Paris" at position 23: [\d.]+, of which$/m);
 });
 
+test("attribution: estimates by gradients, far better with steps where a softmax is saturated", async () => {
+  const printed = await example("attribution", "xpatch:llm");
+  const heads = printed.slice(printed.indexOf("\nz.*"));
+  const [plain, steps] = [...heads.matchAll(/^Spearman [\d.]+, Pearson ([\d.]+), /gm)].map(([, r]) =>
+    Number(r),
+  );
+  expect(plain).toBeGreaterThan(0.5);
+  expect(steps).toBeGreaterThan(0.95);
+});
+
 test("no example is left out", () => {
   const examples = readdirSync(join(root, "examples")).filter((file) => file.endsWith(".ts"));
   expect(examples.filter((file) => !run.has(file))).toEqual([]);

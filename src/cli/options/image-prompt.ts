@@ -31,9 +31,9 @@ export interface ImagePrompt {
   readonly picture: RgbImage;
 }
 
-/** Reads the pictures of --image. Throws ImageError for files that hold none. */
-export function readImages(files: readonly string[] = []): Promise<RgbImage[]> {
-  return ofOption("--image", () => Promise.all(files.map((file) => loadImage(file))));
+/** Reads the pictures of --image, or of another option. Throws ImageError for files that hold none. */
+export function readImages(files: readonly string[] = [], option = "--image"): Promise<RgbImage[]> {
+  return ofOption(option, () => Promise.all(files.map((file) => loadImage(file))));
 }
 
 /** Throws PromptError for models that take none of the pictures. */

@@ -7,7 +7,7 @@ import { textWidth, wrapText } from "./text-width.ts";
 
 /** What lies over a patch. */
 export interface PatchMark {
-  /** From 0 to 1: the colour. */
+  /** From 0 to 1, or from -1 where the legend is diverging: the colour. */
   readonly shade: number;
   readonly tooltip: string;
   readonly word?: string;
@@ -27,7 +27,12 @@ export interface PicturePanels {
   readonly grid: PatchGrid;
   readonly panels: readonly PicturePanel[];
   /** What the colours stand for, and what their two ends are. */
-  readonly legend: { readonly title: string; readonly ends: readonly [string, string] };
+  readonly legend: {
+    readonly title: string;
+    readonly ends: readonly [string, string];
+    /** Whether shades have a middle, 0. */
+    readonly diverging?: boolean;
+  };
 }
 
 /** A panel's longer side in pixels, about; with words, of a patch. */
@@ -112,7 +117,7 @@ function gridLines(grid: PatchGrid): Spec[] {
 function heat(
   patches: readonly PatchMark[],
   grid: PatchGrid,
-  { title, ends: [from, to] }: PicturePanels["legend"],
+  { title, ends: [from, to], diverging = false }: PicturePanels["legend"],
   words: boolean,
 ): Spec[] {
   const { x, y } = axes(grid);
@@ -125,11 +130,13 @@ function heat(
   const color = {
     field: "shade",
     type: "quantitative",
-    scale: { scheme: "inferno", domain: [0, 1] },
+    scale: diverging
+      ? { scheme: "redblue", reverse: true, domain: [-1, 1] }
+      : { scheme: "inferno", domain: [0, 1] },
     legend: {
       title,
-      values: [0, 1],
-      labelExpr: `datum.value === 0 ? ${JSON.stringify(from)} : ${JSON.stringify(to)}`,
+      values: [diverging ? -1 : 0, 1],
+      labelExpr: `datum.value < 1 ? ${JSON.stringify(from)} : ${JSON.stringify(to)}`,
       gradientLength: 120,
     },
   };

@@ -52,7 +52,7 @@ export type Contrasts<R extends Rule> = {
  * presupposes those before, at 95 %. A part is ruled out by any of its contrasts, so that all of the rule share 5 %
  * (Bonferroni).
  *
- * What is above 0 holds however little it is; the reason names what is below the effect that counts.
+ * What is above 0 but clearly less than the effect that counts is ruled out.
  *
  * *Replicates in part*: a part (in an order, the first) holds, another is ruled out. *Does not replicate*: all parts (in an
  * order, the first) are ruled out. Everything else: *too few items to tell*. An interval over fewer than ten inputs
@@ -81,12 +81,11 @@ export function judged<R extends Rule>(rule: R, contrasts: Contrasts<R>, numbers
     found.every((one) => statusOf(one, { ...levels, hold: LEVEL }) === "holds"),
   );
   const used = all ? { ...levels, hold: LEVEL } : levels;
-  const found = parts.flatMap((part) => part.found);
   const judgedParts = parts.map(({ part, found }): JudgedPart => {
     const checks = found.map((one) => checkOf(part.says, one, used));
     return { says: part.says, status: statusOfPart(checks), checks };
   });
-  const because = [...judgedParts.map(sentenceOf), ...slight(found, used)].join(". ");
+  const because = judgedParts.map(sentenceOf).join(". ");
   return {
     outcome: outcomeOf(
       judgedParts.map(({ status }) => status),
@@ -122,10 +121,10 @@ interface Found {
 
 function statusOf({ comparison: { test, size }, contrast }: Found, { hold, ruleOut }: Levels): Status {
   if (!contrast || contrast.at(LEVEL).items < FEWEST_INPUTS) return "open";
+  // First: what is above 0 but clearly less than the effect that counts does not hold.
+  if (size !== undefined && contrast.at(ruleOut).high < (test === "above" ? size : -size)) return "ruled out";
   const margin = test === "above" ? 0 : -(size ?? 0);
-  if (contrast.at(hold).low > margin) return "holds";
-  if (size === undefined) return "open";
-  return contrast.at(ruleOut).high < (test === "above" ? size : -size) ? "ruled out" : "open";
+  return contrast.at(hold).low > margin ? "holds" : "open";
 }
 
 function checkOf(part: string, found: Found, levels: Levels): Check {
@@ -166,18 +165,6 @@ function sentenceOf({ says, status, checks }: JudgedPart): string {
   const least = status === "holds" && more > 0 ? ", least clearly" : "";
   const others = status === "holds" || more === 0 ? "" : `; ${more} more`;
   return `${says}: ${status}${least} (${named.join("; ")}${others})`;
-}
-
-/** What holds although the effect that counts is beyond its interval: clearly there, and clearly little. */
-function slight(found: readonly Found[], levels: Levels): string[] {
-  const little = found.filter(({ comparison: { test, size }, contrast }) => {
-    return test === "above" && size !== undefined && contrast && contrast.at(LEVEL).high < size;
-  });
-  const named = little
-    .map((one) => checkOf("", one, levels))
-    .filter(({ status }) => status === "holds")
-    .map(shown);
-  return named.length > 0 ? [`Above 0, but less than the effect that counts: ${named.join("; ")}`] : [];
 }
 
 function shown({ what, estimate }: Check): string {

@@ -24,7 +24,7 @@ const device = await openDevice();
 const model = await loadModel(ref, { device });
 const [clean, corrupted] = [model.prompt(first), model.prompt(second)];
 
-const maps: PairOptions[] = [{ sites: "resid_pre.*" }, { sites: "z.*", heads: true }];
+const maps: PairOptions[] = [{ sites: "resid_pre.2*" }, { sites: "z.2*", heads: true }];
 for (const options of maps) {
   const name = [options.sites].flat().join(", ");
   const started = performance.now();

@@ -171,7 +171,7 @@ function embeddingOf(model: LanguageModel, { base, source }: PatchPair): SiteNam
 /** The gradients of copies of the base prompt, added up; and its activations where it is run as it is. */
 function wayBack(
   model: LanguageModel,
-  { base, rows, positions, direction }: PatchPair,
+  { base, rows, positions }: PatchPair,
   copies: number,
   metric: Metric,
   edits: readonly Edit[],

@@ -1,7 +1,6 @@
 import { inspect } from "node:util";
 import { describe, expect, test } from "vitest";
 import { attributionMap } from "../../src/analysis/attribution-map.ts";
-import { compareMaps } from "../../src/analysis/compare-maps.ts";
 import { patchMap } from "../../src/analysis/patch-map.ts";
 import type { PatchMap } from "../../src/analysis/patch-map-result.ts";
 import type { PatchDirection } from "../../src/analysis/patch-pairs.ts";

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { type ImagePatches, imagePatches } from "../../analysis/attention-map.ts";
+import type { ImagePatches } from "../../analysis/attention-map.ts";
 import { attributionMap } from "../../analysis/attribution-map.ts";
 import { compareMaps, type MapComparison } from "../../analysis/compare-maps.ts";
 import { patchMap } from "../../analysis/patch-map.ts";

@@ -121,7 +121,7 @@ export class Tape {
    */
   watch(tensor: Tensor): Watched {
     if (!isFloat(tensor.dtype)) throw new GradientError(`only floats have gradients, found ${tensor}`);
-    if (tensor.shape.some((n, axis) => n > 1 && tensor.strides[axis] === 0)) {
+    if (tensor.size > 0 && tensor.shape.some((n, axis) => n > 1 && tensor.strides[axis] === 0)) {
       throw new GradientError(
         `${tensor} repeats elements, so that they have one gradient: watch what was broadcast`,
       );

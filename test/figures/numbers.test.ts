@@ -85,7 +85,8 @@ describe("heat figures", () => {
     expect(() => heatFigure({ rows: ["a", "a"], columns: [1], values: [[1], [2]] })).toThrow(
       /found "a" twice/,
     );
-    expect(() => heatFigure([[1]] as never)).toThrow(/expected data\.rows to be a list, found undefined/);
+    expect(() => heatFigure([[1]] as never)).toThrow(/expected data\[0\] to be a PatchMap/);
+    expect(() => heatFigure({} as never)).toThrow(/expected data\.rows to be a list, found undefined/);
     expect(() => heatFigure(map(), { titel: "x" } as never)).toThrow(/the nearest is "title"/);
   });
 });

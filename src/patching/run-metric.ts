@@ -5,8 +5,7 @@ import { concat } from "../kernels/movement/concat.ts";
 import { takeAlongAxis } from "../kernels/movement/gather.ts";
 import { mean } from "../kernels/reduction/reduce.ts";
 import { logSoftmax } from "../kernels/reduction/softmax.ts";
-import type { VisionSetup } from "../model/checkpoint/config/vision-setup.ts";
-import type { ModelOutline } from "../model/language-model.ts";
+import type { LanguageModel, ModelOutline } from "../model/language-model.ts";
 import { imagePlaces } from "../model/prompt/image-places.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { takeRows } from "../model/walk/forward.ts";
@@ -58,11 +57,11 @@ export function resolveRunMetric(call: string, model: ModelOutline, metric: RunM
 export function metricPositions(
   metric: RunMetric,
   prompts: readonly Prompt[],
-  vision: VisionSetup | undefined,
+  model: LanguageModel,
 ): number[][] | undefined {
   if (typeof metric !== "object" || metric.kind !== "nextTokenLoss") return undefined;
   return prompts.map((prompt) => {
-    const before = predictedPositions(prompt, metric.at, vision).map((position) => position - 1);
+    const before = predictedPositions(model, prompt, metric.at).map((position) => position - 1);
     return [...new Set([...before, prompt.last])].sort((a, b) => a - b);
   });
 }
@@ -79,7 +78,7 @@ export interface Computed {
   /** Which row of them is of which position; the last of each prompt is among them. */
   readonly rows: RowMap;
   readonly prompts: readonly Prompt[];
-  readonly vision: VisionSetup | undefined;
+  readonly model: LanguageModel;
   readonly clean: Tensor | undefined;
   readonly taps: Readonly<Record<string, unknown>>;
 }
@@ -121,9 +120,9 @@ function asRows(clean: Tensor, like: Tensor): Tensor {
   throw new ShapeError(`clean: expected logits [${vocab}] or [${like.dim(0)}, ${vocab}], found ${clean}`);
 }
 
-function lossOf({ at }: NextTokenLoss, { logits, rows, prompts, vision }: Computed): Tensor {
+function lossOf({ at }: NextTokenLoss, { logits, rows, prompts, model }: Computed): Tensor {
   const losses = prompts.map((prompt, i) => {
-    const predicted = predictedPositions(prompt, at, vision);
+    const predicted = predictedPositions(model, prompt, at);
     const from = predicted.map((position) => rows.row(i, position - 1)!);
     const labels = predicted.map((position) => prompt.ids[position]!);
     const ids = logits.device.tensor(Uint32Array.from(labels), { dtype: "u32", shape: [labels.length, 1] });
@@ -133,20 +132,31 @@ function lossOf({ at }: NextTokenLoss, { logits, rows, prompts, vision }: Comput
   return losses.length === 1 ? losses[0]! : concat(losses);
 }
 
-/** Positions of the tokens that a loss is over. Throws PromptError for those that nothing predicts. */
-export function predictedPositions(prompt: Prompt, at: Positions, vision: VisionSetup | undefined): number[] {
-  const ofImages = new Set(vision ? imagePlaces(prompt, vision) : []);
-  if (at === "all") {
-    const all = Array.from({ length: prompt.length - 1 }, (_, i) => i + 1).filter((p) => !ofImages.has(p));
-    if (all.length > 0) return all;
-    throw new PromptError(`nextTokenLoss: expected a prompt of two tokens or more, found ${prompt.length}`);
-  }
-  const positions = resolvePositions(at, prompt);
+/**
+ * Positions of the tokens of a sequence that a loss is over. Throws PromptError for those that nothing predicts, and where a token is
+ * seen by what would have to predict it (a prompt that a model reads both ways).
+ */
+export function predictedPositions(model: LanguageModel, sequence: Prompt, at: Positions): number[] {
+  const { config, name, network } = model;
+  const ofImages = new Set(config.vision ? imagePlaces(sequence, config.vision) : []);
+  const positions = at === "all" ? allPredicted(sequence, ofImages) : resolvePositions(at, sequence);
   for (const position of positions) {
     if (position === 0) throw new PromptError("nextTokenLoss: nothing predicts the first token of a prompt");
     if (ofImages.has(position)) {
       throw new PromptError(`nextTokenLoss: at position ${position} stands a picture, which has no token`);
     }
+    if (network.stack.blocks.some(({ rule }) => rule(position - 1, { prompt: sequence }).end > position)) {
+      throw new PromptError(
+        `nextTokenLoss: ${name} attends both ways within a prompt: token ${position} is seen where it is to be predicted, so ` +
+          "its loss says nothing",
+      );
+    }
   }
   return [...positions];
+}
+
+function allPredicted(sequence: Prompt, ofImages: ReadonlySet<number>): number[] {
+  const all = Array.from({ length: sequence.length - 1 }, (_, i) => i + 1).filter((p) => !ofImages.has(p));
+  if (all.length > 0) return all;
+  throw new PromptError(`nextTokenLoss: expected a prompt of two tokens or more, found ${sequence.length}`);
 }

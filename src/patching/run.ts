@@ -148,7 +148,7 @@ export function compute(
       options.logits === "all" || targets.some((t) => headBeforeLast(t, config.layers, prompts));
     const computed: LogitPositions = everywhere
       ? "all"
-      : ((measure && metricPositions(measure.metric, prompts, config.vision)) ?? "last");
+      : ((measure && metricPositions(measure.metric, prompts, model)) ?? "last");
     const rows = logitRows(pass.rows, computed);
     const through = () => drive(forward(network, prompts, pass, { stopAfter, logits: computed }), watcher);
     const logits = tape ? tape.record(through) : through();
@@ -160,7 +160,7 @@ export function compute(
     };
 
     function measured({ metric, clean, back }: Measure, collected: Watcher): Tensor {
-      const run = { logits: logits!, rows, prompts, vision: config.vision, clean, taps: collected.tapped() };
+      const run = { logits: logits!, rows, prompts, model, clean, taps: collected.tapped() };
       if (!back) return measureRun(metric, run);
       const value = back.tape.record(() => measureRun(metric, run));
       back.tape.backward(value, back.cotangent);

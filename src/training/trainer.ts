@@ -1,4 +1,4 @@
-import { ArgumentError, PromptError } from "../errors.ts";
+import { ArgumentError } from "../errors.ts";
 import { Tape } from "../gradient/tape.ts";
 import { add, mul } from "../kernels/elementwise/elementwise.ts";
 import { sum } from "../kernels/reduction/reduce.ts";
@@ -115,18 +115,8 @@ export class Trainer {
 
   #counts(prompts: readonly Prompt[]): number[] {
     const { loss = "all" } = this.#options;
-    const { name, config, network } = this.#model;
-    return prompts.map((prompt) => {
-      const sequence = this.#model.sequenceOf(prompt);
-      const predicted = predictedPositions(sequence, loss, config.vision);
-      const seen = predicted.find((position) =>
-        network.stack.blocks.some(({ rule }) => rule(position - 1, { prompt: sequence }).end > position),
-      );
-      if (seen === undefined) return predicted.length;
-      throw new PromptError(
-        `${name} attends both ways within a prompt: token ${seen} is seen where it is to be predicted, so there is nothing to learn`,
-      );
-    });
+    const model = this.#model;
+    return prompts.map((prompt) => predictedPositions(model, model.sequenceOf(prompt), loss).length);
   }
 
   #back(

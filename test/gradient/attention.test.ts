@@ -64,7 +64,13 @@ interface Parts<T> {
 }
 
 function namesOf(c: Case): (keyof Parts<unknown>)[] {
-  return ["q", "k", "v", ...(c.prefixKeys ? (["prefixK", "prefixV"] as const) : []), ...(c.far === undefined ? [] : (["table"] as const))];
+  return [
+    "q",
+    "k",
+    "v",
+    ...(c.prefixKeys ? (["prefixK", "prefixV"] as const) : []),
+    ...(c.far === undefined ? [] : (["table"] as const)),
+  ];
 }
 
 function parts<T>(c: Case, values: readonly T[]): Parts<T> {
@@ -97,7 +103,9 @@ function attentionInputs(device: Device, c: Case, { q, k, v, prefixK, prefixV, t
   return {
     ...{ q, k, v, segments: device.tensor(c.segments, { shape: [c.rows, 4] }) },
     ...(prefixK && prefixV && { prefix: { k: prefixK, v: prefixV } }),
-    ...(table && { bias: { table, shifts: device.tensor(shiftsOf(c), { shape: [c.rows, 2], dtype: "i32" }) } }),
+    ...(table && {
+      bias: { table, shifts: device.tensor(shiftsOf(c), { shape: [c.rows, 2], dtype: "i32" }) },
+    }),
   };
 }
 
@@ -238,7 +246,10 @@ describe.each(styles)("gradients of attention, %s", (_style, options) => {
         run: (...values) => {
           const inputs = attentionInputs(device, each, parts(each, values));
           const { prefixKeys } = each;
-          return maskAttention(attentionScores(inputs, optionsOf(each)), inputs.segments, { prefixKeys, hidden: 0 });
+          return maskAttention(attentionScores(inputs, optionsOf(each)), inputs.segments, {
+            prefixKeys,
+            hidden: 0,
+          });
         },
         reference: (...values) => scoresReference(each, parts(each, values)),
       });
@@ -248,8 +259,10 @@ describe.each(styles)("gradients of attention, %s", (_style, options) => {
     const values = randomArray(4 * 7 * columns, 9).map((x) => (x < 0 ? 0 : x));
     await checkGradients(device, {
       inputs: [{ shape: [4, 7, columns], values }, v, prefixV],
-      run: (pattern, v, prefixV) => attentionMix(pattern!, { v: v!, prefix: { v: prefixV! } }, { headDim: 8 }),
-      reference: (pattern, v, prefixV) => mixReference(everything, pattern!.data, { v, prefixV } as Parts<Numbers>),
+      run: (pattern, v, prefixV) =>
+        attentionMix(pattern!, { v: v!, prefix: { v: prefixV! } }, { headDim: 8 }),
+      reference: (pattern, v, prefixV) =>
+        mixReference(everything, pattern!.data, { v, prefixV } as Parts<Numbers>),
     });
   });
 });

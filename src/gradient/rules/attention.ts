@@ -21,11 +21,7 @@ const attentionRule = rule({
     const { cotangent, attributes, inputs } = call;
     const wanted = inputs.flatMap((_, i) => (call.wanted(i) ? [i] : []));
     const values = inputs.map((_, i) => call.value(i));
-    const found = attentionBackward(
-      values,
-      { output: call.output(), cotangent },
-      { ...attributes, wanted },
-    );
+    const found = attentionBackward(values, { output: call.output(), cotangent }, { ...attributes, wanted });
     return inputs.map((_, i) => (wanted.includes(i) ? found[wanted.indexOf(i)] : undefined));
   },
 });
@@ -68,7 +64,8 @@ const scoresRule = rule({
       gradients[0] = mul(attentionMix(products, { v: k, ...prefix }, { headDim }), scale);
     }
     if (ofKeys) gradients[1] = mul(byColumns(products.slice(2, prefixKeys), q, k.dim(1), headDim), scale);
-    if (ofPrefix) gradients[4] = mul(byColumns(products.slice(2, 0, prefixKeys), q, k.dim(1), headDim), scale);
+    if (ofPrefix)
+      gradients[4] = mul(byColumns(products.slice(2, 0, prefixKeys), q, k.dim(1), headDim), scale);
     return gradients;
   },
 });

@@ -1,6 +1,5 @@
 import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { SharedLoads } from "../matmul/shared-loads.ts";
 import type { AttentionSource } from "./attention-call.ts";
 
 /** A source of keys on the way back. */
@@ -19,12 +18,10 @@ export function workgroupLanes(device: Device): number {
 }
 
 /**
- * Keys, or queries, whose scores are computed together: each load of the invocation's own row serves so many. Where no load is
- * shared, more of them would take software drivers a minute to compile.
+ * Keys, or queries, whose scores are computed together: each load of the invocation's own row serves so many. Twice as many gain
+ * nothing on lavapipe, and take twice as long to compile.
  */
-export function tileOf(shared: SharedLoads): number {
-  return shared.width > 1 ? 16 : 8;
-}
+export const TILE = 8;
 
 /** Vectors of four dimensions that an invocation sums up. */
 export const OWNED_VECTORS = 16;

@@ -4,7 +4,14 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { contiguous } from "../movement/copy.ts";
 import { sum } from "../reduction/reduce.ts";
 import type { BackwardSource } from "./attention-backward-call.ts";
-import { ATTENTION_PARAMS, attentionHelpers, attentionParams, headSize, lanesOf, loadVector } from "./attention-call.ts";
+import {
+  ATTENTION_PARAMS,
+  attentionHelpers,
+  attentionParams,
+  headSize,
+  lanesOf,
+  loadVector,
+} from "./attention-call.ts";
 
 /** Rows side by side; GPUs too have enough to do with a workgroup for each head and distance. */
 const SIZE = 64;
@@ -24,7 +31,18 @@ export function tableGradient(sources: readonly BackwardSource[], states: Tensor
     const lanes = lanesOf(source);
     const { table, shifts } = source.bias!;
     kernels[lanes].launch({
-      tensors: { q, k, v, segments, bias: table, shifts, cotangent, states, scores: undefined, out: out.at(i) },
+      tensors: {
+        q,
+        k,
+        v,
+        segments,
+        bias: table,
+        shifts,
+        cotangent,
+        states,
+        scores: undefined,
+        out: out.at(i),
+      },
       params: { ...attentionParams(source, lanes), slices, columns: 0, first: 0 },
       constants: { headDim, softcap },
       workgroups: table.size * slices,

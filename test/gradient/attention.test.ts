@@ -1,12 +1,15 @@
 import fc from "fast-check";
-import { describe, it } from "vitest";
+import { describe, expect, it } from "vitest";
+import { grad } from "../../src/gradient/grad.ts";
+import { Tape } from "../../src/gradient/tape.ts";
 import { attention, causalSegments } from "../../src/kernels/attention/attention.ts";
 import { maskAttention } from "../../src/kernels/attention/attention-mask.ts";
 import { attentionMix, attentionScores } from "../../src/kernels/attention/attention-pattern.ts";
+import { copy } from "../../src/kernels/movement/copy.ts";
 import type { Device, DeviceOptions } from "../../src/tensor/device.ts";
 import type { DType } from "../../src/tensor/dtype.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
-import { randomArray, seededNumbers } from "../helpers/compare.ts";
+import { expectClose, randomArray, seededNumbers } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
 import { checkGradients, type Numbers, type TestInput } from "../helpers/finite-differences.ts";
 
@@ -188,7 +191,30 @@ function check(device: Device, c: Case, seed = 1): Promise<void> {
   });
 }
 
-const GROUPED = { rows: 7, keys: 19, prefixKeys: 9, heads: 4, kvHeads: 2, headDim: 8 };
+/** Of q, k and v, for a cotangent dy. */
+async function gradientsOf(
+  device: Device,
+  c: Omit<Case, "segments">,
+  x: Record<"q" | "k" | "v" | "dy", Float32Array<ArrayBuffer>> & { segments: Uint32Array<ArrayBuffer> },
+): Promise<Float32Array[]> {
+  const gradients = device.scope(() => {
+    using tape = new Tape(device);
+    const [q, dy] = [x.q, x.dy].map((data) => device.tensor(data, { shape: [c.rows, c.heads * c.headDim] }));
+    const [k, v] = [x.k, x.v].map((data) => device.tensor(data, { shape: [c.keys, c.kvHeads * c.headDim] }));
+    const segments = device.tensor(x.segments, { shape: [c.rows, 4] });
+    const watched = [q!, k!, v!].map((t) => tape.watch(t));
+    const out = tape.record(() =>
+      attention({ q: q!, k: k!, v: v!, segments }, { headDim: c.headDim, scale: 1 }),
+    );
+    tape.backward(out, dy!);
+    return device.scope(() => watched.map((each) => copy(tape.gradient(each))));
+  });
+  return (await device.read(gradients)) as Float32Array[];
+}
+
+const GROUPED = { rows: 7, keys: 19, prefixKeys: 9, heads: 4, kvHeads: 2, headDim: 4 };
+/** What kernels are compiled for. */
+const VARIANTS = [{ headDim: 4 }, { headDim: 4, softcap: 2, far: 3 }, { headDim: 6 }];
 
 describe.each(styles)("gradients of attention, %s", (_style, options) => {
   it("for any shape and any segments", async () => {
@@ -199,15 +225,13 @@ describe.each(styles)("gradients of attention, %s", (_style, options) => {
       prefixKeys: fc.oneof(fc.constant(0), fc.integer({ min: 1, max: 9 })),
       kvHeads: fc.integer({ min: 1, max: 2 }),
       group: fc.integer({ min: 1, max: 3 }),
-      headDim: fc.constantFrom(4, 6),
-      far: fc.constantFrom(undefined, 1, 3),
-      softcap: fc.constantFrom(undefined, 2),
+      variant: fc.constantFrom(...VARIANTS),
       seed: fc.integer({ min: 1, max: 1e6 }),
     });
     await fc.assert(
-      fc.asyncProperty(cases, async ({ group, seed, ...shape }) => {
+      fc.asyncProperty(cases, async ({ group, seed, variant, ...shape }) => {
         const segments = randomSegments(shape.rows, shape.keys, shape.prefixKeys, seed);
-        await check(device, { ...shape, heads: group * shape.kvHeads, segments }, seed);
+        await check(device, { ...shape, ...variant, heads: group * shape.kvHeads, segments }, seed);
       }),
       { numRuns: 8, seed: 7, endOnFailure: true },
     );
@@ -220,18 +244,74 @@ describe.each(styles)("gradients of attention, %s", (_style, options) => {
     await check(device, { ...shape, segments: causalSegments([4, 1, 16], { window: 3 }) });
   });
 
-  it.each(["f16", "bf16"] as const)("of %s, of slices and of columns apart", async (dtype) => {
+  it("of 16-bit floats, of slices and of columns apart", async () => {
     const device = await testDevice(options);
     const segments = randomSegments(7, 19, 9, 3);
-    await check(device, { ...GROUPED, dtype, layout: "sliced", segments });
-    await check(device, { ...GROUPED, dtype, layout: "transposed", segments });
+    await check(device, { ...GROUPED, dtype: "f16", layout: "sliced", segments });
+    await check(device, { ...GROUPED, dtype: "bf16", layout: "transposed", segments });
   });
 
   it("where scores are large: sharp weights, and a soft cap that they are far beyond", async () => {
     const device = await testDevice(options);
     const segments = randomSegments(7, 19, 9, 4);
-    await check(device, { ...GROUPED, size: 9, scale: 1, segments });
-    await check(device, { ...GROUPED, size: 9, scale: 1, softcap: 20, segments });
+    for (const variant of VARIANTS.slice(0, 2)) {
+      await check(device, { ...GROUPED, ...variant, size: 9, scale: 0.4, segments }); // scores up to 80
+    }
+  });
+
+  it("of many keys in parts, and of many queries in parts", async () => {
+    const device = await testDevice(options);
+    const shape = { heads: 1, kvHeads: 1, headDim: 4 };
+    await check(device, { ...shape, rows: 1, keys: 260, segments: Uint32Array.of(0, 0, 3, 257) });
+    await check(device, { ...shape, rows: 130, keys: 2, segments: randomSegments(130, 2, 0, 6) });
+  });
+
+  it("whatever rows hold that nobody attends to, and that attend to nothing", async () => {
+    const device = await testDevice(options);
+    // Rows 0 and 2 attend to nothing; keys 1 and 5 are nobody's; row 1 attends to key 3, whose score is -infinity.
+    const c = { rows: 4, keys: 6, heads: 2, kvHeads: 1, headDim: 4 };
+    const segments = Uint32Array.of(0, 0, 0, 0, 0, 0, 3, 4, 0, 0, 4, 2, 0, 0, 2, 3);
+    const [q, k, v, dy] = [
+      randomArray(32, 1),
+      randomArray(24, 2),
+      randomArray(24, 3),
+      randomArray(32, 4),
+    ] as const;
+    q.fill(Number.NaN, 0, 8).fill(1, 8, 16).fill(Number.POSITIVE_INFINITY, 16, 24);
+    dy.fill(Number.NaN, 0, 8).fill(Number.NEGATIVE_INFINITY, 16, 24);
+    for (const t of [k, v]) t.fill(Number.NaN, 4, 8).fill(Number.POSITIVE_INFINITY, 20);
+    k.fill(Number.NEGATIVE_INFINITY, 12, 16);
+    const [dq, dk, dv] = await gradientsOf(device, c, { q, k, v, dy, segments });
+    expect(Array.from(dq!)).toEqual(new Array(32).fill(0)); // of one key, too: its weight is 1
+    expect(Array.from(dk!)).toEqual(new Array(24).fill(0));
+    const expected = new Float32Array(24);
+    for (let d = 0; d < 4; d++) expected[8 + d] = dy[24 + d]! + dy[28 + d]!;
+    expectClose(dv!, expected, { atol: 1e-6, rtol: 0 });
+  });
+
+  it("is NaN where what is attended to is", async () => {
+    const device = await testDevice(options);
+    const c = { rows: 2, keys: 3, heads: 1, kvHeads: 1, headDim: 4 };
+    const segments = Uint32Array.of(0, 0, 0, 2, 0, 0, 2, 3);
+    for (const spoilt of ["q", "k", "dy"] as const) {
+      const x = { q: randomArray(8, 1), k: randomArray(12, 2), v: randomArray(12, 3), dy: randomArray(8, 4) };
+      x[spoilt][1] = Number.NaN;
+      const [dq, dk, dv] = await gradientsOf(device, c, { ...x, segments });
+      const [nan, fine] = [
+        (t: Float32Array) => Array.from(t).every(Number.isNaN),
+        (t: Float32Array) => Array.from(t).every(Number.isFinite),
+      ];
+      expect([nan(dq!.subarray(0, 4)), nan(dk!.subarray(0, 8)), nan(dv!.subarray(0, 8))]).toEqual([
+        true,
+        true,
+        true,
+      ]);
+      expect([fine(dq!.subarray(4)), fine(dk!.subarray(8)), fine(dv!.subarray(8))]).toEqual([
+        true,
+        true,
+        true,
+      ]);
+    }
   });
 
   it("of scores, and of a mix of values by a pattern", async () => {
@@ -259,9 +339,75 @@ describe.each(styles)("gradients of attention, %s", (_style, options) => {
     await checkGradients(device, {
       inputs: [{ shape: [4, 7, columns], values }, v, prefixV],
       run: (pattern, v, prefixV) =>
-        attentionMix(pattern!, { v: v!, prefix: { v: prefixV! } }, { headDim: 8 }),
+        attentionMix(pattern!, { v: v!, prefix: { v: prefixV! } }, { headDim: 4 }),
       reference: (pattern, v, prefixV) =>
         mixReference(everything, pattern!.data, { v, prefixV } as Parts<Numbers>),
     });
   });
+});
+
+const options = { headDim: 4, scale: 0.5 };
+
+it("gives only what is asked for", async () => {
+  const device = await testDevice({ kernels: "register" });
+  const c = { ...GROUPED, far: 3, segments: randomSegments(7, 19, 9, 8) };
+  for (const wanted of [1, 2, 5]) {
+    await checkGradients(device, {
+      inputs: inputsOf(c, 1).map((input, i) => ({ ...input, gradient: i === wanted })),
+      run: (...values) => attention(attentionInputs(device, c, parts(c, values)), optionsOf(c)),
+      reference: (...values) => attentionReference(c, parts(c, values)),
+    });
+  }
+});
+
+it("takes heads of more dimensions than an invocation sums up", async () => {
+  const device = await testDevice({ kernels: "register" });
+  const shape = { rows: 3, keys: 5, heads: 2, kvHeads: 1, headDim: 68 };
+  await check(device, { ...shape, segments: randomSegments(3, 5, 0, 3) });
+});
+
+it("what all scores have in common has no gradient", async () => {
+  const device = await testDevice({ kernels: "register" });
+  const c = { ...GROUPED, far: 0, segments: randomSegments(7, 19, 9, 8) };
+  const values = inputsOf(c, 1).map(({ shape, values }) => device.tensor(values!, { shape }));
+  using tape = new Tape(device);
+  const table = tape.watch(values.at(-1)!);
+  tape.backward(tape.record(() => attention(attentionInputs(device, c, parts(c, values)), optionsOf(c))));
+  expectClose(await tape.gradient(table).read(), new Float32Array(4), { atol: 1e-5, rtol: 0 });
+});
+
+it("a pattern has gradients where it is 0, but for rows that nobody has written", async () => {
+  const device = await testDevice({ kernels: "register" });
+  const pattern = device.tensor([0.5, 0, 0, 0], { shape: [1, 1, 4] });
+  const v = device.tensor([1, 2, 3, 4, Number.NaN, 5, Number.POSITIVE_INFINITY, 6], { shape: [4, 2] });
+  using tape = new Tape(device);
+  const [dp, dv] = [tape.watch(pattern), tape.watch(v)];
+  tape.backward(tape.record(() => attentionMix(pattern, { v }, { headDim: 2 })));
+  expect(Array.from(await tape.gradient(dp).read())).toEqual([3, 7, 0, 0]);
+  expect(Array.from(await tape.gradient(dv).read())).toEqual([0.5, 0.5, 0, 0, 0, 0, 0, 0]);
+});
+
+it("scores have no gradient from rows that are hidden, whatever these hold", async () => {
+  const device = await testDevice({ kernels: "register" });
+  const q = device.tensor([1, 2, 3, Number.NaN], { shape: [4, 1] });
+  const k = device.tensor([4, Number.NaN, Number.POSITIVE_INFINITY], { shape: [3, 1] });
+  const segments = device.tensor(Uint32Array.of(0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, 3), {
+    shape: [4, 4],
+  });
+  using tape = new Tape(device);
+  const [dq, dk] = [tape.watch(q), tape.watch(k)];
+  tape.backward(tape.record(() => attentionScores({ q, k, segments }, { headDim: 1, scale: 2 })));
+  expect(Array.from(await tape.gradient(dq).read())).toEqual([8, 8, 0, 0]);
+  expect(Array.from(await tape.gradient(dk).read())).toEqual([6, 0, 0]);
+});
+
+it("gradients of gradients are refused by name", async () => {
+  const device = await testDevice({ kernels: "register" });
+  const q = device.zeros([2, 4]);
+  const segments = device.tensor(causalSegments([2]), { shape: [2, 4] });
+  const twice = () => {
+    const once = grad((x: Tensor) => attention({ q: x, k: q, v: q, segments }, options));
+    return grad((x: Tensor) => once(x)[0])(q);
+  };
+  expect(twice).toThrow(/attentionBackward/);
 });

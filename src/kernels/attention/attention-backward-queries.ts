@@ -59,8 +59,8 @@ export function launchQueries(
       out,
       stats,
     },
-    params: { ...params, blocks, slices },
-    constants: { headDim, softcap, size, whole, width: sharedWidth(source, size) },
+    params: { ...params, blocks, slices, whole: whole ? 1 : 0 },
+    constants: { headDim, softcap, size, width: sharedWidth(source, size) },
     workgroups: blocks * params.kv_heads * slices * parts,
   });
 }
@@ -87,12 +87,12 @@ function queryKernel(lanes: 1 | 4) {
       out: lanes === 4 ? "write4?" : "write?",
       stats: "write",
     },
-    params: { ...ATTENTION_PARAMS, blocks: "u32", slices: "u32" },
+    params: { ...ATTENTION_PARAMS, blocks: "u32", slices: "u32", whole: "u32" },
     code({ constants, has }) {
-      const { headDim, softcap, size, width, whole } = constants as Record<
+      const { headDim, softcap, size, width } = constants as Record<
         "headDim" | "softcap" | "size" | "width",
         number
-      > & { whole: boolean };
+      >;
       const shared = new SharedLoads(width);
       const tile = tileOf(shared);
       const gradient = has("out");
@@ -187,7 +187,7 @@ ${each((d) => `      a${d} = fma(vec4f(t0), ${shared.value("loaded", d)}, a${d})
     stats_set(2u * place, highest);
     stats_set(2u * place + 1u, total);
   }
-  ${ifGradient(`let share = params.scale${whole ? " * select(1.0 / total, 0.0, total == 0.0)" : ""};`)}
+  ${ifGradient(`let share = params.scale * select(1.0, select(1.0 / total, 0.0, total == 0.0), params.whole != 0u);`)}
 ${each((d) => `  out_set_vec(place * ${step}u, first_vector + ${d}u, a${d} * share);`)}
 }`;
     },

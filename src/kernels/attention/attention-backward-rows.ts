@@ -7,34 +7,41 @@ import { attentionHelpers } from "./attention-call.ts";
 
 const SIZE = 64;
 
-/** Sums of cotangent * output over the dimensions of each head, f32 [rows * heads]; both contiguous. */
+/** Sums of cotangent * output over the dimensions of each head, f32 [rows * heads]; both contiguous from multiples of four on. */
 export function outputDots(cotangent: Tensor, output: Tensor, headDim: number): Tensor {
   const heads = output.size / headDim;
   const delta = output.device.empty([heads], "f32", "attention");
-  dotKernel.launch({
+  const lanes = headDim % 4 === 0 ? 4 : 1;
+  dotKernels[lanes].launch({
     tensors: { cotangent, output, delta },
-    params: { heads, head_dim: headDim },
+    params: { heads, head_dim: headDim / lanes },
     constants: {},
     workgroups: Math.ceil(heads / SIZE),
   });
   return delta;
 }
 
-const dotKernel = defineKernel({
-  name: "attention_backward_dots",
-  bindings: { cotangent: "read", output: "read", delta: "write" },
-  params: { heads: "u32", head_dim: "u32" },
-  code: () => `
+const dotKernels = { 1: dotKernel(1), 4: dotKernel(4) };
+
+function dotKernel(lanes: 1 | 4) {
+  const read = lanes === 4 ? "read4" : "read";
+  const product = lanes === 4 ? "dot(cotangent_at4(i), output_at4(i))" : "cotangent_at(i) * output_at(i)";
+  return defineKernel({
+    name: `attention_backward_dots by ${lanes}`,
+    bindings: { cotangent: read, output: read, delta: "write" },
+    params: { heads: "u32", head_dim: "u32" },
+    code: () => `
 @compute @workgroup_size(${SIZE})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
   let head = flat_group(group, groups) * ${SIZE}u + local;
   if (head >= params.heads) { return; }
   var sum = 0.0;
-  for (var i = head * params.head_dim; i < (head + 1u) * params.head_dim; i++) { sum += cotangent_at(i) * output_at(i); }
+  for (var i = head * params.head_dim; i < (head + 1u) * params.head_dim; i++) { sum += ${product}; }
   delta_set(head, sum);
 }`,
-});
+  });
+}
 
 /**
  * What the weights of each head of a row are computed from, f32 [rows * heads, 4]: the maximum score, 1 / the sum of weights

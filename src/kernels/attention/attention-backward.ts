@@ -2,7 +2,7 @@ import { apply, type Operation } from "../../tensor/operation.ts";
 import { type Shape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { accumulateInto } from "../movement/accumulate.ts";
-import { contiguous, copy } from "../movement/copy.ts";
+import { copy } from "../movement/copy.ts";
 import { sum } from "../reduction/reduce.ts";
 import { sliceCount } from "./attention.ts";
 import { type BackwardSource, workgroupLanes } from "./attention-backward-call.ts";
@@ -57,10 +57,7 @@ const backwardOperation: Operation<BackwardAttributes> = {
     const partOf = (input: number) => (wanted.includes(input) ? parts[wanted.indexOf(input)] : undefined);
     const flat = device.zeros([parts.reduce((total, { shape }) => total + sizeOf(shape), 0)]);
     if (inputs[0]!.size === 0 || flat.size === 0) return flat;
-    const output = contiguous(all.at(-2)!);
-    const given = contiguous(all.at(-1)!);
-    // Loads by four start at multiples of four.
-    const cotangent = given.offset % 4 === 0 ? given : copy(given);
+    const [output, cotangent] = all.slice(-2).map(inFours) as [Tensor, Tensor];
     const sources = attentionSources(inputs, attributes).map((source) => ({ ...source, cotangent }));
     const viewOf = (input: number) => {
       const part = partOf(input);
@@ -78,6 +75,11 @@ const backwardOperation: Operation<BackwardAttributes> = {
     return flat;
   },
 };
+
+/** Loads by four start at multiples of four. */
+function inFours(x: Tensor): Tensor {
+  return x.contiguous && x.offset % 4 === 0 ? x : copy(x);
+}
 
 /** Fills the gradient of the queries, and gives what the weights are computed from. */
 function backwardQueries(sources: readonly BackwardSource[], delta: Tensor, out: Tensor | undefined): Tensor {

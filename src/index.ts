@@ -39,6 +39,7 @@ export { type PathEnd, type PathPatchOptions, pathPatch } from "./analysis/path-
 export { HeadRanking, type RankedHead, rankHeads } from "./analysis/rank-heads.ts";
 export { rollout } from "./analysis/rollout.ts";
 export { cosineSimilarity } from "./analysis/similarity.ts";
+export { type Steering, type SteeringOptions, trainSteering } from "./analysis/steering.ts";
 export {
   type PatchedTokens,
   patchEach,

@@ -16,6 +16,12 @@ export {
   compareMaps,
   type MapComparison,
 } from "./analysis/compare-maps.ts";
+export {
+  type FoundSubspace,
+  findSubspace,
+  type InterchangePair,
+  type SubspaceOptions,
+} from "./analysis/find-subspace.ts";
 export { headOutputs } from "./analysis/head-outputs.ts";
 export { type HeadPatternOptions, headPattern, headPatterns } from "./analysis/head-pattern.ts";
 export type { AttendedToken, HeadPattern } from "./analysis/head-pattern-result.ts";
@@ -40,6 +46,7 @@ export { HeadRanking, type RankedHead, rankHeads } from "./analysis/rank-heads.t
 export { rollout } from "./analysis/rollout.ts";
 export { cosineSimilarity } from "./analysis/similarity.ts";
 export { type Steering, type SteeringOptions, trainSteering } from "./analysis/steering.ts";
+export { Subspace } from "./analysis/subspace.ts";
 export {
   type PatchedTokens,
   patchEach,

@@ -6,16 +6,14 @@ import {
   aNumber,
   aString,
   checkOptions,
-  type Expected,
   either,
   type Options,
 } from "../arguments.ts";
-import { GradientError, PromptError, ShapeError, SiteError } from "../errors.ts";
+import { GradientError, PromptError, ShapeError } from "../errors.ts";
 import { mul } from "../kernels/elementwise/elementwise.ts";
 import { copy } from "../kernels/movement/copy.ts";
 import { hashPrompts, type Prompt } from "../model/prompt/prompt.ts";
-import { siteInfo } from "../model/walk/site-shapes.ts";
-import { ALL_LAYER_SITES, type LayerSite, layoutOf, parseSite, type SiteName } from "../model/walk/sites.ts";
+import type { SiteName } from "../model/walk/sites.ts";
 import { checkModelAndPrompts, somePositions } from "../patching/arguments.ts";
 import { addVector } from "../patching/edit.ts";
 import type { PatchableModel } from "../patching/model.ts";
@@ -24,6 +22,7 @@ import { showShape } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { shuffledBatch } from "../training/data-order.ts";
 import { Trainer, type TrainingStep } from "../training/trainer.ts";
+import { aWholeFromOne, vectorSite } from "./layers.ts";
 import { TaskVectors } from "./task-vectors.ts";
 
 export interface SteeringOptions {
@@ -45,11 +44,6 @@ export interface SteeringOptions {
   /** Called after each step with its loss. */
   onStep?: (step: number, loss: number) => void;
 }
-
-export const aWholeFromOne: Expected = {
-  words: "a whole number from 1",
-  holds: (n) => Number.isInteger(n) && (n as number) >= 1,
-};
 
 const OPTIONS: Options<SteeringOptions> = {
   site: aString,
@@ -102,11 +96,11 @@ export async function trainSteering(
     onStep,
   } = options;
   if (prompts.length === 0) throw new PromptError("trainSteering: expected at least one prompt, found none");
-  const address = layerOf(site);
+  const { layer, features, ...address } = vectorSite("trainSteering", model, site);
   const { device } = model;
   const scope = device.openScope();
   try {
-    const vector = scope.enter(() => startOf(model, site, start));
+    const vector = scope.enter(() => startOf(model, features, start));
     const trainer = scope.enter(
       () =>
         new Trainer(model, {
@@ -139,6 +133,7 @@ export async function trainSteering(
       const vectors = new TaskVectors(trained, {
         model: model.name,
         ...address,
+        layers: [layer],
         position: showPositions(at),
         prompts: prompts.length,
         promptHash: hashPrompts(prompts),
@@ -171,24 +166,12 @@ function checkStep(norm: number, where: string, loss: Positions): void {
   throw new GradientError(`trainSteering: the loss (${showPositions(loss)}) ${found}`);
 }
 
-/** Site and layer, as task vectors have them. */
-function layerOf(site: SiteName): { site: LayerSite; layers: [number] } {
-  const { stack, site: name, layer } = parseSite(site);
-  if (stack === "text" && layer !== undefined && layoutOf(name) === "rows") {
-    return { site: ALL_LAYER_SITES.find((one) => one === name)!, layers: [layer] };
-  }
-  throw new SiteError(
-    `trainSteering: expected a site of the text model's layers that holds a vector a token, as resid_post.3, found ${site}`,
-  );
-}
-
-/** A copy of what training starts from, of a site's width. */
-function startOf(model: PatchableModel, site: SiteName, start: SteeringOptions["start"]): Tensor {
-  const { features } = siteInfo(model.sites, site);
-  if (start === undefined) return model.device.zeros([features!]);
-  const given = start instanceof Tensor ? start : model.device.tensor(Float32Array.from(start));
+/** A copy of what training starts from: f32 [features]. */
+function startOf({ device }: PatchableModel, features: number, start: SteeringOptions["start"]): Tensor {
+  if (start === undefined) return device.zeros([features]);
+  const given = start instanceof Tensor ? start : device.tensor(Float32Array.from(start));
   if (given.rank !== 1 || given.size !== features) {
     throw new ShapeError(`trainSteering: expected a start [${features}], found ${showShape(given.shape)}`);
   }
-  return mul(given, 1); // f32, and memory of its own
+  return mul(given, 1);
 }

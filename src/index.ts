@@ -22,6 +22,7 @@ export {
   type InterchangePair,
   type SubspaceOptions,
 } from "./analysis/find-subspace.ts";
+export { type FitLensOptions, fitTunedLens } from "./analysis/fit-tuned-lens.ts";
 export { headOutputs } from "./analysis/head-outputs.ts";
 export { type HeadPatternOptions, headPattern, headPatterns } from "./analysis/head-pattern.ts";
 export type { AttendedToken, HeadPattern } from "./analysis/head-pattern-result.ts";
@@ -63,6 +64,12 @@ export {
   TaskVectors,
 } from "./analysis/task-vectors.ts";
 export { Transfer, type TransferOptions, type TransferTest } from "./analysis/transfer.ts";
+export {
+  decodeTunedLens,
+  encodeTunedLens,
+  TunedLens,
+  type TunedLensOrigin,
+} from "./analysis/tuned-lens.ts";
 export * from "./errors.ts";
 // Figures
 export { type AttentionFigureOptions, attentionFigure } from "./figures/attention-figure.ts";

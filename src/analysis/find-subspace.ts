@@ -28,6 +28,7 @@ import { compute, run } from "../patching/run.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { AdamW } from "../training/adamw.ts";
 import { shuffledBatch } from "../training/data-order.ts";
+import { cosineSchedule } from "../training/schedule.ts";
 import { aWholeFromOne, vectorSite } from "./layers.ts";
 import { activationsAt, editsOf, exchange, orthonormal, Subspace } from "./subspace.ts";
 
@@ -50,7 +51,7 @@ export interface SubspaceOptions {
   steps: number;
   /** Pairs that are not trained on but scored. Default: every fourth of those given, which training then goes without. */
   heldOut?: readonly InterchangePair[];
-  /** Of AdamW, without weight decay; the rows that the basis is made of are about 1 long. Default 0.01. */
+  /** Of AdamW, without weight decay; it falls to 0 by a cosine. The rows that the basis is made of start about 1 long. Default 0.02. */
   learningRate?: number;
   /** Pairs in a step, in an order that the seed draws. Default 16, or all if there are fewer. */
   batch?: number;
@@ -105,7 +106,7 @@ export async function findSubspace(
 ): Promise<FoundSubspace> {
   checkArgument("findSubspace", "model", model, aModel);
   checkOptions("findSubspace", options, OPTIONS, { required: ["site", "at", "rank", "steps"] });
-  const { site, at, rank, steps, learningRate = 0.01, batch = 16, seed = 0, onStep } = options;
+  const { site, at, rank, steps, learningRate = 0.02, batch = 16, seed = 0, onStep } = options;
   const { features } = vectorSite("findSubspace", model, site);
   if (rank > features) {
     throw new ArgumentError(
@@ -125,14 +126,17 @@ export async function findSubspace(
     const score = (basis?: Tensor) => accuracy(model, held!, site, at, basis);
     const scored = (basis: Tensor) => score(basis).finally(() => basis.dispose());
     const accuracyBefore = await scored(device.scope(() => orthonormal(weights)));
-    using optimizer = scope.enter(() => new AdamW(device, { weights }, { learningRate, weightDecay: 0 }));
+    using optimizer = scope.enter(() => new AdamW(device, { weights }, { weightDecay: 0 }));
     const losses: number[] = [];
     for (let step = 0; step < steps; step++) {
       const size = Math.min(batch, trained.length);
       const drawn = shuffledBatch(trained.length, size, { step, seed });
       const made = device.scope(() => {
         const { loss, gradient } = back(model, chosen(data!, drawn), weights, site, at);
-        return [loss, optimizer.step({ weights: gradient })] as const;
+        return [
+          loss,
+          optimizer.step({ weights: gradient }, learningRate * cosineSchedule(step, steps)),
+        ] as const;
       });
       const [[loss], [norm]] = (await device.read(made)) as [Float32Array, Float32Array];
       for (const tensor of made) tensor.dispose();

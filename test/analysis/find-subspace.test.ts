@@ -36,7 +36,7 @@ const optionsAt = (layer: number): SubspaceOptions => ({
   heldOut,
 });
 
-test("a task is found where the circuit has it: in a subspace, orthonormal, of which it is all that differs", async () => {
+test("a task is found where the circuit has it: in a subspace, orthonormal, and by edits", async () => {
   const found = await findSubspace(model, pairs, optionsAt(LAYER_OF.gather + 1));
   const { subspace, basis, accuracyBefore, accuracyAfter, accuracyWhole } = found;
   expect(accuracyBefore).toBeLessThan(0.1);
@@ -65,9 +65,13 @@ test("a task is found where the circuit has it: in a subspace, orthonormal, of w
 test.each([LAYER_OF.gather - 1, LAYER_OF.apply + 1])(
   "nothing is found behind layer %i, where there is no task yet, or only its answer",
   async (layer) => {
-    const { accuracyAfter, losses } = await findSubspace(model, pairs, { ...optionsAt(layer), steps: 20 });
+    const { accuracyAfter, accuracyWhole, losses } = await findSubspace(model, pairs, {
+      ...optionsAt(layer),
+      steps: 15,
+    });
     expect(losses.at(-1)).toBeLessThan(losses[0]!);
     expect(accuracyAfter).toBeLessThan(0.1);
+    expect(accuracyWhole).toBeLessThan(0.2); // some sources have the expected answer themselves
   },
 );
 

@@ -15,6 +15,8 @@ const PROGRAMS = [
   "docs/kernels.md",
   "docs/checkpoints.md",
   "docs/coming-from.md",
+  "docs/gradients.md",
+  "docs/interventions.md",
 ];
 
 const SMOLLM2 = join(cacheFolder(), "models", "smollm2-135m-instruct");

@@ -16,6 +16,13 @@ export {
   compareMaps,
   type MapComparison,
 } from "./analysis/compare-maps.ts";
+export {
+  type FoundSubspace,
+  findSubspace,
+  type InterchangePair,
+  type SubspaceOptions,
+} from "./analysis/find-subspace.ts";
+export { type FitLensOptions, fitTunedLens } from "./analysis/fit-tuned-lens.ts";
 export { headOutputs } from "./analysis/head-outputs.ts";
 export { type HeadPatternOptions, headPattern, headPatterns } from "./analysis/head-pattern.ts";
 export type { AttendedToken, HeadPattern } from "./analysis/head-pattern-result.ts";
@@ -39,6 +46,8 @@ export { type PathEnd, type PathPatchOptions, pathPatch } from "./analysis/path-
 export { HeadRanking, type RankedHead, rankHeads } from "./analysis/rank-heads.ts";
 export { rollout } from "./analysis/rollout.ts";
 export { cosineSimilarity } from "./analysis/similarity.ts";
+export { type Steering, type SteeringOptions, trainSteering } from "./analysis/steering.ts";
+export { Subspace } from "./analysis/subspace.ts";
 export {
   type PatchedTokens,
   patchEach,
@@ -55,6 +64,12 @@ export {
   TaskVectors,
 } from "./analysis/task-vectors.ts";
 export { Transfer, type TransferOptions, type TransferTest } from "./analysis/transfer.ts";
+export {
+  decodeTunedLens,
+  encodeTunedLens,
+  TunedLens,
+  type TunedLensOrigin,
+} from "./analysis/tuned-lens.ts";
 export * from "./errors.ts";
 // Figures
 export { type AttentionFigureOptions, attentionFigure } from "./figures/attention-figure.ts";

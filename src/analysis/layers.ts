@@ -1,5 +1,13 @@
+import type { Expected } from "../arguments.ts";
 import { SiteError } from "../errors.ts";
 import type { ModelOutline } from "../model/language-model.ts";
+import { siteInfo } from "../model/walk/site-shapes.ts";
+import { ALL_LAYER_SITES, type LayerSite, type SiteName } from "../model/walk/sites.ts";
+
+export const aWholeFromOne: Expected = {
+  words: "a whole number from 1",
+  holds: (n) => Number.isInteger(n) && (n as number) >= 1,
+};
 
 /** Wrong layers that a message names. */
 const SHOWN = 3;
@@ -17,5 +25,21 @@ export function checkLayers({ config }: ModelOutline, layers: readonly number[],
   const more = wrong.length > SHOWN ? ", …" : "";
   throw new SiteError(
     `${what}: expected layers from 0 to ${config.layers - 1} (the model has ${config.layers}), found ${found}${more}`,
+  );
+}
+
+/** A site of the text model's layers that holds a vector a token. Throws SiteError, led by `call`, for others. */
+export function vectorSite(
+  call: string,
+  model: ModelOutline,
+  name: SiteName,
+): { site: LayerSite; layer: number; features: number } {
+  const { stack, site, layer, layout, features } = siteInfo(model.sites, name);
+  const layerSite = ALL_LAYER_SITES.find((one) => one === site);
+  if (stack === "text" && layerSite && layer !== undefined && layout === "rows" && features !== undefined) {
+    return { site: layerSite, layer, features };
+  }
+  throw new SiteError(
+    `${call}: expected a site of the text model's layers that holds a vector a token, as resid_post.3, found ${name}`,
   );
 }

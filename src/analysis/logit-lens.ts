@@ -5,6 +5,7 @@ import {
   aNumber,
   checkArgument,
   checkOptions,
+  type Expected,
   type Options,
   oneOf,
 } from "../arguments.ts";
@@ -64,11 +65,16 @@ export interface LensOptions {
   k?: number;
 }
 
+export const aCellCount: Expected = {
+  words: "a whole number from 1",
+  holds: (k) => aCount.holds(k) && k !== 0,
+};
+
 const OPTIONS: Options<LensOptions> = {
   site: oneOf(...LAYER_SITES),
   at: somePositions,
   layers: aListOf(aNumber),
-  k: { words: "a whole number from 1", holds: (k) => aCount.holds(k) && k !== 0 },
+  k: aCellCount,
 };
 
 /** The logit lens over a prompt: a cell for each layer and position; `.table()` is its text. Throws SiteError and PromptError like `run`. */
@@ -89,6 +95,16 @@ export async function logitLens(
       `logit lens: ${site} is not as wide as the residual stream; expected one of ${fitting}`,
     );
   }
+  return readLens(model, prompt, { site, at, layers, k }, (x) => decodeStream(model, x));
+}
+
+/** The cells of a lens over a prompt, which reads rows x [positions, width] of a layer as logits [positions, vocab]. */
+export async function readLens(
+  model: LanguageModel,
+  prompt: Prompt,
+  { site, at, layers, k }: Required<LensOptions>,
+  decode: (x: Tensor, layer: number) => Tensor,
+): Promise<LensCells> {
   const { device } = model;
   const taps = Object.fromEntries(layers.map((layer) => [`${layer}`, tap(`${site}.${layer}`, at)]));
   const scope = device.openScope();
@@ -98,7 +114,7 @@ export async function logitLens(
       return layers.map((layer) =>
         device.scope(() => {
           const rows = tapped[`${layer}`]!;
-          const logits = decodeStream(model, rows.rank === 1 ? rows.reshape([1, rows.size]) : rows);
+          const logits = decode(rows.rank === 1 ? rows.reshape([1, rows.size]) : rows, layer);
           return topK(softmax(logits), k);
         }),
       );

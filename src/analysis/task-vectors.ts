@@ -14,7 +14,7 @@ import { concat, stack } from "../kernels/movement/concat.ts";
 import { mean } from "../kernels/reduction/reduce.ts";
 import { readTensor } from "../model/checkpoint/entries/tensor-entry.ts";
 import { SafetensorsFile } from "../model/checkpoint/safetensors/safetensors.ts";
-import { writeSafetensors } from "../model/checkpoint/safetensors/safetensors-writer.ts";
+import { encodeSafetensors } from "../model/checkpoint/safetensors/safetensors-writer.ts";
 import { memorySource } from "../model/checkpoint/source/sources.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { hashPrompts, type Prompt } from "../model/prompt/prompt.ts";
@@ -166,10 +166,7 @@ export async function encodeTaskVectors(taskVectors: TaskVectors): Promise<Uint8
   const metadata: Record<string, string> = { format: FORMAT };
   for (const [key, value] of Object.entries(origin)) metadata[key] = String(value);
   const data = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-  const file = writeSafetensors([{ name: "vectors", stored: "F32", shape: vectors.shape, data }], metadata);
-  const chunks: BlobPart[] = [];
-  for await (const chunk of file) chunks.push(chunk as Uint8Array<ArrayBuffer>);
-  return new Uint8Array(await new Blob(chunks).arrayBuffer());
+  return encodeSafetensors([{ name: "vectors", stored: "F32", shape: vectors.shape, data }], metadata);
 }
 
 const aFilesBytes: Expected = { words: "a file's bytes, a Uint8Array", holds: ArrayBuffer.isView };

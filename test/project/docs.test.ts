@@ -16,6 +16,7 @@ const PROGRAMS = [
   "docs/checkpoints.md",
   "docs/coming-from.md",
   "docs/gradients.md",
+  "docs/interventions.md",
 ];
 
 const SMOLLM2 = join(cacheFolder(), "models", "smollm2-135m-instruct");

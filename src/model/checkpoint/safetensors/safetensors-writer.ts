@@ -37,6 +37,15 @@ export async function* writeSafetensors(
   }
 }
 
+/** The same as one array of bytes. */
+export async function encodeSafetensors(
+  ...file: Parameters<typeof writeSafetensors>
+): Promise<Uint8Array<ArrayBuffer>> {
+  const chunks: BlobPart[] = [];
+  for await (const chunk of writeSafetensors(...file)) chunks.push(chunk as Uint8Array<ArrayBuffer>);
+  return new Uint8Array(await new Blob(chunks).arrayBuffer());
+}
+
 function header(tensors: readonly TensorToWrite[], metadata: Readonly<Record<string, string>>): Uint8Array {
   // Put together as text: in an object, a tensor called __proto__ would be lost.
   const members: string[] = [];

@@ -67,7 +67,7 @@ export const fineTuning: Experiment = {
       ...labelledOf(lab, task.name).flatMap((labelled) => [tuningVectors(labelled), untrained(labelled)]),
       ...forgotten(lab, task),
     ]),
-    // Seed by seed and arm by arm within a size, so that a run that is broken off has whole comparisons.
+    // All arms of the same labelled items one after the other.
     ...tunedTasks(lab).flatMap(({ name }) =>
       labelledOf(lab, name).flatMap((labelled) =>
         armNames().map((arm) => trained({ ...labelled, arm, steps: stepsOf(lab) })),
@@ -286,7 +286,7 @@ function armsTable(lab: Lab): Table {
       "trained",
       "labelled items",
       ...queries.map((query) => QUERY_NAMES[query]),
-      "text query − LoRA or vector from zero",
+      "text query − plain LoRA, or vector from zero",
       "another task behind its examples",
       "less without adapter",
     ],

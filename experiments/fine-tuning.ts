@@ -2,6 +2,7 @@ import type { Modality, Task } from "xpatch";
 import {
   ARMS,
   type ArmName,
+  bareVectors,
   checkpoints,
   otherTask,
   projections,
@@ -64,6 +65,7 @@ export const fineTuning: Experiment = {
   cells: (lab) => [
     ...layerCells(lab),
     ...tunedTasks(lab).flatMap((task) => [
+      ...tuningSeeds(lab).map((seed) => bareVectors({ task: task.name, seed })),
       ...labelledOf(lab, task.name).flatMap((labelled) => [tuningVectors(labelled), untrained(labelled)]),
       ...forgotten(lab, task),
     ]),
@@ -80,7 +82,7 @@ export const fineTuning: Experiment = {
       verdict: verdictOf(lab),
       text: [
         `Trained are items of the split train, asked as text without context, for ${stepsOf(lab)} steps, on the tokens of their answers. The task vector is of the same labelled items, as text examples, so that no training knows a label that another does not; the layer is the one that validation items chose.`,
-        `A vector is added at the query's last token. What is trained on text is asked about by ${images ? "text and by picture" : "text; there are no pictures"}. Forgetting is what an adapter takes from another task behind its text examples. A vector that is not added there changes nothing: it forgets nothing by construction.`,
+        `What is added at the query's last token is the task vector less the mean of bare queries there, so that the sum is near the task vector; a random vector has the norm of that. What is trained on text is asked about by ${images ? "text and by picture" : "text; there are no pictures"}. Forgetting is what an adapter takes from another task behind its text examples. A vector that is not added there changes nothing: it forgets nothing by construction.`,
         "Rates were not tuned: LoRA and vectors each have one, whatever they begin from.",
       ],
       figures: [examplesFigure(lab, "vector"), examplesFigure(lab, "LoRA"), stepsFigure(lab)],
@@ -98,8 +100,11 @@ function seesAhead({ model }: Lab): boolean {
 
 /** Tasks to train on: of things as different as there are. */
 export function tunedTasks(lab: Lab): Task[] {
+  // A task vector of one labelled item takes another question.
   const able = (tasks: readonly Task[]) =>
-    tasksWith(lab, SETUP, tasks).filter((task) => trainItems(task).length > 1);
+    tasksWith(lab, SETUP, tasks).filter(
+      (task) => new Set(trainItems(task).map(({ input }) => input)).size > 1,
+    );
   const inside = able(lab.tasksInMeans);
   const tasks = inside.length > 0 ? inside : able(lab.tasks);
   const alike = (one: Task, other: Task) => {

@@ -27,7 +27,7 @@ import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { queries, specifiedQueries } from "../framework/prompts.ts";
 import { type Answered, answered, type Scored, scored } from "../framework/scored.ts";
-import { dot, randomLike } from "../statistics/vectors.ts";
+import { combine, dot, norm, randomLike } from "../statistics/vectors.ts";
 import { chosenLayer } from "./layer-sweep.ts";
 import { extractInto, vectorsIn } from "./task-vectors.ts";
 
@@ -76,8 +76,8 @@ const RANK = 4;
 const BATCH = 8;
 const RATE = 1 / 512;
 const WARM_UP = 2;
-/** A trained vector is this times its parameter, so that it moves faster; a power of 2, which rounds nothing. */
-const VECTOR_SCALE = 32;
+/** What a step moves a trained vector by at most, in each dimension, of what the task vector's direction has there on average. */
+const VECTOR_STEP = 0.1;
 /** Most questions whose few-shot prompts a task vector is the mean of. */
 const VECTOR_PROMPTS = 16;
 
@@ -101,9 +101,7 @@ export function labelledItems(lab: Lab, { task, examples, seed }: Labelled): Tas
 export const tuningVectors = defineCell("fine-tuning-vectors", (lab, params: Labelled) => {
   const { task, examples, seed } = params;
   const labelled = labelledItems(lab, params);
-  const pool = trainItems(lab.task(task));
-  const asked = drawItems(pool, { input: "\n" }, { count: Math.min(VECTOR_PROMPTS, pool.length), seed });
-  const prompts = asked.flatMap((item) => {
+  const prompts = questionsOf(lab, { task, seed }).flatMap((item) => {
     const others = labelled.filter(({ input }) => input !== item.input);
     if (others.length === 0) return [];
     const shown = drawItems(others, item, { count: Math.min(lab.options.shots, others.length), seed });
@@ -114,14 +112,39 @@ export const tuningVectors = defineCell("fine-tuning-vectors", (lab, params: Lab
   return extractInto(lab, `fine-tuning-${encodeURIComponent(task)}-${examples}-${seed}`, prompts);
 });
 
-/** The layer that validation items chose for patches of text examples into text queries, and the vector behind it. */
-export async function tuningVector(
-  lab: Lab,
-  { task, examples, seed }: Labelled,
-): Promise<{ layer: number; vector: Float32Array }> {
+/** The mean over bare queries of train items: what a task vector is told apart from. */
+export const bareVectors = defineCell(
+  "fine-tuning-bare-vectors",
+  (lab, { task, seed }: Omit<Labelled, "examples">) => {
+    const prompts = questionsOf(lab, { task, seed }).map(({ input }) =>
+      fewShotPrompt(lab.model, [], input, lab.options.template),
+    );
+    lab.spendPasses(prompts, lab.model);
+    return extractInto(lab, `fine-tuning-${encodeURIComponent(task)}-bare-${seed}`, prompts);
+  },
+);
+
+/** Train items whose questions are asked, without their answers. */
+function questionsOf(lab: Lab, { task, seed }: Omit<Labelled, "examples">): TaskItem[] {
+  const pool = trainItems(lab.task(task));
+  return drawItems(pool, { input: "\n" }, { count: Math.min(VECTOR_PROMPTS, pool.length), seed });
+}
+
+export interface TuningVector {
+  /** The one that validation items chose for patches of text examples into text queries. */
+  readonly layer: number;
+  /** The task vector behind it. */
+  readonly vector: Float32Array;
+  /** What it is beyond the mean bare query: added to one, it makes about the task vector of it. */
+  readonly direction: Float32Array;
+}
+
+export async function tuningVector(lab: Lab, { task, examples, seed }: Labelled): Promise<TuningVector> {
   const layer = chosenLayer(lab, SETUP, lab.task(task));
   const vectors = await vectorsIn(lab, await lab.run(tuningVectors({ task, examples, seed })));
-  return { layer, vector: vectors[layer]! };
+  const bare = await vectorsIn(lab, await lab.run(bareVectors({ task, seed })));
+  const vector = vectors[layer]!;
+  return { layer, vector, direction: combine([1, vector], [-1, bare[layer]!]) };
 }
 
 /** Of text queries, and of image queries where the task has pictures. */
@@ -132,7 +155,7 @@ export interface UntrainedResult {
   readonly noContext: ByQuery<Answered>;
   /** The task vector in place of the residual stream, as everywhere else. */
   readonly patch: ByQuery<Answered>;
-  /** Added to it, where trainings start. */
+  /** Its direction added to it, where trainings begin. */
   readonly added: ByQuery<Answered>;
   readonly random: ByQuery<Answered>;
 }
@@ -141,10 +164,10 @@ export interface UntrainedResult {
 export const untrained = defineCell(
   "fine-tuning-untrained",
   async (lab, params: Labelled): Promise<UntrainedResult> => {
-    const { layer, vector } = await tuningVector(lab, params);
-    const other = randomLike(vector, params.seed);
+    const { layer, vector, direction } = await tuningVector(lab, params);
+    const other = randomLike(direction, params.seed);
     const site = `resid_post.${layer}` as const;
-    const edits = [set(site, -1, vector), addVector(site, -1, vector), addVector(site, -1, other)];
+    const edits = [set(site, -1, vector), addVector(site, -1, direction), addVector(site, -1, other)];
     const each = await byQuery(lab, params.task, async (prompts, score) => {
       const { unpatched, patched } = await lab.patchEach(
         prompts,
@@ -251,22 +274,23 @@ async function madeFor(lab: Lab, params: TrainingParams): Promise<Made> {
   const { model } = lab;
   const { device } = model;
   const arm: Arm = ARMS[params.arm];
-  const { layer, vector } = await tuningVector(lab, params);
+  const { layer, vector, direction } = await tuningVector(lab, params);
   const site = `resid_post.${layer}` as const;
-  const added =
-    arm.start && device.tensor(startOf(arm.start, vector, params.seed).map((x) => x / VECTOR_SCALE));
+  const scale = vectorScale(direction);
+  const start = arm.start && startOf(arm.start, direction, params.seed).map((x) => x / scale);
+  const added = start && device.tensor(start);
   const lora = arm.lora
     ? new Lora(model, { rank: RANK, modules: projections(lab), seed: params.seed })
     : undefined;
   const target = arm.towards ? device.tensor(vector) : undefined;
   return {
     parameters: { ...lora?.parameters, ...(added && arm.trained && { vector: added }) },
-    edits: (at) => (added ? [addVector(site, at, added, { scale: VECTOR_SCALE })] : []),
+    edits: (at) => (added ? [addVector(site, at, added, { scale })] : []),
     ...(target && {
       auxiliary: {
         taps: { stream: tap(site, beforeAnswer) },
-        // Squared distance, in that of the vector from zero: [prompts]
-        of: ({ stream }) => mul(sum(square(sub(stream!, target)), -1), 1 / dot(vector, vector)),
+        // Squared distance, 1 for the mean bare query: [prompts]
+        of: ({ stream }) => mul(sum(square(sub(stream!, target)), -1), 1 / dot(direction, direction)),
       },
     }),
     [Symbol.dispose]() {
@@ -277,9 +301,15 @@ async function madeFor(lab: Lab, params: TrainingParams): Promise<Made> {
   };
 }
 
-function startOf(start: Start, vector: Float32Array, seed: number): Float32Array {
-  if (start === "zero") return new Float32Array(vector.length);
-  return start === "task" ? vector : randomLike(vector, seed);
+function startOf(start: Start, direction: Float32Array, seed: number): Float32Array {
+  if (start === "zero") return new Float32Array(direction.length);
+  return start === "task" ? direction : randomLike(direction, seed);
+}
+
+/** A trained vector is this times its parameter, which moves by {@link RATE}; a power of 2, so that it rounds nothing. */
+function vectorScale(direction: Float32Array): number {
+  const size = norm(direction) / Math.sqrt(direction.length);
+  return 2 ** Math.round(Math.log2((VECTOR_STEP * size) / RATE));
 }
 
 /** The last token before the answer: the query's last. */

@@ -18,6 +18,7 @@ import { judged } from "../../experiments/framework/rule.ts";
 import { type Finished, runExperiments } from "../../experiments/framework/runner.ts";
 import { RULES } from "../../experiments/rules.ts";
 import type { Hits } from "../../experiments/statistics/accuracy.ts";
+import { mean } from "../../src/kernels/reduction/reduce.ts";
 import { addVector, type Edit, set } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
 import { tap } from "../../src/patching/tap.ts";
@@ -96,27 +97,30 @@ describe("what trainings begin from", () => {
       expect(query).toMatch(/^Q: alpha \d\nA:$/);
       for (const one of shown) expect(one.startsWith(query!)).toBe(false);
     }
-    const { layer, vector } = await tuningVector(lab, LABELLED);
-    const rows: number[][] = [];
-    for (const text of prompts) {
-      const { x } = model.run(model.prompt(text), { taps: { x: tap(`resid_post.${layer}`, -1) } });
-      rows.push([...(await x.read())]);
-    }
-    for (const [i, value] of vector.entries()) {
-      expect(value).toBeCloseTo(
-        rows.reduce((sum, row) => sum + row[i]! / rows.length, 0),
-        4,
+    const { layer, vector, direction } = await tuningVector(lab, LABELLED);
+    const meanOf = async (texts: readonly string[]) => {
+      const { x } = model.run(
+        texts.map((text) => model.prompt(text)),
+        { taps: { x: tap(`resid_post.${layer}`, -1) } },
       );
+      return [...(await mean(x, 0).read())];
+    };
+    const own = await meanOf(prompts);
+    // The same questions, by themselves.
+    const bare = await meanOf(prompts.map((text) => text.split("\n\n").at(-1)!));
+    for (const [i, value] of vector.entries()) {
+      expect(value).toBeCloseTo(own[i]!, 4);
+      expect(direction[i]).toBeCloseTo(own[i]! - bare[i]!, 4);
     }
   });
 
   test("without training they are what full runs answer", async () => {
-    const { layer, vector } = await tuningVector(lab, LABELLED);
+    const { layer, vector, direction } = await tuningVector(lab, LABELLED);
     const site = `resid_post.${layer}` as const;
     const { noContext, patch, added } = lab.result(untrained(LABELLED));
     expect(noContext.text.answers).toEqual(await plainAnswers([]));
     expect(patch.text.answers).toEqual(await plainAnswers([set(site, -1, vector)]));
-    expect(added.text.answers).toEqual(await plainAnswers([addVector(site, -1, vector)]));
+    expect(added.text.answers).toEqual(await plainAnswers([addVector(site, -1, direction)]));
   });
 
   test("before the first step an arm is its start", () => {
@@ -154,8 +158,8 @@ describe("a training", () => {
       // A vector that is not added forgets nothing.
       expect(elsewhere !== undefined, arm).toBe("lora" in ARMS[arm]);
     }
-    // The auxiliary loss comes on top: the relative distance from the task vector.
-    expect(armResult("lora-towards").losses[0]).toBeGreaterThan(armResult("lora").losses[0]! + 1e-3);
+    // The auxiliary loss comes on top: the distance from the task vector, 1 for the mean bare query.
+    expect(armResult("lora-towards").losses[0]).toBeGreaterThan(armResult("lora").losses[0]! + 0.5);
   });
 
   test("leaves the model as it was", async () => {

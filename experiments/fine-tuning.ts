@@ -2,19 +2,17 @@ import type { Modality, Task } from "xpatch";
 import {
   ARMS,
   type ArmName,
-  bareVectors,
   checkpoints,
   otherTask,
   projections,
   type TrainedResult,
   trained,
-  trainItems,
-  tuningVectors,
   type UntrainedResult,
   untrained,
 } from "./cells/fine-tuning.ts";
 import { commonLayerCells, layerSweep, tasksWith } from "./cells/layer-sweep.ts";
 import { testPrompt } from "./cells/test-answers.ts";
+import { bareVectors, trainItems, tuningVectors } from "./cells/tuning-vectors.ts";
 import type { Cell } from "./framework/cell.ts";
 import { type AskedTask, constantAnswers } from "./framework/constants.ts";
 import { aboveControl, difference } from "./framework/contrasts.ts";

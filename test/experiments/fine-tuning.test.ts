@@ -2,16 +2,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import {
-  ARMS,
-  type ArmName,
-  labelledItems,
-  projections,
-  trained,
-  tuningVector,
-  tuningVectors,
-  untrained,
-} from "../../experiments/cells/fine-tuning.ts";
+import { ARMS, type ArmName, projections, trained, untrained } from "../../experiments/cells/fine-tuning.ts";
+import { labelledItems, tuningVector, tuningVectors } from "../../experiments/cells/tuning-vectors.ts";
 import { fineTuning, sizesOf, tunedTasks, tuningContrasts } from "../../experiments/fine-tuning.ts";
 import type { Lab } from "../../experiments/framework/lab.ts";
 import { judged } from "../../experiments/framework/rule.ts";

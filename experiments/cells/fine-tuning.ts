@@ -236,9 +236,12 @@ function vectorScale(direction: Float32Array): number {
 /** The last token before the answer: the query's last. */
 const beforeAnswer = (prompt: Prompt): number => prompt.span("answer").start - 1;
 
-/** The projections of queries and values in the language model, by their usual names; those of a vision tower stay. */
+/**
+ * The projections of queries and values in the language model, by their usual names; not those of a vision tower or of attention
+ * to it, which texts do not go through.
+ */
 export function projections({ model }: Pick<Lab, "model">): string[] {
-  const names = model.parameterNames.filter((name) => !/vision|visual/.test(name));
+  const names = model.parameterNames.filter((name) => !/vision|visual|cross|perceiver/.test(name));
   const ending = (ends: RegExp) =>
     names.filter((name) => ends.test(name)).map((name) => name.slice(0, -".weight".length));
   const apart = ending(/\.(q_proj|v_proj)\.weight$/);

@@ -7,6 +7,7 @@ import { decoded } from "./decoded.ts";
 import { denseText } from "./dense-text.ts";
 import { efficiencyExperiment } from "./efficiency.ts";
 import { entity } from "./entity.ts";
+import { fineTuning } from "./fine-tuning.ts";
 import type { Experiment } from "./framework/experiment.ts";
 import { grounding } from "./grounding.ts";
 import { instructions } from "./instructions.ts";
@@ -46,5 +47,6 @@ export const EXPERIMENTS: readonly Experiment[] = [
   denseText,
   longAnswers,
   decoded,
+  fineTuning,
   efficiencyExperiment,
 ];

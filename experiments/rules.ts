@@ -384,6 +384,29 @@ export const RULES = {
       },
     },
   },
+  "fine-tuning": {
+    sunkBy:
+      "A random vector of the task vector's norm: then any push away from where the model stands helps training, and the task vector has no part in it.",
+    order: "each by itself",
+    parts: {
+      start: {
+        says: "a vector is better trained from the task vector",
+        comparisons: {
+          zero: above("from the task vector − from zero"),
+          random: above("from the task vector − from a random vector of its norm"),
+          ...aboveConstants("from the task vector"),
+        },
+      },
+      lora: {
+        says: "LoRA is better with the task vector added",
+        comparisons: {
+          without: above("LoRA with the task vector − LoRA"),
+          random: above("LoRA with the task vector − LoRA with a random vector of its norm"),
+          ...aboveConstants("LoRA with the task vector"),
+        },
+      },
+    },
+  },
   efficiency: {
     sunkBy: "A patched run that chooses another token: then it is not the same work.",
     order: "each by itself",

@@ -294,4 +294,10 @@ export { shuffledBatch } from "./training/data-order.ts";
 export { Lora, type LoraOptions } from "./training/lora.ts";
 export { type SaveAdapterOptions, saveAdapter } from "./training/save-adapter.ts";
 export { type CosineOptions, cosineSchedule } from "./training/schedule.ts";
-export { Trainer, type TrainerOptions, type TrainingStep, weightTensors } from "./training/trainer.ts";
+export {
+  type AuxiliaryLoss,
+  Trainer,
+  type TrainerOptions,
+  type TrainingStep,
+  weightTensors,
+} from "./training/trainer.ts";

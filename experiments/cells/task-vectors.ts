@@ -78,10 +78,20 @@ async function extracted(
       : await specifiedQueries(lab, task, asked, model);
   const prompts =
     specification === "instruction" ? whole : whole.map((prompt) => upToLastExample(model, prompt));
-  using vectors = extractTaskVectors(model, prompts);
   lab.spendPasses(prompts, model, whole);
   const parts = [source, encodeURIComponent(task.name), specification, seed, ...(variant ? [variant] : [])];
-  const file = join("vectors", `${parts.join("-")}${markOf(template)}.safetensors`);
+  return extractInto(lab, `${parts.join("-")}${markOf(template)}`, prompts, model);
+}
+
+/** The mean over prompts at their last tokens, behind each layer, as a file of the run's folder. */
+export async function extractInto(
+  lab: Lab,
+  name: string,
+  prompts: readonly Prompt<PromptImage>[],
+  model = lab.model,
+): Promise<VectorsResult> {
+  using vectors = extractTaskVectors(model, prompts);
+  const file = join("vectors", `${name}.safetensors`);
   mkdirSync(join(lab.folder, "vectors"), { recursive: true });
   await writeWhole(join(lab.folder, file), await encodeTaskVectors(vectors));
   return { file, prompts: prompts.map(({ text }) => text) };
@@ -94,7 +104,14 @@ export async function vectorsOf(
   variant?: PromptVariant,
 ): Promise<readonly Float32Array[]> {
   const cell = variant ? variantVectors({ ...params, variant }) : taskVectors(params);
-  const { file } = await lab.run(cell);
+  return vectorsIn(lab, await lab.run(cell));
+}
+
+/** Those of a file in the run's folder. */
+export async function vectorsIn(
+  lab: Lab,
+  { file }: Pick<VectorsResult, "file">,
+): Promise<readonly Float32Array[]> {
   const bytes = new Uint8Array(readFileSync(join(lab.folder, file)));
   using loaded = await decodeTaskVectors(bytes, lab.model.device, file);
   return rowsOf(loaded.vectors);

@@ -167,12 +167,12 @@ export class Lab {
     return { unpatched, patched };
   }
 
-  /** The next token of each prompt. Throws GenerationError, with model and prompt, where logits are NaN. */
-  async answers(prompts: readonly Prompt[]): Promise<number[]> {
+  /** The next token of each prompt, under edits. Throws GenerationError, with model and prompt, where logits are NaN. */
+  async answers(prompts: readonly Prompt[], edits: readonly Edit[] = []): Promise<number[]> {
     const ids: number[] = [];
     const { model } = this;
     for (const batch of batchesOf(prompts)) {
-      using logits = model.run(batch).logits as Tensor;
+      using logits = model.run(batch, { edits }).logits as Tensor;
       const where = (row: number) =>
         `${model.name}, logits of the prompt ${JSON.stringify(batch[row]!.text)}`;
       ids.push(...(await mostProbableTokens(logits, where)));

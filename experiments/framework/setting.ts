@@ -31,6 +31,10 @@ export interface LabOptions {
   readonly outsideMeans: readonly string[];
   /** Whether upper and lower case differ in answers. They do not unless given. */
   readonly caseSensitive?: boolean;
+  /** Of `fine-tuning`: tasks that are trained on, seeds of each training, and its steps. By default as few as take an hour. */
+  readonly trainTasks?: number;
+  readonly trainSeeds?: number;
+  readonly trainSteps?: number;
   /** Set where all options are those of the authors' program; see `PAPER_PROTOCOL`. */
   readonly protocol?: "paper";
 }

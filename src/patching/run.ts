@@ -1,6 +1,7 @@
 import { aNumber, anArray, anObject, checkOptions, type Options, oneOf } from "../arguments.ts";
 import { SiteError } from "../errors.ts";
 import type { Tape } from "../gradient/tape.ts";
+import { add } from "../kernels/elementwise/elementwise.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { forward, type LogitPositions, logitRows, takeRows } from "../model/walk/forward.ts";
@@ -104,6 +105,8 @@ export interface Measure {
   readonly metric: RunMetric;
   /** What it compares with. */
   readonly clean?: Tensor | undefined;
+  /** What is added to it: [prompts] of the run's taps. */
+  readonly extra?: ((taps: Readonly<Record<string, unknown>>) => Tensor) | undefined;
   /** To go back from it: the tape, and by how much each prompt's counts ([prompts]; default 1). */
   readonly back?: {
     readonly tape: Tape;
@@ -159,10 +162,14 @@ export function compute(
       ...(metric && { metric }),
     };
 
-    function measured({ metric, clean, back }: Measure, collected: Watcher): Tensor {
+    function measured({ metric, clean, extra, back }: Measure, collected: Watcher): Tensor {
       const run = { logits: logits!, rows, prompts, model, clean, taps: collected.tapped() };
-      if (!back) return measureRun(metric, run);
-      const value = back.tape.record(() => measureRun(metric, run));
+      const whole = () => {
+        const own = measureRun(metric, run);
+        return extra ? add(own, extra(run.taps)) : own;
+      };
+      if (!back) return whole();
+      const value = back.tape.record(whole);
       back.tape.backward(value, back.cotangent);
       collected.takeGradients();
       return value;

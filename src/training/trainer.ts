@@ -9,9 +9,17 @@ import type { PatchableModel } from "../patching/model.ts";
 import type { Positions } from "../patching/positions.ts";
 import { compute } from "../patching/run.ts";
 import { nextTokenLoss, predictedPositions } from "../patching/run-metric.ts";
+import type { Taps } from "../patching/tap.ts";
 import type { Device } from "../tensor/device.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { AdamW, type AdamWOptions } from "./adamw.ts";
+
+/** A term of the loss that is made of activations. */
+export interface AuxiliaryLoss {
+  readonly taps: Taps;
+  /** The values of the taps, as a run of several prompts gives them → f32 [prompts]. */
+  readonly of: (taps: Readonly<Record<string, Tensor>>) => Tensor;
+}
 
 export interface TrainerOptions extends AdamWOptions {
   /**
@@ -23,6 +31,8 @@ export interface TrainerOptions extends AdamWOptions {
   readonly loss?: Positions;
   /** Made in every run; their values may be parameters. */
   readonly edits?: readonly Edit[];
+  /** Added to each prompt's loss, in steps alone: `evaluate` leaves it out. */
+  readonly auxiliary?: AuxiliaryLoss;
   /** Prompts that go through the model at a time; the gradients of a step's are added up. Default all. */
   readonly microBatch?: number;
   /** The part of the learning rate for a step (from 0). Default 1. */
@@ -33,7 +43,7 @@ export interface TrainerOptions extends AdamWOptions {
 
 /** What a step was; on the device, so that the next need not wait for it. */
 export interface TrainingStep {
-  /** Mean cross entropy, in nats, of the tokens that count, before the step: f32 []. */
+  /** Mean cross entropy, in nats, of the tokens that count, before the step, and the auxiliary loss: f32 []. */
   readonly loss: Tensor;
   /** Of all gradients together, before clipping: f32 []. */
   readonly gradNorm: Tensor;
@@ -123,7 +133,7 @@ export class Trainer {
     prompts: readonly Prompt[],
     shares: readonly number[],
   ): { loss: Tensor; gradients: Record<string, Tensor> } {
-    const { parameters, loss = "all", edits = [], keepBytes } = this.#options;
+    const { parameters, loss = "all", edits = [], auxiliary, keepBytes } = this.#options;
     const { device } = this.#model;
     return device.scope(() => {
       using tape = new Tape(device, { keepBytes: keepBytes ?? defaultKeepBytes(device) });
@@ -133,9 +143,10 @@ export class Trainer {
         "train",
         this.#model,
         prompts,
-        { edits },
+        { edits, ...(auxiliary && { taps: auxiliary.taps }) },
         {
           metric: nextTokenLoss(loss),
+          extra: auxiliary?.of as ((taps: Readonly<Record<string, unknown>>) => Tensor) | undefined,
           back: { tape, cotangent: weights },
         },
       );

@@ -174,6 +174,7 @@ describe("the rules", () => {
       "overriding",
       "dense-text",
       "long-answers",
+      "fine-tuning",
     ] as const) {
       const [first] = Object.values(RULES[name].parts);
       expect(Object.keys(first!.comparisons), name).toEqual(expect.arrayContaining(["frequent", "constant"]));

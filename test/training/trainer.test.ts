@@ -1,9 +1,12 @@
 import { expect, test } from "vitest";
 import { ArgumentError, GradientError, PromptError } from "../../src/errors.ts";
+import { square, sub } from "../../src/kernels/elementwise/elementwise.ts";
+import { sum } from "../../src/kernels/reduction/reduce.ts";
 import { memoryFolder } from "../../src/model/checkpoint/source/folder.ts";
 import { addVector, set } from "../../src/patching/edit.ts";
 import { loadModel } from "../../src/patching/model.ts";
 import { nextTokenLoss } from "../../src/patching/run-metric.ts";
+import { tap } from "../../src/patching/tap.ts";
 import { decode, encode } from "../../src/tensor/dtype.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { Lora } from "../../src/training/lora.ts";
@@ -83,6 +86,35 @@ test("the mean is over the tokens of all prompts, and micro-batches change nothi
   const counts = prompts.map(({ length }) => length - 1);
   const mean = each.reduce((sum, loss, i) => sum + loss * counts[i]!, 0) / counts.reduce((a, b) => a + b);
   expect(whole!.found[0]).toBeCloseTo(mean, 4);
+});
+
+test("an auxiliary loss of activations is added to that of the tokens, and trained on", async () => {
+  const at = tap("resid_post.1", -1);
+  const target = device.tensor(randomArray(llama.config.width, 3));
+  const distance = ({ x }: Readonly<Record<string, Tensor>>) => sum(square(sub(x!, target)), -1);
+  const distances = async () => {
+    const { x } = llama.run(prompts, { taps: { x: at } });
+    const far = await distance({ x }).read();
+    return [...far] as number[];
+  };
+  using lora = new Lora(llama, {
+    rank: 4,
+    modules: ["layers.0.self_attn.v_proj", "layers.1.self_attn.v_proj"],
+  });
+  using trainer = new Trainer(llama, {
+    parameters: lora.parameters,
+    auxiliary: { taps: { x: at }, of: distance },
+    learningRate: 0.02,
+  });
+  const before = await distances();
+  const own = await trainer.evaluate(prompts).item();
+  const counts = prompts.map(({ length }) => length - 1);
+  const total = counts.reduce((a, b) => a + b, 0);
+  const expected = own + before.reduce((all, far, i) => all + (far * counts[i]!) / total, 0);
+  expect(await trainer.step(prompts).loss.item()).toBeCloseTo(expected, 3);
+  for (let step = 0; step < 10; step++) trainer.step(prompts);
+  const after = await distances();
+  for (const [i, far] of after.entries()) expect(far).toBeLessThan(before[i]!);
 });
 
 test("a schedule has the first step rest and the others move", async () => {

@@ -16,6 +16,9 @@ export interface ExperimentArguments extends ModelArguments {
   readonly pictureWidth?: number;
   readonly layerBy: LabOptions["layerBy"];
   readonly outsideMeans: readonly string[];
+  readonly trainTasks?: number;
+  readonly trainSeeds?: number;
+  readonly trainSteps?: number;
   readonly out: string;
   readonly protocol?: LabOptions["protocol"];
 }
@@ -54,6 +57,13 @@ export function addExperimentOptions(command: Command): Command {
     )
     .option("--validation-items <n>", "most validation items a task (default: all)", wholeNumber(1))
     .option("--test-items <n>", "most test items a task (default: all)", wholeNumber(1))
+    .option("--train-tasks <n>", "fine-tuning: most tasks that are trained on (default: 3)", wholeNumber(1))
+    .option(
+      "--train-seeds <n>",
+      "fine-tuning: trainings of each kind, of --seeds (default: 2)",
+      wholeNumber(1),
+    )
+    .option("--train-steps <n>", "fine-tuning: steps of a training (default: 24)", wholeNumber(4))
     .option("--picture-width <pixels>", "make pictures so wide first; the paper: 224", wholeNumber(1))
     .addOption(
       choice("--layer-by <what>", "whether tasks share the layer that is best for their mean", [
@@ -82,9 +92,13 @@ export function labOptions(args: ExperimentArguments): LabOptions {
     pictureWidth,
     layerBy,
     outsideMeans,
+    trainTasks,
+    trainSeeds,
+    trainSteps,
     protocol,
   } = args;
-  if (protocol === "paper") return { ...PAPER_PROTOCOL, validationItems, testItems };
+  const training = { trainTasks, trainSeeds, trainSteps };
+  if (protocol === "paper") return { ...PAPER_PROTOCOL, validationItems, testItems, ...training };
   return {
     seeds,
     promptSeeds: Math.min(promptSeeds, seeds),
@@ -95,6 +109,7 @@ export function labOptions(args: ExperimentArguments): LabOptions {
     pictureWidth,
     layerBy,
     outsideMeans,
+    ...training,
   };
 }
 

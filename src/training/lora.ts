@@ -15,7 +15,8 @@ export interface LoraOptions {
   readonly alpha?: number;
   /**
    * The linear layers to adapt: ends of their names, such as `q_proj` or `layers.3.mlp.down_proj`, or all but the one that makes
-   * the logits. Default the projections of queries and values.
+   * the logits. Those of a vision tower only where the name says so (`vision_tower.vision_model.encoder.layers.0.self_attn.q_proj`).
+   * Default the projections of queries and values.
    */
   readonly modules?: readonly string[] | "all-linear";
   /** Of the random numbers that A starts from. Default 0. */
@@ -110,6 +111,11 @@ function chosen(
   );
 }
 
+/** Parts of a model that text does not go through. */
+const OF_VISION = /(^|\.)(vision\w*|visual|multi_modal_projector|perceiver_resampler)\./;
+
+/** Layers of the vision side are named by a path to it: their projections have the same names as the language model's. */
 function endsWith(name: string, wanted: string): boolean {
-  return name === wanted || name.endsWith(`.${wanted}`);
+  const named = name === wanted || name.endsWith(`.${wanted}`);
+  return named && (OF_VISION.test(`${wanted}.`) || !OF_VISION.test(name));
 }

@@ -1,0 +1,18 @@
+import { expect, test } from "vitest";
+import { Lora } from "../../src/training/lora.ts";
+import { Trainer } from "../../src/training/trainer.ts";
+import { fixtureModel, randomIds } from "../helpers/model.ts";
+
+test("projections are the language model's unless they are named by a path to the vision side", async () => {
+  const llava = await fixtureModel("llava");
+  using plain = new Lora(llava, { modules: ["q_proj", "v_proj"] });
+  expect(plain.modules.length).toBeGreaterThan(0);
+  expect(plain.modules.filter((name) => name.includes("vision"))).toEqual([]);
+  using trainer = new Trainer(llava, { parameters: plain.parameters });
+  const { loss } = trainer.step([llava.promptFromIds(randomIds(6, 1))]);
+  expect(await loss.item()).toBeGreaterThan(0);
+  loss.dispose();
+  const tower = "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj";
+  using named = new Lora(llava, { modules: [tower] });
+  expect(named.modules).toEqual([tower]);
+});

@@ -1,3 +1,4 @@
+import { Tape } from "#src/gradient/tape";
 import { attention, causalSegments } from "#src/kernels/attention/attention";
 import { attentionMix, attentionPattern, attentionScores } from "#src/kernels/attention/attention-pattern";
 import { rope, ropeTable } from "#src/kernels/attention/rope";
@@ -20,6 +21,7 @@ export const attentionKernels: Suite = function* (device) {
   const shape = fallback ? SMOLLM2 : LLAMA_7B;
   for (const rows of fallback ? [128] : [128, 3000]) yield prefill(device, rows, shape);
   yield byPattern(device, 128, shape);
+  yield backward(device, 128, shape);
   for (const keys of [32, 128, 512, 2048]) yield decode(device, keys, shape);
   for (const rows of [1, 128]) yield rotate(device, rows, shape);
 };
@@ -71,6 +73,26 @@ function byPattern(device: Device, rows: number, shape: Heads): BenchCase {
     run() {
       const scores = attentionScores({ q, k, segments }, { headDim, scale: 1 });
       return attentionMix(attentionPattern(scores), { v }, { headDim });
+    },
+  };
+}
+
+/** Forward and back to q, k and v. */
+function backward(device: Device, rows: number, shape: Heads): BenchCase {
+  const { q, k, v } = inputs(device, rows, rows, shape);
+  const segments = device.tensor(causalSegments([rows]), { shape: [rows, 4] });
+  const options = { headDim: shape.headDim, scale: 1 };
+  return {
+    name: "attention, forward and backward",
+    dtype: "f32",
+    shapes: { q: q.shape, k: k.shape },
+    // Two products forward, seven back.
+    flops: 9 * rows * (rows + 1) * shape.heads * shape.headDim,
+    run() {
+      using tape = new Tape(device);
+      const watched = [q, k, v].map((tensor) => tape.watch(tensor));
+      tape.backward(tape.record(() => attention({ q, k, v, segments }, options)));
+      return tape.gradient(watched[0]!);
     },
   };
 }

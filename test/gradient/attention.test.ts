@@ -47,12 +47,23 @@ function randomSegments(rows: number, keys: number, prefixKeys: number, seed: nu
   return Uint32Array.from(Array.from({ length: rows }, () => [...range(prefixKeys), ...range(keys)]).flat());
 }
 
+const attended = new WeakMap<Case, number[][]>();
+
 /** The columns (prefix keys, then own ones) that a row attends to. */
 function attendedColumns(c: Case, row: number): number[] {
-  const [prefixKeys, s] = [c.prefixKeys ?? 0, c.segments.subarray(4 * row)];
-  return Array.from({ length: prefixKeys + c.keys }, (_, j) => j).filter((j) =>
-    j < prefixKeys ? j >= s[0]! && j < s[1]! : j - prefixKeys >= s[2]! && j - prefixKeys < s[3]!,
-  );
+  let rows = attended.get(c);
+  if (!rows) {
+    const prefixKeys = c.prefixKeys ?? 0;
+    const columns = Array.from({ length: prefixKeys + c.keys }, (_, j) => j);
+    rows = Array.from({ length: c.rows }, (_, r) => {
+      const [from, to, ownFrom, ownTo] = c.segments.subarray(4 * r, 4 * r + 4) as unknown as number[];
+      return columns.filter((j) =>
+        j < prefixKeys ? j >= from! && j < to! : j - prefixKeys >= ownFrom! && j - prefixKeys < ownTo!,
+      );
+    });
+    attended.set(c, rows);
+  }
+  return rows[row]!;
 }
 
 /** What the tensors of a case are called; those of absent parts are left out. */
@@ -233,15 +244,15 @@ describe.each(styles)("gradients of attention, %s", (_style, options) => {
         const segments = randomSegments(shape.rows, shape.keys, shape.prefixKeys, seed);
         await check(device, { ...shape, ...variant, heads: group * shape.kvHeads, segments }, seed);
       }),
-      { numRuns: 8, seed: 7, endOnFailure: true },
+      { numRuns: 6, seed: 7, endOnFailure: true },
     );
   });
 
   it("causal, in windows, in ragged batches", async () => {
     const device = await testDevice(options);
-    const shape = { rows: 21, keys: 21, heads: 3, kvHeads: 1, headDim: 4 };
-    await check(device, { ...shape, segments: causalSegments([21]) });
-    await check(device, { ...shape, segments: causalSegments([4, 1, 16], { window: 3 }) });
+    const shape = { rows: 13, keys: 13, heads: 3, kvHeads: 1, headDim: 4 };
+    await check(device, { ...shape, segments: causalSegments([13]) });
+    await check(device, { ...shape, segments: causalSegments([4, 1, 8], { window: 3 }) });
   });
 
   it("of 16-bit floats, of slices and of columns apart", async () => {
@@ -263,7 +274,7 @@ describe.each(styles)("gradients of attention, %s", (_style, options) => {
     const device = await testDevice(options);
     const shape = { heads: 1, kvHeads: 1, headDim: 4 };
     await check(device, { ...shape, rows: 1, keys: 260, segments: Uint32Array.of(0, 0, 3, 257) });
-    await check(device, { ...shape, rows: 130, keys: 2, segments: randomSegments(130, 2, 0, 6) });
+    await check(device, { ...shape, rows: 128, keys: 2, segments: randomSegments(128, 2, 0, 6) });
   });
 
   it("whatever rows hold that nobody attends to, and that attend to nothing", async () => {
@@ -366,6 +377,21 @@ it("takes heads of more dimensions than an invocation sums up", async () => {
   await check(device, { ...shape, segments: randomSegments(3, 5, 0, 3) });
 });
 
+it("works on tensors larger than a binding", async () => {
+  const device = await testDevice({ kernels: "register", maxBindingBytes: 1024 });
+  const shape = { rows: 10, keys: 10, heads: 8, kvHeads: 8, headDim: 4 };
+  await check(device, { ...shape, segments: causalSegments([6, 4]) });
+});
+
+it("takes no rows", async () => {
+  const device = await testDevice({ kernels: "register" });
+  const [none, k] = [device.zeros([0, 8]), device.zeros([3, 8])];
+  const segments = device.zeros([0, 4], "u32");
+  const gradients = grad((q: Tensor, k: Tensor) => attention({ q, k, v: k, segments }, options))(none, k);
+  expect(gradients[0].shape).toEqual([0, 8]);
+  expect(Array.from(await gradients[1].read())).toEqual(new Array(24).fill(0));
+});
+
 it("what all scores have in common has no gradient", async () => {
   const device = await testDevice({ kernels: "register" });
   const c = { ...GROUPED, far: 0, segments: randomSegments(7, 19, 9, 8) };
@@ -403,10 +429,10 @@ it("scores have no gradient from rows that are hidden, whatever these hold", asy
 
 it("gradients of gradients are refused by name", async () => {
   const device = await testDevice({ kernels: "register" });
-  const q = device.zeros([2, 4]);
+  const [q, k] = [device.zeros([2, 4]), device.zeros([2, 4])];
   const segments = device.tensor(causalSegments([2]), { shape: [2, 4] });
   const twice = () => {
-    const once = grad((x: Tensor) => attention({ q: x, k: q, v: q, segments }, options));
+    const once = grad((x: Tensor) => attention({ q: x, k, v: k, segments }, options));
     return grad((x: Tensor) => once(x)[0])(q);
   };
   expect(twice).toThrow(/gradients do not go through (attentionBackward|accumulateInto)/);

@@ -45,7 +45,10 @@ const scoresRule = rule({
     if (biased && call.wanted(tableAt)) {
       const far = (inputs[tableAt]!.shape[0]! - 1) / 2;
       gradients[tableAt] = scoreTableGradient(attended, {
-        ...{ segments, shifts: call.value(tableAt + 1), far, prefixKeys },
+        segments,
+        shifts: call.value(tableAt + 1),
+        far,
+        prefixKeys,
       });
     }
     const ofQueries = call.wanted(0);

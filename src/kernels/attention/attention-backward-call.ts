@@ -1,6 +1,5 @@
 import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { SharedLoads } from "../matmul/shared-loads.ts";
 import type { AttentionSource } from "./attention-call.ts";
 
 /** A source of keys on the way back. */
@@ -19,13 +18,10 @@ export function workgroupLanes(device: Device): number {
 }
 
 /**
- * Keys, or queries, whose scores are computed together: each load of the invocation's own row serves so many. Written out, so that
- * more of them take longer to compile: on SwiftShader, whose subgroups have four lanes, 0.3 s for 4 and 24 s for 8. Twice as many
- * gain nothing on lavapipe.
+ * Keys, or queries, whose scores are computed together: each load of the invocation's own row serves so many. Twice as many gain
+ * nothing on lavapipe, and take twice as long to compile.
  */
-export function tileOf({ width }: SharedLoads): number {
-  return width >= 8 ? 8 : 4;
-}
+export const TILE = 8;
 
 /** Vectors of four dimensions that an invocation sums up. */
 export const OWNED_VECTORS = 16;

@@ -6,7 +6,7 @@ import {
   backwardHelpers,
   count,
   OWNED_VECTORS,
-  tileOf,
+  TILE,
   workgroupLanes,
 } from "./attention-backward-call.ts";
 import { sharedWidth } from "./attention-backward-queries.ts";
@@ -113,11 +113,10 @@ function keyKernel(lanes: 1 | 4) {
       > &
         Record<"forKeys" | "forValues", boolean>;
       const shared = new SharedLoads(width);
-      const tile = tileOf(shared);
       const { step, vectors } = headSize(headDim, lanes);
       const owned = Math.min(vectors, OWNED_VECTORS);
       const each = (line: (d: number) => string) => count(owned).map(line).join("\n");
-      const perPair = (line: (i: number) => string) => count(tile).map(line).join("\n");
+      const perPair = (line: (i: number) => string) => count(TILE).map(line).join("\n");
       const ifKeys = (text: string) => (forKeys ? text : "");
       const ifValues = (text: string) => (forValues ? text : "");
       /** Makes the sums of a pair weights. */
@@ -125,7 +124,7 @@ function keyKernel(lanes: 1 | 4) {
       {
         let mine = ${at.segment};
         let state = ${at.state};
-        let inside = key >= mine.x && key < mine.y;
+        let inside = (key >= mine.x) & (key < mine.y);
         let x = s${i} * params.scale;
         let scored = score(x, ${at.pair} / per_kv, kv * per_kv + ${at.pair} % per_kv, key);
         s${i} = select(0.0, decay(scored - state.x) * state.y, inside);
@@ -170,9 +169,9 @@ ${each((d) => `  ${ifKeys(`var dk${d} = vec4f();`)} ${ifValues(`var dv${d} = vec
   let start = reach_at(2u * block) * per_kv;
   let length = reach_at(2u * block + 1u) * per_kv - start;
   let end = start + length * (slice + 1u) / params.slices;
-  for (var p = start + length * slice / params.slices; p < end; p += ${tile}u) {
+  for (var p = start + length * slice / params.slices; p < end; p += ${TILE}u) {
 ${shared.perLoad(
-  tile,
+  TILE,
   (i) => `    let pair${i} = min(p + ${shared.index(i)}, end - 1u);
     let row${i} = pair${i} / per_kv;
     let head${i} = kv * per_kv + pair${i} % per_kv;
@@ -189,7 +188,7 @@ ${perPair((i) => `    var s${i} = 0.0; ${ifKeys(`var t${i} = 0.0;`)}`)}
     for (var d = 0u; d < ${vectors}u; d++) {
       let k = k_vec(k_base, d);
 ${shared.perLoad(
-  tile,
+  TILE,
   (i) => `      let q${i} = q_vec(q_base${i}, d);
       ${ifKeys(`let c${i} = cotangent_vec(c_base${i}, d);`)}`,
 )}
@@ -208,7 +207,7 @@ ${
       )
     : ""
 }
-    for (var pair = p; pair < min(p + ${tile}u, end); pair++) {
+    for (var pair = p; pair < min(p + ${TILE}u, end); pair++) {
       let row = pair / per_kv;
       let head = kv * per_kv + pair % per_kv;
       ${together ? "" : weigh(0, { pair: "pair", segment: "segment(row)", state: "states_at4(row * params.heads + head)" })}
@@ -218,7 +217,7 @@ ${ifKeys(`${loadOwned("q")}
 ${each((d) => `      dk${d} = fma(vec4f(t0), ${shared.value("q", d)}, dk${d});`)}`)}
 ${ifValues(`${loadOwned("cotangent")}
 ${each((d) => `      dv${d} = fma(vec4f(s0), ${shared.value("cotangent", d)}, dv${d});`)}`)}
-      ${perPair((i) => (i + 1 < tile ? `s${i} = s${i + 1}; ${ifKeys(`t${i} = t${i + 1};`)}` : ""))}
+      ${perPair((i) => (i + 1 < TILE ? `s${i} = s${i + 1}; ${ifKeys(`t${i} = t${i + 1};`)}` : ""))}
     }
   }
 

@@ -6,7 +6,7 @@ import {
   backwardHelpers,
   count,
   OWNED_VECTORS,
-  tileOf,
+  TILE,
   workgroupLanes,
 } from "./attention-backward-call.ts";
 import {
@@ -94,13 +94,11 @@ function queryKernel(lanes: 1 | 4) {
         number
       >;
       const shared = new SharedLoads(width);
-      const tile = tileOf(shared);
       const gradient = has("out");
       const { step, vectors } = headSize(headDim, lanes);
       const owned = gradient ? Math.min(vectors, OWNED_VECTORS) : 0;
       const each = (line: (d: number) => string) => count(owned).map(line).join("\n");
-      const perKey = (line: (i: number) => string, between = "\n") => count(tile).map(line).join(between);
-      const inside = (i: number) => `(j + ${i}u >= begin && j + ${i}u < stop)`;
+      const perKey = (line: (i: number) => string, between = "\n") => count(TILE).map(line).join(between);
       const ifGradient = (text: string) => (gradient ? text : "");
       const read = gradient ? ["q", "k", "v", "cotangent"] : ["q", "k"];
       return /* wgsl */ `
@@ -143,9 +141,9 @@ ${each((d) => `  var a${d} = vec4f();`)}
 
   let length = reach.y - reach.x;
   let end = reach.x + length * (slice + 1u) / params.slices;
-  for (var j = reach.x + length * slice / params.slices; j < end; j += ${tile}u) {
+  for (var j = reach.x + length * slice / params.slices; j < end; j += ${TILE}u) {
 ${shared.perLoad(
-  tile,
+  TILE,
   (i) => `    let key${i} = min(j + ${shared.index(i)}, end - 1u);
     let k_base${i} = key${i} * params.k_row + kv * ${step}u;
     ${ifGradient(`let v_base${i} = key${i} * params.v_row + kv * ${step}u;`)}`,
@@ -153,30 +151,32 @@ ${shared.perLoad(
 ${perKey((i) => `    var s${i} = 0.0; ${ifGradient(`var t${i} = 0.0;`)}`)}
     for (var d = 0u; d < ${vectors}u; d++) {
       let q = q_vec(q_base, d);
-${shared.perLoad(tile, (i) => `      let k${i} = k_vec(k_base${i}, d);`)}
+${shared.perLoad(TILE, (i) => `      let k${i} = k_vec(k_base${i}, d);`)}
 ${perKey((i) => `      s${i} = add_dot(s${i}, q, ${shared.value("k", i)});`)}
 ${ifGradient(`      let c = cotangent_vec(own * ${step}u, d);
-${shared.perLoad(tile, (i) => `      let v${i} = v_vec(v_base${i}, d);`)}
+${shared.perLoad(TILE, (i) => `      let v${i} = v_vec(v_base${i}, d);`)}
 ${perKey((i) => `      t${i} = add_dot(t${i}, c, ${shared.value("v", i)});`)}`)}
     }
     let begin = max(mine.x, j);
-    let stop = min(mine.y, min(end, j + ${tile}u));
+    let stop = min(mine.y, min(end, j + ${TILE}u));
+    // By & rather than &&, whose branches take SwiftShader a minute to compile.
+${perKey((i) => `    let inside${i} = (j + ${i}u >= begin) & (j + ${i}u < stop);`)}
 ${ifGradient(perKey((i) => `    t${i} = (t${i} - delta) * slope(s${i} * params.scale);`))}
-${perKey((i) => `    s${i} = select(${LOWEST}, score(s${i} * params.scale, row, head, j + ${i}u), ${inside(i)});`)}
-    let m = ${perKey((i) => `max(s${i}, `, "")}highest${")".repeat(tile)};
+${perKey((i) => `    s${i} = select(${LOWEST}, score(s${i} * params.scale, row, head, j + ${i}u), inside${i});`)}
+    let m = ${perKey((i) => `max(s${i}, `, "")}highest${")".repeat(TILE)};
     let shrink = decay(highest - m);
     highest = m;
-    spoilt = spoilt || ${perKey((i) => `spoils(s${i})`, " || ")};
-${perKey((i) => `    s${i} = select(0.0, decay(s${i} - m), ${inside(i)});`)}
+    spoilt = spoilt | ${perKey((i) => `spoils(s${i})`, " | ")};
+${perKey((i) => `    s${i} = select(0.0, decay(s${i} - m), inside${i});`)}
     total = total * shrink + ${perKey((i) => `s${i}`, " + ")};
 ${ifGradient(`
-${perKey((i) => `    t${i} = select(0.0, s${i} * t${i}, ${inside(i)});`)}
+${perKey((i) => `    t${i} = select(0.0, s${i} * t${i}, inside${i});`)}
 ${each((d) => `    a${d} *= shrink;`)}
-    for (var key = j; key < min(j + ${tile}u, end); key++) {
+    for (var key = j; key < min(j + ${TILE}u, end); key++) {
       let base = key * params.k_row + kv * ${step}u;
 ${shared.perLoad(owned, (i) => `      let loaded${i} = regular(k_vec(base, min(first_vector + ${shared.index(i)}, ${vectors - 1}u)));`)}
 ${each((d) => `      a${d} = fma(vec4f(t0), ${shared.value("loaded", d)}, a${d});`)}
-      ${perKey((i) => (i + 1 < tile ? `t${i} = t${i + 1};` : ""), " ")}
+      ${perKey((i) => (i + 1 < TILE ? `t${i} = t${i + 1};` : ""), " ")}
     }`)}
   }
 

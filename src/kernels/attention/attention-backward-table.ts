@@ -73,20 +73,22 @@ const scoreTableOperation: Operation<ScoreTable> = {
   run(inputs, { far, prefixKeys }, device) {
     const [scores, segments, shifts] = inputs.map((t) => contiguous(t)) as [Tensor, Tensor, Tensor];
     const [heads, rows, columns] = scores.shape as [number, number, number];
+    if (rows === 0) return device.zeros([2 * far + 1, heads]);
     const slices = Math.ceil(rows / (SIZE * ROWS));
     const count = (2 * far + 1) * heads;
-    if (rows === 0) return device.zeros([2 * far + 1, heads]);
     const out = device.empty([2, slices * SIZE, count], "f32", "attention");
-    for (const [i, column] of [0, 2].entries()) {
-      const none = undefined;
-      const [first, end] = column === 0 ? [0, prefixKeys] : [prefixKeys, columns];
-      const rest = { kv_heads: heads, q_row: 0, k_row: 0, v_row: 0, scale: 1 };
+    const none = undefined;
+    const absent = { q: none, k: none, v: none, bias: none, cotangent: none, states: none };
+    const unused = { kv_heads: heads, q_row: 0, k_row: 0, v_row: 0, scale: 1 };
+    const shared = { rows, heads, far, slices, columns, ...unused };
+    const sources = [
+      { column: 0, first: 0, keys: prefixKeys },
+      { column: 2, first: prefixKeys, keys: columns - prefixKeys },
+    ];
+    for (const [i, source] of sources.entries()) {
       kernels[1].launch({
-        tensors: {
-          ...{ q: none, k: none, v: none, bias: none, cotangent: none, states: none },
-          ...{ segments, shifts, scores, out: out.at(i) },
-        },
-        params: { rows, heads, keys: end - first, column, far, ...rest, slices, columns, first },
+        tensors: { ...absent, segments, shifts, scores, out: out.at(i) },
+        params: { ...shared, ...source },
         constants: { headDim: 1, softcap: 0 },
         workgroups: count * slices,
       });

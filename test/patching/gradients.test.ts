@@ -1,15 +1,22 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { ArgumentError, PromptError, SiteError } from "../../src/errors.ts";
-import { square, sub } from "../../src/kernels/elementwise/elementwise.ts";
+import { Tape } from "../../src/gradient/tape.ts";
+import { add, mul, square, sub } from "../../src/kernels/elementwise/elementwise.ts";
 import { sum } from "../../src/kernels/reduction/reduce.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
+import { RowMap } from "../../src/model/walk/row-map.ts";
+import { Sites, type Walk } from "../../src/model/walk/site-events.ts";
 import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";
+import { drive, scoped } from "../../src/model/walk/walk.ts";
 import { addVector, scale, set, zero } from "../../src/patching/edit.ts";
 import { klDivergence, logitDifference, logProbability } from "../../src/patching/metric.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
+import { resolveTaps } from "../../src/patching/resolve-taps.ts";
 import { nextTokenLoss } from "../../src/patching/run-metric.ts";
+import { batchOf } from "../../src/patching/site-targets.ts";
 import { gradient, tap } from "../../src/patching/tap.ts";
+import { Watcher } from "../../src/patching/watcher.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { expectClose, largest, randomArray } from "../helpers/compare.ts";
 import { fixtureModel, randomIds, readAll } from "../helpers/model.ts";
@@ -90,6 +97,30 @@ describe("of sites", () => {
     });
     expect(attn_out).toEqual(resid_mid);
     expect(largest(attn_in.map((x, i) => x - resid_pre[i]!))).toBeGreaterThan(0.1 * largest(resid_pre));
+  });
+
+  test("an activation that lies in the residual stream's own memory counts only what goes through its site", async () => {
+    // As in a block whose attention reads the stream without a norm.
+    const { device } = model;
+    const width = siteInfo(model.sites, "attn_in.0").features!;
+    const found = device.scope(() => {
+      using tape = new Tape(device);
+      const taps = { g: gradient("attn_in.0") };
+      const watcher = new Watcher(
+        [],
+        resolveTaps(taps, model.sites, batchOf([prompt], undefined), true),
+        tape,
+      );
+      const sites = new Sites((site) => watcher.uses(site), RowMap.packed([9]), { layer: 0 });
+      function* block(): Walk<Tensor> {
+        const x = device.tensor(randomArray(9 * width, 1), { shape: [9, width] });
+        return add(x, mul(yield* sites.pass("attn_in", x), 2));
+      }
+      tape.backward(tape.record(() => sum(drive(scoped(device, block), watcher))));
+      watcher.takeGradients();
+      return watcher.finish()["g"] as Tensor;
+    });
+    expect(await numbers(found)).toEqual(new Float32Array(9 * width).fill(2));
   });
 
   test("a set activation has the gradient of its value, and what was there has none", async () => {

@@ -10,6 +10,7 @@ import { llama } from "./llama.ts";
 import { llava } from "./llava.ts";
 import { llavaNext } from "./llava-next.ts";
 import { mistral } from "./mistral.ts";
+import { opt } from "./opt.ts";
 import { paligemma } from "./paligemma.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen25Vl } from "./qwen2-5-vl.ts";
@@ -18,7 +19,7 @@ import { qwen3 } from "./qwen3.ts";
 import { t5 } from "./t5.ts";
 
 const FAMILIES: readonly Family[] = [
-  ...[llama, mistral, qwen2, qwen3, gemma, gemma2, gpt2, gptNeox, t5],
+  ...[llama, mistral, qwen2, qwen3, gemma, gemma2, gpt2, gptNeox, opt, t5],
   ...[llava, llavaNext, paligemma, qwen2Vl, qwen25Vl, idefics],
 ];
 

@@ -36,8 +36,11 @@ const ELSEWHERE: readonly (readonly [name: RegExp, site: string, remark?: string
   ],
   [new RegExp(`^layers\\.(\\d+)\\.${OUTPUT_PROJECTION}\\.input$`), "z.$1"],
   [new RegExp(`^layers\\.(\\d+)\\.${OUTPUT_PROJECTION}$`), "attn_out.$1", ALSO_NORMED],
-  [/^layers\.(\d+)\.(?:input_layernorm|(?:self_attn|attn|attention)\.input|layer_norm1|ln_1)$/, "attn_in.$1"],
-  [/^layers\.(\d+)\.(?:pre_feedforward_layernorm|layer_norm2|ln_2)\.input$/, "resid_mid.$1"],
+  [
+    /^layers\.(\d+)\.(?:input_layernorm|(?:self_attn|attn|attention)\.input|layer_norm1|ln_1|self_attn_layer_norm)$/,
+    "attn_in.$1",
+  ],
+  [/^layers\.(\d+)\.(?:pre_feedforward_layernorm|layer_norm2|ln_2|final_layer_norm)\.input$/, "resid_mid.$1"],
   [
     /^layers\.(\d+)\.post_attention_layernorm\.input$/,
     "resid_mid.$1",
@@ -49,10 +52,13 @@ const ELSEWHERE: readonly (readonly [name: RegExp, site: string, remark?: string
     " (attn_out where attention's output is normed, as in Gemma 2)",
   ],
   [/^layers\.(\d+)\.post_feedforward_layernorm$/, "mlp_out.$1"],
-  [/^layers\.(\d+)\.(?:pre_feedforward_layernorm|mlp\.input|layer_norm2|ln_2)$/, "mlp_in.$1"],
-  [/^layers\.(\d+)\.mlp\.(?:gate_proj|fc1|c_fc|dense_h_to_4h)$/, "mlp_pre.$1"],
-  [/^layers\.(\d+)\.mlp\.(?:down_proj|fc2|c_proj|dense_4h_to_h)\.input$/, "mlp_act.$1"],
-  [/^layers\.(\d+)\.mlp(?:\.(?:down_proj|fc2|c_proj|dense_4h_to_h))?$/, "mlp_out.$1", ALSO_NORMED],
+  [
+    /^layers\.(\d+)\.(?:pre_feedforward_layernorm|mlp\.input|layer_norm2|ln_2|final_layer_norm)$/,
+    "mlp_in.$1",
+  ],
+  [/^layers\.(\d+)\.(?:mlp\.(?:gate_proj|fc1|c_fc|dense_h_to_4h)|fc1)$/, "mlp_pre.$1"],
+  [/^layers\.(\d+)\.(?:mlp\.(?:down_proj|fc2|c_proj|dense_4h_to_h)|fc2)\.input$/, "mlp_act.$1"],
+  [/^layers\.(\d+)\.(?:mlp(?:\.(?:down_proj|fc2|c_proj|dense_4h_to_h))?|fc2)$/, "mlp_out.$1", ALSO_NORMED],
   [/^(?:embed_tokens|embed_in|inputs_embeds)$/, "embed"],
   [/^(?:wte|wpe)$/, "embed", " (positions and embeddings are one there)"],
   [/^(?:norm|ln_f|final_layer_norm)$/, "final_norm"],
@@ -106,7 +112,10 @@ export function siteFromElsewhere(name: string): string | undefined {
     if (pattern.test(behind!))
       return `"${stack === "encoder" ? "encoder." : ""}${behind!.replace(pattern, site)}" here`;
   }
-  const inside = plain.replace(WRAPPERS, "").replace(/^h\.(?=\d)/, "layers.");
+  const inside = plain
+    .replace(WRAPPERS, "")
+    .replace(/^decoder\.(?=layers\.|embed_tokens$|final_layer_norm$)/, "") // OPT's
+    .replace(/^h\.(?=\d)/, "layers.");
   for (const [pattern, site, remark = ""] of ELSEWHERE) {
     if (!pattern.test(inside)) continue;
     const found = inside.replace(pattern, site);

@@ -51,6 +51,8 @@ export interface Weights {
   stacked(parts: readonly { readonly name: string; readonly rows: number }[], width: number): Promise<Tensor>;
   /** The same elements under another shape. */
   reshape(tensor: Tensor, shape: Shape): Tensor;
+  /** Its rows from `start` on. */
+  rowsFrom(tensor: Tensor, start: number): Tensor;
   /** `<name>.weight` [out, in] and, if asked for, `<name>.bias` [out]. */
   linear(name: string, shape: LinearShape, options?: boolean | LinearOptions): Promise<Linear>;
   /** The layers that one matrix holds, each with the rows that its part takes; `shape` is that of them all. */
@@ -150,6 +152,7 @@ abstract class WeightsBase implements Weights {
   abstract tensor(name: string, shape: Shape): Promise<Tensor>;
   abstract stacked(...args: Parameters<Weights["stacked"]>): Promise<Tensor>;
   abstract reshape(tensor: Tensor, shape: Shape): Tensor;
+  abstract rowsFrom(tensor: Tensor, start: number): Tensor;
   abstract linear(...args: Parameters<Weights["linear"]>): Promise<Linear>;
   abstract fused<const Parts extends readonly RowPart[]>(
     name: string,
@@ -208,6 +211,10 @@ class Check extends WeightsBase {
   }
 
   reshape(tensor: Tensor): Tensor {
+    return tensor;
+  }
+
+  rowsFrom(tensor: Tensor): Tensor {
     return tensor;
   }
 
@@ -361,6 +368,10 @@ class Load extends WeightsBase {
 
   reshape(tensor: Tensor, shape: Shape): Tensor {
     return this.#memory.enter(() => tensor.reshape(shape));
+  }
+
+  rowsFrom(tensor: Tensor, start: number): Tensor {
+    return this.#memory.enter(() => tensor.rows(start, tensor.dim(0)));
   }
 
   skip(): void {}

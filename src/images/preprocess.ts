@@ -3,6 +3,7 @@ import type { ProcessorSettings, ResizeTarget, Size } from "./processor-config.t
 import { resize } from "./resize.ts";
 import { checkPixelCount, checkRgbImage, DEFAULT_MAX_PIXELS, type RgbImage } from "./rgb.ts";
 import { roundHalfToEven, smartResize } from "./smart-resize.ts";
+import { gridViews, type TileGrid, tileGrid, wholeView } from "./tile-grid.ts";
 import { tileViews } from "./tiles.ts";
 
 /** A picture as a vision tower takes it: float32, planes of red, green and blue, row by row. */
@@ -16,11 +17,13 @@ export interface PixelValues {
 
 /** How a picture was cut into tiles. */
 export interface Tiling {
-  /** How many there are, the whole picture, squeezed into the first, included. */
+  /** How many there are, the whole picture, squeezed into the first (of a `grid` into the last), included. */
   readonly count: number;
   /** The size that the picture had, in pixels. */
   readonly width: number;
   readonly height: number;
+  /** Where the tiles stand by themselves: how they lie, the whole picture behind them. Absent where that is all there is. */
+  readonly grid?: TileGrid;
 }
 
 /**
@@ -28,6 +31,7 @@ export interface Tiling {
  * its tiles), then rescaled and normalised in float32. Throws ImageError where `modelView` does.
  */
 export function preprocess(image: RgbImage, settings: ProcessorSettings): PixelValues {
+  if (settings.grid) return gridPixels(image, settings);
   if (!settings.tiles) {
     const { width, height, ...view } = modelView(image, settings);
     return { data: normalised([view.data], settings), shape: [3, height, width] };
@@ -41,6 +45,19 @@ export function preprocess(image: RgbImage, settings: ProcessorSettings): PixelV
     settings,
   );
   return { data, shape: [3, side, side], tiling };
+}
+
+function gridPixels(image: RgbImage, settings: ProcessorSettings): PixelValues {
+  checkRgbImage("preprocess", image);
+  const { grid: own, resize } = settings;
+  const views = gridViews(image, own!, resize!.filter);
+  const data = normalised(
+    views.map((view) => view.data),
+    settings,
+  );
+  const grid = tileGrid(image, own!);
+  const tiling = { count: views.length, width: image.width, height: image.height, ...(grid && { grid }) };
+  return { data, shape: [3, own!.side, own!.side], tiling };
 }
 
 /** Planes of red, green and blue of each of these pictures, which are of one size. */
@@ -60,13 +77,14 @@ function normalised(views: readonly Uint8Array[], settings: ProcessorSettings): 
 /**
  * The 8-bit picture that the model gets to see: padded, resized and cropped as the settings say, not yet normalised.
  * Patches of the vision tower lie over this picture, so it is what attention is drawn on. Of a picture that is cut into
- * tiles it is the first, the whole.
+ * tiles it is the whole.
  *
  * A crop computes only the pixels that it keeps, so that very long pictures cost no more than others. Throws ImageError
  * when an uncropped result would have more than DEFAULT_MAX_PIXELS, and for what is no RgbImage.
  */
 export function modelView(image: RgbImage, settings: ProcessorSettings): RgbImage {
   checkRgbImage("modelView", image);
+  if (settings.grid) return wholeView(image, settings.grid, settings.resize!.filter);
   const square = settings.padColour ? padToSquare(image, settings.padColour) : image;
   const full = settings.resize ? resizedSize(square, settings.resize.to) : square;
   const area = settings.crop ? centred(full, settings.crop.width, settings.crop.height) : wholeOf(full);

@@ -1,6 +1,7 @@
 import { Fields } from "./processor-fields.ts";
 import type { ResizeFilter } from "./resize.ts";
 import type { PixelBounds } from "./smart-resize.ts";
+import type { TileGridSettings } from "./tile-grid.ts";
 import type { TileSettings } from "./tiles.ts";
 
 export interface Size {
@@ -33,12 +34,22 @@ export type Channels = readonly [number, number, number];
 
 /** How a checkpoint wants its pictures, every default filled in. The steps happen in this order. */
 export interface ProcessorSettings {
-  readonly kind: "clip" | "llava" | "siglip" | "idefics" | "llava_next" | "qwen2_vl";
+  readonly kind:
+    | "clip"
+    | "llava"
+    | "siglip"
+    | "idefics"
+    | "idefics3"
+    | "internvl"
+    | "llava_next"
+    | "qwen2_vl";
   /** Pad to a square with this 8-bit colour. */
   readonly padColour?: Channels;
   readonly resize?: { readonly to: ResizeTarget; readonly filter: ResizeFilter };
   /** Set where pictures are cut into tiles; `resize` is then to one tile. */
   readonly tiles?: TileSettings;
+  /** Set where pictures are cut into a grid of tiles that stand by themselves; `resize` is then to one tile. */
+  readonly grid?: TileGridSettings;
   /** Cut this size out of the middle; what lies outside of the picture is black. */
   readonly crop?: Size;
   /** The 8-bit values are multiplied by this. */
@@ -205,8 +216,9 @@ export function classOf<T>(fields: Fields, classes: ReadonlyMap<string, T>): T {
   return defaults;
 }
 
-export function filterOf(fields: Fields): ResizeFilter {
-  const filter = FILTERS[fields.number("resample") ?? 3];
+/** `fallback` is PIL's number of the filter of the class. */
+export function filterOf(fields: Fields, fallback = 3): ResizeFilter {
+  const filter = FILTERS[fields.number("resample") ?? fallback];
   if (!filter) {
     const names = FILTERS.map((name, number) => `${number} (${name})`);
     throw fields.wrong("resample", `one of ${names.join(", ")}`);

@@ -1,5 +1,4 @@
 import {
-  CLIP,
   type ClassDefaults,
   classOf,
   colourSettings,

@@ -1,6 +1,6 @@
 import { CheckpointError } from "../errors.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
-import { type SiteMap, siteNames } from "../model/walk/site-shapes.ts";
+import { type SiteMap, siteInfo, siteNames } from "../model/walk/site-shapes.ts";
 import { layoutOf, parseSite, type SiteName, type StackName } from "../model/walk/sites.ts";
 import type { Edit } from "../patching/edit.ts";
 import type { PatchableModel } from "../patching/model.ts";
@@ -31,6 +31,8 @@ interface KeyColumns {
 export interface Wanted {
   readonly sites: SiteMap;
   readonly stack: StackName;
+  /** Wants those whose rows are of pictures, in a stack whose own are not. Default false. */
+  readonly ofImages?: boolean;
   /** Whether the goldens have the rows of all sequences one after the other, [rows, features], without padding. */
   readonly packed?: boolean;
   /** Columns of the padded tensors, where that is more than up to the last one that holds a row. */
@@ -49,10 +51,13 @@ export async function readActivations(
   file: GoldenFile,
   prefix: string,
   columns: readonly (readonly number[])[],
-  { sites, stack, packed = false, extent = Math.max(...columns.flat()) + 1, keys, names = {} }: Wanted,
+  { sites, stack, ofImages = stack === "vision" || stack === "resampler", packed = false, extent = Math.max(...columns.flat()) + 1, keys, names = {} }: Wanted,
 ): Promise<GoldenActivation[]> {
   const known: ReadonlySet<string> = new Set(
-    siteNames(sites).filter((site) => parseSite(site).stack === stack),
+    siteNames(sites).filter((site) => {
+      const info = siteInfo(sites, site);
+      return info.stack === stack && (info.sequences === "images") === ofImages;
+    }),
   );
   const found: GoldenActivation[] = [];
   for (const name of file.names) {

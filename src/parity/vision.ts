@@ -11,6 +11,7 @@ import {
 } from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf, pixelValues } from "../model/prompt/prompt-image.ts";
+import { siteInfo } from "../model/walk/site-shapes.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { tap } from "../patching/tap.ts";
@@ -209,6 +210,12 @@ export async function checkVision(
     ...(await readActivations(
       goldens,
       `${name}/`,
+      rowsOf(({ tokens }) => tokens),
+      { ...wanted, stack: "text", ofImages: true },
+    )),
+    ...(await readActivations(
+      goldens,
+      `${name}/`,
       rowsOf((layout) => imageRowCount(layout, "latents")),
       { sites, stack: "resampler" },
     )),
@@ -248,8 +255,9 @@ async function valuesOf(
   model: PatchableModel,
 ): Promise<Float32Array[]> {
   const values: Float32Array[] = [];
+  const stopAfter = Math.max(0, siteInfo(model.sites, site).order);
   for (const { prompt, image, tile, tiles } of pieces) {
-    const { tapped } = model.run(prompt, { taps: { tapped: tap(site, "all", { image }) }, stopAfter: 0 });
+    const { tapped } = model.run(prompt, { taps: { tapped: tap(site, "all", { image }) }, stopAfter });
     const all = (await (tapped as Tensor<"f32">).read()) as Float32Array;
     values.push(all.subarray((tile * all.length) / tiles, ((tile + 1) * all.length) / tiles));
     tapped.dispose();

@@ -85,6 +85,10 @@ function waysIn(model: LanguageModel, prompt: Prompt, image: number, from: numbe
   if (from === 0 && setup.embeds !== false) {
     ways.push({ layer: 0, position: Math.min(...placesByImage(prompt, setup)[image]!) });
   }
+  for (const [layer, { takesPictures }] of model.network.stack.blocks.entries()) {
+    if (!takesPictures || layer < from) continue;
+    ways.push({ layer, position: Math.min(...placesByImage(prompt, setup)[image]!) });
+  }
   const [start, end] = [image, image + 1].map((end) =>
     picturesOf(prompt)
       .slice(0, end)

@@ -2,6 +2,7 @@ import { anArray, checkArgument, checkOptions, type Options } from "../arguments
 import { PromptError } from "../errors.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
+import type { Addition } from "../model/walk/additions.ts";
 import { enter, takeRows, unembed } from "../model/walk/forward.ts";
 import {
   type Context,
@@ -36,6 +37,7 @@ interface Kept {
   readonly keys: readonly KeysAndValues[];
   readonly stream: readonly Tensor[];
   readonly context: (Context & RecordedContext) | undefined;
+  readonly additions: readonly Addition[];
   readonly logits: Tensor;
 }
 
@@ -58,6 +60,8 @@ export class Recording {
   readonly stream: readonly Tensor[];
   /** What cross-attention reads, and its keys and values by layer. Undefined where it reads nothing. */
   readonly context: (Context & RecordedContext) | undefined;
+  /** What is added to the stream between layers, before any edits of it. */
+  readonly additions: readonly Addition[];
   /** [prompts, vocab], at each prompt's last token. */
   readonly logits: Tensor;
   readonly #memory: Scope;
@@ -72,6 +76,7 @@ export class Recording {
     this.keys = kept.keys;
     this.stream = kept.stream;
     this.context = kept.context;
+    this.additions = kept.additions;
     this.logits = kept.logits;
     this.#memory = memory;
   }
@@ -123,6 +128,7 @@ export function record(
   const cross = new ContextKeys({ keep: memory });
   const stream: Tensor[] = [];
   let recorded: Context | undefined;
+  let additions: readonly Addition[] = [];
   const kept: Edit[] = [];
   try {
     const logits = memory.enter(() =>
@@ -143,6 +149,10 @@ export function record(
           const embedded = yield* enter(network, sequences, pass);
           const { source } = cross;
           recorded = source && { ...source, x: memory.enter(() => source.x.alias()) };
+          additions = pass.additions.map((addition) => ({
+            ...addition,
+            layers: addition.layers.map((rows) => memory.enter(() => rows.alias())),
+          }));
           const x = yield* network.stack.run(embedded, pass, {
             onStream: (_index, x) => stream.push(memory.enter(() => x.alias())),
           });
@@ -154,7 +164,7 @@ export function record(
     return new Recording(
       model,
       prompts,
-      { edits: kept, sequences, rows, keys: keys.layers, stream, context, logits },
+      { edits: kept, sequences, rows, keys: keys.layers, stream, context, additions, logits },
       memory,
     );
   } catch (error) {

@@ -11,6 +11,7 @@ import { SiteError } from "../errors.ts";
 import { concat } from "../kernels/movement/concat.ts";
 import { firstImages } from "../model/prompt/image-places.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
+import { additionTo } from "../model/walk/additions.ts";
 import { takeRows } from "../model/walk/forward.ts";
 import { type Context, ContextKeys, ResumedKeys } from "../model/walk/key-value-store.ts";
 import { Pass } from "../model/walk/pass.ts";
@@ -182,6 +183,13 @@ function resumedForward(
   const context = recordedContext(recording, plan);
   const whole = Pass.over(device, edited, { rows, keys, context, inUse: uses });
   const rowLayers = plan.reduce((sum, { layer, count }) => sum + (config.layers - layer) * count, 0);
+  const firstImage = firstImages(edited);
+  for (const { variant, prompt } of entering.filter(({ vision }) => !vision)) {
+    for (const addition of recording.additions) {
+      const own = additionTo(addition, prompt, { sequence: variant, firstImage: firstImage[variant]! });
+      if (own) whole.add(own);
+    }
+  }
   return { walk: walk(), rowLayers };
 
   function* walk(): Walk<Tensor> {
@@ -264,6 +272,12 @@ function resumedForward(
     const wanted = newcomers.flatMap(({ variant, position, count }) =>
       Array.from({ length: count }, (_, i) => inputRows.row(variant, position + i)!),
     );
+    for (const { variant } of newcomers.filter(({ vision }) => vision)) {
+      for (const addition of pass.additions) {
+        const own = additionTo(addition, variant, { sequence: variant, firstImage: firstImage[variant]! });
+        if (own) whole.add(own);
+      }
+    }
     const changed = takeRows(embedded, wanted);
     giveBack(embedded, changed);
     return changed;

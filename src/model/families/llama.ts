@@ -36,6 +36,12 @@ export const llama: TextFamily<LlamaConfig> = {
   build: buildLlama,
 };
 
+interface LlamaOptions {
+  readonly rope?: Rotary;
+  /** How many layers, from the first, have features of pictures added behind them. */
+  readonly pictureLayers?: number;
+}
+
 /** Llama, and what differs from it by what its config says. */
 export async function buildLlama(
   w: Weights,
@@ -45,7 +51,8 @@ export async function buildLlama(
     prefix = "model.",
     head = "lm_head",
     rope = new RopeTables(w.device, { rotaryDim: c.headDim, ...c.rope }),
-  }: DecoderNames & { readonly rope?: Rotary } = {},
+    pictureLayers = 0,
+  }: DecoderNames & LlamaOptions = {},
 ): Promise<Decoder> {
   const ends = await readEnds(w, c, { prefix, head });
   const rules = rulesOf(c);
@@ -56,6 +63,7 @@ export async function buildLlama(
     blocks.push(
       block({
         rule: rules[i]!,
+        takesPictures: i > 0 && i <= pictureLayers,
         attentionNorm: await readRmsNorm(w, `${layer}input_layernorm`, c.width, norm),
         attention: await readAttention(w, c, `${layer}self_attn.`, rope),
         mlpNorm: await readRmsNorm(w, `${layer}post_attention_layernorm`, c.width, norm),

@@ -8,7 +8,7 @@ import type { PatchGrid } from "../prompt/prompt.ts";
 import { type AttentionRule, full } from "../walk/masks.ts";
 import type { Family } from "./family.ts";
 import { llavaImageRules } from "./llava.ts";
-import { buildQwenVl, type QwenVlConfig, readQwenVlConfig, TOWER_EPS } from "./qwen2-vl.ts";
+import { buildQwenVl, QWEN2_MERGER, type QwenVlConfig, readQwenVlConfig, TOWER_EPS } from "./qwen2-vl.ts";
 
 interface WindowedConfig extends QwenVlConfig {
   /** Blocks of the tower that attend to the whole picture; the others only within windows. */
@@ -68,7 +68,8 @@ export const qwen25Vl: Family<WindowedConfig> = {
     const { width, mlpWidth, activation } = config.vision.tower;
     const windowed = windowRule(config);
     return buildQwenVl(w, config, {
-      norm: (name) => readRmsNorm(w, name, width, { eps: TOWER_EPS }),
+      merger: QWEN2_MERGER,
+      norm: (name, width) => readRmsNorm(w, name, width, { eps: TOWER_EPS }),
       async mlp(prefix) {
         const weights = {
           gate: await w.linear(`${prefix}gate_proj`, [mlpWidth, width], true),

@@ -17,6 +17,7 @@ import type { Weights } from "../checkpoint/weights/weights.ts";
 import { ImageDecoder } from "../layers/image-decoder.ts";
 import { plainMlp } from "../layers/mlp.ts";
 import { readLayerNorm } from "../layers/norm.ts";
+import type { MergerNames } from "../layers/patch-merger.ts";
 import { type PatchTowerKind, readPatchFeatures } from "../layers/patch-tower.ts";
 import { pictureRope, promptCoordinates } from "../layers/picture-rope.ts";
 import type { PatchGrid } from "../prompt/prompt.ts";
@@ -28,8 +29,8 @@ import { QWEN2_DEFAULTS, readQwenConfig } from "./qwen2.ts";
 
 export interface QwenVlConfig extends LlamaConfig {
   readonly vision: VisionSetup<PatchTowerConfig>;
-  /** `mrope_section` */
-  readonly sections: readonly number[];
+  /** Which coordinate turns which of the frequencies; see `PictureRopeOptions`. */
+  readonly axes: readonly number[];
 }
 
 /** The norms of towers and mergers, whatever a config says. */
@@ -67,12 +68,16 @@ const TOWER: PatchTowerFields = {
   mlpWidth: (c, width) => Math.trunc(width * c.positive("mlp_ratio")),
 };
 
-/** Reads a config of Qwen2-VL or what has the same text and another tower. */
+/** What the language model's config says. */
+type ReadText = (values: JsonObject, where: string) => Omit<QwenVlConfig, "vision">;
+
+/** Reads a config of Qwen2-VL or what has another tower, or another text. */
 export function readQwenVlConfig(
   config: JsonObject,
   where: string,
   { preprocessor, tokenOf }: FamilyFiles,
   tower: PatchTowerFields,
+  readText: ReadText = readQwen2Text,
 ): QwenVlConfig {
   requireNeutral(config, where);
   const c = new ConfigReader(config, where);
@@ -116,17 +121,11 @@ export function readQwenVlConfig(
   return { ...decoder, vision };
 }
 
-function readText(values: JsonObject, where: string): Omit<QwenVlConfig, "vision"> {
-  // "mrope" is the default with sections, which are read below.
-  const plain = (section: unknown) =>
-    isObject(section) && (section["rope_type"] ?? section["type"]) === "mrope"
-      ? { ...section, rope_type: "default" }
-      : section;
+function readQwen2Text(values: JsonObject, where: string): Omit<QwenVlConfig, "vision"> {
   const given = {
     rope_theta: 1000000,
     ...values,
-    ...("rope_scaling" in values && { rope_scaling: plain(values["rope_scaling"]) }),
-    ...("rope_parameters" in values && { rope_parameters: plain(values["rope_parameters"]) }),
+    ...plainRope(values),
     use_sliding_window: values["use_sliding_window"] ?? false,
   };
   const decoder = readQwenConfig(given, { defaults: TEXT_DEFAULTS }, where);
@@ -136,13 +135,33 @@ function readText(values: JsonObject, where: string): Omit<QwenVlConfig, "vision
       `${where}: expected head_dim to be the width ${width} by ${heads} heads, found ${headDim}`,
     );
   }
-  return { ...decoder, attentionBias: true, sections: readSections(given, headDim, where) };
+  const sections = readSections(given, headDim, where, [16, 24, 24]);
+  const axes = sections.flatMap((count, i) => new Array<number>(count).fill(i % 3)); // in turns
+  return { ...decoder, attentionBias: true, axes };
 }
 
-/** `mrope_section`: which coordinate turns which of the frequencies. */
-function readSections(values: JsonObject, headDim: number, where: string): readonly number[] {
+/** RoPE's parameters without the name "mrope", which is the default with sections. */
+export function plainRope(values: JsonObject): JsonObject {
+  const plain = (section: unknown) =>
+    isObject(section) && (section["rope_type"] ?? section["type"]) === "mrope"
+      ? { ...section, rope_type: "default" }
+      : section;
+  return Object.fromEntries(
+    ["rope_scaling", "rope_parameters"]
+      .filter((key) => key in values)
+      .map((key) => [key, plain(values[key])]),
+  ) as JsonObject;
+}
+
+/** `mrope_section`: how many of the frequencies turn with time, row and column. */
+export function readSections(
+  values: JsonObject,
+  headDim: number,
+  where: string,
+  byDefault: readonly number[],
+): readonly number[] {
   const parameters = ropeParameters(values);
-  const found = parameters["mrope_section"] ?? [16, 24, 24];
+  const found = parameters["mrope_section"] ?? byDefault;
   const nested = Object.keys(parameters).find((key) => isObject(parameters[key]));
   if (nested !== undefined) {
     throw new CheckpointError(
@@ -160,6 +179,9 @@ function readSections(values: JsonObject, headDim: number, where: string): reado
   );
 }
 
+/** What the parts of a merger are called. */
+export const QWEN2_MERGER: MergerNames = { norm: "ln_q", in: "mlp.0", out: "mlp.2" };
+
 /** The layout of a picture of so many blocks. */
 function layoutOf(grid: PatchGrid, { patches: { merge } }: PatchTowerConfig): ImageLayout {
   const tokens = grid.rows * grid.columns;
@@ -175,7 +197,8 @@ export async function buildQwenVl(
   const vision = findPrefix(w, ["visual.", "model.visual."], "patch_embed.proj.weight");
   const prefix = findPrefix(w, ["model.", "model.language_model."], "embed_tokens.weight");
   const rope = pictureRope(config, config.vision);
-  const decoder = await buildLlama(w, config, {}, { prefix, rope });
+  const pictureLayers = config.vision.deepstack ?? 0;
+  const decoder = await buildLlama(w, config, {}, { prefix, rope, pictureLayers });
   const features = await readPatchFeatures(w, config.vision, vision, towerKind);
   return new ImageDecoder(decoder, config.vision, features);
 }
@@ -191,7 +214,8 @@ export const qwen2Vl: Family<QwenVlConfig> = {
   build(w, config) {
     const { width, mlpWidth, activation } = config.vision.tower;
     return buildQwenVl(w, config, {
-      norm: (name) => readLayerNorm(w, name, width, TOWER_EPS),
+      merger: QWEN2_MERGER,
+      norm: (name, width) => readLayerNorm(w, name, width, TOWER_EPS),
       async mlp(prefix) {
         const weights = {
           in: await w.linear(`${prefix}fc1`, [mlpWidth, width], true),

@@ -16,11 +16,13 @@ import { qwen2 } from "./qwen2.ts";
 import { qwen25Vl } from "./qwen2-5-vl.ts";
 import { qwen2Vl } from "./qwen2-vl.ts";
 import { qwen3 } from "./qwen3.ts";
+import { qwen3Vl } from "./qwen3-vl.ts";
 import { t5 } from "./t5.ts";
 
 const FAMILIES: readonly Family[] = [
   ...[llama, mistral, qwen2, qwen3, gemma, gemma2, gpt2, gptNeox, opt, t5],
   ...[llava, llavaNext, paligemma, qwen2Vl, qwen25Vl, idefics],
+  ...[qwen3Vl],
 ];
 
 /** The family of a config.json. Throws CheckpointError, listing what is supported. */

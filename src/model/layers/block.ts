@@ -7,6 +7,7 @@ import type { Sites, Walk } from "../walk/site-events.ts";
 import type { Block } from "../walk/stack.ts";
 import { type Attention, attend, type KeyRows } from "./attention-layer.ts";
 import { attendAcross, type CrossParts, crossBlock } from "./cross-attention.ts";
+import { addDeepstack } from "./deepstack.ts";
 import type { Mlp } from "./mlp.ts";
 import type { Norm } from "./norm.ts";
 
@@ -29,6 +30,8 @@ export interface BlockParts {
   readonly keyRows?: (x: Tensor, pass: Pass) => KeyRows;
   /** The attention mask: which positions a query sees. What a patch can reach follows from it. */
   readonly rule: AttentionRule;
+  /** Features of pictures are added to what enters it, before `resid_pre`. */
+  readonly takesPictures?: boolean;
   /** Cross-attention that stands in front of all this, before `resid_pre`. */
   readonly cross?: CrossParts;
   /** Cross-attention between self-attention and MLP (the decoder of an encoder-decoder). */
@@ -54,6 +57,7 @@ export function block(parts: BlockParts): TransformerBlock {
     rule,
     parts,
     ...(cross && { crossRule: cross.rule }),
+    ...(parts.takesPictures && { takesPictures: true }),
     run: (x, index, pass) => run(parts, x, index, pass),
   };
 }
@@ -61,7 +65,9 @@ export function block(parts: BlockParts): TransformerBlock {
 /** x: [rows, width] → [rows, width]. */
 function* run(b: BlockParts, input: Tensor, index: number, pass: Pass): Walk<Tensor> {
   const at = pass.sites(index);
-  const x = yield* at.pass("resid_pre", b.cross ? yield* crossBlock(b.cross, input, index, pass) : input);
+  const entering = b.takesPictures ? yield* addDeepstack(input, index - 1, pass) : input;
+  const crossed = b.cross ? yield* crossBlock(b.cross, entering, index, pass) : entering;
+  const x = yield* at.pass("resid_pre", crossed);
   const attentionIn = yield* at.pass("attn_in", b.attentionNorm?.(x) ?? x);
   const z = yield* attend(b.attention, attentionIn, index, b.rule, pass, b.keyRows?.(attentionIn, pass));
   const sum = yield* addOutput(x, z, b.attention.o, b.attentionPostNorm, "attn_out", at);

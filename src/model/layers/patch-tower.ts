@@ -1,17 +1,17 @@
 import { patchRows, placesInBlocks } from "../../images/patch-rows.ts";
 import { ropeFrequencies } from "../../kernels/attention/rope.ts";
-import { activation } from "../../kernels/elementwise/activation.ts";
+import { add } from "../../kernels/elementwise/elementwise.ts";
 import { linear } from "../../kernels/matmul/linear.ts";
+import { concat } from "../../kernels/movement/concat.ts";
 import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { PatchTowerConfig } from "../checkpoint/config/patch-tower-config.ts";
 import type { Picture, VisionSetup } from "../checkpoint/config/vision-setup.ts";
-import type { Linear } from "../checkpoint/weights/linear-layer.ts";
 import { thirds } from "../checkpoint/weights/row-parts.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
 import { pixelValues } from "../prompt/prompt-image.ts";
 import { takeRows } from "../walk/forward.ts";
-import { passOverImages } from "../walk/input-passes.ts";
+import { passOverImages, placesOfImages } from "../walk/input-passes.ts";
 import type { AttentionRule } from "../walk/masks.ts";
 import type { Pass } from "../walk/pass.ts";
 import { type Block, Stack } from "../walk/stack.ts";
@@ -20,20 +20,30 @@ import { block } from "./block.ts";
 import type { ImageFeatures } from "./image-decoder.ts";
 import type { Mlp } from "./mlp.ts";
 import type { Norm } from "./norm.ts";
+import { type Merger, type MergerNames, readMerger } from "./patch-merger.ts";
+import { betweenEnds, resampled } from "./position-table.ts";
 
 type Setup = VisionSetup<PatchTowerConfig>;
 
-/** Where the towers of Qwen2-VL and Qwen2.5-VL differ. */
+/** Where the towers of Qwen2-VL, Qwen2.5-VL and Qwen3-VL differ. */
 export interface PatchTowerKind {
-  norm(name: string): Promise<Norm>;
+  /** Of rows of this width. */
+  norm(name: string, width: number): Promise<Norm>;
   mlp(prefix: string): Promise<Mlp>;
   /** The attention mask of a block. */
   rule(index: number): AttentionRule;
+  readonly merger: MergerNames;
+  /** Default false. */
+  readonly patchBias?: boolean;
+  /** Entries of a square table of learned positions; absent where there is none. */
+  readonly positions?: number;
+  /** Blocks whose output is made features for the stream between layers of the language model, in order (Qwen3-VL). */
+  readonly deepstack?: readonly number[];
 }
 
 /**
- * The vision transformer of Qwen2-VL (Wang et al. 2024, arXiv 2409.12191): patches of a picture of any size, without learned
- * positions, turned by row and column; blocks of patches are merged into one feature each. A sequence a picture.
+ * The vision transformer of Qwen2-VL (Wang et al. 2024, arXiv 2409.12191): patches of a picture of any size, turned by row and
+ * column; blocks of patches are merged into one feature each. A sequence a picture. Qwen3-VL's has learned positions as well.
  */
 export async function readPatchFeatures(
   w: Weights,
@@ -41,8 +51,8 @@ export async function readPatchFeatures(
   prefix: string,
   kind: PatchTowerKind,
 ): Promise<ImageFeatures> {
-  const { width, heads, layers, outWidth, patches } = setup.tower;
-  const { size, frames, merge } = patches;
+  const { width, heads, layers, patches } = setup.tower;
+  const { size, frames } = patches;
   const kernel = await w.tensor(`${prefix}patch_embed.proj.weight`, [width, 3, frames, size, size]);
   const patchWeight = w.reshape(kernel, [width, 3 * frames * size * size]);
   const rope = towerRope(setup);
@@ -53,53 +63,96 @@ export async function readPatchFeatures(
     blocks.push(
       block({
         rule: kind.rule(i),
-        attentionNorm: await kind.norm(`${layer}norm1`),
+        attentionNorm: await kind.norm(`${layer}norm1`, width),
         attention: {
           ...{ q: qkv[0], k: qkv[1], v: qkv[2] },
           o: await w.linear(`${layer}attn.proj`, [width, width], true),
           headDim: width / heads,
           rope,
         },
-        mlpNorm: await kind.norm(`${layer}norm2`),
+        mlpNorm: await kind.norm(`${layer}norm2`, width),
         mlp: await kind.mlp(`${layer}mlp.`),
       }),
     );
   }
-  const joined = width * merge ** 2;
+  const merger = (name: string, options = {}) =>
+    readMerger(w, setup.tower, `${prefix}${name}.`, kind.merger, kind.norm, options);
+  const deepstack: Merger[] = [];
+  for (const number of (kind.deepstack ?? []).keys()) {
+    deepstack.push(await merger(`deepstack_merger_list.${number}`, { normsBlocks: true }));
+  }
   return patchFeatures(setup, {
     patchWeight,
+    ...(kind.patchBias && { patchBias: await w.tensor(`${prefix}patch_embed.proj.bias`, [width]) }),
+    ...(kind.positions && {
+      positions: await w.tensor(`${prefix}pos_embed.weight`, [kind.positions, width]),
+    }),
     stack: new Stack(w.device, blocks),
-    norm: await kind.norm(`${prefix}merger.ln_q`),
-    in: await w.linear(`${prefix}merger.mlp.0`, [joined, joined], true),
-    out: await w.linear(`${prefix}merger.mlp.2`, [outWidth, joined], true),
+    merge: await merger("merger"),
+    deepstack: deepstack.map((merge, i) => ({ merge, block: kind.deepstack![i]! })),
   });
 }
 
 interface Parts {
   /** [width, 3 * frames * size * size] */
   readonly patchWeight: Tensor;
+  /** [width] */
+  readonly patchBias?: Tensor;
+  /** [side * side, width] */
+  readonly positions?: Tensor;
   readonly stack: Stack;
-  /** The merger's norm, of each patch by itself, and its MLP. */
-  readonly norm: Norm;
-  readonly in: Linear;
-  readonly out: Linear;
+  readonly merge: Merger;
+  /** What is made of the output of some blocks. */
+  readonly deepstack: readonly { readonly block: number; readonly merge: Merger }[];
 }
 
-function patchFeatures(setup: Setup, { patchWeight, stack, norm, ...merger }: Parts): ImageFeatures {
-  const { width, patches } = setup.tower;
+function patchFeatures(setup: Setup, parts: Parts): ImageFeatures {
+  const { stack, merge, deepstack } = parts;
   return function* (images, pass) {
     const tower = passOverImages(pass, (image) => setup.layout(image).towerRows);
     const embedded = yield* tower.sites().pass(
       "vision.embed",
-      pass.device.scope(() => linear(pass.pixels(uploadPatches(pass.device, images, setup)), patchWeight)),
+      pass.device.scope(() => embed(images, pass, setup, parts)),
     );
-    const x = yield* stack.run(embedded, tower); // [patches, width]
-    const blocks = norm(x).reshape([x.dim(0) / patches.merge ** 2, width * patches.merge ** 2]);
-    const features = merger.out.apply(activation(merger.in.apply(blocks), "gelu")); // [places, outWidth]
-    return yield* passOverImages(pass, (image) => setup.layout(image).tokens)
-      .sites()
-      .pass("projector", takeRows(features, rowsInPrompt(images, setup)));
+    const inside = new Map<number, Tensor>();
+    const x = yield* stack.run(embedded, tower, {
+      onStream(index, stream) {
+        if (deepstack.some(({ block }) => block === index - 1)) inside.set(index - 1, stream.alias());
+      },
+    }); // [patches, width]
+    const rows = rowsInPrompt(images, setup);
+    const { rows: named } = passOverImages(pass, (image) => setup.layout(image).tokens);
+    if (deepstack.length > 0) {
+      const layers = deepstack.map(({ block, merge }) => takeRows(merge(inside.get(block)!), rows));
+      pass.add({ layers, named, places: placesOfImages(pass, setup) });
+    }
+    return yield* pass.sites(undefined, { rows: named }).pass("projector", takeRows(merge(x), rows));
   };
+}
+
+/** What enters the first block: [patches, width]. */
+function embed(
+  images: readonly Picture[],
+  pass: Pass,
+  setup: Setup,
+  { patchWeight, patchBias, positions }: Parts,
+): Tensor {
+  const pixels = pass.pixels(uploadPatches(pass.device, images, setup));
+  const patches = linear(pixels, patchWeight, patchBias ? { bias: patchBias } : {});
+  return positions ? add(patches, positionsOf(images, setup, positions)) : patches;
+}
+
+/** Learned positions of the tower's rows, resampled to the patches of each picture: [patches, width]. */
+function positionsOf(images: readonly Picture[], setup: Setup, table: Tensor): Tensor {
+  const { merge } = setup.tower.patches;
+  const parts = images.map((image) => {
+    const grid = setup.layout(image).grid!;
+    const [rows, columns] = [grid.rows * merge, grid.columns * merge];
+    const places = placesOf(image, setup);
+    const order = Array.from(places.rows, (row, i) => row * columns + places.columns[i]!);
+    return takeRows(resampled(table, { rows, columns }, betweenEnds), order);
+  });
+  return parts.length === 1 ? parts[0]! : concat(parts);
 }
 
 /** The patches of pictures in the order of the tower's rows: f32 [patches, 3 * frames * size * size]. */

@@ -10,15 +10,15 @@ import { AxisRope } from "./axis-rope.ts";
 export interface PictureRopeOptions {
   readonly headDim: number;
   readonly rope: RopeConfig;
-  /** How many frequencies turn with time, row and column, in turns; together half of a head. */
-  readonly sections: readonly number[];
+  /** Which of the frequencies, half of a head, turns with time (0), row (1) and column (2). */
+  readonly axes: readonly number[];
 }
 
 /**
  * M-RoPE (Wang et al. 2024, arXiv 2409.12191): a token of text turns by its position, a picture's by the position where the
  * picture starts, plus its row and its column. What follows a picture counts on from the largest of these.
  */
-export function pictureRope({ headDim, rope, sections }: PictureRopeOptions, setup: VisionSetup): AxisRope {
+export function pictureRope({ headDim, rope, axes }: PictureRopeOptions, setup: VisionSetup): AxisRope {
   const known = new WeakMap<Prompt, PromptCoordinates>();
   const coordinatesOf = (prompt: Prompt) => {
     const found = known.get(prompt) ?? promptCoordinates(prompt, setup);
@@ -27,18 +27,18 @@ export function pictureRope({ headDim, rope, sections }: PictureRopeOptions, set
   };
   return new AxisRope({
     frequencies: ropeFrequencies({ rotaryDim: headDim, ...rope }),
-    axes: sections.flatMap((count, i) => new Array<number>(count).fill(i % 3)),
+    axes,
     coordinates(pass) {
-      const axes = [0, 1, 2].map(() => new Uint32Array(pass.rows.length));
+      const coordinates = [0, 1, 2].map(() => new Uint32Array(pass.rows.length));
       for (const { row, sequence, position } of pass.rows.entries()) {
         const prompt = pass.prompt(sequence)!;
         const { axes: own, next } = coordinatesOf(prompt);
         const generated = position - prompt.length;
-        axes.forEach((axis, i) => {
+        coordinates.forEach((axis, i) => {
           axis[row] = generated < 0 ? own[i]![position]! : next + generated;
         });
       }
-      return axes;
+      return coordinates;
     },
   });
 }

@@ -1,6 +1,7 @@
-import type { Picture } from "../checkpoint/config/vision-setup.ts";
-import { firstImages } from "../prompt/image-places.ts";
+import type { Picture, VisionSetup } from "../checkpoint/config/vision-setup.ts";
+import { firstImages, imagePlaces } from "../prompt/image-places.ts";
 import { picturesOf } from "../prompt/prompt-image.ts";
+import type { Place } from "./additions.ts";
 import { PassKeys } from "./key-value-store.ts";
 import { Pass } from "./pass.ts";
 import { RowMap } from "./row-map.ts";
@@ -37,6 +38,13 @@ export function passOverSources(pass: Pass): Pass {
     return { sequence, position: 0, row: row - count, count };
   });
   return Pass.over(device, prompts, { rows: new RowMap(spans), inUse, prefix: "encoder." });
+}
+
+/** Where the features of a pass's pictures go, picture by picture. */
+export function placesOfImages({ prompts, rows }: Pass, setup: VisionSetup): Place[] {
+  return rows.spans.flatMap(({ sequence }) =>
+    imagePlaces(prompts[sequence]!, setup).map((position) => ({ sequence, position })),
+  );
 }
 
 function imageRows({ prompts, rows }: Pass, rowsOf: (image: Picture) => number): RowMap {

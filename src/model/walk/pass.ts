@@ -3,6 +3,7 @@ import type { Scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Picture } from "../checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../prompt/prompt.ts";
+import type { Addition } from "./additions.ts";
 import { type KeyRowMaps, segmentTable, shiftTable, type Visible } from "./key-tables.ts";
 import { ContextKeys, type KeyValueStore, PassKeys } from "./key-value-store.ts";
 import type { AttentionRule } from "./masks.ts";
@@ -21,6 +22,8 @@ interface PassOptions {
   readonly keys?: KeyValueStore;
   /** Keys of cross-attention. Default: those of the context that it is given. */
   readonly context?: ContextKeys;
+  /** What is added to the stream between blocks. Default: what it is told. */
+  readonly additions?: Addition[];
   /** Default: none. */
   readonly inUse?: SiteFilter;
   /** Told of the pixel values that the vision side reads: [tiles, 3, size, size], or [patches, values of one]. */
@@ -40,11 +43,13 @@ export class Pass {
   readonly keys: KeyValueStore;
   /** What cross-attention reads: rows of another stack, by sequence. */
   readonly context: ContextKeys;
+  /** What is added to the stream between blocks, at the places of pictures. */
+  readonly additions: readonly Addition[];
   readonly inUse: SiteFilter;
   /** The passes that this one joins, in the order of its rows, each with keys of its own; else only itself. */
   readonly parts: readonly Pass[];
   readonly #scope: Scope;
-  readonly #options: PassOptions;
+  readonly #options: PassOptions & Required<Pick<PassOptions, "additions">>;
   readonly #tables = new Map<object, Tensor>();
   readonly #partTables = new Map<SequencePart, Map<object, Tensor>>();
   #sequences: readonly SequencePart[] | undefined;
@@ -52,14 +57,16 @@ export class Pass {
 
   private constructor(scope: Scope, device: Device, options: PassOptions) {
     const { rows, keys = new PassKeys(rows), inUse = NO_VISITOR.uses, parts = [this] } = options;
+    const { additions = [] } = options;
     this.device = device;
     this.rows = rows;
     this.keys = keys;
     this.context = options.context ?? new ContextKeys();
+    this.additions = additions;
     this.inUse = inUse;
     this.parts = parts;
     this.#scope = scope;
-    this.#options = options;
+    this.#options = { ...options, additions };
   }
 
   /**
@@ -98,6 +105,11 @@ export class Pass {
   /** By number of the sequence; none in a vision tower. */
   get prompts(): readonly Prompt[] {
     return this.#options.prompts;
+  }
+
+  /** Has these rows added to the stream. Their memory is kept as long as the pass's tables. */
+  add({ layers, ...rest }: Addition): void {
+    this.#options.additions.push({ ...rest, layers: this.#scope.enter(() => layers.map((x) => x.alias())) });
   }
 
   /** Shows the pixel values that the vision side reads to whoever wants them, and hands them on. */

@@ -48,7 +48,11 @@ function crossSites({ qkNorm, mlpWidth, gateWidth }: CrossConfig): readonly Laye
 }
 
 /** The sites of a layer, in the order of the forward pass. */
-function sitesOfLayer({ sites = LAYER_SITES, cross }: StackSites, layer: number): readonly LayerSite[] {
+function sitesOfLayer(
+  { sites = LAYER_SITES, cross, deepstack = 0 }: StackSites,
+  layer: number,
+): readonly LayerSite[] {
+  if (layer < deepstack) return [...sites, "deepstack"];
   if (!cross?.layers.includes(layer)) return sites;
   const place = cross.mlpWidth === undefined ? sites.indexOf("resid_mid") + 1 : 0;
   return [...sites.slice(0, place), ...crossSites(cross), ...sites.slice(place)];
@@ -62,6 +66,7 @@ const ABSENT: Partial<Record<string, string>> = {
   xattn_q_norm: "nothing norms its queries, xattn_q",
   xattn_k_norm: "nothing norms its keys, xattn_k",
   xattn_gate: "its cross-attention has no gate",
+  deepstack: "no features of pictures are added behind them",
   xmlp_gate: "its cross-attention has no MLP of its own",
 };
 const IS_CROSS: ReadonlySet<string> = new Set(CROSS_SITES);
@@ -91,6 +96,8 @@ export interface StackSites extends BlockSizes {
   /** The same of keys and values, where those are others. */
   readonly keyRows?: number | undefined;
   readonly keyRowsOf?: ImageRows;
+  /** Behind how many of its blocks, from the first, features of pictures are added. Default 0. */
+  readonly deepstack?: number | undefined;
   /** Cross-attention of some layers. */
   readonly cross?: CrossConfig & { readonly keyRows?: number | undefined };
   /** In the order of the forward pass. */
@@ -134,6 +141,7 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
     ...sizesOf(config),
     sites: blockSites(config),
     ...(cross && { cross: { ...cross, keyRows: latents } }),
+    ...(vision?.deepstack && { deepstack: vision.deepstack }),
     sequences: "prompts",
     before: [{ site: "embed", features: config.width }],
     after: [
@@ -232,7 +240,9 @@ export function siteInfo(map: SiteMap, name: SiteName): SiteInfo {
       `${name}: the blocks of this model have no ${site}${why}; they have ${sites.join(", ")}`,
     );
   }
-  const order = stack === "text" ? layer : -2;
+  // What is added behind a layer is added, and seen, by the next one.
+  const own = site === "deepstack" ? layer + 1 : layer;
+  const order = stack === "text" ? own : -2;
   const shared = { ...address, layout: layoutOf(site), ...rowsOfSite(found, site) };
   return { ...shared, ...featuresOf(found, site as LayerSite), order };
 }
@@ -256,6 +266,8 @@ function rowsOfSite(
     case "xattn_k_norm":
     case "xattn_v":
       return { sequences: "images", imageRows: cross?.keyRows, rowsOf: "latents", ...noKeys };
+    case "deepstack":
+      return { sequences: "images", imageRows: undefined, rowsOf: "tokens", ...noKeys };
     case "xattn_scores":
     case "xattn_pattern":
       return { ...own, keyRowsOf: "latents", imageKeys: cross?.keyRows };

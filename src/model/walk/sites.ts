@@ -22,7 +22,7 @@ export const LAYER_SITES = [
 ] as const;
 
 /** Those that some families have beside. */
-const FURTHER_LAYER_SITES = ["q_norm", "k_norm"] as const;
+const FURTHER_LAYER_SITES = ["q_norm", "k_norm", "deepstack"] as const;
 
 /**
  * Those of cross-attention to the rows of another stack, and of an MLP that goes with it, in the order in which they are born.

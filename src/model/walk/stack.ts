@@ -14,6 +14,8 @@ export interface Block {
    * a change in that stack can reach.
    */
   readonly crossRule?: AttentionRule;
+  /** Set where features of pictures are added to what enters it; see `Addition`. */
+  readonly takesPictures?: boolean;
   /** x: [rows, width] → [rows, width]. */
   run(x: Tensor, index: number, pass: Pass): Walk<Tensor>;
 }

@@ -88,6 +88,8 @@ export interface VisionSetup<Tower extends TowerConfig = TowerConfig> {
   readonly resampler?: ResamplerConfig;
   /** Whether features take the places of image tokens in the embedding (default), or reach the language model otherwise. */
   readonly embeds?: boolean;
+  /** Behind how many layers of the language model, from the first, further features are added at the same places. */
+  readonly deepstack?: number;
   /** The tower's last norm goes over that output (site `vision.post_norm`). */
   readonly postNorm?: boolean;
   /** Pictures are cut into tiles. */

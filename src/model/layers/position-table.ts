@@ -1,0 +1,37 @@
+import { matmul } from "../../kernels/matmul/matmul.ts";
+import { cast } from "../../kernels/movement/copy.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+
+/** How much of each entry of an axis a place of another one takes: f32 [to, from], row by row. */
+export type AxisWeights = (from: number, to: number) => Float32Array<ArrayBuffer>;
+
+/** Linear between the two nearest, with the ends on the ends (`align_corners`). */
+export const betweenEnds: AxisWeights = (from, to) => {
+  const weights = new Float32Array(to * from);
+  for (let place = 0; place < to; place++) {
+    const at = (place * (from - 1)) / Math.max(1, to - 1);
+    const below = Math.min(Math.floor(at), from - 1);
+    weights[place * from + below]! += 1 - (at - below);
+    if (below + 1 < from) weights[place * from + below + 1] = at - below;
+  }
+  return weights;
+};
+
+/**
+ * A square table of learned positions resampled to another grid, row by row, each axis by itself: [side * side, width] → f32
+ * [rows * columns, width].
+ */
+export function resampled(
+  table: Tensor,
+  grid: { readonly rows: number; readonly columns: number },
+  weights: AxisWeights,
+): Tensor {
+  const { device } = table;
+  const [entries, width] = table.shape as [number, number];
+  const side = Math.sqrt(entries);
+  const { rows, columns } = grid;
+  const ofRows = device.tensor(weights(side, rows), { shape: [rows, side] });
+  const ofColumns = device.tensor(weights(side, columns), { shape: [columns, side] });
+  const tall = matmul(ofRows, cast(table, "f32").reshape([side, side * width])); // [rows, side * width]
+  return matmul(ofColumns, tall.reshape([rows, side, width])).reshape([rows * columns, width]);
+}

@@ -51,7 +51,15 @@ export async function readActivations(
   file: GoldenFile,
   prefix: string,
   columns: readonly (readonly number[])[],
-  { sites, stack, ofImages = stack === "vision" || stack === "resampler", packed = false, extent = Math.max(...columns.flat()) + 1, keys, names = {} }: Wanted,
+  {
+    sites,
+    stack,
+    ofImages = stack === "vision" || stack === "resampler",
+    packed = false,
+    extent = Math.max(...columns.flat()) + 1,
+    keys,
+    names = {},
+  }: Wanted,
 ): Promise<GoldenActivation[]> {
   const known: ReadonlySet<string> = new Set(
     siteNames(sites).filter((site) => {

@@ -1,3 +1,5 @@
+import { OMITTED } from "./thinned.ts";
+
 /** Values a and b agree where |a - b| <= atol + rtol * |b|, b being the golden. */
 export interface Tolerance {
   readonly atol: number;
@@ -28,7 +30,10 @@ export interface EqualCheck {
 
 export type Check = TensorCheck | EqualCheck;
 
-/** Compares numbers, in double precision. NaN agrees with nothing, and nothing at all is no agreement either. */
+/**
+ * Compares numbers, in double precision. NaN agrees with nothing, and nothing at all is no agreement either; what a
+ * thinned golden leaves out is passed over.
+ */
 export function checkTensor(
   name: string,
   found: readonly ArrayLike<number>[],
@@ -36,7 +41,7 @@ export function checkTensor(
   tolerance: Tolerance,
 ): Check {
   const lengths = (parts: readonly ArrayLike<number>[]) => parts.map((part) => part.length);
-  const elements = lengths(expected).reduce((sum, length) => sum + length, 0);
+  const elements = expected.reduce((sum, part) => sum + countKept(part), 0);
   if (elements === 0 || lengths(found).join() !== lengths(expected).join()) {
     return checkEqual(`${name}, number of elements`, lengths(found), lengths(expected), elements > 0);
   }
@@ -47,6 +52,7 @@ export function checkTensor(
     for (let i = 0; i < part.length; i++) {
       const a = found[p]![i]!;
       const b = part[i]!;
+      if (b === OMITTED) continue;
       const distance = Math.abs(a - b);
       if (!(distance <= tolerance.atol + tolerance.rtol * Math.abs(b))) passed = false;
       maxAbs = Math.max(maxAbs, distance); // NaN stays
@@ -59,6 +65,12 @@ export function checkTensor(
   const relativeNorm = difference === 0 ? 0 : Math.sqrt(difference / norm);
   const cosine = difference === 0 ? 1 : product / Math.sqrt(norm * foundNorm);
   return { kind: "tensor", name, elements, maxAbs, relativeNorm, cosine, tolerance, passed };
+}
+
+function countKept(values: ArrayLike<number>): number {
+  let kept = 0;
+  for (let i = 0; i < values.length; i++) if (values[i] !== OMITTED) kept++;
+  return kept;
 }
 
 /** Compares ids, numbers or a text, as they are. `allowed` is false where even agreement means nothing. */

@@ -5,6 +5,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import type { CaseFolder } from "./case-folder.ts";
 import { type Check, checkEqual, checkTensor } from "./checks.ts";
 import type { TextCase } from "./text-cases.ts";
+import { OMITTED } from "./thinned.ts";
 
 /**
  * The blocks of gated cross-attention: which images each token sees, patterns of the tokens that see one, gates, and what
@@ -52,8 +53,8 @@ export async function checkCrossAttention(
       const width = out.length / prompt.length;
       const factor = half === "attn" ? open : open.map(() => 1);
       const gates = factor.flatMap((isOpen) => [...gate].map((each) => isOpen * each));
-      const added = out.map(
-        (x, i) => x * gate[(i % width) % gate.length]! * factor[Math.floor(i / width)]!,
+      const added = out.map((x, i) =>
+        x === OMITTED ? x : x * gate[(i % width) % gate.length]! * factor[Math.floor(i / width)]!,
       ) as Float32Array;
       const pairs = [
         [gateKey!, `x${half}_gate.${layer}`, gates],

@@ -3,11 +3,12 @@ import { CheckpointError } from "../errors.ts";
 import { readTensor } from "../model/checkpoint/entries/tensor-entry.ts";
 import { SafetensorsFile } from "../model/checkpoint/safetensors/safetensors.ts";
 import { type Shape, showShape } from "../tensor/shape.ts";
+import { expand, readThinned, type Thinned } from "./thinned.ts";
 
 /** A tensor that somebody else computed. */
 export interface Golden {
   readonly shape: Shape;
-  /** Row-major. */
+  /** Row-major; `OMITTED` where a thinned file has no value. */
   readonly values: Float32Array | Int32Array | Uint32Array;
 }
 
@@ -15,9 +16,11 @@ export interface Golden {
 export class GoldenFile {
   readonly #file: SafetensorsFile;
   readonly #unread: Set<string>;
+  readonly #thinned: ReadonlyMap<string, Thinned>;
 
   private constructor(file: SafetensorsFile) {
     this.#file = file;
+    this.#thinned = readThinned(file.metadata, file.name);
     this.#unread = new Set(file.names);
   }
 
@@ -43,7 +46,7 @@ export class GoldenFile {
 
   /** Throws CheckpointError when there is no such tensor. */
   shape(name: string): Shape {
-    return this.#file.entry(name).shape;
+    return this.#thinned.get(name)?.shape ?? this.#file.entry(name).shape;
   }
 
   has(name: string): boolean {
@@ -53,7 +56,8 @@ export class GoldenFile {
   /** Throws CheckpointError when there is no such tensor, or it has another number of dimensions than `rank`. */
   async read(name: string, rank?: number): Promise<Golden> {
     const entry = this.#file.entry(name);
-    const { shape, dtype } = entry;
+    const { dtype } = entry;
+    const shape = this.shape(name);
     if (rank !== undefined && shape.length !== rank) {
       const where = `${this.#file.name}: ${name}`;
       throw new CheckpointError(`${where}: expected ${rank} dimensions, found ${showShape(shape)}`);
@@ -64,6 +68,9 @@ export class GoldenFile {
     }
     const { buffer } = await readTensor(entry);
     this.#unread.delete(name);
+    const thinned = this.#thinned.get(name);
+    if (thinned)
+      return { shape, values: expand(new Float32Array(buffer), thinned, `${this.#file.name}: ${name}`) };
     const Values = { f32: Float32Array, i32: Int32Array, u32: Uint32Array }[dtype];
     return { shape, values: new Values(buffer) };
   }

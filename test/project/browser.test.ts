@@ -3,8 +3,7 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import type { JSHandle } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { readTensor } from "../../src/model/checkpoint/entries/tensor-entry.ts";
-import { openCheckpoint } from "../../src/model/checkpoint/open-checkpoint.ts";
+import { GoldenFile } from "../../src/parity/golden-file.ts";
 import { BrowserPage } from "../helpers/browser.ts";
 import { expectClose } from "../helpers/compare.ts";
 import { FileServers, pathOf, sendRange } from "../helpers/file-server.ts";
@@ -26,8 +25,8 @@ function caseOf(fixture: string, index: number) {
 }
 
 async function golden(fixture: string, name: string): Promise<Float32Array> {
-  await using file = await openCheckpoint(`test/fixtures/${fixture}/golden.safetensors`);
-  return new Float32Array((await readTensor(file.entry(name))).buffer);
+  await using file = await GoldenFile.open(`test/fixtures/${fixture}/golden.safetensors`);
+  return (await file.read(name)).values as Float32Array;
 }
 
 describe("the library in headless Chromium", () => {

@@ -4,8 +4,7 @@ import { extname, join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { build, createServer, preview } from "vite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { readTensor } from "../../src/model/checkpoint/entries/tensor-entry.ts";
-import { openCheckpoint } from "../../src/model/checkpoint/open-checkpoint.ts";
+import { GoldenFile } from "../../src/parity/golden-file.ts";
 import { cachedModel, cacheFolder } from "../../src/platform/node-cache.ts";
 import { launchChromium } from "../helpers/browser.ts";
 import { expectClose } from "../helpers/compare.ts";
@@ -50,9 +49,8 @@ afterAll(async () => {
 });
 
 async function golden(fixture: string, name: string): Promise<Float32Array> {
-  await using file = await openCheckpoint(`test/fixtures/${fixture}/golden.safetensors`);
-  const bytes = await readTensor(file.entry(name));
-  return new Float32Array(bytes.buffer);
+  await using file = await GoldenFile.open(`test/fixtures/${fixture}/golden.safetensors`);
+  return (await file.read(name)).values as Float32Array;
 }
 
 interface Site {

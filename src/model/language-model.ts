@@ -129,6 +129,8 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
   const processorConfig = await checkpoint.json("processor_config.json");
   const decoder = family.readConfig(config, where, {
     preprocessor: await processorJson(checkpoint),
+    processor: processorConfig,
+    specialTokens: tokenizer.specialTokens,
     tokenOf: (id) => tokenizer.tokenOf(id),
     idOf: (token) => tokenizer.idOf(token),
     eosId: tokenizer.eosId,

@@ -5,6 +5,7 @@ import { decodeImage } from "../images/decode.ts";
 import type { PixelValues } from "../images/preprocess.ts";
 import type { ProcessorSettings } from "../images/processor-config.ts";
 import {
+  hasTileMap,
   type ImageLayout,
   imageRowCount,
   type VisionSetup,
@@ -22,6 +23,7 @@ import { type Check, checkTensor } from "./checks.ts";
 import type { Golden, GoldenFile } from "./golden-file.ts";
 import { readPatches } from "./patch-goldens.ts";
 import { OMITTED } from "./thinned.ts";
+import { checkTilePixels, readTileGrids, splitAs } from "./tile-goldens.ts";
 
 /** How far pixel values that we make of a picture may be from the processor's. */
 const PIXEL_TOLERANCE = { atol: 1e-6, rtol: 1e-6 };
@@ -38,7 +40,9 @@ export async function readImages(
   const setup = model.config.vision;
   const files = items.map((item) => imageFiles(item["images"]));
   if (!setup || files.every((list) => list.length === 0)) return { images: items.map(() => []), checks: [] };
-  const { values, checks } = await readPixels(folder, name, files.flat(), setup.processor, files);
+  const processor = splitAs(items, setup.processor);
+  const { values, checks } = await readPixels(folder, name, files.flat(), processor, files);
+  checks.push(...(await checkTilePixels(folder.goldens, name, values, setup)));
   const queue = values.values();
   return { images: files.map((list) => list.map(() => queue.next().value!)), checks };
 }
@@ -60,9 +64,11 @@ export async function readPixels(
   if (!goldens.has(key)) return { values: await ownPixels(key, files, folder, processor), checks: [] };
   const theirs = processor.patches
     ? await readPatches(goldens, name, files.length, processor.patches)
-    : processor.tiles
-      ? await readTiles(goldens, name, files.length)
-      : await readSquares(goldens, name, files, byItem);
+    : processor.grid
+      ? await readTileGrids(goldens, name, files, folder, processor, byItem)
+      : processor.tiles
+        ? await readTiles(goldens, name, files.length)
+        : await readSquares(goldens, name, files, byItem);
   const whole = theirs.every(({ data }) => !data.includes(OMITTED));
   const values = whole ? theirs : await ownPixels(key, files, folder, processor);
   return { values, checks: await checkPixels(key, theirs, files, folder, processor) };
@@ -188,6 +194,7 @@ export async function checkVision(
     pieces.map(({ layout, tiles }) => Array.from({ length: count(layout) / tiles }, (_, i) => i));
   const { sites } = model;
   const packed = setup.fixed === undefined && !setup.tiled;
+  const shuffles = setup.shuffle !== undefined;
   const wanted = { sites, stack: "vision" as const, packed };
   const features = featureSite(setup);
   const activations = [
@@ -197,7 +204,7 @@ export async function checkVision(
       rowsOf(({ towerRows }) => towerRows),
       {
         ...wanted,
-        names: { "projector.in": features },
+        names: shuffles ? {} : { "projector.in": features },
       },
     )),
     ...(await readActivations(
@@ -208,7 +215,10 @@ export async function checkVision(
         : rowsOf(({ tileFeatures, tokens }) => tileFeatures ?? tokens),
       {
         ...wanted,
-        names: { out: setup.tiled ? "tile_features" : "projector" },
+        names: {
+          out: hasTileMap(setup) ? "tile_features" : "projector",
+          ...(shuffles && { in: "pixel_shuffle", mlp: "projector" }),
+        },
       },
     )),
     ...(await readActivations(

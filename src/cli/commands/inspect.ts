@@ -233,9 +233,11 @@ async function architectureOf(
   readQuantisation(checkpoint.config!, where);
   const config = family.readConfig(checkpoint.config!, where, {
     preprocessor: await processorJson(checkpoint),
+    processor: await checkpoint.json("processor_config.json"),
     tokenOf: (id) => ("problem" in tokenizer ? `<#${id}>` : tokenizer.tokenOf(id)),
     idOf: (token) => ("problem" in tokenizer ? undefined : tokenizer.idOf(token)),
     eosId: "problem" in tokenizer ? undefined : tokenizer.eosId,
+    ...(!("problem" in tokenizer) && { specialTokens: tokenizer.specialTokens }),
   });
   return { family: family.modelType, config, sites: sitesOf(siteMapOf(config)) };
 }

@@ -10,10 +10,14 @@ import type { Network } from "../walk/network.ts";
 export interface FamilyFiles {
   /** Contents of preprocessor_config.json or processor_config.json, if there is one. */
   readonly preprocessor: unknown;
+  /** Contents of processor_config.json, if there is one. */
+  readonly processor?: unknown;
   /** The tokenizer's string for an id. */
   tokenOf(id: number): string;
   /** And the other way; undefined where there is no such token. */
   idOf(token: string): number | undefined;
+  /** Named special tokens of tokenizer_config.json: `{ eos_token: "</s>", … }`. */
+  readonly specialTokens?: Readonly<Record<string, string>>;
   /** The tokenizer's end token. */
   readonly eosId: number | undefined;
 }

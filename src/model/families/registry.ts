@@ -6,6 +6,7 @@ import { gemma2 } from "./gemma2.ts";
 import { gptNeox } from "./gpt-neox.ts";
 import { gpt2 } from "./gpt2.ts";
 import { idefics } from "./idefics.ts";
+import { idefics3, smolvlm } from "./idefics3.ts";
 import { llama } from "./llama.ts";
 import { llava } from "./llava.ts";
 import { llavaNext } from "./llava-next.ts";
@@ -23,6 +24,7 @@ const FAMILIES: readonly Family[] = [
   ...[llama, mistral, qwen2, qwen3, gemma, gemma2, gpt2, gptNeox, opt, t5],
   ...[llava, llavaNext, paligemma, qwen2Vl, qwen25Vl, idefics],
   ...[qwen3Vl],
+  ...[idefics3, smolvlm],
 ];
 
 /** The family of a config.json. Throws CheckpointError, listing what is supported. */

@@ -3,8 +3,9 @@ import { patchEmbedding } from "../../kernels/matmul/patch-embedding.ts";
 import { concat } from "../../kernels/movement/concat.ts";
 import { cast } from "../../kernels/movement/copy.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { rowsPerImage, type VisionConfig } from "../checkpoint/config/vision-config.ts";
+import { patchesPerSide, rowsPerImage, type VisionConfig } from "../checkpoint/config/vision-config.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
+import { takeRows } from "../walk/forward.ts";
 import { blocksOf } from "../walk/masks.ts";
 import type { Pass } from "../walk/pass.ts";
 import type { Walk } from "../walk/site-events.ts";
@@ -12,6 +13,7 @@ import { LAYER_SITES, type SiteName } from "../walk/sites.ts";
 import { Stack } from "../walk/stack.ts";
 import { giveBack } from "../walk/walk.ts";
 import { readEncoderBlocks } from "./encoder-blocks.ts";
+import { fractionalPlaces } from "./fractional-places.ts";
 import { type Norm, readLayerNorm } from "./norm.ts";
 
 export interface VisionTowerWeights {
@@ -76,7 +78,13 @@ export class VisionTower {
     const patches = patchEmbedding(pixels, patchWeight, patchSize, { bias: patchBias });
     let rows = patches.reshape([images, patches.dim(0) / images, width]);
     if (classEmbedding) rows = concat([cast(classEmbedding, "f32").broadcastTo([images, 1, width]), rows], 1);
-    return add(rows, positions).reshape([images * positions.dim(0), width]);
+    return add(rows, this.#placed(positions)).reshape([images * positions.dim(0), width]);
+  }
+
+  /** Of the learned positions, those that the patches take. */
+  #placed(positions: Tensor): Tensor {
+    if (!this.config.fractionalPlaces) return positions;
+    return takeRows(positions, squarePlaces(patchesPerSide(this.config)));
   }
 
   /** Blocks up to and with the last one of which a site is in use. */
@@ -90,6 +98,12 @@ export class VisionTower {
     }
     return blocks;
   }
+}
+
+/** The learned positions of a square's patches, row by row, where they go by fractions. */
+export function squarePlaces(side: number): number[] {
+  const places = fractionalPlaces(side, side);
+  return places.flatMap((row) => places.map((column) => row * side + column));
 }
 
 /** The tower's weights under `prefix` (`vision_tower.vision_model.`), in Hugging Face's names. */

@@ -18,6 +18,8 @@ export interface ImageText {
   readonly text: string;
   /** Set where those positions are consecutive and are one plain grid. */
   readonly grid?: PatchGrid;
+  /** Set where they are those of tiles: how these lie, and what grid each is, as is the whole image behind them. */
+  readonly tiles?: { readonly grid: PatchGrid; readonly each: PatchGrid };
 }
 
 /** How a family writes images into its prompts, as the Hugging Face processor of that family does. */
@@ -90,12 +92,8 @@ export function prompt<Image = unknown>(
     ...imageSpans(tokenizer, body, joined.imageTexts, imageRules),
     ...textSpans(tokenizer, body, joined.full, named),
   ];
-  for (const { name, start, end, ...rest } of found) {
-    spans[freeName(name, spans)] = Object.freeze({
-      start: start + front.length,
-      end: end + front.length,
-      ...rest,
-    });
+  for (const { name, ...span } of found) {
+    spans[freeName(name, spans)] = Object.freeze(movedBy(front.length, span));
   }
   const answer =
     options.answer === undefined || options.answer === ""
@@ -299,15 +297,36 @@ function imageSpans(
       `Expected ${counts.join(" + ")} tokens ${rules.placeholder} for ${counts.length} image(s), at least one each, found ${positions.length}.`,
     );
   }
-  return imageTexts.map(({ grid }, i) => {
+  return imageTexts.map(({ grid, tiles }, i) => {
     const own = positions.splice(0, counts[i]!);
-    if (grid && grid.rows * grid.columns !== own.length) {
-      throw new PromptError(
-        `Expected a grid of ${own.length} patches, found ${grid.rows} by ${grid.columns}.`,
-      );
-    }
-    return { name: "image", start: own[0]!, end: own.at(-1)! + 1, ...(grid && { grid }) };
+    if (!tiles) return { name: "image", ...gridSpan(own, grid) };
+    const { each } = tiles;
+    const size = each.rows * each.columns;
+    const spans = Array.from({ length: own.length / size }, (_, tile) =>
+      gridSpan(own.slice(tile * size, (tile + 1) * size), each),
+    );
+    return { name: "image", ...gridSpan(own), tiles: { grid: tiles.grid, spans } };
   });
+}
+
+/** The same span behind `count` further positions. */
+function movedBy(count: number, { start, end, tiles, ...rest }: ImageSpan): ImageSpan {
+  return {
+    start: start + count,
+    end: end + count,
+    ...rest,
+    ...(tiles && { tiles: { ...tiles, spans: tiles.spans.map((tile) => movedBy(count, tile)) } }),
+  };
+}
+
+/** The span of these positions, which are a grid if one is given. */
+function gridSpan(positions: readonly number[], grid?: PatchGrid): ImageSpan {
+  if (grid && grid.rows * grid.columns !== positions.length) {
+    throw new PromptError(
+      `Expected a grid of ${positions.length} patches, found ${grid.rows} by ${grid.columns}.`,
+    );
+  }
+  return { start: positions[0]!, end: positions.at(-1)! + 1, ...(grid && { grid }) };
 }
 
 /** The tokens that cover each named piece. */

@@ -15,6 +15,11 @@ export interface PatchGrid {
 /** The positions of an image; with `grid` where they are one plain grid of patches, first row first. */
 export interface ImageSpan extends Span {
   readonly grid?: PatchGrid;
+  /**
+   * Where an image is cut into tiles that stand by themselves: how they lie, and of each its own positions, one plain grid of
+   * patches. They come row by row; behind them comes the whole image once more, as the last.
+   */
+  readonly tiles?: { readonly grid: PatchGrid; readonly spans: readonly ImageSpan[] };
 }
 
 /** A prompt as a value: immutable, independent of any model run. Positions count from 0, BOS and images included. */

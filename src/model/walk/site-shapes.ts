@@ -1,6 +1,11 @@
 import { SiteError } from "../../errors.ts";
 import type { CrossConfig, DecoderConfig, EncoderSetup } from "../checkpoint/config/decoder-config.ts";
-import { type ImageRows, imageRowCount, type VisionSetup } from "../checkpoint/config/vision-setup.ts";
+import {
+  hasTileMap,
+  type ImageRows,
+  imageRowCount,
+  type VisionSetup,
+} from "../checkpoint/config/vision-setup.ts";
 import {
   CROSS_SITES,
   LAYER_SITES,
@@ -151,15 +156,21 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
   };
   if (encoder) return { text, encoder: encoderSites(encoder) };
   if (!vision) return { text };
-  const { tower, resampler, postNorm, tiled } = vision;
+  const { tower, resampler, postNorm, shuffle } = vision;
   const rows = fixed?.towerRows;
   if (resampler) {
     return { text, vision: towerSites(tower, { rows, after: [] }), resampler: resamplerSites(vision) };
   }
+  const features = { rows: fixed?.tokens, rowsOf: "tokens" } as const;
   const after: OuterShape[] = [
     ...(postNorm ? [{ site: "vision.post_norm", features: tower.width, rows } as const] : []),
-    ...(tiled ? [{ site: "tile_features", features: config.width, rowsOf: "tile features" } as const] : []),
-    { site: "projector", features: config.width, rows: fixed?.tokens, rowsOf: "tokens" },
+    ...(shuffle
+      ? [{ site: "pixel_shuffle", features: tower.width * shuffle ** 2, ...features } as const]
+      : []),
+    ...(hasTileMap(vision)
+      ? [{ site: "tile_features", features: config.width, rowsOf: "tile features" } as const]
+      : []),
+    { site: "projector", features: config.width, ...features },
   ];
   return { text, vision: towerSites(tower, { rows, after }) };
 }

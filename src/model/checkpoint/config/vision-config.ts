@@ -12,6 +12,8 @@ export interface VisionConfig extends EncoderConfig, TowerConfig {
   readonly imageSize: number;
   readonly patchSize: number;
   readonly channels: number;
+  /** Patches take learned positions by the fraction of the way that they are along the sides (Idefics3). */
+  readonly fractionalPlaces?: boolean;
 }
 
 interface VisionDefaults extends JsonObject {

@@ -1,6 +1,7 @@
 import type { PixelValues } from "../../../images/preprocess.ts";
 import type { ProcessorSettings } from "../../../images/processor-config.ts";
 import type { RgbImage } from "../../../images/rgb.ts";
+import type { TileGrid } from "../../../images/tile-grid.ts";
 
 /** A picture: as decoded, or already preprocessed by the caller. */
 export type Picture = RgbImage | PixelValues;
@@ -19,6 +20,8 @@ export interface ImageLayout {
   readonly latents?: number;
   /** Set where those are consecutive and one plain grid. */
   readonly grid?: { readonly rows: number; readonly columns: number };
+  /** Where each tile has places of its own: how the tiles lie, the whole picture behind them. Absent where that is all. */
+  readonly tileGrid?: TileGrid;
   /** Which of its features each group of its tower rows becomes, where that is not the order of the rows. */
   readonly order?: readonly number[];
 }
@@ -74,6 +77,11 @@ export interface ResamplerConfig {
   readonly qkNorm: boolean;
 }
 
+/** Whether the features of tiles are laid out as one map (site `tile_features`), not tile by tile. */
+export function hasTileMap({ tiled = false, shuffle }: Pick<VisionSetup, "tiled" | "shuffle">): boolean {
+  return tiled && shuffle === undefined;
+}
+
 /** How a vision-language model takes pictures in. */
 export interface VisionSetup<Tower extends TowerConfig = TowerConfig> {
   readonly tower: Tower;
@@ -94,6 +102,8 @@ export interface VisionSetup<Tower extends TowerConfig = TowerConfig> {
   readonly postNorm?: boolean;
   /** Pictures are cut into tiles. */
   readonly tiled?: boolean;
+  /** Each square of so many patches a side becomes one feature, which has the patches side by side (site `pixel_shuffle`). */
+  readonly shuffle?: number;
   /** The layout of every picture, where all have the same. */
   readonly fixed?: ImageLayout;
   /** Throws ImageError for a picture that the model cannot take. */

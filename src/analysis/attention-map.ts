@@ -12,6 +12,7 @@ import { type Setting, settingOf } from "../patching/setting.ts";
 import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { allLayers, checkLayers } from "./layers.ts";
+import { PictureAttention } from "./picture-attention.ts";
 import { rollout } from "./rollout.ts";
 
 export interface AttentionMapOptions {
@@ -134,7 +135,7 @@ function mapOf(
 ): AttentionMap {
   const weights = Float32Array.from(row).subarray(start, end);
   const share = weights.reduce((sum, weight) => sum + weight, 0);
-  return { setting, layer, ...(head !== undefined && { head }), grid, weights, share };
+  return new PictureAttention({ setting, layer, ...(head !== undefined && { head }), grid, weights, share });
 }
 
 const ROLLOUT_OPTIONS: Options<Omit<AttentionMapOptions, "head">> = {

@@ -1,6 +1,6 @@
 import { INSPECT } from "../inspect.ts";
 import type { Setting } from "../patching/setting.ts";
-import { shortToken, textTable } from "./text-table.ts";
+import { foldedTable, shortToken } from "./text-table.ts";
 
 export interface LensToken {
   readonly id: number;
@@ -45,20 +45,24 @@ export class LensCells extends Array<LensCell> {
 
   /**
    * As text, a line a layer: with one position its tokens, the most probable first; with several the most probable token of each
-   * position. Probabilities are in percent.
+   * position, and below each other what does not fit on a line. Probabilities are in percent.
    */
   table(): string {
     const positions = [...new Set(Array.from(this, ({ position }) => position))];
     const layers = [...new Set(Array.from(this, ({ layer }) => layer))];
     const shown = ({ text, probability }: LensToken) =>
       `${shortToken(text, 12)} ${(100 * probability).toFixed(1)} %`;
-    const head = positions.length > 1 ? positions.map((position) => `${position}`) : [];
+    const named = (position: number) => {
+      const token = this.#tokens[position];
+      return token === undefined ? `${position}` : `${position} ${shortToken(token, 12)}`;
+    };
+    const head = positions.length > 1 ? positions.map(named) : [];
     const body = layers.map((layer) => {
       const cells = Array.from(this).filter((cell) => cell.layer === layer);
       const tokens = positions.length > 1 ? cells.map((cell) => cell.tokens.slice(0, 1)) : [cells[0]!.tokens];
       return [`${layer}`, ...tokens.flat().map(shown)];
     });
-    return textTable([["layer", ...head], ...body]);
+    return foldedTable([["layer", ...head], ...body]);
   }
 
   [INSPECT](): string {

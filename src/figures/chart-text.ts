@@ -1,4 +1,4 @@
-import { textTable } from "../analysis/text-table.ts";
+import { foldedTable } from "../analysis/text-table.ts";
 import type { Chart } from "./chart.ts";
 
 /** A chart for a terminal: its title, and a table for each panel. */
@@ -48,7 +48,7 @@ function grid(corner: string, entries: readonly Entry[]): string {
     const line = lines.get(down) ?? new Map();
     lines.set(down, line.set(across, shown));
   }
-  return textTable([
+  return foldedTable([
     [corner, ...columns.map(onOneLine)],
     ...[...lines].map(([name, line]) => [
       onOneLine(name),

@@ -2,9 +2,11 @@ import { aString, checkArgument } from "../arguments.ts";
 import { CheckpointError, PromptError } from "../errors.ts";
 import type { ProcessorSettings } from "../images/processor-config.ts";
 import { readProcessorConfig } from "../images/processor-config.ts";
+import { INSPECT } from "../inspect.ts";
 import { add, div, exp, mul, sqrt } from "../kernels/elementwise/elementwise.ts";
 import { matmul } from "../kernels/matmul/matmul.ts";
 import { sum } from "../kernels/reduction/reduce.ts";
+import { adapterName } from "../tensor/adapter-name.ts";
 import type { Device } from "../tensor/device.ts";
 import type { Scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -38,6 +40,7 @@ import { promptFromIds } from "./prompt/build-prompt.ts";
 import type { Prompt } from "./prompt/prompt.ts";
 import type { PromptImage } from "./prompt/prompt-image.ts";
 import { createTokenizer, type Tokenizer } from "./prompt/tokenizer.ts";
+import { showModel } from "./show-model.ts";
 import { takeRows } from "./walk/forward.ts";
 import type { Pass } from "./walk/pass.ts";
 import type { Walk } from "./walk/site-events.ts";
@@ -174,6 +177,11 @@ export class DualEncoder {
       const scaled = mul(matmul(imageEmbeds, textEmbeds.transpose()), exp(logitScale));
       return logitBias ? add(scaled, logitBias) : scaled;
     });
+  }
+
+  [INSPECT](): string {
+    const facts = [`${this.config.text.vocab} tokens`, `embeddings of ${this.config.embeddingWidth}`];
+    return showModel(this.constructor.name, this, facts, `on ${adapterName(this.device.info)}`);
   }
 
   /** Gives the weights' memory back. */

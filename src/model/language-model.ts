@@ -8,6 +8,8 @@ import {
   type Options,
 } from "../arguments.ts";
 import { CheckpointError, LifetimeError } from "../errors.ts";
+import { INSPECT } from "../inspect.ts";
+import { adapterName } from "../tensor/adapter-name.ts";
 import { Device } from "../tensor/device.ts";
 import type { Scope } from "../tensor/scope.ts";
 import type { Checkpoint } from "./checkpoint/checkpoint.ts";
@@ -51,6 +53,7 @@ import {
 } from "./prompt/prompt-arguments.ts";
 import type { PromptImage } from "./prompt/prompt-image.ts";
 import { createTokenizer, type Tokenizer } from "./prompt/tokenizer.ts";
+import { showModel } from "./show-model.ts";
 import type { Network } from "./walk/network.ts";
 import { type SiteMap, siteMapOf } from "./walk/site-shapes.ts";
 
@@ -322,6 +325,17 @@ export class ModelOutline {
     const { encoder } = this.config;
     return encoder ? decoderSequence(prompt, encoder.startId, this.tokenizer) : prompt;
   }
+
+  /** Where its weights are, for the console. */
+  protected get place(): string {
+    return "without weights";
+  }
+
+  [INSPECT](): string {
+    const { vocab, context } = this.config;
+    const facts = [`${vocab} tokens`, ...(Number.isFinite(context) ? [`context ${context}`] : [])];
+    return showModel(this.constructor.name, this, facts, this.place);
+  }
 }
 
 /** A checkpoint on a device, with its tokenizer: builds prompts and holds the network. */
@@ -347,6 +361,10 @@ export class LanguageModel extends ModelOutline {
 
   get device(): Device {
     return this.#network.device;
+  }
+
+  protected override get place(): string {
+    return this.#isDisposed ? "disposed of" : `on ${adapterName(this.device.info)}`;
   }
 
   /** Gives the weights' memory back. */

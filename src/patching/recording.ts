@@ -1,5 +1,6 @@
 import { anArray, checkArgument, checkOptions, type Options } from "../arguments.ts";
 import { PromptError } from "../errors.ts";
+import { INSPECT } from "../inspect.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import type { Addition } from "../model/walk/additions.ts";
@@ -92,6 +93,13 @@ export class Recording {
   /** Rows times layers that were computed; a forward pass over T tokens is T * layers. */
   get rowLayers(): number {
     return this.rows.length * this.keys.length;
+  }
+
+  [INSPECT](): string {
+    const { length } = this.prompts;
+    const edited = this.edits.length > 0 ? `, ${this.edits.length} edits` : "";
+    const state = this.logits.disposed ? " (disposed of)" : "";
+    return `Recording of ${length === 1 ? "a prompt" : `${length} prompts`} on ${this.model.name}: ${this.rows.length} tokens, ${this.keys.length} layers${edited}${state}`;
   }
 
   dispose(): void {

@@ -1,3 +1,4 @@
+import { adapterName } from "../tensor/adapter-name.ts";
 import type { PatchableModel } from "./model.ts";
 
 /** What every result and report states. */
@@ -35,9 +36,4 @@ export function showSetting({ model, family, dtypes, adapters, adapter, seed }: 
   parts.push(adapter);
   if (seed !== undefined) parts.push(`seed ${seed}`);
   return parts.join(" · ");
-}
-
-/** What to call an adapter. */
-export function adapterName(info: { description: string; device: string; vendor: string }): string {
-  return info.description || info.device || info.vendor || "unnamed";
 }

@@ -1,8 +1,10 @@
 import { platform } from "#platform";
 import { aListOf, aNumber, aString, checkOptions, type Options, oneOf } from "../arguments.ts";
 import { DeviceError, DeviceLostError, LifetimeError, OutOfMemoryError, ShapeError } from "../errors.ts";
+import { INSPECT } from "../inspect.ts";
 import type { GPUDevice } from "../platform/global-types.ts";
 import type { AdapterChoice } from "../platform/platform.ts";
+import { adapterName } from "./adapter-name.ts";
 import { BufferPool, type PoolStatistics, type Storage } from "./buffer-pool.ts";
 import { DTYPE_BYTES, type DType, decode, encode, type HostArray } from "./dtype.ts";
 import { Fate, type Guard } from "./fate.ts";
@@ -321,6 +323,13 @@ export class Device {
   trim(): void {
     this.recorder.flush();
     this.pool.trim();
+  }
+
+  /** Which adapter it is, and what is in use. */
+  [INSPECT](): string {
+    const { liveBuffers, liveBytes } = this.memory;
+    const use = `${liveBuffers} buffers, ${(liveBytes / 2 ** 20).toFixed(1)} MiB in use`;
+    return `Device ${adapterName(this.info)} (${this.info.kernels} kernels): ${this.#lost ? "lost" : use}`;
   }
 
   /** Ends the device, after the work submitted so far. */

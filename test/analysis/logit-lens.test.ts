@@ -19,12 +19,25 @@ test("a lens is a list of cells that prints as a table", async () => {
 
   const several = await logitLens(model, prompt, { at: [2, -1], layers: [0, 2] });
   const [head, zero, two] = several.table().split("\n");
-  expect(head!.trim().split(/ +/)).toEqual(["layer", "2", "6"]);
+  expect(head!.match(/(?<= )\d+ "/g)).toEqual(['2 "', '6 "']); // with their tokens
   expect(zero!.match(/%/g)).toHaveLength(2);
   expect(two).toMatch(/^2 /);
   // What is made of it is a plain list.
   expect(several.map(({ layer }) => layer)).toStrictEqual([0, 0, 2, 2]);
   expect(several.filter(({ layer }) => layer === 2).constructor).toBe(Array);
+});
+
+test("positions that do not fit on a line stand in tables below", async () => {
+  const model = await fixtureModel("llama");
+  const prompt = model.promptFromIds(randomIds(40, 2));
+  const lens = await logitLens(model, prompt, { at: "all" });
+  const tables = lens.table().split("\n\n");
+  expect(tables.length).toBeGreaterThan(3);
+  for (const table of tables) {
+    expect(table.split("\n").map((line) => line.split(" ")[0])).toEqual(["layer", "0", "1", "2"]);
+    expect(Math.max(...table.split("\n").map((line) => [...line].length))).toBeLessThanOrEqual(120);
+  }
+  expect(lens.table().match(/ %(?= |$)/gm)).toHaveLength(40 * model.config.layers);
 });
 
 test("a lens of no words, or of half a one, is refused", async () => {

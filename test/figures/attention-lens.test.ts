@@ -199,6 +199,32 @@ describe("the lens over text", () => {
     expect(titlesOf(column)).toHaveLength(4);
   });
 
+  test("many positions go on below, on one scale of colours; more than 5,000 words are left to the pointer", async () => {
+    const grid = (layers: number, positions: number): LensCell[] =>
+      Array.from({ length: layers * positions }, (_, i) => ({
+        layer: Math.floor(i / positions),
+        position: i % positions,
+        tokens: [{ id: 1, text: ` w${i}`, probability: (i + 1) / (layers * positions) }],
+      }));
+    const size = (svg: string) => /viewBox="0 0 ([\d.]+) ([\d.]+)"/.exec(svg)!.slice(1).map(Number);
+    const folded = await lensFigure(grid(3, 50)).svg();
+    const [width, height] = size(folded) as [number, number];
+    expect(width).toBeLessThan(1200);
+    expect(textsOf(folded).filter((text) => text === "layer")).toHaveLength(4);
+    expect(textsOf(folded).filter((text) => text === "probability")).toHaveLength(1);
+    expect(textsOf(folded).filter((text) => /^w\d+$/.test(text))).toHaveLength(150);
+    expect(titlesOf(folded)).toHaveLength(150);
+    const brightness = coloursOf(folded).map(luma);
+    expect(brightness).toHaveLength(150);
+    expect(Math.max(...brightness)).toBeGreaterThan(brightness[0]! + 100);
+    const [narrow, low] = size(await lensFigure(grid(3, 14)).svg()) as [number, number];
+    expect([narrow < 1200, low < height / 2]).toEqual([true, true]);
+    const many = await lensFigure(grid(10, 501)).svg();
+    expect(textsOf(many).filter((text) => /^w\d+$/.test(text))).toEqual([]);
+    expect(titlesOf(many)[5]).toMatch(/^layer 0, 5\n" w5" /);
+    expect(size(many)[0]).toBeLessThan(1200);
+  });
+
   test("prints as the cells do", () => {
     const lens = new LensCells(...cells);
     expect(`${lensFigure(lens)}`).toBe(lens.table());

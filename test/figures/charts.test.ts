@@ -6,6 +6,7 @@ import { captionOf } from "../../src/figures/chart-caption.ts";
 import { chartFigure } from "../../src/figures/chart-figure.ts";
 import { tokenFigure } from "../../src/figures/token-figure.ts";
 import { chartSpec } from "../../src/figures/vega-lite/chart-spec.ts";
+import { textWidth } from "../../src/figures/vega-lite/text-width.ts";
 import { wordContrasts } from "../helpers/svg.ts";
 
 const PANELS = ["text query", "image query"];
@@ -140,6 +141,20 @@ describe("what can be read from figures", () => {
     ];
     expect([low, high >= 9]).toEqual([0, true]);
     expect(domainsOf({ ...lines, range: [0.5, 2] }, "y")).toEqual([[0.5, 2]]);
+  });
+
+  test("titles of narrow panels side by side do not run into each other", async () => {
+    const panels = ["estimated by one way of doing it", "estimated by another way of doing it"];
+    const svg = await svgOf({
+      ...heat,
+      rows: panels.flatMap((panel) => heat.rows.map((row) => ({ ...row, panel }))),
+    });
+    // Each stands over the middle of its panel, and these are equally wide.
+    const [left, right] = [...svg.matchAll(/translate\(([\d.]+),0\)"><path d="[^"]*" stroke="#cccccc"/g)].map(
+      ([, x]) => Number(x),
+    );
+    const [one, other] = panels.map((panel) => textWidth({ fontSize: 12 }, panel));
+    expect(right! - left!).toBeGreaterThan((one! + other!) / 2 + 10);
   });
 
   test("a legend of colours has both ends of its scale", () => {

@@ -11,7 +11,7 @@ import { lensFigure } from "../../src/figures/lens-figure.ts";
 import { loadImage } from "../../src/images/load.ts";
 import { logProbability } from "../../src/patching/metric.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
-import { adapterName } from "../../src/patching/setting.ts";
+import { adapterName } from "../../src/tensor/adapter-name.ts";
 import { fixtureModel } from "../helpers/model.ts";
 import { picture, textsOf } from "../helpers/svg.ts";
 

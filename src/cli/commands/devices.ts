@@ -1,8 +1,8 @@
 import type { Command } from "commander";
 import { platform } from "#platform";
 import { DeviceError } from "../../errors.ts";
-import { adapterName } from "../../patching/setting.ts";
 import type { AdapterChoice } from "../../platform/platform.ts";
+import { adapterName } from "../../tensor/adapter-name.ts";
 import { type CommonArguments, newCommand } from "../options/command.ts";
 import { printResult } from "../terminal/output.ts";
 

@@ -12,6 +12,9 @@ export const PAGE_WIDTH = 1000;
 /** Pixels of a letter of a label, about. */
 export const LETTER = 7;
 
+/** Of the titles of panels. */
+export const HEADER_SIZE = 12;
+
 /** Pixels of a letter of a title, which is bold, and of the lines below it, about; how many lines each text may take. */
 const TITLE_LETTER = 9.5;
 const LINE_LETTER = 6.45;
@@ -63,7 +66,7 @@ export function frame(text: string, lines: readonly string[], width = PAGE_WIDTH
         symbolOpacity: 1,
         symbolSize: 80,
       },
-      header: { labelFontSize: 12, titleFontSize: 12 },
+      header: { labelFontSize: HEADER_SIZE, titleFontSize: 12, labelLimit: PAGE_WIDTH },
       view: { stroke: "#cccccc" },
     },
   };

@@ -1,5 +1,5 @@
 import type { HeatChart } from "../chart.ts";
-import { LETTER } from "./frame.ts";
+import { LETTER, PAGE_WIDTH } from "./frame.ts";
 import { distinct, type Spec } from "./groupings.ts";
 import { heatScale } from "./heat-scale.ts";
 import { inkOn } from "./ink.ts";
@@ -8,6 +8,8 @@ import { CHOSEN, ROWS, type View } from "./values.ts";
 /** Pixels of a square, and of one with a word in it; of squares without words only if they fit. */
 const SQUARE = 22;
 const WORD = { width: 68, height: 20, fontSize: 10 };
+/** More words than these are left to the pointer. */
+const MOST_WORDS = 5000;
 const MOST = 640;
 /** Of several panels with more columns than these, whose squares are small in any case, so that some stand side by side. */
 const MANY = 40;
@@ -17,16 +19,32 @@ const MOST_TOOLTIPS = 20_000;
 /** Between panels whose names stand below the last of them. */
 const NAMED_GAP = { row: 40, column: 40 };
 
-/** Coloured squares, words in them, outlines around what was chosen. */
-export function heatView(chart: HeatChart): View {
+/** Whether squares have words in them. */
+function hasWords({ rows }: HeatChart): boolean {
+  return rows.length <= MOST_WORDS && rows.some(({ word }) => word !== undefined);
+}
+
+/** The rows of a chart by its columns, in parts that are no wider than a page: one but where squares have words. */
+export function columnParts(chart: HeatChart): HeatChart["rows"][] {
+  const columns = distinct(chart.rows.map((row) => row.x));
+  const parts = hasWords(chart) ? Math.ceil((columns.length * WORD.width) / PAGE_WIDTH) : 1;
+  const length = Math.ceil(columns.length / parts);
+  return Array.from({ length: parts }, (_, i) => {
+    const part = new Set(columns.slice(i * length, (i + 1) * length));
+    return chart.rows.filter((row) => part.has(row.x));
+  });
+}
+
+/** Coloured squares, words in them, outlines around what was chosen; `shown` is the part of the rows that are drawn. */
+export function heatView(chart: HeatChart, shown: HeatChart["rows"] = chart.rows): View {
   const { x, y, value, diverging, rows } = chart;
-  const columns = distinct(rows.map((row) => row.x));
+  const columns = distinct(shown.map((row) => row.x));
   const lines = distinct(rows.map((row) => row.y));
   const { ticks, format, ...scale } = heatScale(
     rows.map((row) => row.value),
     diverging,
   );
-  const words = rows.some(({ word }) => word !== undefined);
+  const words = hasWords(chart);
   const several = rows.some(({ panel }) => panel !== rows[0]!.panel);
   const most = several && columns.length > MANY ? MOST_OF_SEVERAL : MOST;
   const width = columns.length * (words ? WORD.width : Math.min(SQUARE, most / columns.length));

@@ -1,4 +1,5 @@
 import { CheckpointError } from "../../errors.ts";
+import { INSPECT } from "../../inspect.ts";
 import { nearest } from "../../nearest.ts";
 import type { TensorEntry } from "./entries/tensor-entry.ts";
 import type { TensorsDigest } from "./entries/tensors-digest.ts";
@@ -63,6 +64,12 @@ export class Checkpoint {
       bytes.set(stored, (bytes.get(stored) ?? 0) + storedBytes);
     }
     return [...bytes].sort((a, b) => b[1] - a[1]).map(([dtype]) => dtype);
+  }
+
+  [INSPECT](): string {
+    const family = this.config ? `${this.config["model_type"]}, ` : "";
+    const lora = this.adapters.length > 0 ? `, LoRA ${this.adapters.map(({ name }) => name).join(", ")}` : "";
+    return `Checkpoint ${this.name} (${family}${this.storedDtypes.join(" and ")}): ${this.#entries.size} tensors${lora}`;
   }
 
   has(name: string): boolean {

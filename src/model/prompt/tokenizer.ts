@@ -1,4 +1,5 @@
 import { CheckpointError, PromptError } from "../../errors.ts";
+import { INSPECT } from "../../inspect.ts";
 import { isObject } from "../checkpoint/json/config-reader.ts";
 import { type AddedToken, AddedTokenSplitter, readAddedTokens } from "./added-tokens.ts";
 import { incompleteTail, type Spelling, spellingOf } from "./token-spelling.ts";
@@ -78,6 +79,11 @@ export class Tokenizer {
     this.prefix = Object.freeze(framed.slice(0, at).map((token) => this.#known(token)));
     this.suffix = Object.freeze(framed.slice(at + 1).map((token) => this.#known(token)));
     this.size = added.reduce((size, { id }) => Math.max(size, id + 1), vocab.length);
+  }
+
+  [INSPECT](): string {
+    const special = Object.entries(this.specialTokens).map(([name, token]) => `${name} ${token}`);
+    return [`Tokenizer of ${this.size} tokens`, ...special].join(", ");
   }
 
   /** Id of the config's BOS token, if it names one. */

@@ -1,5 +1,6 @@
 import { aKindOf, checkArgument } from "../../arguments.ts";
 import { LifetimeError, SiteError } from "../../errors.ts";
+import { INSPECT } from "../../inspect.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import type { RowMap } from "./row-map.ts";
 import {
@@ -83,6 +84,10 @@ export class SiteEvent {
       throw new SiteError(`${this.site}: expected a value ${this.#value}, found ${replacement}`);
     }
     this.#value = replacement;
+  }
+
+  [INSPECT](): string {
+    return `SiteEvent ${this.site}: ${this.#value}`;
   }
 
   /** The value with the mask laid on what a visitor has put in. */

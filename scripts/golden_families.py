@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from transformers import (
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -70,6 +71,17 @@ LLAMA_SITES = {
     "resid_post.N": "model.layers.N",
     "final_norm": "model.norm",
 }
+GEMMA2_SITES = {
+    **LLAMA_SITES,
+    "attn_out.N": "model.layers.N.post_attention_layernorm",
+    "resid_mid.N": "<model.layers.N.pre_feedforward_layernorm",
+    "mlp_in.N": "model.layers.N.pre_feedforward_layernorm",
+    "mlp_out.N": "model.layers.N.post_feedforward_layernorm",
+}
+TWO_ROPES = {
+    "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+}
 LLAMA_MISTAKES = [{"rms_norm_eps": 1e-6}, {"rope_parameters": None}, {"hidden_act": "gelu"}]
 QWEN = {**LLAMA, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}
 QWEN_MISTAKES = [*LLAMA_MISTAKES, {"use_sliding_window": False}, {"max_window_layers": 0}, {"max_window_layers": 2}]
@@ -129,13 +141,7 @@ FAMILIES = {
             "final_logit_softcapping": 4.0,
             "sliding_window": WINDOW,
         },
-        {
-            **LLAMA_SITES,
-            "attn_out.N": "model.layers.N.post_attention_layernorm",
-            "resid_mid.N": "<model.layers.N.pre_feedforward_layernorm",
-            "mlp_in.N": "model.layers.N.pre_feedforward_layernorm",
-            "mlp_out.N": "model.layers.N.post_feedforward_layernorm",
-        },
+        GEMMA2_SITES,
         [
             {"rms_norm_eps": 1e-6},
             {"rope_parameters": None},
@@ -147,6 +153,36 @@ FAMILIES = {
             {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
         ],
         tokenizer="spm-gemma",
+    ),
+    "gemma3_text": Family(
+        Gemma3TextConfig,
+        {
+            **LLAMA,
+            "head_dim": 12,
+            "query_pre_attn_scalar": 24,
+            "final_logit_softcapping": 4.0,
+            "sliding_window": WINDOW,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": TWO_ROPES,
+        },
+        {
+            **GEMMA2_SITES,
+            "q_norm.N": "model.layers.N.self_attn.q_norm#rows",
+            "k_norm.N": "model.layers.N.self_attn.k_norm#rows",
+        },
+        [
+            {"rms_norm_eps": 1e-6},
+            {"rope_parameters": None},
+            {"rope_parameters": {**TWO_ROPES, "sliding_attention": TWO_ROPES["full_attention"]}},
+            {"rope_parameters": {**TWO_ROPES, "full_attention": TWO_ROPES["sliding_attention"]}},
+            {"hidden_activation": "silu"},
+            {"query_pre_attn_scalar": 12},
+            {"final_logit_softcapping": None},
+            {"sliding_window": WINDOW + 1},
+            {"layer_types": ["sliding_attention"] * 3},
+        ],
+        tokenizer="spm-gemma",
+        parts={"rows": lambda x: x.transpose(1, 2)},  # [batch, heads, T, dim]
     ),
     "gpt2": Family(
         GPT2Config,

@@ -19,6 +19,8 @@ export class HalfRope implements Visitor {
   constructor({ config, device }: PatchableModel, positions: number) {
     const { headDim } = config;
     if (!config.rope) throw new CheckpointError("a model without RoPE has no frequencies to round");
+    if (config.localRope)
+      throw new CheckpointError("expected a model with one RoPE for all layers, found two");
     const { rope } = config;
     const frequencies = ropeFrequencies({ rotaryDim: headDim, ...rope });
     const half = frequencies.length;

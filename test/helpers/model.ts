@@ -6,7 +6,7 @@ import { testDevice } from "./device.ts";
 /** The fixtures of text models: every family, and within a family what differs by config. */
 export const TEXT_FIXTURES = [
   ...["llama", "llama-gqa-tied", "llama-rope-llama3", "llama-biases", "mistral"],
-  ...["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma", "gemma2"],
+  ...["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"],
 ];
 
 const loaded = new Map<string, Promise<PatchableModel>>();

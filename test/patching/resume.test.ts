@@ -31,6 +31,7 @@ const WITHOUT_EFFECT: Readonly<Record<string, readonly string[]>> = {
   ],
   qwen2: ["projectOut at k.2, 11"],
   qwen3: ["projectOut at k_norm.2, 11"],
+  gemma3_text: ["add at k.2, 11", "projectOut at k.2, 11"],
 };
 
 /** A place, an operation and a seed for its value; the numbers are fractions of what there is to choose from. */
@@ -59,7 +60,7 @@ function drawnEdit(model: PatchableModel, prompt: Prompt, drawn: Drawn): Edit {
 
 const FIXTURES = [
   ...["llama-gqa-tied", "mistral"],
-  ...["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma2"],
+  ...["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma2", "gemma3_text"],
 ];
 
 describe.each(FIXTURES)("%s", (name) => {

@@ -1,3 +1,4 @@
+import type { RopeConfig } from "../../model/checkpoint/config/rope-config.ts";
 import { type Shape, showShape, sizeOf } from "../../tensor/shape.ts";
 import { quote, showBytes, showCount, table } from "../terminal/layout.ts";
 import type {
@@ -51,13 +52,13 @@ function heading({ checkpoint, files, parameters, bytes, dtypes, tensors }: Insp
 /** The forward pass from top to bottom, as the places where it can be read and changed. */
 function diagram({ family, config, sites }: ArchitectureReport): string {
   const { layers, width, heads, kvHeads, headDim, context } = config;
-  const { rope, activation, tied, vision, encoder, cross } = config;
+  const { rope, localRope, activation, tied, vision, encoder, cross } = config;
   const shared = kvHeads === heads ? "" : ` on ${kvHeads} of keys and values`;
   const facts = [
     `${family}: ${layers} layers, ${width} wide, ${heads} heads of ${headDim}${shared}`,
     ...(Number.isFinite(context) ? [`context ${context}${windowOf(config)}`] : []),
     rope
-      ? `RoPE θ ${rope.theta}${rope.scaling ? ` (${rope.scaling.type})` : ""}${rope.rotaryDim === undefined ? "" : ` on ${rope.rotaryDim} of ${headDim}`}`
+      ? `RoPE ${showRope(rope, headDim)}${localRope ? `, with the window ${showRope(localRope, headDim)}` : ""}`
       : learnedPositions(context),
     activation,
   ];
@@ -100,6 +101,11 @@ function windowOf({ layers, window, windowedLayers }: ArchitectureReport["config
   if (window === undefined) return "";
   const some = windowedLayers && ` in ${windowedLayers.filter(Boolean).length} of ${layers} layers`;
   return `, window ${window}${some ?? ""}`;
+}
+
+function showRope({ theta, scaling, rotaryDim }: RopeConfig, headDim: number): string {
+  const part = rotaryDim === undefined ? "" : ` on ${rotaryDim} of ${headDim}`;
+  return `θ ${theta}${scaling ? ` (${scaling.type})` : ""}${part}`;
 }
 
 function learnedPositions(context: number): string {

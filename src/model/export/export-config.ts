@@ -1,5 +1,9 @@
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
-import { neoxRopeParameters, ropeParameters } from "../checkpoint/config/rope-config.ts";
+import {
+  neoxRopeParameters,
+  ropeParameters,
+  ropeParametersOfKind,
+} from "../checkpoint/config/rope-config.ts";
 import { isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
 
 /** What the tensors that were written no longer have. */
@@ -36,6 +40,7 @@ function without(json: JsonObject): JsonObject {
 
 /** RoPE as 4.x reads it, with `rope_theta` and `rope_scaling`, and in the `rope_parameters` that 5 writes. */
 function withBothRopes(values: JsonObject): JsonObject {
+  if (values["model_type"] === "gemma3_text") return withBothRopesByKind(values);
   const isNeox = values["model_type"] === "gpt_neox";
   const parameters = isNeox ? neoxRopeParameters(values) : ropeParameters(values);
   const { rope_theta: theta, ...rest } = parameters;
@@ -45,6 +50,18 @@ function withBothRopes(values: JsonObject): JsonObject {
     ...(isNeox ? { rotary_emb_base: theta, rotary_pct: share } : { rope_theta: theta }),
     rope_scaling: scaling["rope_type"] === "default" ? null : scaling,
     rope_parameters: parameters,
+  };
+}
+
+/** The same of Gemma 3, whose layers with a window have a RoPE of their own. */
+function withBothRopesByKind(values: JsonObject): JsonObject {
+  const { rope_theta: theta, ...full } = ropeParametersOfKind(values, "full_attention");
+  const local = ropeParametersOfKind(values, "sliding_attention");
+  return {
+    rope_theta: theta,
+    rope_local_base_freq: local["rope_theta"],
+    rope_scaling: full["rope_type"] === "default" ? null : full,
+    rope_parameters: { full_attention: { ...full, rope_theta: theta }, sliding_attention: local },
   };
 }
 

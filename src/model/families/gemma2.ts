@@ -5,15 +5,17 @@ import {
 } from "../checkpoint/config/decoder-config.ts";
 import { requireNeutral } from "../checkpoint/config/neutral-fields.ts";
 import { ConfigReader, type JsonObject } from "../checkpoint/json/config-reader.ts";
+import type { Weights } from "../checkpoint/weights/weights.ts";
 import { block } from "../layers/block.ts";
 import { Decoder } from "../layers/decoder.ts";
 import { readRmsNorm } from "../layers/norm.ts";
 import { RopeTables } from "../layers/rope-tables.ts";
+import type { AttentionRule } from "../walk/masks.ts";
 import type { Block } from "../walk/stack.ts";
-import type { TextFamily } from "./family.ts";
+import type { DecoderNames, TextFamily } from "./family.ts";
 import { readAttention, readEnds, readGatedMlp, rulesOf } from "./llama.ts";
 
-interface Gemma2Config extends LlamaConfig {
+export interface Gemma2Config extends LlamaConfig {
   /** Factor of the scores. */
   readonly scale: number;
   readonly scoreSoftcap?: number;
@@ -67,34 +69,47 @@ function readConfig(values: JsonObject, where: string): Gemma2Config {
 export const gemma2: TextFamily<Gemma2Config> = {
   modelType: "gemma2",
   readConfig,
-  async build(w, c, _json, { prefix = "model.", head = "lm_head" } = {}) {
-    const ends = await readEnds(w, c, { prefix, head });
+  build(w, c, _json, names) {
     const rope = new RopeTables(w.device, { rotaryDim: c.headDim, ...c.rope });
     const rules = rulesOf(c);
-    const norm = (name: string) => readRmsNorm(w, name, c.width, { eps: c.normEps, offset: 1 });
-    const blocks: Block[] = [];
-    for (let i = 0; i < c.layers; i++) {
-      const layer = `${prefix}layers.${i}.`;
-      const attention = await readAttention(w, c, `${layer}self_attn.`, rope);
-      blocks.push(
-        block({
-          rule: rules[i]!,
-          attentionNorm: await norm(`${layer}input_layernorm`),
-          attention: { ...attention, scale: c.scale, ...(c.scoreSoftcap && { softcap: c.scoreSoftcap }) },
-          attentionPostNorm: await norm(`${layer}post_attention_layernorm`),
-          mlpNorm: await norm(`${layer}pre_feedforward_layernorm`),
-          mlp: await readGatedMlp(w, c, `${layer}mlp.`),
-          mlpPostNorm: await norm(`${layer}post_feedforward_layernorm`),
-        }),
-      );
-    }
-    return new Decoder(w.device, c, {
-      ...ends,
-      embeddingScale: Math.sqrt(c.width),
-      blocks,
-      finalNorm: await norm(`${prefix}norm`),
-      ...(c.logitSoftcap && { logitSoftcap: c.logitSoftcap }),
-      rope: [rope],
-    });
+    return buildGemma2(w, c, { ...names, layers: rules.map((rule) => ({ rule, rope })) });
   },
 };
+
+/** Its blocks, with a mask and a rotary embedding for each. */
+export async function buildGemma2(
+  w: Weights,
+  c: Gemma2Config,
+  {
+    prefix = "model.",
+    head = "lm_head",
+    layers,
+  }: DecoderNames & { readonly layers: readonly { rule: AttentionRule; rope: RopeTables }[] },
+): Promise<Decoder> {
+  const ends = await readEnds(w, c, { prefix, head });
+  const norm = (name: string) => readRmsNorm(w, name, c.width, { eps: c.normEps, offset: 1 });
+  const blocks: Block[] = [];
+  for (const [i, { rule, rope }] of layers.entries()) {
+    const layer = `${prefix}layers.${i}.`;
+    const attention = await readAttention(w, c, `${layer}self_attn.`, rope);
+    blocks.push(
+      block({
+        rule,
+        attentionNorm: await norm(`${layer}input_layernorm`),
+        attention: { ...attention, scale: c.scale, ...(c.scoreSoftcap && { softcap: c.scoreSoftcap }) },
+        attentionPostNorm: await norm(`${layer}post_attention_layernorm`),
+        mlpNorm: await norm(`${layer}pre_feedforward_layernorm`),
+        mlp: await readGatedMlp(w, c, `${layer}mlp.`),
+        mlpPostNorm: await norm(`${layer}post_feedforward_layernorm`),
+      }),
+    );
+  }
+  return new Decoder(w.device, c, {
+    ...ends,
+    embeddingScale: Math.sqrt(c.width),
+    blocks,
+    finalNorm: await norm(`${prefix}norm`),
+    ...(c.logitSoftcap && { logitSoftcap: c.logitSoftcap }),
+    rope: [...new Set(layers.map(({ rope }) => rope))],
+  });
+}

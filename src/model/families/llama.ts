@@ -89,9 +89,14 @@ export async function readEnds(
 }
 
 /** The mask of each layer. */
-export function rulesOf({ layers, window, windowedLayers }: LlamaConfig): AttentionRule[] {
-  const windowed = window === undefined ? causal : slidingWindow(window);
-  return Array.from({ length: layers }, (_, i) => ((windowedLayers?.[i] ?? true) ? windowed : causal));
+export function rulesOf(c: LlamaConfig): AttentionRule[] {
+  const windowed = c.window === undefined ? causal : slidingWindow(c.window);
+  return Array.from({ length: c.layers }, (_, i) => (isWindowed(c, i) ? windowed : causal));
+}
+
+/** Whether a layer has the sliding window. */
+export function isWindowed({ window, windowedLayers }: LlamaConfig, layer: number): boolean {
+  return window !== undefined && (windowedLayers?.[layer] ?? true);
 }
 
 export async function readAttention(
@@ -101,7 +106,7 @@ export async function readAttention(
   rope: Rotary,
 ): Promise<Attention> {
   const { width, headDim, attentionBias, outputBias } = c;
-  const norm = { eps: c.normEps };
+  const norm = { eps: c.normEps, offset: c.normOffset };
   const [qWidth, kvWidth] = [c.heads * headDim, c.kvHeads * headDim];
   return {
     q: await w.linear(`${prefix}q_proj`, [qWidth, width], attentionBias),

@@ -26,7 +26,7 @@ export interface NormLinear {
 export interface RmsNormSettings {
   readonly eps: number;
   /** Added to the weight; Gemma stores its weights less one. */
-  readonly offset?: number;
+  readonly offset?: number | undefined;
 }
 
 /** RMSNorm with the weight `<name>.weight` [width]. */

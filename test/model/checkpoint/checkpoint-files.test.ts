@@ -243,7 +243,7 @@ describe("exported for transformers 4.46 and 5", () => {
     }
   });
 
-  test.each(["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma2"])(
+  test.each(["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma2", "gemma3_text"])(
     "%s under its own names, to the same logits",
     async (fixture) => {
       const files = fixtureFiles(fixture);

@@ -87,7 +87,7 @@ function expectSame(found: Steps, expected: Steps): void {
 
 const NEW_TOKENS = 5;
 
-describe.each(["llama-gqa-tied", "mistral", "gpt2", "gemma2"])("%s", (name) => {
+describe.each(["llama-gqa-tied", "mistral", "gpt2", "gemma2", "gemma3_text"])("%s", (name) => {
   test("a KV cache gives what recomputation gives, with edits in the prompts and in the answers", async () => {
     const model = await fixtureModel(name);
     const sites = siteNames(model.sites);

@@ -24,6 +24,8 @@ export interface DecoderConfig {
   readonly activation: ActivationKind;
   /** Absent where positions are learned. */
   readonly rope?: RopeConfig;
+  /** RoPE of the layers with a window, where they have one of their own (Gemma 3). */
+  readonly localRope?: RopeConfig;
   /** Sliding attention window: keys that a query sees, itself included. */
   readonly window?: number | undefined;
   /** The layers that have the window, if it is not all. */
@@ -82,6 +84,8 @@ export type GatedCrossConfig = CrossConfig & Required<Pick<CrossConfig, "mlpWidt
 /** What a decoder of Llama's kind says beside. */
 export interface LlamaConfig extends DecoderConfig {
   readonly rope: RopeConfig;
+  /** Added to the weights of norms, which Gemma stores less one. Default 0. */
+  readonly normOffset?: number;
   /** Of q, k and v. */
   readonly attentionBias: boolean;
   /** Of the attention's output projection. */
@@ -158,31 +162,28 @@ export function readTaskVectorLayer(
   );
 }
 
+/** The kinds of layers that `layer_types` knows. */
+const LAYER_KINDS = ["full_attention", "sliding_attention"];
+
 /**
  * The `sliding_window`, and which layers have it, from `layer_types` or, where the config has none, from `otherwise`; no window
- * where no layer has it. Throws CheckpointError for other kinds of layers, RoPE by kind, and a window without a size.
+ * where no layer has it. Throws CheckpointError for other kinds of layers, RoPE by kind unless the family has that
+ * (`ropeByKind`), and a window without a size.
  */
 export function readWindowedLayers(
   c: ConfigReader,
   layers: number,
   where: string,
   otherwise: (layer: number) => boolean,
+  { ropeByKind = false }: { ropeByKind?: boolean } = {},
 ): Pick<DecoderConfig, "window" | "windowedLayers"> {
-  const kinds = ["full_attention", "sliding_attention"];
-  // In these families transformers takes what stands under a kind's name for that kind's own.
-  for (const key of ["rope_scaling", "rope_parameters"]) {
-    const section = c.value(key);
-    const kind = isObject(section) ? kinds.find((name) => name in section) : undefined;
-    if (kind === undefined) continue;
-    throw new CheckpointError(
-      `${where}: ${key} of ${kind} is not supported; expected the same for all layers`,
-    );
-  }
+  if (!ropeByKind) refuseRopeByKind(c, where);
   const types = c.value("layer_types");
   if (types !== undefined) {
-    if (!Array.isArray(types) || types.length !== layers || !types.every((type) => kinds.includes(type))) {
+    const isKind = (type: unknown) => LAYER_KINDS.includes(type as string);
+    if (!Array.isArray(types) || types.length !== layers || !types.every(isKind)) {
       throw new CheckpointError(
-        `${where}: expected layer_types to be ${layers} (num_hidden_layers) of ${kinds.join(", ")}, ` +
+        `${where}: expected layer_types to be ${layers} (num_hidden_layers) of ${LAYER_KINDS.join(", ")}, ` +
           `found ${JSON.stringify(types)}`,
       );
     }
@@ -198,4 +199,16 @@ export function readWindowedLayers(
   }
   const window = c.count("sliding_window");
   return windowedLayers.includes(false) ? { window, windowedLayers } : { window };
+}
+
+/** In these families transformers takes what stands under a kind's name for that kind's own. */
+function refuseRopeByKind(c: ConfigReader, where: string): void {
+  for (const key of ["rope_scaling", "rope_parameters"]) {
+    const section = c.value(key);
+    const kind = isObject(section) ? LAYER_KINDS.find((name) => name in section) : undefined;
+    if (kind === undefined) continue;
+    throw new CheckpointError(
+      `${where}: ${key} of ${kind} is not supported; expected the same for all layers`,
+    );
+  }
 }

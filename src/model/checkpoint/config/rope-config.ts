@@ -96,3 +96,60 @@ export function readRope(values: JsonObject, context: number, where: string): Ro
       );
   }
 }
+
+/** The kinds of layers that have a RoPE each (Gemma 3). */
+export type LayerKind = "full_attention" | "sliding_attention";
+
+/** What a config calls the base of each kind, and what it is where that is silent. */
+const BASES = {
+  full_attention: { field: "rope_theta", base: 1e6 },
+  sliding_attention: { field: "rope_local_base_freq", base: 1e4 },
+} as const;
+
+/**
+ * The parameters of the layers of one kind in the spelling of transformers 5: what `rope_parameters` have under its name, and for
+ * the layers without a window also `rope_scaling`, which published files have.
+ */
+export function ropeParametersOfKind(values: JsonObject, kind: LayerKind): JsonObject {
+  const byKind = values["rope_parameters"];
+  const [parameters, scaling] = [isObject(byKind) && byKind[kind], values["rope_scaling"]];
+  const section = {
+    ...(isObject(parameters) && parameters),
+    ...(kind === "full_attention" && isObject(scaling) && scaling),
+  };
+  const { field, base } = BASES[kind];
+  return ropeParameters({
+    max_position_embeddings: values["max_position_embeddings"],
+    rope_parameters: section,
+    rope_theta: values[field] ?? base,
+  });
+}
+
+/**
+ * Reads the RoPE of the layers of one kind as transformers 5 does. Throws CheckpointError as {@link readRope} does, and where
+ * transformers 4 and 5 differ.
+ */
+export function readRopeOfKind(
+  values: JsonObject,
+  kind: LayerKind,
+  context: number,
+  where: string,
+): RopeConfig {
+  const c = new ConfigReader(values, where);
+  const scaling = c.object("rope_scaling");
+  if ("type" in scaling && !("rope_type" in scaling)) {
+    throw new CheckpointError(
+      `${where}: expected rope_scaling to say its kind as rope_type, found type, which transformers 4 reads and 5 does not`,
+    );
+  }
+  const parameters = c.section("rope_parameters");
+  if (c.has("rope_scaling") && c.has("rope_parameters") && !parameters.has("full_attention")) {
+    throw new CheckpointError(
+      `${where}: expected rope_parameters beside rope_scaling to have full_attention`,
+    );
+  }
+  parameters.object(kind); // nothing else
+  const fields = { rope_parameters: ropeParametersOfKind(values, kind) };
+  const { partial_rotary_factor } = values;
+  return readRope({ ...fields, partial_rotary_factor }, context, `${where}: ${kind}`);
+}

@@ -16,6 +16,8 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
@@ -36,6 +38,10 @@ class Family:
     # How the checkpoint is stored: float32, float16 or bfloat16.
     dtype: str = "bfloat16"
     seed: int = 0
+    # Of unequal length. The longest is longer than the window of the families that have one.
+    texts: list[str] = field(default_factory=lambda: ["The sky is", "Q: Italy\nA:", "The capital of Japan is"])
+    # Whether there is a batch of the last and the first; not where one prompt changes what transformers makes of the other.
+    batch: bool = True
 
 
 HEADS = 4
@@ -85,6 +91,27 @@ TWO_ROPES = {
 LLAMA_MISTAKES = [{"rms_norm_eps": 1e-6}, {"rope_parameters": None}, {"hidden_act": "gelu"}]
 QWEN = {**LLAMA, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}
 QWEN_MISTAKES = [*LLAMA_MISTAKES, {"use_sliding_window": False}, {"max_window_layers": 0}, {"max_window_layers": 2}]
+
+# q, k, v in one product, and gate, up in another.
+PHI3 = {**LLAMA, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+PHI3_SITES = {
+    **LLAMA_SITES,
+    **{f"{site}.N": f"model.layers.N.self_attn.qkv_proj#{site}" for site in "qkv"},
+    "mlp_pre.N": "model.layers.N.mlp.gate_up_proj#gate",
+}
+PHI3_PARTS = {
+    "q": lambda x: x[..., :32],
+    "k": lambda x: x[..., 32:48],
+    "v": lambda x: x[..., 48:],
+    "gate": lambda x: x.chunk(2, -1)[0],
+}
+BORDER = 9  # between two prompts, the shorter one with its new tokens
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 100.0,
+    "short_factor": [1.0, 1.3, 1.6, 1.9],
+    "long_factor": [1.0, 2.5, 4.0, 5.5],
+}
 
 FAMILIES = {
     "llama": Family(
@@ -262,5 +289,46 @@ FAMILIES = {
         parts={
             name: lambda x, i=i: x.unflatten(-1, (HEADS, 3, -1))[..., i, :].flatten(-2) for i, name in enumerate("qkv")
         },
+    ),
+    "olmo2": Family(
+        Olmo2Config,
+        {**LLAMA, "attention_bias": True, "bos_token_id": None, "eos_token_id": 316, "pad_token_id": 316},
+        {
+            **{site: hook for site, hook in LLAMA_SITES.items() if site not in ("attn_in.N", "mlp_in.N")},
+            "q_norm.N": "model.layers.N.self_attn.q_norm",
+            "k_norm.N": "model.layers.N.self_attn.k_norm",
+            "attn_out.N": "model.layers.N.post_attention_layernorm",
+            "resid_mid.N": "<model.layers.N.mlp",
+            "mlp_out.N": "model.layers.N.post_feedforward_layernorm",
+        },
+        LLAMA_MISTAKES,
+        tokenizer="byte-qwen2",
+    ),
+    "phi3": Family(
+        Phi3Config,
+        {**PHI3, "rope_parameters": HALF_ROPE, "sliding_window": WINDOW},
+        PHI3_SITES,
+        [
+            *LLAMA_MISTAKES[::2],
+            {"rope_parameters": {**HALF_ROPE, "rope_theta": 10000.0}},
+            {"rope_parameters": ROPE},
+            {"sliding_window": None},
+        ],
+        parts=PHI3_PARTS,
+        seed=1,
+    ),
+    "phi3-longrope": Family(
+        Phi3Config,
+        {**PHI3, "tie_word_embeddings": True, "original_max_position_embeddings": BORDER, "rope_parameters": LONGROPE},
+        PHI3_SITES,
+        [
+            {"rope_parameters": {**LONGROPE, "long_factor": LONGROPE["short_factor"]}},
+            {"rope_parameters": {**LONGROPE, "factor": 1.0}},
+            {"max_position_embeddings": 4 * BORDER},
+            {"original_max_position_embeddings": 64},
+        ],
+        parts=PHI3_PARTS,
+        texts=["The capital of Japan is", "The sky is"],
+        batch=False,
     ),
 }

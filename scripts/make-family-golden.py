@@ -24,9 +24,6 @@ import golden_checks as checks
 from golden_families import FAMILIES
 from goldens import FIXTURES, first, randomise, record, save, write_json
 
-# Of unequal length. The last is longer than the window of the families that have one.
-TEXTS = ["The sky is", "Q: Italy\nA:", "The capital of Japan is"]
-BATCH = [TEXTS[2], TEXTS[0]]
 NEW_TOKENS = 5
 LOGIT_ROWS = 4
 
@@ -156,12 +153,13 @@ def compute_case(model, exact, family, hooks, tokenizer, text):
 
 
 def compute_batch(model, family, hooks, tokenizer):
-    inputs = prompt(tokenizer, BATCH)
+    texts = [family.texts[-1], family.texts[0]]
+    inputs = prompt(tokenizer, texts)
     streams = {site: hook for site, hook in hooks.items() if site.startswith(("resid_pre.0", "resid_post."))}
     found, output = record(model, streams, inputs)
     new, gap = continue_greedily(model, inputs)
     goldens = {**inputs_as_stored(inputs), **found, "logits_last": output.logits[:, -1].contiguous()}
-    case = {"items": [{"text": text} for text in BATCH], "generate": {"min_top2_gap": round(gap, 5)}}
+    case = {"items": [{"text": text} for text in texts], "generate": {"min_top2_gap": round(gap, 5)}}
     return {**goldens, "generate.ids": new.int()}, case
 
 
@@ -176,14 +174,17 @@ def make(family, name, folder):
             hooks[site.replace(".N", f".{i}")] = hook.replace(".N", f".{i}")
 
     goldens, cases = {}, []
-    for i, text in enumerate(TEXTS):
+    for i, text in enumerate(family.texts):
         found, case = compute_case(model, exact, family, hooks, tokenizer, text)
         goldens |= {f"case{i}/{key}": value for key, value in found.items()}
         cases.append(case)
-    found, batch = compute_batch(model, family, hooks, tokenizer)
-    goldens |= {f"batch/{key}": value for key, value in found.items()}
+    batch = {}
+    if family.batch:
+        found, case = compute_batch(model, family, hooks, tokenizer)
+        goldens |= {f"batch/{key}": value for key, value in found.items()}
+        batch = {"batch": case}
 
-    inputs = prompt(tokenizer, TEXTS[-1:])
+    inputs = prompt(tokenizer, [max(family.texts, key=len)])
     plain = run_case(model, family, hooks, inputs)
     checks.check_weights_matter(model, lambda some: run_case(some, family, hooks, inputs), plain)
     checks.check_mistakes(model, lambda some: run_case(some, family, hooks, inputs), plain, family)
@@ -202,7 +203,7 @@ def make(family, name, folder):
             "seed": family.seed,
             "tolerance": checks.TOLERANCE,
             "cases": cases,
-            "batch": batch,
+            **batch,
             "hook_modules": hooks,
             "versions": {package.__name__: package.__version__.split("+")[0] for package in packages},
         },

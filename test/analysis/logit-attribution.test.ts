@@ -8,7 +8,7 @@ import { matmul } from "../../src/kernels/matmul/matmul.ts";
 import { cast } from "../../src/kernels/movement/copy.ts";
 import { sum } from "../../src/kernels/reduction/reduce.ts";
 import { frozenNorm } from "../../src/model/layers/frozen-norm.ts";
-import type { WeightName } from "../../src/model/layers/named-weights.ts";
+import { blockPartsOf, type WeightName } from "../../src/model/layers/named-weights.ts";
 import { addVector, scale } from "../../src/patching/edit.ts";
 import { loadModel } from "../../src/patching/model.ts";
 import { tap } from "../../src/patching/tap.ts";
@@ -64,7 +64,7 @@ describe.each(TEXT_FIXTURES)("%s", (name) => {
     );
   });
 
-  test("heads' outputs sum to attn_out less the bias", async () => {
+  test("heads' outputs sum to attn_out less the bias, which a norm behind it scales as it scales them", async () => {
     const { model, prompt } = await setUp(name);
     const { width, heads } = model.config;
     for (const layer of [0, 1]) {
@@ -72,7 +72,9 @@ describe.each(TEXT_FIXTURES)("%s", (name) => {
       const outputs = headOutputs(model, z, layer);
       expect(outputs.shape).toEqual([LENGTH, heads, width]);
       const total = sum(outputs, 1);
-      const bias = has(model, `b_O.${layer}`) ? model.weight(`b_O.${layer}`) : undefined;
+      const { attention, attentionPostNorm: post } = blockPartsOf(model.network.stack, layer);
+      const { bias: stored } = attention.o;
+      const bias = stored && post ? frozenNorm(post, attention.o.apply(z)).apply(stored) : stored;
       const read = await readAll({
         out,
         total: bias ? add(total, bias) : total,

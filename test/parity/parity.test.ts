@@ -21,7 +21,7 @@ import { testDevice } from "../helpers/device.ts";
 import { fixtureModel, TEXT_FIXTURES } from "../helpers/model.ts";
 
 /** Without a batch. */
-const SINGLE = ["llama-rope-llama3", "gpt_neox-sequential"];
+const SINGLE = ["llama-rope-llama3", "gpt_neox-sequential", "phi3-longrope"];
 
 const folders: string[] = [];
 
@@ -88,7 +88,12 @@ describe.each(TEXT_FIXTURES)("%s", (name) => {
     expect(report.notRun.filter((golden) => !golden.includes("/grad."))).toEqual([]);
     const names = report.checks.map((check) => check.name);
     const detail = name === "gemma2" ? 2 : 1; // the layer that the goldens look into
-    const inside = ["attn_pattern", "attn_out", "mlp_out", ...(name === "qwen3" ? ["q_norm", "k_norm"] : [])];
+    const inside = [
+      "attn_pattern",
+      "attn_out",
+      "mlp_out",
+      ...(["qwen3", "olmo2"].includes(name) ? ["q_norm", "k_norm"] : []),
+    ];
     for (const site of [
       ...["resid_pre.0", "resid_post.0", "resid_post.1", "resid_post.2", "final_norm", "logits"],
       ...inside.map((site) => `${site}.${detail}`),

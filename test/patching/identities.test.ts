@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { ropeMagnitude } from "../../src/kernels/attention/rope.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import { blockSites, siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
 import { LAYER_SITES, type LayerSite, type SiteName } from "../../src/model/walk/sites.ts";
@@ -95,7 +96,8 @@ describe.each(TEXT_FIXTURES)("%s", (name) => {
 
   test("scores of a token with itself are its query times its key, scaled and capped", async () => {
     const { model, prompt } = await setUp();
-    const { heads, kvHeads, headDim, qkNorm } = model.config;
+    const { heads, kvHeads, headDim, qkNorm, rope } = model.config;
+    const stretch = ropeMagnitude(rope?.scaling) ** 2; // LongRoPE's, of queries and keys
     const { scale = headDim ** -0.5, scoreSoftcap = Number.POSITIVE_INFINITY } = model.config as {
       scale?: number;
       scoreSoftcap?: number;
@@ -109,7 +111,8 @@ describe.each(TEXT_FIXTURES)("%s", (name) => {
         const own = (values: Float32Array, row: number, all: number, index: number) =>
           values.subarray((row * all + index) * headDim, (row * all + index + 1) * headDim);
         const key = own(k, Math.max(0, t - apart), kvHeads, Math.floor((head * kvHeads) / heads));
-        const product = own(q, t, heads, head).reduce((total, x, d) => total + x * key[d]!, 0) * scale;
+        const product =
+          own(q, t, heads, head).reduce((total, x, d) => total + x * key[d]!, 0) * stretch * scale;
         return Number.isFinite(scoreSoftcap) ? scoreSoftcap * Math.tanh(product / scoreSoftcap) : product;
       });
     const diagonal = Array.from({ length: heads * LENGTH }, (_, i) => a.scores[i * LENGTH + (i % LENGTH)]!);
@@ -182,6 +185,8 @@ describe.each<[string, SiteName[]]>([
   ["gpt_neox", USUAL.filter((site) => site !== "resid_mid.1")],
   ["qwen3", [...USUAL, "q_norm.1", "k_norm.1"]],
   ["gemma2", USUAL],
+  ["olmo2", [...USUAL, "q_norm.1", "k_norm.1"]],
+  ["phi3", USUAL],
 ])("an edit with the tapped value, %s", (name, sites) => {
   test.each(sites)("%s", async (site) => {
     const model = await fixtureModel(name);

@@ -32,6 +32,8 @@ const WITHOUT_EFFECT: Readonly<Record<string, readonly string[]>> = {
   qwen2: ["projectOut at k.2, 11"],
   qwen3: ["projectOut at k_norm.2, 11"],
   gemma3_text: ["add at k.2, 11", "projectOut at k.2, 11"],
+  olmo2: ["projectOut at attn_out.2, 11"],
+  "phi3-longrope": ["add at v.2, 11"],
 };
 
 /** A place, an operation and a seed for its value; the numbers are fractions of what there is to choose from. */
@@ -61,6 +63,7 @@ function drawnEdit(model: PatchableModel, prompt: Prompt, drawn: Drawn): Edit {
 const FIXTURES = [
   ...["llama-gqa-tied", "mistral"],
   ...["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma2", "gemma3_text"],
+  ...["olmo2", "phi3-longrope"],
 ];
 
 describe.each(FIXTURES)("%s", (name) => {

@@ -242,7 +242,7 @@ describe("positions", () => {
 });
 
 describe("a batch gives what one prompt at a time gives", () => {
-  test.each(["llama-gqa-tied", "mistral", "gpt2", "gpt_neox", "qwen3", "gemma2"])(
+  test.each(["llama-gqa-tied", "mistral", "gpt2", "gpt_neox", "qwen3", "gemma2", "olmo2", "phi3-longrope"])(
     "%s, at every site",
     async (name) => {
       const model = await fixtureModel(name);

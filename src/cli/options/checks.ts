@@ -4,7 +4,7 @@ import { checkLayers } from "../../analysis/layers.ts";
 import type { StoredTaskVectors } from "../../analysis/task-vectors.ts";
 import { FileError, ImageError, SiteError, XpatchError } from "../../errors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
-import { checkContext, type Prompt } from "../../model/prompt/prompt.ts";
+import { checkGrowth, type Prompt } from "../../model/prompt/prompt.ts";
 import { siteInfo } from "../../model/walk/site-shapes.ts";
 import type { SiteName } from "../../model/walk/sites.ts";
 import { type Positions, resolvePositions } from "../../patching/positions.ts";
@@ -61,7 +61,7 @@ export function checkLayerOption(model: ModelOutline, layers: readonly number[] 
 
 /** Throws PromptError for prompts longer than the model's context, with `newTokens` that it has to compute. */
 export function checkLengths(model: ModelOutline, prompts: readonly Prompt[], newTokens = 0): void {
-  for (const prompt of prompts) checkContext(prompt.length + newTokens, model.config.context);
+  for (const prompt of prompts) checkGrowth(prompt.length, newTokens, model.config);
 }
 
 /** Throws PromptError, led by the option, where a prompt (or what a decoder reads beside its encoder) lacks the positions. */

@@ -22,7 +22,12 @@ export type RopeScaling =
       readonly highFreqFactor: number;
       /** Tokens. */
       readonly originalContext: number;
-    };
+    }
+  /**
+   * LongRoPE (Ding et al. 2024, arXiv 2402.13753): each frequency is divided by a factor of its own, and cosines and sines are
+   * multiplied by `magnitude`.
+   */
+  | { readonly type: "longrope"; readonly factors: readonly number[]; readonly magnitude: number };
 
 export interface RopeTableOptions {
   /** Dimensions of a head that are rotated; even. Usually the head's whole width. */
@@ -46,12 +51,13 @@ export function ropeTable({ rotaryDim, theta, scaling, length }: RopeTableOption
 } {
   const frequencies = ropeFrequencies({ rotaryDim, theta, scaling });
   const half = frequencies.length;
+  const magnitude = ropeMagnitude(scaling);
   const cosSin = new Float32Array(length * rotaryDim);
   for (let position = 0; position < length; position++) {
     for (let i = 0; i < half; i++) {
       const angle = Math.fround(position * frequencies[i]!);
-      cosSin[position * rotaryDim + i] = Math.cos(angle);
-      cosSin[position * rotaryDim + half + i] = Math.sin(angle);
+      cosSin[position * rotaryDim + i] = magnitude * Math.cos(angle);
+      cosSin[position * rotaryDim + half + i] = magnitude * Math.sin(angle);
     }
   }
   return { cosSin };
@@ -60,7 +66,7 @@ export function ropeTable({ rotaryDim, theta, scaling, length }: RopeTableOption
 /**
  * Radians that a position turns each pair of dimensions by, f32 [rotaryDim / 2], rounded as in transformers.
  *
- * @throws ShapeError when rotaryDim is odd.
+ * @throws ShapeError when rotaryDim is odd, or longrope has another number of factors.
  */
 export function ropeFrequencies({
   rotaryDim,
@@ -70,12 +76,24 @@ export function ropeFrequencies({
   if (!Number.isInteger(rotaryDim) || rotaryDim <= 0 || rotaryDim % 2 !== 0) {
     throw new ShapeError(`ropeTable: expected an even number of rotary dimensions, found ${rotaryDim}`);
   }
-  return Float32Array.from({ length: rotaryDim / 2 }, (_, i) =>
-    scale(Math.fround(1 / Math.fround(theta ** Math.fround((2 * i) / rotaryDim))), scaling),
-  );
+  if (scaling?.type === "longrope" && scaling.factors.length !== rotaryDim / 2) {
+    throw new ShapeError(
+      `ropeTable: expected ${rotaryDim / 2} factors for ${rotaryDim} rotary dimensions, found ${scaling.factors.length}`,
+    );
+  }
+  return Float32Array.from({ length: rotaryDim / 2 }, (_, i) => {
+    const wavelength = Math.fround(theta ** Math.fround((2 * i) / rotaryDim));
+    if (scaling?.type === "longrope") return 1 / Math.fround(Math.fround(scaling.factors[i]!) * wavelength);
+    return scale(Math.fround(1 / wavelength), scaling);
+  });
 }
 
-function scale(frequency: number, scaling: RopeScaling | undefined): number {
+/** What a scaling multiplies cosines and sines by. */
+export function ropeMagnitude(scaling: RopeScaling | undefined): number {
+  return scaling?.type === "longrope" ? scaling.magnitude : 1;
+}
+
+function scale(frequency: number, scaling: Exclude<RopeScaling, { type: "longrope" }> | undefined): number {
   switch (scaling?.type) {
     case undefined:
       return frequency;

@@ -41,6 +41,7 @@ function without(json: JsonObject): JsonObject {
 /** RoPE as 4.x reads it, with `rope_theta` and `rope_scaling`, and in the `rope_parameters` that 5 writes. */
 function withBothRopes(values: JsonObject): JsonObject {
   if (values["model_type"] === "gemma3_text") return withBothRopesByKind(values);
+  if (values["model_type"] === "phi3") return phi3Ropes(values);
   const isNeox = values["model_type"] === "gpt_neox";
   const parameters = isNeox ? neoxRopeParameters(values) : ropeParameters(values);
   const { rope_theta: theta, ...rest } = parameters;
@@ -62,6 +63,30 @@ function withBothRopesByKind(values: JsonObject): JsonObject {
     rope_local_base_freq: local["rope_theta"],
     rope_scaling: full["rope_type"] === "default" ? null : full,
     rope_parameters: { full_attention: { ...full, rope_theta: theta }, sliding_attention: local },
+  };
+}
+
+/** Phi-3's, whose LongRoPE has but its factors in `rope_scaling`: 4.x wants no more, and reads the rest beside it, as 5 does. */
+function phi3Ropes(values: JsonObject): JsonObject {
+  const {
+    rope_theta,
+    rope_type,
+    type: _,
+    original_max_position_embeddings: __,
+    ...parameters
+  } = ropeParameters(values);
+  const { partial_rotary_factor = values["partial_rotary_factor"] ?? 1, ...scaling } = parameters;
+  const isPlain = rope_type === "default";
+  return {
+    rope_theta,
+    partial_rotary_factor,
+    rope_scaling: isPlain ? null : { ...scaling, type: "longrope" },
+    rope_parameters: {
+      ...parameters,
+      partial_rotary_factor,
+      rope_theta,
+      rope_type: isPlain ? rope_type : "longrope",
+    },
   };
 }
 

@@ -12,8 +12,10 @@ import { llama } from "./llama.ts";
 import { llava } from "./llava.ts";
 import { llavaNext } from "./llava-next.ts";
 import { mistral } from "./mistral.ts";
+import { olmo2 } from "./olmo2.ts";
 import { opt } from "./opt.ts";
 import { paligemma } from "./paligemma.ts";
+import { phi3 } from "./phi3.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen25Vl } from "./qwen2-5-vl.ts";
 import { qwen2Vl } from "./qwen2-vl.ts";
@@ -22,7 +24,7 @@ import { qwen3Vl } from "./qwen3-vl.ts";
 import { t5 } from "./t5.ts";
 
 const FAMILIES: readonly Family[] = [
-  ...[llama, mistral, qwen2, qwen3, gemma, gemma2, gpt2, gptNeox, opt, t5],
+  ...[llama, mistral, qwen2, qwen3, gemma, gemma2, gpt2, gptNeox, opt, olmo2, phi3, t5],
   ...[llava, llavaNext, paligemma, qwen2Vl, qwen25Vl, idefics],
   ...[qwen3Vl],
   ...[idefics3, smolvlm],

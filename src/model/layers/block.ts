@@ -68,15 +68,20 @@ function* run(b: BlockParts, input: Tensor, index: number, pass: Pass): Walk<Ten
   const entering = b.takesPictures ? yield* addDeepstack(input, index - 1, pass) : input;
   const crossed = b.cross ? yield* crossBlock(b.cross, entering, index, pass) : entering;
   const x = yield* at.pass("resid_pre", crossed);
-  const attentionIn = yield* at.pass("attn_in", b.attentionNorm?.(x) ?? x);
+  const attentionIn = yield* at.pass("attn_in", readBy(b.attentionNorm, x));
   const z = yield* attend(b.attention, attentionIn, index, b.rule, pass, b.keyRows?.(attentionIn, pass));
   const sum = yield* addOutput(x, z, b.attention.o, b.attentionPostNorm, "attn_out", at);
   const middle = b.parallel ? sum : yield* at.pass("resid_mid", sum);
   const mid = b.crossAttention ? yield* addAcross(b.crossAttention, middle, index, pass) : middle;
   const mlpReads = b.parallel ? x : mid;
-  const mlpIn = yield* at.pass("mlp_in", b.mlpNorm?.(mlpReads) ?? mlpReads);
+  const mlpIn = yield* at.pass("mlp_in", readBy(b.mlpNorm, mlpReads));
   const hidden = yield* b.mlp.hidden(mlpIn, at); // [rows, mlpWidth]
   return yield* at.pass("resid_post", yield* addOutput(mid, hidden, b.mlp.out, b.mlpPostNorm, "mlp_out", at));
+}
+
+/** The stream as a sublayer reads it; without a norm a view, since who puts another value there gives this one back. */
+function readBy(norm: Norm | undefined, x: Tensor): Tensor {
+  return norm ? norm(x) : x.alias();
 }
 
 /** The residual stream plus what cross-attention makes of it: [rows, width] → the same. */

@@ -136,6 +136,28 @@ export function checkContext(length: number, context: number): void {
 }
 
 /**
+ * Throws PromptError when a prompt and the new tokens that are to be computed do not fit into the context, or when they grow past
+ * the length from which on RoPE turns all tokens otherwise: keys that were computed before would be another prompt's.
+ */
+export function checkGrowth(length: number, newTokens: number, { context, rope }: Growth): void {
+  checkContext(length + newTokens, context);
+  const border = rope?.beyond?.tokens ?? Number.POSITIVE_INFINITY;
+  if (length > border || length + newTokens <= border) return;
+  throw new PromptError(
+    `Expected at most ${border - length} computed new tokens (maxNewTokens ${border - length + 1}) after a prompt of ${length}, found ` +
+      `${newTokens}: beyond ${border} tokens (original_max_position_embeddings) this model's LongRoPE turns all tokens otherwise, ` +
+      "and their keys would have to be computed anew. Continue in a new prompt that has the answer so far.",
+  );
+}
+
+/** What bounds how far a prompt may grow. */
+interface Growth {
+  /** Most positions that the model was made for. */
+  readonly context: number;
+  readonly rope?: { readonly beyond?: { readonly tokens: number } } | undefined;
+}
+
+/**
  * A hash of the token ids of some prompts, in order, to tell later what a task vector was made from: 64-bit FNV-1a
  * over each prompt's length and ids as little-endian 32-bit words (and then those of an encoder-decoder's answer so far), as 16
  * hex digits. Not cryptographic, and blind to the pixels of images.

@@ -1,6 +1,6 @@
 import { OutOfMemoryError, PromptError } from "../../errors.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { checkContext, type Prompt } from "../prompt/prompt.ts";
+import { checkGrowth, type Prompt } from "../prompt/prompt.ts";
 import { enter } from "./forward.ts";
 import { computeStep, type GenerationStep } from "./generation-step.ts";
 import { ContextKeys, KvCache } from "./key-value-store.ts";
@@ -31,7 +31,7 @@ export interface NewTokens {
  * Continues several prompts at once, with a KV cache and without padding, and yields the new tokens step by step. The
  * memory goes when the generator ends or is broken off.
  *
- * Throws PromptError when a prompt and its new tokens but the last exceed the model's context, and GenerationError when
+ * Throws PromptError when a prompt and its new tokens but the last exceed the model's context (or grow past where LongRoPE changes), and GenerationError when
  * the logits leave no token to choose.
  */
 export async function* generateTokens(
@@ -44,7 +44,7 @@ export async function* generateTokens(
     throw new PromptError(`generate: expected maxNewTokens to be a whole number >= 1, found ${maxNewTokens}`);
   }
   // The last token of a sequence is never fed back, so it needs no position.
-  for (const { length } of prompts) checkContext(length + maxNewTokens - 1, network.config.context);
+  for (const { length } of prompts) checkGrowth(length, maxNewTokens - 1, network.config);
   let started = false;
   try {
     for await (const tokens of continuePrompts(network, prompts, options)) {

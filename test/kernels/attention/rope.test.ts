@@ -13,11 +13,18 @@ const llama3: RopeScaling = {
   originalContext: 8192,
 };
 
+const longrope = {
+  type: "longrope",
+  factors: Array.from({ length: 32 }, (_, i) => 1 + i / 7),
+  magnitude: 1.19,
+} as const;
+
 /** The angle of dimension i at position 1, by the published formulas, in f64. */
 function frequency(i: number, rotaryDim: number, theta: number, scaling?: RopeScaling): number {
   const plain = theta ** (-(2 * i) / rotaryDim);
   if (!scaling) return plain;
   if (scaling.type === "linear") return plain / scaling.factor;
+  if (scaling.type === "longrope") return plain / scaling.factors[i]!;
   const { factor, lowFreqFactor, highFreqFactor, originalContext } = scaling;
   const wavelength = (2 * Math.PI) / plain;
   if (wavelength < originalContext / highFreqFactor) return plain;
@@ -31,13 +38,15 @@ describe("ropeTable", () => {
     ["default", undefined],
     ["linear", { type: "linear", factor: 4 } as const],
     ["llama3", llama3],
+    ["longrope", longrope],
   ])("%s: cosines, then sines", (_name, scaling) => {
     const [rotaryDim, theta, length] = [64, 500_000, 40];
     const { cosSin } = ropeTable({ rotaryDim, theta, scaling, length });
+    const magnitude = scaling?.type === "longrope" ? scaling.magnitude : 1;
     const expected = Array.from({ length: length * rotaryDim }, (_, n) => {
       const i = n % 32;
       const angle = Math.floor(n / rotaryDim) * frequency(i, rotaryDim, theta, scaling);
-      return n % rotaryDim < 32 ? Math.cos(angle) : Math.sin(angle);
+      return magnitude * (n % rotaryDim < 32 ? Math.cos(angle) : Math.sin(angle));
     });
     expectClose(cosSin, expected, { atol: 5e-6, rtol: 0 });
   });
@@ -49,7 +58,10 @@ describe("ropeTable", () => {
     expect(Math.fround(Math.cos(angle))).not.toBe(Math.fround(Math.cos(99_999 * 0.01)));
   });
 
-  it("rejects an odd number of dimensions", () => {
+  it("rejects an odd number of dimensions, and another number of factors", () => {
+    expect(() => ropeTable({ rotaryDim: 62, theta: 1e4, scaling: longrope, length: 3 })).toThrow(
+      "expected 31",
+    );
     expect(() => ropeTable({ rotaryDim: 7, theta: 1e4, length: 3 })).toThrow(ShapeError);
   });
 });

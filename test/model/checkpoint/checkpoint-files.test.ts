@@ -243,18 +243,26 @@ describe("exported for transformers 4.46 and 5", () => {
     }
   });
 
-  test.each(["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma2", "gemma3_text"])(
-    "%s under its own names, to the same logits",
-    async (fixture) => {
-      const files = fixtureFiles(fixture);
-      const written = await exported(files);
-      const names = async (files: Files) => [...(await tensorsOf(files)).keys()].sort();
-      expect(await names(written)).toEqual(await names(files));
-      expect(await logitsOf(written)).toEqual(await logitsOf(files));
-      const again = await exported(written);
-      expect(JSON.parse(text(again, "config.json"))).toEqual(JSON.parse(text(written, "config.json")));
-    },
-  );
+  test.each([
+    "gpt2",
+    "gpt_neox",
+    "gpt_neox-sequential",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3_text",
+    "olmo2",
+    "phi3",
+    "phi3-longrope",
+  ])("%s under its own names, to the same logits", async (fixture) => {
+    const files = fixtureFiles(fixture);
+    const written = await exported(files);
+    const names = async (files: Files) => [...(await tensorsOf(files)).keys()].sort();
+    expect(await names(written)).toEqual(await names(files));
+    expect(await logitsOf(written)).toEqual(await logitsOf(files));
+    const again = await exported(written);
+    expect(JSON.parse(text(again, "config.json"))).toEqual(JSON.parse(text(written, "config.json")));
+  });
 
   test("GPT-NeoX's base and share of RoPE under its names, from either spelling; GPT-2 without any", async () => {
     for (const given of [

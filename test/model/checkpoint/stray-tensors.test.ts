@@ -80,6 +80,8 @@ describe("refused by name", () => {
     ["qwen2", "model.layers.0.self_attn.q_norm.weight"],
     ["qwen3", "model.layers.0.self_attn.q_proj.bias"],
     ["gemma2", "model.layers.0.self_attn.k_norm.weight"],
+    ["olmo2", "model.layers.0.input_layernorm.weight"],
+    ["phi3", "model.layers.0.self_attn.q_proj.weight"],
     ["llava", `${TEXT}.SCB`],
     ["llava", "model.language_model.norm.weight"],
     ["llava", "vision_tower.vision_model.encoder.layers.0.layer_scale1.lambda1"],

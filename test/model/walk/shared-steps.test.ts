@@ -48,6 +48,7 @@ describe.each([
   ["gpt_neox", "swiftshader"],
   ["qwen3", "lavapipe"],
   ["gemma2", "swiftshader"],
+  ["olmo2", "lavapipe"],
 ] as const)("%s on %s", (name, adapter) => {
   test("at once, answers have the bits that they have one after the other", async () => {
     const model = await load(name, adapter);

@@ -8,6 +8,8 @@ export interface RopeConfig {
   /** Dimensions of a head that are rotated, the first ones. Default all. */
   readonly rotaryDim?: number;
   readonly scaling?: RopeScaling;
+  /** The scaling of prompts of more than so many tokens, in place of the other (LongRoPE). */
+  readonly beyond?: { readonly tokens: number; readonly scaling: RopeScaling };
   /** What the first token's position counts as. Default 0; 1 in PaliGemma. */
   readonly firstPosition?: number;
 }

@@ -84,10 +84,19 @@ function spelt(common: string, spelling: Spelling): string | undefined {
 /** How transformers 5 names the modules of a family, by its `model_type`; those of T5 and Idefics are as files have them. */
 const MODULES: Readonly<Record<string, Spelling>> = {
   ...Object.fromEntries(
-    ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "t5", "idefics"].map((type) => [
-      type,
-      BARE,
-    ]),
+    [
+      "llama",
+      "mistral",
+      "qwen2",
+      "qwen3",
+      "gemma",
+      "gemma2",
+      "gemma3_text",
+      "olmo2",
+      "phi3",
+      "t5",
+      "idefics",
+    ].map((type) => [type, BARE]),
   ),
   gpt2: GPT2,
   gpt_neox: { ...GPT_NEOX, head: "lm_head." },

@@ -9,13 +9,25 @@ export interface RowPart {
   take(whole: Tensor): Tensor;
 }
 
+/** Layers one after the other, each of so many rows. */
+export function consecutive<const Sizes extends readonly number[]>(
+  ...sizes: Sizes
+): { -readonly [I in keyof Sizes]: RowPart } {
+  let end = 0;
+  const parts = sizes.map((size): RowPart => {
+    const start = end;
+    end += size;
+    return {
+      rows: Array.from({ length: size }, (_, row) => start + row),
+      take: (whole) => whole.rows(start, start + size),
+    };
+  });
+  return parts as { -readonly [I in keyof Sizes]: RowPart };
+}
+
 /** Three layers of `size` rows each, one after the other. */
 export function thirds(size: number): [RowPart, RowPart, RowPart] {
-  const part = (i: number): RowPart => ({
-    rows: Array.from({ length: size }, (_, row) => i * size + row),
-    take: (whole) => whole.rows(i * size, (i + 1) * size),
-  });
-  return [part(0), part(1), part(2)];
+  return consecutive(size, size, size);
 }
 
 /** Three layers whose rows take turns, head by head: [heads, 3, headDim]. */

@@ -1,6 +1,8 @@
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import { loadImage } from "../../src/images/load.ts";
+import { preprocess } from "../../src/images/preprocess.ts";
+import { imageRowCount } from "../../src/model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import type { PromptImage } from "../../src/model/prompt/prompt-image.ts";
 import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
@@ -18,6 +20,7 @@ import { fixtureModel, readAll } from "../helpers/model.ts";
 
 const TEXTS: Readonly<Record<string, readonly string[]>> = {
   paligemma: ["<image>caption", "<image><image>describe both", "answer en"],
+  smolvlm: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   llava_next: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
 };
 
@@ -47,15 +50,14 @@ function drawnEdit(model: PatchableModel, prompt: Prompt, drawn: Drawn): Edit {
     (site) => hasImages || siteInfo(model.sites, site).sequences === "prompts",
   );
   const site = sites[drawn.site % sites.length]!;
-  const { features, order, sequences } = siteInfo(model.sites, site);
+  const { features, order, sequences, rowsOf } = siteInfo(model.sites, site);
   if (sequences === "prompts") {
     const position = order === model.config.layers ? prompt.last : drawn.position % prompt.length;
     return makeEdit(drawn.kind, site, position, randomArray(features ?? prompt.length, drawn.seed), {});
   }
   const image = drawn.image % prompt.images.length;
   const layout = batchOf([prompt], model.config.vision).images[0]![image]!;
-  const rows =
-    site === "projector" ? layout.tokens : site === "tile_features" ? layout.tileFeatures! : layout.towerRows;
+  const rows = imageRowCount(layout, rowsOf!);
   const value = randomArray(features ?? rows, drawn.seed);
   return makeEdit(drawn.kind, site, drawn.position % rows, value, { image });
 }
@@ -69,8 +71,13 @@ describe.each(Object.keys(TEXTS))("%s", (name) => {
     const pictures = await Promise.all(
       ["tall", "photo"].map((picture) => loadImage(`test/fixtures/images/${picture}.png`)),
     );
+    const { processor } = model.config.vision!;
+    const { grid } = processor;
+    // Where pictures may be cut or not, the second is.
+    const cut = grid && preprocess(pictures[1]!, { ...processor, grid: { ...grid, splits: true } });
+    const images = [pictures[0]!, cut ?? pictures[1]!];
     prompts = TEXTS[name]!.map((text) =>
-      model.prompt(text, { images: pictures.slice(0, text.split("<image>").length - 1) }),
+      model.prompt(text, { images: images.slice(0, text.split("<image>").length - 1) }),
     );
   });
 

@@ -158,7 +158,7 @@ function heldBy(folder: string, holder: Holder | undefined): string {
     ? `process ${holder.pid} on ${holder.host}, since ${holder.since}`
     : "a process that starts";
   const remedy = elsewhere ? `; if that process has ended, delete ${lockPath(folder)}` : "";
-  return `${folder}: another experiment is writing here (${who}); wait for it, or take another folder${remedy}`;
+  return `${folder}: another command is writing here (${who}); wait for it, or take another folder${remedy}`;
 }
 
 function orRefuse<T>(folder: string, act: () => T): T {

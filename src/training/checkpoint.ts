@@ -66,10 +66,7 @@ export async function restoreTraining(
   checkArgument("restoreTraining", "settings", settings, anObject);
   await using file = await openTraining(source);
   const { name, metadata } = file;
-  const differences = differencesOf(settingsOf(file), JSON.parse(JSON.stringify(settings)));
-  if (differences.length > 0) {
-    throw new CheckpointError(`${name} is of a training with other settings: ${differences.join("; ")}`);
-  }
+  checkSettings(file, settings);
   const { device, optimizer } = trainer;
   const step = Number(metadata.get("step"));
   if (!/^\d+$/.test(metadata.get("step") ?? "") || !Number.isSafeInteger(step)) {
@@ -99,6 +96,21 @@ export async function restoreTraining(
   }
   optimizer.restore(step, values);
   return step;
+}
+
+/**
+ * Throws CheckpointError for what {@link restoreTraining} would refuse whatever the trainer: another file, or other settings.
+ * Closes the source.
+ */
+export async function checkTraining(source: ByteSource, settings: TrainingSettings): Promise<void> {
+  await using file = await openTraining(source);
+  checkSettings(file, settings);
+}
+
+function checkSettings(file: SafetensorsFile, settings: TrainingSettings): void {
+  const differences = differencesOf(settingsOf(file), JSON.parse(JSON.stringify(settings)));
+  if (differences.length === 0) return;
+  throw new CheckpointError(`${file.name} is of a training with other settings: ${differences.join("; ")}`);
 }
 
 /** Throws CheckpointError for what is no checkpoint of a training; the source is then closed. */

@@ -8,6 +8,7 @@ import { trainCommand } from "../../src/cli/commands/train.ts";
 import { formatTraining, type TrainReport } from "../../src/cli/commands/training.ts";
 import { addCommonOptions } from "../../src/cli/options/command.ts";
 import { readVectorFile } from "../../src/cli/options/vector-files.ts";
+import { OpenModel } from "../../src/model/language-model.ts";
 import { addVector } from "../../src/patching/edit.ts";
 import { loadModel } from "../../src/patching/model.ts";
 import { answeredPrompt, fewShotPrompt } from "../../src/tasks/few-shot.ts";
@@ -101,9 +102,12 @@ test("a run that is killed goes on from its last step, to the same bits", async 
   run.kill("SIGKILL");
   expect(await ended).toBe("SIGKILL");
 
+  const load = vi.spyOn(OpenModel.prototype, "load");
   await expect(llama("killed", ...command, "--seed", "1")).rejects.toThrow(
     /training\.safetensors is of a training with other settings: seed 0, now 1; prompts /,
   );
+  expect(load).not.toHaveBeenCalled();
+  load.mockRestore();
   const rest = await llama("killed", ...command);
   expect(rest.resumedAt).toBeGreaterThan(0);
   expect(rest.resumedAt).toBeLessThan(20);
@@ -113,6 +117,41 @@ test("a run that is killed goes on from its last step, to the same bits", async 
     readFileSync(path("whole/adapter_model.safetensors")),
   );
   expect(existsSync(path("killed/training.safetensors"))).toBe(false);
+});
+
+test("a run that is stopped says that it can be gone on from where it can; a second one is refused at once", async () => {
+  const main = `${import.meta.dirname}/../../dist/cli/main.js`;
+  const given = ["train", "--task", path("task.json"), "--batch", "3", "--model", LLAMA, "--steps", "2000"];
+  const start = () => {
+    const child = spawn(process.execPath, [main, ...given, "--out", path("stopped")], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    let said = "";
+    child.stderr.on("data", (data) => (said += data));
+    return { child, ended: new Promise<string>((resolve) => child.once("close", () => resolve(said))) };
+  };
+  const made = (name: string) =>
+    vi.waitUntil(() => existsSync(path(`stopped/${name}`)), { timeout: 60_000, interval: 2 });
+
+  const first = start();
+  await made("lock");
+  // Before the model is opened: there is none of that name.
+  await expect(train("--model", "/nowhere", "--steps", "3", "--out", path("stopped"))).rejects.toThrow(
+    new RegExp(`another command is writing here \\(process ${first.child.pid} on `),
+  );
+  first.child.kill("SIGINT");
+  expect(await first.ended).toBe("xpatch: stopped by SIGINT\n"); // Nothing is done yet.
+
+  const second = start();
+  await made("training.safetensors");
+  second.child.kill("SIGINT");
+  const goesOn = "xpatch: stopped by SIGINT; the same command goes on from the last step\n";
+  expect(await second.ended).toBe(goesOn);
+
+  const third = start();
+  await made("lock");
+  third.child.kill("SIGINT");
+  expect(await third.ended).toBe(goesOn);
 });
 
 test("a steering vector for pictures becomes a file of vectors", async () => {

@@ -120,10 +120,13 @@ export async function runAndReport(
       plainForwardPasses: cost.plainPasses,
     };
   };
-  return await stoppable("the same command goes on from here", async () => {
-    Store.check(lock, { options, tasks: await taskSettings(tasks) });
-    return await withModel(args, prepare, run);
-  });
+  return await stoppable(
+    () => "the same command goes on from here",
+    async () => {
+      Store.check(lock, { options, tasks: await taskSettings(tasks) });
+      return await withModel(args, prepare, run);
+    },
+  );
 }
 
 /** Throws XpatchError for mistakes that would show only after the models have been loaded, or not at all. */

@@ -4,6 +4,7 @@ import type { RgbImage } from "../../images/rgb.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import type { Edit } from "../../patching/edit.ts";
+import type { GenerateOptions } from "../../patching/generate.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import { settingOf, showSetting } from "../../patching/setting.ts";
 import { batchOf, resolveTarget } from "../../patching/site-targets.ts";
@@ -16,6 +17,7 @@ import { addModelOptions, type ModelArguments, withModel } from "../options/sess
 import { addPromptOptions, type PromptArguments, promptText } from "../options/text-files.ts";
 import { readVectorFile } from "../options/vector-files.ts";
 import { note, printResult } from "../terminal/output.ts";
+import { withProgress } from "../terminal/progress.ts";
 
 interface Arguments extends ModelArguments, PromptArguments {
   readonly maxNewTokens: number;
@@ -123,17 +125,22 @@ async function generate(
 ): Promise<void> {
   const { maxNewTokens, temperature, topK, topP, seed, json } = args;
   const started = performance.now();
-  const answer = await model.generate(prompt, {
-    maxNewTokens,
-    temperature,
-    topK,
-    topP,
-    seed,
-    edits: edits.map(({ edit }) => edit),
-    onToken: ({ text }) => {
-      if (!json) process.stdout.write(text);
-    },
-  });
+  const generated = (onToken: GenerateOptions["onToken"]) =>
+    model.generate(prompt, {
+      maxNewTokens,
+      temperature,
+      topK,
+      topP,
+      seed,
+      edits: edits.map(({ edit }) => edit),
+      onToken,
+    });
+  const answer = json
+    ? await withProgress("generating", (update) => {
+        let tokens = 0;
+        return generated(() => update(++tokens, maxNewTokens));
+      })
+    : await generated(({ text }) => void process.stdout.write(text));
   const seconds = (performance.now() - started) / 1000;
   const setting = settingOf(model, seed);
   const described = edits.map(({ argument }) => showEdit(argument));

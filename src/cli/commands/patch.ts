@@ -41,7 +41,7 @@ import {
 interface Arguments extends ModelArguments, PromptArguments, TaskArguments, DrawArguments {
   readonly vectors?: string;
   readonly question?: string;
-  readonly image: readonly string[];
+  readonly image?: readonly string[];
   readonly layer?: number;
   readonly position: number;
   readonly maxNewTokens: number;
@@ -74,7 +74,7 @@ export function patchCommand(): Command {
   addModelOptions(command)
     .option("--vectors <file>", "instead of a task: vectors that xpatch extract wrote")
     .option("--question <text>", "asks about that, by the template")
-    .option(...IMAGE_OPTION, listed, [])
+    .option(...IMAGE_OPTION, listed)
     .option(
       "--layer <layer>",
       "whose vector replaces that layer's activation (default: the layer that the model names, else the best on " +
@@ -99,7 +99,7 @@ export function patchCommand(): Command {
 
 /** What is asked. Anything but one prompt, one question, or one picture by itself is a usage error. */
 async function readQuestion(args: Arguments, command: Command): Promise<Asked> {
-  const { prompt, promptFile, question, image } = args;
+  const { prompt, promptFile, question, image = [] } = args;
   const hasPrompt = prompt !== undefined || promptFile !== undefined;
   if (!hasPrompt && (question === undefined) === (image.length === 0)) {
     command.error("error: expected --prompt, --prompt-file, --question or an --image to ask about");
@@ -175,7 +175,7 @@ async function patch(
   { source, modality, query, position, context }: Prepared,
   args: Arguments,
 ): Promise<PatchReport> {
-  const { image: images, maxNewTokens } = args;
+  const { image: images = [], maxNewTokens } = args;
   const { layer, layerOrigin, ...chosen } = await vectorsFor(model, source, args.layer, modality);
   using vectors = chosen.vectors;
 

@@ -1,9 +1,11 @@
+import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
+import { join } from "node:path";
 import { type Command, Option } from "commander";
-import { CheckpointError, FileError } from "../../errors.ts";
+import { FolderLock } from "#experiments/index";
+import { CheckpointError } from "../../errors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
-import { showSystemError } from "../../platform/node-write.ts";
 import { type Asker, answeredPrompt, drawExamples, exampleOf, fewShotPrompt } from "../../tasks/few-shot.ts";
 import { askerIn, itemsIn, MODALITIES, type Modality } from "../../tasks/specification.ts";
 import type { Task, TaskItem } from "../../tasks/task.ts";
@@ -13,8 +15,9 @@ import { newCommand, refuseUnused } from "../options/command.ts";
 import { addBareModelOptions, type ModelArguments, withModel } from "../options/session.ts";
 import { readTask } from "../options/task-file.ts";
 import { addTaskOptions, type TaskArguments } from "../options/task-options.ts";
+import { stoppable } from "../terminal/interrupt.ts";
 import { printResult } from "../terminal/output.ts";
-import { CHECKPOINT, formatTraining, train } from "./training.ts";
+import { CHECKPOINT, checkKept, formatTraining, train } from "./training.ts";
 
 export interface TrainArguments extends Omit<ModelArguments, "lora">, TaskArguments {
   readonly task: string;
@@ -117,11 +120,21 @@ export function trainCommand(): Command {
         refuseUnused(command, ["lora", "rank", "alpha"], "an adapter, not --steering,");
       const task = await readTask(args.task);
       await checkItems(task, args);
-      const resumes = await findCheckpoint(args.out);
-      const report = await withModel(
-        { ...args, lora: [] },
-        (model) => prepare(model, task, args),
-        (model, data) => train(model, data, args, resumes),
+      using lock = FolderLock.take(args.out);
+      await checkFolder(args.out);
+      const kept = () => existsSync(join(args.out, CHECKPOINT));
+      const report = await stoppable(
+        () => (kept() ? "the same command goes on from the last step" : undefined),
+        () =>
+          withModel(
+            { ...args, lora: [] },
+            async (model) => {
+              const data = await prepare(model, task, args);
+              if (kept()) await checkKept(data, args);
+              return data;
+            },
+            (model, data) => train(model, data, args, { lock, kept }),
+          ),
       );
       printResult(report, args.json, formatTraining);
     });
@@ -140,17 +153,12 @@ async function checkItems(task: Task, { split, query, shots }: TrainArguments): 
   }
 }
 
-/** Whether a folder has a checkpoint to go on from. Throws CheckpointError for one with anything else in it. */
-async function findCheckpoint(folder: string): Promise<boolean> {
-  const present = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return [] as string[];
-    throw new FileError(`--out: cannot write the folder ${folder}: ${showSystemError(error)}`, {
-      cause: error,
-    });
-  });
-  if (present.includes(CHECKPOINT)) return true;
+/** Throws CheckpointError for a folder that has something in it, but no checkpoint to go on from. */
+async function checkFolder(folder: string): Promise<void> {
+  const present = await readdir(folder);
+  if (present.includes(CHECKPOINT)) return;
   const others = present.filter((name) => name !== "lock" && !name.endsWith(".tmp"));
-  if (others.length === 0) return false;
+  if (others.length === 0) return;
   throw new CheckpointError(
     `--out: ${folder}: expected an empty folder, or one with ${CHECKPOINT} to go on from, found ${others.slice(0, 3).join(", ")}`,
   );

@@ -1,6 +1,6 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { FolderLock } from "#experiments/index";
+import type { FolderLock } from "#experiments/index";
 import { encodeTaskVectors, TaskVectors } from "../../analysis/task-vectors.ts";
 import { XpatchError } from "../../errors.ts";
 import { hashPrompts, type Prompt } from "../../model/prompt/prompt.ts";
@@ -12,13 +12,17 @@ import { openFile } from "../../platform/node-file.ts";
 import { writeWhole } from "../../platform/node-write.ts";
 import { type ScoredAnswers, scoreTokens } from "../../tasks/score.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { encodeTraining, restoreTraining, type TrainingSettings } from "../../training/checkpoint.ts";
+import {
+  checkTraining,
+  encodeTraining,
+  restoreTraining,
+  type TrainingSettings,
+} from "../../training/checkpoint.ts";
 import { shuffledBatch } from "../../training/data-order.ts";
 import { Lora } from "../../training/lora.ts";
 import { saveAdapter } from "../../training/save-adapter.ts";
 import { cosineSchedule } from "../../training/schedule.ts";
 import { Trainer } from "../../training/trainer.ts";
-import { stoppable } from "../terminal/interrupt.ts";
 import { showCount, showPercent, table } from "../terminal/layout.ts";
 import { note } from "../terminal/output.ts";
 import { withProgress } from "../terminal/progress.ts";
@@ -107,15 +111,26 @@ function steeringOf(model: PatchableModel, layer: number, prompts: readonly Prom
 /** The last token before the answer. */
 const beforeAnswer: OnePosition = (prompt) => prompt.span("answer").start - 1;
 
+/** Where it is written. */
+export interface TrainingFolder {
+  readonly lock: FolderLock;
+  /** Whether it holds a checkpoint to go on from. */
+  kept(): boolean;
+}
+
+/** Throws CheckpointError for a checkpoint of another training. */
+export async function checkKept(data: TrainingData, args: TrainArguments): Promise<void> {
+  await checkTraining(await openFile(join(args.out, CHECKPOINT)), settingsOf(data, args));
+}
+
 /** Trains, scores before and after, and writes what was trained; goes on from the folder's checkpoint where there is one. */
 export async function train(
   model: PatchableModel,
   data: TrainingData,
   args: TrainArguments,
-  resumes: boolean,
+  { lock, kept }: TrainingFolder,
 ): Promise<TrainReport> {
   const { prompts } = data;
-  using lock = FolderLock.take(args.out);
   const trained =
     args.steering === undefined ? adapterOf(model, args) : steeringOf(model, args.steering, prompts);
   const { steps: total, warmUp, lr, weightDecay, maxGradNorm, microBatch } = args;
@@ -134,15 +149,13 @@ export async function train(
   try {
     const score = () => scored(model, data, trained.edits(-1));
     const before = await score();
-    const resumedAt = resumes ? await restoreTraining(trainer, await openFile(path), settings) : 0;
+    const resumedAt = kept() ? await restoreTraining(trainer, await openFile(path), settings) : 0;
     if (resumedAt > 0) note(`going on from step ${resumedAt} of ${total}`);
     const save = async () => {
       lock.check();
       await writeWhole(path, encodeTraining(trainer, settings));
     };
-    const run = await stoppable("the same command goes on from the last step", () =>
-      steps(trainer, data.prompts, args, save),
-    );
+    const run = await steps(trainer, data.prompts, args, save);
     const after = await score();
     const files: string[] = [];
     await trained.save(async (name, chunks) => {

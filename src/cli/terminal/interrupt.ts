@@ -4,15 +4,18 @@ import { note } from "./output.ts";
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 const SHOW_CURSOR = "\u001b[?25h";
 
-let advice: string | undefined;
+let advice = (): string | undefined => undefined;
 
 /** What to say, beside that it was stopped, if the process is stopped while `work` goes on. */
-export async function stoppable<T>(sayIfStopped: string, work: () => Promise<T>): Promise<T> {
+export async function stoppable<T>(
+  sayIfStopped: () => string | undefined,
+  work: () => Promise<T>,
+): Promise<T> {
   advice = sayIfStopped;
   try {
     return await work();
   } finally {
-    advice = undefined;
+    advice = () => undefined;
   }
 }
 
@@ -23,7 +26,8 @@ export function endCleanly(): void {
       cleanUp();
       const { isTTY } = process.stderr;
       if (isTTY) process.stderr.write(`${SHOW_CURSOR}\n`);
-      note(`xpatch: stopped by ${signal}${advice === undefined ? "" : `; ${advice}`}`);
+      const further = advice();
+      note(`xpatch: stopped by ${signal}${further === undefined ? "" : `; ${further}`}`);
       process.kill(process.pid, signal);
     });
   }

@@ -14,13 +14,19 @@ export function paced(seconds: number, last = performance.now()): (anyway?: bool
   };
 }
 
+/** The lines of a command, whose parts may each be quick. */
+const line = paced(LINE_SECONDS);
+
 /** How far work is; `what` in place of its title, for a part of it. */
 export type Update = (done: number, total: number, what?: string) => void;
 
-/** Shows how far `work` is: as a bar if stderr is a terminal, else as a line now and then. */
-export async function withProgress<T>(title: string, work: (update: Update) => Promise<T> | T): Promise<T> {
+/** Shows how far `work` is: as a bar if stderr is a terminal, else as a line whenever one is due. */
+export async function withProgress<T>(
+  title: string,
+  work: (update: Update) => Promise<T> | T,
+  isDue: () => boolean = line,
+): Promise<T> {
   if (!process.stderr.isTTY) {
-    const isDue = paced(LINE_SECONDS);
     return await work((done, total, what = title) => {
       if (done < total && isDue()) note(`${what}  ${Math.floor((100 * done) / total)} %`);
     });

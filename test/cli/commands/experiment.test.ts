@@ -125,7 +125,7 @@ test("of two runs into one folder the second is refused; one that is interrupted
   expect({ status: second.status, stdout: second.stdout }).toEqual({ status: 1, stdout: "" });
   expect(second.stderr).toMatch(
     new RegExp(
-      `^xpatch: .*shared: another experiment is writing here \\(process ${child.pid} on .*another folder\n$`,
+      `^xpatch: .*shared: another command is writing here \\(process ${child.pid} on .*another folder\n$`,
     ),
   );
   child.kill("SIGINT");
@@ -186,7 +186,7 @@ test("of several that find the lock of a killed run, one takes it over", async (
   writeFileSync(join(folder, "go"), "");
   const said = await Promise.all(runs.map(({ ended }) => ended));
   expect(said.filter((text) => text.endsWith("held\n"))).toHaveLength(1);
-  expect(said.filter((text) => /FileError .*(another experiment|no longer)/.test(text))).toHaveLength(3);
+  expect(said.filter((text) => /FileError .*(another command|no longer)/.test(text))).toHaveLength(3);
 }, 60_000);
 
 test("a cell that the disk does not take is taken back: the store holds whole lines and goes on", () => {

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { experimentProgress } from "../../../src/cli/commands/experiment-progress.ts";
-import { withProgress } from "../../../src/cli/terminal/progress.ts";
+import { paced, withProgress } from "../../../src/cli/terminal/progress.ts";
 
 let said: string[];
 let seconds: number;
@@ -21,14 +21,18 @@ afterEach(() => {
 });
 
 /** Work of so many steps, each of which takes so long. */
-const worked = (steps: number, secondsEach: number) =>
-  withProgress("sweeping", (update) => {
-    for (let done = 1; done <= steps; done++) {
-      seconds += secondsEach;
-      update(done, steps);
-    }
-    return "result";
-  });
+const worked = (steps: number, secondsEach: number, isDue = paced(10)) =>
+  withProgress(
+    "sweeping",
+    (update) => {
+      for (let done = 1; done <= steps; done++) {
+        seconds += secondsEach;
+        update(done, steps);
+      }
+      return "result";
+    },
+    isDue,
+  );
 
 test("where stderr is no terminal, long work has a line after ten seconds and each ten seconds", async () => {
   expect(await worked(40, 1)).toBe("result");
@@ -42,6 +46,12 @@ test("slow steps have a line each, quick work has none, and neither has one at t
   await worked(9, 1);
   await worked(1, 60);
   expect(said).toEqual([]);
+});
+
+test("so has a command of many quick parts", async () => {
+  const isDue = paced(10);
+  for (let part = 0; part < 5; part++) await worked(4, 2, isDue);
+  expect(said).toEqual(["sweeping  25 %\n", "sweeping  50 %\n", "sweeping  75 %\n"]);
 });
 
 test("experiments have a line at the beginning, each half minute and at the end of each", () => {

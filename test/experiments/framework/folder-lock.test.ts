@@ -33,7 +33,7 @@ test("a second one is refused, naming the first, until that gives the folder fre
   expect(() => FolderLock.take(folder)).toThrow(FileError);
   expect(() => FolderLock.take(folder)).toThrow(
     new RegExp(
-      `results: another experiment.*process ${process.pid} on ${hostname()}, since 2.*another folder$`,
+      `results: another command.*process ${process.pid} on ${hostname()}, since 2.*another folder$`,
     ),
   );
   first.check();
@@ -70,7 +70,7 @@ test("a lock file that is still being written is respected, an old one without a
   mkdirSync(folder);
   writeFileSync(join(folder, "lock"), "");
   expect(() => FolderLock.take(folder)).toThrow(
-    /another experiment is writing here \(a process that starts\)/,
+    /another command is writing here \(a process that starts\)/,
   );
   const old = Date.now() / 1000 - 60;
   utimesSync(join(folder, "lock"), old, old);

@@ -30,12 +30,23 @@ export function placesInBlocks(
   return { rows, columns };
 }
 
-/** A row for each patch of a picture, the picture repeated for each frame: [patches, 3, frames, size, size]. */
+/**
+ * A row for each patch of a picture, the picture repeated for each frame: [patches, 3, frames, size, size], or with `channelsLast`
+ * [patches, size, size, 3].
+ */
 export function patchRows(
   { data, shape: [, height, width] }: PixelValues,
-  { size, frames }: Pick<PatchSizes, "size" | "frames">,
+  { size, frames, channelsLast = false }: Pick<PatchSizes, "size" | "frames" | "channelsLast">,
   { rows, columns }: PatchPlaces,
 ): Float32Array<ArrayBuffer> {
+  if (channelsLast) {
+    const pixels = size ** 2;
+    return Float32Array.from({ length: rows.length * pixels * 3 }, (_, i) => {
+      const [patch, pixel, channel] = [Math.floor(i / (3 * pixels)), Math.floor(i / 3) % pixels, i % 3];
+      const row = rows[patch]! * size + Math.floor(pixel / size);
+      return data[(channel * height + row) * width + columns[patch]! * size + (pixel % size)]!;
+    });
+  }
   const out = new Float32Array(rows.length * 3 * frames * size * size);
   let at = 0;
   for (let patch = 0; patch < rows.length; patch++) {

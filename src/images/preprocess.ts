@@ -1,4 +1,5 @@
 import { centred, crop } from "./crop.ts";
+import { sizeOfMostPatches } from "./most-patches.ts";
 import type { ProcessorSettings, ResizeTarget, Size } from "./processor-config.ts";
 import { resize } from "./resize.ts";
 import { checkPixelCount, checkRgbImage, DEFAULT_MAX_PIXELS, type RgbImage } from "./rgb.ts";
@@ -118,6 +119,7 @@ function wholeOf(size: Size) {
 /** As transformers' image_transforms has it, in f64 as Python has it. */
 function resizedSize({ width, height }: Size, to: ResizeTarget): Size {
   if ("height" in to) return to;
+  if ("mostPatches" in to) return sizeOfMostPatches({ width, height }, to);
   if ("minPixels" in to) return smartResize({ width, height }, to);
   if ("maxHeight" in to) {
     const scale = Math.min(to.maxHeight / height, to.maxWidth / width);

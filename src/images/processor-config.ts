@@ -1,3 +1,4 @@
+import type { MostPatches } from "./most-patches.ts";
 import { Fields } from "./processor-fields.ts";
 import type { ResizeFilter } from "./resize.ts";
 import type { PixelBounds } from "./smart-resize.ts";
@@ -17,7 +18,8 @@ export type ResizeTarget =
   | Size
   | { readonly shortestEdge: number; readonly longestEdge?: number }
   | { readonly maxHeight: number; readonly maxWidth: number }
-  | PixelBounds;
+  | PixelBounds
+  | MostPatches;
 
 /** Patches of which blocks of `merge` by `merge` become one feature each. */
 export interface PatchSizes {
@@ -27,6 +29,8 @@ export interface PatchSizes {
   readonly merge: number;
   /** Frames of a patch; a picture is repeated for each. */
   readonly frames: number;
+  /** Whether the three channels of a pixel lie together; else each channel of a patch (default). */
+  readonly channelsLast?: boolean;
 }
 
 /** One number per channel: red, green, blue. */
@@ -38,6 +42,7 @@ export interface ProcessorSettings {
     | "clip"
     | "llava"
     | "siglip"
+    | "siglip2"
     | "idefics"
     | "idefics3"
     | "internvl"

@@ -1,5 +1,6 @@
 import { aString, checkArgument } from "../arguments.ts";
 import { CheckpointError, PromptError } from "../errors.ts";
+import { type NaflexProcessorSettings, readNaflexProcessor } from "../images/naflex-processor-config.ts";
 import type { ProcessorSettings } from "../images/processor-config.ts";
 import { readProcessorConfig } from "../images/processor-config.ts";
 import { INSPECT } from "../inspect.ts";
@@ -10,6 +11,12 @@ import { adapterName } from "../tensor/adapter-name.ts";
 import type { Device } from "../tensor/device.ts";
 import type { Scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import {
+  type NaflexConfig,
+  naflexLayout,
+  readNaflexConfig,
+  requireSamePatchSize,
+} from "./checkpoint/config/naflex-config.ts";
 import { requireNeutral } from "./checkpoint/config/neutral-fields.ts";
 import { readQuantisation } from "./checkpoint/config/quantisation.ts";
 import {
@@ -27,6 +34,7 @@ import type { LoadedParts } from "./checkpoint/weights/parameters.ts";
 import { loadWeights, type Weights } from "./checkpoint/weights/weights.ts";
 import { checkLoad, type LoadOptions } from "./language-model.ts";
 import { type AttentionPooling, readAttentionPooling } from "./layers/attention-pooling.ts";
+import { NaflexTower, readNaflexTower } from "./layers/naflex-tower.ts";
 import {
   readTextTower,
   readTextTowerConfig,
@@ -47,16 +55,16 @@ import type { Walk } from "./walk/site-events.ts";
 import { type SiteMap, towerSites } from "./walk/site-shapes.ts";
 
 interface DualEncoderConfig {
-  readonly kind: "clip" | "siglip";
+  readonly kind: "clip" | "siglip" | "siglip2";
   readonly text: TextTowerConfig;
-  readonly vision: VisionConfig;
+  readonly vision: VisionConfig | NaflexConfig;
   /** Width of the space that both towers' embeddings live in. */
   readonly embeddingWidth: number;
 }
 
 interface DualEncoderNetwork {
   readonly text: TextTower;
-  readonly vision: VisionTower;
+  readonly vision: VisionTower | NaflexTower;
   /** Text state to embedding: CLIP's projection, SigLIP's head. */
   readonly textHead: Linear;
   /** Image state to embedding: CLIP's projection of the class token, SigLIP's pooling. */
@@ -67,7 +75,7 @@ interface DualEncoderNetwork {
   readonly logitBias: Tensor | undefined;
 }
 
-/** CLIP (Radford et al. 2021) or SigLIP (Zhai et al. 2023): two towers whose embeddings are compared. */
+/** CLIP (Radford et al. 2021), SigLIP (Zhai et al. 2023) or SigLIP 2 over pictures of any size (Tschannen et al. 2025): two towers whose embeddings are compared. */
 export class DualEncoder {
   readonly name: string;
   readonly device: Device;
@@ -112,7 +120,7 @@ export class DualEncoder {
   /** What there is to tap and edit: sites without prefix are the text tower's. */
   get sites(): SiteMap {
     const { text, vision, kind } = this.config;
-    const rows = rowsPerImage(vision);
+    const rows = vision.kind === "siglip2" ? undefined : rowsPerImage(vision); // each picture has its own
     const postNorm = { site: "vision.post_norm", features: vision.width, rows } as const;
     return {
       text: {
@@ -123,18 +131,19 @@ export class DualEncoder {
         before: [{ site: "embed", features: text.width }],
         after: [{ site: "final_norm", features: text.width }],
       },
-      vision: towerSites(vision, { rows, after: kind === "siglip" ? [postNorm] : [] }),
+      vision: towerSites(vision, { rows, after: kind === "clip" ? [] : [postNorm] }),
     };
   }
 
-  /** A text as the model wants it: framed, cut to the context, and for SigLIP padded to it. */
+  /** A text as the model wants it: framed, cut to the context, for SigLIP padded to it, and for SigLIP 2 in lower case. */
   prompt(text: string): Prompt {
     checkArgument("prompt", "text", text, aString);
-    const { kind, context } = this.config.text;
+    const { kind } = this.config;
+    const { context } = this.config.text;
     const { prefix, suffix } = this.tokenizer;
-    const body = this.tokenizer.encode(text, { specials: false });
+    const body = this.tokenizer.encode(kind === "siglip2" ? inLowerCase(text) : text, { specials: false });
     const ids = [...prefix, ...body.slice(0, context - prefix.length - suffix.length), ...suffix];
-    if (kind === "siglip") while (ids.length < context) ids.push(this.padId);
+    if (kind !== "clip") while (ids.length < context) ids.push(this.padId);
     return promptFromIds(this.tokenizer, ids, { text });
   }
 
@@ -158,8 +167,7 @@ export class DualEncoder {
   /** Pooled image states and their embeddings of unit length, each [images, embeddingWidth]. */
   *encodeImages(images: readonly PromptImage[], pass: Pass): Walk<Embedded> {
     const { vision, imageHead } = this.#network;
-    const pixels = pass.pixels(uploadImages(this.device, images, vision.config, this.processor));
-    const stream = yield* vision.stream(pixels, pass);
+    const stream = yield* this.#streamOf(images, pass);
     let pooled: Tensor;
     if ("pool" in imageHead) {
       pooled = imageHead.pool(yield* pass.sites().pass("vision.post_norm", vision.postNorm(stream)), pass);
@@ -168,6 +176,22 @@ export class DualEncoder {
       pooled = imageHead.apply(vision.postNorm(takeRows(stream, classTokens)));
     }
     return { pooled, embeds: unitLength(pooled) };
+  }
+
+  *#streamOf(images: readonly PromptImage[], pass: Pass): Walk<Tensor> {
+    const { vision } = this.#network;
+    if (vision instanceof NaflexTower) return yield* vision.stream(images, pass);
+    return yield* vision.stream(
+      pass.pixels(uploadImages(this.device, images, vision.config, this.processor)),
+      pass,
+    );
+  }
+
+  /** @internal How many rows a picture has in the vision tower. Throws ImageError for one that cannot be taken. */
+  towerRows(image: PromptImage): number {
+    const { vision } = this.config;
+    if (vision.kind !== "siglip2") return rowsPerImage(vision);
+    return naflexLayout(image, this.processor as NaflexProcessorSettings).towerRows;
   }
 
   /** Scaled cosines of unit-length embeddings: [images, width] and [texts, width] → [images, texts]. */
@@ -201,12 +225,17 @@ export interface Embedded {
   readonly embeds: Tensor;
 }
 
+/** As the texts of SigLIP 2 are, letter by letter. */
+function inLowerCase(text: string): string {
+  return Array.from(text, (letter) => letter.toLowerCase()).join("");
+}
+
 /** Rows of unit length: [inputs, width] → the same. */
 export function unitLength(x: Tensor): Tensor {
   return div(x, sqrt(sum(mul(x, x), -1, { keepDims: true })));
 }
 
-/** Reads a CLIP or SigLIP checkpoint's parts. Throws CheckpointError. */
+/** Reads the parts of a checkpoint of CLIP, SigLIP or SigLIP 2. Throws CheckpointError. */
 export async function loadDualEncoderParts(
   ref: string | Folder,
   options: LoadOptions,
@@ -224,11 +253,11 @@ export async function loadDualEncoderParts(
   );
   const preprocessor = await processorJson(checkpoint);
   if (preprocessor === undefined) throw new CheckpointError(`${name}: there is no preprocessor_config.json`);
-  const processor = readProcessorConfig(preprocessor);
+  const processor = readProcessor(preprocessor, config.vision, where);
   const { built, memory, ...loaded } = await loadWeights(
     checkpoint,
     device,
-    (w) => build(w, config),
+    (w) => build(w, config, processor),
     options,
   );
   const { storedDtypes } = checkpoint;
@@ -236,11 +265,22 @@ export async function loadDualEncoderParts(
   return [{ name, device, storedDtypes, adapters, config, tokenizer, processor }, built, memory, loaded];
 }
 
+function readProcessor(
+  preprocessor: unknown,
+  vision: DualEncoderConfig["vision"],
+  where: string,
+): ProcessorSettings {
+  if (vision.kind !== "siglip2") return readProcessorConfig(preprocessor);
+  const processor = readNaflexProcessor(preprocessor);
+  requireSamePatchSize(processor, vision, where);
+  return processor;
+}
+
 function readConfig(json: JsonObject, where: string): DualEncoderConfig {
   const kind = json["model_type"];
-  if (kind !== "clip" && kind !== "siglip") {
+  if (kind !== "clip" && kind !== "siglip" && kind !== "siglip2") {
     throw new CheckpointError(
-      `${where}: expected a dual encoder of model_type clip or siglip, found ${JSON.stringify(kind)}`,
+      `${where}: expected a dual encoder of model_type clip, siglip or siglip2, found ${JSON.stringify(kind)}`,
     );
   }
   requireNeutral(json, where, ["transformers_weights"]);
@@ -251,11 +291,18 @@ function readConfig(json: JsonObject, where: string): DualEncoderConfig {
     const defaults = older && (key === "text_config" ? TEXT_TOWER_DEFAULTS.clip : VISION_TOWER_DEFAULTS.clip);
     return { ...c.object(key), ...defaults, ...older };
   };
-  const text = readTextTowerConfig(kind, section("text_config"), `${where}: text_config`);
+  const text = readTextTowerConfig(
+    kind === "clip" ? kind : "siglip",
+    section("text_config"),
+    `${where}: text_config`,
+  );
   const ofKind = { ...section("vision_config"), model_type: kind };
-  const vision = readVisionConfig(ofKind, `${where}: vision_config`);
+  const vision =
+    kind === "siglip2"
+      ? readNaflexConfig(ofKind, `${where}: vision_config`)
+      : readVisionConfig(ofKind, `${where}: vision_config`);
   const head = new ConfigReader(ofKind, `${where}: vision_config`);
-  if (kind === "siglip" && !head.boolean("vision_use_head", true)) {
+  if (kind !== "clip" && !head.boolean("vision_use_head", true)) {
     throw new CheckpointError(
       `${where}: vision_config: vision_use_head false is not supported; expected true`,
     );
@@ -269,12 +316,16 @@ function readConfig(json: JsonObject, where: string): DualEncoderConfig {
 async function build(
   w: Weights,
   { kind, text, vision, embeddingWidth }: DualEncoderConfig,
+  processor: ProcessorSettings,
 ): Promise<DualEncoderNetwork> {
   const clip = kind === "clip";
   const scaleShape = clip ? [] : [1];
   return {
     text: await readTextTower(w, text, "text_model."),
-    vision: await readVisionTower(w, vision, "vision_model."),
+    vision:
+      vision.kind === "siglip2"
+        ? await readNaflexTower(w, vision, processor as NaflexProcessorSettings, "vision_model.")
+        : await readVisionTower(w, vision, "vision_model."),
     textHead: clip
       ? await w.linear("text_projection", [embeddingWidth, text.width])
       : await w.linear("text_model.head", [embeddingWidth, text.width], true),

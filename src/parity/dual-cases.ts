@@ -86,8 +86,12 @@ async function checkImages(
   const { layers, kind } = model.config.vision;
   // CLIP's last state is that of the last block; SigLIP's has been normed.
   const lastState: SiteName = kind === "clip" ? `vision.resid_post.${layers - 1}` : "vision.post_norm";
-  const rows = images.map(() => Array.from({ length: model.sites.vision!.rows! }, (_, i) => i));
+  const rows = images.map((image) => Array.from({ length: model.towerRows(image) }, (_, i) => i));
+  // The goldens of pictures of any size have padding behind their patches.
+  const mask = `${name}/in.pixel_attention_mask`;
+  const extent = folder.goldens.has(mask) ? folder.goldens.shape(mask)[1] : undefined;
   const activations = await readActivations(folder.goldens, `${name}/`, rows, {
+    ...(extent !== undefined && { extent }),
     sites: model.sites,
     stack: "vision",
     names: { "vision.last_hidden_state": lastState },
@@ -140,7 +144,7 @@ async function readTexts(
     if (own.length === 0 || own.at(-1) !== own.length - 1) {
       throw new CheckpointError(`${maskName}: expected padding behind the texts only`);
     }
-    if (model.config.kind === "siglip" && own.length < extent) {
+    if (model.config.kind !== "clip" && own.length < extent) {
       throw new CheckpointError(
         `${maskName}: expected no position masked: SigLIP reads its padding, and pools the last position`,
       );

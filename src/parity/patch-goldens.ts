@@ -14,6 +14,7 @@ export async function readPatches(
   images: number,
   patches: PatchSizes,
 ): Promise<PixelValues[]> {
+  if (goldens.has(`${name}/in.spatial_shapes`)) return readPaddedPatches(goldens, name, images, patches);
   const key = `${name}/in.pixel_values`;
   const grids = await goldens.read(`${name}/in.image_grid_thw`, 2);
   const { shape, values } = await goldens.read(key, 2);
@@ -32,13 +33,51 @@ export async function readPatches(
   });
 }
 
+/**
+ * The same where the goldens have as many rows for each picture, [images, most patches, size * size * 3], beside
+ * `in.spatial_shapes` and `in.pixel_attention_mask`. Throws CheckpointError where the mask or the padding is not as it should be.
+ */
+async function readPaddedPatches(
+  goldens: GoldenFile,
+  name: string,
+  images: number,
+  patches: PatchSizes,
+): Promise<PixelValues[]> {
+  const key = `${name}/in.pixel_values`;
+  const grids = await goldens.read(`${name}/in.spatial_shapes`, 2);
+  const mask = await goldens.read(`${name}/in.pixel_attention_mask`, 2);
+  const { shape, values } = await goldens.read(key, 3);
+  const [count, most, width] = shape as [number, number, number];
+  if (count !== images || mask.shape.join() !== [count, most].join()) {
+    throw new CheckpointError(
+      `${key}: expected the patches of ${images} images, found [${shape.join(", ")}]`,
+    );
+  }
+  return Array.from({ length: images }, (_, i) => {
+    const [rows, columns] = [grids.values[2 * i]!, grids.values[2 * i + 1]!];
+    const all = values.slice(i * most * width, (i + 1) * most * width) as Float32Array;
+    const own = rows * columns;
+    const padded = all.subarray(own * width).some((value) => value !== 0);
+    if (
+      padded ||
+      Array.from({ length: most }, (_, row) => mask.values[i * most + row]).some(
+        (real, row) => real !== (row < own ? 1 : 0),
+      )
+    ) {
+      throw new CheckpointError(`${key}: expected ${own} patches of image ${i} and then zeros, masked`);
+    }
+    return picture(key, all.slice(0, own * width), { rows, columns }, patches);
+  });
+}
+
 /** The picture that patches are cut from. */
 function picture(
   key: string,
   values: Float32Array,
   grid: { rows: number; columns: number },
-  { size, merge, frames }: PatchSizes,
+  sizes: PatchSizes,
 ): PixelValues {
+  const { size, merge, frames, channelsLast = false } = sizes;
   const [height, width] = [grid.rows * size, grid.columns * size];
   const data = new Float32Array(3 * height * width);
   const places = placesInBlocks({ rows: grid.rows / merge, columns: grid.columns / merge }, merge);
@@ -47,12 +86,14 @@ function picture(
     for (let i = 0; i < 3 * size * size; i++) {
       const [channel, y, x] = [Math.floor(i / size ** 2), Math.floor(i / size) % size, i % size];
       const row = channel * height + places.rows[patch]! * size + y;
-      const from = patch * length + channel * frames * size ** 2 + (i % size ** 2);
+      const from = channelsLast
+        ? patch * length + (y * size + x) * 3 + channel
+        : patch * length + channel * frames * size ** 2 + (i % size ** 2);
       data[row * width + places.columns[patch]! * size + x] = values[from]!;
     }
   }
   const made: PixelValues = { data, shape: [3, height, width] };
-  const again = patchRows(made, { size, frames }, places);
+  const again = patchRows(made, sizes, places);
   if (again.length !== values.length || again.some((value, i) => value !== values[i])) {
     throw new CheckpointError(`${key}: expected patches of pictures whose frames are all the same`);
   }

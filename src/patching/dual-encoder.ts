@@ -17,7 +17,6 @@ import { add, mul } from "../kernels/elementwise/elementwise.ts";
 import { takeAlongAxis } from "../kernels/movement/gather.ts";
 import { mean } from "../kernels/reduction/reduce.ts";
 import { logSoftmax } from "../kernels/reduction/softmax.ts";
-import { rowsPerImage } from "../model/checkpoint/config/vision-config.ts";
 import type { Folder } from "../model/checkpoint/source/folder.ts";
 import { DualEncoder, type Embedded, loadDualEncoderParts } from "../model/dual-encoder.ts";
 import type { LoadOptions } from "../model/language-model.ts";
@@ -202,9 +201,9 @@ export class PatchableDualEncoder extends DualEncoder {
     onPixels?: (pixels: Tensor) => void,
   ): Encoded {
     checkArgument("images", "images", images, aListOf(aPicture));
-    const towerRows = rowsPerImage(this.config.vision);
-    const rows = RowMap.packed(images.map(() => towerRows));
-    const batch = { prompts: [], images: images.map(() => [{ towerRows, tokens: 0 }]) };
+    const counts = images.map((image) => this.towerRows(image));
+    const rows = RowMap.packed(counts);
+    const batch = { prompts: [], images: counts.map((towerRows) => [{ towerRows, tokens: 0 }]) };
     return this.#encode(
       batch,
       rows,

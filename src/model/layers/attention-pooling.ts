@@ -3,7 +3,7 @@ import { activation } from "../../kernels/elementwise/activation.ts";
 import { linear } from "../../kernels/matmul/linear.ts";
 import { cast, contiguous } from "../../kernels/movement/copy.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { VisionConfig } from "../checkpoint/config/vision-config.ts";
+import type { EncoderConfig } from "../checkpoint/config/encoder-config.ts";
 import type { Linear } from "../checkpoint/weights/linear-layer.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
 import type { Pass } from "../walk/pass.ts";
@@ -23,10 +23,10 @@ interface PoolingWeights {
 
 /** SigLIP's image pooling: one learned query attends over all patches, then a residual MLP. */
 export class AttentionPooling {
-  readonly #config: VisionConfig;
+  readonly #config: EncoderConfig;
   readonly #w: PoolingWeights;
 
-  constructor(config: VisionConfig, weights: PoolingWeights) {
+  constructor(config: EncoderConfig, weights: PoolingWeights) {
     this.#config = config;
     this.#w = weights;
   }
@@ -57,7 +57,7 @@ export class AttentionPooling {
 /** The pooling head under `prefix` (`vision_model.head.`). */
 export async function readAttentionPooling(
   w: Weights,
-  config: VisionConfig,
+  config: EncoderConfig,
   prefix: string,
 ): Promise<AttentionPooling> {
   const { width, mlpWidth } = config;

@@ -18,6 +18,26 @@ export const betweenEnds: AxisWeights = (from, to) => {
 };
 
 /**
+ * Linear with half-pixel centres; where the other axis has fewer places, each takes as many more entries (`antialias`), and at
+ * the ends only those that there are.
+ */
+export const spread: AxisWeights = (from, to) => {
+  const weights = new Float32Array(to * from);
+  const scale = from / to;
+  const support = Math.max(scale, 1);
+  for (let place = 0; place < to; place++) {
+    const centre = (place + 0.5) * scale - 0.5;
+    const own = Array.from({ length: from }, (_, i) => Math.max(0, 1 - Math.abs(i - centre) / support));
+    const sum = own.reduce((all, weight) => all + weight, 0);
+    weights.set(
+      own.map((weight) => weight / sum),
+      place * from,
+    );
+  }
+  return weights;
+};
+
+/**
  * A square table of learned positions resampled to another grid, row by row, each axis by itself: [side * side, width] → f32
  * [rows * columns, width].
  */

@@ -20,11 +20,13 @@ import {
 import { requireNeutral } from "./checkpoint/config/neutral-fields.ts";
 import { readQuantisation } from "./checkpoint/config/quantisation.ts";
 import {
+  patchesPerSide,
   readVisionConfig,
   rowsPerImage,
   VISION_TOWER_DEFAULTS,
   type VisionConfig,
 } from "./checkpoint/config/vision-config.ts";
+import type { ImageLayout } from "./checkpoint/config/vision-setup.ts";
 import { ConfigReader, type JsonObject } from "./checkpoint/json/config-reader.ts";
 import { openCheckpoint } from "./checkpoint/open-checkpoint.ts";
 import { processorJson } from "./checkpoint/processor-file.ts";
@@ -187,11 +189,12 @@ export class DualEncoder {
     );
   }
 
-  /** @internal How many rows a picture has in the vision tower. Throws ImageError for one that cannot be taken. */
-  towerRows(image: PromptImage): number {
+  /** A picture's rows in the vision tower, and the grid of its patches. Throws ImageError for one that cannot be taken. */
+  layout(image: PromptImage): Pick<ImageLayout, "towerRows" | "grid"> {
     const { vision } = this.config;
-    if (vision.kind !== "siglip2") return rowsPerImage(vision);
-    return naflexLayout(image, this.processor as NaflexProcessorSettings).towerRows;
+    if (vision.kind === "siglip2") return naflexLayout(image, this.processor as NaflexProcessorSettings);
+    const side = patchesPerSide(vision);
+    return { towerRows: rowsPerImage(vision), grid: { rows: side, columns: side } };
   }
 
   /** Scaled cosines of unit-length embeddings: [images, width] and [texts, width] → [images, texts]. */

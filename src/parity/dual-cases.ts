@@ -86,7 +86,8 @@ async function checkImages(
   const { layers, kind } = model.config.vision;
   // CLIP's last state is that of the last block; SigLIP's has been normed.
   const lastState: SiteName = kind === "clip" ? `vision.resid_post.${layers - 1}` : "vision.post_norm";
-  const rows = images.map((image) => Array.from({ length: model.towerRows(image) }, (_, i) => i));
+  const layouts = images.map((image) => model.layout(image));
+  const rows = layouts.map(({ towerRows }) => Array.from({ length: towerRows }, (_, i) => i));
   // The goldens of pictures of any size have padding behind their patches.
   const mask = `${name}/in.pixel_attention_mask`;
   const extent = folder.goldens.has(mask) ? folder.goldens.shape(mask)[1] : undefined;
@@ -98,6 +99,17 @@ async function checkImages(
   });
   const found = scope.enter(() => model.images(images, { taps: tapsOf(activations) }));
   const { pooled, embeds } = found;
+  const shapes = `${name}/in.spatial_shapes`;
+  if (folder.goldens.has(shapes)) {
+    const theirs = [...(await folder.goldens.read(shapes, 2)).values];
+    pixels.push(
+      checkEqual(
+        shapes,
+        layouts.flatMap(({ grid }) => [grid!.rows, grid!.columns]),
+        theirs,
+      ),
+    );
+  }
   const outputs = await checkOutputs(folder, name, { "vision.pooled": pooled, image_embeds: embeds });
   const values = await valuesOf(activations, found);
   return {

@@ -1,11 +1,12 @@
 import { promptCoordinates } from "../model/layers/picture-rope.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
+import { picturesOf } from "../model/prompt/prompt-image.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { type Check, checkEqual } from "./checks.ts";
 import type { Golden, GoldenFile } from "./golden-file.ts";
 
 /**
- * Which positions of prompts are pictures' and, by time, row and column, where they are, where the goldens have that.
+ * How many patches pictures have, which positions of prompts are theirs and, by time, row and column, where they are, where the goldens have that.
  *
  * @param unpadded a row of [prompts, columns] for each prompt, without its padding
  */
@@ -21,6 +22,17 @@ export async function checkPicturePositions(
   if (vision && goldens.has(types)) {
     const ours = prompts.map(({ ids }) => ids.map((id) => (id === vision.imageTokenId ? 1 : 0)));
     checks.push(checkEqual(types, ours, unpadded(await goldens.read(types, 2))));
+  }
+  const grids = `${name}/in.image_grid_thw`;
+  if (vision && goldens.has(grids)) {
+    const merge = vision.processor.patches?.merge ?? 1;
+    const ours = prompts.flatMap(picturesOf).map((picture) => {
+      const { rows, columns } = vision.layout(picture).grid!;
+      return [1, rows * merge, columns * merge];
+    });
+    const { values } = await goldens.read(grids, 2);
+    const theirs = ours.map((_, i) => [...values.subarray(3 * i, 3 * i + 3)]);
+    checks.push(checkEqual(grids, ours, theirs));
   }
   const positions = `${name}/position_ids_3d`;
   if (vision && goldens.has(positions)) {

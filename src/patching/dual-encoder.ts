@@ -201,7 +201,7 @@ export class PatchableDualEncoder extends DualEncoder {
     onPixels?: (pixels: Tensor) => void,
   ): Encoded {
     checkArgument("images", "images", images, aListOf(aPicture));
-    const counts = images.map((image) => this.towerRows(image));
+    const counts = images.map((image) => this.layout(image).towerRows);
     const rows = RowMap.packed(counts);
     const batch = { prompts: [], images: counts.map((towerRows) => [{ towerRows, tokens: 0 }]) };
     return this.#encode(

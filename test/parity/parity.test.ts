@@ -123,6 +123,48 @@ test.each(["qwen2", "qwen3", "gemma2", "gpt2", "gpt_neox"])("%s agrees at every 
   }
 });
 
+test("qwen3_vl: agrees with transformers in everything, deepstack features too", async () => {
+  const report = await checkFolder("test/fixtures/qwen3_vl", await testDevice());
+  expect(failures(report)).toEqual([]);
+  expect(report.notRun).toEqual([]);
+  const names = report.checks.map((check) => check.name);
+  for (const golden of [
+    ...["in.image_grid_thw", "position_ids_3d, row", "vision.resid_post.2", "projector.out", "deepstack.0"],
+    ...[
+      "deepstack.1",
+      "resid_pre.1",
+      "resid_pre.2",
+      "q_norm.1",
+      "patch.add.logits_last, resumed",
+      "generate.ids",
+    ],
+  ]) {
+    expect(names).toContain(`case1/${golden}`);
+  }
+  expect(names).toContain("batch/resid_pre.2, batch against single");
+});
+
+test("qwen3_vl: a golden of deepstack features that is off fails", async () => {
+  const folder = copyOf("qwen3_vl");
+  changeTensor(join(folder, "golden.safetensors"), "case0/deepstack.1", nudge(2e-3));
+  expect(failures(await checkFolder(folder, await testDevice()))).toEqual([
+    expect.stringContaining("case0/deepstack.1"),
+  ]);
+});
+
+test("siglip2: agrees with transformers in everything, pictures of any size and padded texts", async () => {
+  const report = await checkFolder("test/fixtures/siglip2", await testDevice());
+  expect(failures(report)).toEqual([]);
+  expect(report.notRun).toEqual([]);
+  const names = report.checks.map((check) => check.name);
+  for (const golden of [
+    ...["in.spatial_shapes", "vision.resid_pre.0", "vision.attn_pattern.1", "vision.last_hidden_state"],
+    ...["vision.pooled", "text.pooled", "image_embeds", "logits_per_text", "in.input_ids, from the texts"],
+  ]) {
+    expect(names).toContain(`case0/${golden}`);
+  }
+});
+
 describe.each(["qwen2_vl", "qwen2_5_vl"])("%s", (name) => {
   test("agrees with transformers in everything that it has a golden for", async () => {
     const report = await checkFolder(`test/fixtures/${name}`, await testDevice());

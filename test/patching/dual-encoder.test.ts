@@ -4,16 +4,22 @@ import { CheckpointError, PromptError, SiteError } from "../../src/errors.ts";
 import { decodeImage } from "../../src/images/decode.ts";
 import type { RgbImage } from "../../src/images/rgb.ts";
 import { memoryFolder } from "../../src/model/checkpoint/source/folder.ts";
-import { loadDualEncoder, type PatchableDualEncoder } from "../../src/patching/dual-encoder.ts";
-import { set, zero } from "../../src/patching/edit.ts";
+import {
+  contrastiveLoss,
+  loadDualEncoder,
+  type PatchableDualEncoder,
+} from "../../src/patching/dual-encoder.ts";
+import { addVector, type Edit, set, zero } from "../../src/patching/edit.ts";
 import { tap } from "../../src/patching/tap.ts";
+import type { Tensor } from "../../src/tensor/tensor.ts";
 import { utf8 } from "../helpers/bytes.ts";
-import { expectClose } from "../helpers/compare.ts";
+import { fixtureFiles } from "../helpers/checkpoints.ts";
+import { expectClose, randomArray } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
-import { randomTensors } from "../helpers/nano.ts";
+import { changeJson, randomTensors } from "../helpers/nano.ts";
 
 // That the numbers are those of transformers is the business of parity.test.ts.
-describe.each(["clip", "siglip"])("%s", (kind) => {
+describe.each(["clip", "siglip", "siglip2"])("%s", (kind) => {
   let model: PatchableDualEncoder;
   let images: RgbImage[];
   beforeAll(async () => {
@@ -82,6 +88,122 @@ describe.each(["clip", "siglip"])("%s", (kind) => {
     const prompt = model.prompt("many words ".repeat(50));
     expect(prompt.length).toBe(context);
     expect(prompt.ids.at(-1)).toBe(eosTokenId);
+  });
+});
+
+describe("SigLIP 2's pictures of any size", () => {
+  let model: PatchableDualEncoder;
+  let images: RgbImage[];
+  beforeAll(async () => {
+    model = await loadDualEncoder("test/fixtures/siglip2/model", { device: await testDevice() });
+    const files = ["photo.png", "tall.png"].map((name) => readFile(`test/fixtures/images/${name}`));
+    images = await Promise.all(files.map(async (file) => decodeImage(await file)));
+    return () => model.dispose();
+  });
+
+  test("each has as many rows as its patches, and sees itself only", async () => {
+    const grids = images.map((image) => model.layout(image).grid);
+    expect(grids).toEqual([
+      { rows: 4, columns: 6 },
+      { rows: 8, columns: 3 },
+    ]);
+    const taps = { x: tap("vision.embed", "all"), pattern: tap("vision.pattern.1") };
+    const { x, pattern } = model.images(images, { taps });
+    expect(x.map((rows) => rows.shape)).toEqual([24, 24].map((rows) => [rows, 32]));
+    expect(pattern.map((each) => each.shape)).toEqual([24, 24].map((rows) => [4, rows, rows]));
+    const small = { ...images[0]!, width: 4, height: 3, data: images[0]!.data.slice(0, 36) };
+    expect(model.layout(small).grid).toEqual({ rows: 4, columns: 6 }); // enlarged
+    const line = { width: 900, height: 2, data: new Uint8Array(3 * 900 * 2) };
+    expect(model.layout(line).grid).toEqual({ rows: 1, columns: 24 });
+  });
+
+  test("pixel values of one's own have to fill patches", () => {
+    const values = { shape: [3, 16, 20] as const, data: new Float32Array(3 * 16 * 20) };
+    expect(() => model.images([values])).toThrow(/multiples of 8 pixels .* found 20 x 16/);
+    const fits = { shape: [3, 16, 24] as const, data: new Float32Array(3 * 16 * 24) };
+    expect(model.layout(fits)).toMatchObject({ towerRows: 6, grid: { rows: 2, columns: 3 } });
+  });
+
+  test("texts are put into lower case, as its tokenizer in transformers does whatever the file says", async () => {
+    const files = fixtureFiles("siglip2");
+    const json = JSON.parse(new TextDecoder().decode(files.get("tokenizer.json")));
+    json.normalizer.normalizers = json.normalizer.normalizers.filter(
+      ({ type }: { type: string }) => type !== "Lowercase",
+    );
+    files.set("tokenizer.json", utf8(JSON.stringify(json)));
+    using other = await loadDualEncoder(memoryFolder(files), { device: await testDevice() });
+    expect(other.prompt("Two CATS, ΟΔΟΣ").ids).toEqual(model.prompt("two cats, οδοσ").ids);
+    expect(model.prompt("Two CATS").ids).toEqual(model.prompt("two cats").ids);
+  });
+
+  test("gradients are slopes: of activations, positions and pixel values", async () => {
+    const texts = ["a dog", "two cats"];
+    const options = {
+      of: ["vision.resid_post.0", "vision.embed"] as const,
+      weights: [
+        "vision_model.embeddings.position_embedding.weight",
+        "vision_model.embeddings.patch_embedding.bias",
+      ],
+      pixels: true,
+    };
+    const { gradients, weights, pixels } = model.gradients({ texts, images }, contrastiveLoss, options);
+    const lossOf = async (edits: Edit[]) => {
+      const image = model.images(images, { edits });
+      const text = model.texts(texts);
+      const similarity = model.similarity(image.embeds, text.embeds);
+      return (await contrastiveLoss({ similarity }).read())[0]!;
+    };
+    for (const site of options.of) {
+      const [first] = gradients[site] as readonly Tensor[];
+      const own = (await first!.read()) as Float32Array;
+      const direction = randomArray(32, 3, 5);
+      const expected = own.reduce((sum, x, i) => sum + x * direction[i % 32]!, 0);
+      const at = async (h: number) =>
+        await lossOf([
+          addVector(
+            site,
+            "all",
+            direction.map((x) => x * h),
+            { prompt: 0 },
+          ),
+        ]);
+      const slope = ((await at(0.02)) - (await at(-0.02))) / 0.04;
+      expect(Math.abs(slope - expected), site).toBeLessThan(2e-2 * Math.abs(expected) + 1e-4);
+      expect(Math.abs(expected), site).toBeGreaterThan(1e-3);
+    }
+    // What all patches get is the bias of each.
+    const embeds = await Promise.all(
+      (gradients["vision.embed"] as readonly Tensor[]).map((each) => each.read() as Promise<Float32Array>),
+    );
+    const bias = (await weights[options.weights[1]!]!.read()) as Float32Array;
+    const sums = bias.map((_, j) =>
+      embeds.reduce((all, each) => each.reduce((sum, x, i) => (i % 32 === j ? sum + x : sum), all), 0),
+    );
+    expectClose(bias, sums, { atol: 1e-5, rtol: 1e-3 });
+    // Positions are resampled with weights that are 1 together: each picture's patches share its whole gradient out.
+    const table = (await weights[options.weights[0]!]!.read()) as Float32Array;
+    const columns = bias.map((_, j) => table.reduce((sum, x, i) => (i % 32 === j ? sum + x : sum), 0));
+    expectClose(columns, sums, { atol: 1e-5, rtol: 1e-3 });
+    expect(pixels!.shape).toEqual([48, 192]);
+  });
+
+  test.each([
+    ["config.json", { vision_config: { num_patches: 15 } }, /num_patches to be a square, found 15/],
+    ["config.json", { vision_config: { patch_size: 16 } }, /whose patch_size is the tower's, 16, found 8/],
+    ["config.json", { vision_config: { num_channels: 1 } }, /num_channels 1 is not supported/],
+    ["config.json", { vision_config: { vision_use_head: false } }, /vision_use_head false is not supported/],
+    [
+      "preprocessor_config.json",
+      { image_processor_type: "SiglipImageProcessor" },
+      /one of Siglip2ImageProcessor/,
+    ],
+    ["preprocessor_config.json", { resample: 9 }, /resample to be one of/],
+  ])("%s with %o is refused", async (file, change, message) => {
+    const files = fixtureFiles("siglip2");
+    changeJson(files, file, change);
+    await expect(loadDualEncoder(memoryFolder(files), { device: await testDevice() })).rejects.toThrow(
+      message,
+    );
   });
 });
 

@@ -42,7 +42,16 @@ async function promptFor(model: PatchableModel) {
   return model.prompt(["Q: ", picture, "\nA:"]);
 }
 
-const PICTURED = ["llava", "llava-as-saved", "llava_next", "paligemma", "qwen2_vl", "qwen2_5_vl", "idefics"];
+const PICTURED = [
+  "llava",
+  "llava-as-saved",
+  "llava_next",
+  "paligemma",
+  "qwen2_vl",
+  "qwen2_5_vl",
+  "qwen3_vl",
+  "idefics",
+];
 
 describe.each([...TEXT_FIXTURES, "t5", "t5-relu-tied", ...PICTURED])("%s", (name) => {
   test("what is saved loads as what was trained, merged and beside the weights", async () => {
@@ -73,13 +82,15 @@ llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, olmo2: model.layers.N.
 phi3: model.layers.N. self_attn.qkv_proj self_attn.o_proj mlp.gate_up_proj mlp.down_proj
 gpt2: transformer.h.N. attn.c_attn attn.c_proj mlp.c_fc mlp.c_proj
 gpt_neox: gpt_neox.layers.N. attention.query_key_value attention.dense mlp.dense_h_to_Nh mlp.dense_Nh_to_h
-llava, llava_next, paligemma, qwen2_vl, qwen2_5_vl: model.language_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
+llava, llava_next, paligemma, qwen2_vl, qwen2_5_vl, qwen3_vl: model.language_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
 llava, llava_next, paligemma: model.vision_tower.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
 llava, llava_next: model.multi_modal_projector. linear_N
 paligemma: model.multi_modal_projector. linear
 qwen2_vl: model.visual.blocks.N. attn.qkv attn.proj mlp.fcN
 qwen2_5_vl: model.visual.blocks.N. attn.qkv attn.proj mlp.gate_proj mlp.up_proj mlp.down_proj
 qwen2_vl, qwen2_5_vl: model.visual.merger.mlp. N
+qwen3_vl: model.visual.blocks.N. attn.qkv attn.proj mlp.linear_fcN
+qwen3_vl: model.visual. merger.linear_fcN deepstack_merger_list.N.linear_fcN
 idefics: model.vision_model.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
 idefics: model.perceiver_resampler.blocks.N.N. q_proj k_proj v_proj output_proj fc c_proj
 idefics: model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj

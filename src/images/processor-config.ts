@@ -40,6 +40,7 @@ export type Channels = readonly [number, number, number];
 export interface ProcessorSettings {
   readonly kind:
     | "clip"
+    | "gemma3"
     | "llava"
     | "siglip"
     | "siglip2"
@@ -73,6 +74,10 @@ export interface ClassDefaults {
   readonly crop?: Size;
   readonly mean: Channels;
   readonly std: Channels;
+  /** PIL's number of its filter. Default 3, bicubic. */
+  readonly resample?: number;
+  /** It does not crop, whatever its config says. */
+  readonly neverCrops?: boolean;
 }
 
 export const CLIP: ClassDefaults = {
@@ -96,12 +101,24 @@ const CLASSES: ReadonlyMap<string, ClassDefaults> = new Map([
     { kind: "idefics", size: { height: 224, width: 224 }, mean: CLIP.mean, std: CLIP.std },
   ],
   [
+    "Gemma3ImageProcessor",
+    {
+      kind: "gemma3",
+      size: { height: 224, width: 224 },
+      mean: [0.5, 0.5, 0.5],
+      std: [0.5, 0.5, 0.5],
+      resample: 2,
+      neverCrops: true,
+    },
+  ],
+  [
     "Qwen2VLImageProcessor",
     {
       kind: "qwen2_vl",
       size: { minPixels: 56 * 56, maxPixels: 28 * 28 * 1280, multiple: 28 },
       mean: CLIP.mean,
       std: CLIP.std,
+      neverCrops: true,
     },
   ],
 ]);
@@ -111,7 +128,7 @@ const FILTERS: readonly ResizeFilter[] = ["nearest", "lanczos", "bilinear", "bic
 
 /**
  * Reads the parsed contents of a preprocessor_config.json, or of a processor_config.json that has an `image_processor`:
- * the CLIP, LLaVA, SigLIP, Idefics and Qwen2-VL classes of transformers under all their names (…Fast, …FeatureExtractor), sizes in all
+ * the CLIP, LLaVA, SigLIP, Gemma 3, Idefics and Qwen2-VL classes of transformers under all their names (…Fast, …FeatureExtractor), sizes in all
  * spellings. Fields mean what they mean to transformers 5; flags that are null are off, other fields that are null have
  * the default of their class. `name` is the file, for messages.
  *
@@ -123,16 +140,21 @@ export function readProcessorConfig(json: unknown, name?: string): ProcessorSett
   const defaults = classOf(fields, CLASSES);
   const colours = colourSettings(fields, defaults);
   const pads = fields.flag("do_pad", false);
+  if (defaults.kind === "gemma3" && fields.flag("do_pan_and_scan", false)) {
+    throw fields.wrong(
+      "do_pan_and_scan",
+      "false (pictures with crops of them beside, pan and scan, are not supported)",
+    );
+  }
   const patches = defaults.kind === "qwen2_vl" ? patchSizes(fields) : undefined;
   const resize = fields.flag("do_resize", true)
     ? {
         to: patches ? pixelBounds(fields, defaults.size, patches) : resizeTarget(fields, defaults),
-        filter: filterOf(fields),
+        filter: filterOf(fields, defaults.resample),
       }
     : undefined;
-  // Qwen2-VL's class does not crop, whatever its config says.
   const crop =
-    !patches && fields.flag("do_center_crop", defaults.crop !== undefined)
+    !defaults.neverCrops && fields.flag("do_center_crop", defaults.crop !== undefined)
       ? cropSize(fields, defaults.crop)
       : undefined;
   if (pads && defaults.kind !== "llava") checkPadding(fields, resize?.to, crop);

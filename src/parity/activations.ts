@@ -8,7 +8,7 @@ import { tap } from "../patching/tap.ts";
 import { showShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { type Check, checkTensor, type Tolerance } from "./checks.ts";
-import type { GoldenFile } from "./golden-file.ts";
+import type { Golden, GoldenFile } from "./golden-file.ts";
 
 /** An activation as the goldens have it, freed of padding. */
 export interface GoldenActivation {
@@ -96,11 +96,11 @@ async function readActivation(
   extent: number,
   keys: KeyColumns,
 ): Promise<GoldenActivation> {
-  const { shape, values } = await file.read(name);
+  const golden = await file.read(name);
   const attention = layoutOf(parseSite(site).site) === "attention";
-  // Normalised queries and keys may be there head by head: [batch, T, heads, headDim].
-  const perHead = /^[qk]_norm\./.test(site) && shape.length === 4;
-  const [batch, ...rest] = perHead ? [shape[0], shape[1]!, shape[2]! * shape[3]!] : shape;
+  const perHead = /^[qk]_norm\./.test(site) && golden.shape.length === 4;
+  const { shape, values } = perHead ? joinedHeads(golden, extent) : golden;
+  const [batch, ...rest] = shape;
   // Logits may be there for the last positions only, or for the very last, without a dimension for it.
   const [outer = 1, count = 1, width = 1] = attention
     ? rest
@@ -131,6 +131,22 @@ async function readActivation(
     throw new CheckpointError(`${name}: holds no position of any prompt, only padding`);
   }
   return { name, site, each };
+}
+
+/** Normalised queries or keys, [batch, T, heads, headDim] or (Gemma 3) [batch, heads, T, headDim], as [batch, T, heads * headDim]. */
+function joinedHeads({ shape, values }: Golden, extent: number): Golden {
+  const [batch, first, second, dim] = shape as [number, number, number, number];
+  if (first === extent) return { shape: [batch, first, second * dim], values };
+  const moved = values.slice();
+  for (let b = 0; b < batch; b++) {
+    for (let head = 0; head < first; head++) {
+      for (let row = 0; row < second; row++) {
+        const from = ((b * first + head) * second + row) * dim;
+        moved.set(values.subarray(from, from + dim), ((b * second + row) * first + head) * dim);
+      }
+    }
+  }
+  return { shape: [batch, second, first * dim], values: moved };
 }
 
 /** Of a golden [rows, features], the rows of each sequence in turn, as `columns` orders them. */

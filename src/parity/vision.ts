@@ -218,6 +218,7 @@ export async function checkVision(
         names: {
           out: hasTileMap(setup) ? "tile_features" : "projector",
           ...(shuffles && { in: "pixel_shuffle", mlp: "projector" }),
+          norm: "projector_norm",
         },
       },
     )),

@@ -15,6 +15,13 @@ const FIXTURES: Readonly<
     inputs: [],
     read: "projector.mlp", // what is read is the same as vision.post_norm
   },
+  gemma3: {
+    inside: [
+      ...["vision.post_norm", "vision.resid_post.1", "projector.pooled", "projector.norm"],
+      ...["attn_pattern.0", "attn_pattern.2", "q_norm.1", "k_norm.1", "in.token_type_ids"],
+    ],
+    inputs: [],
+  },
   llava_next: { inside: ["vision.resid_post.2", "in.pixel_values, from tall.png"], inputs: [] },
 };
 

@@ -21,6 +21,7 @@ import { fixtureModel, readAll } from "../helpers/model.ts";
 const TEXTS: Readonly<Record<string, readonly string[]>> = {
   paligemma: ["<image>caption", "<image><image>describe both", "answer en"],
   smolvlm: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
+  gemma3: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   llava_next: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
 };
 
@@ -77,7 +78,9 @@ describe.each(Object.keys(TEXTS))("%s", (name) => {
     const cut = grid && preprocess(pictures[1]!, { ...processor, grid: { ...grid, splits: true } });
     const images = [pictures[0]!, cut ?? pictures[1]!];
     prompts = TEXTS[name]!.map((text) =>
-      model.prompt(text, { images: images.slice(0, text.split("<image>").length - 1) }),
+      model.prompt(
+        text.split("<image>").flatMap((piece, i) => (i === 0 ? [piece] : [{ image: images[i - 1]! }, piece])),
+      ),
     );
   });
 
@@ -179,6 +182,27 @@ describe("how far back an edit reaches", () => {
     expect(cost(model, prompt, edit("resid_post.0"))).toBe(2 * prompt.length);
     expect(cost(model, prompt, edit("resid_post.1"))).toBe(prompt.length);
     expect(cost(model, prompt, addVector("resid_post.2", -1, randomArray(48, 1)))).toBe(0);
+  });
+
+  test("to all of the picture in Gemma 3, and back no further", async () => {
+    const model = await fixtureModel("gemma3");
+    const images = [await loadImage("test/fixtures/images/photo.png")];
+    const prompt = model.prompt("Q:<start_of_image>\nA:<start_of_image>", { images: [...images, ...images] });
+    const { start, end } = prompt.span("image2");
+    const from = (position: number) =>
+      Array.from({ length: prompt.length - position }, (_, p) => position + p);
+    const edit = (position: number, site: SiteName = "resid_post.0") =>
+      addVector(site, position, randomArray(48, 1));
+    // Layer 1 has no window: the whole picture sees its last token, and what follows it.
+    expect(await changedBy(model, prompt, edit(end - 1))).toEqual(from(start));
+    expect(await changedBy(model, prompt, edit(start + 3))).toEqual(from(start));
+    expect(await changedBy(model, prompt, edit(start - 1))).toEqual(from(start - 1));
+    expect(await changedBy(model, prompt, edit(end))).toEqual(from(end));
+    // Layer 2 has one, of 8 tokens.
+    const seen = await changedBy(model, prompt, edit(end - 1, "resid_post.1"));
+    expect(seen).toEqual(from(start).filter((position) => position < end + 7));
+    expect(cost(model, prompt, edit(end - 1, "resid_post.1"))).toBe(prompt.length - start);
+    expect(cost(model, prompt, edit(end))).toBe(2 * (prompt.length - end));
   });
 
   test("not at all in LLaVA-NeXT", async () => {

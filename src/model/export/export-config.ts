@@ -15,17 +15,18 @@ const GONE = new Set(["dtype", "torch_dtype", "quantization_config", "compressio
  */
 export function exportedConfig(
   config: JsonObject,
-  { vision, tied, rope }: Pick<DecoderConfig, "vision" | "tied" | "rope">,
+  decoder: Pick<DecoderConfig, "vision" | "tied" | "rope" | "localRope">,
   dtype: string,
 ): JsonObject {
+  const { vision, tied } = decoder;
   const kept = without(config);
   const ties = { tie_word_embeddings: tied };
-  if (!vision) return { ...kept, ...(rope && withBothRopes(kept)), ...ties, torch_dtype: dtype };
+  if (!vision) return { ...kept, ...withBothRopes(kept, decoder), ...ties, torch_dtype: dtype };
   const text = kept["text_config"] as JsonObject;
   const { image_token_id: _, ...rest } = kept;
   return {
     ...rest,
-    text_config: { ...text, ...withBothRopes(text), ...ties },
+    text_config: { ...text, ...withBothRopes(text, decoder), ...ties },
     ...ties,
     image_token_index: vision.imageTokenId,
     ...(vision.fixed && { image_seq_length: vision.fixed.tokens }),
@@ -39,8 +40,12 @@ function without(json: JsonObject): JsonObject {
 }
 
 /** RoPE as 4.x reads it, with `rope_theta` and `rope_scaling`, and in the `rope_parameters` that 5 writes. */
-function withBothRopes(values: JsonObject): JsonObject {
-  if (values["model_type"] === "gemma3_text") return withBothRopesByKind(values);
+function withBothRopes(
+  values: JsonObject,
+  { rope, localRope }: Pick<DecoderConfig, "rope" | "localRope">,
+): JsonObject {
+  if (!rope) return {};
+  if (localRope) return withBothRopesByKind(values);
   if (values["model_type"] === "phi3") return phi3Ropes(values);
   const isNeox = values["model_type"] === "gpt_neox";
   const parameters = isNeox ? neoxRopeParameters(values) : ropeParameters(values);

@@ -3,7 +3,8 @@ import type { JsonObject } from "../checkpoint/json/config-reader.ts";
 import type { Family } from "./family.ts";
 import { gemma } from "./gemma.ts";
 import { gemma2 } from "./gemma2.ts";
-import { gemma3Text } from "./gemma3.ts";
+import { gemma3 } from "./gemma3.ts";
+import { gemma3Text } from "./gemma3-text.ts";
 import { gptNeox } from "./gpt-neox.ts";
 import { gpt2 } from "./gpt2.ts";
 import { idefics } from "./idefics.ts";
@@ -28,7 +29,7 @@ const FAMILIES: readonly Family[] = [
   ...[llava, llavaNext, paligemma, qwen2Vl, qwen25Vl, idefics],
   ...[qwen3Vl],
   ...[idefics3, smolvlm],
-  ...[gemma3Text],
+  ...[gemma3Text, gemma3],
 ];
 
 /** The family of a config.json. Throws CheckpointError, listing what is supported. */

@@ -14,7 +14,7 @@ export type PromptPart<Image = unknown> =
 
 /** What an image becomes in the text of a prompt. */
 export interface ImageText {
-  /** Replaces the placeholder; holds the placeholder once per position that receives an image feature. */
+  /** Replaces the placeholder; holds the token of a feature once per position that receives one. */
   readonly text: string;
   /** Set where those positions are consecutive and are one plain grid. */
   readonly grid?: PatchGrid;
@@ -26,6 +26,8 @@ export interface ImageText {
 export interface ImageRules<Image = unknown> {
   /** Token that stands for one image before expansion and for one image feature after it, e.g. `<image>`. */
   readonly placeholder: string;
+  /** Token that stands for one image feature, where it is another than the one for an image (Gemma 3). */
+  readonly featureToken?: string;
   /** The text of image `index` (from 0) of `count`; `follows`: whether nothing stands between it and the one before. */
   expand(image: Image, index: number, count: number, follows: boolean): ImageText;
   /** Whether the text before, between and behind images loses the blanks at its ends. */
@@ -288,13 +290,14 @@ function imageSpans(
   rules: ImageRules<never> | undefined,
 ): (Named & ImageSpan)[] {
   if (!rules || imageTexts.length === 0) return [];
-  const id = tokenizer.idOf(rules.placeholder);
+  const { placeholder, featureToken = placeholder } = rules;
+  const id = tokenizer.idOf(featureToken);
   const positions = [...body.keys()].filter((position) => body[position] === id);
-  const counts = imageTexts.map(({ text }) => text.split(rules.placeholder).length - 1);
+  const counts = imageTexts.map(({ text }) => text.split(featureToken).length - 1);
   const total = counts.reduce((sum, count) => sum + count, 0);
   if (positions.length !== total || counts.includes(0)) {
     throw new PromptError(
-      `Expected ${counts.join(" + ")} tokens ${rules.placeholder} for ${counts.length} image(s), at least one each, found ${positions.length}.`,
+      `Expected ${counts.join(" + ")} tokens ${featureToken} for ${counts.length} image(s), at least one each, found ${positions.length}.`,
     );
   }
   return imageTexts.map(({ grid, tiles }, i) => {

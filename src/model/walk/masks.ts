@@ -41,3 +41,30 @@ export const promptPrefix: AttentionRule = (position, { prompt }) => ({
   start: 0,
   end: Math.max(position + 1, prompt?.length ?? 0),
 });
+
+/**
+ * What `rule` shows, and of the picture that a query is a token of also what is behind the query (Gemma 3). A picture is a run of
+ * image tokens; so two of them with nothing between are one here, as in transformers.
+ */
+export function wholePictures(rule: AttentionRule, imageTokenId: number): AttentionRule {
+  const known = new WeakMap<Prompt, Uint32Array>();
+  const endsOf = (prompt: Prompt) => {
+    const ends = known.get(prompt) ?? runEnds(prompt.ids, imageTokenId);
+    known.set(prompt, ends);
+    return ends;
+  };
+  return (position, sequence) => {
+    const { start, end } = rule(position, sequence);
+    const ends = sequence.prompt && endsOf(sequence.prompt);
+    return { start, end: Math.max(end, ends?.[position] ?? 0) };
+  };
+}
+
+/** By position of an id that is `wanted`, where the run of it ends; 0 at others. */
+function runEnds(ids: readonly number[], wanted: number): Uint32Array {
+  const ends = new Uint32Array(ids.length);
+  for (let position = ids.length - 1; position >= 0; position--) {
+    if (ids[position] === wanted) ends[position] = ends[position + 1] || position + 1;
+  }
+  return ends;
+}

@@ -156,7 +156,7 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
   };
   if (encoder) return { text, encoder: encoderSites(encoder) };
   if (!vision) return { text };
-  const { tower, resampler, postNorm, shuffle } = vision;
+  const { tower, resampler, postNorm, shuffle, pooled } = vision;
   const rows = fixed?.towerRows;
   if (resampler) {
     return { text, vision: towerSites(tower, { rows, after: [] }), resampler: resamplerSites(vision) };
@@ -166,6 +166,9 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
     ...(postNorm ? [{ site: "vision.post_norm", features: tower.width, rows } as const] : []),
     ...(shuffle
       ? [{ site: "pixel_shuffle", features: tower.width * shuffle ** 2, ...features } as const]
+      : []),
+    ...(pooled
+      ? (["pooled", "projector_norm"] as const).map((site) => ({ site, features: tower.width, ...features }))
       : []),
     ...(hasTileMap(vision)
       ? [{ site: "tile_features", features: config.width, rowsOf: "tile features" } as const]

@@ -73,7 +73,15 @@ export type SitePrefix = (typeof STACKS)[StackName];
 /** Activations outside the blocks, by the stack whose sequences their rows are of. */
 export const OUTER_SITES = {
   text: ["embed", "final_norm", "logits"],
-  vision: ["vision.embed", "vision.post_norm", "pixel_shuffle", "tile_features", "projector"],
+  vision: [
+    "vision.embed",
+    "vision.post_norm",
+    "pixel_shuffle",
+    "pooled",
+    "projector_norm",
+    "tile_features",
+    "projector",
+  ],
   resampler: ["resampler.out"],
   encoder: ["encoder.embed", "encoder.final_norm"],
 } as const satisfies Record<StackName, readonly string[]>;

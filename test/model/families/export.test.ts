@@ -14,11 +14,12 @@ const PROCESSORS = {
   llava: "LlavaProcessor",
   llava_next: "LlavaNextProcessor",
   paligemma: "PaliGemmaProcessor",
+  gemma3: "Gemma3Processor",
 };
 
 async function logitsOf(model: PatchableModel): Promise<Float32Array> {
   const image = await loadImage("test/fixtures/images/photo.png");
-  return await model.run(model.prompt("<image>Q:", { images: [image] })).logits!.read();
+  return await model.run(model.prompt([{ image }, "Q:"])).logits!.read();
 }
 
 test.each(Object.entries(PROCESSORS))(

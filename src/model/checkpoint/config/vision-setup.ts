@@ -98,12 +98,16 @@ export interface VisionSetup<Tower extends TowerConfig = TowerConfig> {
   readonly embeds?: boolean;
   /** Behind how many layers of the language model, from the first, further features are added at the same places. */
   readonly deepstack?: number;
+  /** Whether the tokens of a picture attend to all of it, not only to those before them. */
+  readonly wholePictures?: boolean;
   /** The tower's last norm goes over that output (site `vision.post_norm`). */
   readonly postNorm?: boolean;
   /** Pictures are cut into tiles. */
   readonly tiled?: boolean;
   /** Each square of so many patches a side becomes one feature, which has the patches side by side (site `pixel_shuffle`). */
   readonly shuffle?: number;
+  /** Each square of so many patches a side becomes one feature, their mean (site `pooled`), which is normed (`projector_norm`). */
+  readonly pooled?: number;
   /** The layout of every picture, where all have the same. */
   readonly fixed?: ImageLayout;
   /** Throws ImageError for a picture that the model cannot take. */

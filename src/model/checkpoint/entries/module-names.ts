@@ -101,7 +101,7 @@ const MODULES: Readonly<Record<string, Spelling>> = {
   gpt2: GPT2,
   gpt_neox: { ...GPT_NEOX, head: "lm_head." },
   ...Object.fromEntries(
-    ["llava", "llava_next", "paligemma", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"].map((type) => [
+    ["llava", "llava_next", "paligemma", "gemma3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"].map((type) => [
       type,
       SAVED_BY_5,
     ]),

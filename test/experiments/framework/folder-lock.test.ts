@@ -32,9 +32,7 @@ test("a second one is refused, naming the first, until that gives the folder fre
   const first = FolderLock.take(folder);
   expect(() => FolderLock.take(folder)).toThrow(FileError);
   expect(() => FolderLock.take(folder)).toThrow(
-    new RegExp(
-      `results: another command.*process ${process.pid} on ${hostname()}, since 2.*another folder$`,
-    ),
+    new RegExp(`results: another command.*process ${process.pid} on ${hostname()}, since 2.*another folder$`),
   );
   first.check();
   first[Symbol.dispose]();
@@ -69,9 +67,7 @@ test.runIf(process.platform === "linux")("that of another container is, too", ()
 test("a lock file that is still being written is respected, an old one without a holder is not", () => {
   mkdirSync(folder);
   writeFileSync(join(folder, "lock"), "");
-  expect(() => FolderLock.take(folder)).toThrow(
-    /another command is writing here \(a process that starts\)/,
-  );
+  expect(() => FolderLock.take(folder)).toThrow(/another command is writing here \(a process that starts\)/);
   const old = Date.now() / 1000 - 60;
   utimesSync(join(folder, "lock"), old, old);
   FolderLock.take(folder).check();

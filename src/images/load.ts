@@ -126,7 +126,10 @@ function fromPixels(source: ImageData | RgbImage): RgbImage {
   const { width, height, data } = source;
   const channels = data.length / (width * height);
   if (channels === 4) return rgbaOverWhite(data, width, height);
-  if (channels === 3 && data instanceof Uint8Array) return { width, height, data };
+  if (channels === 3 && data instanceof Uint8Array) {
+    const { opaque } = source as RgbImage;
+    return { width, height, data, ...(opaque && { opaque }) };
+  }
   throw new ImageError(
     `expected 3 (RGB) or 4 (RGBA) bytes for each of ${width} x ${height} pixels, found ${data.length} bytes`,
   );

@@ -61,7 +61,12 @@ function letters(bytes: Uint8Array): string {
 }
 
 /** The picture turned and mirrored so that it stands upright. */
-export function upright(image: RgbImage, orientation: Orientation): RgbImage {
+export function upright({ opaque, ...image }: RgbImage, orientation: Orientation): RgbImage {
+  const turned = turn(image, orientation);
+  return opaque ? { ...turned, opaque: turn({ ...image, data: opaque }, orientation).data } : turned;
+}
+
+function turn(image: RgbImage, orientation: Orientation): RgbImage {
   if (orientation === 1) return image;
   const onItsSide = orientation >= 5;
   const fromRight = [2, 3, 7, 8].includes(orientation);

@@ -29,19 +29,42 @@ export async function decodePng(bytes: Uint8Array<ArrayBuffer>, maxPixels: numbe
   const chunks = readPngChunks(bytes);
   const { width, height } = chunks.header;
   checkPixelCount(width, height, maxPixels);
-  const colours = colourTable(chunks);
-  const transparent = transparentColour(chunks);
   const data = new Uint8Array(width * height * 3);
+  const layers: Layer[] = [
+    { data, colours: colourTable(chunks), transparent: transparentColour(chunks), lay: overWhite },
+  ];
+  const { colorType } = chunks.header;
+  const hasAlpha = chunks.transparency || colorType === PNG_GREY_ALPHA || colorType === PNG_RGBA;
+  if (hasAlpha) {
+    const colours = colourTable({ ...chunks, transparency: undefined });
+    layers.push({
+      data: new Uint8Array(data.length),
+      colours,
+      transparent: undefined,
+      lay: (sample) => sample,
+    });
+  }
   for (const { pass, rows } of readRows(chunks)) {
     const samples = new Uint8Array(pass.columns * samplesOf(chunks.header.colorType));
     for (let row = 0; row < pass.rows; row++) {
       const begin = row * (1 + pass.rowSize) + 1;
       to8Bits(rows.subarray(begin, begin + pass.rowSize), chunks.header, samples);
       const to = ((pass.top + row * pass.stepY) * width + pass.left) * 3;
-      paint(samples, chunks.header.colorType, colours, transparent, data, to, pass.stepX * 3);
+      for (const layer of layers) paint(samples, colorType, layer, to, pass.stepX * 3);
     }
   }
-  return upright({ width, height, data }, orientationOf(chunks.metadata));
+  const opaque = layers[1]?.data;
+  const differs = opaque?.some((byte, i) => byte !== data[i]);
+  return upright({ width, height, data, ...(differs && { opaque }) }, orientationOf(chunks.metadata));
+}
+
+/** What is painted: the picture over white, or with its transparency left out of account. */
+interface Layer {
+  readonly data: Uint8Array;
+  /** Of a palette. */
+  readonly colours: Uint8Array;
+  readonly transparent: readonly number[] | undefined;
+  lay(sample: number, alpha: number): number;
 }
 
 /** Encodes a picture as an 8-bit RGB PNG. */
@@ -98,13 +121,11 @@ function to8Bits(row: Uint8Array, { depth, colorType }: PngHeader, samples: Uint
   }
 }
 
-/** Writes the pixels of a row to `data`, laid over white, the first at `to` and each `step` bytes behind the last. */
+/** Writes the pixels of a row to `data`, the first at `to` and each `step` bytes behind the last. */
 function paint(
   samples: Uint8Array,
   colorType: number,
-  colours: Uint8Array,
-  transparent: readonly number[] | undefined,
-  data: Uint8Array,
+  { data, colours, transparent, lay }: Layer,
   to: number,
   step: number,
 ): void {
@@ -126,7 +147,7 @@ function paint(
       return;
     case PNG_GREY_ALPHA:
       for (let i = 0; i < samples.length; i += 2) {
-        const grey = overWhite(samples[i]!, samples[i + 1]!);
+        const grey = lay(samples[i]!, samples[i + 1]!);
         set(grey, grey, grey);
       }
       return;
@@ -143,11 +164,7 @@ function paint(
     case PNG_RGBA:
       for (let i = 0; i < samples.length; i += 4) {
         const alpha = samples[i + 3]!;
-        set(
-          overWhite(samples[i]!, alpha),
-          overWhite(samples[i + 1]!, alpha),
-          overWhite(samples[i + 2]!, alpha),
-        );
+        set(lay(samples[i]!, alpha), lay(samples[i + 1]!, alpha), lay(samples[i + 2]!, alpha));
       }
   }
 }

@@ -1,8 +1,9 @@
 import { centred, crop } from "./crop.ts";
 import { sizeOfMostPatches } from "./most-patches.ts";
 import type { ProcessorSettings, ResizeTarget, Size } from "./processor-config.ts";
+import { quarterAreas } from "./quarters.ts";
 import { resize } from "./resize.ts";
-import { checkPixelCount, checkRgbImage, DEFAULT_MAX_PIXELS, type RgbImage } from "./rgb.ts";
+import { checkPixelCount, checkRgbImage, DEFAULT_MAX_PIXELS, type RgbImage, withoutAlpha } from "./rgb.ts";
 import { roundHalfToEven, smartResize } from "./smart-resize.ts";
 import { gridViews, type TileGrid, tileGrid, wholeView } from "./tile-grid.ts";
 import { tileViews } from "./tiles.ts";
@@ -11,15 +12,20 @@ import { tileViews } from "./tiles.ts";
 export interface PixelValues {
   /** Where there are tiles, one after the other. */
   readonly data: Float32Array<ArrayBuffer>;
-  /** Of the picture, or of a tile. */
+  /** Of the picture, or of a tile; where tiles differ, of the last one. */
   readonly shape: readonly [channels: 3, height: number, width: number];
   readonly tiling?: Tiling;
 }
 
 /** How a picture was cut into tiles. */
 export interface Tiling {
-  /** How many there are, the whole picture, squeezed into the first (of a `grid` into the last), included. */
+  /**
+   * How many there are, the whole picture included: squeezed into the first, of a `grid` into the last, or behind its quarters as it
+   * is (Idefics 2).
+   */
   readonly count: number;
+  /** Of each tile in pixels, where they differ. */
+  readonly sizes?: readonly Size[];
   /** The size that the picture had, in pixels. */
   readonly width: number;
   readonly height: number;
@@ -33,6 +39,7 @@ export interface Tiling {
  */
 export function preprocess(image: RgbImage, settings: ProcessorSettings): PixelValues {
   if (settings.grid) return gridPixels(image, settings);
+  if (settings.quarters) return quarterPixels(image, settings);
   if (!settings.tiles) {
     const { width, height, ...view } = modelView(image, settings);
     return { data: normalised([view.data], settings), shape: [3, height, width] };
@@ -61,17 +68,38 @@ function gridPixels(image: RgbImage, settings: ProcessorSettings): PixelValues {
   return { data, shape: [3, own!.side, own!.side], tiling };
 }
 
-/** Planes of red, green and blue of each of these pictures, which are of one size. */
+/** The quarters of a picture and the picture, each as if it were alone. */
+function quarterPixels(picture: RgbImage, settings: ProcessorSettings): PixelValues {
+  checkRgbImage("preprocess", picture);
+  const image = settings.opaque ? withoutAlpha(picture) : picture;
+  const views = quarterAreas(image).map((area) => modelView(crop(image, area), settings));
+  const sizes = views.map(({ width, height }) => ({ width, height }));
+  const whole = sizes.at(-1)!;
+  const data = normalised(
+    views.map((view) => view.data),
+    settings,
+  );
+  const tiling = { count: views.length, width: image.width, height: image.height, sizes };
+  return { data, shape: [3, whole.height, whole.width], tiling };
+}
+
+/** The sizes in pixels of what {@link preprocess} makes of a picture of this size: of its quarters and itself, or of itself alone. */
+export function pieceSizes(size: Size, settings: ProcessorSettings): Size[] {
+  return (settings.quarters ? quarterAreas(size) : [size]).map((part) => viewSize(part, settings));
+}
+
+/** Planes of red, green and blue of each of these pictures, one after the other. */
 function normalised(views: readonly Uint8Array[], settings: ProcessorSettings): Float32Array<ArrayBuffer> {
   const channels = [0, 1, 2].map((c) => channelValues(settings, c));
-  const plane = views[0]!.length / 3;
-  const data = new Float32Array(views.length * 3 * plane);
-  views.forEach((view, v) => {
-    channels.forEach((values, c) => {
-      const start = (v * 3 + c) * plane;
+  const data = new Float32Array(views.reduce((sum, view) => sum + view.length, 0));
+  let start = 0;
+  for (const view of views) {
+    const plane = view.length / 3;
+    for (const [c, values] of channels.entries()) {
       for (let i = 0; i < plane; i++) data[start + i] = values[view[i * 3 + c]!]!;
-    });
-  });
+      start += plane;
+    }
+  }
   return data;
 }
 
@@ -83,8 +111,9 @@ function normalised(views: readonly Uint8Array[], settings: ProcessorSettings): 
  * A crop computes only the pixels that it keeps, so that very long pictures cost no more than others. Throws ImageError
  * when an uncropped result would have more than DEFAULT_MAX_PIXELS, and for what is no RgbImage.
  */
-export function modelView(image: RgbImage, settings: ProcessorSettings): RgbImage {
-  checkRgbImage("modelView", image);
+export function modelView(picture: RgbImage, settings: ProcessorSettings): RgbImage {
+  checkRgbImage("modelView", picture);
+  const image = settings.opaque ? withoutAlpha(picture) : picture;
   if (settings.grid) return wholeView(image, settings.grid, settings.resize!.filter);
   const square = settings.padColour ? padToSquare(image, settings.padColour) : image;
   const full = settings.resize ? resizedSize(square, settings.resize.to) : square;
@@ -125,6 +154,7 @@ function resizedSize({ width, height }: Size, to: ResizeTarget): Size {
     const scale = Math.min(to.maxHeight / height, to.maxWidth / width);
     return { width: Math.trunc(width * scale), height: Math.trunc(height * scale) };
   }
+  if ("leastEdge" in to) return withinEdges({ width, height }, to);
   const short = Math.min(width, height);
   const long = Math.max(width, height);
   const { shortestEdge, longestEdge } = to;
@@ -140,6 +170,18 @@ function resizedSize({ width, height }: Size, to: ResizeTarget): Size {
   return width <= height
     ? { width: edge, height: Math.trunc((exact * height) / width) }
     : { width: Math.trunc((exact * width) / height), height: edge };
+}
+
+/** As Idefics 2's processor has it. */
+function withinEdges(
+  { width, height }: Size,
+  { longestEdge, leastEdge }: { longestEdge: number; leastEdge: number },
+): Size {
+  const ratio = width / height;
+  const tooLong = Math.max(width, height) > longestEdge;
+  const wide = !tooLong ? width : width >= height ? longestEdge : Math.trunc(longestEdge * ratio);
+  const high = !tooLong ? height : width >= height ? Math.trunc(longestEdge / ratio) : longestEdge;
+  return { width: Math.max(wide, leastEdge), height: Math.max(high, leastEdge) };
 }
 
 /** The picture in the middle of a square as wide as its longer edge; an odd pixel goes to the right or below (LLaVA). */

@@ -12,12 +12,14 @@ export interface Size {
 
 /**
  * An exact size; or the length of the shorter edge, less where the longer one would be too long; or the size to fit into.
- * These two keep the proportions, and bounds for the number of pixels do so nearly.
+ * These two keep the proportions, and bounds for the number of pixels do so nearly. Bounds for edges do not: no edge is longer
+ * than the one, which keeps the proportions, and then none shorter than the other.
  */
 export type ResizeTarget =
   | Size
   | { readonly shortestEdge: number; readonly longestEdge?: number }
   | { readonly maxHeight: number; readonly maxWidth: number }
+  | { readonly longestEdge: number; readonly leastEdge: number }
   | PixelBounds
   | MostPatches;
 
@@ -45,10 +47,13 @@ export interface ProcessorSettings {
     | "siglip"
     | "siglip2"
     | "idefics"
+    | "idefics2"
     | "idefics3"
     | "internvl"
     | "llava_next"
     | "qwen2_vl";
+  /** Transparency is left out of account, and not laid over white. */
+  readonly opaque?: boolean;
   /** Pad to a square with this 8-bit colour. */
   readonly padColour?: Channels;
   readonly resize?: { readonly to: ResizeTarget; readonly filter: ResizeFilter };
@@ -56,6 +61,8 @@ export interface ProcessorSettings {
   readonly tiles?: TileSettings;
   /** Set where pictures are cut into a grid of tiles that stand by themselves; `resize` is then to one tile. */
   readonly grid?: TileGridSettings;
+  /** Set where the quarters of a picture go in front of it, each like a picture of its own (Idefics 2's image splitting). */
+  readonly quarters?: boolean;
   /** Cut this size out of the middle; what lies outside of the picture is black. */
   readonly crop?: Size;
   /** The 8-bit values are multiplied by this. */

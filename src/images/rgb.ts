@@ -6,15 +6,19 @@ export interface RgbImage {
   readonly height: number;
   /** `height * width * 3` bytes. */
   readonly data: Uint8Array;
+  /** The same with transparency left out of account, as a few processors want it (Idefics 2), where the picture has any. */
+  readonly opaque?: Uint8Array;
 }
 
 /** Whether something is a picture with three bytes for each of its pixels: an ImageData, which has four, is none. */
 export function isRgbImage(value: unknown): value is RgbImage {
   if (typeof value !== "object" || value === null) return false;
-  const { width, height, data } = value as Partial<RgbImage>;
+  const { width, height, data, opaque = data } = value as Partial<RgbImage>;
   // By its name: arrays of another realm (an iframe, a test runner's context) are of other classes.
-  const areBytes = /^\[object Uint8(Clamped)?Array\]$/.test(Object.prototype.toString.call(data));
-  return areBytes && [width, height].every((n) => n! > 0) && data!.length === 3 * width! * height!;
+  const areBytes = (bytes: unknown): bytes is Uint8Array =>
+    /^\[object Uint8(Clamped)?Array\]$/.test(Object.prototype.toString.call(bytes));
+  const fits = (bytes: unknown) => areBytes(bytes) && bytes.length === 3 * width! * height!;
+  return [width, height].every((n) => n! > 0) && fits(data) && fits(opaque);
 }
 
 /** Throws ImageError, led by the name of the call, for what is no {@link RgbImage}. */
@@ -52,9 +56,18 @@ export function overWhite(sample: number, alpha: number): number {
 /** Lays 8-bit RGBA over white. */
 export function rgbaOverWhite(rgba: ArrayLike<number>, width: number, height: number): RgbImage {
   const data = new Uint8Array(width * height * 3);
+  let isOpaque = true;
   for (let from = 0, to = 0; to < data.length; from += 4, to += 3) {
     const alpha = rgba[from + 3]!;
+    if (alpha !== 255) isOpaque = false;
     for (let c = 0; c < 3; c++) data[to + c] = overWhite(rgba[from + c]!, alpha);
   }
-  return { width, height, data };
+  if (isOpaque) return { width, height, data };
+  const opaque = Uint8Array.from(data, (_, i) => rgba[Math.floor(i / 3) * 4 + (i % 3)]!);
+  return { width, height, data, opaque };
+}
+
+/** The picture as it is where transparency is left out of account. */
+export function withoutAlpha({ width, height, data, opaque = data }: RgbImage): RgbImage {
+  return { width, height, data: opaque };
 }

@@ -1,6 +1,7 @@
 import { access } from "node:fs/promises";
 import { join } from "node:path";
 import { CheckpointError } from "../errors.ts";
+import { placesInBlocks } from "../images/patch-rows.ts";
 import { ConfigReader } from "../model/checkpoint/json/config-reader.ts";
 import { imagePlaces } from "../model/prompt/image-places.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
@@ -10,13 +11,15 @@ import type { SiteName } from "../model/walk/sites.ts";
 import { logitDifference } from "../patching/metric.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { nextTokenLoss, type RunMetric } from "../patching/run-metric.ts";
+import type { Shape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { type CaseFolder, readJson } from "./case-folder.ts";
 import { type Check, checkTensor } from "./checks.ts";
 import { GoldenFile } from "./golden-file.ts";
+import { joinedPatches } from "./patch-goldens.ts";
 import { OMITTED } from "./thinned.ts";
 import { checkTraining } from "./training.ts";
-import { featureSite, rowsBehind } from "./vision.ts";
+import { featureSite, resamplerNames, rowsBehind } from "./vision.ts";
 
 /** Prompts that a folder's gradients are of. */
 export interface GradientInputs {
@@ -168,7 +171,7 @@ async function checkSites(
     }
     if (pixels) {
       const parts = (await model.device.read(found.pixels)) as Float32Array[];
-      const own = Float32Array.from(parts.flatMap((part) => [...part]));
+      const own = inTheirPicture(parts, file.goldens.shape("logit_diff/pixel_values"), prompt, model);
       checks.push(file.check("logit_diff/pixel_values", own, await file.read("logit_diff/pixel_values")));
     }
     return checks;
@@ -177,9 +180,29 @@ async function checkSites(
   }
 }
 
+/** Gradients of pixel values as the golden has them: of patches where that has patches, else of pictures, padded. */
+function inTheirPicture(
+  parts: readonly Float32Array[],
+  shape: Shape,
+  prompt: Prompt,
+  { config: { vision } }: PatchableModel,
+): Float32Array {
+  const [picture] = picturesOf(prompt);
+  const [grid, more] = vision!.layout(picture!).patchGrids ?? [];
+  if (!grid) return Float32Array.from(parts.flatMap((part) => [...part]));
+  if (more || parts.length > 1) {
+    throw new CheckpointError("gradients.json: expected a case of one picture, not split");
+  }
+  const [height, width] = shape.slice(-2) as [number, number];
+  const sizes = { size: vision!.tower.patchSize, frames: 1 };
+  return joinedPatches(parts[0]!, placesInBlocks(grid, 1), sizes, { height, width });
+}
+
 /** What xpatch calls a golden. */
 function siteOf(name: string, model: PatchableModel): string {
   const { vision } = model.config;
+  const ofResampler = vision ? resamplerNames(vision) : {};
+  if (Object.hasOwn(ofResampler, name)) return ofResampler[name]!;
   if (vision && name === "projector.out") return vision.tiled ? "tile_features" : "projector";
   if (vision && name === "projector.in") return featureSite(vision);
   return name

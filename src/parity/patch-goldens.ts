@@ -1,7 +1,7 @@
 import { CheckpointError } from "../errors.ts";
-import { patchRows, placesInBlocks } from "../images/patch-rows.ts";
+import { type PatchPlaces, patchRows, placesInBlocks } from "../images/patch-rows.ts";
 import type { PixelValues } from "../images/preprocess.ts";
-import type { PatchSizes } from "../images/processor-config.ts";
+import type { PatchSizes, Size } from "../images/processor-config.ts";
 import type { GoldenFile } from "./golden-file.ts";
 
 /**
@@ -70,17 +70,14 @@ async function readPaddedPatches(
   });
 }
 
-/** The picture that patches are cut from. */
-function picture(
-  key: string,
+/** Rows of patches, each at its place in a picture, of which the first frame counts: [3, height, width], 0 where there is none. */
+export function joinedPatches(
   values: Float32Array,
-  grid: { rows: number; columns: number },
-  sizes: PatchSizes,
-): PixelValues {
-  const { size, merge, frames, channelsLast = false } = sizes;
-  const [height, width] = [grid.rows * size, grid.columns * size];
+  places: PatchPlaces,
+  { size, frames, channelsLast = false }: Omit<PatchSizes, "merge">,
+  { height, width }: Size,
+): Float32Array<ArrayBuffer> {
   const data = new Float32Array(3 * height * width);
-  const places = placesInBlocks({ rows: grid.rows / merge, columns: grid.columns / merge }, merge);
   const length = 3 * frames * size * size;
   for (let patch = 0; patch < places.rows.length; patch++) {
     for (let i = 0; i < 3 * size * size; i++) {
@@ -92,6 +89,20 @@ function picture(
       data[row * width + places.columns[patch]! * size + x] = values[from]!;
     }
   }
+  return data;
+}
+
+/** The picture that patches are cut from. */
+function picture(
+  key: string,
+  values: Float32Array,
+  grid: { rows: number; columns: number },
+  sizes: PatchSizes,
+): PixelValues {
+  const { size, merge } = sizes;
+  const [height, width] = [grid.rows * size, grid.columns * size];
+  const places = placesInBlocks({ rows: grid.rows / merge, columns: grid.columns / merge }, merge);
+  const data = joinedPatches(values, places, sizes, { height, width });
   const made: PixelValues = { data, shape: [3, height, width] };
   const again = patchRows(made, sizes, places);
   if (again.length !== values.length || again.some((value, i) => value !== values[i])) {

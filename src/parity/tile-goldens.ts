@@ -15,7 +15,9 @@ import type { GoldenFile } from "./golden-file.ts";
 /** The processor as the items of a case had it, which may say themselves whether pictures were cut. */
 export function splitAs(items: readonly JsonObject[], processor: ProcessorSettings): ProcessorSettings {
   const splits = items[0]?.["split"];
-  if (!processor.grid || typeof splits !== "boolean") return processor;
+  if (typeof splits !== "boolean") return processor;
+  if (processor.kind === "idefics2") return { ...processor, quarters: splits };
+  if (!processor.grid) return processor;
   return { ...processor, grid: { ...processor.grid, splits } };
 }
 

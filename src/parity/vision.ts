@@ -8,6 +8,7 @@ import {
   hasTileMap,
   type ImageLayout,
   imageRowCount,
+  tileRows,
   type VisionSetup,
 } from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
@@ -21,9 +22,11 @@ import { checkActivations, type GoldenActivation, readActivations } from "./acti
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkTensor } from "./checks.ts";
 import type { Golden, GoldenFile } from "./golden-file.ts";
+import { readMasked } from "./masked-pixels.ts";
 import { readPatches } from "./patch-goldens.ts";
 import { OMITTED } from "./thinned.ts";
 import { checkTilePixels, readTileGrids, splitAs } from "./tile-goldens.ts";
+import { checkTowerPositions } from "./tower-positions.ts";
 
 /** How far pixel values that we make of a picture may be from the processor's. */
 const PIXEL_TOLERANCE = { atol: 1e-6, rtol: 1e-6 };
@@ -68,7 +71,9 @@ export async function readPixels(
       ? await readTileGrids(goldens, name, files, folder, processor, byItem)
       : processor.tiles
         ? await readTiles(goldens, name, files.length)
-        : await readSquares(goldens, name, files, byItem);
+        : processor.kind === "idefics2"
+          ? await readMasked(goldens, name, byItem ?? [files], processor)
+          : await readSquares(goldens, name, files, byItem);
   const whole = theirs.every(({ data }) => !data.includes(OMITTED));
   const values = whole ? theirs : await ownPixels(key, files, folder, processor);
   return { values, checks: await checkPixels(key, theirs, files, folder, processor) };
@@ -192,21 +197,21 @@ export async function checkVision(
   });
   const rowsOf = (count: (layout: ImageLayout) => number) =>
     pieces.map(({ layout, tiles }) => Array.from({ length: count(layout) / tiles }, (_, i) => i));
+  const padded = paddedPatches(pieces);
+  const ofTower = padded?.columns ?? rowsOf(({ towerRows }) => towerRows);
+  const extent = padded && { extent: padded.extent };
+  const { "projector.mlp": _, ...ofLatents } = resamplerNames(setup);
   const { sites } = model;
-  const packed = setup.fixed === undefined && !setup.tiled;
+  const packed = setup.fixed === undefined && !setup.tiled && !setup.resampler;
   const shuffles = setup.shuffle !== undefined;
   const wanted = { sites, stack: "vision" as const, packed };
   const features = featureSite(setup);
   const activations = [
-    ...(await readActivations(
-      goldens,
-      `${name}/`,
-      rowsOf(({ towerRows }) => towerRows),
-      {
-        ...wanted,
-        names: shuffles ? {} : { "projector.in": features },
-      },
-    )),
+    ...(await readActivations(goldens, `${name}/`, ofTower, {
+      ...wanted,
+      ...extent,
+      names: shuffles ? {} : { "projector.in": features },
+    })),
     ...(await readActivations(
       goldens,
       `${name}/projector.`,
@@ -232,12 +237,49 @@ export async function checkVision(
       goldens,
       `${name}/`,
       rowsOf((layout) => imageRowCount(layout, "latents")),
-      { sites, stack: "resampler" },
+      { sites, stack: "resampler", names: ofLatents },
     )),
+    ...(await readActivations(goldens, `${name}/projector.mlp`, ofTower, {
+      sites,
+      stack: "resampler",
+      ...extent,
+      names: { "": "resampler.in" },
+    })),
   ];
   const values: Float32Array[][] = [];
   for (const activation of activations) values.push(await valuesOf(activation, pieces, model));
-  return checkActivations(activations, values, tolerance);
+  const pictures = prompts.flatMap(picturesOf);
+  return [
+    ...(padded ? await checkTowerPositions(goldens, name, pictures, padded.columns, setup) : []),
+    ...checkActivations(activations, values, tolerance),
+  ];
+}
+
+/** What the goldens call the sites of a resampler that is behind a projection. */
+export function resamplerNames({ resampler }: VisionSetup): Record<string, SiteName> {
+  if (!resampler?.projects) return {};
+  const layers = Array.from({ length: resampler.layers }, (_, layer) => layer);
+  return {
+    ...Object.fromEntries(
+      layers.map((layer): [string, SiteName] => [
+        `projector.resid_post.${layer}`,
+        `resampler.resid_post.${layer}`,
+      ]),
+    ),
+    "projector.mlp": "resampler.in",
+    "projector.out": "resampler.out",
+  };
+}
+
+/** Where the goldens have the patches of pictures of unequal size, which are padded to the largest of a case. */
+function paddedPatches(pieces: readonly Piece[]): { columns: number[][]; extent: number } | undefined {
+  const grids = pieces.flatMap(({ layout, tile }) => layout.patchGrids?.[tile] ?? []);
+  if (grids.length === 0) return undefined;
+  const most = Math.max(...grids.map(({ columns }) => columns));
+  const columns = grids.map(({ rows, columns }) =>
+    Array.from({ length: rows * columns }, (_, i) => Math.floor(i / columns) * most + (i % columns)),
+  );
+  return { columns, extent: most * Math.max(...grids.map(({ rows }) => rows)) };
 }
 
 /** What the projector reads: a block's output, without the class token where that is dropped, or what a norm makes of it. */
@@ -270,11 +312,15 @@ async function valuesOf(
   model: PatchableModel,
 ): Promise<Float32Array[]> {
   const values: Float32Array[] = [];
-  const stopAfter = Math.max(0, siteInfo(model.sites, site).order);
-  for (const { prompt, image, tile, tiles } of pieces) {
+  const { rowsOf: counted, order } = siteInfo(model.sites, site);
+  for (const { prompt, image, tile, tiles, layout } of pieces) {
+    const stopAfter = Math.max(0, order);
     const { tapped } = model.run(prompt, { taps: { tapped: tap(site, "all", { image }) }, stopAfter });
     const all = (await (tapped as Tensor<"f32">).read()) as Float32Array;
-    values.push(all.subarray((tile * all.length) / tiles, ((tile + 1) * all.length) / tiles));
+    const counts = counted === "tower" ? tileRows(layout) : new Array<number>(tiles).fill(1);
+    const before = (end: number) => counts.slice(0, end).reduce((sum, count) => sum + count, 0);
+    const unit = all.length / before(tiles);
+    values.push(all.subarray(before(tile) * unit, before(tile + 1) * unit));
     tapped.dispose();
   }
   return values;

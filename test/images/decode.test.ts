@@ -40,7 +40,9 @@ describe("decodeImage", () => {
   test("there is something to compare with in JPEG and WebP", () => expect(formats).toHaveLength(12));
   test.each(formats)("formats/%s: what PIL makes of the picture", async (name) => {
     const golden = await decodeImage(imageFile(`formats/${name}`));
-    expect(await decodeImage(imageFile(`formats/${name.replace(/\.png$/, "")}`))).toEqual(golden);
+    const { opaque, ...found } = await decodeImage(imageFile(`formats/${name.replace(/\.png$/, "")}`));
+    expect(found).toEqual(golden); // which is over white
+    expect(opaque !== undefined).toBe(/alpha|animated/.test(name));
   });
 
   test("two pictures at once do not disturb each other", async () => {
@@ -80,6 +82,27 @@ describe("PNG pixel formats", () => {
   test("alpha is laid over white", async () => {
     expect(await decodeRow(8, GREY_ALPHA, 2, [10, 128, 200, 0])).toEqual(greys(132, 255));
     expect(await decodeRow(8, RGBA, 1, [10, 20, 30, 51])).toEqual([[206, 208, 210]]);
+  });
+
+  test('what PIL\'s convert("RGB") makes of transparency, which is to ignore it, goes along', async () => {
+    const row = async (colorType: number, width: number, rows: number[], before: Uint8Array[] = []) => {
+      const png = { width, height: 1, depth: 8, colorType, rows: Uint8Array.of(0, ...rows), before };
+      const { opaque } = await decodeImage(buildPng(png));
+      return opaque && Array.from(opaque);
+    };
+    expect(await row(GREY_ALPHA, 2, [10, 128, 200, 0])).toEqual([10, 10, 10, 200, 200, 200]);
+    expect(await row(RGBA, 1, [10, 20, 30, 51])).toEqual([10, 20, 30]);
+    expect(await row(RGBA, 1, [10, 20, 30, 255])).toBeUndefined();
+    const colours = pngChunk("PLTE", Uint8Array.of(1, 2, 3, 4, 5, 6));
+    const alphas = pngChunk("tRNS", Uint8Array.of(0));
+    expect(await row(PALETTE, 2, [0, 1], [colours, alphas])).toEqual([1, 2, 3, 4, 5, 6]);
+    expect(await row(GREY, 2, [7, 8], [pngChunk("tRNS", Uint8Array.of(0, 7))])).toEqual([7, 7, 7, 8, 8, 8]);
+    // The same turned upright: orientation 3 is upside down.
+    const exif = pngChunk(
+      "eXIf",
+      Uint8Array.of(77, 77, 0, 42, 0, 0, 0, 8, 0, 1, 1, 18, 0, 3, 0, 0, 0, 1, 0, 3, 0, 0, 0, 0, 0, 0),
+    );
+    expect(await row(RGBA, 2, [1, 2, 3, 0, 4, 5, 6, 0], [exif])).toEqual([4, 5, 6, 1, 2, 3]);
   });
 
   test("palettes, with alpha too", async () => {

@@ -52,7 +52,9 @@ describe("loadImage", () => {
   test("ImageData has alpha", async () => {
     const data = Uint8ClampedArray.of(0, 100, 200, 51);
     const found = await loadImage({ width: 1, height: 1, data } as unknown as ImageData);
-    expect(found).toEqual({ width: 1, height: 1, data: Uint8Array.of(204, 224, 244) });
+    const opaque = Uint8Array.of(0, 100, 200);
+    expect(found).toEqual({ width: 1, height: 1, data: Uint8Array.of(204, 224, 244), opaque });
+    expect(await loadImage(found)).toEqual(found);
   });
 
   test("an ImageBitmap is drawn on white", async () => {

@@ -151,6 +151,7 @@ function readSetup(
     latents: p.count("resampler_n_latents"),
     width: tower.width,
     heads: p.count("resampler_n_heads"),
+    kvHeads: p.count("resampler_n_heads"),
     headDim: p.count("resampler_head_dim"),
     mlpWidth: 4 * tower.width,
     qkNorm: p.boolean("qk_layer_norms_perceiver"),
@@ -284,7 +285,7 @@ export const idefics: Family<IdeficsConfig> = {
       decoder,
       c,
       await readVisionTower(w, c.vision.tower, "model.vision_model."),
-      await readResampler(w, resampler, "model.perceiver_resampler."),
+      await readResampler(w, c.vision, "model.perceiver_resampler."),
     );
   },
 };

@@ -8,6 +8,7 @@ import { gemma3Text } from "./gemma3-text.ts";
 import { gptNeox } from "./gpt-neox.ts";
 import { gpt2 } from "./gpt2.ts";
 import { idefics } from "./idefics.ts";
+import { idefics2 } from "./idefics2.ts";
 import { idefics3, smolvlm } from "./idefics3.ts";
 import { llama } from "./llama.ts";
 import { llava } from "./llava.ts";
@@ -28,6 +29,7 @@ const FAMILIES: readonly Family[] = [
   ...[llama, mistral, qwen2, qwen3, gemma, gemma2, gpt2, gptNeox, opt, olmo2, phi3, t5],
   ...[llava, llavaNext, paligemma, qwen2Vl, qwen25Vl, idefics],
   ...[qwen3Vl],
+  ...[idefics2],
   ...[idefics3, smolvlm],
   ...[gemma3Text, gemma3],
 ];

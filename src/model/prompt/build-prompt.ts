@@ -22,6 +22,12 @@ export interface ImageText {
   readonly tiles?: { readonly grid: PatchGrid; readonly each: PatchGrid };
 }
 
+/** A replacement in a text. */
+export interface Rewrite {
+  readonly pattern: RegExp;
+  readonly by: string;
+}
+
 /** How a family writes images into its prompts, as the Hugging Face processor of that family does. */
 export interface ImageRules<Image = unknown> {
   /** Token that stands for one image before expansion and for one image feature after it, e.g. `<image>`. */
@@ -30,6 +36,8 @@ export interface ImageRules<Image = unknown> {
   readonly featureToken?: string;
   /** The text of image `index` (from 0) of `count`; `follows`: whether nothing stands between it and the one before. */
   expand(image: Image, index: number, count: number, follows: boolean): ImageText;
+  /** What happens to the whole text once images are expanded, one after the other; patterns are global. */
+  readonly rewrites?: readonly Rewrite[];
   /** Whether the text before, between and behind images loses the blanks at its ends. */
   readonly strips?: boolean;
   /** Whether the processor writes BOS in front of the text itself, and has the tokenizer add nothing. */
@@ -223,7 +231,28 @@ function join<Image>(
       `Expected tokens for the span "${gone.name}", found blanks at the end of the text, which this model's prompts lose.`,
     );
   }
-  return { text, full: full + (frame?.end ?? ""), named, images, imageTexts };
+  full += frame?.end ?? "";
+  for (const rewrite of imageRules?.rewrites ?? []) ({ full, named } = rewritten(full, named, rewrite));
+  return { text, full, named, images, imageTexts };
+}
+
+/** A text with replacements, and where its pieces are afterwards. */
+function rewritten(full: string, named: readonly Named[], { pattern, by }: Rewrite) {
+  const found = [...full.matchAll(pattern)].map((match) => ({ start: match.index, length: match[0].length }));
+  const moved = (position: number) => {
+    let shift = 0;
+    for (const { start, length } of found) {
+      if (position <= start) break;
+      // What lay within a match lies within what replaced it.
+      if (position < start + length) return start + shift + Math.min(position - start, by.length);
+      shift += by.length - length;
+    }
+    return position + shift;
+  };
+  return {
+    full: full.replaceAll(pattern, () => by),
+    named: named.map(({ name, start, end }) => ({ name, start: moved(start), end: moved(end) })),
+  };
 }
 
 function bosToken(tokenizer: Tokenizer): string {

@@ -31,8 +31,16 @@ function isPixelValues(value: unknown): boolean {
   const { data, shape, tiling } = value;
   const areFloats = /^\[object Float(32|64)Array\]$/.test(Object.prototype.toString.call(data));
   if (!areFloats || !Array.isArray(shape) || shape.length !== 3) return false;
-  const tiles = isObject(tiling) ? Number(tiling["count"]) : 1;
-  return shape[0] === 3 && (data as Float32Array).length === tiles * shape[0] * shape[1] * shape[2];
+  const { count = 1, sizes } = isObject(tiling) ? tiling : {};
+  if (sizes !== undefined && !(Array.isArray(sizes) && sizes.every(isObject) && sizes.length === count)) {
+    return false;
+  }
+  const pixels = ((sizes as { width: number; height: number }[] | undefined) ?? []).reduce(
+    (sum, { width, height }) => sum + width * height,
+    0,
+  );
+  const expected = sizes === undefined ? Number(count) * shape[1] * shape[2] : pixels;
+  return shape[0] === 3 && (data as Float32Array).length === 3 * expected;
 }
 
 const aPart: Expected = {

@@ -68,3 +68,25 @@ function runEnds(ids: readonly number[], wanted: number): Uint32Array {
   }
   return ends;
 }
+
+/** A part of a picture: how many queries it has, and the keys that they see, and no others do. */
+export interface PicturePart {
+  readonly rows: number;
+  readonly keys: number;
+}
+
+/** Parts of a picture one after the other, whose keys lie in that order too: tiles of unequal size. */
+export function partsOf(parts: (picture: Picture) => readonly PicturePart[]): AttentionRule {
+  const known = new WeakMap<Picture, readonly PicturePart[]>();
+  return (position, { image }) => {
+    const own = known.get(image!) ?? parts(image!);
+    known.set(image!, own);
+    let [row, key] = [0, 0];
+    for (const { rows, keys } of own) {
+      row += rows;
+      if (position < row) return { start: key, end: key + keys };
+      key += keys;
+    }
+    return { start: key, end: key };
+  };
+}

@@ -158,12 +158,13 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
   if (!vision) return { text };
   const { tower, resampler, postNorm, shuffle, pooled } = vision;
   const rows = fixed?.towerRows;
+  const normed: OuterShape[] = postNorm ? [{ site: "vision.post_norm", features: tower.width, rows }] : [];
   if (resampler) {
-    return { text, vision: towerSites(tower, { rows, after: [] }), resampler: resamplerSites(vision) };
+    return { text, vision: towerSites(tower, { rows, after: normed }), resampler: resamplerSites(vision) };
   }
   const features = { rows: fixed?.tokens, rowsOf: "tokens" } as const;
   const after: OuterShape[] = [
-    ...(postNorm ? [{ site: "vision.post_norm", features: tower.width, rows } as const] : []),
+    ...normed,
     ...(shuffle
       ? [{ site: "pixel_shuffle", features: tower.width * shuffle ** 2, ...features } as const]
       : []),
@@ -191,17 +192,18 @@ function encoderSites(encoder: EncoderSetup): StackSites {
 
 /** The sites of a resampler, whose latents attend to the tower's rows and to each other. */
 function resamplerSites({ resampler, fixed }: VisionSetup): StackSites {
-  const { width, heads } = resampler!;
+  const { width, projects } = resampler!;
   const rows = fixed && imageRowCount(fixed, "latents");
+  const read = { site: "resampler.in", features: width, rows: fixed?.towerRows, rowsOf: "tower" } as const;
   return {
-    ...sizesOf({ ...resampler!, kvHeads: heads }),
+    ...sizesOf(resampler!),
     sites: blockSites(resampler!),
     sequences: "images",
     rows,
     rowsOf: "latents",
     keyRows: fixed && imageRowCount(fixed, "tower and latents"),
     keyRowsOf: "tower and latents",
-    before: [],
+    before: projects ? [read] : [],
     after: [{ site: "resampler.out", features: width, rows }],
   };
 }
@@ -233,7 +235,11 @@ export function siteInfo(map: SiteMap, name: SiteName): SiteInfo {
   const { layers } = found;
   if (layer === undefined) {
     const shape = [...found.before, ...found.after].find((outer) => outer.site === site);
-    if (!shape) throw new SiteError(`${name}: this model has no such site`);
+    if (!shape) {
+      const instead =
+        name === "projector" && map.resampler ? "; what its pictures become is resampler.out" : "";
+      throw new SiteError(`${name}: this model has no such site${instead}`);
+    }
     const order = stack !== "text" ? -2 : found.before.includes(shape) ? -1 : layers;
     const { features, rows, rowsOf } = shape;
     const shared = { ...address, layout: layoutOf(site), ...rowsOfSite(found, site) };

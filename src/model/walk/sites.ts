@@ -82,7 +82,7 @@ export const OUTER_SITES = {
     "tile_features",
     "projector",
   ],
-  resampler: ["resampler.out"],
+  resampler: ["resampler.in", "resampler.out"],
   encoder: ["encoder.embed", "encoder.final_norm"],
 } as const satisfies Record<StackName, readonly string[]>;
 

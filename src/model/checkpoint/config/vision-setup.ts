@@ -12,11 +12,13 @@ export interface ImageLayout {
   readonly towerRows: number;
   /** How many tiles it is cut into, each of which goes through the tower by itself. Default 1. */
   readonly tiles?: number;
+  /** The patches of each tile (or of the picture) in the tower, row by row, where pictures keep sizes of their own. */
+  readonly patchGrids?: readonly { readonly rows: number; readonly columns: number }[];
   /** Where there are tiles: features of all of them together, before they are laid out (site `tile_features`). */
   readonly tileFeatures?: number;
   /** Positions of the prompt that stand for it, each of which takes a feature unless those go elsewhere. */
   readonly tokens: number;
-  /** Its rows in the resampler, which cross-attention reads; absent where there is none. */
+  /** Its rows in the resampler, those of all tiles; absent where there is none. */
   readonly latents?: number;
   /** Set where those are consecutive and one plain grid. */
   readonly grid?: { readonly rows: number; readonly columns: number };
@@ -65,16 +67,26 @@ export function imageRowCount(
   }
 }
 
+/** The rows of each tile in the tower. */
+export function tileRows({ towerRows, tiles = 1, patchGrids }: ImageLayout): number[] {
+  if (patchGrids) return patchGrids.map(({ rows, columns }) => rows * columns);
+  return new Array<number>(tiles).fill(towerRows / tiles);
+}
+
 /** A stack whose learned rows read a picture, so that each picture becomes as many rows (a perceiver resampler). */
 export interface ResamplerConfig {
   readonly layers: number;
+  /** Of a picture, or of a tile of it. */
   readonly latents: number;
   readonly width: number;
   readonly heads: number;
+  readonly kvHeads: number;
   readonly headDim: number;
   readonly mlpWidth: number;
   /** Norms on queries and keys. */
   readonly qkNorm: boolean;
+  /** What it reads is not the tower's rows, but what a projection makes of them (site `resampler.in`). */
+  readonly projects?: boolean;
 }
 
 /** Whether the features of tiles are laid out as one map (site `tile_features`), not tile by tile. */

@@ -1,10 +1,12 @@
 import {
+  CLIP,
   type ClassDefaults,
   classOf,
   colourSettings,
   filterOf,
   type ProcessorSettings,
   processorFields,
+  resizeTarget,
 } from "./processor-config.ts";
 import type { Fields } from "./processor-fields.ts";
 import type { MultiplesGrid, TileGridSettings } from "./tile-grid.ts";
@@ -68,4 +70,29 @@ function firstTarget(fields: Fields): NonNullable<MultiplesGrid["first"]> {
     default:
       throw fields.wrong("size", "an object of longest_edge, or of height, width");
   }
+}
+
+const INTERNVL_CLASSES = new Map([
+  [
+    "GotOcr2ImageProcessor",
+    { kind: "internvl" as const, size: { height: 384, width: 384 }, mean: CLIP.mean, std: CLIP.std },
+  ],
+]);
+
+/**
+ * The same for InternVL's. Its processor has pictures cut up whatever `crop_to_patches` says, which is off in published files.
+ */
+export function readInternVlProcessor(json: unknown, name?: string): GridProcessorSettings {
+  const fields = processorFields(json, name);
+  const defaults = classOf(fields, INTERNVL_CLASSES);
+  const to = resizeTarget(fields, defaults);
+  if (!("height" in to) || to.height !== to.width)
+    throw fields.wrong("size", "the height and width of a square");
+  const count = (key: string, fallback: number) => (fields.has(key) ? fields.count(key) : fallback);
+  const [fewest, most] = [count("min_patches", 1), count("max_patches", 12)];
+  fields.flag("crop_to_patches", true);
+  const splits = most > 1;
+  if (!splits && !fields.flag("do_resize", true))
+    throw fields.wrong("do_resize", "true where nothing is cut");
+  return gridSettings(fields, defaults, { by: "ratio", side: to.height, splits, fewest, most }, 3);
 }

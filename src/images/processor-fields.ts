@@ -54,6 +54,13 @@ export class Fields {
     return value;
   }
 
+  /** A number of things, one or more. */
+  count(key: string): number {
+    const value = this.value(key);
+    if (!isLength(value)) throw this.wrong(key, "a whole number >= 1");
+    return value;
+  }
+
   heightAndWidth(key: string): Size {
     const value = this.value(key);
     const [height, width] = Array.isArray(value) && value.length === 2 ? value : [];

@@ -124,7 +124,10 @@ export function requirePreprocessor({ preprocessor }: FamilyFiles, where: string
 }
 
 /** Where the parts are. Four spellings of one model: as published, as saved by transformers 4.52 on, and as saved by 5. */
-export function partNames(w: Weights, { probe }: { probe: string }) {
+export function partNames(
+  w: Weights,
+  { probe, tower = "embeddings.patch_embedding.weight" }: { probe: string; tower?: string },
+) {
   return {
     prefix: findPrefix(w, ["language_model.model.", "model.language_model."], "embed_tokens.weight"),
     head: findPrefix(w, ["language_model.lm_head", "lm_head"], ".weight"),
@@ -136,7 +139,7 @@ export function partNames(w: Weights, { probe }: { probe: string }) {
         "vision_tower.",
         "model.vision_tower.",
       ],
-      "embeddings.patch_embedding.weight",
+      tower,
     ),
     projector: findPrefix(w, ["multi_modal_projector.", "model.multi_modal_projector."], probe),
   };

@@ -10,6 +10,7 @@ import { gpt2 } from "./gpt2.ts";
 import { idefics } from "./idefics.ts";
 import { idefics2 } from "./idefics2.ts";
 import { idefics3, smolvlm } from "./idefics3.ts";
+import { internvl } from "./internvl.ts";
 import { llama } from "./llama.ts";
 import { llava } from "./llava.ts";
 import { llavaNext } from "./llava-next.ts";
@@ -30,7 +31,7 @@ const FAMILIES: readonly Family[] = [
   ...[llava, llavaNext, paligemma, qwen2Vl, qwen25Vl, idefics],
   ...[qwen3Vl],
   ...[idefics2],
-  ...[idefics3, smolvlm],
+  ...[idefics3, smolvlm, internvl],
   ...[gemma3Text, gemma3],
 ];
 

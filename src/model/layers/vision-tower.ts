@@ -9,7 +9,7 @@ import { takeRows } from "../walk/forward.ts";
 import { blocksOf } from "../walk/masks.ts";
 import type { Pass } from "../walk/pass.ts";
 import type { Walk } from "../walk/site-events.ts";
-import { LAYER_SITES, type SiteName } from "../walk/sites.ts";
+import { ALL_LAYER_SITES, type SiteName } from "../walk/sites.ts";
 import { Stack } from "../walk/stack.ts";
 import { giveBack } from "../walk/walk.ts";
 import { readEncoderBlocks } from "./encoder-blocks.ts";
@@ -17,23 +17,24 @@ import { fractionalPlaces } from "./fractional-places.ts";
 import { type Norm, readLayerNorm } from "./norm.ts";
 
 export interface VisionTowerWeights {
-  /** CLIP only: [width] */
+  /** Where there is one (CLIP, InternVL): [width] */
   readonly classEmbedding: Tensor | undefined;
   /** [width, channels * patch * patch] */
   readonly patchWeight: Tensor;
-  /** SigLIP only: [width] */
+  /** Where there is one (SigLIP, InternVL): [width] */
   readonly patchBias: Tensor | undefined;
   /** [rowsPerImage, width] */
   readonly positions: Tensor;
   /** CLIP only: the norm after the embeddings. */
   readonly preNorm: Norm | undefined;
   readonly stack: Stack;
-  readonly postNorm: Norm;
+  /** Absent in towers that end with their last block. */
+  readonly postNorm: Norm | undefined;
 }
 
 /**
- * The vision transformers of CLIP (Radford et al. 2021, arXiv 2103.00020) and SigLIP (Zhai et al. 2023, arXiv
- * 2303.15343): patches, learned positions, pre-norm blocks with full attention.
+ * The vision transformers of CLIP (Radford et al. 2021, arXiv 2103.00020), SigLIP (Zhai et al. 2023, arXiv 2303.15343) and
+ * InternVL (Chen et al. 2023, arXiv 2312.14238): patches, learned positions, pre-norm blocks with full attention.
  */
 export class VisionTower {
   readonly config: VisionConfig;
@@ -68,7 +69,7 @@ export class VisionTower {
 
   /** The norm after the last block: [rows, width] → [rows, width]. CLIP applies it to the class token only. */
   postNorm(x: Tensor): Tensor {
-    return this.#w.postNorm(x);
+    return this.#w.postNorm!(x);
   }
 
   #embed(pixels: Tensor): Tensor {
@@ -92,7 +93,7 @@ export class VisionTower {
     let blocks = this.config.layers;
     while (
       blocks > 0 &&
-      !LAYER_SITES.some((site) => pass.inUse(`vision.${site}.${blocks - 1}` satisfies SiteName))
+      !ALL_LAYER_SITES.some((site) => pass.inUse(`vision.${site}.${blocks - 1}` satisfies SiteName))
     ) {
       blocks--;
     }

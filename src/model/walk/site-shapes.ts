@@ -210,11 +210,12 @@ function resamplerSites({ resampler, fixed }: VisionSetup): StackSites {
 
 /** The sites of a vision tower. */
 export function towerSites(
-  tower: Omit<BlockSizes, "kvHeads" | "headDim">,
+  tower: Omit<BlockSizes, "kvHeads" | "headDim"> & BlockKind,
   { rows, after }: Pick<StackSites, "rows" | "after">,
 ): StackSites {
   return {
     ...sizesOf({ ...tower, kvHeads: tower.heads, headDim: tower.width / tower.heads }),
+    sites: blockSites(tower),
     sequences: "images",
     rows,
     before: [{ site: "vision.embed", features: tower.width, rows }],

@@ -5,9 +5,9 @@ import { type EncoderConfig, requireWholeHeads } from "./encoder-config.ts";
 import { requireNeutral } from "./neutral-fields.ts";
 import type { TowerConfig, VisionSetup } from "./vision-setup.ts";
 
-/** A CLIP or SigLIP vision transformer. */
+/** A vision transformer over squares of one size: CLIP's, SigLIP's or InternVL's. */
 export interface VisionConfig extends EncoderConfig, TowerConfig {
-  readonly kind: "clip" | "siglip";
+  readonly kind: "clip" | "siglip" | "internvl";
   /** Side of the square picture and of a patch, in pixels. */
   readonly imageSize: number;
   readonly patchSize: number;
@@ -22,7 +22,7 @@ interface VisionDefaults extends JsonObject {
 }
 
 /** Where a vision_config is silent: Hugging Face's CLIPVisionConfig and SiglipVisionConfig (both base, patch 32 / 16). */
-export const VISION_TOWER_DEFAULTS: Readonly<Record<VisionConfig["kind"], VisionDefaults>> = {
+export const VISION_TOWER_DEFAULTS: Readonly<Record<"clip" | "siglip", VisionDefaults>> = {
   clip: {
     hidden_size: 768,
     intermediate_size: 3072,
@@ -87,7 +87,7 @@ export function patchesPerSide({ imageSize, patchSize }: VisionConfig): number {
   return Math.floor(imageSize / patchSize);
 }
 
-/** Rows that an image, or a tile of one, has in the tower: its patches, and CLIP's class token in front. */
+/** Rows that an image, or a tile of one, has in the tower: its patches, and where there is one the class token in front. */
 export function rowsPerImage(config: VisionConfig): number {
-  return patchesPerSide(config) ** 2 + (config.kind === "clip" ? 1 : 0);
+  return patchesPerSide(config) ** 2 + (config.kind === "siglip" ? 0 : 1);
 }

@@ -36,6 +36,8 @@ export interface TowerConfig {
   readonly width: number;
   readonly heads: number;
   readonly mlpWidth: number;
+  /** Norms on queries and keys. */
+  readonly qkNorm?: boolean;
   /** Side of a patch, in pixels. */
   readonly patchSize: number;
   /** Side of the picture in pixels, where all are made squares of one size. */

@@ -170,7 +170,14 @@ export type { LoadOptions } from "./model/language-model.ts";
 export type { WeightName } from "./model/layers/named-weights.ts";
 export type { PromptPart } from "./model/prompt/build-prompt.ts";
 export type { ChatMessage } from "./model/prompt/chat-template.ts";
-export { hashPrompts, type Prompt, patchColumn, patchRow, type Span } from "./model/prompt/prompt.ts";
+export {
+  hashPrompts,
+  type Prompt,
+  patchColumn,
+  patchPositions,
+  patchRow,
+  type Span,
+} from "./model/prompt/prompt.ts";
 export type { PromptImage } from "./model/prompt/prompt-image.ts";
 export { createTokenizer, type Tokenizer } from "./model/prompt/tokenizer.ts";
 export { mostProbableTokens, type SamplingOptions } from "./model/walk/sampling.ts";

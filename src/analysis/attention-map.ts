@@ -2,7 +2,7 @@ import { aListOf, aNumber, aString, checkArgument, checkOptions, type Options } 
 import { PromptError } from "../errors.ts";
 import { mean } from "../kernels/reduction/reduce.ts";
 import type { LanguageModel } from "../model/language-model.ts";
-import type { PatchGrid, Prompt } from "../model/prompt/prompt.ts";
+import { type PatchGrid, type Prompt, patchPositions } from "../model/prompt/prompt.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import { aModel, aPrompt, onePosition } from "../patching/arguments.ts";
 import type { PatchableModel } from "../patching/model.ts";
@@ -46,12 +46,14 @@ export interface ImagePatches {
   readonly start: number;
   readonly end: number;
   readonly grid: PatchGrid;
+  /** Positions from one row to the next, where others stand between them. */
+  readonly rowStride?: number;
 }
 
-/** The span of an image whose features are one plain grid of patches. Throws PromptError if there is none. */
+/** The span of an image whose features are one grid of patches. Throws PromptError if there is none. */
 export function imagePatches(prompt: Prompt, name = "image"): ImagePatches {
-  const { start, end, grid } = prompt.span(name);
-  if (grid) return { start, end, grid };
+  const { start, end, grid, rowStride } = prompt.span(name);
+  if (grid) return { start, end, grid, ...(rowStride !== undefined && { rowStride }) };
   throw new PromptError(`Expected the span "${name}" to be a grid of an image's patches; it is not.`);
 }
 
@@ -128,12 +130,13 @@ function meanPatterns(model: PatchableModel, prompt: Prompt, last: number): Tens
 
 function mapOf(
   setting: Setting,
-  { start, end, grid }: ImagePatches,
+  patches: ImagePatches,
   layer: number,
   row: ArrayLike<number>,
   head?: number,
 ): AttentionMap {
-  const weights = Float32Array.from(row).subarray(start, end);
+  const { grid } = patches;
+  const weights = Float32Array.from(patchPositions(patches), (position) => row[position]!);
   const share = weights.reduce((sum, weight) => sum + weight, 0);
   return new PictureAttention({ setting, layer, ...(head !== undefined && { head }), grid, weights, share });
 }

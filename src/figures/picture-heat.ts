@@ -2,6 +2,7 @@ import type { ImagePatches } from "../analysis/attention-map.ts";
 import type { PatchMap } from "../analysis/patch-map-result.ts";
 import { ArgumentError } from "../errors.ts";
 import type { RgbImage } from "../images/rgb.ts";
+import { patchPositions } from "../model/prompt/prompt.ts";
 import { Figure } from "./figure.ts";
 import { settingLines } from "./setting-lines.ts";
 import { showNumber, showPatch } from "./text.ts";
@@ -21,17 +22,19 @@ interface PictureHeatOptions {
 export function pictureHeatFigure(
   map: PatchMap,
   picture: RgbImage,
-  { start, end, grid }: ImagePatches,
+  patches: ImagePatches,
   { title = map.metric, caption = "", value, diverging }: PictureHeatOptions,
 ): Figure {
   const { effects, columns, rows, direction, estimated } = map;
-  const places = Array.from({ length: end - start }, (_, i) =>
-    columns.findIndex((column) => "position" in column && column.position === start + i),
+  const { start, end, grid } = patches;
+  const positions = patchPositions(patches);
+  const places = positions.map((position) =>
+    columns.findIndex((column) => "position" in column && column.position === position),
   );
-  const missing = places.indexOf(-1);
-  if (missing >= 0) {
+  const missing = positions[places.indexOf(-1)];
+  if (missing !== undefined) {
     throw new ArgumentError(
-      `heatFigure: expected a map by position that has all of the picture, ${start} to ${end - 1}, found none of position ${start + missing}`,
+      `heatFigure: expected a map by position that has all of the picture, ${start} to ${end - 1}, found none of position ${missing}`,
     );
   }
   const own = effects.map((row) => places.map((c) => row[c]!));

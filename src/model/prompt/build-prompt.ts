@@ -16,8 +16,10 @@ export type PromptPart<Image = unknown> =
 export interface ImageText {
   /** Replaces the placeholder; holds the token of a feature once per position that receives one. */
   readonly text: string;
-  /** Set where those positions are consecutive and are one plain grid. */
+  /** Set where those positions are one grid, with as many others behind each row of it but the last. */
   readonly grid?: PatchGrid;
+  /** Set where they are the whole image, and then a map of its tiles: the grids of both. Behind each row comes a further position. */
+  readonly parts?: { readonly whole: PatchGrid; readonly map?: PatchGrid };
   /** Set where they are those of tiles: how these lie, and what grid each is, as is the whole image behind them. */
   readonly tiles?: { readonly grid: PatchGrid; readonly each: PatchGrid };
 }
@@ -329,8 +331,9 @@ function imageSpans(
       `Expected ${counts.join(" + ")} tokens ${featureToken} for ${counts.length} image(s), at least one each, found ${positions.length}.`,
     );
   }
-  return imageTexts.map(({ grid, tiles }, i) => {
+  return imageTexts.map(({ grid, tiles, parts }, i) => {
     const own = positions.splice(0, counts[i]!);
+    if (parts) return { name: "image", ...gridSpan(own), parts: partSpans(own, parts) };
     if (!tiles) return { name: "image", ...gridSpan(own, grid) };
     const { each } = tiles;
     const size = each.rows * each.columns;
@@ -341,24 +344,48 @@ function imageSpans(
   });
 }
 
+/** The whole image, and the map of its tiles, each row of which has a further position behind it. */
+function partSpans(positions: readonly number[], { whole, map }: NonNullable<ImageText["parts"]>) {
+  const size = whole.rows * whole.columns;
+  const ofMap = positions
+    .slice(size)
+    .filter((_, i) => map !== undefined && i % (map.columns + 1) < map.columns);
+  return {
+    whole: gridSpan(positions.slice(0, size), whole),
+    ...(map && { map: gridSpan(ofMap, map) }),
+  };
+}
+
 /** The same span behind `count` further positions. */
-function movedBy(count: number, { start, end, tiles, ...rest }: ImageSpan): ImageSpan {
+function movedBy(count: number, { start, end, tiles, parts, ...rest }: ImageSpan): ImageSpan {
   return {
     start: start + count,
     end: end + count,
     ...rest,
     ...(tiles && { tiles: { ...tiles, spans: tiles.spans.map((tile) => movedBy(count, tile)) } }),
+    ...(parts && {
+      parts: {
+        whole: movedBy(count, parts.whole),
+        ...(parts.map && { map: movedBy(count, parts.map) }),
+      },
+    }),
   };
 }
 
 /** The span of these positions, which are a grid if one is given. */
 function gridSpan(positions: readonly number[], grid?: PatchGrid): ImageSpan {
-  if (grid && grid.rows * grid.columns !== positions.length) {
+  const span = { start: positions[0]!, end: positions.at(-1)! + 1 };
+  if (!grid) return span;
+  const { rows, columns } = grid;
+  const stride = rows > 1 ? positions[columns]! - positions[0]! : columns;
+  const fits = (position: number, i: number) =>
+    position === span.start + Math.floor(i / columns) * stride + (i % columns);
+  if (rows * columns !== positions.length || !positions.every(fits)) {
     throw new PromptError(
-      `Expected a grid of ${positions.length} patches, found ${grid.rows} by ${grid.columns}.`,
+      `Expected a grid of ${positions.length} patches, found ${rows} by ${columns}, or others between those of a row.`,
     );
   }
-  return { start: positions[0]!, end: positions.at(-1)! + 1, ...(grid && { grid }) };
+  return { ...span, grid, ...(stride !== columns && { rowStride: stride }) };
 }
 
 /** The tokens that cover each named piece. */

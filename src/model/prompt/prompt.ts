@@ -12,9 +12,16 @@ export interface PatchGrid {
   readonly columns: number;
 }
 
-/** The positions of an image; with `grid` where they are one plain grid of patches, first row first. */
+/** The positions of an image; with `grid` where they are one grid of patches, first row first. */
 export interface ImageSpan extends Span {
   readonly grid?: PatchGrid;
+  /** Positions from the first patch of a row to that of the next, where others stand between the rows. Default `grid.columns`. */
+  readonly rowStride?: number;
+  /**
+   * Where its tiles are one map: the positions of the whole image, which come first, and those of the map, if there is one. Each
+   * is a grid.
+   */
+  readonly parts?: { readonly whole: ImageSpan; readonly map?: ImageSpan };
   /**
    * Where an image is cut into tiles that stand by themselves: how they lie, and of each its own positions, one plain grid of
    * patches. They come row by row; behind them comes the whole image once more, as the last.
@@ -101,28 +108,39 @@ export function resolvePosition(position: number, length: number): number {
 
 /**
  * The positions of one row of an image's patches.
- * @throws PromptError if the image has no plain grid or no such row (negative rows count from the last)
+ * @throws PromptError if the image has no grid or no such row (negative rows count from the last)
  */
 export function patchRow(image: ImageSpan, row: number): Span {
-  const { rows, columns } = gridOf(image);
-  const start = image.start + resolvePosition(row, rows) * columns;
+  const { rows, columns, stride } = gridOf(image);
+  const start = image.start + resolvePosition(row, rows) * stride;
   return { start, end: start + columns };
 }
 
 /**
  * The positions of one column of an image's patches, from the top.
- * @throws PromptError if the image has no plain grid or no such column (negative columns count from the last)
+ * @throws PromptError if the image has no grid or no such column (negative columns count from the last)
  */
 export function patchColumn(image: ImageSpan, column: number): number[] {
-  const { rows, columns } = gridOf(image);
+  const { rows, columns, stride } = gridOf(image);
   const first = image.start + resolvePosition(column, columns);
-  return Array.from({ length: rows }, (_, row) => first + row * columns);
+  return Array.from({ length: rows }, (_, row) => first + row * stride);
 }
 
-function gridOf({ grid, start, end }: ImageSpan): PatchGrid {
-  if (!grid)
-    throw new PromptError(`Expected a span with a grid of patches, found none at ${start} to ${end}.`);
-  return grid;
+/**
+ * The positions of all of an image's patches, row by row.
+ * @throws PromptError if the image has no grid
+ */
+export function patchPositions(image: ImageSpan): number[] {
+  const { rows, columns, stride } = gridOf(image);
+  return Array.from(
+    { length: rows * columns },
+    (_, i) => image.start + Math.floor(i / columns) * stride + (i % columns),
+  );
+}
+
+function gridOf({ grid, rowStride, start, end }: ImageSpan): PatchGrid & { stride: number } {
+  if (grid) return { ...grid, stride: rowStride ?? grid.columns };
+  throw new PromptError(`Expected a span with a grid of patches, found none at ${start} to ${end}.`);
 }
 
 /**

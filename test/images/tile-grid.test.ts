@@ -1,12 +1,16 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { type GridProcessorSettings, readIdefics3Processor } from "../../src/images/grid-processor-config.ts";
+import {
+  type GridProcessorSettings,
+  readIdefics3Processor,
+  readInternVlProcessor,
+} from "../../src/images/grid-processor-config.ts";
 import { modelView, preprocess, viewSize } from "../../src/images/preprocess.ts";
 import { tileGrid } from "../../src/images/tile-grid.ts";
 import { expectClose } from "../helpers/compare.ts";
 
 interface Case {
-  readonly kind: "idefics3";
+  readonly kind: "idefics3" | "internvl";
   readonly settings: string;
   readonly width: number;
   readonly height: number;
@@ -25,6 +29,8 @@ const golden: {
 const READ: Readonly<Record<Case["kind"], (settings: object) => GridProcessorSettings>> = {
   idefics3: (settings) =>
     readIdefics3Processor({ image_processor_type: "Idefics3ImageProcessorFast", ...settings }),
+  internvl: (settings) =>
+    readInternVlProcessor({ image_processor_type: "GotOcr2ImageProcessorFast", ...settings }),
 };
 
 /** As make.py draws it. */
@@ -88,6 +94,39 @@ describe("refuses by name", () => {
     ["an unknown filter", { resample: 9 }, /resample to be one of/],
   ])("%s", (_, settings, message) => {
     expect(() => read(settings)).toThrow(message);
+  });
+
+  test.each<[string, object, RegExp]>([
+    [
+      "another class",
+      { image_processor_type: "Idefics3ImageProcessor" },
+      /image_processor_type to be one of/,
+    ],
+    [
+      "tiles that are no squares",
+      { size: { height: 3, width: 4 } },
+      /size to be the height and width of a square/,
+    ],
+    ["no tile at all", { max_patches: 0 }, /max_patches to be a whole number >= 1/],
+    [
+      "pictures of any size",
+      { max_patches: 1, do_resize: false },
+      /do_resize to be true where nothing is cut/,
+    ],
+  ])("%s, of InternVL", (_, settings, message) => {
+    const given = { image_processor_type: "GotOcr2ImageProcessor", ...settings };
+    expect(() => readInternVlProcessor(given)).toThrow(message);
+  });
+
+  test("InternVL's pictures are cut whatever crop_to_patches says, as its processor has it", () => {
+    const given = { image_processor_type: "GotOcr2ImageProcessor", crop_to_patches: false };
+    expect(readInternVlProcessor(given).grid).toEqual({
+      by: "ratio",
+      side: 384,
+      splits: true,
+      fewest: 1,
+      most: 12,
+    });
   });
 
   test("and takes what its class has where a config is silent", () => {

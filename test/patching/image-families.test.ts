@@ -21,6 +21,8 @@ import { fixtureModel, readAll } from "../helpers/model.ts";
 const TEXTS: Readonly<Record<string, readonly string[]>> = {
   paligemma: ["<image>caption", "<image><image>describe both", "answer en"],
   smolvlm: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
+  internvl: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
+  "internvl-qk-norm": ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   gemma3: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   llava_next: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
 };

@@ -51,7 +51,8 @@ export interface ProcessorSettings {
     | "idefics3"
     | "internvl"
     | "llava_next"
-    | "qwen2_vl";
+    | "qwen2_vl"
+    | "blip";
   /** Transparency is left out of account, and not laid over white. */
   readonly opaque?: boolean;
   /** Pad to a square with this 8-bit colour. */
@@ -78,13 +79,15 @@ export interface ClassDefaults {
   readonly kind: ProcessorSettings["kind"];
   readonly size: ResizeTarget;
   /** Absent in a class that crops only where its config says so, and how. */
-  readonly crop?: Size;
+  readonly crop?: Size | undefined;
   readonly mean: Channels;
   readonly std: Channels;
   /** PIL's number of its filter. Default 3, bicubic. */
   readonly resample?: number;
   /** It does not crop, whatever its config says. */
   readonly neverCrops?: boolean;
+  /** What a `size` of one number is, where the config does not say: a square, or (default) the shorter edge. */
+  readonly square?: boolean;
 }
 
 export const CLIP: ClassDefaults = {
@@ -102,6 +105,10 @@ const CLASSES: ReadonlyMap<string, ClassDefaults> = new Map([
   [
     "SiglipImageProcessor",
     { kind: "siglip", size: { height: 224, width: 224 }, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] },
+  ],
+  [
+    "BlipImageProcessor",
+    { ...CLIP, kind: "blip", size: { height: 384, width: 384 }, crop: undefined, square: true },
   ],
   [
     "IdeficsImageProcessor",
@@ -135,7 +142,7 @@ const FILTERS: readonly ResizeFilter[] = ["nearest", "lanczos", "bilinear", "bic
 
 /**
  * Reads the parsed contents of a preprocessor_config.json, or of a processor_config.json that has an `image_processor`:
- * the CLIP, LLaVA, SigLIP, Gemma 3, Idefics and Qwen2-VL classes of transformers under all their names (…Fast, …FeatureExtractor), sizes in all
+ * the CLIP, LLaVA, SigLIP, BLIP, Gemma 3, Idefics and Qwen2-VL classes of transformers under all their names (…Fast, …FeatureExtractor), sizes in all
  * spellings. Fields mean what they mean to transformers 5; flags that are null are off, other fields that are null have
  * the default of their class. `name` is the file, for messages.
  *
@@ -275,7 +282,9 @@ export function resizeTarget(fields: Fields, defaults: ClassDefaults): ResizeTar
   if (value === undefined) return defaults.size;
   if (typeof value === "number") {
     const edge = fields.pixels("size");
-    return fields.flag("default_to_square", false) ? { height: edge, width: edge } : { shortestEdge: edge };
+    return fields.flag("default_to_square", defaults.square ?? false)
+      ? { height: edge, width: edge }
+      : { shortestEdge: edge };
   }
   if (Array.isArray(value)) return fields.heightAndWidth("size");
   const size = fields.inner("size");

@@ -23,11 +23,11 @@ import {
   type CheckpointOptions,
   openCheckpoint,
 } from "./checkpoint/open-checkpoint.ts";
-import { processorJson } from "./checkpoint/processor-file.ts";
 import type { Folder } from "./checkpoint/source/folder.ts";
 import type { LoadedParts } from "./checkpoint/weights/parameters.ts";
 import { loadWeights, type WeightOptions } from "./checkpoint/weights/weights.ts";
 import type { Family } from "./families/family.ts";
+import { familyFiles } from "./families/family-files.ts";
 import { familyOf } from "./families/registry.ts";
 import {
   type ImageRules,
@@ -130,14 +130,11 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
   if (why) throw new CheckpointError(`${name}: there is no tokenizer.json (${why})`);
   const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig ?? undefined);
   const processorConfig = await checkpoint.json("processor_config.json");
-  const decoder = family.readConfig(config, where, {
-    preprocessor: await processorJson(checkpoint),
-    processor: processorConfig,
-    specialTokens: tokenizer.specialTokens,
-    tokenOf: (id) => tokenizer.tokenOf(id),
-    idOf: (token) => tokenizer.idOf(token),
-    eosId: tokenizer.eosId,
-  });
+  const decoder = family.readConfig(
+    config,
+    where,
+    await familyFiles(checkpoint, family, tokenizer, processorConfig),
+  );
   const files = {
     jinja: await checkpoint.text("chat_template.jinja"),
     json: await checkpoint.json("chat_template.json"),
@@ -293,7 +290,25 @@ export class ModelOutline {
     checkArgument("promptFromIds", "images", images, aListOf(aPicture));
     checkArgument("promptFromIds", "answer", answer, aListOf(anId));
     const answered = answer.length > 0 ? promptFromIds<PromptImage>(this.tokenizer, answer) : undefined;
-    return this.check(promptFromIds(this.tokenizer, ids, { images, answer: answered }));
+    return this.check(
+      promptFromIds(this.tokenizer, ids, {
+        images,
+        answer: answered,
+        instruction: images.length > 0 ? this.#instructionOf(ids) : undefined,
+      }),
+    );
+  }
+
+  /** What a Q-Former reads of a prompt of which only the ids are known: their text, without special tokens. */
+  #instructionOf(ids: readonly number[]): readonly number[] | undefined {
+    const { instruct, placeholder } = this.#imageRules ?? {};
+    const image = placeholder === undefined ? undefined : this.tokenizer.idOf(placeholder);
+    const text = () =>
+      this.tokenizer.decode(
+        ids.filter((id) => id !== image),
+        { skipSpecial: true },
+      );
+    return instruct?.(text());
   }
 
   /** A conversation by the checkpoint's chat template, up to where the assistant answers. */

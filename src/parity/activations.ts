@@ -39,6 +39,8 @@ export interface Wanted {
   readonly extent?: number;
   /** Columns of the keys of cross-attention, which are another sequence's, and their number with the padding. */
   readonly keys?: KeyColumns;
+  /** Which of the stack's sites, if not all. */
+  readonly only?: (site: SiteName) => boolean;
   /** Names that the goldens have for some sites, beside the usual ones. */
   readonly names?: Readonly<Record<string, SiteName>>;
 }
@@ -54,17 +56,18 @@ export async function readActivations(
   {
     sites,
     stack,
-    ofImages = stack === "vision" || stack === "resampler",
+    ofImages = stack === "vision" || stack === "resampler" || stack === "qformer",
     packed = false,
     extent = Math.max(...columns.flat()) + 1,
     keys,
+    only = () => true,
     names = {},
   }: Wanted,
 ): Promise<GoldenActivation[]> {
   const known: ReadonlySet<string> = new Set(
     siteNames(sites).filter((site) => {
       const info = siteInfo(sites, site);
-      return info.stack === stack && (info.sequences === "images") === ofImages;
+      return info.stack === stack && (info.sequences === "images") === ofImages && only(site);
     }),
   );
   const found: GoldenActivation[] = [];

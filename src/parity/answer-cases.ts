@@ -1,5 +1,6 @@
 import { CheckpointError } from "../errors.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
+import type { PromptImage } from "../model/prompt/prompt-image.ts";
 import { type SiteName, STACKS } from "../model/walk/sites.ts";
 import { addVector, set } from "../patching/edit.ts";
 import type { PatchableModel } from "../patching/model.ts";
@@ -13,7 +14,9 @@ import {
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkEqual } from "./checks.ts";
 import type { GradientInputs } from "./gradients.ts";
+import { checkInstructions } from "./qformer.ts";
 import { checkBatch, checkGenerated, checkResumed } from "./text-cases.ts";
+import { checkVision, readImages } from "./vision.ts";
 
 /** Prompts with answers so far, and where the tokens of both are among the padding of their goldens. */
 interface AnswerCase {
@@ -36,9 +39,12 @@ export async function checkAnswerCases(
   for (const golden of folder.cases) {
     const { given, inputs } = await readCase(folder, golden, model);
     first ??= given.prompts[0];
-    const unanswered = given.prompts.map(({ ids }) => model.promptFromIds(ids));
+    const unanswered = given.prompts.map(({ ids, images }) =>
+      model.promptFromIds(ids, images as readonly PromptImage[]),
+    );
     checks.push(
       ...inputs,
+      ...(await checkVision(folder, given.name, given.prompts, model)),
       ...(await checkRuns(folder, given, model)),
       ...(await checkGenerated(folder, { name: given.name, prompts: unanswered }, model)),
       ...(await checkPatches(folder, golden, given, model)),
@@ -46,17 +52,21 @@ export async function checkAnswerCases(
   }
   const gradients = first && {
     prompt: first,
-    lossPrompt: (labels: readonly number[]) => model.promptFromIds(first.ids, [], labels),
+    lossPrompt: (labels: readonly number[]) =>
+      model.promptFromIds(first.ids, first.images as readonly PromptImage[], labels),
   };
   return { checks, gradients };
 }
 
 /** The goldens' ids as prompts with answers, and checks of what we would have made of the texts. */
 async function readCase(
-  { goldens }: CaseFolder,
-  { name, items: [item] }: GoldenCase,
+  folder: CaseFolder,
+  golden: GoldenCase,
   model: PatchableModel,
 ): Promise<{ given: AnswerCase; inputs: Check[] }> {
+  const { goldens } = folder;
+  const { name } = golden;
+  const [item] = golden.items;
   const ids = await goldens.read(`${name}/in.input_ids`, 2);
   const mask = await goldens.read(`${name}/in.attention_mask`, 2);
   const answers = await goldens.read(`${name}/in.decoder_input_ids`, 2);
@@ -68,13 +78,18 @@ async function readCase(
       `${name}: expected ids, a mask, ids of answers and texts of as many prompts, found ${found}`,
     );
   }
+  const files = Array.isArray(item!["text"]) ? item!["images"] : [item!["images"]];
+  const items = texts.map((_, b) => ({ images: Array.isArray(files) ? files[b] : undefined }));
+  const { images, checks } = await readImages(folder, { ...golden, items }, model);
   const steps = answers.shape[1]!;
   const encoder = texts.map((_, b) => [...Array(length).keys()].filter((c) => mask.values[b * length + c]));
   const decoder = texts.map(() => [...Array(steps).keys()]);
   const theirs = encoder.map((own, b) => own.map((c) => ids.values[b * length + c]!));
   const theirAnswers = texts.map((_, b) => [...answers.values.slice(b * steps, (b + 1) * steps)]);
-  const ours = texts.map((text) => model.prompt(text, { answer: String(item!["target"]) }));
+  const target = String(item!["target"]);
+  const ours = texts.map((text, b) => model.prompt(text, { answer: target, images: images[b]! }));
   const inputs = [
+    ...checks,
     checkEqual(
       `${name}/in.input_ids, from the text`,
       ours.map((prompt) => prompt.ids),
@@ -86,7 +101,8 @@ async function readCase(
       theirAnswers,
     ),
   ];
-  const prompts = theirs.map((own, b) => model.promptFromIds(own, [], theirAnswers[b]!.slice(1)));
+  const prompts = theirs.map((own, b) => model.promptFromIds(own, images[b], theirAnswers[b]!.slice(1)));
+  inputs.push(...(await checkInstructions(goldens, name, { ours, again: prompts })));
   return {
     given: { name, prompts, columns: { encoder, decoder }, extent: { encoder: length, decoder: steps } },
     inputs,
@@ -133,6 +149,34 @@ async function checkRuns(folder: CaseFolder, given: AnswerCase, model: Patchable
   return [...checks, ...checkBatch(activations, together, alone)];
 }
 
+/**
+ * The goldens of a run that was patched in one of the stacks: logits, and of a run that was patched in the encoder a stream of
+ * the encoder or of the decoder; they have as many rows as that.
+ */
+async function readPatched(
+  folder: CaseFolder,
+  given: AnswerCase,
+  stack: "encoder" | "decoder",
+  prefix: string,
+  model: PatchableModel,
+): Promise<GoldenActivation[]> {
+  const { goldens } = folder;
+  const { columns, extent } = given;
+  const streams =
+    stack === "decoder" ? [] : goldens.names.filter((name) => name.startsWith(`${prefix}resid_post.`));
+  const ofEncoder = streams.filter((name) => goldens.shape(name)[1] === extent.encoder);
+  if (ofEncoder.length === 0) return await readStacks(folder, given, [["decoder", prefix]], model);
+  const { sites } = model;
+  const own = ofEncoder.map((name) => name.slice(prefix.length));
+  const names = Object.fromEntries(own.map((name) => [name, `${STACKS.encoder}${name}` as SiteName]));
+  const read = { sites, extent: extent.encoder, names };
+  const rest = { sites, extent: extent.decoder, only: (site: SiteName) => !own.includes(site) };
+  return [
+    ...(await readActivations(goldens, prefix, columns.encoder, { ...read, stack: "encoder" })),
+    ...(await readActivations(goldens, prefix, columns.decoder, { ...rest, stack: "text" })),
+  ];
+}
+
 /** Runs with a vector put in place of a residual stream of either stack, or added to it. */
 async function checkPatches(
   folder: CaseFolder,
@@ -149,7 +193,7 @@ async function checkPatches(
       const site: SiteName = `${stack === "encoder" ? STACKS.encoder : STACKS.text}resid_post.${patch.count("layer", undefined, 0)}`;
       const { values } = await folder.goldens.read(`${prefix}vector`, 1);
       const edits = [edit(site, patch.integer(`${operation}_position`), values as Float32Array)];
-      const activations = await readStacks(folder, given, [["decoder", prefix]], model);
+      const activations = await readPatched(folder, given, stack, prefix, model);
       const found = await runActivations(model, activations, given.prompts, edits);
       checks.push(
         ...checkActivations(activations, found, folder.tolerance),

@@ -18,6 +18,7 @@ import { checkCrossAttention } from "./cross-attention.ts";
 import type { Golden } from "./golden-file.ts";
 import type { GradientInputs } from "./gradients.ts";
 import { checkPicturePositions } from "./picture-positions.ts";
+import { checkInstructions } from "./qformer.ts";
 import { checkVision, readImages } from "./vision.ts";
 
 /** How far a prompt in a batch may be from the same prompt alone. */
@@ -79,8 +80,14 @@ async function readPrompts(
     columns.map((own, b) => own.map((c) => values[b * length + c]!));
   const theirs = unpadded(ids);
   const { images, checks: inputs } = await readImages(folder, golden, model);
-  const ours = items.map((item, i) => model.prompt(String(item["text"]), { images: images[i]! }).ids);
-  inputs.push(checkEqual(`${name}/in.input_ids, from the text`, ours, theirs));
+  const ours = items.map((item, i) => model.prompt(String(item["text"]), { images: images[i]! }));
+  inputs.push(
+    checkEqual(
+      `${name}/in.input_ids, from the text`,
+      ours.map((prompt) => prompt.ids),
+      theirs,
+    ),
+  );
   const positions = `${name}/in.position_ids`;
   if (goldens.has(positions)) {
     const first = model.config.rope?.firstPosition ?? 0;
@@ -88,7 +95,10 @@ async function readPrompts(
     inputs.push(checkEqual(positions, counted, unpadded(await goldens.read(positions, 2))));
   }
   const prompts = theirs.map((own, i) => model.promptFromIds(own, images[i]));
-  inputs.push(...(await checkPicturePositions(goldens, name, prompts, unpadded, model)));
+  inputs.push(
+    ...(await checkPicturePositions(goldens, name, prompts, unpadded, model)),
+    ...(await checkInstructions(goldens, name, { ours, again: prompts })),
+  );
   return { text: { ...golden, prompts, columns, extent: length }, inputs };
 }
 

@@ -7,7 +7,9 @@ import type { ProcessorSettings } from "../images/processor-config.ts";
 import {
   hasTileMap,
   type ImageLayout,
+  type ImageRowCounts,
   imageRowCount,
+  imageRowCounts,
   tileRows,
   type VisionSetup,
 } from "../model/checkpoint/config/vision-setup.ts";
@@ -24,6 +26,8 @@ import { type Check, checkTensor } from "./checks.ts";
 import type { Golden, GoldenFile } from "./golden-file.ts";
 import { readMasked } from "./masked-pixels.ts";
 import { readPatches } from "./patch-goldens.ts";
+
+import { readQFormer } from "./qformer.ts";
 import { OMITTED } from "./thinned.ts";
 import { checkTilePixels, readTileGrids, splitAs } from "./tile-goldens.ts";
 import { checkTowerPositions } from "./tower-positions.ts";
@@ -192,11 +196,14 @@ export async function checkVision(
   // An image a row of the goldens; where pictures are cut into tiles, a tile.
   const pieces = places.flatMap((place) => {
     const layout = setup.layout(picturesOf(place.prompt)[place.image]!);
+    const counts = imageRowCounts(setup, place.prompt)[place.image]!;
     const { tiles = 1 } = layout;
-    return Array.from({ length: tiles }, (_, tile): Piece => ({ ...place, layout, tile, tiles }));
+    return Array.from({ length: tiles }, (_, tile): Piece => ({ ...place, layout, counts, tile, tiles }));
   });
-  const rowsOf = (count: (layout: ImageLayout) => number) =>
-    pieces.map(({ layout, tiles }) => Array.from({ length: count(layout) / tiles }, (_, i) => i));
+  const rowsOf = (count: (layout: ImageLayout & ImageRowCounts) => number) =>
+    pieces.map(({ layout, counts, tiles }) =>
+      Array.from({ length: count({ ...layout, ...counts }) / tiles }, (_, i) => i),
+    );
   const padded = paddedPatches(pieces);
   const ofTower = padded?.columns ?? rowsOf(({ towerRows }) => towerRows);
   const extent = padded && { extent: padded.extent };
@@ -245,6 +252,7 @@ export async function checkVision(
       ...extent,
       names: { "": "resampler.in" },
     })),
+    ...(await readQFormer(goldens, name, rowsOf, model)),
   ];
   const values: Float32Array[][] = [];
   for (const activation of activations) values.push(await valuesOf(activation, pieces, model));
@@ -293,6 +301,7 @@ interface Piece {
   readonly prompt: Prompt;
   readonly image: number;
   readonly layout: ImageLayout;
+  readonly counts: ImageRowCounts;
   readonly tile: number;
   readonly tiles: number;
 }

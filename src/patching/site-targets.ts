@@ -2,10 +2,10 @@ import { SiteError } from "../errors.ts";
 import {
   type ImageRowCounts,
   imageRowCount,
+  imageRowCounts,
   type VisionSetup,
 } from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
-import { picturesOf } from "../model/prompt/prompt-image.ts";
 import { type SiteInfo, type SiteMap, siteInfo } from "../model/walk/site-shapes.ts";
 import type { SiteLayout, SiteName } from "../model/walk/sites.ts";
 import { type Positions, resolveImageRows, resolvePositions, showPositions } from "./positions.ts";
@@ -28,7 +28,7 @@ export interface Batch {
 export function batchOf(prompts: readonly Prompt[], vision: VisionSetup | undefined): Batch {
   return {
     prompts,
-    images: prompts.map((p) => (vision ? picturesOf(p).map((image) => vision.layout(image)) : [])),
+    images: prompts.map((p) => (vision ? imageRowCounts(vision, p) : [])),
   };
 }
 

@@ -6,7 +6,7 @@ import type { DecoderConfig } from "../../model/checkpoint/config/decoder-config
 import { readQuantisation } from "../../model/checkpoint/config/quantisation.ts";
 import type { LoraAdapter } from "../../model/checkpoint/lora/adapter.ts";
 import { openCheckpoint } from "../../model/checkpoint/open-checkpoint.ts";
-import { processorJson } from "../../model/checkpoint/processor-file.ts";
+import { familyFiles } from "../../model/families/family-files.ts";
 import { familyOf } from "../../model/families/registry.ts";
 import { findChatTemplates } from "../../model/prompt/find-chat-template.ts";
 import { createTokenizer, type Tokenizer } from "../../model/prompt/tokenizer.ts";
@@ -231,14 +231,10 @@ async function architectureOf(
   const where = `${checkpoint.name}/config.json`;
   const family = familyOf(checkpoint.config!, where);
   readQuantisation(checkpoint.config!, where);
-  const config = family.readConfig(checkpoint.config!, where, {
-    preprocessor: await processorJson(checkpoint),
-    processor: await checkpoint.json("processor_config.json"),
-    tokenOf: (id) => ("problem" in tokenizer ? `<#${id}>` : tokenizer.tokenOf(id)),
-    idOf: (token) => ("problem" in tokenizer ? undefined : tokenizer.idOf(token)),
-    eosId: "problem" in tokenizer ? undefined : tokenizer.eosId,
-    ...(!("problem" in tokenizer) && { specialTokens: tokenizer.specialTokens }),
-  });
+  const processor = await checkpoint.json("processor_config.json");
+  const own = "problem" in tokenizer ? undefined : tokenizer;
+  const files = await familyFiles(checkpoint, family, own, processor);
+  const config = family.readConfig(checkpoint.config!, where, files);
   return { family: family.modelType, config, sites: sitesOf(siteMapOf(config)) };
 }
 

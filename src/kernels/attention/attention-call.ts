@@ -265,5 +265,17 @@ fn reach_of(first_row: u32, end_row: u32) -> vec2u {
   }
   return select(vec2u(), reach, reach.x < reach.y);
 }
+
+// The first key behind j at which what these rows attend to begins anew: with the keys of another sequence.
+fn next_sequence(first_row: u32, end_row: u32, j: u32) -> u32 {
+  var end = 0u;
+  for (var row = first_row; row < end_row; row++) {
+    let s = segment(row);
+    if (s.x >= s.y) { continue; }
+    if (s.x > j && s.x >= end) { return s.x; }
+    end = max(end, s.y);
+  }
+  return 0xffffffffu;
+}
 `;
 }

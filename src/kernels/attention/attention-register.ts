@@ -90,7 +90,9 @@ fn main(
   let per_kv = params.heads / params.kv_heads;
   let pairs = params.rows * per_kv; // of a row and one of the heads that read head kv
   let first_pair = block * ${REGISTER_PAIRS}u;
-  let reach = reach_of(first_pair / per_kv, (min(first_pair + ${REGISTER_PAIRS}u, pairs) - 1u) / per_kv + 1u);
+  let first_row = first_pair / per_kv;
+  let end_row = (min(first_pair + ${REGISTER_PAIRS}u, pairs) - 1u) / per_kv + 1u;
+  let reach = reach_of(first_row, end_row);
 
   let pair = min(first_pair + lane, pairs - 1u);
   let row = pair / per_kv;
@@ -104,7 +106,11 @@ ${each((d) => `  var a${d} = vec4f();`)}
 
   let length = reach.y - reach.x;
   let end = reach.x + length * (slice + 1u) / params.slices;
-  for (var j = reach.x + length * slice / params.slices; j < end; j += ${KEYS}u) {
+  var j = reach.x + length * slice / params.slices;
+  // No group of keys goes over into another sequence, so that a row's sums are the same whatever rows are beside it.
+  var border = next_sequence(first_row, end_row, j);
+  while (j < end) {
+    let upto = min(min(end, j + ${KEYS}u), border);
 ${shared.perLoad(KEYS, (i) => `    let k_base${i} = min(j + ${shared.index(i)}, end - 1u) * params.k_row + kv * ${step}u;`)}
 ${perKey((i) => `    var s${i} = 0.0;`)}
     for (var d = 0u; d < ${vectors}u; d++) {
@@ -113,7 +119,7 @@ ${shared.perLoad(KEYS, (i) => `      let k${i} = k_vec(k_base${i}, d);`)}
 ${perKey((i) => `      s${i} += dot(q, ${shared.value("k", i)});`)}
     }
     let begin = max(mine.x, j);
-    let stop = min(mine.y, min(end, j + ${KEYS}u));
+    let stop = min(mine.y, upto);
 ${perKey((i) => `    s${i} = select(${LOWEST}, score(s${i} * params.scale, row, head, j + ${i}u), j + ${i}u >= begin && j + ${i}u < stop);`)}
     let m = ${perKey((i) => `max(s${i}, `, "")}highest${")".repeat(KEYS)};
     let shrink = decay(highest - m);
@@ -122,7 +128,7 @@ ${perKey((i) => `    s${i} = select(${LOWEST}, score(s${i} * params.scale, row, 
 ${perKey((i) => `    s${i} = select(0.0, decay(s${i} - m), j + ${i}u >= begin && j + ${i}u < stop);`)}
     total = total * shrink + ${perKey((i) => `s${i}`, " + ")};
 ${each((d) => `    a${d} *= shrink;`)}
-    for (var key = j; key < min(j + ${KEYS}u, end); key++) {
+    for (var key = j; key < upto; key++) {
       let v_base = key * params.v_row + kv * ${step}u;
 ${shared.perLoad(owned, (i) => `      let loaded${i} = v_vec(v_base, min(first_vector + ${shared.index(i)}, ${vectors - 1}u));`)}
 ${each((d) => `      let v${d} = ${shared.value("loaded", d)};`)}
@@ -132,6 +138,8 @@ ${each((d) => `        a${d} = fma(vec4f(s0), v${d}, a${d});`)}
       }
       ${perKey((i) => (i + 1 < KEYS ? `s${i} = s${i + 1};` : ""), " ")}
     }
+    if (upto == border) { border = next_sequence(first_row, end_row, border); }
+    j = upto;
   }
 
   if (first_pair + lane >= pairs) { return; }

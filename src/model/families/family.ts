@@ -4,6 +4,7 @@ import type { Weights } from "../checkpoint/weights/weights.ts";
 import type { Decoder } from "../layers/decoder.ts";
 import type { ImageRules } from "../prompt/build-prompt.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
+import type { Tokenizer } from "../prompt/tokenizer.ts";
 import type { Network } from "../walk/network.ts";
 
 /** What a family may need beside config.json. */
@@ -20,12 +21,16 @@ export interface FamilyFiles {
   readonly specialTokens?: Readonly<Record<string, string>>;
   /** The tokenizer's end token. */
   readonly eosId: number | undefined;
+  /** Those that the family has beside, by their folder. */
+  readonly tokenizers?: Readonly<Record<string, Pick<Tokenizer, "encode">>>;
 }
 
 /** One kind of model: how to read its config and how to build its network from a checkpoint. */
 export interface Family<Config extends DecoderConfig = DecoderConfig> {
   /** `model_type` of its config.json. */
   readonly modelType: string;
+  /** Folders of tokenizers beside the model's own (a Q-Former's). */
+  readonly tokenizers?: readonly string[];
   readConfig(config: JsonObject, where: string, files: FamilyFiles): Config;
   /** How its prompts hold images; absent for text models. */
   imageRules?(config: Config): ImageRules<PromptImage> | undefined;

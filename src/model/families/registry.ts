@@ -1,5 +1,6 @@
 import { CheckpointError } from "../../errors.ts";
 import type { JsonObject } from "../checkpoint/json/config-reader.ts";
+import { blip2 } from "./blip2.ts";
 import type { Family } from "./family.ts";
 import { gemma } from "./gemma.ts";
 import { gemma2 } from "./gemma2.ts";
@@ -10,6 +11,7 @@ import { gpt2 } from "./gpt2.ts";
 import { idefics } from "./idefics.ts";
 import { idefics2 } from "./idefics2.ts";
 import { idefics3, smolvlm } from "./idefics3.ts";
+import { instructblip } from "./instructblip.ts";
 import { internvl } from "./internvl.ts";
 import { llama } from "./llama.ts";
 import { llava } from "./llava.ts";
@@ -33,6 +35,7 @@ const FAMILIES: readonly Family[] = [
   ...[idefics2],
   ...[idefics3, smolvlm, internvl],
   ...[gemma3Text, gemma3],
+  ...[blip2, instructblip],
 ];
 
 /** The family of a config.json. Throws CheckpointError, listing what is supported. */

@@ -10,7 +10,7 @@ import { ConfigReader, type JsonObject } from "../checkpoint/json/config-reader.
 import type { Weights } from "../checkpoint/weights/weights.ts";
 import type { Attention } from "../layers/attention-layer.ts";
 import { block } from "../layers/block.ts";
-import { EncoderDecoder } from "../layers/encoder-decoder.ts";
+import { EncoderDecoder, type EncoderParts } from "../layers/encoder-decoder.ts";
 import { gatedMlp, type Mlp, plainMlp } from "../layers/mlp.ts";
 import { readRmsNorm } from "../layers/norm.ts";
 import { RelativeBias } from "../layers/relative-bias.ts";
@@ -18,7 +18,7 @@ import { causal, full } from "../walk/masks.ts";
 import type { Block } from "../walk/stack.ts";
 import type { Family } from "./family.ts";
 
-interface T5Config extends DecoderConfig {
+export interface T5Config extends DecoderConfig {
   readonly encoder: EncoderSetup;
   readonly buckets: number;
   readonly maxDistance: number;
@@ -124,37 +124,53 @@ function readBuckets(c: ConfigReader, where: string): Pick<T5Config, "buckets" |
  * T5 (Raffel et al. 2020, arXiv 1910.10683), with relu or a gated MLP (1.1, Flan-T5): an encoder and a decoder of pre-norm
  * blocks with RMSNorm, unscaled scores with a bias by distance, and cross-attention in every block of the decoder.
  */
-export const t5: Family<T5Config> = {
-  modelType: "t5",
-  readConfig,
-  async build(w, c) {
-    const { embedding, unembedding } = await w.tied("shared", "lm_head", [c.vocab, c.width]);
-    // transformers ties these as well, unless the file has others.
-    const own = async (stack: string) =>
-      w.has(`${stack}.embed_tokens.weight`)
-        ? await w.tensor(`${stack}.embed_tokens.weight`, [c.vocab, c.width])
-        : embedding;
-    // The first published files have it; no class reads it.
-    w.skip("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias");
-    const encoder = await readStack(w, c, "encoder", c.encoder.layers);
-    const decoder = await readStack(w, c, "decoder", c.layers);
-    return new EncoderDecoder(w.device, c, {
-      encoder: { embedding: await own("encoder"), blocks: encoder.blocks, finalNorm: encoder.finalNorm },
-      decoder: {
-        embedding: await own("decoder"),
-        blocks: decoder.blocks,
-        finalNorm: decoder.finalNorm,
-        unembedding,
-        ...(c.scaledHead && { headScale: c.width ** -0.5 }),
-      },
-      biases: [encoder.bias, decoder.bias],
-    });
-  },
-};
+export const t5: Family<T5Config> = { modelType: "t5", readConfig, build: (w, c) => buildT5(w, c) };
 
-async function readStack(w: Weights, c: T5Config, stack: "encoder" | "decoder", layers: number) {
+/** `prefix`: in front of all names, where it is a part of a larger model; `pictures`: of what its encoder reads. */
+export async function buildT5(
+  w: Weights,
+  c: T5Config,
+  { prefix = "", pictures }: { prefix?: string; pictures?: EncoderParts["pictures"] } = {},
+): Promise<EncoderDecoder> {
+  const shape = [c.vocab, c.width] as const;
+  const { embedding, unembedding } = await w.tied(`${prefix}shared`, `${prefix}lm_head`, shape);
+  // transformers ties these as well, unless the file has others.
+  const own = async (stack: string) =>
+    w.has(`${prefix}${stack}.embed_tokens.weight`)
+      ? await w.tensor(`${prefix}${stack}.embed_tokens.weight`, shape)
+      : embedding;
+  // The first published files have it; no class reads it.
+  w.skip(`${prefix}decoder.block.0.layer.1.EncDecAttention.relative_attention_bias`);
+  const encoder = await readStack(w, c, `${prefix}encoder`, {
+    bidirectional: true,
+    layers: c.encoder.layers,
+  });
+  const decoder = await readStack(w, c, `${prefix}decoder`, { bidirectional: false, layers: c.layers });
+  return new EncoderDecoder(w.device, c, {
+    encoder: {
+      embedding: await own("encoder"),
+      blocks: encoder.blocks,
+      finalNorm: encoder.finalNorm,
+      ...(pictures && { pictures }),
+    },
+    decoder: {
+      embedding: await own("decoder"),
+      blocks: decoder.blocks,
+      finalNorm: decoder.finalNorm,
+      unembedding,
+      ...(c.scaledHead && { headScale: c.width ** -0.5 }),
+    },
+    biases: [encoder.bias, decoder.bias],
+  });
+}
+
+async function readStack(
+  w: Weights,
+  c: T5Config,
+  stack: string,
+  { bidirectional, layers }: { bidirectional: boolean; layers: number },
+) {
   const { heads, buckets, maxDistance } = c;
-  const bidirectional = stack === "encoder";
   const weight = await w.tensor(`${stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight`, [
     buckets,
     heads,

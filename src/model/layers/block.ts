@@ -10,6 +10,7 @@ import { attendAcross, type CrossParts, crossBlock } from "./cross-attention.ts"
 import { addDeepstack } from "./deepstack.ts";
 import type { Mlp } from "./mlp.ts";
 import type { Norm } from "./norm.ts";
+import { splitRows } from "./split-rows.ts";
 
 /**
  * A transformer block: attention and an MLP, each of which reads the residual stream through a norm and adds to it. Where
@@ -24,6 +25,9 @@ export interface BlockParts {
   /** Between attention or MLP and the sum (Gemma 2, OLMo 2). */
   readonly attentionPostNorm?: Norm;
   readonly mlpPostNorm?: Norm;
+  /** Over each sum, in place of norms in front (BERT). */
+  readonly attentionStreamNorm?: StreamNorm;
+  readonly mlpStreamNorm?: StreamNorm;
   /** Both read what enters the block (GPT-NeoX); there is no `resid_mid` then. */
   readonly parallel?: boolean;
   /** What keys and values are made of, from what the queries are made of: x [rows, width]. Default the same (resamplers differ). */
@@ -34,14 +38,21 @@ export interface BlockParts {
   readonly takesPictures?: boolean;
   /** Cross-attention that stands in front of all this, before `resid_pre`. */
   readonly cross?: CrossParts;
-  /** Cross-attention between self-attention and MLP (the decoder of an encoder-decoder). */
+  /** Cross-attention between self-attention and MLP (the decoder of an encoder-decoder, a Q-Former). */
   readonly crossAttention?: CrossAttention;
 }
 
-/** Attention to the rows of another stack, which reads the residual stream through a norm and adds to it. */
+/** Norms the residual stream: [rows, width] → the same. May do so otherwise for some rows of the pass than for others. */
+export type StreamNorm = (x: Tensor, pass: Pass) => Tensor;
+
+/** Attention to the rows of another stack, which reads the residual stream, perhaps through a norm, and adds to it. */
 interface CrossAttention {
-  readonly norm: Norm;
+  readonly norm?: Norm;
+  /** Over the sum. */
+  readonly streamNorm?: Norm;
   readonly attention: Attention;
+  /** How many positions of each sequence attend, from the first; the others go by. Default all. */
+  readonly positions?: number;
   /** Which of the context's rows a query sees. */
   readonly rule: AttentionRule;
 }
@@ -71,12 +82,14 @@ function* run(b: BlockParts, input: Tensor, index: number, pass: Pass): Walk<Ten
   const attentionIn = yield* at.pass("attn_in", readBy(b.attentionNorm, x));
   const z = yield* attend(b.attention, attentionIn, index, b.rule, pass, b.keyRows?.(attentionIn, pass));
   const sum = yield* addOutput(x, z, b.attention.o, b.attentionPostNorm, "attn_out", at);
-  const middle = b.parallel ? sum : yield* at.pass("resid_mid", sum);
+  const middle = b.parallel ? sum : yield* at.pass("resid_mid", b.attentionStreamNorm?.(sum, pass) ?? sum);
   const mid = b.crossAttention ? yield* addAcross(b.crossAttention, middle, index, pass) : middle;
   const mlpReads = b.parallel ? x : mid;
   const mlpIn = yield* at.pass("mlp_in", readBy(b.mlpNorm, mlpReads));
-  const hidden = yield* b.mlp.hidden(mlpIn, at); // [rows, mlpWidth]
-  return yield* at.pass("resid_post", yield* addOutput(mid, hidden, b.mlp.out, b.mlpPostNorm, "mlp_out", at));
+  const hidden = yield* b.mlp.hidden(mlpIn, at, pass); // [rows, mlpWidth]
+  const out = b.mlp.outOf?.(pass) ?? b.mlp.out;
+  const post = yield* addOutput(mid, hidden, out, b.mlpPostNorm, "mlp_out", at);
+  return yield* at.pass("resid_post", b.mlpStreamNorm?.(post, pass) ?? post);
 }
 
 /** The stream as a sublayer reads it; without a norm a view, since who puts another value there gives this one back. */
@@ -85,11 +98,16 @@ function readBy(norm: Norm | undefined, x: Tensor): Tensor {
 }
 
 /** The residual stream plus what cross-attention makes of it: [rows, width] → the same. */
-function* addAcross(c: CrossAttention, x: Tensor, index: number, pass: Pass): Walk<Tensor> {
-  const at = pass.sites(index, { mark: "x" });
-  const read = yield* at.pass("attn_in", c.norm(x));
-  const z = yield* attendAcross(c.attention, read, index, c.rule, pass);
-  return yield* at.pass("resid_mid", yield* addOutput(x, z, c.attention.o, undefined, "attn_out", at));
+function* addAcross(c: CrossAttention, all: Tensor, index: number, pass: Pass): Walk<Tensor> {
+  const split = c.positions === undefined ? undefined : splitRows(pass, c.positions);
+  const [x, others] = split ? [split.leading(all), split.others(all)] : [all, undefined];
+  const readers = split?.pass ?? pass;
+  const at = readers.sites(index, { mark: "x" });
+  const read = yield* at.pass("attn_in", readBy(c.norm, x));
+  const z = yield* attendAcross(c.attention, read, index, c.rule, readers);
+  const sum = yield* addOutput(x, z, c.attention.o, undefined, "attn_out", at);
+  const mid = yield* at.pass("resid_mid", c.streamNorm?.(sum) ?? sum);
+  return others ? split!.joined(mid, others) : mid;
 }
 
 /**
@@ -99,7 +117,7 @@ function* addAcross(c: CrossAttention, x: Tensor, index: number, pass: Pass): Wa
 function* addOutput(
   x: Tensor,
   hidden: Tensor,
-  out: Linear,
+  out: Pick<Linear, "apply">,
   norm: Norm | undefined,
   site: "attn_out" | "mlp_out",
   at: Sites,

@@ -34,7 +34,7 @@ export function* crossBlock(b: CrossParts, x: Tensor, index: number, pass: Pass)
   const attended = yield* marked.pass("attn_out", mul(b.attention.o.apply(z), attentionGate));
   const mid = yield* marked.pass("resid_mid", add(x, attended));
   const mlpIn = yield* marked.pass("mlp_in", b.mlpNorm(mid));
-  const hidden = yield* b.mlp.hidden(mlpIn, marked);
+  const hidden = yield* b.mlp.hidden(mlpIn, marked, pass);
   const gate = gateOf(b.mlpAlpha);
   const mlpGate = at.uses("xmlp_gate")
     ? yield* at.pass("xmlp_gate", contiguous(gate.broadcastTo([x.dim(0), gate.dim(1)])))

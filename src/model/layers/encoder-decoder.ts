@@ -2,7 +2,9 @@ import { gatherRows } from "../../kernels/movement/gather.ts";
 import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
+import type { VisionSetup } from "../checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../prompt/prompt.ts";
+import type { PromptImage } from "../prompt/prompt-image.ts";
 import { passOverSources } from "../walk/input-passes.ts";
 import type { Context } from "../walk/key-value-store.ts";
 import type { Pass } from "../walk/pass.ts";
@@ -10,6 +12,7 @@ import type { Walk } from "../walk/site-events.ts";
 import { type Block, Stack } from "../walk/stack.ts";
 import { scoped } from "../walk/walk.ts";
 import { Decoder, type DecoderParts, idsOf } from "./decoder.ts";
+import { type ImageFeatures, withPictures } from "./image-decoder.ts";
 import type { Norm } from "./norm.ts";
 import type { RelativeBias } from "./relative-bias.ts";
 
@@ -19,6 +22,8 @@ export interface EncoderParts {
   readonly embedding: Tensor;
   readonly blocks: readonly Block[];
   readonly finalNorm: Norm;
+  /** What makes features of pictures, which take the places of image tokens. */
+  readonly pictures?: { readonly setup: VisionSetup; readonly features: ImageFeatures };
 }
 
 export interface EncoderDecoderParts {
@@ -55,11 +60,13 @@ export class EncoderDecoder extends Decoder {
 
   *#encode(pass: Pass): Walk<Tensor> {
     const at = pass.sites();
-    const ids = idsOf(
-      this.device,
-      pass.rows.spans.map(({ sequence }) => pass.prompt(sequence)!),
-    );
-    const embedded = yield* at.pass("encoder.embed", gatherRows(this.#encoder.embedding, ids));
+    const { embedding, pictures } = this.#encoder;
+    const prompts = pass.rows.spans.map(({ sequence }) => pass.prompt(sequence)! as Prompt<PromptImage>);
+    const tokens = gatherRows(embedding, idsOf(this.device, prompts)); // [rows, width]
+    const merged = pictures
+      ? yield* withPictures(tokens, prompts, pictures.setup, pictures.features, pass)
+      : tokens;
+    const embedded = yield* at.pass("encoder.embed", merged);
     const x = yield* this.#stack.run(embedded, pass);
     return yield* at.pass("encoder.final_norm", this.#encoder.finalNorm(x));
   }

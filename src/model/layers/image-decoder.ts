@@ -43,14 +43,9 @@ export class ImageDecoder implements Network {
   }
 
   *#embed(prompts: readonly Prompt<PromptImage>[], pass: Pass): Walk<Tensor> {
-    const at = pass.sites();
     const tokens = this.#decoder.tokenEmbeddings(idsOf(this.device, prompts)); // [rows, width]
-    const places = imageRows(prompts, this.#setup);
-    if (places.length === 0) return yield* at.pass("embed", this.#decoder.withPositions(tokens, pass));
-    const images = prompts.flatMap((prompt) => prompt.images);
-    const features = yield* this.#features(images, pass); // [places, width]
-    const merged = setRows(tokens, places, features);
-    return yield* at.pass("embed", this.#decoder.withPositions(merged, pass));
+    const merged = yield* withPictures(tokens, prompts, this.#setup, this.#features, pass);
+    return yield* pass.sites().pass("embed", this.#decoder.withPositions(merged, pass));
   }
 
   embedTokens(ids: Tensor, pass: Pass): Walk<Tensor> {
@@ -64,6 +59,20 @@ export class ImageDecoder implements Network {
   dispose(): void {
     this.#decoder.dispose();
   }
+}
+
+/** The token embeddings of prompts, [rows, width], with the features of their pictures in the places of image tokens. */
+export function* withPictures(
+  tokens: Tensor,
+  prompts: readonly Prompt<PromptImage>[],
+  setup: VisionSetup,
+  featuresOf: ImageFeatures,
+  pass: Pass,
+): Walk<Tensor> {
+  const places = imageRows(prompts, setup);
+  if (places.length === 0) return tokens;
+  const images = prompts.flatMap((prompt) => prompt.images);
+  return setRows(tokens, places, yield* featuresOf(images, pass)); // [places, width]
 }
 
 /** Rows of the batch that hold image features, image by image. Throws PromptError when they do not match the images. */

@@ -1,13 +1,16 @@
 import { type ActivationKind, activation, gatedActivation } from "../../kernels/elementwise/activation.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Linear } from "../checkpoint/weights/linear-layer.ts";
+import type { Pass } from "../walk/pass.ts";
 import type { Sites, Walk } from "../walk/site-events.ts";
 
 /** The feed-forward half of a block, in two steps, so that its output can be added to the residual stream at once. */
 export interface Mlp {
   /** [rows, width] → [rows, mlpWidth], what `out` reads. Sites: mlp_pre, before the activation, and mlp_act. */
-  hidden(x: Tensor, at: Sites): Walk<Tensor>;
+  hidden(x: Tensor, at: Sites, pass: Pass): Walk<Tensor>;
   readonly out: Linear;
+  /** What is in the place of `out` where it is not the same for all rows of a pass. */
+  outOf?(pass: Pass): Pick<Linear, "apply">;
   /** What reads the stream: `in` (the up projection of gated MLPs), and the gate where there is one. */
   readonly in?: Linear;
   readonly gate?: Linear;

@@ -17,11 +17,11 @@ import { fractionalPlaces } from "./fractional-places.ts";
 import { type Norm, readLayerNorm } from "./norm.ts";
 
 export interface VisionTowerWeights {
-  /** Where there is one (CLIP, InternVL): [width] */
+  /** Where there is one (CLIP, InternVL, BLIP-2): [width] */
   readonly classEmbedding: Tensor | undefined;
   /** [width, channels * patch * patch] */
   readonly patchWeight: Tensor;
-  /** Where there is one (SigLIP, InternVL): [width] */
+  /** Where there is one (SigLIP, InternVL, BLIP-2): [width] */
   readonly patchBias: Tensor | undefined;
   /** [rowsPerImage, width] */
   readonly positions: Tensor;
@@ -33,8 +33,8 @@ export interface VisionTowerWeights {
 }
 
 /**
- * The vision transformers of CLIP (Radford et al. 2021, arXiv 2103.00020), SigLIP (Zhai et al. 2023, arXiv 2303.15343) and
- * InternVL (Chen et al. 2023, arXiv 2312.14238): patches, learned positions, pre-norm blocks with full attention.
+ * The vision transformers of CLIP (Radford et al. 2021, arXiv 2103.00020), SigLIP (Zhai et al. 2023, arXiv 2303.15343),
+ * InternVL (Chen et al. 2023, arXiv 2312.14238) and BLIP-2 (EVA's): patches, learned positions, pre-norm blocks with full attention.
  */
 export class VisionTower {
   readonly config: VisionConfig;

@@ -49,6 +49,13 @@ export interface ImageRules<Image = unknown> {
    * the last image (in front, if there is none), and with this text at the end.
    */
   readonly bosBehindImages?: { readonly end: string };
+  /**
+   * Whether images with which a prompt begins stand in front of the special tokens, and those that are given for a text without
+   * placeholders in front of all (BLIP-2).
+   */
+  readonly leads?: boolean;
+  /** What a Q-Former reads of a prompt's text, from which the placeholders are gone: ids of a tokenizer of its own. */
+  instruct?(text: string): readonly number[];
 }
 
 export interface PromptOptions<Image = unknown> {
@@ -88,7 +95,8 @@ export function prompt<Image = unknown>(
 ): Prompt<Image> {
   const { bos = "auto", imageRules, spans: pieces = {} } = options;
   const frame = bos === false ? undefined : frameOf(tokenizer, imageRules);
-  const joined = join(typeof parts === "string" ? [parts] : parts, options, frame);
+  const given = withImagesInFront(typeof parts === "string" ? [parts] : parts, options);
+  const joined = join(given.parts, { ...options, images: given.images }, frame);
   const named = [
     ...joined.named,
     ...Object.entries(pieces).map(([name, piece]) => findPiece(name, piece, joined.full)),
@@ -96,8 +104,11 @@ export function prompt<Image = unknown>(
 
   const isWhole = frame !== undefined || bos === false;
   const front = isWhole ? [] : specialsInFront(tokenizer, bos);
-  const body = tokenizer.encode(joined.full, { specials: false });
-  const ids = [...front, ...body, ...(isWhole ? [] : tokenizer.suffix)];
+  // Images in front of the special tokens are tokenised by themselves, as the text then is.
+  const lead = tokenizer.encode(joined.full.slice(0, joined.lead), { specials: false });
+  const body = [...lead, ...tokenizer.encode(joined.full.slice(joined.lead), { specials: false })];
+  const ids = [...lead, ...front, ...body.slice(lead.length), ...(isWhole ? [] : tokenizer.suffix)];
+  const place = (position: number) => (position < lead.length ? position : position + front.length);
 
   const spans: Record<string, ImageSpan> = {};
   const found = [
@@ -105,13 +116,29 @@ export function prompt<Image = unknown>(
     ...textSpans(tokenizer, body, joined.full, named),
   ];
   for (const { name, ...span } of found) {
-    spans[freeName(name, spans)] = Object.freeze(movedBy(front.length, span));
+    spans[freeName(name, spans)] = Object.freeze(movedBy(place(span.start) - span.start, span));
   }
   const answer =
     options.answer === undefined || options.answer === ""
       ? undefined
       : prompt<Image>(tokenizer, options.answer, { bos: false });
-  return promptFromIds(tokenizer, ids, { text: joined.text, spans, images: joined.images, answer });
+  const { text, images } = joined;
+  const instruction =
+    images.length > 0 ? imageRules?.instruct?.(text.replaceAll(imageRules.placeholder, " ")) : undefined;
+  return promptFromIds(tokenizer, ids, { text, spans, images, answer, instruction });
+}
+
+/** Parts and list of images; those of a text without placeholders are among the parts where they go in front. */
+function withImagesInFront<Image>(
+  parts: readonly PromptPart<Image>[],
+  { images = [], imageRules }: PromptOptions<Image>,
+): { parts: readonly PromptPart<Image>[]; images: readonly Image[] } {
+  const texts = parts.flatMap((part) =>
+    typeof part === "string" ? [part] : "text" in part ? [part.text] : [],
+  );
+  const places = imageRules?.leads && texts.some((text) => text.includes(imageRules.placeholder));
+  if (!imageRules?.leads || places) return { parts, images };
+  return { parts: [...images.map((image) => ({ image })), ...parts], images: [] };
 }
 
 /**
@@ -124,7 +151,7 @@ export function prompt<Image = unknown>(
 export function promptFromIds<Image = unknown>(
   tokenizer: Tokenizer,
   ids: Iterable<number>,
-  fields: Partial<Pick<Prompt<Image>, "text" | "spans" | "images" | "answer">> = {},
+  fields: Partial<Pick<Prompt<Image>, "text" | "spans" | "images" | "answer" | "instruction">> = {},
 ): Prompt<Image> {
   const list = Array.from(ids);
   const wrong = list.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= 2 ** 32);
@@ -142,6 +169,7 @@ export function promptFromIds<Image = unknown>(
     images: fields.images ?? [],
     bos: list[0] === tokenizer.bosId,
     answer: fields.answer,
+    instruction: fields.instruction,
   });
 }
 
@@ -176,6 +204,8 @@ interface Joined<Image> {
   readonly named: readonly Named[];
   readonly images: readonly Image[];
   readonly imageTexts: readonly ImageText[];
+  /** How much of `full` stands in front of the special tokens. */
+  readonly lead: number;
 }
 
 function join<Image>(
@@ -189,6 +219,7 @@ function join<Image>(
   let named: Named[] = [];
   const imageTexts: ImageText[] = [];
   let text = "";
+  let lead = 0;
   let full = (frame?.front ?? "") + (images.length === 0 ? (frame?.behindImages ?? "") : "");
   let start = full.length; // of the text since the last image
   const endText = () => {
@@ -204,6 +235,7 @@ function join<Image>(
     const imageText = rules.expand(images[index]!, index, images.length, follows);
     imageTexts.push(imageText);
     text += rules.placeholder;
+    if (imageRules?.leads && full.length === lead) lead += imageText.text.length;
     full += imageText.text;
     if (frame && index === images.length - 1) full += frame.behindImages;
     start = full.length;
@@ -235,7 +267,7 @@ function join<Image>(
   }
   full += frame?.end ?? "";
   for (const rewrite of imageRules?.rewrites ?? []) ({ full, named } = rewritten(full, named, rewrite));
-  return { text, full, named, images, imageTexts };
+  return { text, full, named, images, imageTexts, lead };
 }
 
 /** A text with replacements, and where its pieces are afterwards. */

@@ -10,7 +10,7 @@ export function decoderSequence<Image>(
   start: number,
   tokenizer: Pick<Tokenizer, "tokenOf">,
 ): Prompt<Image> {
-  const { answer, images } = prompt;
+  const { answer, images, instruction } = prompt;
   const moved = ([name, span]: [string, Span]) =>
     [name, { start: span.start + 1, end: span.end + 1 }] as const;
   return new Prompt<Image>({
@@ -20,6 +20,7 @@ export function decoderSequence<Image>(
     spans: Object.fromEntries(Object.entries(answer?.spans ?? {}).map(moved)),
     images,
     bos: false,
+    instruction,
     source: prompt,
   });
 }

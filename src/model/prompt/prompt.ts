@@ -44,12 +44,17 @@ export class Prompt<Image = unknown> {
   readonly bos: boolean;
   /** What the decoder of an encoder-decoder has answered so far, if anything; its start token is not counted in. */
   readonly answer?: Prompt<Image> | undefined;
+  /** Ids of what a Q-Former reads of it beside its images, by a tokenizer of its own; absent where nothing does. */
+  readonly instruction?: readonly number[] | undefined;
   /** Of a decoder's sequence, which `decoderSequence` makes: the prompt that the encoder reads. */
   readonly source?: Prompt<Image> | undefined;
 
   /** Use `prompt` or `promptFromIds` of build-prompt.ts. */
   constructor(
-    fields: Pick<Prompt<Image>, "text" | "ids" | "tokens" | "spans" | "images" | "bos" | "answer" | "source">,
+    fields: Pick<
+      Prompt<Image>,
+      "text" | "ids" | "tokens" | "spans" | "images" | "bos" | "answer" | "instruction" | "source"
+    >,
   ) {
     if (fields.ids.length === 0) throw new PromptError("A prompt needs at least one token, found none.");
     this.text = fields.text;
@@ -59,6 +64,7 @@ export class Prompt<Image = unknown> {
     this.images = Object.freeze([...fields.images]);
     this.bos = fields.bos;
     if (fields.answer) this.answer = fields.answer;
+    if (fields.instruction) this.instruction = Object.freeze([...fields.instruction]);
     if (fields.source) this.source = fields.source;
     Object.freeze(this);
   }

@@ -1,11 +1,16 @@
+import type { Tensor } from "../../tensor/tensor.ts";
 import type { Picture, VisionSetup } from "../checkpoint/config/vision-setup.ts";
 import { firstImages, imagePlaces } from "../prompt/image-places.ts";
+import type { Prompt } from "../prompt/prompt.ts";
 import { picturesOf } from "../prompt/prompt-image.ts";
 import type { Place } from "./additions.ts";
 import { PassKeys } from "./key-value-store.ts";
 import { Pass } from "./pass.ts";
 import { RowMap } from "./row-map.ts";
 import type { SitePrefix } from "./sites.ts";
+
+/** How many rows a picture of a prompt has. */
+type RowsOf = (image: Picture, prompt: Prompt) => number;
 
 /**
  * The pass over the images of a pass's prompts, a sequence an image, each of as many rows as `rowsOf` says: the vision
@@ -14,8 +19,8 @@ import type { SitePrefix } from "./sites.ts";
  */
 export function passOverImages(
   pass: Pass,
-  rowsOf: (image: Picture) => number,
-  { prefix = "vision.", keysOf }: { prefix?: SitePrefix; keysOf?: (image: Picture) => number } = {},
+  rowsOf: RowsOf,
+  { prefix = "vision.", keysOf }: { prefix?: SitePrefix; keysOf?: RowsOf } = {},
 ): Pass {
   const { device, prompts, inUse } = pass;
   return Pass.over(device, [], {
@@ -37,7 +42,8 @@ export function passOverSources(pass: Pass): Pass {
     row += count;
     return { sequence, position: 0, row: row - count, count };
   });
-  return Pass.over(device, prompts, { rows: new RowMap(spans), inUse, prefix: "encoder." });
+  const onPixels = (pixels: Tensor) => void pass.pixels(pixels);
+  return Pass.over(device, prompts, { rows: new RowMap(spans), inUse, onPixels, prefix: "encoder." });
 }
 
 /** Where the features of a pass's pictures go, picture by picture. */
@@ -47,12 +53,12 @@ export function placesOfImages({ prompts, rows }: Pass, setup: VisionSetup): Pla
   );
 }
 
-function imageRows({ prompts, rows }: Pass, rowsOf: (image: Picture) => number): RowMap {
+function imageRows({ prompts, rows }: Pass, rowsOf: RowsOf): RowMap {
   const first = firstImages(prompts);
   let row = 0;
   const spans = rows.spans.flatMap(({ sequence }) =>
     picturesOf(prompts[sequence]!).map((image, i) => {
-      const count = rowsOf(image);
+      const count = rowsOf(image, prompts[sequence]!);
       row += count;
       return { sequence: first[sequence]! + i, position: 0, row: row - count, count };
     }),

@@ -160,6 +160,13 @@ export class Pass {
     return new Pass(this.#scope, this.device, { ...this.#options, rows, keys, context, parent: this });
   }
 
+  /** The pass over these of its positions alone, whose rows are numbered anew; what it attends to in the context is the same. */
+  ofRows(rows: RowMap): Pass {
+    const { keys, context } = this;
+    const { parent: _, ...options } = this.#options;
+    return new Pass(this.#scope, this.device, { ...options, rows, keys, context });
+  }
+
   /** The same rows as they attend to the context: its keys are those of another stack. */
   get across(): Pass {
     const { context } = this;

@@ -4,6 +4,7 @@ import {
   hasTileMap,
   type ImageRows,
   imageRowCount,
+  type QFormerConfig,
   type VisionSetup,
 } from "../checkpoint/config/vision-setup.ts";
 import {
@@ -85,6 +86,17 @@ interface OuterShape {
   readonly rows?: number | undefined;
   /** Which of an image's rows; default those of the stack. */
   readonly rowsOf?: ImageRows;
+  /** Set where it comes by behind another stack. */
+  readonly behind?: StackName;
+}
+
+/** Which rows of images meet in cross-attention. */
+interface CrossRows {
+  /** Those that keys and values are made of, and how many, where all images have as many. Default those of the resampler. */
+  readonly keyRowsOf?: ImageRows;
+  readonly keyRows?: number | undefined;
+  /** Those that attend, where they are not all of the stack's. */
+  readonly readers?: { readonly rowsOf: ImageRows; readonly rows?: number | undefined };
 }
 
 /** What there is to tap and edit in a stack. */
@@ -104,7 +116,7 @@ export interface StackSites extends BlockSizes {
   /** Behind how many of its blocks, from the first, features of pictures are added. Default 0. */
   readonly deepstack?: number | undefined;
   /** Cross-attention of some layers. */
-  readonly cross?: CrossConfig & { readonly keyRows?: number | undefined };
+  readonly cross?: CrossConfig & CrossRows;
   /** In the order of the forward pass. */
   readonly before: readonly OuterShape[];
   readonly after: readonly OuterShape[];
@@ -154,13 +166,13 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
       { site: "logits", features: config.vocab },
     ],
   };
-  if (encoder) return { text, encoder: encoderSites(encoder) };
-  if (!vision) return { text };
-  const { tower, resampler, postNorm, shuffle, pooled } = vision;
+  const own = { text, ...(encoder && { encoder: encoderSites(encoder) }) };
+  if (!vision) return own;
+  const { tower, resampler, qformer, postNorm, shuffle, pooled } = vision;
   const rows = fixed?.towerRows;
   const normed: OuterShape[] = postNorm ? [{ site: "vision.post_norm", features: tower.width, rows }] : [];
   if (resampler) {
-    return { text, vision: towerSites(tower, { rows, after: normed }), resampler: resamplerSites(vision) };
+    return { ...own, vision: towerSites(tower, { rows, after: normed }), resampler: resamplerSites(vision) };
   }
   const features = { rows: fixed?.tokens, rowsOf: "tokens" } as const;
   const after: OuterShape[] = [
@@ -174,9 +186,10 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
     ...(hasTileMap(vision)
       ? [{ site: "tile_features", features: config.width, rowsOf: "tile features" } as const]
       : []),
-    { site: "projector", features: config.width, ...features },
+    { site: "projector", features: config.width, ...features, ...(qformer && { behind: "qformer" }) },
   ];
-  return { text, vision: towerSites(tower, { rows, after }) };
+  const seen = { ...own, vision: towerSites(tower, { rows, after }) };
+  return qformer ? { ...seen, qformer: qformerSites(qformer, rows) } : seen;
 }
 
 /** The sites of an encoder of text. */
@@ -205,6 +218,28 @@ function resamplerSites({ resampler, fixed }: VisionSetup): StackSites {
     keyRowsOf: "tower and latents",
     before: projects ? [read] : [],
     after: [{ site: "resampler.out", features: width, rows }],
+  };
+}
+
+/** The sites of a Q-Former, whose queries attend to each other (and to a text) and, in some layers, to the tower's rows. */
+function qformerSites(qformer: QFormerConfig, towerRows: number | undefined): StackSites {
+  const { width, heads, queries, crossLayers, text } = qformer;
+  const shape = { heads, kvHeads: heads, headDim: width / heads };
+  return {
+    ...sizesOf({ ...qformer, ...shape }),
+    sequences: "images",
+    rows: text ? undefined : queries,
+    rowsOf: text ? "latents and text" : "latents",
+    cross: {
+      ...shape,
+      layers: crossLayers,
+      qkNorm: false,
+      keyRowsOf: "tower",
+      keyRows: towerRows,
+      readers: { rowsOf: "latents", rows: queries },
+    },
+    before: [],
+    after: [],
   };
 }
 
@@ -252,9 +287,8 @@ export function siteInfo(map: SiteMap, name: SiteName): SiteInfo {
   if (!sites.includes(site as LayerSite)) {
     if (IS_CROSS.has(site) && found.cross && !found.cross.layers.includes(layer)) {
       const have = found.cross.layers.join(", ");
-      throw new SiteError(
-        `${name}: there is no cross-attention in front of layer ${layer}; it is in ${have}`,
-      );
+      const place = found.cross.mlpWidth === undefined ? "in" : "in front of";
+      throw new SiteError(`${name}: there is no cross-attention ${place} layer ${layer}; it is in ${have}`);
     }
     const why = ABSENT[site] === undefined ? "" : ` (${ABSENT[site]})`;
     throw new SiteError(
@@ -274,7 +308,10 @@ function rowsOfSite(
   site: string,
 ): Pick<SiteInfo, "sequences" | "imageRows" | "rowsOf" | "keyRowsOf" | "keySequences" | "imageKeys"> {
   const ofImages = sequences === "images";
-  const own = { sequences, imageRows: rows, rowsOf: ofImages ? rowsOf : undefined };
+  const all = { sequences, imageRows: rows, rowsOf: ofImages ? rowsOf : undefined };
+  const reading = cross?.readers && IS_CROSS.has(site) ? cross.readers : undefined;
+  const own = reading ? { sequences, imageRows: reading.rows, rowsOf: reading.rowsOf } : all;
+  const crossKeys = cross?.keyRowsOf ?? "latents";
   const noKeys = { keyRowsOf: undefined, imageKeys: undefined };
   const tokens = { imageRows: undefined, rowsOf: undefined, ...noKeys };
   if (cross?.reads === "sources" && /^xattn_(k|v|k_norm)$/.test(site))
@@ -286,12 +323,12 @@ function rowsOfSite(
     case "xattn_k":
     case "xattn_k_norm":
     case "xattn_v":
-      return { sequences: "images", imageRows: cross?.keyRows, rowsOf: "latents", ...noKeys };
+      return { sequences: "images", imageRows: cross?.keyRows, rowsOf: crossKeys, ...noKeys };
     case "deepstack":
       return { sequences: "images", imageRows: undefined, rowsOf: "tokens", ...noKeys };
     case "xattn_scores":
     case "xattn_pattern":
-      return { ...own, keyRowsOf: "latents", imageKeys: cross?.keyRows };
+      return { ...own, keyRowsOf: crossKeys, imageKeys: cross?.keyRows };
     case "k":
     case "k_norm":
     case "v":
@@ -317,6 +354,7 @@ const NAMES: Readonly<Record<StackName, string>> = {
   text: "language model",
   vision: "vision tower",
   resampler: "resampler",
+  qformer: "Q-Former",
   encoder: "encoder of text",
 };
 
@@ -348,17 +386,20 @@ function featuresOf(stack: StackSites, site: LayerSite): Pick<SiteInfo, "feature
 }
 
 /** The stacks in the order of the forward pass. */
-const STACK_ORDER: readonly StackName[] = ["vision", "resampler", "encoder", "text"];
+const STACK_ORDER: readonly StackName[] = ["vision", "resampler", "qformer", "encoder", "text"];
 
 /** Every site of a model, in the order of the forward pass. */
 export function siteNames(map: SiteMap): SiteName[] {
   return STACK_ORDER.flatMap((name) => {
     const stack = map[name];
     if (!stack) return [];
-    const { layers, before, after } = stack;
+    const { layers, before } = stack;
     const blocks = Array.from({ length: layers }, (_, layer) =>
       sitesOfLayer(stack, layer).map((site): SiteName => `${STACKS[name]}${site}.${layer}`),
     );
-    return [...before.map(({ site }) => site), ...blocks.flat(), ...after.map(({ site }) => site)];
+    const behind = STACK_ORDER.flatMap((other) =>
+      (map[other]?.after ?? []).filter(({ behind = other }) => behind === name),
+    );
+    return [...before.map(({ site }) => site), ...blocks.flat(), ...behind.map(({ site }) => site)];
   });
 }

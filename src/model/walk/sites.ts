@@ -27,7 +27,7 @@ const FURTHER_LAYER_SITES = ["q_norm", "k_norm", "deepstack"] as const;
 /**
  * Those of cross-attention to the rows of another stack, and of an MLP that goes with it, in the order in which they are born.
  * With its MLP it stands in front of the layer whose number it has (Flamingo's gated blocks); without one in the middle of that
- * layer, behind resid_mid (the decoder of an encoder-decoder).
+ * layer, behind resid_mid (the decoder of an encoder-decoder, a Q-Former).
  */
 export const CROSS_SITES = [
   "xattn_in",
@@ -63,7 +63,13 @@ export const ALL_LAYER_SITES = [...LAYER_SITES, ...FURTHER_LAYER_SITES, ...CROSS
  * The stacks of blocks that a model may have, with what goes in front of their sites' names. `text` is what chooses the next
  * token (or the text tower of a dual encoder).
  */
-export const STACKS = { text: "", vision: "vision.", resampler: "resampler.", encoder: "encoder." } as const;
+export const STACKS = {
+  text: "",
+  vision: "vision.",
+  resampler: "resampler.",
+  qformer: "qformer.",
+  encoder: "encoder.",
+} as const;
 
 export type StackName = keyof typeof STACKS;
 
@@ -83,6 +89,7 @@ export const OUTER_SITES = {
     "projector",
   ],
   resampler: ["resampler.in", "resampler.out"],
+  qformer: [],
   encoder: ["encoder.embed", "encoder.final_norm"],
 } as const satisfies Record<StackName, readonly string[]>;
 
@@ -134,7 +141,8 @@ export function parseSite(name: string): SiteAddress {
   throw new SiteError(
     `there is no site ${JSON.stringify(name)}${hint(name)}; expected ${LAYER_SITES.join(", ")} with a layer ("resid_post.3"), ` +
       `${OUTER_SITES.text.join(", ")}, or one of the vision tower ("vision.resid_post.3", ${OUTER_SITES.vision.join(", ")}) ` +
-      `of a resampler ("resampler.resid_post.1", ${OUTER_SITES.resampler.join(", ")}), or of an encoder of text ` +
+      `of a resampler ("resampler.resid_post.1", ${OUTER_SITES.resampler.join(", ")}), of a Q-Former ` +
+      `("qformer.resid_post.1"), or of an encoder of text ` +
       `("encoder.resid_post.3", ${OUTER_SITES.encoder.join(", ")})`,
   );
 }

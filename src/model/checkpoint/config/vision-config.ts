@@ -5,9 +5,9 @@ import { type EncoderConfig, requireWholeHeads } from "./encoder-config.ts";
 import { requireNeutral } from "./neutral-fields.ts";
 import type { TowerConfig, VisionSetup } from "./vision-setup.ts";
 
-/** A vision transformer over squares of one size: CLIP's, SigLIP's or InternVL's. */
+/** A vision transformer over squares of one size: CLIP's, SigLIP's, InternVL's or BLIP-2's. */
 export interface VisionConfig extends EncoderConfig, TowerConfig {
-  readonly kind: "clip" | "siglip" | "internvl";
+  readonly kind: "clip" | "siglip" | "internvl" | "blip";
   /** Side of the square picture and of a patch, in pixels. */
   readonly imageSize: number;
   readonly patchSize: number;

@@ -2,6 +2,7 @@ import type { PixelValues } from "../../../images/preprocess.ts";
 import type { ProcessorSettings } from "../../../images/processor-config.ts";
 import type { RgbImage } from "../../../images/rgb.ts";
 import type { TileGrid } from "../../../images/tile-grid.ts";
+import type { ActivationKind } from "../../../kernels/elementwise/activation.ts";
 
 /** A picture: as decoded, or already preprocessed by the caller. */
 export type Picture = RgbImage | PixelValues;
@@ -18,7 +19,7 @@ export interface ImageLayout {
   readonly tileFeatures?: number;
   /** Positions of the prompt that stand for it, each of which takes a feature unless those go elsewhere. */
   readonly tokens: number;
-  /** Its rows in the resampler, those of all tiles; absent where there is none. */
+  /** Its rows in the resampler, those of all tiles, or queries of the Q-Former; absent where there is neither. */
   readonly latents?: number;
   /** Set where those are consecutive and one plain grid. */
   readonly grid?: { readonly rows: number; readonly columns: number };
@@ -44,15 +45,37 @@ export interface TowerConfig {
   readonly imageSize?: number;
 }
 
-/** What the rows of a picture may be: those of the tower, of the prompt, of the resampler, or what the resampler attends to. */
-export type ImageRows = "tower" | "tile features" | "tokens" | "latents" | "tower and latents";
+/**
+ * What the rows of a picture may be: those of the tower, of the prompt, of the resampler (the queries of a Q-Former), what the
+ * resampler attends to, or the Q-Former's queries and the text that it reads beside.
+ */
+export type ImageRows =
+  | "tower"
+  | "tile features"
+  | "tokens"
+  | "latents"
+  | "tower and latents"
+  | "latents and text";
 
 /** What of a layout says how many. */
-export type ImageRowCounts = Pick<ImageLayout, "towerRows" | "tileFeatures" | "tokens" | "latents">;
+export interface ImageRowCounts
+  extends Pick<ImageLayout, "towerRows" | "tileFeatures" | "tokens" | "latents"> {
+  /** Tokens of its prompt that a Q-Former reads beside it. */
+  readonly text?: number;
+}
+
+/** The rows of each picture of a prompt. */
+export function imageRowCounts(
+  { layout, textOf }: Pick<VisionSetup, "layout" | "textOf">,
+  prompt: { readonly images: readonly unknown[]; readonly instruction?: readonly number[] | undefined },
+): ImageRowCounts[] {
+  const text = textOf?.(prompt).length;
+  return prompt.images.map((image) => ({ ...layout(image as Picture), ...(text !== undefined && { text }) }));
+}
 
 /** How many of them a picture has. */
 export function imageRowCount(
-  { towerRows, tileFeatures = 0, tokens, latents = 0 }: ImageRowCounts,
+  { towerRows, tileFeatures = 0, tokens, latents = 0, text = 0 }: ImageRowCounts,
   rows: ImageRows,
 ): number {
   switch (rows) {
@@ -66,6 +89,8 @@ export function imageRowCount(
       return latents;
     case "tower and latents":
       return towerRows + latents;
+    case "latents and text":
+      return latents + text;
   }
 }
 
@@ -96,6 +121,21 @@ export function hasTileMap({ tiled = false, shuffle }: Pick<VisionSetup, "tiled"
   return tiled && shuffle === undefined;
 }
 
+/** A stack whose learned queries read a picture by cross-attention, and each other, so that each picture becomes as many rows. */
+export interface QFormerConfig {
+  readonly layers: number;
+  readonly queries: number;
+  readonly width: number;
+  readonly heads: number;
+  readonly mlpWidth: number;
+  readonly normEps: number;
+  readonly activation: ActivationKind;
+  /** The layers that read the picture. */
+  readonly crossLayers: readonly number[];
+  /** Sizes of the embedding of the text that it reads beside the picture; absent where it reads none. */
+  readonly text?: { readonly vocab: number; readonly context: number };
+}
+
 /** How a vision-language model takes pictures in. */
 export interface VisionSetup<Tower extends TowerConfig = TowerConfig> {
   readonly tower: Tower;
@@ -108,6 +148,9 @@ export interface VisionSetup<Tower extends TowerConfig = TowerConfig> {
   readonly keepsClassToken?: boolean;
   /** Set where the features go through one. */
   readonly resampler?: ResamplerConfig;
+  readonly qformer?: QFormerConfig;
+  /** What a Q-Former reads of a prompt beside its pictures: ids of a tokenizer of its own. */
+  textOf?(prompt: { readonly instruction?: readonly number[] | undefined }): readonly number[];
   /** Whether features take the places of image tokens in the embedding (default), or reach the language model otherwise. */
   readonly embeds?: boolean;
   /** Behind how many layers of the language model, from the first, further features are added at the same places. */
@@ -127,6 +170,10 @@ export interface VisionSetup<Tower extends TowerConfig = TowerConfig> {
   /** Throws ImageError for a picture that the model cannot take. */
   layout(picture: Picture): ImageLayout;
   /** Throws PromptError for a prompt with enough places for its pictures that means nothing to the model all the same. */
-  check?(prompt: { readonly ids: readonly number[]; readonly images: readonly unknown[] }): void;
+  check?(prompt: {
+    readonly ids: readonly number[];
+    readonly images: readonly unknown[];
+    readonly instruction?: readonly number[] | undefined;
+  }): void;
   readonly processor: ProcessorSettings;
 }

@@ -61,3 +61,21 @@ export function patchRows(
   }
   return out;
 }
+
+/** A row for each patch of a picture, patches row by row, each pixel by pixel: [patches, size, size, 3]. */
+export function pixelRows(
+  { data, shape: [, height, width] }: PixelValues,
+  size: number,
+): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(3 * height * width);
+  let at = 0;
+  for (let top = 0; top < height; top += size) {
+    for (let left = 0; left < width; left += size) {
+      for (let i = 0; i < size * size; i++) {
+        const pixel = (top + Math.floor(i / size)) * width + left + (i % size);
+        for (let channel = 0; channel < 3; channel++) out[at++] = data[channel * height * width + pixel]!;
+      }
+    }
+  }
+  return out;
+}

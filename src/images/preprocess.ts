@@ -117,9 +117,11 @@ export function modelView(picture: RgbImage, settings: ProcessorSettings): RgbIm
   if (settings.grid) return wholeView(image, settings.grid, settings.resize!.filter);
   const square = settings.padColour ? padToSquare(image, settings.padColour) : image;
   const full = settings.resize ? resizedSize(square, settings.resize.to) : square;
-  const area = settings.crop ? centred(full, settings.crop.width, settings.crop.height) : wholeOf(full);
+  const area = settings.crop
+    ? centred(full, settings.crop.width, settings.crop.height)
+    : wholeOf(settings.fillPatches ? filledSize(full, settings.fillPatches) : full);
   checkPixelCount(area.width, area.height, DEFAULT_MAX_PIXELS);
-  if (!settings.resize) return crop(square, area);
+  if (!settings.resize) return crop(square, area, settings.fillPatches?.colour);
 
   const left = Math.max(area.left, 0);
   const top = Math.max(area.top, 0);
@@ -131,14 +133,28 @@ export function modelView(picture: RgbImage, settings: ProcessorSettings): RgbIm
     width,
     height,
   });
-  return crop(visible, { ...area, left: area.left - left, top: area.top - top });
+  const own = { ...area, left: area.left - left, top: area.top - top };
+  return crop(visible, own, settings.fillPatches?.colour);
 }
 
 /** Width and height of the {@link modelView} of a picture of this size. Throws ImageError for one that cannot be taken. */
-export function viewSize({ width, height }: Size, { padColour, resize, crop }: ProcessorSettings): Size {
+export function viewSize(
+  { width, height }: Size,
+  { padColour, resize, crop, fillPatches }: ProcessorSettings,
+): Size {
   const side = Math.max(width, height);
   const square = padColour ? { width: side, height: side } : { width, height };
-  return crop ?? (resize ? resizedSize(square, resize.to) : square);
+  const full = resize ? resizedSize(square, resize.to) : square;
+  return crop ?? (fillPatches ? filledSize(full, fillPatches) : full);
+}
+
+/** With as many pixels to the right and below as make the last patches whole, as far as there is room. */
+function filledSize(
+  { width, height }: Size,
+  { side, most }: NonNullable<ProcessorSettings["fillPatches"]>,
+): Size {
+  const filled = (length: number, room: number) => Math.min(room, Math.ceil(length / side) * side);
+  return { width: filled(width, most.width), height: filled(height, most.height) };
 }
 
 function wholeOf(size: Size) {
@@ -151,6 +167,7 @@ function resizedSize({ width, height }: Size, to: ResizeTarget): Size {
   if ("mostPatches" in to) return sizeOfMostPatches({ width, height }, to);
   if ("minPixels" in to) return smartResize({ width, height }, to);
   if ("maxHeight" in to) {
+    if (to.onlyShrinks && width <= to.maxWidth && height <= to.maxHeight) return { width, height };
     const scale = Math.min(to.maxHeight / height, to.maxWidth / width);
     return { width: Math.trunc(width * scale), height: Math.trunc(height * scale) };
   }

@@ -18,7 +18,7 @@ export interface Size {
 export type ResizeTarget =
   | Size
   | { readonly shortestEdge: number; readonly longestEdge?: number }
-  | { readonly maxHeight: number; readonly maxWidth: number }
+  | { readonly maxHeight: number; readonly maxWidth: number; readonly onlyShrinks?: true }
   | { readonly longestEdge: number; readonly leastEdge: number }
   | PixelBounds
   | MostPatches;
@@ -43,6 +43,7 @@ export interface ProcessorSettings {
   readonly kind:
     | "clip"
     | "gemma3"
+    | "fuyu"
     | "llava"
     | "siglip"
     | "siglip2"
@@ -64,6 +65,8 @@ export interface ProcessorSettings {
   readonly grid?: TileGridSettings;
   /** Set where the quarters of a picture go in front of it, each like a picture of its own (Idefics 2's image splitting). */
   readonly quarters?: boolean;
+  /** Fill up to the right and below, with an 8-bit colour, until whole patches of so many pixels a side lie over the picture. */
+  readonly fillPatches?: { readonly side: number; readonly most: Size; readonly colour: Channels };
   /** Cut this size out of the middle; what lies outside of the picture is black. */
   readonly crop?: Size;
   /** The 8-bit values are multiplied by this. */

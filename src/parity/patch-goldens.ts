@@ -1,7 +1,10 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { CheckpointError } from "../errors.ts";
-import { type PatchPlaces, patchRows, placesInBlocks } from "../images/patch-rows.ts";
-import type { PixelValues } from "../images/preprocess.ts";
-import type { PatchSizes, Size } from "../images/processor-config.ts";
+import { decodeImage } from "../images/decode.ts";
+import { type PatchPlaces, patchRows, pixelRows, placesInBlocks } from "../images/patch-rows.ts";
+import { type PixelValues, viewSize } from "../images/preprocess.ts";
+import type { PatchSizes, ProcessorSettings, Size } from "../images/processor-config.ts";
 import type { GoldenFile } from "./golden-file.ts";
 
 /**
@@ -109,4 +112,58 @@ function picture(
     throw new CheckpointError(`${key}: expected patches of pictures whose frames are all the same`);
   }
   return made;
+}
+
+/**
+ * Pixel values that the goldens of a case have as rows of patches, pixel by pixel, [patches of all pictures, size * size * 3]. How
+ * many each picture has is told by the pictures themselves, in `folder`.
+ */
+export async function readPixelRows(
+  goldens: GoldenFile,
+  name: string,
+  files: readonly string[],
+  folder: string,
+  processor: ProcessorSettings,
+): Promise<PixelValues[]> {
+  const key = `${name}/in.pixel_values`;
+  const { shape, values } = await goldens.read(key, 2);
+  const { side } = processor.fillPatches!;
+  const sizes = await Promise.all(
+    files.map(async (file) => {
+      const path = join(folder, file);
+      const bytes = await readFile(path).catch((cause) => {
+        throw new CheckpointError(`${key}: ${path} is missing, which tells how many patches it has`, {
+          cause,
+        });
+      });
+      return viewSize(await decodeImage(bytes), processor);
+    }),
+  );
+  const expected = sizes.reduce((sum, { width, height }) => sum + (width * height) / side ** 2, 0);
+  if (shape[0] !== expected || shape[1] !== 3 * side ** 2) {
+    throw new CheckpointError(
+      `${key}: expected [${expected}, ${3 * side ** 2}] for ${files.length} images, found [${shape.join(", ")}]`,
+    );
+  }
+  let at = 0;
+  return sizes.map(({ width, height }) => {
+    const length = 3 * width * height;
+    at += length;
+    return unrolled(values.subarray(at - length, at) as Float32Array, { width, height }, side);
+  });
+}
+
+/** The picture that rows of pixels are cut from. */
+function unrolled(
+  rows: Float32Array,
+  { width, height }: { width: number; height: number },
+  side: number,
+): PixelValues {
+  const data = new Float32Array(rows.length);
+  // Where each number goes is told by the rows of a picture whose numbers count.
+  const numbers = Float32Array.from({ length: rows.length }, (_, i) => i);
+  pixelRows({ data: numbers, shape: [3, height, width] }, side).forEach((from, to) => {
+    data[from] = rows[to]!;
+  });
+  return { data, shape: [3, height, width] };
 }

@@ -25,8 +25,7 @@ import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkTensor } from "./checks.ts";
 import type { Golden, GoldenFile } from "./golden-file.ts";
 import { readMasked } from "./masked-pixels.ts";
-import { readPatches } from "./patch-goldens.ts";
-
+import { readPatches, readPixelRows } from "./patch-goldens.ts";
 import { readQFormer } from "./qformer.ts";
 import { OMITTED } from "./thinned.ts";
 import { checkTilePixels, readTileGrids, splitAs } from "./tile-goldens.ts";
@@ -71,13 +70,15 @@ export async function readPixels(
   if (!goldens.has(key)) return { values: await ownPixels(key, files, folder, processor), checks: [] };
   const theirs = processor.patches
     ? await readPatches(goldens, name, files.length, processor.patches)
-    : processor.grid
-      ? await readTileGrids(goldens, name, files, folder, processor, byItem)
-      : processor.tiles
-        ? await readTiles(goldens, name, files.length)
-        : processor.kind === "idefics2"
-          ? await readMasked(goldens, name, byItem ?? [files], processor)
-          : await readSquares(goldens, name, files, byItem);
+    : processor.fillPatches
+      ? await readPixelRows(goldens, name, files, folder, processor)
+      : processor.grid
+        ? await readTileGrids(goldens, name, files, folder, processor, byItem)
+        : processor.tiles
+          ? await readTiles(goldens, name, files.length)
+          : processor.kind === "idefics2"
+            ? await readMasked(goldens, name, byItem ?? [files], processor)
+            : await readSquares(goldens, name, files, byItem);
   const whole = theirs.every(({ data }) => !data.includes(OMITTED));
   const values = whole ? theirs : await ownPixels(key, files, folder, processor);
   return { values, checks: await checkPixels(key, theirs, files, folder, processor) };

@@ -24,6 +24,7 @@ const TEXTS: Readonly<Record<string, readonly string[]>> = {
   internvl: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   "internvl-qk-norm": ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   gemma3: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
+  fuyu: ["<image>caption", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   llava_next: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
 };
 

@@ -54,6 +54,7 @@ const PICTURED = [
   "qwen2_vl",
   "qwen2_5_vl",
   "idefics",
+  "fuyu",
 ];
 
 describe.each([...TEXT_FIXTURES, "t5", "t5-relu-tied", ...PICTURED])("%s", (name) => {
@@ -83,6 +84,8 @@ describe.each([...TEXT_FIXTURES, "t5", "t5-relu-tied", ...PICTURED])("%s", (name
 const MODULES = `
 llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, olmo2: model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
 phi3: model.layers.N. self_attn.qkv_proj self_attn.o_proj mlp.gate_up_proj mlp.down_proj
+fuyu: model.language_model.layers.N. self_attn.query_key_value self_attn.dense mlp.dense_h_to_Nh mlp.dense_Nh_to_h
+fuyu: model. vision_embed_tokens
 gpt2: transformer.h.N. attn.c_attn attn.c_proj mlp.c_fc mlp.c_proj
 gpt_neox: gpt_neox.layers.N. attention.query_key_value attention.dense mlp.dense_h_to_Nh mlp.dense_Nh_to_h
 llava, llava_next, paligemma, qwen2_vl, qwen2_5_vl, qwen3_vl: model.language_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj

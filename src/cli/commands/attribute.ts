@@ -8,7 +8,7 @@ import { checkSameLength, type PatchDirection } from "../../analysis/patch-pairs
 import { heatFigure } from "../../figures/heat-figure.ts";
 import type { RgbImage } from "../../images/rgb.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
-import type { Prompt } from "../../model/prompt/prompt.ts";
+import { type Prompt, patchPositions } from "../../model/prompt/prompt.ts";
 import { logitDifference, logProbability, type Metric, resolveMetric } from "../../patching/metric.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import type { Positions } from "../../patching/positions.ts";
@@ -231,19 +231,19 @@ async function attribute(
 }
 
 /** The columns of a picture's patches, as far as the map has them. */
-function ownColumns({ columns }: PatchMap, { start, end }: ImagePatches): number[] {
-  return columns.flatMap((column, c) =>
-    "position" in column && column.position >= start && column.position < end ? [c] : [],
-  );
+function ownColumns({ columns }: PatchMap, patches: ImagePatches): number[] {
+  const own = new Set(patchPositions(patches));
+  return columns.flatMap((column, c) => ("position" in column && own.has(column.position) ? [c] : []));
 }
 
 function pictureEffects(map: PatchMap, patches: ImagePatches): PictureEffects[] {
   const own = ownColumns(map, patches);
   if (own.length === 0) return [];
   const { columns: width } = patches.grid;
+  const positions = patchPositions(patches);
   return map.effects.map((row, r) => {
     const largest = own.reduce((most, c) => (Math.abs(row[c]!) > Math.abs(row[most]!) ? c : most));
-    const patch = (map.columns[largest] as { position: number }).position - patches.start;
+    const patch = positions.indexOf((map.columns[largest] as { position: number }).position);
     const peak = { row: Math.floor(patch / width), column: patch % width, effect: row[largest]! };
     return { site: map.rows[r]!, sum: own.reduce((sum, c) => sum + row[c]!, 0), peak };
   });

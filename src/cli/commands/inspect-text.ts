@@ -70,7 +70,7 @@ function diagram({ family, config, sites }: ArchitectureReport): string {
     const count = vision.fixed ? `${vision.fixed.tokens} positions` : "positions by its size";
     const positions = vision.embeds === false ? "" : ` · ${count} for each ${vision.imageToken}`;
     const picture = `${vision.tiled ? "tiles of " : ""}${square} in patches of ${patchSize} × ${patchSize}`;
-    lines.push(`${kind} tower: ${picture}${positions}`);
+    lines.push(`${vision.tower.layers === 0 ? "no tower" : `${kind} tower`}: ${picture}${positions}`);
     if (vision.resampler) {
       const { layers, latents, heads, headDim } = vision.resampler;
       lines.push(`resampler: ${layers} layers, ${heads} heads of ${headDim}, ${latents} rows an image`);
@@ -103,9 +103,10 @@ function windowOf({ layers, window, windowedLayers }: ArchitectureReport["config
   return `, window ${window}${some ?? ""}`;
 }
 
-function showRope({ theta, scaling, rotaryDim }: RopeConfig, headDim: number): string {
-  const part = rotaryDim === undefined ? "" : ` on ${rotaryDim} of ${headDim}`;
-  return `θ ${theta}${scaling ? ` (${scaling.type})` : ""}${part}`;
+function showRope({ theta, scaling, beyond, rotaryDim }: RopeConfig, headDim: number): string {
+  const part = rotaryDim === undefined || rotaryDim === headDim ? "" : ` on ${rotaryDim} of ${headDim}`;
+  const border = beyond ? `, other factors beyond ${beyond.tokens} tokens` : "";
+  return `θ ${theta}${scaling ? ` (${scaling.type}${border})` : ""}${part}`;
 }
 
 function learnedPositions(context: number): string {

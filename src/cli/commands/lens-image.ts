@@ -1,6 +1,7 @@
 import { logitLens } from "../../analysis/logit-lens.ts";
 import { lensFigure } from "../../figures/lens-figure.ts";
 import { showWord } from "../../figures/text.ts";
+import { patchPositions } from "../../model/prompt/prompt.ts";
 import type { LayerSite } from "../../model/walk/sites.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import { resolvePositions } from "../../patching/positions.ts";
@@ -34,7 +35,7 @@ export async function lensImage(
   args: Arguments,
 ): Promise<ImageLensReport> {
   const { site, layers, top, span, out = [] } = args;
-  const at = { start: patches.start, end: patches.end };
+  const at = patchPositions(patches);
   const cells = await logitLens(model, prompt, { site, at, layers, k: top });
   const report: ImageLensReport = {
     ...settingOf(model),

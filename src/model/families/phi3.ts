@@ -1,6 +1,7 @@
 import { CheckpointError } from "../../errors.ts";
 import type { RopeScaling } from "../../kernels/attention/rope.ts";
 import { type LlamaConfig, readLlamaConfig } from "../checkpoint/config/decoder-config.ts";
+import { rotaryDimOf } from "../checkpoint/config/partial-rope.ts";
 import { type RopeConfig, readRope, ropeParameters } from "../checkpoint/config/rope-config.ts";
 import { ConfigReader, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { consecutive } from "../checkpoint/weights/row-parts.ts";
@@ -62,13 +63,7 @@ function readPhi3Rope(
     { partial_rotary_factor: values["partial_rotary_factor"], ...parameters },
     where,
   );
-  const rotaryDim = Math.trunc(headDim * r.number("partial_rotary_factor", 1));
-  if (rotaryDim < 2 || rotaryDim > headDim || rotaryDim % 2 !== 0) {
-    throw new CheckpointError(
-      `${where}: expected partial_rotary_factor to make an even number of 2 to ${headDim} of the dimensions of a head, ` +
-        `found ${r.number("partial_rotary_factor", 1)}`,
-    );
-  }
+  const rotaryDim = rotaryDimOf(headDim, r.number("partial_rotary_factor", 1), where);
   if (type === "default") return { theta, rotaryDim };
   const tokens = new ConfigReader(values, where).count("original_max_position_embeddings", 4096);
   const magnitude = magnitudeOf(r, context / tokens, tokens);

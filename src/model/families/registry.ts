@@ -2,6 +2,7 @@ import { CheckpointError } from "../../errors.ts";
 import type { JsonObject } from "../checkpoint/json/config-reader.ts";
 import { blip2 } from "./blip2.ts";
 import type { Family } from "./family.ts";
+import { fuyu } from "./fuyu.ts";
 import { gemma } from "./gemma.ts";
 import { gemma2 } from "./gemma2.ts";
 import { gemma3 } from "./gemma3.ts";
@@ -20,6 +21,7 @@ import { mistral } from "./mistral.ts";
 import { olmo2 } from "./olmo2.ts";
 import { opt } from "./opt.ts";
 import { paligemma } from "./paligemma.ts";
+import { persimmon } from "./persimmon.ts";
 import { phi3 } from "./phi3.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen25Vl } from "./qwen2-5-vl.ts";
@@ -29,13 +31,14 @@ import { qwen3Vl } from "./qwen3-vl.ts";
 import { t5 } from "./t5.ts";
 
 const FAMILIES: readonly Family[] = [
-  ...[llama, mistral, qwen2, qwen3, gemma, gemma2, gpt2, gptNeox, opt, olmo2, phi3, t5],
+  ...[llama, mistral, qwen2, qwen3, gemma, gemma2, gpt2, gptNeox, opt, olmo2, phi3, persimmon, t5],
   ...[llava, llavaNext, paligemma, qwen2Vl, qwen25Vl, idefics],
   ...[qwen3Vl],
   ...[idefics2],
   ...[idefics3, smolvlm, internvl],
   ...[gemma3Text, gemma3],
   ...[blip2, instructblip],
+  ...[fuyu],
 ];
 
 /** The family of a config.json. Throws CheckpointError, listing what is supported. */

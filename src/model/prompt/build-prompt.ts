@@ -16,6 +16,8 @@ export type PromptPart<Image = unknown> =
 export interface ImageText {
   /** Replaces the placeholder; holds the token of a feature once per position that receives one. */
   readonly text: string;
+  /** Stands in front of it, at the end of the text there. */
+  readonly label?: string;
   /** Set where those positions are one grid, with as many others behind each row of it but the last. */
   readonly grid?: PatchGrid;
   /** Set where they are the whole image, and then a map of its tiles: the grids of both. Behind each row comes a further position. */
@@ -56,6 +58,24 @@ export interface ImageRules<Image = unknown> {
   readonly leads?: boolean;
   /** What a Q-Former reads of a prompt's text, from which the placeholders are gone: ids of a tokenizer of its own. */
   instruct?(text: string): readonly number[];
+  /** Set where text and images are tokenised by themselves (Fuyu). */
+  readonly apart?: ApartRules;
+  /** A text with placeholders for the images that it has none for. Without it there have to be as many as images. */
+  placed?(text: string, missing: number): string;
+}
+
+/** How a prompt is made whose text and images are tokenised by themselves. Each piece of text begins with BOS. */
+export interface ApartRules {
+  /** What is no text once images are expanded: these become their ids wherever they stand. BOS is one of them. */
+  readonly tokens: readonly string[];
+  /** Where a prompt begins with this, the blank that the tokenizer puts in front of it goes. */
+  readonly dropsBlankBefore?: string;
+  /** What ends a prompt with images. */
+  readonly end: string;
+  /** What a text with images must not have: the processor would make coordinates of it. */
+  readonly refused: readonly string[];
+  /** Whether a prompt without images gets the special tokens that the tokenizer adds. */
+  readonly framesText: boolean;
 }
 
 export interface PromptOptions<Image = unknown> {
@@ -94,8 +114,10 @@ export function prompt<Image = unknown>(
   options: PromptOptions<Image> = {},
 ): Prompt<Image> {
   const { bos = "auto", imageRules, spans: pieces = {} } = options;
-  const frame = bos === false ? undefined : frameOf(tokenizer, imageRules);
-  const given = withImagesInFront(typeof parts === "string" ? [parts] : parts, options);
+  const given = withImagesInFront(typeof parts === "string" ? [placed(parts, options)] : parts, options);
+  const hasImages =
+    given.images.length > 0 || given.parts.some((part) => typeof part === "object" && "image" in part);
+  const frame = bos === false ? undefined : frameOf(tokenizer, imageRules, { bos, hasImages });
   const joined = join(given.parts, { ...options, images: given.images }, frame);
   const named = [
     ...joined.named,
@@ -106,7 +128,10 @@ export function prompt<Image = unknown>(
   const front = isWhole ? [] : specialsInFront(tokenizer, bos);
   // Images in front of the special tokens are tokenised by themselves, as the text then is.
   const lead = tokenizer.encode(joined.full.slice(0, joined.lead), { specials: false });
-  const body = [...lead, ...tokenizer.encode(joined.full.slice(joined.lead), { specials: false })];
+  const body = [
+    ...lead,
+    ...encodeBody(tokenizer, joined.full.slice(joined.lead), hasImages ? imageRules?.apart : undefined),
+  ];
   const ids = [...lead, ...front, ...body.slice(lead.length), ...(isWhole ? [] : tokenizer.suffix)];
   const place = (position: number) => (position < lead.length ? position : position + front.length);
 
@@ -179,9 +204,21 @@ interface Frame {
   /** Behind the last image; in front, if there is none. */
   readonly behindImages: string;
   readonly end: string;
+  /** In front of each piece of text that it does not stand before anyhow. */
+  readonly beforeText?: string;
 }
 
-function frameOf(tokenizer: Tokenizer, rules: ImageRules<never> | undefined): Frame | undefined {
+function frameOf(
+  tokenizer: Tokenizer,
+  rules: ImageRules<never> | undefined,
+  { bos, hasImages }: { bos: true | "auto"; hasImages: boolean },
+): Frame | undefined {
+  if (rules?.apart) {
+    const none = { front: "", behindImages: "", end: "" };
+    if (hasImages) return { ...none, end: rules.apart.end, beforeText: bosToken(tokenizer) };
+    if (rules.apart.framesText) return undefined;
+    return bos === "auto" ? none : { ...none, front: bosToken(tokenizer) };
+  }
   if (rules?.writesBos) return { front: bosToken(tokenizer), behindImages: "", end: "" };
   if (!rules?.bosBehindImages) return undefined;
   return {
@@ -189,6 +226,37 @@ function frameOf(tokenizer: Tokenizer, rules: ImageRules<never> | undefined): Fr
     behindImages: tokenizer.tokenOf(requireBos(tokenizer)),
     end: rules.bosBehindImages.end,
   };
+}
+
+/** A single text with placeholders for all of the images that go with it. */
+function placed<Image>(text: string, { images = [], imageRules }: PromptOptions<Image>): string {
+  const missing = imageRules ? images.length - (text.split(imageRules.placeholder).length - 1) : 0;
+  return missing > 0 ? (imageRules?.placed?.(text, missing) ?? text) : text;
+}
+
+/** Ids of a text, of which the pieces between tokens are tokenised by themselves where `apart` says which those are. */
+function encodeBody(tokenizer: Tokenizer, full: string, apart: ApartRules | undefined): number[] {
+  if (!apart) return tokenizer.encode(full, { specials: false });
+  const refused = apart.refused.find((tag) => full.includes(tag));
+  if (refused !== undefined) {
+    throw new PromptError(
+      `Expected no ${refused} in a prompt with images, whose coordinates this model's processor would convert; that is not supported.`,
+    );
+  }
+  const escaped = apart.tokens.map((token) => token.replace(/[|\\{}()[\]^$+*?.]/g, "\\$&"));
+  return full.split(new RegExp(`(${escaped.join("|")})`)).flatMap((piece, i) => {
+    if (piece === "") return [];
+    if (!apart.tokens.includes(piece)) {
+      const ids = tokenizer.encode(piece, { specials: false });
+      const blank = apart.dropsBlankBefore;
+      return i === 0 && blank && piece.startsWith(blank) ? ids.slice(1) : ids;
+    }
+    const id = tokenizer.idOf(piece);
+    if (id !== undefined) return [id];
+    throw new PromptError(
+      `Expected the tokenizer to have ${piece}, which this model's prompts need, found none.`,
+    );
+  });
 }
 
 interface Named extends Span {
@@ -228,6 +296,11 @@ function join<Image>(
     const within = (position: number) => Math.min(position, full.length);
     named = named.map((span) => ({ ...span, start: within(span.start), end: within(span.end) }));
   };
+  const beginText = () => {
+    if (!frame?.beforeText || full.length > start || full.endsWith(frame.beforeText)) return;
+    full += frame.beforeText;
+    start = full.length;
+  };
   const appendImage = (rules: ImageRules<Image>) => {
     endText();
     const index = imageTexts.length;
@@ -236,13 +309,15 @@ function join<Image>(
     imageTexts.push(imageText);
     text += rules.placeholder;
     if (imageRules?.leads && full.length === lead) lead += imageText.text.length;
-    full += imageText.text;
+    if (imageText.label) beginText();
+    full += (imageText.label ?? "") + imageText.text;
     if (frame && index === images.length - 1) full += frame.behindImages;
     start = full.length;
   };
   const appendText = (piece: string) => {
     for (const [i, plain] of (imageRules ? piece.split(imageRules.placeholder) : [piece]).entries()) {
       if (i > 0) appendImage(imageRules!);
+      if (plain !== "") beginText();
       text += plain;
       full += strips && full.length === start ? plain.replace(/^ +/, "") : plain;
     }
@@ -251,6 +326,7 @@ function join<Image>(
     if (typeof part === "string") appendText(part);
     else if ("image" in part) appendImage(imageRules!);
     else {
+      if (!imageRules || !part.text.startsWith(imageRules.placeholder)) beginText();
       const first = full.length;
       appendText(part.text);
       if (part.text === "")

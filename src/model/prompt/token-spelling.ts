@@ -120,10 +120,12 @@ export function tokenByteRanges(text: string, tokens: readonly string[], spell: 
   };
   return tokens.map((token) => {
     const piece = spell(token);
-    let range = place(piece);
+    const literal = encoder.encode(token); // a token for a byte may be written out in the text
+    const placed = () => place(piece) ?? place(literal);
+    let range = placed();
     while (!range && isBlank(bytes[at])) {
       at++;
-      range = place(piece);
+      range = placed();
     }
     if (!range) {
       const rest = new TextDecoder().decode(bytes.subarray(at, at + 24));

@@ -253,7 +253,7 @@ export function towerSites(
     sites: blockSites(tower),
     sequences: "images",
     rows,
-    before: [{ site: "vision.embed", features: tower.width, rows }],
+    before: tower.layers === 0 ? [] : [{ site: "vision.embed", features: tower.width, rows }],
     after,
   };
 }
@@ -282,6 +282,7 @@ export function siteInfo(map: SiteMap, name: SiteName): SiteInfo {
     const own = { imageRows: rows, ...(rowsOf && { rowsOf }) };
     return { ...shared, features, heads: undefined, order, ...own };
   }
+  if (layers === 0) throw new SiteError(`${name}: this model has no ${NAMES[stack]}`);
   if (layer >= layers) throw new SiteError(`${name}: there are ${layers} layers, 0 to ${layers - 1}`);
   const sites = sitesOfLayer(found, layer);
   if (!sites.includes(site as LayerSite)) {

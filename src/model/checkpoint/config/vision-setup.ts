@@ -21,7 +21,7 @@ export interface ImageLayout {
   readonly tokens: number;
   /** Its rows in the resampler, those of all tiles, or queries of the Q-Former; absent where there is neither. */
   readonly latents?: number;
-  /** Set where those are consecutive and one plain grid. */
+  /** Set where those are one plain grid, which may have positions of no feature behind each row. */
   readonly grid?: { readonly rows: number; readonly columns: number };
   /** Where each tile has places of its own: how the tiles lie, the whole picture behind them. Absent where that is all. */
   readonly tileGrid?: TileGrid;
@@ -33,6 +33,7 @@ export interface ImageLayout {
 export interface TowerConfig {
   /** What to call it. */
   readonly kind: string;
+  /** 0 where there is no tower: the patches' pixels are projected as they are (Fuyu). */
   readonly layers: number;
   readonly width: number;
   readonly heads: number;

@@ -4,6 +4,7 @@ const SPELLINGS: readonly (readonly [prefix: RegExp, common: string])[] = [
   [/^((language_model\.)?lm_head|embed_out)\./, "head."],
   [/^(model\.)?vision_tower\.(vision_model\.)?/, "vision."],
   [/^(model\.)?multi_modal_projector\./, "projector."],
+  [/^(model\.)?vision_embed_tokens\./, "patches."],
   [/^(model\.)?visual\./, "visual."],
   [/^(model\.)?image_newline$/, "image_newline"],
   // GPT-2, whose first files have no prefix, and GPT-NeoX.
@@ -36,6 +37,8 @@ interface Spelling {
   readonly head: string;
   readonly vision?: string;
   readonly projector?: string;
+  /** Fuyu's projection of patches. */
+  readonly patches?: string;
   /** Qwen2-VL's tower. */
   readonly visual?: string;
 }
@@ -48,12 +51,14 @@ const PUBLISHED: Spelling = {
   head: "language_model.lm_head.",
   vision: "vision_tower.vision_model.",
   projector: "multi_modal_projector.",
+  patches: "vision_embed_tokens.",
 };
 const SAVED_BY_5: Spelling = {
   text: "model.language_model.",
   head: "lm_head.",
   vision: "model.vision_tower.",
   projector: "model.multi_modal_projector.",
+  patches: "model.vision_embed_tokens.",
   visual: "model.visual.",
 };
 
@@ -74,10 +79,10 @@ export function spellingOf(names: Iterable<string>): (common: string) => string 
 }
 
 function spelt(common: string, spelling: Spelling): string | undefined {
-  const [, part, rest] = /^(text|head|vision|projector|visual)\.(.*)$/.exec(common) ?? [];
+  const [, part, rest] = /^(text|head|vision|projector|patches|visual)\.(.*)$/.exec(common) ?? [];
   if (part === undefined) return common;
   if (common === EMBEDDING && spelling.embedding) return `${spelling.embedding}weight`;
-  const prefix = spelling[part as "text" | "head" | "vision" | "projector" | "visual"];
+  const prefix = spelling[part as "text" | "head" | "vision" | "projector" | "patches" | "visual"];
   return prefix === undefined ? undefined : prefix + rest;
 }
 
@@ -94,6 +99,7 @@ const MODULES: Readonly<Record<string, Spelling>> = {
       "gemma3_text",
       "olmo2",
       "phi3",
+      "persimmon",
       "t5",
       "idefics",
     ].map((type) => [type, BARE]),
@@ -101,10 +107,9 @@ const MODULES: Readonly<Record<string, Spelling>> = {
   gpt2: GPT2,
   gpt_neox: { ...GPT_NEOX, head: "lm_head." },
   ...Object.fromEntries(
-    ["llava", "llava_next", "paligemma", "gemma3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"].map((type) => [
-      type,
-      SAVED_BY_5,
-    ]),
+    ["llava", "llava_next", "paligemma", "gemma3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "fuyu"].map(
+      (type) => [type, SAVED_BY_5],
+    ),
   ),
 };
 

@@ -1,7 +1,11 @@
-/** The candidate with the smallest edit distance to `name`, or undefined when there is none. */
-export function nearest(name: string, candidates: Iterable<string>): string | undefined {
+/** The candidate with the smallest edit distance to `name`, or undefined when there is none within `most`. */
+export function nearest(
+  name: string,
+  candidates: Iterable<string>,
+  most = Number.POSITIVE_INFINITY,
+): string | undefined {
   let best: string | undefined;
-  let bestDistance = Number.POSITIVE_INFINITY;
+  let bestDistance = most + 1;
   for (const candidate of candidates) {
     // The lengths' difference is a lower bound, and spares most of the work.
     if (Math.abs(candidate.length - name.length) >= bestDistance) continue;

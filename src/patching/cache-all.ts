@@ -173,5 +173,5 @@ function showBytes(bytes: number): string {
   const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
   const step = Math.min(Math.floor(Math.log2(Math.max(1, bytes)) / 10), units.length - 1);
   const scaled = bytes / 2 ** (10 * step);
-  return `${step === 0 ? scaled : scaled.toPrecision(3)} ${units[step]}`;
+  return `${step === 0 ? scaled : Number(scaled.toPrecision(3))} ${units[step]}`;
 }

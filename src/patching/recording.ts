@@ -97,7 +97,8 @@ export class Recording {
 
   [INSPECT](): string {
     const { length } = this.prompts;
-    const edited = this.edits.length > 0 ? `, ${this.edits.length} edits` : "";
+    const { length: edits } = this.edits;
+    const edited = edits > 0 ? `, ${edits} ${edits === 1 ? "edit" : "edits"}` : "";
     const state = this.logits.disposed ? " (disposed of)" : "";
     return `Recording of ${length === 1 ? "a prompt" : `${length} prompts`} on ${this.model.name}: ${this.rows.length} tokens, ${this.keys.length} layers${edited}${state}`;
   }

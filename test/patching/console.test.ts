@@ -61,7 +61,7 @@ test("devices, checkpoints, tokenizers, recordings and events are a line each", 
   const prompts = [model.promptFromIds([5, 6, 7]), model.promptFromIds([8, 9])];
   const recording = model.record(prompts, { edits: [zero("z.1", -1)] });
   expect(inspect({ recording })).toBe(
-    `{\n  recording: Recording of 2 prompts on ${model.name}: 5 tokens, 3 layers, 1 edits\n}`,
+    `{\n  recording: Recording of 2 prompts on ${model.name}: 5 tokens, 3 layers, 1 edit\n}`,
   );
   recording.dispose();
   expect(inspect(recording)).toMatch(/\(disposed of\)$/);

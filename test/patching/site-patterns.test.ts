@@ -125,6 +125,9 @@ describe("cacheAll", () => {
   test("says what it would take when that is too much", async () => {
     const { model, prompt } = await setUp();
     const bytes = model.cacheBytes(prompt);
+    const long = model.promptFromIds(Array.from({ length: 147 }, () => 5));
+    // 3 layers, 4 heads, 147 × 147 numbers of 4 bytes.
+    expect(() => model.cacheAll(long, "scores.*", { maxBytes: 0 })).toThrow(/ would take 1010 KiB /);
     expect(() => model.cacheAll(prompt, "*", { maxBytes: bytes })).not.toThrow();
     expect(() => model.cacheAll(prompt, "*", { maxBytes: bytes - 1 })).toThrow(
       /^cacheAll: 48 sites of 9 tokens would take [\d.]+ KiB \(most of it logits [\d.]+ KiB, mlp_pre\.\* .*\); expected at most maxBytes/,

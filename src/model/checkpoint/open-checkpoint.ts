@@ -38,7 +38,7 @@ import {
 import { type HubOptions, hubFolder } from "./source/hub-folder.ts";
 import { isInFolder, missingFolder } from "./source/missing-folder.ts";
 import { publicName } from "./source/remote-file.ts";
-import { SHIPPED_MODELS, shippedFolder } from "./source/shipped-models.ts";
+import { SHIPPED_MODELS, shippedFolder, shippedHint } from "./source/shipped-models.ts";
 import { openUrl } from "./source/url-source.ts";
 
 const CONFIG = "config.json";
@@ -210,7 +210,7 @@ async function folderOf(ref: string | Folder, options: HubOptions): Promise<Fold
   if (!isHubId(place)) {
     throw new CheckpointError(
       `${ref}: not a folder with a ${CONFIG} (or an ${ASSEMBLY} or ${ADAPTER_CONFIG}), nor a URL, nor a hub id like ` +
-        `org/name, nor one of ${SHIPPED_MODELS.join(", ")}; ${local}`,
+        `org/name, nor one of ${SHIPPED_MODELS.join(", ")}${shippedHint(ref)}; ${local}`,
     );
   }
   try {

@@ -37,6 +37,23 @@ describe("the models that come with xpatch", () => {
     ]);
   });
 
+  test("are named where a reference is nearly one of them, and no folder is named that has nothing in common", async () => {
+    for (const [ref, near] of [
+      ["xptch:vlm", "xpatch:vlm"],
+      ["xpatch-llm", "xpatch:llm"],
+      ["smollm2", "xpatch:smollm2"],
+    ] as const) {
+      const opened = openCheckpoint(ref);
+      await expect(opened).rejects.toThrow(
+        `nor one of ${SHIPPED_MODELS.join(", ")}; the nearest is "${near}"; there is no such folder`,
+      );
+      await expect(opened).rejects.not.toThrow(/such folder \(/);
+    }
+    await expect(openCheckpoint("quite another thing")).rejects.toThrow(
+      /xpatch:smollm2; there is no such folder$/,
+    );
+  });
+
   test("are of one base, which is an adapter's base and a model's by its name as well", async () => {
     const bases = SHIPPED_MODELS.map(
       (model) => JSON.parse(readFileSync(join(shippedPlace(model), "assembly.json"), "utf8")).base,

@@ -20,7 +20,9 @@ async function nearestFolder(path: string): Promise<string | undefined> {
   let found = root;
   for (const part of rest.split(/[\\/]+/).filter((name) => name !== "")) {
     const names = (await platform.subfolders(found === "" ? "." : found)) ?? [];
-    const name = part === "." || part === ".." || names.includes(part) ? part : nearest(part, names);
+    const isThere = part === "." || part === ".." || names.includes(part);
+    // What has no more in common is no typing error.
+    const name = isThere ? part : nearest(part, names, Math.ceil(part.length / 2));
     if (name === undefined) return undefined;
     found += found === root ? name : `/${name}`;
   }

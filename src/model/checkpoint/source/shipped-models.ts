@@ -1,6 +1,6 @@
 import { platform } from "#platform";
 import { CheckpointError } from "../../../errors.ts";
-import { nearestHint } from "../../../nearest.ts";
+import { nearest, nearestHint } from "../../../nearest.ts";
 import { type Folder, localSource } from "./folder.ts";
 
 /** The names of the models that come with xpatch; `xpatch:x` is the folder `weights/x` of the package. */
@@ -13,6 +13,16 @@ const SHIPPED = "xpatch:";
 /** The folder of a model that comes with xpatch, in the package. */
 export function shippedPlace(model: ShippedModel): string {
   return `weights/${model.slice(SHIPPED.length)}`;
+}
+
+/** Letters in which a name may be wrong and still be known. */
+const MISSPELT = 3;
+
+/** What a message says of a reference that may have been meant as one of the names: `; the nearest is "xpatch:vlm"`, or nothing. */
+export function shippedHint(ref: string): string {
+  const meant =
+    SHIPPED_MODELS.find((model) => model === SHIPPED + ref) ?? nearest(ref, SHIPPED_MODELS, MISSPELT);
+  return meant === undefined ? "" : `; the nearest is "${meant}"`;
 }
 
 /**

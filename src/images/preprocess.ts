@@ -1,3 +1,4 @@
+import { canvasTiles, canvasView } from "./canvas-tiles.ts";
 import { centred, crop } from "./crop.ts";
 import { sizeOfMostPatches } from "./most-patches.ts";
 import type { ProcessorSettings, ResizeTarget, Size } from "./processor-config.ts";
@@ -26,7 +27,7 @@ export interface Tiling {
   readonly count: number;
   /** Of each tile in pixels, where they differ. */
   readonly sizes?: readonly Size[];
-  /** The size that the picture had, in pixels. */
+  /** The size that the picture had, in pixels; 0 where there is none, and no tile (a batch that transformers has filled up). */
   readonly width: number;
   readonly height: number;
   /** Where the tiles stand by themselves: how they lie, the whole picture behind them. Absent where that is all there is. */
@@ -40,6 +41,7 @@ export interface Tiling {
 export function preprocess(image: RgbImage, settings: ProcessorSettings): PixelValues {
   if (settings.grid) return gridPixels(image, settings);
   if (settings.quarters) return quarterPixels(image, settings);
+  if (settings.canvas) return canvasPixels(image, settings);
   if (!settings.tiles) {
     const { width, height, ...view } = modelView(image, settings);
     return { data: normalised([view.data], settings), shape: [3, height, width] };
@@ -66,6 +68,18 @@ function gridPixels(image: RgbImage, settings: ProcessorSettings): PixelValues {
   const grid = tileGrid(image, own!);
   const tiling = { count: views.length, width: image.width, height: image.height, ...(grid && { grid }) };
   return { data, shape: [3, own!.side, own!.side], tiling };
+}
+
+function canvasPixels(image: RgbImage, settings: ProcessorSettings): PixelValues {
+  checkRgbImage("preprocess", image);
+  const { side } = settings.canvas!;
+  const views = canvasTiles(image, settings.canvas!, settings.resize!.filter);
+  const data = normalised(
+    views.map((view) => view.data),
+    settings,
+  );
+  const tiling = { count: views.length, width: image.width, height: image.height };
+  return { data, shape: [3, side, side], tiling };
 }
 
 /** The quarters of a picture and the picture, each as if it were alone. */
@@ -114,6 +128,7 @@ function normalised(views: readonly Uint8Array[], settings: ProcessorSettings): 
 export function modelView(picture: RgbImage, settings: ProcessorSettings): RgbImage {
   checkRgbImage("modelView", picture);
   const image = settings.opaque ? withoutAlpha(picture) : picture;
+  if (settings.canvas) return canvasView(image, settings.canvas, settings.resize!.filter);
   if (settings.grid) return wholeView(image, settings.grid, settings.resize!.filter);
   const square = settings.padColour ? padToSquare(image, settings.padColour) : image;
   const full = settings.resize ? resizedSize(square, settings.resize.to) : square;

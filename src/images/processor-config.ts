@@ -1,3 +1,4 @@
+import type { CanvasSettings } from "./canvas-tiles.ts";
 import type { MostPatches } from "./most-patches.ts";
 import { Fields } from "./processor-fields.ts";
 import type { ResizeFilter } from "./resize.ts";
@@ -52,6 +53,7 @@ export interface ProcessorSettings {
     | "idefics3"
     | "internvl"
     | "llava_next"
+    | "mllama"
     | "qwen2_vl"
     | "blip";
   /** Transparency is left out of account, and not laid over white. */
@@ -67,6 +69,8 @@ export interface ProcessorSettings {
   readonly quarters?: boolean;
   /** Fill up to the right and below, with an 8-bit colour, until whole patches of so many pixels a side lie over the picture. */
   readonly fillPatches?: { readonly side: number; readonly most: Size; readonly colour: Channels };
+  /** Set where pictures are laid on canvases of tiles; `resize` is then to one tile. */
+  readonly canvas?: CanvasSettings;
   /** Cut this size out of the middle; what lies outside of the picture is black. */
   readonly crop?: Size;
   /** The 8-bit values are multiplied by this. */

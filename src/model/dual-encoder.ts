@@ -244,7 +244,12 @@ export async function loadDualEncoderParts(
   options: LoadOptions,
 ): Promise<ConstructorParameters<typeof DualEncoder>> {
   checkLoad("loadDualEncoder", ref, options);
-  const { device, merge: _, onProgress: __, ...access } = options;
+  const { device, merge: _, onProgress: __, intermediateLayers, ...access } = options;
+  if (intermediateLayers !== undefined) {
+    throw new CheckpointError(
+      "loadDualEncoder: the option intermediateLayers is for models of model_type mllama",
+    );
+  }
   await using checkpoint = await openCheckpoint(ref, access);
   const { config: json, name } = checkpoint;
   const where = `${name}/config.json`;

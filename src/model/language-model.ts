@@ -6,6 +6,7 @@ import {
   checkArgument,
   checkOptions,
   type Options,
+  oneOf,
 } from "../arguments.ts";
 import { CheckpointError, LifetimeError } from "../errors.ts";
 import { INSPECT } from "../inspect.ts";
@@ -13,6 +14,7 @@ import { adapterName } from "../tensor/adapter-name.ts";
 import { Device } from "../tensor/device.ts";
 import type { Scope } from "../tensor/scope.ts";
 import type { Checkpoint } from "./checkpoint/checkpoint.ts";
+import type { IntermediateLayers } from "./checkpoint/config/canvas-tower-config.ts";
 import type { DecoderConfig } from "./checkpoint/config/decoder-config.ts";
 import { requireNeutral } from "./checkpoint/config/neutral-fields.ts";
 import { readQuantisation } from "./checkpoint/config/quantisation.ts";
@@ -57,8 +59,18 @@ import { showModel } from "./show-model.ts";
 import type { Network } from "./walk/network.ts";
 import { type SiteMap, siteMapOf } from "./walk/site-shapes.ts";
 
-export interface LoadOptions extends CheckpointOptions, WeightOptions {
+export interface LoadOptions extends CheckpointOptions, WeightOptions, ReadOptions {
   device: Device;
+}
+
+/** How a checkpoint's config is to be understood. */
+export interface ReadOptions {
+  /**
+   * Of Llama 3.2 Vision (`mllama`) alone: whether the projector reads what enters the layers that `intermediate_layers_indices`
+   * names, as in Meta's own code and transformers 4, for which the published checkpoints were made (`"inputs"`, the default), or what
+   * leaves them, as in transformers 5 (`"outputs"`), for checkpoints trained with that.
+   */
+  intermediateLayers?: IntermediateLayers;
 }
 
 /** Throws ArgumentError for what is no reference to a checkpoint, or no options to load it with. */
@@ -69,6 +81,7 @@ export function checkLoad(call: string, ref: unknown, options: unknown): void {
     device: aKindOf(Device, "await openDevice()"),
     merge: aBoolean,
     onProgress: aFunction,
+    intermediateLayers: oneOf("inputs", "outputs"),
   };
   checkOptions(call, options, known, { required: ["device"] });
 }
@@ -112,7 +125,10 @@ export interface ModelFiles {
 }
 
 /** Reads and checks the files around the weights. Throws CheckpointError. */
-export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles> {
+export async function readModelFiles(
+  checkpoint: Checkpoint,
+  { intermediateLayers }: ReadOptions = {},
+): Promise<ModelFiles> {
   const { config, name } = checkpoint;
   if (!config)
     throw new CheckpointError(
@@ -122,6 +138,11 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
 
   const where = `${name}/config.json`;
   const family = familyOf(config, where);
+  if (intermediateLayers !== undefined && family.modelType !== "mllama") {
+    throw new CheckpointError(
+      `${where}: the option intermediateLayers is for models of model_type mllama, found ${family.modelType}`,
+    );
+  }
   readQuantisation(config, where);
   requireNeutral(config, where, ["transformers_weights"]);
   const tokenizerConfig = await checkpoint.json("tokenizer_config.json");
@@ -130,11 +151,10 @@ export async function readModelFiles(checkpoint: Checkpoint): Promise<ModelFiles
   if (why) throw new CheckpointError(`${name}: there is no tokenizer.json (${why})`);
   const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig ?? undefined);
   const processorConfig = await checkpoint.json("processor_config.json");
-  const decoder = family.readConfig(
-    config,
-    where,
-    await familyFiles(checkpoint, family, tokenizer, processorConfig),
-  );
+  const decoder = family.readConfig(config, where, {
+    ...(await familyFiles(checkpoint, family, tokenizer, processorConfig)),
+    intermediateLayers,
+  });
   const files = {
     jinja: await checkpoint.text("chat_template.jinja"),
     json: await checkpoint.json("chat_template.json"),
@@ -194,10 +214,14 @@ export class OpenModel {
   }
 
   /** Throws CheckpointError, as {@link loadParts} does. */
-  static async open(ref: string | Folder, options: CheckpointOptions = {}): Promise<OpenModel> {
+  static async open(
+    ref: string | Folder,
+    { intermediateLayers, ...options }: CheckpointOptions & ReadOptions = {},
+  ): Promise<OpenModel> {
     const checkpoint = await openCheckpoint(ref, options);
     try {
-      return new OpenModel(checkpoint, await readModelFiles(checkpoint));
+      const read = intermediateLayers === undefined ? {} : { intermediateLayers };
+      return new OpenModel(checkpoint, await readModelFiles(checkpoint, read));
     } catch (error) {
       await checkpoint.close();
       throw error;

@@ -5,7 +5,7 @@ import { layoutOf, parseSite, type SiteName, type StackName } from "../model/wal
 import type { Edit } from "../patching/edit.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { tap } from "../patching/tap.ts";
-import { showShape } from "../tensor/shape.ts";
+import { type Shape, showShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { type Check, checkTensor, type Tolerance } from "./checks.ts";
 import type { Golden, GoldenFile } from "./golden-file.ts";
@@ -56,7 +56,7 @@ export async function readActivations(
   {
     sites,
     stack,
-    ofImages = stack === "vision" || stack === "resampler" || stack === "qformer",
+    ofImages = ["vision", "global", "resampler", "qformer"].includes(stack),
     packed = false,
     extent = Math.max(...columns.flat()) + 1,
     keys,
@@ -103,7 +103,7 @@ async function readActivation(
   const attention = layoutOf(parseSite(site).site) === "attention";
   const perHead = /^[qk]_norm\./.test(site) && golden.shape.length === 4;
   const { shape, values } = perHead ? joinedHeads(golden, extent) : golden;
-  const [batch, ...rest] = shape;
+  const [batch, ...rest] = shape.length === 5 ? ofPictures(shape) : shape;
   // Logits may be there for the last positions only, or for the very last, without a dimension for it.
   const [outer = 1, count = 1, width = 1] = attention
     ? rest
@@ -150,6 +150,12 @@ function joinedHeads({ shape, values }: Golden, extent: number): Golden {
     }
   }
   return { shape: [batch, second, first * dim], values: moved };
+}
+
+/** [items, pictures, tiles, rows, features] as [pictures, rows, features]. */
+function ofPictures(shape: Shape): Shape {
+  const [items, pictures, tiles, rows, width] = shape as [number, number, number, number, number];
+  return [items * pictures, tiles * rows, width];
 }
 
 /** Of a golden [rows, features], the rows of each sequence in turn, as `columns` orders them. */

@@ -20,6 +20,8 @@ export class CaseFolder {
   readonly path: string;
   /** The folder of the checkpoint. */
   readonly model: string;
+  /** What kind of model it is, in case.json's words. */
+  readonly kind: string;
   readonly cases: readonly GoldenCase[];
   readonly tolerance: Tolerance;
   readonly goldens: GoldenFile;
@@ -29,6 +31,7 @@ export class CaseFolder {
     const spec = new ConfigReader(json, where);
     const tolerance = spec.section("tolerance");
     this.path = path;
+    this.kind = spec.string("kind", "");
     this.model = join(path, spec.string("checkpoint", "model"));
     this.tolerance = { atol: tolerance.number("atol"), rtol: tolerance.number("rtol") };
     this.goldens = goldens;

@@ -12,6 +12,7 @@ import {
   type Values,
   type Wanted,
 } from "./activations.ts";
+import { checkCanvasInputs, checkCrossLayers } from "./canvas-goldens.ts";
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkEqual, checkTensor, type Tolerance } from "./checks.ts";
 import { checkCrossAttention } from "./cross-attention.ts";
@@ -19,7 +20,7 @@ import type { Golden } from "./golden-file.ts";
 import type { GradientInputs } from "./gradients.ts";
 import { checkPicturePositions } from "./picture-positions.ts";
 import { checkInstructions } from "./qformer.ts";
-import { checkVision, readImages } from "./vision.ts";
+import { checkVision, imageFiles, readImages } from "./vision.ts";
 
 /** How far a prompt in a batch may be from the same prompt alone. */
 const BATCH_TOLERANCE: Tolerance = { atol: 1e-5, rtol: 1e-5 };
@@ -52,6 +53,7 @@ export async function checkTextCases(
       ...(await checkVision(folder, golden.name, text.prompts, model)),
       ...(await checkRuns(folder, text, model)),
       ...(await checkCrossAttention(folder, text, model)),
+      ...(await checkCrossLayers(folder, golden.name, text.prompts, model)),
       ...(await checkGenerated(folder, text, model)),
       ...(await checkPatches(folder, text, model)),
     );
@@ -80,7 +82,9 @@ async function readPrompts(
     columns.map((own, b) => own.map((c) => values[b * length + c]!));
   const theirs = unpadded(ids);
   const { images, checks: inputs } = await readImages(folder, golden, model);
-  const ours = items.map((item, i) => model.prompt(String(item["text"]), { images: images[i]! }));
+  const ours = items.map((item, i) =>
+    model.prompt(String(item["text"]), { images: images[i]!.slice(0, imageFiles(item["images"]).length) }),
+  );
   inputs.push(
     checkEqual(
       `${name}/in.input_ids, from the text`,
@@ -97,6 +101,7 @@ async function readPrompts(
   const prompts = theirs.map((own, i) => model.promptFromIds(own, images[i]));
   inputs.push(
     ...(await checkPicturePositions(goldens, name, prompts, unpadded, model)),
+    ...(await checkCanvasInputs(folder, name, prompts, columns, model)),
     ...(await checkInstructions(goldens, name, { ours, again: prompts })),
   );
   return { text: { ...golden, prompts, columns, extent: length }, inputs };

@@ -21,6 +21,7 @@ import type { PatchableModel } from "../patching/model.ts";
 import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { checkActivations, type GoldenActivation, readActivations } from "./activations.ts";
+import { checkCanvasVision, filledUp, readCanvases } from "./canvas-goldens.ts";
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkTensor } from "./checks.ts";
 import type { Golden, GoldenFile } from "./golden-file.ts";
@@ -50,7 +51,8 @@ export async function readImages(
   const { values, checks } = await readPixels(folder, name, files.flat(), processor, files);
   checks.push(...(await checkTilePixels(folder.goldens, name, values, setup)));
   const queue = values.values();
-  return { images: files.map((list) => list.map(() => queue.next().value!)), checks };
+  const images = files.map((list) => list.map(() => queue.next().value!));
+  return { images: await filledUp(folder.goldens, name, images, processor), checks };
 }
 
 /**
@@ -70,15 +72,17 @@ export async function readPixels(
   if (!goldens.has(key)) return { values: await ownPixels(key, files, folder, processor), checks: [] };
   const theirs = processor.patches
     ? await readPatches(goldens, name, files.length, processor.patches)
-    : processor.fillPatches
-      ? await readPixelRows(goldens, name, files, folder, processor)
-      : processor.grid
-        ? await readTileGrids(goldens, name, files, folder, processor, byItem)
-        : processor.tiles
-          ? await readTiles(goldens, name, files.length)
-          : processor.kind === "idefics2"
-            ? await readMasked(goldens, name, byItem ?? [files], processor)
-            : await readSquares(goldens, name, files, byItem);
+    : processor.canvas
+      ? await readCanvases(goldens, name, files, folder, processor, byItem)
+      : processor.fillPatches
+        ? await readPixelRows(goldens, name, files, folder, processor)
+        : processor.grid
+          ? await readTileGrids(goldens, name, files, folder, processor, byItem)
+          : processor.tiles
+            ? await readTiles(goldens, name, files.length)
+            : processor.kind === "idefics2"
+              ? await readMasked(goldens, name, byItem ?? [files], processor)
+              : await readSquares(goldens, name, files, byItem);
   const whole = theirs.every(({ data }) => !data.includes(OMITTED));
   const values = whole ? theirs : await ownPixels(key, files, folder, processor);
   return { values, checks: await checkPixels(key, theirs, files, folder, processor) };
@@ -185,15 +189,17 @@ export function imageFiles(value: unknown): string[] {
 
 /** The activations of the vision side: tower, what the projector reads and what it makes. */
 export async function checkVision(
-  { goldens, tolerance }: CaseFolder,
+  folder: CaseFolder,
   name: string,
   prompts: readonly Prompt[],
   model: PatchableModel,
 ): Promise<Check[]> {
+  const { goldens, tolerance } = folder;
   const { vision } = model.sites;
   const setup = model.config.vision;
   const places = prompts.flatMap((prompt) => prompt.images.map((_, image) => ({ prompt, image })));
   if (!vision || !setup || places.length === 0) return [];
+  if (setup.processor.canvas) return await checkCanvasVision(folder, name, prompts, model);
   // An image a row of the goldens; where pictures are cut into tiles, a tile.
   const pieces = places.flatMap((place) => {
     const layout = setup.layout(picturesOf(place.prompt)[place.image]!);

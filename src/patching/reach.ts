@@ -1,4 +1,4 @@
-import { imageRowCount } from "../model/checkpoint/config/vision-setup.ts";
+import { imageRowCount, type VisionSetup } from "../model/checkpoint/config/vision-setup.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { placesByImage } from "../model/prompt/image-places.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
@@ -89,12 +89,18 @@ function waysIn(model: LanguageModel, prompt: Prompt, image: number, from: numbe
     if (!takesPictures || layer < from) continue;
     ways.push({ layer, position: Math.min(...placesByImage(prompt, setup)[image]!) });
   }
+  const ranges = contextRows(prompt, image, setup);
+  return [...ways, ...ranges.flatMap((rows) => waysAcross(model, prompt, from, rows))];
+}
+
+/** Where an image's rows lie among those that cross-attention reads. */
+function contextRows(prompt: Prompt, image: number, setup: VisionSetup): readonly KeyRange[] {
+  const layouts = picturesOf(prompt).map((picture) => setup.layout(picture));
+  if (setup.contextRows) return setup.contextRows(layouts)[image]!;
   const [start, end] = [image, image + 1].map((end) =>
-    picturesOf(prompt)
-      .slice(0, end)
-      .reduce((sum, picture) => sum + imageRowCount(setup.layout(picture), "latents"), 0),
+    layouts.slice(0, end).reduce((sum, layout) => sum + imageRowCount(layout, "latents"), 0),
   );
-  return [...ways, ...waysAcross(model, prompt, from, { start: start!, end: end! })];
+  return [{ start: start!, end: end! }];
 }
 
 /** Where some rows of what cross-attention reads enter the language model, from a layer on. */

@@ -92,7 +92,7 @@ export class Recording {
 
   /** Rows times layers that were computed; a forward pass over T tokens is T * layers. */
   get rowLayers(): number {
-    return this.rows.length * this.keys.length;
+    return this.rows.length * this.model.config.layers;
   }
 
   [INSPECT](): string {

@@ -234,6 +234,7 @@ function resumedForward(
       parts.push((yield* network.context!(inputs, pass))!);
     }
     const first = firstImages(edited);
+    const recordedImages = firstImages(recording.sequences);
     for (const { variant, prompt } of renewed.filter((each) => !changed.includes(each))) {
       const { x, rows, named } = recording.context!;
       const [span] = rows.of(prompt);
@@ -244,9 +245,9 @@ function resumedForward(
         rows: new RowMap([{ ...moved, sequence: variant }]),
         ...(ofImages && {
           named: new RowMap(
-            ofImages.map((each, i) => ({
+            ofImages.map((each) => ({
               ...each,
-              sequence: first[variant]! + i,
+              sequence: first[variant]! + each.sequence - recordedImages[prompt]!,
               row: each.row - span!.row,
             })),
           ),

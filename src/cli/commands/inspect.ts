@@ -257,9 +257,14 @@ function sitesOf(map: SiteMap): SiteReport[] {
   });
 }
 
+/** Layers that keep keys and values of the text. */
+function selfLayers({ layers, cross }: DecoderConfig): number {
+  return layers - (cross?.replaces ? cross.layers.length : 0);
+}
+
 /** Keys and values that cross-attention makes of an image. */
 function cacheOfImages({ cross, vision }: DecoderConfig): Pick<MemoryReport, "cacheBytesPerImage"> {
-  const rows = vision?.resampler?.latents;
+  const rows = vision?.fixed?.latents;
   if (!cross || rows === undefined) return {};
   return { cacheBytesPerImage: 2 * 4 * cross.layers.length * cross.kvHeads * cross.headDim * rows };
 }
@@ -276,7 +281,7 @@ async function memoryOn(
     adapter: adapterName(info),
     weightBytes: entries.reduce((sum, entry) => sum + entry.byteLength, 0),
     // Keys and values are kept in f32.
-    ...(config && { cacheBytesPerToken: 2 * 4 * config.layers * config.kvHeads * config.headDim }),
+    ...(config && { cacheBytesPerToken: 2 * 4 * selfLayers(config) * config.kvHeads * config.headDim }),
     ...(config && cacheOfImages(config)),
     maxBufferBytes: maxBufferSize,
     maxBindingBytes: maxStorageBufferBindingSize,

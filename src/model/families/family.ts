@@ -1,3 +1,4 @@
+import type { IntermediateLayers } from "../checkpoint/config/canvas-tower-config.ts";
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
 import type { JsonObject } from "../checkpoint/json/config-reader.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
@@ -23,6 +24,8 @@ export interface FamilyFiles {
   readonly eosId: number | undefined;
   /** Those that the family has beside, by their folder. */
   readonly tokenizers?: Readonly<Record<string, Pick<Tokenizer, "encode">>>;
+  /** What is read inside the tower of Llama 3.2 Vision; see `LoadOptions`. */
+  readonly intermediateLayers?: IntermediateLayers | undefined;
 }
 
 /** One kind of model: how to read its config and how to build its network from a checkpoint. */

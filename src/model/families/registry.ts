@@ -18,6 +18,7 @@ import { llama } from "./llama.ts";
 import { llava } from "./llava.ts";
 import { llavaNext } from "./llava-next.ts";
 import { mistral } from "./mistral.ts";
+import { mllama } from "./mllama.ts";
 import { olmo2 } from "./olmo2.ts";
 import { opt } from "./opt.ts";
 import { paligemma } from "./paligemma.ts";
@@ -33,7 +34,7 @@ import { t5 } from "./t5.ts";
 const FAMILIES: readonly Family[] = [
   ...[llama, mistral, qwen2, qwen3, gemma, gemma2, gpt2, gptNeox, opt, olmo2, phi3, persimmon, t5],
   ...[llava, llavaNext, paligemma, qwen2Vl, qwen25Vl, idefics],
-  ...[qwen3Vl],
+  ...[mllama, qwen3Vl],
   ...[idefics2],
   ...[idefics3, smolvlm, internvl],
   ...[gemma3Text, gemma3],

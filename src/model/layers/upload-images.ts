@@ -14,7 +14,7 @@ import { type PromptImage, pixelValues } from "../prompt/prompt-image.ts";
 export function uploadImages(
   device: Device,
   images: readonly PromptImage[],
-  { imageSize, channels }: VisionConfig,
+  { imageSize, channels }: Pick<VisionConfig, "imageSize" | "channels">,
   processor: ProcessorSettings,
   tilesOf: (image: PromptImage) => number = () => 1,
 ): Tensor {

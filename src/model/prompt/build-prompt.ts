@@ -62,6 +62,11 @@ export interface ImageRules<Image = unknown> {
   readonly apart?: ApartRules;
   /** A text with placeholders for the images that it has none for. Without it there have to be as many as images. */
   placed?(text: string, missing: number): string;
+  /**
+   * Whether the processor of prompts with images writes BOS behind those that stand in front of all text (or in front), unless the
+   * text has it; the tokenizer adds its special tokens all the same.
+   */
+  readonly bosBehindLeadingImages?: boolean;
 }
 
 /** How a prompt is made whose text and images are tokenised by themselves. Each piece of text begins with BOS. */
@@ -124,7 +129,7 @@ export function prompt<Image = unknown>(
     ...Object.entries(pieces).map(([name, piece]) => findPiece(name, piece, joined.full)),
   ];
 
-  const isWhole = frame !== undefined || bos === false;
+  const isWhole = (frame !== undefined && frame.behindLeading === undefined) || bos === false;
   const front = isWhole ? [] : specialsInFront(tokenizer, bos);
   // Images in front of the special tokens are tokenised by themselves, as the text then is.
   const lead = tokenizer.encode(joined.full.slice(0, joined.lead), { specials: false });
@@ -206,6 +211,8 @@ interface Frame {
   readonly end: string;
   /** In front of each piece of text that it does not stand before anyhow. */
   readonly beforeText?: string;
+  /** Behind the images in front of all text, unless it is in the text. */
+  readonly behindLeading?: string;
 }
 
 function frameOf(
@@ -220,6 +227,9 @@ function frameOf(
     return bos === "auto" ? none : { ...none, front: bosToken(tokenizer) };
   }
   if (rules?.writesBos) return { front: bosToken(tokenizer), behindImages: "", end: "" };
+  if (rules?.bosBehindLeadingImages) {
+    return { front: "", behindImages: "", end: "", behindLeading: bosToken(tokenizer) };
+  }
   if (!rules?.bosBehindImages) return undefined;
   return {
     front: "",
@@ -289,6 +299,12 @@ function join<Image>(
   let text = "";
   let lead = 0;
   let full = (frame?.front ?? "") + (images.length === 0 ? (frame?.behindImages ?? "") : "");
+  let leading = frame?.behindLeading ?? "";
+  if (images.length === 0 || parts.some((part) => textOf(part).includes(leading))) leading = "";
+  const endLeading = () => {
+    full += leading;
+    leading = "";
+  };
   let start = full.length; // of the text since the last image
   const endText = () => {
     if (!strips) return;
@@ -297,6 +313,7 @@ function join<Image>(
     named = named.map((span) => ({ ...span, start: within(span.start), end: within(span.end) }));
   };
   const beginText = () => {
+    endLeading();
     if (!frame?.beforeText || full.length > start || full.endsWith(frame.beforeText)) return;
     full += frame.beforeText;
     start = full.length;
@@ -334,6 +351,7 @@ function join<Image>(
       named.push({ name: part.name, start: first, end: full.length });
     }
   }
+  endLeading();
   endText();
   const gone = named.find((span) => span.start === span.end);
   if (gone) {
@@ -363,6 +381,11 @@ function rewritten(full: string, named: readonly Named[], { pattern, by }: Rewri
     full: full.replaceAll(pattern, () => by),
     named: named.map(({ name, start, end }) => ({ name, start: moved(start), end: moved(end) })),
   };
+}
+
+function textOf(part: PromptPart): string {
+  if (typeof part === "string") return part;
+  return "text" in part ? part.text : "";
 }
 
 function bosToken(tokenizer: Tokenizer): string {

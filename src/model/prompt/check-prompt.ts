@@ -10,6 +10,7 @@ export interface PromptTaker {
   readonly config: {
     /** Rows of the embedding. */
     readonly vocab: number;
+    readonly inputIds?: number | undefined;
     readonly vision?: VisionSetup | undefined;
     /** Set where an encoder reads the prompt, and a decoder answers. */
     readonly encoder?: object | undefined;
@@ -23,7 +24,8 @@ export interface PromptTaker {
  * @throws PromptError with what was expected and found
  */
 export function checkPrompt(prompt: Prompt, { tokenizer, config }: PromptTaker): void {
-  const { vocab, vision, encoder } = config;
+  const { vision, encoder } = config;
+  const vocab = config.inputIds ?? config.vocab;
   const { ids, tokens, images, answer } = prompt;
   if (answer && !encoder) {
     throw new PromptError(

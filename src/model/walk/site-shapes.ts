@@ -53,6 +53,14 @@ function crossSites({ qkNorm, mlpWidth, gateWidth }: CrossConfig): readonly Laye
   );
 }
 
+/** Those of a layer that has cross-attention in place of self-attention. */
+export function crossLayerSites(cross: CrossConfig): readonly LayerSite[] {
+  const across = crossSites(cross).filter((site) => !/^xresid_mid$|^xmlp_/.test(site));
+  const mlp = LAYER_SITES.slice(LAYER_SITES.indexOf("resid_mid"));
+  const out = mlp.indexOf("mlp_out");
+  return ["resid_pre", ...across, ...mlp.slice(0, out), "xmlp_gate", ...mlp.slice(out)];
+}
+
 /** The sites of a layer, in the order of the forward pass. */
 function sitesOfLayer(
   { sites = LAYER_SITES, cross, deepstack = 0 }: StackSites,
@@ -60,6 +68,7 @@ function sitesOfLayer(
 ): readonly LayerSite[] {
   if (layer < deepstack) return [...sites, "deepstack"];
   if (!cross?.layers.includes(layer)) return sites;
+  if (cross.replaces) return crossLayerSites(cross);
   const place = cross.mlpWidth === undefined ? sites.indexOf("resid_mid") + 1 : 0;
   return [...sites.slice(0, place), ...crossSites(cross), ...sites.slice(place)];
 }
@@ -174,6 +183,7 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
   if (resampler) {
     return { ...own, vision: towerSites(tower, { rows, after: normed }), resampler: resamplerSites(vision) };
   }
+  if (vision.global) return { ...own, ...globalSites(vision, config) };
   const features = { rows: fixed?.tokens, rowsOf: "tokens" } as const;
   const after: OuterShape[] = [
     ...normed,
@@ -190,6 +200,21 @@ export function siteMapOf(config: DecoderConfig): SiteMap {
   ];
   const seen = { ...own, vision: towerSites(tower, { rows, after }) };
   return qformer ? { ...seen, qformer: qformerSites(qformer, rows) } : seen;
+}
+
+/** The sites of a tower with a second encoder on top, whose features cross-attention reads. */
+function globalSites({ tower, global, featureWidth, fixed }: VisionSetup, { width }: DecoderConfig) {
+  const { towerRows: rows, latents } = fixed!;
+  const read = { rows: latents, rowsOf: "latents", behind: "global" } as const;
+  const vision = towerSites(tower, {
+    rows,
+    after: [
+      { site: "vision.post_norm", features: tower.width, rows },
+      { site: "vision.features", features: featureWidth!, ...read },
+      { site: "projector", features: width, ...read },
+    ],
+  });
+  return { vision, global: { ...towerSites(global!, { rows, after: [] }), before: [] } };
 }
 
 /** The sites of an encoder of text. */
@@ -286,9 +311,14 @@ export function siteInfo(map: SiteMap, name: SiteName): SiteInfo {
   if (layer >= layers) throw new SiteError(`${name}: there are ${layers} layers, 0 to ${layers - 1}`);
   const sites = sitesOfLayer(found, layer);
   if (!sites.includes(site as LayerSite)) {
+    if (found.cross?.replaces && found.cross.layers.includes(layer) && !IS_CROSS.has(site)) {
+      throw new SiteError(
+        `${name}: layer ${layer} has cross-attention in place of self-attention, and no ${site}; it has ${sites.join(", ")}`,
+      );
+    }
     if (IS_CROSS.has(site) && found.cross && !found.cross.layers.includes(layer)) {
       const have = found.cross.layers.join(", ");
-      const place = found.cross.mlpWidth === undefined ? "in" : "in front of";
+      const place = found.cross.replaces || found.cross.mlpWidth === undefined ? "in" : "in front of";
       throw new SiteError(`${name}: there is no cross-attention ${place} layer ${layer}; it is in ${have}`);
     }
     const why = ABSENT[site] === undefined ? "" : ` (${ABSENT[site]})`;
@@ -354,6 +384,7 @@ export function layersWith(map: SiteMap, { stack, site }: SiteAddress): readonly
 const NAMES: Readonly<Record<StackName, string>> = {
   text: "language model",
   vision: "vision tower",
+  global: "second encoder of a vision tower",
   resampler: "resampler",
   qformer: "Q-Former",
   encoder: "encoder of text",
@@ -387,7 +418,7 @@ function featuresOf(stack: StackSites, site: LayerSite): Pick<SiteInfo, "feature
 }
 
 /** The stacks in the order of the forward pass. */
-const STACK_ORDER: readonly StackName[] = ["vision", "resampler", "qformer", "encoder", "text"];
+const STACK_ORDER: readonly StackName[] = ["vision", "global", "resampler", "qformer", "encoder", "text"];
 
 /** Every site of a model, in the order of the forward pass. */
 export function siteNames(map: SiteMap): SiteName[] {

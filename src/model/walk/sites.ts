@@ -66,6 +66,7 @@ export const ALL_LAYER_SITES = [...LAYER_SITES, ...FURTHER_LAYER_SITES, ...CROSS
 export const STACKS = {
   text: "",
   vision: "vision.",
+  global: "vision.global.",
   resampler: "resampler.",
   qformer: "qformer.",
   encoder: "encoder.",
@@ -82,12 +83,14 @@ export const OUTER_SITES = {
   vision: [
     "vision.embed",
     "vision.post_norm",
+    "vision.features",
     "pixel_shuffle",
     "pooled",
     "projector_norm",
     "tile_features",
     "projector",
   ],
+  global: [],
   resampler: ["resampler.in", "resampler.out"],
   qformer: [],
   encoder: ["encoder.embed", "encoder.final_norm"],

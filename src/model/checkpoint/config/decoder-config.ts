@@ -18,6 +18,8 @@ export interface DecoderConfig {
   readonly mlpWidth: number;
   /** Rows of the embedding; may be more than the tokenizer has tokens. */
   readonly vocab: number;
+  /** Where the embedding has more rows than there are logits: how many. */
+  readonly inputIds?: number;
   /** Most positions that the model was made for; Infinity where only distances count. */
   readonly context: number;
   readonly normEps: number;
@@ -65,6 +67,8 @@ export interface EncoderSetup {
 export interface CrossConfig {
   /** What it reads; default images. */
   readonly reads?: "images" | "sources";
+  /** It takes the place of self-attention; its MLP is then the layer's own. */
+  readonly replaces?: boolean;
   /** The layers that have it: in front of them with an MLP of its own, or in their middle without. */
   readonly layers: readonly number[];
   readonly heads: number;

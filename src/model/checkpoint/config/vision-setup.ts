@@ -21,6 +21,8 @@ export interface ImageLayout {
   readonly tokens: number;
   /** Its rows in the resampler, those of all tiles, or queries of the Q-Former; absent where there is neither. */
   readonly latents?: number;
+  /** How many of these, the first ones, are of tiles that it has; the others are of those that it has not. */
+  readonly ownLatents?: number;
   /** Set where those are one plain grid, which may have positions of no feature behind each row. */
   readonly grid?: { readonly rows: number; readonly columns: number };
   /** Where each tile has places of its own: how the tiles lie, the whole picture behind them. Absent where that is all. */
@@ -152,6 +154,15 @@ export interface VisionSetup<Tower extends TowerConfig = TowerConfig> {
   readonly qformer?: QFormerConfig;
   /** What a Q-Former reads of a prompt beside its pictures: ids of a tokenizer of its own. */
   textOf?(prompt: { readonly instruction?: readonly number[] | undefined }): readonly number[];
+  /** A second encoder on top of the tower. */
+  readonly global?: Pick<TowerConfig, "layers" | "width" | "heads" | "mlpWidth">;
+  /** Width of what the projector reads of both (site `vision.features`). */
+  readonly featureWidth?: number;
+  /**
+   * Where the rows of each of a prompt's pictures lie among those that cross-attention reads. Default: one picture after the
+   * other.
+   */
+  contextRows?(layouts: readonly ImageLayout[]): readonly (readonly { start: number; end: number }[])[];
   /** Whether features take the places of image tokens in the embedding (default), or reach the language model otherwise. */
   readonly embeds?: boolean;
   /** Behind how many layers of the language model, from the first, further features are added at the same places. */

@@ -2,7 +2,7 @@ import { aListOf, aNumber, aString, checkArgument, checkOptions, type Options } 
 import { PromptError } from "../errors.ts";
 import { mean } from "../kernels/reduction/reduce.ts";
 import type { LanguageModel } from "../model/language-model.ts";
-import { type PatchGrid, type Prompt, patchPositions } from "../model/prompt/prompt.ts";
+import { type PatchGrid, type Prompt, patchPositions, wholeSpan } from "../model/prompt/prompt.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import { aModel, aPrompt, onePosition } from "../patching/arguments.ts";
 import type { PatchableModel } from "../patching/model.ts";
@@ -50,9 +50,12 @@ export interface ImagePatches {
   readonly rowStride?: number;
 }
 
-/** The span of an image whose features are one grid of patches. Throws PromptError if there is none. */
+/**
+ * Where an image's features are, if they are one grid of patches; of an image that is cut into tiles, those of the whole. Throws
+ * PromptError if there is none.
+ */
 export function imagePatches(prompt: Prompt, name = "image"): ImagePatches {
-  const { start, end, grid, rowStride } = prompt.span(name);
+  const { start, end, grid, rowStride } = wholeSpan(prompt.span(name));
   if (grid) return { start, end, grid, ...(rowStride !== undefined && { rowStride }) };
   throw new PromptError(`Expected the span "${name}" to be a grid of an image's patches; it is not.`);
 }

@@ -55,6 +55,7 @@ const PICTURED = [
   "qwen2_5_vl",
   "idefics",
   "fuyu",
+  ...["smolvlm", "internvl", "internvl-qk-norm"],
 ];
 
 describe.each([...TEXT_FIXTURES, "t5", "t5-relu-tied", ...PICTURED])("%s", (name) => {
@@ -99,6 +100,12 @@ qwen2_5_vl: model.visual.blocks.N. attn.qkv attn.proj mlp.gate_proj mlp.up_proj 
 qwen2_vl, qwen2_5_vl: model.visual.merger.mlp. N
 qwen3_vl: model.visual.blocks.N. attn.qkv attn.proj mlp.linear_fcN
 qwen3_vl: model.visual. merger.linear_fcN deepstack_merger_list.N.linear_fcN
+smolvlm: model.text_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
+smolvlm: model.vision_model.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
+smolvlm: model.connector.modality_projection. proj
+internvl: model.language_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
+internvl: model.vision_tower.encoder.layer.N. attention.q_proj attention.k_proj attention.v_proj attention.projection_layer mlp.fcN
+internvl: model.multi_modal_projector. linear_N
 idefics: model.vision_model.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
 idefics: model.perceiver_resampler.blocks.N.N. q_proj k_proj v_proj output_proj fc c_proj
 idefics: model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj

@@ -4,7 +4,7 @@ import { loadImage } from "../../images/load.ts";
 import { modelView } from "../../images/preprocess.ts";
 import type { RgbImage } from "../../images/rgb.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
-import type { Prompt } from "../../model/prompt/prompt.ts";
+import { type Prompt, wholeSpan } from "../../model/prompt/prompt.ts";
 import type { PromptImage } from "../../model/prompt/prompt-image.ts";
 import { visionOf } from "../../tasks/pictures.ts";
 import { ofOption } from "./checks.ts";
@@ -52,6 +52,7 @@ export async function imagePrompt(
   const prompt = model.prompt(text, { images });
   const patches = await ofOption("--span", () => imagePatches(prompt, span));
   // Images stand in the order of their positions.
-  const index = Object.values(prompt.spans).filter((s) => s.grid && s.start < patches.start).length;
+  const { start } = prompt.span(span);
+  const index = Object.values(prompt.spans).filter((s) => wholeSpan(s).grid && s.start < start).length;
   return { prompt, patches, picture: modelView(images[index]!, model.config.vision!.processor) };
 }

@@ -144,9 +144,16 @@ export function patchPositions(image: ImageSpan): number[] {
   );
 }
 
-function gridOf({ grid, rowStride, start, end }: ImageSpan): PatchGrid & { stride: number } {
+/** The positions of an image as a whole, where it is cut into tiles, which have others; else its own. */
+export function wholeSpan(image: ImageSpan): ImageSpan {
+  return image.parts?.whole ?? image.tiles?.spans.at(-1) ?? image;
+}
+
+function gridOf(image: ImageSpan): PatchGrid & { stride: number } {
+  const { grid, rowStride, parts, tiles, start, end } = image;
   if (grid) return { ...grid, stride: rowStride ?? grid.columns };
-  throw new PromptError(`Expected a span with a grid of patches, found none at ${start} to ${end}.`);
+  const hint = parts ? "; its parts have one each" : tiles ? "; each of its tiles.spans has one" : "";
+  throw new PromptError(`Expected a span with a grid of patches, found none at ${start} to ${end}${hint}.`);
 }
 
 /**

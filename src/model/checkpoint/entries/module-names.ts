@@ -1,6 +1,6 @@
 /** Prefixes that tensors have, by model and by who saved it, with what stands for them all. */
 const SPELLINGS: readonly (readonly [prefix: RegExp, common: string])[] = [
-  [/^(language_model\.model\.|model\.language_model\.)/, "text."],
+  [/^(language_model\.model\.|model\.language_model\.|model\.text_model\.)/, "text."],
   [/^((language_model\.)?lm_head|embed_out)\./, "head."],
   [/^(model\.)?vision_tower\.(vision_model\.)?/, "vision."],
   [/^(model\.)?multi_modal_projector\./, "projector."],
@@ -10,6 +10,8 @@ const SPELLINGS: readonly (readonly [prefix: RegExp, common: string])[] = [
   // GPT-2, whose first files have no prefix, and GPT-NeoX.
   [/^((transformer\.)?wte|gpt_neox\.embed_in)\./, "text.embed_tokens."],
   [/^(transformer\.|gpt_neox\.|(?=(h\.\d+|wpe|ln_f)\.))/, "text."],
+  // Idefics 1, 2 and 3, in which these have one name everywhere.
+  [/^model\.(?=(vision_model|connector|perceiver_resampler)\.)/, "model."],
   [/^model\./, "text."],
 ];
 
@@ -46,6 +48,7 @@ interface Spelling {
 const BARE: Spelling = { text: "model.", head: "lm_head.", visual: "visual." };
 const GPT2: Spelling = { text: "transformer.", embedding: "transformer.wte.", head: "lm_head." };
 const GPT_NEOX: Spelling = { text: "gpt_neox.", embedding: "gpt_neox.embed_in.", head: "embed_out." };
+const IDEFICS: Spelling = { text: "model.text_model.", head: "lm_head." };
 const PUBLISHED: Spelling = {
   text: "language_model.model.",
   head: "language_model.lm_head.",
@@ -72,6 +75,7 @@ export function spellingOf(names: Iterable<string>): (common: string) => string 
   const spelling = [
     has(/^model\.(language_model|vision_tower|multi_modal_projector|visual)\./) && SAVED_BY_5,
     has(/^(language_model|vision_tower|multi_modal_projector)\./) && PUBLISHED,
+    has(/^model\.text_model\./) && IDEFICS,
     has(/^transformer\./) && GPT2,
     has(/^gpt_neox\./) && GPT_NEOX,
   ].find((found) => found !== false);
@@ -107,10 +111,19 @@ const MODULES: Readonly<Record<string, Spelling>> = {
   gpt2: GPT2,
   gpt_neox: { ...GPT_NEOX, head: "lm_head." },
   ...Object.fromEntries(
-    ["llava", "llava_next", "paligemma", "gemma3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "fuyu"].map(
-      (type) => [type, SAVED_BY_5],
-    ),
+    [
+      "llava",
+      "llava_next",
+      "paligemma",
+      "gemma3",
+      "internvl",
+      "qwen2_vl",
+      "qwen2_5_vl",
+      "qwen3_vl",
+      "fuyu",
+    ].map((type) => [type, SAVED_BY_5]),
   ),
+  ...Object.fromEntries(["idefics2", "idefics3", "smolvlm"].map((type) => [type, IDEFICS])),
 };
 
 /**

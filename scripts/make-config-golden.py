@@ -27,6 +27,8 @@ from transformers import (
     LlamaForCausalLM,
     LlavaForConditionalGeneration,
     MistralForCausalLM,
+    Olmo2ForCausalLM,
+    Phi3ForCausalLM,
     Qwen2ForCausalLM,
     Qwen3ForCausalLM,
     Qwen2_5_VLForConditionalGeneration,
@@ -97,6 +99,9 @@ MODELS = {
     "qwen3": ("qwen3", Qwen3ForCausalLM, run_text),
     "gemma2": ("gemma2", Gemma2ForCausalLM, run_text),
     "gemma3_text": ("gemma3_text", Gemma3ForCausalLM, run_text),
+    "olmo2": ("olmo2", Olmo2ForCausalLM, run_text),
+    "phi3": ("phi3", Phi3ForCausalLM, run_text),
+    "phi3-longrope": ("phi3", Phi3ForCausalLM, run_text),
     "llava": ("llava", LlavaForConditionalGeneration, run_llava),
     "t5": ("t5", T5ForConditionalGeneration, run_t5),
     "t5-relu-tied": ("t5", T5ForConditionalGeneration, run_t5),
@@ -106,7 +111,8 @@ MODELS = {
     "qwen2_5_vl": ("qwen2_5_vl", Qwen2_5_VLForConditionalGeneration, run_qwen),
 }
 # Which of them are in a file; golden.json has the others.
-FILES = {"qwen-vl": ["qwen2_vl", "qwen2_5_vl"], "t5": ["t5", "t5-relu-tied"], "gemma3": ["gemma3_text"]}
+FILES = {"qwen-vl": ["qwen2_vl", "qwen2_5_vl"], "t5": ["t5", "t5-relu-tied"], "gemma3": ["gemma3_text"],
+         "olmo2": ["olmo2"], "phi3": ["phi3", "phi3-longrope"]}  # fmt: skip
 FILES["golden"] = [name for name in MODELS if not any(name in names for names in FILES.values())]
 
 ACTIVATIONS = ["silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "gelu_fast",
@@ -335,6 +341,68 @@ GEMMA3_TOGETHER = [
     {"sliding_window_pattern": 1, "sliding_window": None},
     {"hidden_act": "relu", "hidden_activation": None},
 ]
+# What OLMo 2 and Phi-3 read, with some of what they do not.
+OLMO2 = {
+    **{key: FOREIGN[key] for key in (
+        "is_causal", "mlp_bias", "sliding_window", "layer_types", "partial_rotary_factor", "rope_theta", "clip_qkv",
+        "use_qk_norm", "layer_norm_eps", "tie_last_hidden_states", "transformers_weights",
+    )},
+    "per_layer_config": [{"1": {"rms_norm_eps": 0.5}}, {}],
+    "attention_bias": [False, None],
+    "head_dim": [8, 16, None],
+    "rope_scaling": [ROPES[4], ROPES[7], ROPES[8], ROPES[10], ROPES[12], ROPES[14], ROPES[17], ROPES[19], ROPES[20]],
+    "rope_parameters": [None, {}, *ROPES[4:8], ROPES[15], ROPES[21]],
+}
+OLMO2_TOGETHER = [{"num_key_value_heads": None, "head_dim": None}, {"rope_scaling": LINEAR, "rope_parameters": THETA}]
+LONG = {"short_factor": [1.0, 1.3, 1.6, 1.9], "long_factor": [1.0, 2.5, 4.0, 5.5]}
+HALF = {name: values[:2] for name, values in LONG.items()}
+LONGROPE = {"rope_type": "longrope", "rope_theta": 100.0, **LONG}
+PHI3 = {
+    **{key: FOREIGN[key] for key in ("is_causal", "attention_bias", "layer_types", "rope_theta")},
+    "per_layer_config": [{"1": {"rms_norm_eps": 0.5}}, {}],
+    "head_dim": [8, 16, None],
+    "sliding_window": [None, 3, 64, 0, -1],
+    "partial_rotary_factor": [0.25, 1.0, 0.3, 0, None],
+    "original_max_position_embeddings": [4, 12, None],
+    "rope_scaling": [None, {}, THETA, LINEAR, {"type": "longrope", **HALF}],
+    "rope_parameters": [None, {}, {**THETA, "partial_rotary_factor": 1.0}, {**THETA, "partial_rotary_factor": 1.5}],
+}
+LONGROPES = [
+    {**LONGROPE, "factor": 2.0},
+    {**LONGROPE, "factor": 0.5},
+    {**LONGROPE, "factor": "x"},
+    {**LONGROPE, "attention_factor": 2.0},
+    {**LONGROPE, "attention_factor": 2.0, "factor": 4.0},
+    {**LONGROPE, "original_max_position_embeddings": 40},
+    {**LONGROPE, "partial_rotary_factor": 0.5, **HALF},
+    {**LONGROPE, "partial_rotary_factor": 0.5},
+    {**LONGROPE, "long_factor": LONG["short_factor"]},
+    {**LONGROPE, "long_factor": LONG["long_factor"][:3]},
+    {**LONGROPE, "short_factor": "x"},
+    {key: value for key, value in LONGROPE.items() if key != "short_factor"},
+    # With that field transformers 5.24 takes it for longrope, and without fails; published files are without.
+    {"type": "su", **LONG, "original_max_position_embeddings": 9},
+    {"type": "yarn", **LONG},
+    {"type": "longrope", **LONG, "rope_theta": 500.0},
+    {**LONGROPE, "rope_type": "llama3"},
+    {"rope_type": "default", "rope_theta": 100.0},
+]
+PHI3_LONG = {
+    "original_max_position_embeddings": [4, 12, 11, 64, 0, None, "9"],
+    "max_position_embeddings": [128, 32],
+    "partial_rotary_factor": [0.5],
+    "rope_theta": [500.0],
+    "rope_scaling": [None, {}, *LONGROPES[8:11], *LONGROPES[12:15]],
+    "rope_parameters": LONGROPES,
+    "rms_norm_eps": [0.5],
+}
+# What to try of fixtures whose golden is to be small: values by field, and fields together.
+SMALL = {
+    "gemma3_text": (GEMMA3, GEMMA3_TOGETHER),
+    "olmo2": (OLMO2, OLMO2_TOGETHER),
+    "phi3": (PHI3, [{"num_key_value_heads": None}]),
+    "phi3-longrope": (PHI3_LONG, [{"original_max_position_embeddings": 12, "rope_scaling": LONGROPES[0]}]),
+}
 TOGETHER["qwen3"] = [{**values, "sliding_window": values.get("sliding_window", 4)} for values in TOGETHER["qwen2"]]
 VISION_FOREIGN = {k: FOREIGN[k] for k in [
     "attention_bias", "qkv_bias", "is_causal", "logit_scale", "layer_types", "tie_last_hidden_states", "pruned_heads",
@@ -381,15 +449,17 @@ def changes(fixture, config):
                     yield {prefix + key: other}, None
 
     family = config["model_type"]
-    if family == "gemma3_text":
+    if fixture in SMALL:
+        own, together = SMALL[fixture]
         ignored = ("architectures", "transformers_version", "torch_dtype", "initializer_range", "use_cache",
                    "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "model_type")  # fmt: skip
-        # The golden is to be small: of sizes no more than one that the tensors do not have.
-        for values, removed in section("", {k: v for k, v in config.items() if k not in ignored}, {}):
-            if removed or next(iter(values)) not in GEMMA3 and list(values.values()) not in ([0], [-1], ["1"], [None]):
+        # Of sizes no more than one that the tensors do not have; of the same family's second fixture none.
+        fields = {} if fixture == "phi3-longrope" else {k: v for k, v in config.items() if k not in ignored}
+        for values, removed in section("", fields, {}):
+            if removed or next(iter(values)) not in own and list(values.values()) not in ([0], [-1], ["1"], [None]):
                 yield values, removed
-        yield from section("", {}, GEMMA3)
-        for values in GEMMA3_TOGETHER:
+        yield from section("", {}, own)
+        for values in together:
             yield values, None
         return
     if family in OWN:

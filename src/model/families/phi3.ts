@@ -3,7 +3,7 @@ import type { RopeScaling } from "../../kernels/attention/rope.ts";
 import { type LlamaConfig, readLlamaConfig } from "../checkpoint/config/decoder-config.ts";
 import { rotaryDimOf } from "../checkpoint/config/partial-rope.ts";
 import { type RopeConfig, readRope, ropeParameters } from "../checkpoint/config/rope-config.ts";
-import { ConfigReader, type JsonObject } from "../checkpoint/json/config-reader.ts";
+import { ConfigReader, isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { consecutive } from "../checkpoint/weights/row-parts.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
 import type { Attention } from "../layers/attention-layer.ts";
@@ -35,7 +35,7 @@ const DEFAULTS = {
 };
 
 function readConfig(values: JsonObject, where: string): Phi3Config {
-  const { rope_scaling: _, rope_parameters: __, ...others } = values;
+  const { rope_scaling: _, rope_parameters: __, rope_theta: ___, ...others } = values; // read by itself
   const config = readLlamaConfig(others, { defaults: DEFAULTS, window: true }, where);
   return { ...config, rope: readPhi3Rope(values, config, where) };
 }
@@ -65,11 +65,13 @@ function readPhi3Rope(
   );
   const rotaryDim = rotaryDimOf(headDim, r.number("partial_rotary_factor", 1), where);
   if (type === "default") return { theta, rotaryDim };
-  const tokens = new ConfigReader(values, where).count("original_max_position_embeddings", 4096);
+  const outer = new ConfigReader({ original_max_position_embeddings: 4096, ...values }, where);
+  const tokens = outer.count("original_max_position_embeddings");
+  const section = isObject(values["rope_scaling"]) ? "rope_scaling" : "rope_parameters";
   const magnitude = magnitudeOf(r, context / tokens, tokens);
   const scalingBy = (key: string): RopeScaling => ({
     type: "longrope",
-    factors: factorsOf(r.value(key), rotaryDim / 2, `${where}: ${key}`),
+    factors: factorsOf(r.value(key), rotaryDim / 2, `${where}: ${section}: ${key}`),
     magnitude,
   });
   const beyond = { tokens, scaling: scalingBy("long_factor") };

@@ -8,6 +8,7 @@ export function rotaryDimOf(headDim: number, share: number, where: string): numb
   const rotaryDim = Math.trunc(headDim * share);
   if (rotaryDim >= 2 && rotaryDim <= headDim && rotaryDim % 2 === 0) return rotaryDim;
   throw new CheckpointError(
-    `${where}: expected partial_rotary_factor to make an even number of 2 to ${headDim} of the dimensions of a head, found ${share}`,
+    `${where}: expected partial_rotary_factor to make an even number of 2 to ${headDim} of the dimensions of a head ` +
+      `(hidden_size over num_attention_heads, or head_dim), found ${share}`,
   );
 }

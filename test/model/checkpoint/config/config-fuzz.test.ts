@@ -122,8 +122,8 @@ test.each(Object.keys(golden.plain))(
     const config = JSON.parse(new TextDecoder().decode(files.get("config.json")));
     const wrong: string[] = [];
     let computed = 0;
-    for (const item of golden.cases) {
-      if (item.fixture !== fixture) continue;
+    const cases = golden.cases.filter((item) => item.fixture === fixture);
+    for (const item of cases) {
       const what = JSON.stringify(item.set ?? { remove: item.remove });
       files.set("config.json", utf8(JSON.stringify(changed(config, item))));
       try {
@@ -141,7 +141,7 @@ test.each(Object.keys(golden.plain))(
       }
     }
     expect(wrong).toEqual([]);
-    expect(computed).toBeGreaterThan(60);
+    expect(computed).toBeGreaterThan(Math.min(60, 0.4 * cases.length));
   },
   600_000,
 );

@@ -126,17 +126,14 @@ export async function findSubspace(
     const score = (basis?: Tensor) => accuracy(model, held!, site, at, basis);
     const scored = (basis: Tensor) => score(basis).finally(() => basis.dispose());
     const accuracyBefore = await scored(device.scope(() => orthonormal(weights)));
-    using optimizer = scope.enter(() => new AdamW(device, { weights }, { weightDecay: 0 }));
+    using optimizer = scope.enter(() => new AdamW(device, { weights }, { learningRate, weightDecay: 0 }));
     const losses: number[] = [];
     for (let step = 0; step < steps; step++) {
       const size = Math.min(batch, trained.length);
       const drawn = shuffledBatch(trained.length, size, { step, seed });
       const made = device.scope(() => {
         const { loss, gradient } = back(model, chosen(data!, drawn), weights, site, at);
-        return [
-          loss,
-          optimizer.step({ weights: gradient }, learningRate * cosineSchedule(step, steps)),
-        ] as const;
+        return [loss, optimizer.step({ weights: gradient }, cosineSchedule(step, steps))] as const;
       });
       const [[loss], [norm]] = (await device.read(made)) as [Float32Array, Float32Array];
       for (const tensor of made) tensor.dispose();

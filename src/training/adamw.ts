@@ -10,20 +10,22 @@ import { showShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 export interface AdamWOptions {
-  /** Learning rate, where {@link AdamW.step} is not given one. Default 1e-3. */
+  /** Default 1e-3. */
   readonly learningRate?: number;
   readonly betas?: readonly [number, number];
   readonly eps?: number;
   /** Times the learning rate, of every parameter. Default 0.01. */
   readonly weightDecay?: number;
+  /** What is otherwise for a parameter, by its name: PyTorch's parameter groups. */
+  readonly each?: (name: string) => Pick<AdamWOptions, "learningRate" | "weightDecay">;
   /** Gradients whose norm, all together, is above this are scaled down to it. Default: they stay as they are. */
   readonly maxGradNorm?: number;
 }
 
-const DEFAULTS = { learningRate: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01 } as const;
-
 /** What an optimizer keeps of one parameter. Each f32 [elements]. */
 interface Slot {
+  readonly learningRate: number;
+  readonly weightDecay: number;
   /** The parameter's memory, in its own dtype. */
   readonly target: Tensor;
   /** The parameter, unrounded: the target itself where that is f32. */
@@ -49,14 +51,16 @@ export interface OptimizerState {
  */
 export class AdamW {
   readonly #device: Device;
-  readonly #options: Required<Omit<AdamWOptions, "maxGradNorm">> & Pick<AdamWOptions, "maxGradNorm">;
+  readonly #options: Required<Pick<AdamWOptions, "betas" | "eps">> & Pick<AdamWOptions, "maxGradNorm">;
   readonly #slots: ReadonlyMap<string, Slot>;
   #step = 0;
 
   /** Throws ShapeError for a parameter whose elements do not lie side by side in memory. */
   constructor(device: Device, parameters: Readonly<Record<string, Tensor>>, options: AdamWOptions = {}) {
     this.#device = device;
-    this.#options = { ...DEFAULTS, ...options };
+    const { learningRate = 1e-3, weightDecay = 0.01, each = () => ({}) } = options;
+    const { betas = [0.9, 0.999], eps = 1e-8, maxGradNorm } = options;
+    this.#options = { betas, eps, ...(maxGradNorm !== undefined && { maxGradNorm }) };
     this.#slots = new Map(
       Object.entries(parameters).map(([name, parameter]) => {
         const target = flat(name, parameter);
@@ -64,7 +68,8 @@ export class AdamW {
         const { shape, strides } = parameter;
         const shaped = (flat: Tensor) => flat.view(shape, strides, flat.offset);
         const master = target.dtype === "f32" ? target : device.scope(() => mul(target, 1));
-        return [name, { target, master, mean: device.zeros([size]), square: device.zeros([size]), shaped }];
+        const [mean, square] = [device.zeros([size]), device.zeros([size])];
+        return [name, { learningRate, weightDecay, ...each(name), target, master, mean, square, shaped }];
       }),
     );
   }
@@ -76,10 +81,11 @@ export class AdamW {
 
   /**
    * One step along gradients, by name and each of its parameter's shape and layout or contiguous. Parameters without one stay as
-   * they are, decay included. Gives the norm of all gradients together, before clipping: f32 [].
+   * they are, decay included. Learning rates are multiplied by `factor`, which schedules give. Gives the norm of all gradients
+   * together, before clipping: f32 [].
    */
-  step(gradients: Readonly<Record<string, Tensor>>, learningRate = this.#options.learningRate): Tensor {
-    const { betas, eps, weightDecay, maxGradNorm } = this.#options;
+  step(gradients: Readonly<Record<string, Tensor>>, factor = 1): Tensor {
+    const { betas, eps, maxGradNorm } = this.#options;
     this.#step++;
     return this.#device.scope(() => {
       const given = Object.entries(gradients).map(([name, gradient]) => {
@@ -93,7 +99,8 @@ export class AdamW {
       const norm = sqrt(given.map(({ gradient }) => sum(square(gradient))).reduce((a, b) => add(a, b)));
       const clip = maxGradNorm === undefined ? undefined : minimum(div(maxGradNorm, add(norm, 1e-6)), 1);
       for (const { slot, gradient } of given) {
-        const { master, mean, square, target } = slot;
+        const { master, mean, square, target, weightDecay } = slot;
+        const learningRate = slot.learningRate * factor;
         const inputs = [master, gradient, mean, square, ...(clip ? [clip] : [])];
         apply(adamwOperation, inputs, {
           decay: 1 - learningRate * weightDecay,

@@ -67,7 +67,7 @@ export class Trainer {
 
   /** One step on these prompts. Throws as `gradients` does. */
   step(prompts: readonly Prompt[]): TrainingStep {
-    const { microBatch = prompts.length, learningRate = 1e-3, schedule = () => 1 } = this.#options;
+    const { microBatch = prompts.length, schedule = () => 1 } = this.#options;
     const { device } = this.#model;
     const counts = this.#counts(prompts);
     const total = counts.reduce((a, b) => a + b, 0);
@@ -86,8 +86,7 @@ export class Trainer {
             )
           : part.gradients;
       }
-      const rate = learningRate * schedule(this.optimizer.steps);
-      return { loss: loss!, gradNorm: this.optimizer.step(gradients!, rate) };
+      return { loss: loss!, gradNorm: this.optimizer.step(gradients!, schedule(this.optimizer.steps)) };
     });
   }
 

@@ -8,7 +8,7 @@ import { testDevice } from "../helpers/device.ts";
 const device = await testDevice();
 
 /** PyTorch's AdamW in f64; changes `x`. Gives the norm of all gradients. */
-function reference(options: Required<AdamWOptions>) {
+function reference(options: Required<Omit<AdamWOptions, "each">>) {
   const { learningRate, betas, eps, weightDecay, maxGradNorm } = options;
   const moments = new Map<string, { mean: Float64Array; square: Float64Array }>();
   let step = 0;
@@ -64,7 +64,7 @@ test.each([0.1, 3, 1e9])("five steps as in f64, clipped to %d", async (maxGradNo
       b: device.tensor(gradients.b, { shape: [3, 2] }).transpose(),
     };
     const norm = step(expected, gradients, rate);
-    expect(await optimizer.step(given, rate).item()).toBeCloseTo(norm, 4);
+    expect(await optimizer.step(given, rate / OPTIONS.learningRate).item()).toBeCloseTo(norm, 4);
   }
   expect(optimizer.steps).toBe(5);
   for (const [name, tensor] of Object.entries({ a, b: b.transpose() })) {
@@ -88,7 +88,7 @@ test("parameters in bf16 are kept unrounded: steps below a rounding add up", asy
     // A bf16 at 1 has steps of 2^-7 upwards: a step of 1e-3 alone would be lost.
     const gradient = numbers(6, i).map((g) => g - 2);
     step(expected, { x: gradient }, 1e-3);
-    optimizer.step({ x: device.tensor(gradient) }, 1e-3);
+    optimizer.step({ x: device.tensor(gradient) }, 0.1);
   }
   const found = await x.read();
   expect([...found]).toEqual([...rounded(expected.x)]);
@@ -100,6 +100,31 @@ test("parameters in bf16 are kept unrounded: steps below a rounding add up", asy
     const bits = new Uint16Array(encode(Array.from(values), "bf16").slice().buffer);
     return new Float32Array(Uint32Array.from(bits, (half) => half << 16).buffer);
   }
+});
+
+test("parameters may have a learning rate and a decay of their own, and are clipped together", async () => {
+  const start = { a: numbers(6, 1), b: numbers(4, 2) };
+  const [a, b] = [device.tensor(start.a), device.tensor(start.b)];
+  const own = { learningRate: 0.03, weightDecay: 0 };
+  const options = { ...OPTIONS, maxGradNorm: 0.5 };
+  using optimizer = new AdamW(device, { a, b }, { ...options, each: (name) => (name === "b" ? own : {}) });
+  const expected = { a: Float64Array.from(start.a), b: Float64Array.from(start.b) };
+  const steps = { a: reference(options), b: reference({ ...options, ...own }) };
+  for (let i = 0; i < 4; i++) {
+    const gradients = { a: numbers(6, 10 + i), b: numbers(4, 20 + i) };
+    // Each by itself, with what clipping makes of both.
+    const norm = Math.hypot(...gradients.a, ...gradients.b);
+    const clip = Math.min(1, 0.5 / (norm + 1e-6));
+    for (const name of ["a", "b"] as const) {
+      const { learningRate } = name === "b" ? own : OPTIONS;
+      const clipped = gradients[name].map((g) => g * clip);
+      steps[name]({ [name]: expected[name] }, { [name]: clipped }, learningRate * 0.5);
+    }
+    const given = { a: device.tensor(gradients.a), b: device.tensor(gradients.b) };
+    expect(await optimizer.step(given, 0.5).item()).toBeCloseTo(norm, 4);
+  }
+  expectClose(await a.read(), expected.a, { atol: 2e-6, rtol: 0 });
+  expectClose(await b.read(), expected.b, { atol: 2e-6, rtol: 0 });
 });
 
 test("a parameter without a gradient stays as it is, decay included", async () => {

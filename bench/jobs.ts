@@ -15,6 +15,7 @@ import type { Tensor } from "#src/tensor/tensor";
 import { bestAndMedian, rounded } from "./harness.ts";
 import { layerChoice } from "./layer-choice.ts";
 import type { LoadFigures } from "./load.ts";
+import { loraStep } from "./lora-step.ts";
 
 /** What a main job came to; the fields differ from job to job, and their names carry the unit. */
 export type JobResult = { readonly name: string } & Readonly<Record<string, unknown>>;
@@ -32,6 +33,7 @@ export const JOBS: Readonly<Record<string, Job>> = {
   "short-sweep": (model, rounds) => sweep(model, rounds, 6),
   "layer-choice": layerChoice,
   gradients,
+  "lora-step": loraStep,
 };
 
 const PREFILL_TOKENS = 128;

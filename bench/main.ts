@@ -12,6 +12,7 @@ import { elementwise } from "./elementwise.bench.ts";
 import { formatJob, formatKernel, formatPeers, formatProfile } from "./format.ts";
 import { type BenchCase, type BenchResult, FULL, measure, QUICK, rounded, type Suite } from "./harness.ts";
 import { JOBS, type JobResult } from "./jobs.ts";
+import { jointStage } from "./joint.ts";
 import { type Adapter, describeAdapter, describeMachine, type Machine } from "./machine.ts";
 import { matrix } from "./matmul.bench.ts";
 import { rowWise } from "./norm.bench.ts";
@@ -25,7 +26,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
   norm: rowWise,
   elementwise,
 };
-const NAMES = ["peers", ...Object.keys(SUITES), ...Object.keys(JOBS), "profile", "vision"];
+const NAMES = ["peers", ...Object.keys(SUITES), ...Object.keys(JOBS), "profile", "vision", "joint"];
 const FIXTURES = fileURLToPath(new URL("../../test/fixtures/", import.meta.url));
 
 /** Everything that was measured in one run. */
@@ -44,6 +45,7 @@ interface Report {
 interface Arguments {
   model: string;
   visionModel: string;
+  joint?: string;
   quick?: boolean;
   json?: boolean;
   save?: boolean;
@@ -65,6 +67,10 @@ const program = new Command("npm run bench --")
     "a LLaVA for `vision`; by default a tiny one",
     join(FIXTURES, "llava", "model"),
   )
+  .option(
+    "--joint <folder>",
+    "what weights/recipe/joint.py --record wrote, for `joint`: the joint stage in xpatch, its losses beside PyTorch's",
+  )
   .option("--quick", "a few runs of each, to see that everything works")
   .option("--json", "print the report as JSON, and the lines to stderr")
   .option("--save", "write the report to bench/results")
@@ -77,7 +83,7 @@ await program.parseAsync();
 
 async function main(
   names: string[],
-  { model, visionModel, quick, json, save, compare }: Arguments,
+  { model, visionModel, joint, quick, json, save, compare }: Arguments,
 ): Promise<void> {
   const unknown = names.find((name) => !NAMES.includes(name));
   if (unknown !== undefined) program.error(`expected ${NAMES.join(", ")}; found "${unknown}"`);
@@ -118,6 +124,13 @@ async function main(
   if (wanted("vision")) {
     using llava = await loadModel(visionModel, { device });
     await measureKernels(device, await visionCases(llava, join(FIXTURES, "images", "photo.png")));
+  }
+  if (wanted("joint")) {
+    if (joint !== undefined) {
+      const result = await jointStage(device, joint);
+      report.jobs.push(result);
+      say(formatJob(result));
+    } else if (names.includes("joint")) program.error("joint: expected --joint <folder>");
   }
   const jobs = Object.entries(JOBS).filter(([name]) => wanted(name));
   if (jobs.length > 0 || wanted("profile")) {

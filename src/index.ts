@@ -23,6 +23,12 @@ export {
   type SubspaceOptions,
 } from "./analysis/find-subspace.ts";
 export { type FitLensOptions, fitTunedLens } from "./analysis/fit-tuned-lens.ts";
+export {
+  type CorruptedPrompt,
+  type FunctionVectorOptions,
+  functionVector,
+} from "./analysis/function-vector.ts";
+export type { FunctionVector, HeadEffect } from "./analysis/function-vector-result.ts";
 export { headOutputs } from "./analysis/head-outputs.ts";
 export { type HeadPatternOptions, headPattern, headPatterns } from "./analysis/head-pattern.ts";
 export type { AttendedToken, HeadPattern } from "./analysis/head-pattern-result.ts";

@@ -6,17 +6,22 @@ Pictures come with their names alone, never with a task: `Q:<image>\\nA: France`
 and the residual stream from the last image token on, layer by layer, should be what the base LLM has after the written
 name. A third of the tokens are text prompts of stage 1, and the tower goes on with the batches of stage 2, so that nothing
 is forgotten. Starts again from its last checkpoint when it was stopped.
+
+With --record DIR it writes what `npm run bench -- joint --joint DIR` needs to run the same steps in xpatch: the start, what each of the
+first --record-steps draws, and its losses; then it ends.
 """
 
 import argparse
 import os
 import random as python_random
+import time
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlamaForCausalLM
 
+from joint_record import JointRecord
 from prompts import IGNORE, IMAGE_TOKENS, Prompter, draw_text, read_extra_tasks, read_tasks
 from text_tune import FROZEN_LAYERS, LINEARS
 from tower import Lessons, new_head
@@ -77,6 +82,8 @@ def main():
     parser.add_argument("--texts", type=int, default=2, help="text prompts in a step")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", help="folder for the start, the first steps and their losses")
+    parser.add_argument("--record-steps", type=int, default=20)
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
@@ -92,7 +99,8 @@ def main():
     embedding = llm.get_input_embeddings()
     lessons = Lessons(args.data, embedding.weight.detach().cpu(), prompter, device)
     head = new_head().to(device)
-    head.load_state_dict(torch.load(f"{args.tower}/head.pt", weights_only=True))
+    if os.path.exists(f"{args.tower}/head.pt") or not args.record:  # weights/vlm has none: a new one records as well
+        head.load_state_dict(torch.load(f"{args.tower}/head.pt", weights_only=True))
     written = written_states(llm, prompter, lessons.concepts, device)
     size = written.float().square().sum(-1).mean((0, 2))  # [layers]
     captions = Captions(prompter, lessons.concepts, embedding)
@@ -110,10 +118,12 @@ def main():
     tasks, extra = read_tasks(), read_extra_tasks()
     state = checkpoint_path(args.out)
     first = load_state(state, model, optimizer, scheduler)
+    record = JointRecord(args, vlm, llm, head, lessons, captions) if args.record else None
     progress = Progress("joint", args.steps, first, every=20)
     for step in range(first, args.steps):
         random = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         half = args.images // 2
+        began = time.time()
         _, pictures, concept = lessons.draw(random, (lessons.flags, half), (lessons.named, half))
         with autocast():
             tokens = projector(tower(pictures, output_hidden_states=True).hidden_states[-1][:, 1:])
@@ -127,6 +137,7 @@ def main():
         aligned = ((tail - written[concept.to(written.device)].float()).square().sum(-1).mean((0, 2)) / size).mean()
         (0.5 * caption + aligned).backward()
 
+        drawn_before = random.get_state()
         with autocast():
             naming, _, distance, distilled = lessons.losses(model, random)
         (0.5 * (naming + distilled)).backward()
@@ -137,12 +148,17 @@ def main():
         with autocast():
             text = answer_loss(llm.get_base_model(), targets, input_ids=ids, attention_mask=mask)
         (0.5 * text).backward()
-        torch.nn.utils.clip_grad_norm_([w for g in optimizer.param_groups for w in g["params"]], 1.0)
+        norm = torch.nn.utils.clip_grad_norm_([w for g in optimizer.param_groups for w in g["params"]], 1.0)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad(set_to_none=True)
         progress.show(step, caption=caption.item(), aligned=aligned.item(), naming=naming.item(), distance=distance.item(),
                       distilled=distilled.item(), text=text.item())
+        if record:
+            losses = dict(caption=caption, aligned=aligned, naming=naming, distilled=distilled, text=text, norm=norm)
+            record.step(pictures, concept, drawn_before, prompts, losses, time.time() - began)
+            if step + 1 == args.record_steps:
+                return record.write()
         if (step + 1) % 100 == 0 or step + 1 == args.steps:
             save_state(state, step + 1, model, optimizer, scheduler)
             save_file({k: v.half().contiguous() for k, v in vision_state(vlm).items()}, f"{args.out}/model.safetensors")

@@ -73,6 +73,7 @@ class Lessons:
     def __init__(self, data: str, embeddings: torch.Tensor, prompter: Prompter, device):
         drawings, views = np.load(f"{data}/drawings.npz"), np.load(f"{data}/views.npz")
         self.device = device
+        self.prompter = prompter
         self.concepts = [str(name) for name in drawings["names"]]
         self.names = Names(self.concepts, embeddings, prompter)
         self.names.targets, self.names.rows = self.names.targets.to(device), self.names.rows.to(device)

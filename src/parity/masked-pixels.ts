@@ -4,6 +4,18 @@ import type { ProcessorSettings, Size } from "../images/processor-config.ts";
 import { quarterAreas } from "../images/quarters.ts";
 import type { Golden, GoldenFile } from "./golden-file.ts";
 
+/** The processor as the goldens of a case had it, where they have more images than pictures exactly if those were split. */
+export function quartersAs(
+  goldens: GoldenFile,
+  name: string,
+  byItem: readonly (readonly string[])[],
+  processor: ProcessorSettings,
+): ProcessorSettings {
+  const key = `${name}/in.pixel_values`;
+  if (processor.kind !== "idefics2" || !goldens.has(key)) return processor;
+  return { ...processor, quarters: goldens.shape(key)[1] !== Math.max(...byItem.map((own) => own.length)) };
+}
+
 /**
  * Pixel values of pictures of unequal size, item by item of a case, each picture perhaps in pieces: [items, most of an item, 3,
  * height, width] with a mask of the pixels that are no padding. Throws CheckpointError for another number of them.

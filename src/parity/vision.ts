@@ -25,7 +25,7 @@ import { checkCanvasVision, filledUp, readCanvases } from "./canvas-goldens.ts";
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkTensor } from "./checks.ts";
 import type { Golden, GoldenFile } from "./golden-file.ts";
-import { readMasked } from "./masked-pixels.ts";
+import { quartersAs, readMasked } from "./masked-pixels.ts";
 import { readPatches, readPixelRows } from "./patch-goldens.ts";
 import { readQFormer } from "./qformer.ts";
 import { OMITTED } from "./thinned.ts";
@@ -47,7 +47,7 @@ export async function readImages(
   const setup = model.config.vision;
   const files = items.map((item) => imageFiles(item["images"]));
   if (!setup || files.every((list) => list.length === 0)) return { images: items.map(() => []), checks: [] };
-  const processor = splitAs(items, setup.processor);
+  const processor = quartersAs(folder.goldens, name, files, splitAs(items, setup.processor));
   const { values, checks } = await readPixels(folder, name, files.flat(), processor, files);
   checks.push(...(await checkTilePixels(folder.goldens, name, values, setup)));
   const queue = values.values();

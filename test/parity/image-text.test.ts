@@ -25,6 +25,14 @@ const FIXTURES: Readonly<
     ],
     inputs: [],
   },
+  idefics2: {
+    inside: [
+      ...["vision.post_norm", "vision.resid_post.1", "vision.position_ids"],
+      ...["projector.resid_post.0", "projector.resid_post.1"],
+    ],
+    inputs: [],
+    read: "projector.mlp",
+  },
   internvl: { inside: ["vision.resid_post.1"], inputs: [] },
   "internvl-qk-norm": {
     inside: ["vision.resid_post.1", "q_norm.1", "k_norm.1"],

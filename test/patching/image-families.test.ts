@@ -25,6 +25,7 @@ const TEXTS: Readonly<Record<string, readonly string[]>> = {
   "internvl-qk-norm": ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   gemma3: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   fuyu: ["<image>caption", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
+  idefics2: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   llava_next: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
 };
 
@@ -54,7 +55,7 @@ function drawnEdit(model: PatchableModel, prompt: Prompt, drawn: Drawn): Edit {
     (site) => hasImages || siteInfo(model.sites, site).sequences === "prompts",
   );
   const site = sites[drawn.site % sites.length]!;
-  const { features, order, sequences, rowsOf } = siteInfo(model.sites, site);
+  const { features, order, sequences, rowsOf, keyRowsOf = rowsOf } = siteInfo(model.sites, site);
   if (sequences === "prompts") {
     const position = order === model.config.layers ? prompt.last : drawn.position % prompt.length;
     return makeEdit(drawn.kind, site, position, randomArray(features ?? prompt.length, drawn.seed), {});
@@ -62,7 +63,7 @@ function drawnEdit(model: PatchableModel, prompt: Prompt, drawn: Drawn): Edit {
   const image = drawn.image % prompt.images.length;
   const layout = batchOf([prompt], model.config.vision).images[0]![image]!;
   const rows = imageRowCount(layout, rowsOf!);
-  const value = randomArray(features ?? rows, drawn.seed);
+  const value = randomArray(features ?? imageRowCount(layout, keyRowsOf!), drawn.seed);
   return makeEdit(drawn.kind, site, drawn.position % rows, value, { image });
 }
 
@@ -78,7 +79,9 @@ describe.each(Object.keys(TEXTS))("%s", (name) => {
     const { processor } = model.config.vision!;
     const { grid } = processor;
     // Where pictures may be cut or not, the second is.
-    const cut = grid && preprocess(pictures[1]!, { ...processor, grid: { ...grid, splits: true } });
+    const splits =
+      processor.kind === "idefics2" ? { quarters: true } : grid && { grid: { ...grid, splits: true } };
+    const cut = splits && preprocess(pictures[1]!, { ...processor, ...splits });
     const images = [pictures[0]!, cut ?? pictures[1]!];
     prompts = TEXTS[name]!.map((text) =>
       model.prompt(

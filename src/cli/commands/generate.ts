@@ -163,7 +163,8 @@ async function generate(
 /** A user's message: its pictures, then its text. */
 function chatPrompt(model: ModelOutline, text: string, images: readonly RgbImage[]): Prompt {
   const pictures = images.map((image) => ({ type: "image" as const, image }));
-  const content = images.length === 0 ? text : [...pictures, { type: "text" as const, text }];
+  // Templates of models that take pictures may read pieces only (SmolVLM).
+  const content = model.config.vision ? [...pictures, { type: "text" as const, text }] : text;
   return model.chat([{ role: "user", content }]);
 }
 

@@ -19,6 +19,7 @@ import { chartFigure } from "./chart-figure.ts";
 import { Figure } from "./figure.ts";
 import { settingLines } from "./setting-lines.ts";
 import { showPatch, showShare, showToken, showWord } from "./text.ts";
+import { MOST_WORDS } from "./vega-lite/heat.ts";
 import { picturePanelsSpec } from "./vega-lite/picture-panels.ts";
 
 export interface LensFigureOptions {
@@ -97,10 +98,11 @@ function overText(
   const positions = [...new Set(cells.map(({ position }) => position))];
   const named = (position: number) =>
     tokens[position] === undefined ? `${position}` : showToken(position, tokens[position]);
+  const wordless = positions.length > 1 && cells.length > MOST_WORDS;
   const chart: Omit<HeatChart, "x" | "rows"> = {
     kind: "heat",
     title: positions.length === 1 ? `${title} at ${named(positions[0]!)}` : title,
-    lines,
+    lines: wordless ? [...lines, "too many words to be drawn: name fewer layers or positions"] : lines,
     y: "layer",
     value: "probability",
   };

@@ -221,6 +221,7 @@ describe("the lens over text", () => {
     expect([narrow < 1200, low < height / 2]).toEqual([true, true]);
     const many = await lensFigure(grid(10, 501)).svg();
     expect(textsOf(many).filter((text) => /^w\d+$/.test(text))).toEqual([]);
+    expect(textsOf(many)).toContain("too many words to be drawn: name fewer layers or positions");
     expect(titlesOf(many)[5]).toMatch(/^layer 0, 5\n" w5" /);
     expect(size(many)[0]).toBeLessThan(1200);
   });

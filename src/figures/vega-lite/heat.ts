@@ -9,7 +9,7 @@ import { CHOSEN, ROWS, type View } from "./values.ts";
 const SQUARE = 22;
 const WORD = { width: 68, height: 20, fontSize: 10 };
 /** More words than these are left to the pointer. */
-const MOST_WORDS = 5000;
+export const MOST_WORDS = 5000;
 const MOST = 640;
 /** Of several panels with more columns than these, whose squares are small in any case, so that some stand side by side. */
 const MANY = 40;

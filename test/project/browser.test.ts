@@ -124,6 +124,53 @@ describe("the library in headless Chromium", () => {
     expectClose(found.stream, await golden("llava", "case0/resid_post.2"), { atol: 1e-4, rtol: 1e-4 });
   });
 
+  test("trains a LoRA as PyTorch does, saves it and loads it again", async () => {
+    const { lora } = JSON.parse(readFileSync("test/fixtures/llama/gradients.json", "utf8"));
+    await using goldens = await GoldenFile.open("test/fixtures/llama/gradients.safetensors");
+    const values = async (name: string) => [...(await goldens.read(name)).values];
+    const start: Record<string, number[]> = {};
+    for (const module of lora.modules) start[module] = await values(`lora/start/${module}.A`);
+    const found = await browser.page.evaluate(
+      async ([xpatch, prompt, spec, start]) => {
+        const device = await xpatch.openDevice();
+        const url = `${location.origin}/test/fixtures/llama/model`;
+        const model = await xpatch.loadModel(url, { device });
+        const tokens = model.prompt(prompt);
+        const { rank, alpha, modules } = spec;
+        const lora = new xpatch.Lora(model, { rank, alpha, modules });
+        for (const [module, a] of Object.entries(start)) {
+          const bytes = new Uint8Array(Float32Array.from(a).buffer);
+          device.write(lora.parameters[`${module}.lora_A.weight`]!, bytes);
+        }
+        const trainer = new xpatch.Trainer(model, {
+          parameters: lora.parameters,
+          learningRate: spec.lr,
+          maxGradNorm: spec.max_grad_norm,
+        });
+        const losses: number[] = [];
+        for (let step = 0; step < spec.steps; step++) losses.push(await trainer.step([tokens]).loss.item());
+        losses.push(await trainer.evaluate([tokens]).item());
+        const files = new Map<string, Blob>();
+        await xpatch.saveAdapter(lora, model, {
+          async write(name, chunks) {
+            const parts: BlobPart[] = [];
+            for await (const chunk of chunks) parts.push(chunk as Uint8Array<ArrayBuffer>);
+            files.set(name, new Blob(parts));
+          },
+        });
+        const trained = [...(await model.run(tokens).logits!.read())];
+        const adapted = await xpatch.loadModel(url, { device, adapters: [xpatch.memoryFolder(files)] });
+        const loaded = [...(await adapted.run(tokens).logits!.read())];
+        await device.destroy();
+        return { losses, trained, loaded };
+      },
+      [library, caseOf("llama", 0).text as string, lora, start] as const,
+    );
+    expectClose(found.losses, await values("lora/losses"), { atol: 0, rtol: 1e-4 });
+    expect(found.losses.at(-1)).toBeLessThan(0.9 * found.losses[0]!);
+    expectClose(found.loaded, found.trained, { atol: 1e-5, rtol: 1e-5 });
+  });
+
   test("loads from another origin, which hides Content-Range and compresses JSON", async () => {
     const { text, generate } = caseOf("llama", 0);
     const methods = new Set<string>();

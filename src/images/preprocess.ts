@@ -42,7 +42,7 @@ export function preprocess(image: RgbImage, settings: ProcessorSettings): PixelV
   if (settings.grid) return gridPixels(image, settings);
   if (settings.quarters) return quarterPixels(image, settings);
   if (settings.canvas) return canvasPixels(image, settings);
-  if (!settings.tiles) {
+  if (!settings.tiles || image.whole) {
     const { width, height, ...view } = modelView(image, settings);
     return { data: normalised([view.data], settings), shape: [3, height, width] };
   }
@@ -130,7 +130,8 @@ export function modelView(picture: RgbImage, settings: ProcessorSettings): RgbIm
   const image = settings.opaque ? withoutAlpha(picture) : picture;
   if (settings.canvas) return canvasView(image, settings.canvas, settings.resize!.filter);
   if (settings.grid) return wholeView(image, settings.grid, settings.resize!.filter);
-  const square = settings.padColour ? padToSquare(image, settings.padColour) : image;
+  const pads = settings.padColour && (!settings.tiles || image.whole);
+  const square = pads ? padToSquare(image, settings.padColour!) : image;
   const full = settings.resize ? resizedSize(square, settings.resize.to) : square;
   const area = settings.crop
     ? centred(full, settings.crop.width, settings.crop.height)

@@ -54,6 +54,7 @@ export interface ProcessorSettings {
     | "internvl"
     | "llava_next"
     | "mllama"
+    | "llava_onevision"
     | "qwen2_vl"
     | "blip";
   /** Transparency is left out of account, and not laid over white. */
@@ -249,7 +250,7 @@ function pixelBounds(
   };
 }
 
-const asBytes = ([r, g, b]: Channels): Channels => [
+export const asBytes = ([r, g, b]: Channels): Channels => [
   Math.trunc(r * 255),
   Math.trunc(g * 255),
   Math.trunc(b * 255),

@@ -8,6 +8,8 @@ export interface RgbImage {
   readonly data: Uint8Array;
   /** The same with transparency left out of account, as a few processors want it (Idefics 2), where the picture has any. */
   readonly opaque?: Uint8Array;
+  /** Set where it is not to be cut into tiles though others are (LLaVA-OneVision: one of several in a prompt). */
+  readonly whole?: boolean;
 }
 
 /** Whether something is a picture with three bytes for each of its pixels: an ImageData, which has four, is none. */

@@ -9,6 +9,8 @@ export interface TileSettings {
   readonly side: number;
   /** Sizes in whole tiles; a picture is fitted into the one that suits it best. */
   readonly pinpoints: readonly Size[];
+  /** Only pictures that are alone in their prompt are cut; others are padded to a square and resized (LLaVA-OneVision). */
+  readonly onlyAlone?: boolean;
 }
 
 /**

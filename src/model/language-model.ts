@@ -53,7 +53,7 @@ import {
   checkParts,
   SPANS,
 } from "./prompt/prompt-arguments.ts";
-import type { PromptImage } from "./prompt/prompt-image.ts";
+import { type PromptImage, pictureAmong } from "./prompt/prompt-image.ts";
 import { createTokenizer, type Tokenizer } from "./prompt/tokenizer.ts";
 import { showModel } from "./show-model.ts";
 import type { Network } from "./walk/network.ts";
@@ -314,9 +314,13 @@ export class ModelOutline {
     checkArgument("promptFromIds", "images", images, aListOf(aPicture));
     checkArgument("promptFromIds", "answer", answer, aListOf(anId));
     const answered = answer.length > 0 ? promptFromIds<PromptImage>(this.tokenizer, answer) : undefined;
+    const { vision } = this.config;
+    const seen = images.map((image) =>
+      vision ? pictureAmong(image, images.length, vision.processor) : image,
+    );
     return this.check(
       promptFromIds(this.tokenizer, ids, {
-        images,
+        images: seen,
         answer: answered,
         instruction: images.length > 0 ? this.#instructionOf(ids) : undefined,
       }),

@@ -14,9 +14,10 @@ import {
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkEqual } from "./checks.ts";
 import type { GradientInputs } from "./gradients.ts";
+import { readImages } from "./pixels.ts";
 import { checkInstructions } from "./qformer.ts";
 import { checkBatch, checkGenerated, checkResumed } from "./text-cases.ts";
-import { checkVision, readImages } from "./vision.ts";
+import { checkVision } from "./vision.ts";
 
 /** Prompts with answers so far, and where the tokens of both are among the padding of their goldens. */
 interface AnswerCase {

@@ -10,7 +10,7 @@ import { checkActivations, type GoldenActivation, readActivations, type Values }
 import type { CaseFolder, GoldenCase } from "./case-folder.ts";
 import { type Check, checkEqual, checkTensor } from "./checks.ts";
 import type { DualInputs } from "./dual-gradients.ts";
-import { imageFiles, readPixels } from "./vision.ts";
+import { imageFiles, readPixels } from "./pixels.ts";
 
 /** Whether a case compares images with texts, for a dual encoder. */
 export function isDual({ items }: GoldenCase): boolean {

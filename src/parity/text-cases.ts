@@ -19,8 +19,9 @@ import { checkCrossAttention } from "./cross-attention.ts";
 import type { Golden } from "./golden-file.ts";
 import type { GradientInputs } from "./gradients.ts";
 import { checkPicturePositions } from "./picture-positions.ts";
+import { imageFiles, readImages } from "./pixels.ts";
 import { checkInstructions } from "./qformer.ts";
-import { checkVision, imageFiles, readImages } from "./vision.ts";
+import { checkVision } from "./vision.ts";
 
 /** How far a prompt in a batch may be from the same prompt alone. */
 const BATCH_TOLERANCE: Tolerance = { atol: 1e-5, rtol: 1e-5 };

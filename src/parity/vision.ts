@@ -1,9 +1,3 @@
-import { access, readFile } from "node:fs/promises";
-import { join } from "node:path";
-import { CheckpointError } from "../errors.ts";
-import { decodeImage } from "../images/decode.ts";
-import type { PixelValues } from "../images/preprocess.ts";
-import type { ProcessorSettings } from "../images/processor-config.ts";
 import {
   hasTileMap,
   type ImageLayout,
@@ -14,178 +8,18 @@ import {
   type VisionSetup,
 } from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
-import { picturesOf, pixelValues } from "../model/prompt/prompt-image.ts";
+import { picturesOf } from "../model/prompt/prompt-image.ts";
 import { siteInfo } from "../model/walk/site-shapes.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { checkActivations, type GoldenActivation, readActivations } from "./activations.ts";
-import { checkCanvasVision, filledUp, readCanvases } from "./canvas-goldens.ts";
-import type { CaseFolder, GoldenCase } from "./case-folder.ts";
-import { type Check, checkTensor } from "./checks.ts";
-import type { Golden, GoldenFile } from "./golden-file.ts";
-import { quartersAs, readMasked } from "./masked-pixels.ts";
-import { readPatches, readPixelRows } from "./patch-goldens.ts";
+import { checkCanvasVision } from "./canvas-goldens.ts";
+import type { CaseFolder } from "./case-folder.ts";
+import type { Check } from "./checks.ts";
 import { readQFormer } from "./qformer.ts";
-import { OMITTED } from "./thinned.ts";
-import { checkTilePixels, readTileGrids, splitAs } from "./tile-goldens.ts";
 import { checkTowerPositions } from "./tower-positions.ts";
-
-/** How far pixel values that we make of a picture may be from the processor's. */
-const PIXEL_TOLERANCE = { atol: 1e-6, rtol: 1e-6 };
-
-/**
- * The goldens' pixel values, by item of the case. Where the pictures themselves lie beside the case folders (in
- * `../images`), what we would have made of them is checked too.
- */
-export async function readImages(
-  folder: CaseFolder,
-  { name, items }: GoldenCase,
-  model: PatchableModel,
-): Promise<{ images: PixelValues[][]; checks: Check[] }> {
-  const setup = model.config.vision;
-  const files = items.map((item) => imageFiles(item["images"]));
-  if (!setup || files.every((list) => list.length === 0)) return { images: items.map(() => []), checks: [] };
-  const processor = quartersAs(folder.goldens, name, files, splitAs(items, setup.processor));
-  const { values, checks } = await readPixels(folder, name, files.flat(), processor, files);
-  checks.push(...(await checkTilePixels(folder.goldens, name, values, setup)));
-  const queue = values.values();
-  const images = files.map((list) => list.map(() => queue.next().value!));
-  return { images: await filledUp(folder.goldens, name, images, processor), checks };
-}
-
-/**
- * Pixel values of a case's pictures, in order, and checks of ours against them. `byItem`: the goldens may have them item by item
- * instead, [items, most pictures of an item, 3, height, width], with padding for items that have fewer.
- */
-export async function readPixels(
-  { goldens, path }: CaseFolder,
-  name: string,
-  files: readonly string[],
-  processor: ProcessorSettings,
-  byItem?: readonly (readonly string[])[],
-): Promise<{ values: PixelValues[]; checks: Check[] }> {
-  const key = `${name}/in.pixel_values`;
-  const folder = join(path, "..", "images");
-  // They are large, and may be left out or thinned: then the runs take what we make of the pictures.
-  if (!goldens.has(key)) return { values: await ownPixels(key, files, folder, processor), checks: [] };
-  const theirs = processor.patches
-    ? await readPatches(goldens, name, files.length, processor.patches)
-    : processor.canvas
-      ? await readCanvases(goldens, name, files, folder, processor, byItem)
-      : processor.fillPatches
-        ? await readPixelRows(goldens, name, files, folder, processor)
-        : processor.grid
-          ? await readTileGrids(goldens, name, files, folder, processor, byItem)
-          : processor.tiles
-            ? await readTiles(goldens, name, files.length)
-            : processor.kind === "idefics2"
-              ? await readMasked(goldens, name, byItem ?? [files], processor)
-              : await readSquares(goldens, name, files, byItem);
-  const whole = theirs.every(({ data }) => !data.includes(OMITTED));
-  const values = whole ? theirs : await ownPixels(key, files, folder, processor);
-  return { values, checks: await checkPixels(key, theirs, files, folder, processor) };
-}
-
-async function ownPixels(
-  key: string,
-  files: readonly string[],
-  folder: string,
-  processor: ProcessorSettings,
-): Promise<PixelValues[]> {
-  return await Promise.all(
-    files.map(async (file) => {
-      const bytes = await readFile(join(folder, file)).catch((cause) => {
-        throw new CheckpointError(`${key} is missing, and so is ${join(folder, file)} to make it of`, {
-          cause,
-        });
-      });
-      return pixelValues(await decodeImage(bytes), processor);
-    }),
-  );
-}
-
-/** Checks of what we make of the pictures in `folder`, where they are there. */
-async function checkPixels(
-  key: string,
-  values: readonly PixelValues[],
-  files: readonly string[],
-  folder: string,
-  processor: ProcessorSettings,
-): Promise<Check[]> {
-  const checks: Check[] = [];
-  for (const [i, file] of files.entries()) {
-    const picture = join(folder, file);
-    const found = await access(picture).then(
-      () => true,
-      () => false,
-    );
-    if (!found) continue;
-    const ours = pixelValues(await decodeImage(await readFile(picture)), processor);
-    checks.push(checkTensor(`${key}, from ${file}`, [ours.data], [values[i]!.data], PIXEL_TOLERANCE));
-  }
-  return checks;
-}
-
-/** Goldens [images, 3, height, width], or by item of a batch [items, most, 3, height, width]. */
-async function readSquares(
-  goldens: GoldenFile,
-  name: string,
-  files: readonly string[],
-  byItem?: readonly (readonly string[])[],
-): Promise<PixelValues[]> {
-  const key = `${name}/in.pixel_values`;
-  const golden = await goldens.read(key);
-  const nested = byItem !== undefined && golden.shape.length === 5;
-  const [items, most = 0] = nested ? golden.shape : [];
-  const [count, channels, height, width] = (nested ? golden.shape.slice(1) : golden.shape) as [
-    number,
-    number,
-    number,
-    number,
-  ];
-  const places = nested
-    ? byItem.flatMap((own, item) => own.map((_, i) => item * most + i))
-    : files.map((_, i) => i);
-  const fits = nested
-    ? items === byItem.length && byItem.every((own) => own.length <= most)
-    : golden.shape.length === 4 && count === files.length;
-  if (!fits || channels !== 3) throw wrongPixels(key, files.length, golden);
-  const size = channels * height * width;
-  return places.map((place): PixelValues => {
-    const data = golden.values.slice(place * size, (place + 1) * size) as Float32Array<ArrayBuffer>;
-    return { data, shape: [3, height, width] };
-  });
-}
-
-/** Goldens [images, tiles, 3, height, width], where pictures with fewer tiles are filled up with zeros, and their sizes. */
-async function readTiles(goldens: GoldenFile, name: string, images: number): Promise<PixelValues[]> {
-  const key = `${name}/in.pixel_values`;
-  const golden = await goldens.read(key, 5);
-  const sizes = await goldens.read(`${name}/in.image_sizes`, 2);
-  const [count, tiles, channels, side] = golden.shape as [number, number, number, number];
-  if (count !== images || channels !== 3 || sizes.shape[0] !== images) throw wrongPixels(key, images, golden);
-  const size = channels * side * side;
-  return Array.from({ length: images }, (_, i) => {
-    const [height, width] = sizes.values.slice(2 * i, 2 * i + 2) as unknown as [number, number];
-    const all = golden.values.subarray(i * tiles * size, (i + 1) * tiles * size);
-    const isFilled = (tile: number) =>
-      all.subarray(tile * size, (tile + 1) * size).every((x) => x === 0 || x === OMITTED);
-    let own = tiles;
-    while (isFilled(own - 1)) own--;
-    const data = all.slice(0, own * size) as Float32Array<ArrayBuffer>;
-    return { data, shape: [3, side, side], tiling: { count: own, width, height } };
-  });
-}
-
-function wrongPixels(key: string, images: number, { shape }: Golden): CheckpointError {
-  return new CheckpointError(`${key}: expected ${images} RGB images, found [${shape.join(", ")}]`);
-}
-
-export function imageFiles(value: unknown): string[] {
-  return Array.isArray(value) ? value.map(String) : [];
-}
 
 /** The activations of the vision side: tower, what the projector reads and what it makes. */
 export async function checkVision(

@@ -40,6 +40,7 @@ const FIXTURES: Readonly<
     batch: false,
   },
   fuyu: { inside: [], inputs: [], tower: false },
+  llava_onevision: { inside: ["vision.resid_post.2", "in.batch_num_images"], inputs: [] },
   llava_next: { inside: ["vision.resid_post.2", "in.pixel_values, from tall.png"], inputs: [] },
 };
 

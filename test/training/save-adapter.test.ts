@@ -46,6 +46,7 @@ const PICTURED = [
   "llava",
   "llava-as-saved",
   "llava_next",
+  "llava_onevision",
   "paligemma",
   "qwen2_vl",
   "qwen2_5_vl",
@@ -91,9 +92,9 @@ gpt2: transformer.h.N. attn.c_attn attn.c_proj mlp.c_fc mlp.c_proj
 gpt_neox: gpt_neox.layers.N. attention.query_key_value attention.dense mlp.dense_h_to_Nh mlp.dense_Nh_to_h
 llava, llava_next, paligemma, qwen2_vl, qwen2_5_vl, qwen3_vl: model.language_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
 llava, llava_next, paligemma: model.vision_tower.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
-llava, llava_next, paligemma, gemma3, qwen2_vl, qwen2_5_vl: model.language_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
-llava, llava_next, paligemma, gemma3: model.vision_tower.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
-llava, llava_next: model.multi_modal_projector. linear_N
+llava, llava_next, llava_onevision, paligemma, gemma3, qwen2_vl, qwen2_5_vl: model.language_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
+llava, llava_next, llava_onevision, paligemma, gemma3: model.vision_tower.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
+llava, llava_next, llava_onevision: model.multi_modal_projector. linear_N
 paligemma: model.multi_modal_projector. linear
 qwen2_vl: model.visual.blocks.N. attn.qkv attn.proj mlp.fcN
 qwen2_5_vl: model.visual.blocks.N. attn.qkv attn.proj mlp.gate_proj mlp.up_proj mlp.down_proj

@@ -88,6 +88,8 @@ export async function exportModel(
     );
   }
 
+  const ownProcessor = family.processor?.(decoder); // throws where names cannot be written
+
   const entries = checkpoint.entries.filter((entry) => entry.problem === undefined);
   for (const entry of entries) {
     for (const read of [entry, ...checkpoint.updatesOf(entry.name).flatMap(({ a, b }) => [a, b])])
@@ -129,8 +131,7 @@ export async function exportModel(
   const given = await wholeJson(checkpoint, "preprocessor_config.json");
   const preprocessor = exportedPreprocessor(given, processor);
   if (preprocessor) await sink.write("preprocessor_config.json", jsonFile(preprocessor));
-  const ownProcessor = processor ? undefined : family.processor?.(decoder);
-  if (ownProcessor) await sink.write("processor_config.json", jsonFile(ownProcessor));
+  if (ownProcessor && !processor) await sink.write("processor_config.json", jsonFile(ownProcessor));
   if ((await checkpoint.text("generation_config.json")) === undefined) {
     await sink.write("generation_config.json", jsonFile(exportedGeneration(config)));
   }

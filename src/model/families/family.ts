@@ -56,5 +56,10 @@ export interface DecoderNames {
 
 /** A decoder of words by itself; a vision-language model may have it inside. */
 export interface TextFamily<Config extends DecoderConfig = DecoderConfig> extends Family<Config> {
+  /**
+   * How its names differ from Llama's: what stands in front of them where it is a model by itself (default `model.`), what still
+   * does inside of another, and what the embedding is called (default `embed_tokens`).
+   */
+  readonly names?: { readonly alone: string; readonly inside?: string; readonly embedding?: string };
   build(weights: Weights, config: Config, json: JsonObject, names?: DecoderNames): Promise<Decoder>;
 }

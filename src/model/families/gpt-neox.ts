@@ -96,6 +96,7 @@ function readPartialRope(
  */
 export const gptNeox: TextFamily<GptNeoxConfig> = {
   modelType: "gpt_neox",
+  names: { alone: "gpt_neox.", embedding: "embed_in" },
   readConfig,
   async build(w, c, _json, { prefix = "gpt_neox.", head: given } = {}) {
     // As published, and as saved by transformers 5.

@@ -72,6 +72,7 @@ function readConfig(values: JsonObject, where: string): Gpt2Config {
 /** GPT-2 (Radford et al. 2019): LayerNorm, learned positions, a plain MLP, and one product for q, k and v. */
 export const gpt2: TextFamily<Gpt2Config> = {
   modelType: "gpt2",
+  names: { alone: "transformer.", embedding: "wte" },
   readConfig,
   async build(w, c, _json, { prefix: given, head = "lm_head" } = {}) {
     // The first published files have no prefix.

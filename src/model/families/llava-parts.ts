@@ -11,46 +11,68 @@ import type { Weights } from "../checkpoint/weights/weights.ts";
 import type { Decoder } from "../layers/decoder.ts";
 import { readVisionTower, type VisionTower } from "../layers/vision-tower.ts";
 import type { FamilyFiles, TextFamily } from "./family.ts";
-import { llama } from "./llama.ts";
-import { mistral } from "./mistral.ts";
+import { TEXT_FAMILIES } from "./text-families.ts";
 
 // What LLaVA-1.5 and LLaVA-NeXT (and in part PaliGemma) have in common.
 
-/** The tower where a vision_config is silent: CLIP ViT-L/14 at 336 pixels, as Hugging Face's classes have it. */
-const VISION_DEFAULTS = {
-  model_type: "clip_vision_model",
-  hidden_size: 1024,
-  intermediate_size: 4096,
-  num_hidden_layers: 24,
-  num_attention_heads: 16,
-  image_size: 336,
-  patch_size: 14,
+/** What a family's config class has where a config is silent. */
+export interface LlavaDefaults {
+  readonly text: string;
+  /** The tower as a whole; a config that says anything of it leans on its class's defaults. */
+  readonly vision: JsonObject & { readonly model_type: string };
+  readonly layer: number;
+  readonly strategy: "default" | "full";
+  readonly imageTokenId: number;
+}
+
+/** LLaVA-1.5's and LLaVA-NeXT's: CLIP ViT-L/14 at 336 pixels. */
+const DEFAULTS: LlavaDefaults = {
+  text: "llama",
+  vision: {
+    model_type: "clip_vision_model",
+    hidden_size: 1024,
+    intermediate_size: 4096,
+    num_hidden_layers: 24,
+    num_attention_heads: 16,
+    image_size: 336,
+    patch_size: 14,
+  },
+  layer: -2,
+  strategy: "default",
+  imageTokenId: 32000,
 };
 
-const DECODERS: readonly TextFamily[] = [llama, mistral];
-
-function decoderFamily(text: JsonObject, where: string): TextFamily {
-  const type = text["model_type"] ?? "llama";
-  const family = DECODERS.find((f) => f.modelType === type);
+function decoderFamily(text: JsonObject, where: string, byDefault: string): TextFamily {
+  const type = text["model_type"] ?? byDefault;
+  const family = TEXT_FAMILIES.find((f) => f.modelType === type);
   if (family) return family;
   throw new CheckpointError(
-    `${where}: LLaVA over ${JSON.stringify(type)} is not supported; supported are ${DECODERS.map((f) => f.modelType).join(", ")}`,
+    `${where}: LLaVA over ${JSON.stringify(type)} is not supported; supported are ${TEXT_FAMILIES.map((f) => f.modelType).join(", ")}`,
   );
 }
 
 /** The language model of a config. */
-export function readLlavaDecoder(config: JsonObject, where: string, files: FamilyFiles): DecoderConfig {
+export function readLlavaDecoder(
+  config: JsonObject,
+  where: string,
+  files: FamilyFiles,
+  { text: byDefault }: LlavaDefaults = DEFAULTS,
+): DecoderConfig & { readonly textFamily: string } {
   const text = textConfig(config, where);
   requireNeutral(config, where);
+  const family = decoderFamily(text, where, byDefault);
   // Either of the two ties.
-  const tied = new ConfigReader(config, where).boolean("tie_word_embeddings", false)
-    ? true
-    : (text["tie_word_embeddings"] ?? false);
-  return decoderFamily(text, where).readConfig(
-    { ...text, tie_word_embeddings: tied },
+  const outer = new ConfigReader(config, where).boolean("tie_word_embeddings", false);
+  const { tie_word_embeddings: inner = outer, ...rest } = text;
+  const ties =
+    outer || "tie_word_embeddings" in text ? { tie_word_embeddings: outer || (inner ?? false) } : {};
+  // LLaVA has a head of its own, which does not apply what the decoder's may have beside.
+  const { logitSoftcap: _, ...decoder } = family.readConfig(
+    { ...rest, ...ties },
     `${where}: text_config`,
     files,
-  );
+  ) as DecoderConfig & { logitSoftcap?: number };
+  return { ...decoder, textFamily: family.modelType };
 }
 
 /** Throws CheckpointError where it is missing. */
@@ -62,6 +84,8 @@ export function textConfig(config: JsonObject, where: string): JsonObject {
 
 /** A LLaVA's config: its tower is one of CLIP or SigLIP. */
 export interface LlavaConfig extends DecoderConfig {
+  /** `model_type` of the language model. */
+  readonly textFamily: string;
   readonly vision: SquareVisionSetup;
 }
 
@@ -73,13 +97,17 @@ export interface LlavaTower extends Omit<SquareVisionSetup, "fixed" | "layout" |
   readonly preprocessor: unknown;
 }
 
-export function readLlavaTower(config: JsonObject, where: string, files: FamilyFiles): LlavaTower {
+export function readLlavaTower(
+  config: JsonObject,
+  where: string,
+  files: FamilyFiles,
+  defaults: LlavaDefaults = DEFAULTS,
+): LlavaTower {
   const c = new ConfigReader(config, where);
-  // The defaults describe one tower as a whole; a config that says anything of it leans on its class's defaults.
-  const given = c.has("vision_config") ? c.object("vision_config") : VISION_DEFAULTS;
-  const vision = { model_type: VISION_DEFAULTS.model_type, ...given };
+  const given = c.has("vision_config") ? c.object("vision_config") : defaults.vision;
+  const vision = { model_type: defaults.vision.model_type, ...given };
   const tower = readVisionConfig(vision, `${where}: vision_config`);
-  const layer = c.integer("vision_feature_layer", -2);
+  const layer = c.integer("vision_feature_layer", defaults.layer);
   // Counted in Hugging Face's hidden states: 0 enters the first block, -1 leaves the last.
   const featureLayer = layer < 0 ? tower.layers + 1 + layer : layer;
   if (featureLayer < 0 || featureLayer > tower.layers) {
@@ -90,7 +118,7 @@ export function readLlavaTower(config: JsonObject, where: string, files: FamilyF
   if (featureLayer === tower.layers) {
     requireNeutral(vision, `${where}: vision_config`, ["tie_last_hidden_states"]);
   }
-  const strategy = c.string("vision_feature_select_strategy", "default");
+  const strategy = c.string("vision_feature_select_strategy", defaults.strategy);
   if (strategy !== "default" && strategy !== "full") {
     throw new CheckpointError(
       `${where}: expected vision_feature_select_strategy "default" or "full", found ${JSON.stringify(strategy)}`,
@@ -101,7 +129,7 @@ export function readLlavaTower(config: JsonObject, where: string, files: FamilyF
     featureLayer,
     strategy,
     keepsClassToken: strategy === "full",
-    ...readImageToken(config, where, files, 32000),
+    ...readImageToken(config, where, files, defaults.imageTokenId),
     preprocessor: requirePreprocessor(files, where),
   };
 }
@@ -123,14 +151,24 @@ export function requirePreprocessor({ preprocessor }: FamilyFiles, where: string
   throw new CheckpointError(`${where}: there is no preprocessor_config.json beside it`);
 }
 
-/** Where the parts are. Four spellings of one model: as published, as saved by transformers 4.52 on, and as saved by 5. */
+/**
+ * Where the parts are. Four spellings of one model: as published, as saved by transformers 4.52 on, and as saved by 5.
+ *
+ * @param family the language model's
+ */
 export function partNames(
   w: Weights,
-  { probe, tower = "embeddings.patch_embedding.weight" }: { probe: string; tower?: string },
+  {
+    probe,
+    tower = "embeddings.patch_embedding.weight",
+    family,
+  }: { probe: string; tower?: string; family?: TextFamily },
 ) {
+  const { alone = "model.", inside = "", embedding = "embed_tokens" } = family?.names ?? {};
+  const prefixes = [`language_model.${alone}`, `model.language_model.${inside}`] as const;
   return {
-    prefix: findPrefix(w, ["language_model.model.", "model.language_model."], "embed_tokens.weight"),
-    head: findPrefix(w, ["language_model.lm_head", "lm_head"], ".weight"),
+    prefix: findPrefix(w, [...prefixes, `language_model.model.${inside}`], `${embedding}.weight`),
+    head: findPrefix(w, ["language_model.lm_head", "lm_head", "language_model.embed_out"], ".weight"),
     vision: findPrefix(
       w,
       [
@@ -158,8 +196,9 @@ export function readStreamTower(
 /** processor_config.json of a LLaVA, whose processor is of this class. */
 export function llavaProcessor(
   processor_class: string,
-  { imageToken, tower, keepsClassToken }: SquareVisionSetup,
+  { textFamily, vision: { imageToken, tower, keepsClassToken } }: LlavaConfig,
 ): JsonObject {
+  requireLlamaNames(textFamily);
   return {
     processor_class,
     image_token: imageToken,
@@ -167,6 +206,14 @@ export function llavaProcessor(
     num_additional_image_tokens: tower.kind === "clip" ? 1 : 0,
     vision_feature_select_strategy: keepsClassToken ? "full" : "default",
   };
+}
+
+/** Throws CheckpointError for a language model whose tensors have other names in a file than Llama's, which export writes. */
+export function requireLlamaNames(textFamily: string): void {
+  if (!TEXT_FAMILIES.find((family) => family.modelType === textFamily)?.names) return;
+  throw new CheckpointError(
+    `expected a LLaVA whose language model has names like Llama's, found one over ${textFamily}, which cannot be exported yet`,
+  );
 }
 
 export interface LlavaParts {
@@ -179,11 +226,12 @@ export interface LlavaParts {
 export async function readLlavaParts(w: Weights, config: LlavaConfig, json: JsonObject): Promise<LlavaParts> {
   const setup = config.vision;
   const c = new ConfigReader(json, "config.json");
-  const { prefix, head, vision, projector } = partNames(w, { probe: "linear_1.weight" });
   const text = c.object("text_config");
+  const family = decoderFamily(text, "config.json", config.textFamily);
+  const { prefix, head, vision, projector } = partNames(w, { probe: "linear_1.weight", family });
   const bias = c.boolean("multimodal_projector_bias", true);
   const kind = activationKind(c.string("projector_hidden_act", "gelu"), "config.json");
-  const decoder = await decoderFamily(text, "config.json").build(w, config, text, { prefix, head });
+  const decoder = await family.build(w, config, text, { prefix, head });
   const tower = await readStreamTower(w, setup, vision);
   const linear1 = await w.linear(`${projector}linear_1`, [config.width, setup.tower.width], bias);
   const linear2 = await w.linear(`${projector}linear_2`, [config.width, config.width], bias);

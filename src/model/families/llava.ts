@@ -57,7 +57,7 @@ export const llava: Family<LlavaConfig> = {
     return { ...readLlavaDecoder(config, where, files), vision };
   },
   imageRules: (config) => llavaImageRules(config.vision),
-  processor: ({ vision }) => llavaProcessor("LlavaProcessor", vision),
+  processor: (config) => llavaProcessor("LlavaProcessor", config),
   async build(w, config, json) {
     const setup = config.vision;
     const { decoder, tower, project } = await readLlavaParts(w, config, json);

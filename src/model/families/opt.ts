@@ -88,6 +88,7 @@ function readConfig(values: JsonObject, where: string): OptConfig {
 /** OPT (Zhang et al. 2022, arXiv 2205.01068): LayerNorm, learned positions and a plain MLP with ReLU. */
 export const opt: TextFamily<OptConfig> = {
   modelType: "opt",
+  names: { alone: "model.decoder.", inside: "decoder." },
   readConfig,
   async build(w, c, _json, { prefix: given, head = "lm_head" } = {}) {
     // Files of the bare OPTModel have no `model.`.

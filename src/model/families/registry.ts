@@ -3,41 +3,33 @@ import type { JsonObject } from "../checkpoint/json/config-reader.ts";
 import { blip2 } from "./blip2.ts";
 import type { Family } from "./family.ts";
 import { fuyu } from "./fuyu.ts";
-import { gemma } from "./gemma.ts";
-import { gemma2 } from "./gemma2.ts";
 import { gemma3 } from "./gemma3.ts";
-import { gemma3Text } from "./gemma3-text.ts";
-import { gptNeox } from "./gpt-neox.ts";
-import { gpt2 } from "./gpt2.ts";
 import { idefics } from "./idefics.ts";
 import { idefics2 } from "./idefics2.ts";
 import { idefics3, smolvlm } from "./idefics3.ts";
 import { instructblip } from "./instructblip.ts";
 import { internvl } from "./internvl.ts";
-import { llama } from "./llama.ts";
 import { llava } from "./llava.ts";
 import { llavaNext } from "./llava-next.ts";
+import { llavaOnevision } from "./llava-onevision.ts";
 import { mistral } from "./mistral.ts";
 import { mllama } from "./mllama.ts";
 import { olmo2 } from "./olmo2.ts";
 import { opt } from "./opt.ts";
 import { paligemma } from "./paligemma.ts";
-import { persimmon } from "./persimmon.ts";
-import { phi3 } from "./phi3.ts";
-import { qwen2 } from "./qwen2.ts";
 import { qwen25Vl } from "./qwen2-5-vl.ts";
 import { qwen2Vl } from "./qwen2-vl.ts";
-import { qwen3 } from "./qwen3.ts";
 import { qwen3Vl } from "./qwen3-vl.ts";
 import { t5 } from "./t5.ts";
+import { TEXT_FAMILIES } from "./text-families.ts";
 
 const FAMILIES: readonly Family[] = [
-  ...[llama, mistral, qwen2, qwen3, gemma, gemma2, gpt2, gptNeox, opt, olmo2, phi3, persimmon, t5],
+  ...[...TEXT_FAMILIES, t5],
   ...[llava, llavaNext, paligemma, qwen2Vl, qwen25Vl, idefics],
   ...[mllama, qwen3Vl],
   ...[idefics2],
   ...[idefics3, smolvlm, internvl],
-  ...[gemma3Text, gemma3],
+  ...[gemma3, llavaOnevision],
   ...[blip2, instructblip],
   ...[fuyu],
 ];

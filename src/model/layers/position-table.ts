@@ -17,6 +17,19 @@ export const betweenEnds: AxisWeights = (from, to) => {
   return weights;
 };
 
+/** Linear between the two nearest, with half-pixel centres and the ends as they are beyond the last of them. */
+export const betweenCentres: AxisWeights = (from, to) => {
+  const weights = new Float32Array(to * from);
+  for (let place = 0; place < to; place++) {
+    const at = Math.max(0, ((place + 0.5) * from) / to - 0.5);
+    const below = Math.min(Math.floor(at), from - 1);
+    const above = Math.min(below + 1, from - 1);
+    weights[place * from + below]! += 1 - (at - below);
+    weights[place * from + above]! += at - below;
+  }
+  return weights;
+};
+
 /**
  * Linear with half-pixel centres; where the other axis has fewer places, each takes as many more entries (`antialias`), and at
  * the ends only those that there are.
@@ -37,21 +50,25 @@ export const spread: AxisWeights = (from, to) => {
   return weights;
 };
 
+interface Grid {
+  readonly rows: number;
+  readonly columns: number;
+}
+
 /**
- * A square table of learned positions resampled to another grid, row by row, each axis by itself: [side * side, width] → f32
- * [rows * columns, width].
+ * A table of a grid's entries, row by row, resampled to another grid, each axis by itself: [entries, width] → f32 [rows * columns,
+ * width].
+ *
+ * @param from default: a square
  */
-export function resampled(
-  table: Tensor,
-  grid: { readonly rows: number; readonly columns: number },
-  weights: AxisWeights,
-): Tensor {
+export function resampled(table: Tensor, grid: Grid, weights: AxisWeights, from?: Grid): Tensor {
   const { device } = table;
   const [entries, width] = table.shape as [number, number];
   const side = Math.sqrt(entries);
+  const own = from ?? { rows: side, columns: side };
   const { rows, columns } = grid;
-  const ofRows = device.tensor(weights(side, rows), { shape: [rows, side] });
-  const ofColumns = device.tensor(weights(side, columns), { shape: [columns, side] });
-  const tall = matmul(ofRows, cast(table, "f32").reshape([side, side * width])); // [rows, side * width]
-  return matmul(ofColumns, tall.reshape([rows, side, width])).reshape([rows * columns, width]);
+  const ofRows = device.tensor(weights(own.rows, rows), { shape: [rows, own.rows] });
+  const ofColumns = device.tensor(weights(own.columns, columns), { shape: [columns, own.columns] });
+  const tall = matmul(ofRows, cast(table, "f32").reshape([own.rows, own.columns * width])); // [rows, columns before * width]
+  return matmul(ofColumns, tall.reshape([rows, own.columns, width])).reshape([rows * columns, width]);
 }

@@ -42,6 +42,8 @@ export interface ImageRules<Image = unknown> {
   expand(image: Image, index: number, count: number, follows: boolean): ImageText;
   /** What happens to the whole text once images are expanded, one after the other; patterns are global. */
   readonly rewrites?: readonly Rewrite[];
+  /** What an image is in a prompt of so many, where that differs from what it is alone. */
+  among?(image: Image, count: number): Image;
   /** Whether the text before, between and behind images loses the blanks at its ends. */
   readonly strips?: boolean;
   /** Whether the processor writes BOS in front of the text itself, and has the tokenizer add nothing. */
@@ -217,7 +219,7 @@ interface Frame {
 
 function frameOf(
   tokenizer: Tokenizer,
-  rules: ImageRules<never> | undefined,
+  rules: Pick<ImageRules, "writesBos" | "bosBehindImages" | "bosBehindLeadingImages" | "apart"> | undefined,
   { bos, hasImages }: { bos: true | "auto"; hasImages: boolean },
 ): Frame | undefined {
   if (rules?.apart) {
@@ -293,7 +295,8 @@ function join<Image>(
 ): Joined<Image> {
   const { imageRules } = options;
   const strips = imageRules?.strips ?? false;
-  const images = imagesInOrder(parts, options);
+  const given = imagesInOrder(parts, options);
+  const images = given.map((image) => imageRules?.among?.(image, given.length) ?? image);
   let named: Named[] = [];
   const imageTexts: ImageText[] = [];
   let text = "";
@@ -449,7 +452,7 @@ function imageSpans(
   tokenizer: Tokenizer,
   body: readonly number[],
   imageTexts: readonly ImageText[],
-  rules: ImageRules<never> | undefined,
+  rules: Pick<ImageRules, "placeholder" | "featureToken"> | undefined,
 ): (Named & ImageSpan)[] {
   if (!rules || imageTexts.length === 0) return [];
   const { placeholder, featureToken = placeholder } = rules;

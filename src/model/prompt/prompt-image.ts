@@ -23,3 +23,13 @@ export function pixelValues(image: PromptImage, processor: ProcessorSettings): P
   byImage.set(image, values);
   return values;
 }
+
+const wholes = new WeakMap<RgbImage, RgbImage>();
+
+/** What a picture is in a prompt of so many, for a processor that cuts only those that are alone; the same object each time. */
+export function pictureAmong(image: PromptImage, count: number, { tiles }: ProcessorSettings): PromptImage {
+  if (!tiles?.onlyAlone || count === 1 || "shape" in image || image.whole) return image;
+  const whole = wholes.get(image) ?? { ...image, whole: true };
+  wholes.set(image, whole);
+  return whole;
+}

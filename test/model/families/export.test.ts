@@ -15,6 +15,7 @@ const PROCESSORS = {
   llava_next: "LlavaNextProcessor",
   paligemma: "PaliGemmaProcessor",
   gemma3: "Gemma3Processor",
+  llava_onevision: "LlavaOnevisionProcessor",
 };
 
 async function logitsOf(model: PatchableModel): Promise<Float32Array> {

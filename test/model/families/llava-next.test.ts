@@ -6,7 +6,7 @@ import { preprocess } from "../../../src/images/preprocess.ts";
 import { readProcessorConfig } from "../../../src/images/processor-config.ts";
 import { readTiledProcessorConfig } from "../../../src/images/tiled-processor-config.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
-import { featureMap, placesOf } from "../../../src/model/families/llava-next.ts";
+import { featureMap, placesOf } from "../../../src/model/families/llava-tiles.ts";
 import { OpenModel } from "../../../src/model/language-model.ts";
 import { tap } from "../../../src/patching/tap.ts";
 import { fixtureFiles } from "../../helpers/checkpoints.ts";

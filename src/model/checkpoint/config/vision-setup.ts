@@ -25,6 +25,8 @@ export interface ImageLayout {
   readonly ownLatents?: number;
   /** Set where those are one plain grid, which may have positions of no feature behind each row. */
   readonly grid?: { readonly rows: number; readonly columns: number };
+  /** Where tiles are one map behind the whole picture: the grids of both, see `ImageText`. */
+  readonly parts?: { readonly whole: TileGrid; readonly map?: TileGrid };
   /** Where each tile has places of its own: how the tiles lie, the whole picture behind them. Absent where that is all. */
   readonly tileGrid?: TileGrid;
   /** Which of its features each group of its tower rows becomes, where that is not the order of the rows. */

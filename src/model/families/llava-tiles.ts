@@ -64,15 +64,18 @@ function mapPlaces(map: FeatureMap, side: number): number[] {
   });
 }
 
-/** Rows of so many features, `newline` behind each. */
-function inLines(features: readonly number[], columns: number, newline: number): number[] {
-  return features.flatMap((feature, i) => ((i + 1) % columns === 0 ? [feature, newline] : [feature]));
+/** Features row by row, `newline` behind each; of a very narrow picture no column may be left. */
+function inLines(features: readonly number[], { rows, columns }: Grid, newline: number): number[] {
+  return Array.from({ length: rows }, (_, row) => [
+    ...features.slice(row * columns, (row + 1) * columns),
+    newline,
+  ]).flat();
 }
 
 /** For each place of a picture, the feature that it gets, by its number among those of all tiles; `newline` ends each row of the map. */
 export function placesOf(map: FeatureMap, side: number, newline: number): number[] {
   const whole = Array.from({ length: side * side }, (_, i) => i);
-  return [...whole, ...inLines(mapPlaces(map, side), map.columns, newline)];
+  return [...whole, ...inLines(mapPlaces(map, side), map, newline)];
 }
 
 /** What a map has more than so many tiles' features of is shrunk to them ("anyres_max"), as transformers has it. */
@@ -156,7 +159,7 @@ export function readTiledSetup(
       tokens: side * side + (shown ? shown.rows * (shown.columns + 1) : 1),
       parts: {
         whole: { rows: side, columns: side },
-        ...(shown && { map: { rows: shown.rows, columns: shown.columns } }),
+        ...(shown && shown.columns > 0 && { map: { rows: shown.rows, columns: shown.columns } }),
       },
     };
   };
@@ -222,7 +225,7 @@ function placed(
       places = Array.from({ length: shown.rows * shown.columns }, (_, i) => end + i);
       end += places.length;
     }
-    return [...whole, ...inLines(places, shown.columns, count)];
+    return [...whole, ...inLines(places, shown, count)];
   });
   return takeRows(concat(sources), rows);
 }

@@ -3,6 +3,14 @@ import { Lora } from "../../src/training/lora.ts";
 import { Trainer } from "../../src/training/trainer.ts";
 import { fixtureModel, randomIds } from "../helpers/model.ts";
 
+test("those of a connector in front of the language model are not its own", async () => {
+  const model = await fixtureModel("idefics2");
+  using plain = new Lora(model, { modules: ["q_proj", "gate_proj"] });
+  expect(new Set(plain.modules.map((name) => name.split(".")[1]))).toEqual(new Set(["text_model"]));
+  using named = new Lora(model, { modules: ["connector.modality_projection.gate_proj"] });
+  expect(named.modules).toEqual(["model.connector.modality_projection.gate_proj"]);
+});
+
 test("projections are the language model's unless they are named by a path to the vision side", async () => {
   const llava = await fixtureModel("llava");
   using plain = new Lora(llava, { modules: ["q_proj", "v_proj"] });

@@ -55,6 +55,7 @@ const PICTURED = [
   "qwen2_vl",
   "qwen2_5_vl",
   "idefics",
+  "idefics2",
   "fuyu",
   ...["smolvlm", "internvl", "internvl-qk-norm"],
 ];
@@ -107,6 +108,10 @@ smolvlm: model.connector.modality_projection. proj
 internvl: model.language_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
 internvl: model.vision_tower.encoder.layer.N. attention.q_proj attention.k_proj attention.v_proj attention.projection_layer mlp.fcN
 internvl: model.multi_modal_projector. linear_N
+idefics2: model.text_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
+idefics2: model.vision_model.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
+idefics2: model.connector.modality_projection. gate_proj up_proj down_proj
+idefics2: model.connector.perceiver_resampler.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
 idefics: model.vision_model.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
 idefics: model.perceiver_resampler.blocks.N.N. q_proj k_proj v_proj output_proj fc c_proj
 idefics: model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj

@@ -44,7 +44,10 @@ export function reachOf(
       const from = info.stack === "text" ? info.order : 0;
       if (info.stack === "text") layer = Math.min(layer, info.order); // where it has to fire
       for (const image of positions.keys()) {
-        const ways = waysIn(model, prompt, image - firstImage, from);
+        // An encoder hands what changes in a picture on to all that it reads.
+        const ways = model.config.encoder
+          ? waysAcross(model, prompt, from, { start: 0, end: prompt.source!.length })
+          : waysIn(model, prompt, image - firstImage, from);
         layer = Math.min(layer, ...ways.map((way) => way.layer));
         position = Math.min(position, ...ways.map((way) => way.position));
       }

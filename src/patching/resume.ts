@@ -9,6 +9,7 @@ import {
 } from "../arguments.ts";
 import { SiteError } from "../errors.ts";
 import { concat } from "../kernels/movement/concat.ts";
+import type { LanguageModel } from "../model/language-model.ts";
 import { firstImages } from "../model/prompt/image-places.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { additionTo } from "../model/walk/additions.ts";
@@ -111,14 +112,14 @@ export function resume<const T extends Taps = Record<never, never>>(
     );
     const plan = variants.map((variant, i) => planVariant(recording, variant, i, edits[i]!, images[i]!));
     const kept = resolveEdits(recordedEdits(recording, plan), model.sites, device, batch).filter((edit) =>
-      comesByAgain(edit, plan),
+      comesByAgain(edit, plan, takesImages(model)),
     );
     const watcher = new Watcher([...kept, ...edits.flat()], resolveTaps(taps, model.sites, batch, false));
     const { walk, rowLayers } = resumedForward(recording, plan, watcher, edited);
     const logits = drive(walk, watcher);
     // Before a variant's first row the recorded edits have been at work already.
     const computed: Computed = ({ info }, variant, position) =>
-      info.sequences === "images" || position >= plan[variant]!.position;
+      info.sequences !== "prompts" || position >= plan[variant]!.position;
     return { ...watcher.finish(computed), logits, rowLayers } as ResumeResult<T>;
   });
 }
@@ -151,12 +152,25 @@ function recordedEdits({ edits }: Recording, plan: readonly Planned[]): Edit[] {
 }
 
 /**
- * Whether an edit's site is computed anew for its variant: those of the layers from its first one on, or all where its
- * images are. What the recording has of the stream that enters there has been through the sites before.
+ * Whether an edit's site is computed anew for its variant: those of the layers from its first one on, keys of cross-attention
+ * where what these are made of is, and what comes before the layers where that is computed. What the recording has has been
+ * through the sites before.
  */
-function comesByAgain({ edit, target }: ResolvedEdit, plan: readonly Planned[]): boolean {
-  const { layer } = plan[edit.prompt!]!;
-  return target.info.order >= layer || (layer === 0 && plan.some(({ vision }) => vision));
+function comesByAgain(
+  { edit, target: { info } }: ResolvedEdit,
+  plan: readonly Planned[],
+  takesImages: boolean,
+): boolean {
+  const { layer, context, vision, encoder } = plan[edit.prompt!]!;
+  if (info.order >= layer) return context || info.sequences === "prompts" || !info.site.startsWith("xattn_");
+  if (info.order >= 0) return false;
+  const embedded = takesImages && layer === 0 && plan.some((each) => each.layer === 0 && each.vision);
+  return embedded || (info.stack !== "text" && context && (vision || encoder));
+}
+
+/** Whether features of pictures take places in the embedding that the layers start from. */
+function takesImages({ config: { vision, encoder } }: LanguageModel): boolean {
+  return vision?.embeds !== false && !encoder;
 }
 
 function resumedForward(
@@ -211,8 +225,7 @@ function resumedForward(
 
   /** The recorded stream that enters `layer`, through the edits of the site that it comes from. */
   function* enter(layer: number, newcomers: readonly Planned[]): Walk<Tensor> {
-    const takesImages = config.vision?.embeds !== false;
-    if (takesImages && newcomers.some((newcomer) => newcomer.vision)) return yield* embedAnew(newcomers);
+    if (takesImages(recording.model) && newcomers.some((newcomer) => newcomer.vision)) return yield* embedAnew(newcomers);
     const wanted = newcomers.flatMap(({ prompt, position, count }) =>
       Array.from({ length: count }, (_, i) => recording.rows.row(prompt, position + i)!),
     );

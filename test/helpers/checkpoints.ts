@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { SafetensorsFile } from "../../src/model/checkpoint/safetensors/safetensors.ts";
 import {
   type TensorToWrite,
@@ -12,7 +12,9 @@ import { changeJson, type Files } from "./nano.ts";
 export function fixtureFiles(name: string): Files {
   const folder = `test/fixtures/${name}/model`;
   return new Map(
-    readdirSync(folder).map((path) => [path, Uint8Array.from(readFileSync(`${folder}/${path}`))]),
+    readdirSync(folder, { recursive: true, encoding: "utf8" })
+      .filter((path) => statSync(`${folder}/${path}`).isFile())
+      .map((path) => [path, Uint8Array.from(readFileSync(`${folder}/${path}`))]),
   );
 }
 

@@ -36,3 +36,21 @@ test.each(["t5", "t5-relu-tied"])("%s agrees with transformers in everything", a
   }
   expect(names).toContain("case2/generate.ids, one at a time");
 });
+
+test("blip2-t5 agrees in everything, with pictures in what the encoder reads", async () => {
+  const report = await checkFolder("test/fixtures/blip2-t5", await testDevice());
+  expect(report.checks.filter((check) => !check.passed)).toEqual([]);
+  expect(report.notRun).toEqual([]);
+  const names = report.checks.map((check) => check.name);
+  for (const golden of [
+    ...["in.input_ids, from the text", "vision.post_norm", "projector.out", "decoder.cross_attn_pattern.1"],
+    ...["qformer.resid_pre.0", "qformer.resid_attn.1", "qformer.resid_cross.2", "qformer.resid_post.2"],
+    ...["encoder.patch.add.resid_post.2", "encoder.patch.replace.logits_last, resumed"],
+    ...["decoder.patch.add.resid_post.1", "generate.ids"],
+  ]) {
+    expect(names).toContain(`case0/${golden}`);
+  }
+  // Two prompts, each with a picture; transformers pads the shorter on the right.
+  expect(names).toContain("case1/encoder.final_norm, batch against single");
+  expect(names).toContain("case1/generate.ids, one at a time");
+});

@@ -2,6 +2,10 @@ import { describe, expect, test } from "vitest";
 import { checkFolder } from "../../src/parity/check-folder.ts";
 import { testDevice } from "../helpers/device.ts";
 
+const QFORMER = ["resid_pre.0", "resid_attn.1", "resid_cross.2", "resid_post.2"].map(
+  (site) => `qformer.${site}`,
+);
+
 /** Fixtures of models with pictures, with what their goldens have beside the usual. */
 const FIXTURES: Readonly<
   Record<
@@ -38,6 +42,12 @@ const FIXTURES: Readonly<
     inside: ["vision.resid_post.1", "q_norm.1", "k_norm.1"],
     inputs: [],
     batch: false,
+  },
+  "blip2-opt": { inside: ["vision.resid_post.2", ...QFORMER], inputs: [], read: "vision.post_norm" },
+  "instructblip-llama": {
+    inside: ["vision.resid_post.2", ...QFORMER, "in.qformer_input_ids, from the ids"],
+    inputs: [],
+    read: "vision.post_norm",
   },
   fuyu: { inside: [], inputs: [], tower: false },
   llava_onevision: { inside: ["vision.resid_post.2", "in.batch_num_images"], inputs: [] },

@@ -63,7 +63,7 @@ const ELSEWHERE: readonly (readonly [name: RegExp, site: string, remark?: string
   [/^(?:wte|wpe)$/, "embed", " (positions and embeddings are one there)"],
   [/^(?:norm|ln_f|final_layer_norm)$/, "final_norm"],
   [/^(?:lm_head|embed_out)$/, "logits"],
-  [/^(?:multi_modal_projector)$/, "projector"],
+  [/^(?:multi_modal_projector|language_projection)$/, "projector"],
   [/^perceiver_resampler$/, "resampler.out"],
   [/^perceiver_resampler\.blocks\.(\d+)\.0$/, "resampler.attn_out.$1"],
   [/^perceiver_resampler\.blocks\.(\d+)\.1$/, "resampler.mlp_out.$1"],
@@ -100,6 +100,25 @@ const IN_STACKS: readonly (readonly [name: RegExp, site: string])[] = [
   [/^final_layer_norm$/, "final_norm"],
 ];
 
+/** The same of a Q-Former's modules, behind `qformer.` (and `encoder.layer.` with a number). */
+const IN_QFORMER: readonly (readonly [name: RegExp, site: string])[] = [
+  [/^resid_attn\.(\d+)$/, "resid_mid.$1"],
+  [/^resid_cross\.(\d+)$/, "xresid_mid.$1"],
+  [/^encoder\.layer\.(\d+)\.input$/, "resid_pre.$1"],
+  [/^encoder\.layer\.(\d+)$/, "resid_post.$1"],
+  [/^encoder\.layer\.(\d+)\.attention$/, "resid_mid.$1"],
+  [/^encoder\.layer\.(\d+)\.crossattention$/, "xresid_mid.$1"],
+  [/^encoder\.layer\.(\d+)\.attention\.attention\.([qkv])(?:uery|ey|alue)$/, "$2.$1"],
+  [/^encoder\.layer\.(\d+)\.crossattention\.attention\.([qkv])(?:uery|ey|alue)$/, "xattn_$2.$1"],
+  [/^encoder\.layer\.(\d+)\.attention\.output\.dense\.input$/, "z.$1"],
+  [/^encoder\.layer\.(\d+)\.crossattention\.output\.dense\.input$/, "xattn_z.$1"],
+  [/^encoder\.layer\.(\d+)\.attention\.output\.dense$/, "attn_out.$1"],
+  [/^encoder\.layer\.(\d+)\.crossattention\.output\.dense$/, "xattn_out.$1"],
+  [/^encoder\.layer\.(\d+)\.intermediate(?:_query)?\.dense$/, "mlp_pre.$1"],
+  [/^encoder\.layer\.(\d+)\.output(?:_query)?\.dense\.input$/, "mlp_act.$1"],
+  [/^encoder\.layer\.(\d+)\.output(?:_query)?\.dense$/, "mlp_out.$1"],
+];
+
 /** What other libraries wrap a decoder's or a tower's modules in. */
 const WRAPPERS =
   /^(?:(?:model|language_model|text_model|transformer|gpt_neox|encoder|vision_model|vision_tower)\.)+/;
@@ -107,6 +126,10 @@ const WRAPPERS =
 /** The site that holds what another library calls `name`, quoted and with what may differ; or undefined. */
 export function siteFromElsewhere(name: string): string | undefined {
   const plain = name.replace(/\.output(\[0\])?$/, "").replace(/\.inputs?(\[0\])*$/, ".input");
+  const [, inQFormer] = /^(?:model\.)?qformer\.(.*)$/.exec(plain) ?? [];
+  for (const [pattern, site] of inQFormer === undefined ? [] : IN_QFORMER) {
+    if (pattern.test(inQFormer!)) return `"qformer.${inQFormer!.replace(pattern, site)}" here`;
+  }
   const [, stack, behind] = /^(?:model\.)?(encoder|decoder)\.(.*)$/.exec(plain) ?? [];
   for (const [pattern, site] of behind === undefined ? [] : IN_STACKS) {
     if (pattern.test(behind!))

@@ -78,7 +78,7 @@ function expectSlopes(found: readonly number[], expected: readonly number[]): vo
   expectClose(found, expected, { atol: 1e-2 * largest(expected), rtol: 0 });
 }
 
-describe.each(["llama-gqa-tied", "gemma2", "gpt_neox", "gpt2", "qwen3"])("%s", (name) => {
+describe.each(["llama-gqa-tied", "gemma2", "gpt_neox", "gpt2", "qwen3", "olmo2", "phi3-longrope"])("%s", (name) => {
   test.each(["denoising", "noising"] as const)(
     "by position is the slope of the patch, %s",
     async (direction) => {

@@ -78,7 +78,9 @@ function expectSlopes(found: readonly number[], expected: readonly number[]): vo
   expectClose(found, expected, { atol: 1e-2 * largest(expected), rtol: 0 });
 }
 
-describe.each(["llama-gqa-tied", "gemma2", "gpt_neox", "gpt2", "qwen3", "olmo2", "phi3-longrope"])("%s", (name) => {
+const FAMILIES = ["llama-gqa-tied", "gemma2", "gpt_neox", "gpt2", "qwen3", "olmo2", "phi3-longrope"];
+
+describe.each(FAMILIES)("%s", (name) => {
   test.each(["denoising", "noising"] as const)(
     "by position is the slope of the patch, %s",
     async (direction) => {

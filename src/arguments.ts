@@ -32,6 +32,10 @@ export const aCount: Expected = {
   words: "a whole number from 0",
   holds: (value) => value === Number.POSITIVE_INFINITY || (Number.isInteger(value) && (value as number) >= 0),
 };
+export const aWholeFromOne: Expected = {
+  words: "a whole number from 1",
+  holds: (value) => Number.isInteger(value) && (value as number) >= 1,
+};
 /** Of data that is drawn, where what is not finite is left out. */
 export const anyNumber: Expected = { words: "a number", holds: (value) => typeof value === "number" };
 

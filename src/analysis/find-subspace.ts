@@ -5,6 +5,7 @@ import {
   aNumber,
   anObject,
   aString,
+  aWholeFromOne,
   checkArgument,
   checkOptions,
   type Options,
@@ -29,7 +30,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { AdamW } from "../training/adamw.ts";
 import { shuffledBatch } from "../training/data-order.ts";
 import { cosineSchedule } from "../training/schedule.ts";
-import { aWholeFromOne, vectorSite } from "./layers.ts";
+import { vectorSite } from "./layers.ts";
 import { activationsAt, editsOf, exchange, orthonormal, Subspace } from "./subspace.ts";
 
 /** Two prompts, and what the first is to say once it has the second's value of a variable. */

@@ -1,4 +1,4 @@
-import { aFunction, aNumber, checkOptions, type Options, oneOf } from "../arguments.ts";
+import { aFunction, aNumber, aWholeFromOne, checkOptions, type Options, oneOf } from "../arguments.ts";
 import { ArgumentError, GenerationError, PromptError } from "../errors.ts";
 import { mul, sub } from "../kernels/elementwise/elementwise.ts";
 import { concat, stack } from "../kernels/movement/concat.ts";
@@ -18,7 +18,7 @@ import { tap } from "../patching/tap.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { FunctionVector, type HeadEffect } from "./function-vector-result.ts";
 import { headOutputs } from "./head-outputs.ts";
-import { allLayers, aWholeFromOne } from "./layers.ts";
+import { allLayers } from "./layers.ts";
 import { batchesOf, cellOf, resumeBatch } from "./patch-cells.ts";
 
 /** A prompt from which the task cannot be read, and the token that it would be answered with. */

@@ -1,13 +1,7 @@
-import type { Expected } from "../arguments.ts";
 import { SiteError } from "../errors.ts";
 import type { ModelOutline } from "../model/language-model.ts";
 import { siteInfo } from "../model/walk/site-shapes.ts";
 import { ALL_LAYER_SITES, type LayerSite, type SiteName } from "../model/walk/sites.ts";
-
-export const aWholeFromOne: Expected = {
-  words: "a whole number from 1",
-  holds: (n) => Number.isInteger(n) && (n as number) >= 1,
-};
 
 /** Wrong layers that a message names. */
 const SHOWN = 3;

@@ -5,6 +5,7 @@ import {
   aListOf,
   aNumber,
   aString,
+  aWholeFromOne,
   checkOptions,
   either,
   type Options,
@@ -22,7 +23,7 @@ import { showShape } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { shuffledBatch } from "../training/data-order.ts";
 import { Trainer, type TrainingStep } from "../training/trainer.ts";
-import { aWholeFromOne, vectorSite } from "./layers.ts";
+import { vectorSite } from "./layers.ts";
 import { TaskVectors } from "./task-vectors.ts";
 
 export interface SteeringOptions {

@@ -1,3 +1,4 @@
+import { aFunction, aListOf, aNumber, checkOptions, type Options } from "../arguments.ts";
 import { ShapeError } from "../errors.ts";
 import { add, div, minimum, mul, sqrt, square } from "../kernels/elementwise/elementwise.ts";
 import { place, roundInto } from "../kernels/movement/copy.ts";
@@ -21,6 +22,15 @@ export interface AdamWOptions {
   /** Gradients whose norm, all together, is above this are scaled down to it. Default: they stay as they are. */
   readonly maxGradNorm?: number;
 }
+
+export const ADAMW_OPTIONS: Options<AdamWOptions> = {
+  learningRate: aNumber,
+  betas: aListOf(aNumber),
+  eps: aNumber,
+  weightDecay: aNumber,
+  each: aFunction,
+  maxGradNorm: aNumber,
+};
 
 /** What an optimizer keeps of one parameter. Each f32 [elements]. */
 interface Slot {
@@ -55,8 +65,9 @@ export class AdamW {
   readonly #slots: ReadonlyMap<string, Slot>;
   #step = 0;
 
-  /** Throws ShapeError for a parameter whose elements do not lie side by side in memory. */
+  /** Throws ShapeError for a parameter whose elements do not lie side by side in memory, and ArgumentError. */
   constructor(device: Device, parameters: Readonly<Record<string, Tensor>>, options: AdamWOptions = {}) {
+    checkOptions("AdamW", options, ADAMW_OPTIONS);
     this.#device = device;
     const { learningRate = 1e-3, weightDecay = 0.01, each = () => ({}) } = options;
     const { betas = [0.9, 0.999], eps = 1e-8, maxGradNorm } = options;

@@ -1,18 +1,30 @@
+import {
+  aFunction,
+  aKindOf,
+  aNumber,
+  anArray,
+  anObject,
+  aWholeFromOne,
+  checkArgument,
+  checkOptions,
+  type Options,
+} from "../arguments.ts";
 import { ArgumentError } from "../errors.ts";
 import { Tape } from "../gradient/tape.ts";
 import { add, mul } from "../kernels/elementwise/elementwise.ts";
 import { sum } from "../kernels/reduction/reduce.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
+import { somePositions } from "../patching/arguments.ts";
 import type { Edit } from "../patching/edit.ts";
 import { defaultKeepBytes } from "../patching/gradients.ts";
-import type { PatchableModel } from "../patching/model.ts";
+import { PatchableModel } from "../patching/model.ts";
 import type { Positions } from "../patching/positions.ts";
 import { compute } from "../patching/run.ts";
 import { nextTokenLoss, predictedPositions } from "../patching/run-metric.ts";
 import type { Taps } from "../patching/tap.ts";
 import type { Device } from "../tensor/device.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { AdamW, type AdamWOptions } from "./adamw.ts";
+import { ADAMW_OPTIONS, AdamW, type AdamWOptions } from "./adamw.ts";
 
 /** A term of the loss that is made of activations. */
 export interface AuxiliaryLoss {
@@ -41,6 +53,17 @@ export interface TrainerOptions extends AdamWOptions {
   readonly keepBytes?: number;
 }
 
+const OPTIONS: Options<TrainerOptions> = {
+  ...ADAMW_OPTIONS,
+  parameters: anObject,
+  loss: somePositions,
+  edits: anArray,
+  auxiliary: anObject,
+  microBatch: aWholeFromOne,
+  schedule: aFunction,
+  keepBytes: aNumber,
+};
+
 /** What a step was; on the device, so that the next need not wait for it. */
 export interface TrainingStep {
   /** Mean cross entropy, in nats, of the tokens that count, before the step, and the auxiliary loss: f32 []. */
@@ -55,14 +78,17 @@ export class Trainer {
   readonly #model: PatchableModel;
   readonly #options: TrainerOptions;
 
-  /** Throws ArgumentError for nothing to train. */
+  /** Throws ArgumentError for nothing to train, and for options that there are none of. */
   constructor(model: PatchableModel, options: TrainerOptions) {
+    checkArgument("Trainer", "model", model, aKindOf(PatchableModel, "await loadModel(…)"));
+    checkOptions("Trainer", options, OPTIONS, { required: ["parameters"] });
     if (Object.keys(options.parameters).length === 0) {
       throw new ArgumentError("Trainer: expected parameters to train, found none");
     }
     this.#model = model;
     this.#options = options;
-    this.optimizer = new AdamW(model.device, options.parameters, options);
+    const { parameters, loss, edits, auxiliary, microBatch, schedule, keepBytes, ...optimizer } = options;
+    this.optimizer = new AdamW(model.device, parameters, optimizer);
   }
 
   /** One step on these prompts. Throws as `gradients` does. */

@@ -250,6 +250,15 @@ test.each([
 
 test("mistakes are named", async () => {
   expect(() => new Trainer(llama, { parameters: {} })).toThrow(ArgumentError);
+  expect(() => new Trainer(llama, {} as never)).toThrow(/^Trainer: expected parameters to be an object/);
+  expect(() => new Trainer({} as never, { parameters: {} })).toThrow(/^Trainer: expected model to be/);
+  expect(() => new Trainer(llama, { parameters: {}, learningrate: 1 } as never)).toThrow(
+    /no "learningrate"; the nearest is "learningRate"/,
+  );
+  // It would never come to an end.
+  expect(() => new Trainer(llama, { parameters: {}, microBatch: 0 })).toThrow(
+    /a whole number from 1, found 0/,
+  );
   const idle = device.zeros([4]);
   using trainer = new Trainer(llama, { parameters: { idle } });
   expect(() => trainer.step(prompts)).toThrow(GradientError);

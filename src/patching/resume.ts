@@ -225,7 +225,8 @@ function resumedForward(
 
   /** The recorded stream that enters `layer`, through the edits of the site that it comes from. */
   function* enter(layer: number, newcomers: readonly Planned[]): Walk<Tensor> {
-    if (takesImages(recording.model) && newcomers.some((newcomer) => newcomer.vision)) return yield* embedAnew(newcomers);
+    if (takesImages(recording.model) && newcomers.some((newcomer) => newcomer.vision))
+      return yield* embedAnew(newcomers);
     const wanted = newcomers.flatMap(({ prompt, position, count }) =>
       Array.from({ length: count }, (_, i) => recording.rows.row(prompt, position + i)!),
     );

@@ -257,7 +257,7 @@ test("mistakes are named", async () => {
   );
   // It would never come to an end.
   expect(() => new Trainer(llama, { parameters: {}, microBatch: 0 })).toThrow(
-    /a whole number from 1, found 0/,
+    /microBatch to be a whole number from 1/,
   );
   const idle = device.zeros([4]);
   using trainer = new Trainer(llama, { parameters: { idle } });

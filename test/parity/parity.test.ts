@@ -152,6 +152,43 @@ test("qwen3_vl: a golden of deepstack features that is off fails", async () => {
   ]);
 });
 
+test("mllama: agrees with transformers in everything, what it does with pictures that fill up a batch too", async () => {
+  const report = await checkFolder("test/fixtures/mllama", await testDevice());
+  expect(failures(report)).toEqual([]);
+  expect(report.notRun).toEqual([]);
+  const names = report.checks.map((check) => check.name);
+  for (const golden of [
+    ...[
+      "in.aspect_ratio_ids",
+      "in.aspect_ratio_mask",
+      "in.cross_attention_mask, prompt 0",
+      "cross_token_gate",
+    ],
+    ...["vision.resid_post.2", "vision.attn_pattern.1", "vision.post_norm", "vision.global.attn_pattern.0"],
+    ...["vision.global.resid_post.1", "vision.pre_tile_gate", "vision.global.mlp_gate.1", "projector.in"],
+    ...["projector.out", "cross_attn_pattern.3", "cross_attn_out.1", "cross_mlp_out.3", "cross_k_norm.1"],
+    ...["cross_mlp_gate.1", "resid_post.3", "patch.add.logits_last, resumed", "generate.ids"],
+  ]) {
+    expect(names).toContain(`case1/${golden}`);
+  }
+  expect(names).toContain("case2/resid_post.4");
+  expect(names).toContain("batch/resid_post.4, batch against single");
+});
+
+test.each([
+  "projector.in",
+  "vision.global.attn_pattern.0",
+  "cross_attn_pattern.3",
+  "cross_attn_out.1",
+  "vision.position_gate",
+])("mllama: a golden that is off fails: %s", async (golden) => {
+  const folder = copyOf("mllama");
+  changeTensor(join(folder, "golden.safetensors"), `case1/${golden}`, nudge(2e-2));
+  expect(failures(await checkFolder(folder, await testDevice()))).toEqual([
+    expect.stringContaining(`case1/${golden}`),
+  ]);
+});
+
 test("siglip2: agrees with transformers in everything, pictures of any size and padded texts", async () => {
   const report = await checkFolder("test/fixtures/siglip2", await testDevice());
   expect(failures(report)).toEqual([]);

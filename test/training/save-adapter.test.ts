@@ -51,6 +51,7 @@ const PICTURED = [
   "qwen2_vl",
   "qwen2_5_vl",
   "qwen3_vl",
+  "mllama",
   "gemma3",
   "qwen2_vl",
   "qwen2_5_vl",
@@ -91,7 +92,7 @@ fuyu: model.language_model.layers.N. self_attn.query_key_value self_attn.dense m
 fuyu: model. vision_embed_tokens
 gpt2: transformer.h.N. attn.c_attn attn.c_proj mlp.c_fc mlp.c_proj
 gpt_neox: gpt_neox.layers.N. attention.query_key_value attention.dense mlp.dense_h_to_Nh mlp.dense_Nh_to_h
-llava, llava_next, paligemma, qwen2_vl, qwen2_5_vl, qwen3_vl: model.language_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
+llava, llava_next, paligemma, qwen2_vl, qwen2_5_vl, qwen3_vl, mllama: model.language_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
 llava, llava_next, paligemma: model.vision_tower.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
 llava, llava_next, llava_onevision, paligemma, gemma3, qwen2_vl, qwen2_5_vl: model.language_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
 llava, llava_next, llava_onevision, paligemma, gemma3: model.vision_tower.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
@@ -112,6 +113,10 @@ idefics2: model.text_model.layers.N. self_attn.q_proj self_attn.k_proj self_attn
 idefics2: model.vision_model.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
 idefics2: model.connector.modality_projection. gate_proj up_proj down_proj
 idefics2: model.connector.perceiver_resampler.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
+mllama: model.language_model.layers.N. cross_attn.q_proj cross_attn.k_proj cross_attn.v_proj cross_attn.o_proj
+mllama: model.vision_model.transformer.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.fcN
+mllama: model.vision_model.global_transformer.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.fcN
+mllama: model. multi_modal_projector
 idefics: model.vision_model.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
 idefics: model.perceiver_resampler.blocks.N.N. q_proj k_proj v_proj output_proj fc c_proj
 idefics: model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj

@@ -1,8 +1,6 @@
 import { CheckpointError } from "../../errors.ts";
 import { readProcessorConfig } from "../../images/processor-config.ts";
 import { concat } from "../../kernels/movement/concat.ts";
-import type { Device } from "../../tensor/device.ts";
-import type { Tensor } from "../../tensor/tensor.ts";
 import {
   type GatedCrossConfig,
   type LlamaConfig,
@@ -20,23 +18,21 @@ import { ConfigReader, type JsonObject } from "../checkpoint/json/config-reader.
 import type { Weights } from "../checkpoint/weights/weights.ts";
 import { block } from "../layers/block.ts";
 import type { CrossParts } from "../layers/cross-attention.ts";
+import { CrossDecoder } from "../layers/cross-decoder.ts";
 import { Decoder, type DecoderParts } from "../layers/decoder.ts";
 import { perHead, readRmsNorm } from "../layers/norm.ts";
 import { type Resampler, readResampler } from "../layers/resampler.ts";
 import { RopeTables } from "../layers/rope-tables.ts";
 import { uploadImages } from "../layers/upload-images.ts";
 import { readVisionTower, type VisionTower } from "../layers/vision-tower.ts";
-import type { Prompt } from "../prompt/prompt.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
 import { passOverImages } from "../walk/input-passes.ts";
 import type { Context } from "../walk/key-value-store.ts";
 import { type AttentionRule, causal } from "../walk/masks.ts";
-import type { Network } from "../walk/network.ts";
 import type { Pass } from "../walk/pass.ts";
 import { RowMap } from "../walk/row-map.ts";
-import type { Sites, Walk } from "../walk/site-events.ts";
-import type { Block, Stack } from "../walk/stack.ts";
-import { scoped } from "../walk/walk.ts";
+import type { Walk } from "../walk/site-events.ts";
+import type { Block } from "../walk/stack.ts";
 import type { Family, FamilyFiles } from "./family.ts";
 import { IMAGE_TOKEN, ideficsImageRules, latestImage } from "./idefics-images.ts";
 import { readAttention, readGatedMlp } from "./llama.ts";
@@ -190,71 +186,36 @@ function readTower(values: JsonObject, where: string): VisionConfig {
   return readVisionConfig(given, where);
 }
 
+/** What cross-attention reads: what the resampler makes of the tower's rows, prompt by prompt. */
+function* contextOf(
+  images: readonly PromptImage[],
+  pass: Pass,
+  vision: IdeficsConfig["vision"],
+  { tower, resampler }: { tower: VisionTower; resampler: Resampler },
+): Walk<Context> {
+  const pixels = pass.pixels(uploadImages(pass.device, images, vision.tower, vision.processor));
+  const stream = yield* tower.stream(
+    pixels,
+    passOverImages(pass, () => vision.fixed!.towerRows),
+  );
+  const { latents } = vision.resampler;
+  const x = yield* resampler.run(stream, pass, vision);
+  const counts = pass.rows.spans.map(({ sequence }) => pass.prompt(sequence)!.images.length * latents);
+  const rows = RowMap.packed(counts).spans.map((span, i) => ({
+    ...span,
+    sequence: pass.rows.spans[i]!.sequence,
+  }));
+  return {
+    x,
+    rows: new RowMap(rows.filter(({ count }) => count > 0)),
+    named: passOverImages(pass, () => latents).rows,
+  };
+}
+
 /**
  * Idefics (Laurençon et al. 2023, arXiv 2306.16527), an open Flamingo: gated cross-attention in front of some layers of a Llama
  * reads what a resampler makes of a CLIP tower's rows.
  */
-class IdeficsNetwork implements Network {
-  readonly device: Device;
-  readonly config: IdeficsConfig;
-  readonly stack: Stack;
-  readonly #decoder: Decoder;
-  readonly #tower: VisionTower;
-  readonly #resampler: Resampler;
-
-  constructor(decoder: Decoder, config: IdeficsConfig, tower: VisionTower, resampler: Resampler) {
-    this.device = decoder.device;
-    this.config = config;
-    this.stack = decoder.stack;
-    this.#decoder = decoder;
-    this.#tower = tower;
-    this.#resampler = resampler;
-  }
-
-  *context(prompts: readonly Prompt<PromptImage>[], pass: Pass): Walk<Context | undefined> {
-    const images = prompts.flatMap((prompt) => prompt.images);
-    if (images.length === 0) return undefined;
-    const x = yield* scoped(this.device, () => this.#latentsOf(images, pass));
-    const { latents } = this.config.vision.resampler;
-    const counts = pass.rows.spans.map(({ sequence }) => pass.prompt(sequence)!.images.length * latents);
-    const rows = RowMap.packed(counts).spans.map((span, i) => ({
-      ...span,
-      sequence: pass.rows.spans[i]!.sequence,
-    }));
-    return {
-      x,
-      rows: new RowMap(rows.filter(({ count }) => count > 0)),
-      named: passOverImages(pass, () => latents).rows,
-    };
-  }
-
-  *#latentsOf(images: readonly PromptImage[], pass: Pass): Walk<Tensor> {
-    const { vision } = this.config;
-    const pixels = pass.pixels(uploadImages(this.device, images, vision.tower, vision.processor));
-    const stream = yield* this.#tower.stream(
-      pixels,
-      passOverImages(pass, () => vision.fixed!.towerRows),
-    );
-    return yield* this.#resampler.run(stream, pass, vision);
-  }
-
-  embed(prompts: readonly Prompt<PromptImage>[], pass: Pass): Walk<Tensor> {
-    return this.#decoder.embed(prompts, pass);
-  }
-
-  embedTokens(ids: Tensor, pass: Pass): Walk<Tensor> {
-    return this.#decoder.embedTokens(ids, pass);
-  }
-
-  head(x: Tensor, at: Sites): Walk<Tensor> {
-    return this.#decoder.head(x, at);
-  }
-
-  dispose(): void {
-    this.#decoder.dispose();
-  }
-}
-
 export const idefics: Family<IdeficsConfig> = {
   modelType: "idefics",
   readConfig,
@@ -281,12 +242,9 @@ export const idefics: Family<IdeficsConfig> = {
     }
     const finalNorm = await readRmsNorm(w, "model.norm", c.width, norm);
     const decoder = new Decoder(w.device, c, { ...(await readEnds(w, c)), blocks, finalNorm, rope: [rope] });
-    return new IdeficsNetwork(
-      decoder,
-      c,
-      await readVisionTower(w, c.vision.tower, "model.vision_model."),
-      await readResampler(w, c.vision, "model.perceiver_resampler."),
-    );
+    const tower = await readVisionTower(w, c.vision.tower, "model.vision_model.");
+    const parts = { tower, resampler: await readResampler(w, c.vision, "model.perceiver_resampler.") };
+    return new CrossDecoder(decoder, (images, pass) => contextOf(images, pass, c.vision, parts));
   },
 };
 

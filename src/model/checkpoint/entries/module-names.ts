@@ -6,6 +6,7 @@ const SPELLINGS: readonly (readonly [prefix: RegExp, common: string])[] = [
   [/^(model\.)?multi_modal_projector\./, "projector."],
   [/^(model\.)?vision_embed_tokens\./, "patches."],
   [/^(model\.)?visual\./, "visual."],
+  [/^(model\.)?vision_model\./, "vision_model."],
   [/^(model\.)?image_newline$/, "image_newline"],
   // GPT-2, whose first files have no prefix, and GPT-NeoX.
   [/^((transformer\.)?wte|gpt_neox\.embed_in)\./, "text.embed_tokens."],
@@ -43,19 +44,42 @@ interface Spelling {
   readonly patches?: string;
   /** Qwen2-VL's tower. */
   readonly visual?: string;
+  /** The tower of Llama 3.2 Vision, of Idefics and of a dual encoder. */
+  readonly visionModel: string;
 }
 
-const BARE: Spelling = { text: "model.", head: "lm_head.", visual: "visual." };
-const GPT2: Spelling = { text: "transformer.", embedding: "transformer.wte.", head: "lm_head." };
-const GPT_NEOX: Spelling = { text: "gpt_neox.", embedding: "gpt_neox.embed_in.", head: "embed_out." };
-const IDEFICS: Spelling = { text: "model.text_model.", head: "lm_head." };
+const BARE: Spelling = {
+  text: "model.",
+  head: "lm_head.",
+  visual: "visual.",
+  visionModel: "model.vision_model.",
+};
+const GPT2: Spelling = {
+  text: "transformer.",
+  embedding: "transformer.wte.",
+  head: "lm_head.",
+  visionModel: "vision_model.",
+};
+const GPT_NEOX: Spelling = {
+  text: "gpt_neox.",
+  embedding: "gpt_neox.embed_in.",
+  head: "embed_out.",
+  visionModel: "vision_model.",
+};
+const IDEFICS: Spelling = {
+  text: "model.text_model.",
+  head: "lm_head.",
+  visionModel: "model.vision_model.",
+};
 const PUBLISHED: Spelling = {
   text: "language_model.model.",
   head: "language_model.lm_head.",
   vision: "vision_tower.vision_model.",
   projector: "multi_modal_projector.",
   patches: "vision_embed_tokens.",
+  visionModel: "vision_model.",
 };
+const DUAL: Spelling = { ...BARE, visionModel: "vision_model." };
 const SAVED_BY_5: Spelling = {
   text: "model.language_model.",
   head: "lm_head.",
@@ -63,6 +87,7 @@ const SAVED_BY_5: Spelling = {
   projector: "model.multi_modal_projector.",
   patches: "model.vision_embed_tokens.",
   visual: "model.visual.",
+  visionModel: "model.vision_model.",
 };
 
 /**
@@ -76,6 +101,7 @@ export function spellingOf(names: Iterable<string>): (common: string) => string 
     has(/^model\.(language_model|vision_tower|multi_modal_projector|visual)\./) && SAVED_BY_5,
     has(/^(language_model|vision_tower|multi_modal_projector)\./) && PUBLISHED,
     has(/^model\.text_model\./) && IDEFICS,
+    has(/^vision_model\./) && DUAL,
     has(/^transformer\./) && GPT2,
     has(/^gpt_neox\./) && GPT_NEOX,
   ].find((found) => found !== false);
@@ -83,10 +109,13 @@ export function spellingOf(names: Iterable<string>): (common: string) => string 
 }
 
 function spelt(common: string, spelling: Spelling): string | undefined {
-  const [, part, rest] = /^(text|head|vision|projector|patches|visual)\.(.*)$/.exec(common) ?? [];
+  const [, part, rest] =
+    /^(text|head|vision|projector|patches|visual|vision_model)\.(.*)$/.exec(common) ?? [];
   if (part === undefined) return common;
   if (common === EMBEDDING && spelling.embedding) return `${spelling.embedding}weight`;
-  const prefix = spelling[part as "text" | "head" | "vision" | "projector" | "patches" | "visual"];
+  const key = part === "vision_model" ? "visionModel" : part;
+  const prefix =
+    spelling[key as "text" | "head" | "vision" | "projector" | "patches" | "visual" | "visionModel"];
   return prefix === undefined ? undefined : prefix + rest;
 }
 
@@ -118,12 +147,11 @@ const MODULES: Readonly<Record<string, Spelling>> = {
       "gemma3",
       "internvl",
       "llava_onevision",
-      "paligemma",
-      "gemma3",
       "qwen2_vl",
       "qwen2_5_vl",
       "qwen3_vl",
       "fuyu",
+      "mllama",
     ].map((type) => [type, SAVED_BY_5]),
   ),
   ...Object.fromEntries(["idefics2", "idefics3", "smolvlm"].map((type) => [type, IDEFICS])),

@@ -180,6 +180,13 @@ function wholeOf(size: Size) {
 /** As transformers' image_transforms has it, in f64 as Python has it. */
 function resizedSize({ width, height }: Size, to: ResizeTarget): Size {
   if ("height" in to) return to;
+  if ("mostSides" in to) {
+    const { mostSides: most, multiple } = to;
+    const ratio = Math.max(1, height / most.height, width / most.width);
+    const whole = (side: number) =>
+      Math.ceil((ratio > 1 ? Math.floor(side / ratio) : side) / multiple) * multiple;
+    return { height: whole(height), width: whole(width) };
+  }
   if ("mostPatches" in to) return sizeOfMostPatches({ width, height }, to);
   if ("minPixels" in to) return smartResize({ width, height }, to);
   if ("maxHeight" in to) {

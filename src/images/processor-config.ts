@@ -22,7 +22,14 @@ export type ResizeTarget =
   | { readonly maxHeight: number; readonly maxWidth: number; readonly onlyShrinks?: true }
   | { readonly longestEdge: number; readonly leastEdge: number }
   | PixelBounds
-  | MostPatches;
+  | MostPatches
+  | SideBounds;
+
+/** No side longer than these, which keeps the proportions, and then each side up to a multiple of `multiple` (Pixtral). */
+interface SideBounds {
+  readonly mostSides: Size;
+  readonly multiple: number;
+}
 
 /** Patches of which blocks of `merge` by `merge` become one feature each. */
 export interface PatchSizes {
@@ -54,6 +61,7 @@ export interface ProcessorSettings {
     | "internvl"
     | "llava_next"
     | "mllama"
+    | "pixtral"
     | "llava_onevision"
     | "qwen2_vl"
     | "blip";

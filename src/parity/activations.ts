@@ -165,10 +165,12 @@ async function readPacked(
   site: SiteName,
   columns: readonly (readonly number[])[],
 ): Promise<GoldenActivation> {
-  const { shape, values } = await file.read(name, 2);
-  const [rows, width] = shape as [number, number];
+  const { shape, values } = await file.read(name);
+  // Pixtral's are one batch of all pictures: [1, rows, features].
+  const inner = shape.length === 3 && shape[0] === 1 ? shape.slice(1) : shape;
+  const [rows, width] = inner as [number, number];
   const expected = columns.reduce((sum, { length }) => sum + length, 0);
-  if (rows !== expected) {
+  if (inner.length !== 2 || rows !== expected) {
     throw new CheckpointError(`${name}: expected ${expected} rows, found ${showShape(shape)}`);
   }
   let first = 0;

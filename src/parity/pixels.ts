@@ -68,7 +68,10 @@ export async function readPixels(
   // They are large, and may be left out or thinned: then the runs take what we make of the pictures.
   if (!goldens.has(key)) {
     const values = await ownPixels(key, files, folder, pixelsOf);
-    return { values, checks: processor.tiles ? await checkSizes(goldens, name, files, folder) : [] };
+    const sizes = processor.tiles
+      ? await sizesOf(files, folder)
+      : values.flatMap(({ shape }) => shape.slice(1));
+    return { values, checks: await checkSizes(goldens, name, sizes) };
   }
   const theirs = processor.patches
     ? await readPatches(goldens, name, files.length, processor.patches)
@@ -109,21 +112,21 @@ async function ownPixels(
   );
 }
 
-/** The sizes that pictures have before they are cut, [images, 2], where the goldens have them. */
-async function checkSizes(
-  goldens: GoldenFile,
-  name: string,
-  files: readonly string[],
-  folder: string,
-): Promise<Check[]> {
+/** The sizes that pictures have, where the goldens say them: [images, 2], before they are cut into tiles, or once they are resized. */
+async function checkSizes(goldens: GoldenFile, name: string, ours: readonly number[]): Promise<Check[]> {
   const key = `${name}/in.image_sizes`;
   if (!goldens.has(key)) return [];
-  const ours = [];
+  return [checkEqual(key, ours, [...(await goldens.read(key, 2)).values])];
+}
+
+/** Height and width of each picture. */
+async function sizesOf(files: readonly string[], folder: string): Promise<number[]> {
+  const sizes: number[] = [];
   for (const file of files) {
     const { height, width } = await decodeImage(await readFile(join(folder, file)));
-    ours.push(height, width);
+    sizes.push(height, width);
   }
-  return [checkEqual(key, ours, [...(await goldens.read(key, 2)).values])];
+  return sizes;
 }
 
 /** Checks of what we make of the pictures in `folder`, where they are there. */
@@ -173,10 +176,24 @@ async function readSquares(
     : golden.shape.length === 4 && count === files.length;
   if (!fits || channels !== 3) throw wrongPixels(key, files.length, golden);
   const size = channels * height * width;
-  return places.map((place): PixelValues => {
+  const sizes = `${name}/in.image_sizes`;
+  const own = goldens.has(sizes) ? (await goldens.read(sizes, 2)).values : undefined;
+  return places.map((place, i): PixelValues => {
     const data = golden.values.slice(place * size, (place + 1) * size) as Float32Array<ArrayBuffer>;
-    return { data, shape: [3, height, width] };
+    const whole: PixelValues = { data, shape: [3, height, width] };
+    return own ? cornerOf(whole, own[2 * i]!, own[2 * i + 1]!) : whole;
   });
+}
+
+/** What is left of a picture without its padding to the right and below. */
+function cornerOf({ data, shape: [, , width] }: PixelValues, rows: number, columns: number): PixelValues {
+  const plane = data.length / 3;
+  const corner = new Float32Array(3 * rows * columns);
+  for (let row = 0; row < 3 * rows; row++) {
+    const from = Math.floor(row / rows) * plane + (row % rows) * width;
+    corner.set(data.subarray(from, from + columns), row * columns);
+  }
+  return { data: corner, shape: [3, rows, columns] };
 }
 
 /** Goldens [images, tiles, 3, height, width], where pictures with fewer tiles are filled up with zeros, and their sizes. */

@@ -50,6 +50,7 @@ const FIXTURES: Readonly<
     read: "vision.post_norm",
   },
   fuyu: { inside: [], inputs: [], tower: false },
+  "llava-pixtral": { inside: ["vision.resid_post.1"], inputs: [] },
   llava_onevision: { inside: ["vision.resid_post.2", "in.batch_num_images"], inputs: [] },
   llava_next: { inside: ["vision.resid_post.2", "in.pixel_values, from tall.png"], inputs: [] },
 };

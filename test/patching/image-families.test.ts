@@ -26,6 +26,7 @@ const TEXTS: Readonly<Record<string, readonly string[]>> = {
   gemma3: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   fuyu: ["<image>caption", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   idefics2: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
+  "llava-pixtral": ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   llava_onevision: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
   llava_next: ["Q:<image>\nA:", "Q:<image>\nA: red\n\nQ:<image>\nA:", "Q: sky\nA:"],
 };

@@ -61,7 +61,7 @@ const PICTURED = [
   ...["smolvlm", "internvl", "internvl-qk-norm"],
 ];
 
-describe.each([...TEXT_FIXTURES, "t5", "t5-relu-tied", ...PICTURED])("%s", (name) => {
+describe.each([...TEXT_FIXTURES, "t5", "t5-relu-tied", ...PICTURED, "llava-pixtral"])("%s", (name) => {
   test("what is saved loads as what was trained, merged and beside the weights", async () => {
     const model = await fixtureModel(name);
     const prompt = await promptFor(model);

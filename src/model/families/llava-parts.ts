@@ -107,14 +107,7 @@ export function readLlavaTower(
   const given = c.has("vision_config") ? c.object("vision_config") : defaults.vision;
   const vision = { model_type: defaults.vision.model_type, ...given };
   const tower = readVisionConfig(vision, `${where}: vision_config`);
-  const layer = c.integer("vision_feature_layer", defaults.layer);
-  // Counted in Hugging Face's hidden states: 0 enters the first block, -1 leaves the last.
-  const featureLayer = layer < 0 ? tower.layers + 1 + layer : layer;
-  if (featureLayer < 0 || featureLayer > tower.layers) {
-    throw new CheckpointError(
-      `${where}: vision_feature_layer ${layer} does not exist in ${tower.layers} layers`,
-    );
-  }
+  const featureLayer = readFeatureLayer(c, tower.layers, where, defaults.layer);
   if (featureLayer === tower.layers) {
     requireNeutral(vision, `${where}: vision_config`, ["tie_last_hidden_states"]);
   }
@@ -132,6 +125,15 @@ export function readLlavaTower(
     ...readImageToken(config, where, files, defaults.imageTokenId),
     preprocessor: requirePreprocessor(files, where),
   };
+}
+
+/** `vision_feature_layer` as the number of the block that the stream which is read enters. */
+export function readFeatureLayer(c: ConfigReader, layers: number, where: string, byDefault = -2): number {
+  const layer = c.integer("vision_feature_layer", byDefault);
+  // Counted in Hugging Face's hidden states: 0 enters the first block, -1 leaves the last.
+  const featureLayer = layer < 0 ? layers + 1 + layer : layer;
+  if (featureLayer >= 0 && featureLayer <= layers) return featureLayer;
+  throw new CheckpointError(`${where}: vision_feature_layer ${layer} does not exist in ${layers} layers`);
 }
 
 export function readImageToken(
@@ -224,16 +226,27 @@ export interface LlavaParts {
 }
 
 export async function readLlavaParts(w: Weights, config: LlavaConfig, json: JsonObject): Promise<LlavaParts> {
-  const setup = config.vision;
+  const { vision, ...parts } = await readAroundTower(w, config, json);
+  return { ...parts, tower: await readStreamTower(w, config.vision, vision) };
+}
+
+/** All but the tower, whose names begin with `vision`; `tower` is the name of one of its weights. */
+export async function readAroundTower(
+  w: Weights,
+  config: DecoderConfig & { readonly textFamily: string },
+  json: JsonObject,
+  tower?: string,
+): Promise<Omit<LlavaParts, "tower"> & { readonly vision: string }> {
   const c = new ConfigReader(json, "config.json");
   const text = c.object("text_config");
   const family = decoderFamily(text, "config.json", config.textFamily);
-  const { prefix, head, vision, projector } = partNames(w, { probe: "linear_1.weight", family });
+  const names = partNames(w, { probe: "linear_1.weight", family, ...(tower !== undefined && { tower }) });
+  const { prefix, head, vision, projector } = names;
   const bias = c.boolean("multimodal_projector_bias", true);
   const kind = activationKind(c.string("projector_hidden_act", "gelu"), "config.json");
   const decoder = await family.build(w, config, text, { prefix, head });
-  const tower = await readStreamTower(w, setup, vision);
-  const linear1 = await w.linear(`${projector}linear_1`, [config.width, setup.tower.width], bias);
+  const shape = [config.width, config.vision!.tower.width] as const;
+  const linear1 = await w.linear(`${projector}linear_1`, shape, bias);
   const linear2 = await w.linear(`${projector}linear_2`, [config.width, config.width], bias);
-  return { decoder, tower, project: (x) => linear2.apply(activation(linear1.apply(x), kind)) };
+  return { decoder, vision, project: (x) => linear2.apply(activation(linear1.apply(x), kind)) };
 }

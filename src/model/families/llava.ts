@@ -1,3 +1,4 @@
+import { CheckpointError } from "../../errors.ts";
 import { readProcessorConfig } from "../../images/processor-config.ts";
 import {
   patchesPerSide,
@@ -19,6 +20,13 @@ import {
   readLlavaParts,
   readLlavaTower,
 } from "./llava-parts.ts";
+import {
+  buildPixtral,
+  hasPixtralTower,
+  type PixtralConfig,
+  pixtralImageRules,
+  readPixtralConfig,
+} from "./llava-pixtral.ts";
 
 /** How LLaVA prompts hold images: each `<image>` becomes one placeholder a feature, in one plain grid. */
 export function llavaImageRules(
@@ -44,21 +52,27 @@ export function squareLayout(tower: VisionConfig, strategy: "default" | "full"):
 }
 
 /**
- * LLaVA-1.5 (Liu et al. 2023, arXiv 2310.03744): the features of a CLIP or SigLIP tower, projected by a two-layer MLP, take
- * the places of the `<image>` tokens in a Llama or Mistral decoder.
+ * LLaVA-1.5 (Liu et al. 2023, arXiv 2310.03744): the features of a CLIP, SigLIP or Pixtral tower, projected by a two-layer MLP,
+ * take the places of the `<image>` tokens in a decoder of words.
  */
-export const llava: Family<LlavaConfig> = {
+export const llava: Family<LlavaConfig | PixtralConfig> = {
   modelType: "llava",
   readConfig(config, where, files) {
+    if (hasPixtralTower(config)) return readPixtralConfig(config, where, files);
     const { strategy, preprocessor, ...setup } = readLlavaTower(config, where, files);
     const fixed = squareLayout(setup.tower, strategy);
     const processor = readProcessorConfig(preprocessor);
     const vision: SquareVisionSetup = { ...setup, fixed, layout: () => fixed, processor };
     return { ...readLlavaDecoder(config, where, files), vision };
   },
-  imageRules: (config) => llavaImageRules(config.vision),
-  processor: (config) => llavaProcessor("LlavaProcessor", config),
+  imageRules: (config) =>
+    isPixtral(config) ? pixtralImageRules(config.vision) : llavaImageRules(config.vision),
+  processor(config) {
+    if (!isPixtral(config)) return llavaProcessor("LlavaProcessor", config);
+    throw new CheckpointError("a LLaVA with a pixtral tower cannot be exported yet");
+  },
   async build(w, config, json) {
+    if (isPixtral(config)) return await buildPixtral(w, config, json);
     const setup = config.vision;
     const { decoder, tower, project } = await readLlavaParts(w, config, json);
     return new ImageDecoder(decoder, setup, function* (images, pass) {
@@ -71,3 +85,7 @@ export const llava: Family<LlavaConfig> = {
     });
   },
 };
+
+function isPixtral(config: LlavaConfig | PixtralConfig): config is PixtralConfig {
+  return config.vision.tower.kind === "pixtral";
+}

@@ -59,7 +59,7 @@ export class VisionTower {
     giveBack(embedded, x);
     let wanted: Tensor | undefined;
     yield* this.#w.stack.run(x, pass, {
-      blocks: Math.max(upTo, this.#blocksInUse(pass)),
+      blocks: Math.max(upTo, blocksInUse(pass, this.config.layers)),
       onStream(index, x) {
         if (index === upTo) wanted = x.alias();
       },
@@ -87,18 +87,18 @@ export class VisionTower {
     if (!this.config.fractionalPlaces) return positions;
     return takeRows(positions, squarePlaces(patchesPerSide(this.config)));
   }
+}
 
-  /** Blocks up to and with the last one of which a site is in use. */
-  #blocksInUse(pass: Pass): number {
-    let blocks = this.config.layers;
-    while (
-      blocks > 0 &&
-      !ALL_LAYER_SITES.some((site) => pass.inUse(`vision.${site}.${blocks - 1}` satisfies SiteName))
-    ) {
-      blocks--;
-    }
-    return blocks;
+/** Blocks of a tower up to and with the last one of which a site is in use. */
+export function blocksInUse(pass: Pass, layers: number): number {
+  let blocks = layers;
+  while (
+    blocks > 0 &&
+    !ALL_LAYER_SITES.some((site) => pass.inUse(`vision.${site}.${blocks - 1}` satisfies SiteName))
+  ) {
+    blocks--;
   }
+  return blocks;
 }
 
 /** The learned positions of a square's patches, row by row, where they go by fractions. */

@@ -57,6 +57,7 @@ export const crossModal: Experiment = {
       text: [
         "Each query is asked three ways: by itself (no context), behind the specification (prompt), and by itself with the task vector of the specification in place of the residual stream at its last token (patch).",
         "Vectors and layers come from validation items; the test items were scored once.",
+        ...stackOfVectors(lab),
       ],
       figures: [methodsFigure(lab, setups)],
       tables: [
@@ -69,6 +70,14 @@ export const crossModal: Experiment = {
     };
   },
 };
+
+/** Of a model with two stacks of text: which of them vectors are of. */
+function stackOfVectors({ model }: Lab): string[] {
+  if (!model.config.encoder) return [];
+  return [
+    "This model has an encoder, which reads prompts, and a decoder, which answers. Vectors are of the decoder: read in its residual stream at its last token, which is its start token, and put there; layers are the decoder's. The encoder is left as it is.",
+  ];
+}
 
 /** Right and wrong answers to the test items, by method. */
 export function hitsOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {

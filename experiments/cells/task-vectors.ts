@@ -130,9 +130,14 @@ export async function rowsOf(matrix: Tensor): Promise<Float32Array[]> {
   return Array.from({ length: rows }, (_, row) => values.slice(row * width, (row + 1) * width));
 }
 
-/** In a causal model nothing before the last example's cue depends on what follows, so that need not be computed. */
+/**
+ * In a causal model nothing before the last example's cue depends on what follows, so that need not be computed. What an encoder
+ * reads has the special tokens behind it that its prompts end in.
+ */
 export function upToLastExample(model: PatchableModel, prompt: Prompt<PromptImage>): Prompt<PromptImage> {
-  return model.promptFromIds(prompt.ids.slice(0, atLastExample(prompt) + 1), prompt.images);
+  const { config, tokenizer } = model;
+  const end = config.encoder ? tokenizer.suffix : [];
+  return model.promptFromIds([...prompt.ids.slice(0, atLastExample(prompt) + 1), ...end], prompt.images);
 }
 
 export function modelOf(lab: Lab, source: Source): PatchableModel {

@@ -531,7 +531,7 @@ function textSpans(
 ): Named[] {
   if (named.length === 0) return [];
   const tokens = body.map((id) => tokenizer.tokenOf(id));
-  const ranges = tokenByteRanges(text, tokens, tokenizer.spell);
+  const ranges = tokenByteRanges(text, tokens, tokenizer.spell, tokenizer.unknownCharacter);
   const byteLength = (length: number) => new TextEncoder().encode(text.slice(0, length)).length;
   return named.map((piece) => {
     const from = byteLength(piece.start);

@@ -102,13 +102,20 @@ function startsWith(text: Uint8Array, at: number, piece: Uint8Array, from: numbe
 /**
  * Finds which bytes of `text` each token covers, by spelling the tokens out along the text. Blanks that a
  * tokenizer puts in front of a word or drops between words are allowed for; other rewriting (lower case, Unicode
- * normalisation, unknown tokens) is not, and throws.
+ * normalisation) is not, and throws. An unknown token covers what lies up to the next known one: it stands for characters
+ * that no other token has.
  *
  * The library that tokenises gives no offsets, and tokenising pieces on their own would give other tokens.
  *
+ * @param unknown the token for characters that the vocabulary lacks, if there is one
  * @throws PromptError where a token does not spell what comes next in the text
  */
-export function tokenByteRanges(text: string, tokens: readonly string[], spell: Spelling): ByteRange[] {
+export function tokenByteRanges(
+  text: string,
+  tokens: readonly string[],
+  spell: Spelling,
+  unknown?: string,
+): ByteRange[] {
   const bytes = encoder.encode(text);
   let at = 0;
   const place = (piece: Uint8Array): ByteRange | undefined => {
@@ -118,10 +125,27 @@ export function tokenByteRanges(text: string, tokens: readonly string[], spell: 
     }
     return undefined;
   };
-  return tokens.map((token) => {
+  const ranges: ByteRange[] = [];
+  let open = 0; // unknown tokens at the end of the ranges, of which it is not known yet where they end
+  const close = (end: number) => {
+    for (; open > 0; open--)
+      ranges[ranges.length - open] = { start: ranges[ranges.length - open]!.start, end };
+  };
+  for (const token of tokens) {
     const piece = spell(token);
     const literal = encoder.encode(token); // a token for a byte may be written out in the text
     const placed = () => place(piece) ?? place(literal);
+    if (token === unknown && !startsWith(bytes, at, literal, 0)) {
+      while (open === 0 && isBlank(bytes[at])) at++;
+      ranges.push({ start: at, end: at });
+      open++;
+      continue;
+    }
+    // Behind unknown characters a token that is all blanks stands for some that are there.
+    const first = open > 0 ? at + 1 : at;
+    const isThere = (range: ByteRange | undefined) =>
+      range && (range.end > range.start || isBlank(bytes[at]));
+    for (at = first; open > 0 && at < bytes.length && !isThere(placed()); at++);
     let range = placed();
     while (!range && isBlank(bytes[at])) {
       at++;
@@ -133,7 +157,10 @@ export function tokenByteRanges(text: string, tokens: readonly string[], spell: 
         `Cannot tell which tokens a named piece of text became: expected token ${JSON.stringify(token)} to spell what follows at byte ${at}, found ${JSON.stringify(rest)}; this tokenizer rewrites such text.`,
       );
     }
+    close(range.start);
     at = range.end;
-    return range;
-  });
+    ranges.push(range);
+  }
+  close(bytes.length);
+  return ranges;
 }

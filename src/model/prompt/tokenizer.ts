@@ -43,6 +43,7 @@ export class Tokenizer {
   readonly spell: Spelling;
   readonly #stages: Stages;
   readonly #bytesForUnknown: boolean;
+  readonly #wholeWords: boolean;
   readonly #addedById: ReadonlyMap<number, AddedToken>;
   readonly #addedByContent: ReadonlyMap<string, AddedToken>;
   /** Finds added tokens in a text as it is, and in a normalised one. */
@@ -69,6 +70,7 @@ export class Tokenizer {
     );
     const special = added.filter((token) => token.special).map(({ content }) => content);
     this.#special = new Set([...special, ...Object.values(specialTokens), ...unnamed]);
+    this.#wholeWords = json.model.type === "WordPiece";
     this.#bytesForUnknown = json.model.type === "Unigram" && json.model.byte_fallback === true;
     this.specialTokens = Object.freeze(specialTokens);
     this.spell = spellingOf(json, contents);
@@ -99,6 +101,12 @@ export class Tokenizer {
   /** The id that stands for what the vocabulary has no token for (`<unk>`), if there is one. */
   get unknownId(): number | undefined {
     return this.#stages.model.unk_token_id ?? undefined;
+  }
+
+  /** The token for characters that the vocabulary lacks; undefined where there is none, or it stands for whole words. */
+  get unknownCharacter(): string | undefined {
+    const { unknownId } = this;
+    return unknownId === undefined || this.#wholeWords ? undefined : this.tokenOf(unknownId);
   }
 
   /**

@@ -47,6 +47,23 @@ describe("a prompt", () => {
     expect(model.sequenceOf(prompt).ids[0]).toBe(0);
   });
 
+  test("has spans where characters are unknown to the tokenizer", async () => {
+    const model = await fixtureModel("blip2-t5");
+    const { spans, tokens } = model.prompt([
+      "Q: ",
+      { text: "Lxebanon", name: "x" },
+      "\nA: ",
+      { text: "ŁŁ", name: "y" },
+      " red",
+    ]);
+    const named = (name: string) => tokens.slice(spans[name]!.start, spans[name]!.end);
+    expect(named("x")[0]).toBe("<unk>");
+    expect(named("x").join("")).toMatch(/n$/);
+    expect(named("y")).toEqual(["<unk>"]);
+    expect(spans["x"]!.end).toBeLessThanOrEqual(spans["y"]!.start);
+    expect(model.prompt(["Q: <unk>", { text: "red", name: "x" }]).spans["x"]).toBeDefined();
+  });
+
   test("has its text read by InstructBLIP's Q-Former, without the places of pictures", async () => {
     const model = await fixtureModel("instructblip-llama");
     const image = await gray();

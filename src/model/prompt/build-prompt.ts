@@ -1,4 +1,5 @@
 import { PromptError } from "../../errors.ts";
+import { type ApartRules, encodeApart } from "./apart.ts";
 import { type ImageSpan, type PatchGrid, Prompt, type Span } from "./prompt.ts";
 import { tokenByteRanges } from "./token-spelling.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -71,20 +72,6 @@ export interface ImageRules<Image = unknown> {
   readonly bosBehindLeadingImages?: boolean;
 }
 
-/** How a prompt is made whose text and images are tokenised by themselves. Each piece of text begins with BOS. */
-export interface ApartRules {
-  /** What is no text once images are expanded: these become their ids wherever they stand. BOS is one of them. */
-  readonly tokens: readonly string[];
-  /** Where a prompt begins with this, the blank that the tokenizer puts in front of it goes. */
-  readonly dropsBlankBefore?: string;
-  /** What ends a prompt with images. */
-  readonly end: string;
-  /** What a text with images must not have: the processor would make coordinates of it. */
-  readonly refused: readonly string[];
-  /** Whether a prompt without images gets the special tokens that the tokenizer adds. */
-  readonly framesText: boolean;
-}
-
 export interface PromptOptions<Image = unknown> {
   /**
    * `"auto"` (default): the special tokens that the tokenizer adds by itself, which may be none. `true`: the same,
@@ -137,7 +124,7 @@ export function prompt<Image = unknown>(
   const lead = tokenizer.encode(joined.full.slice(0, joined.lead), { specials: false });
   const body = [
     ...lead,
-    ...encodeBody(tokenizer, joined.full.slice(joined.lead), hasImages ? imageRules?.apart : undefined),
+    ...encodeApart(tokenizer, joined.full.slice(joined.lead), hasImages ? imageRules?.apart : undefined),
   ];
   const ids = [...lead, ...front, ...body.slice(lead.length), ...(isWhole ? [] : tokenizer.suffix)];
   const place = (position: number) => (position < lead.length ? position : position + front.length);
@@ -244,31 +231,6 @@ function frameOf(
 function placed<Image>(text: string, { images = [], imageRules }: PromptOptions<Image>): string {
   const missing = imageRules ? images.length - (text.split(imageRules.placeholder).length - 1) : 0;
   return missing > 0 ? (imageRules?.placed?.(text, missing) ?? text) : text;
-}
-
-/** Ids of a text, of which the pieces between tokens are tokenised by themselves where `apart` says which those are. */
-function encodeBody(tokenizer: Tokenizer, full: string, apart: ApartRules | undefined): number[] {
-  if (!apart) return tokenizer.encode(full, { specials: false });
-  const refused = apart.refused.find((tag) => full.includes(tag));
-  if (refused !== undefined) {
-    throw new PromptError(
-      `Expected no ${refused} in a prompt with images, whose coordinates this model's processor would convert; that is not supported.`,
-    );
-  }
-  const escaped = apart.tokens.map((token) => token.replace(/[|\\{}()[\]^$+*?.]/g, "\\$&"));
-  return full.split(new RegExp(`(${escaped.join("|")})`)).flatMap((piece, i) => {
-    if (piece === "") return [];
-    if (!apart.tokens.includes(piece)) {
-      const ids = tokenizer.encode(piece, { specials: false });
-      const blank = apart.dropsBlankBefore;
-      return i === 0 && blank && piece.startsWith(blank) ? ids.slice(1) : ids;
-    }
-    const id = tokenizer.idOf(piece);
-    if (id !== undefined) return [id];
-    throw new PromptError(
-      `Expected the tokenizer to have ${piece}, which this model's prompts need, found none.`,
-    );
-  });
 }
 
 interface Named extends Span {

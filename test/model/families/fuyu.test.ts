@@ -235,6 +235,23 @@ describe("checkpoints of Fuyu", () => {
     await expect(logitsOf(files)).rejects.toThrow("partial_rotary_factor 1 outside");
   });
 
+  test("its language model by itself is Persimmon", async () => {
+    const files = fixtureFiles("fuyu");
+    write(files, "config.json", read(files, "config.json")["text_config"]);
+    const tensors = [...(await tensorsOf(files)).values()].map((tensor) => ({
+      ...tensor,
+      name: tensor.name.replace("language_model.", ""),
+    }));
+    const text = tensors.filter(({ name }) => !name.startsWith("vision_embed_tokens"));
+    using model = await loadModel(memoryFolder(await withTensors(files, text), "persimmon"), {
+      device: await testDevice(),
+    });
+    expect([model.family, model.config.vision]).toEqual(["persimmon", undefined]);
+    const whole = await fixtureModel("fuyu");
+    const logits = await model.run(model.prompt("Q: red")).logits!.read();
+    expect(logits).toEqual(await whole.run(whole.prompt("Q: red")).logits!.read());
+  });
+
   test("as transformers 5 writes configs and names modules", async () => {
     const files = fixtureFiles("fuyu");
     const config = read(files, "config.json");

@@ -56,8 +56,11 @@ import type { Pass } from "./walk/pass.ts";
 import type { Walk } from "./walk/site-events.ts";
 import { type SiteMap, towerSites } from "./walk/site-shapes.ts";
 
+/** All that `loadDualEncoder` takes. */
+export const DUAL_ENCODER_KINDS = ["clip", "siglip", "siglip2"] as const;
+
 interface DualEncoderConfig {
-  readonly kind: "clip" | "siglip" | "siglip2";
+  readonly kind: (typeof DUAL_ENCODER_KINDS)[number];
   readonly text: TextTowerConfig;
   readonly vision: VisionConfig | NaflexConfig;
   /** Width of the space that both towers' embeddings live in. */
@@ -285,10 +288,10 @@ function readProcessor(
 }
 
 function readConfig(json: JsonObject, where: string): DualEncoderConfig {
-  const kind = json["model_type"];
-  if (kind !== "clip" && kind !== "siglip" && kind !== "siglip2") {
+  const kind = DUAL_ENCODER_KINDS.find((known) => known === json["model_type"]);
+  if (kind === undefined) {
     throw new CheckpointError(
-      `${where}: expected a dual encoder of model_type clip, siglip or siglip2, found ${JSON.stringify(kind)}`,
+      `${where}: expected a dual encoder of model_type clip, siglip or siglip2, found ${JSON.stringify(json["model_type"])}`,
     );
   }
   requireNeutral(json, where, ["transformers_weights"]);

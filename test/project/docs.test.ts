@@ -124,6 +124,7 @@ test("links in the documentation lead to files and headings that exist", () => {
   const pages = [
     ...readdirSync("."),
     ...readdirSync("docs").map((name) => `docs/${name}`),
+    ...readdirSync("docs/families").map((name) => `docs/families/${name}`),
     "docs/report/README.md",
     "weights/README.md",
   ];

@@ -20,7 +20,8 @@ import { qwen3Vl } from "./qwen3-vl.ts";
 import { t5 } from "./t5.ts";
 import { TEXT_FAMILIES } from "./text-families.ts";
 
-const FAMILIES: readonly Family[] = [
+/** All that `loadModel` takes. */
+export const FAMILIES: readonly Family[] = [
   ...[...TEXT_FAMILIES, t5],
   ...[llava, llavaNext, paligemma, qwen2Vl, qwen25Vl, idefics],
   ...[mllama, qwen3Vl],

@@ -8,6 +8,7 @@ import {
   type Options,
 } from "../arguments.ts";
 import { SiteError } from "../errors.ts";
+import { imageRowCount } from "../model/checkpoint/config/vision-setup.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf } from "../model/prompt/prompt-image.ts";
@@ -146,12 +147,23 @@ function elementsOf({ info, positions, heads, width, layout }: Target, { prompts
   for (const [sequence, { length }] of positions) {
     if (layout === "rows") elements += length * width!;
     else {
-      const keys =
-        info.sequences === "images" ? images.flat()[sequence]!.towerRows : prompts[sequence]!.length;
+      const keys = keysOf(info, sequence, { prompts, images });
       elements += heads.length * length * keys;
     }
   }
   return elements;
+}
+
+/** Columns of scores or a pattern of a sequence. */
+function keysOf(
+  { sequences, keyRowsOf, keySequences }: Target["info"],
+  sequence: number,
+  { prompts, images }: Batch,
+): number {
+  if (sequences === "images") return imageRowCount(images.flat()[sequence]!, keyRowsOf ?? "tower");
+  if (keySequences) return prompts[sequence]!.source!.length;
+  if (!keyRowsOf) return prompts[sequence]!.length;
+  return images[sequence]!.reduce((sum, image) => sum + imageRowCount(image, keyRowsOf), 0);
 }
 
 function sum(targets: readonly CacheTarget[]): number {

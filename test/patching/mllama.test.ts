@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, test } from "vitest";
+import { type HeadRanking, rankHeads } from "../../src/analysis/rank-heads.ts";
 import { CheckpointError, PromptError, SiteError } from "../../src/errors.ts";
 import { bestCanvas, canvasTiles } from "../../src/images/canvas-tiles.ts";
 import { crop } from "../../src/images/crop.ts";
@@ -15,6 +16,7 @@ import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import type { PromptImage } from "../../src/model/prompt/prompt-image.ts";
 import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";
+import { cacheAll, cacheBytes } from "../../src/patching/cache-all.ts";
 import { loadDualEncoder } from "../../src/patching/dual-encoder.ts";
 import { addVector, type Edit, scale, set, zero } from "../../src/patching/edit.ts";
 import { logitDifference } from "../../src/patching/metric.ts";
@@ -538,6 +540,27 @@ test("a config as published is read; what is not supported is refused by name", 
     changeJson(other, "preprocessor_config.json", change);
     await expect(loadModel(memoryFolder(other), { device: await testDevice() })).rejects.toThrow(message);
   }
+});
+
+test("what a cache of all sites takes is what was said beforehand", () => {
+  const prompt = model.prompt(["Q:", wide, "A"]);
+  const cache = cacheAll(model, prompt);
+  const bytes = Object.values(cache).reduce((sum, tensor) => sum + 4 * tensor.size, 0);
+  expect(cacheBytes(model, prompt)).toBe(bytes);
+  for (const tensor of Object.values(cache)) tensor.dispose();
+});
+
+test("heads of layers of self-attention are ranked, and those of cross-attention by their own site", async () => {
+  const ids = [...prompts[0]!.ids];
+  ids[4] = 40;
+  const corrupted = model.promptFromIds(ids, prompts[0]!.images);
+  const metric = logitDifference(238, 165);
+  const layersOf = (ranking: HeadRanking) => new Set(ranking.heads.map(({ layer }) => layer));
+  const own = await rankHeads(model, prompts[0]!, corrupted, { metric });
+  expect(layersOf(own)).toEqual(new Set([0, 2, 4]));
+  const across = await rankHeads(model, prompts[0]!, corrupted, { metric, sites: "xattn_z.*" });
+  expect(layersOf(across)).toEqual(new Set([1, 3]));
+  expect(() => model.weight("W_Q.1")).toThrow(/layer 1 is no plain block/);
 });
 
 test("export is refused by name", async () => {

@@ -68,6 +68,11 @@ export function readCanvasTower(
     throw new CheckpointError(`${where}: num_channels ${channels} is not supported; expected 3`);
   const [layers, width] = [c.count("num_hidden_layers"), c.count("hidden_size")];
   const heads = c.count("num_attention_heads", c.count("attention_heads"));
+  if ("attention_heads" in given && c.count("attention_heads") !== heads) {
+    throw new CheckpointError(
+      `${where}: attention_heads is ${c.count("attention_heads")}, but num_attention_heads ${heads}`,
+    );
+  }
   requireWholeHeads({ width, heads }, where, ["hidden_size", "attention_heads"]);
   const [imageSize, patchSize, tiles] = [
     c.count("image_size"),

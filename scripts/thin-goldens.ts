@@ -7,7 +7,7 @@
  * --drop-pixels leaves out pixel values as well, which `parity` then makes of the pictures, without comparing them.
  */
 
-import { chmodSync, cpSync, existsSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readTensor, type TensorEntry } from "../src/model/checkpoint/entries/tensor-entry.ts";
 import { SafetensorsFile } from "../src/model/checkpoint/safetensors/safetensors.ts";
@@ -23,7 +23,7 @@ const LEAST = 1000;
 /** Steps to choose from: the first that no width is a multiple of. */
 const STEPS = [7, 11, 13];
 /** What the runs start from (pixel values apart: parity makes them anew), and what is compared as a whole. */
-const KEPT = /(^|\/)(in\.|generate\.|adamw|lora)|\.vector$|logits_last$/;
+const KEPT = /(^|\/)(in\.|generate\.|adamw|lora)|\.vector$/;
 const PIXELS = /\/in\.pixel_(values|attention_mask)$/;
 
 const [from, to] = process.argv.slice(2);
@@ -34,9 +34,8 @@ cpSync(from, to, { recursive: true, dereference: true });
 for (const name of readdirSync(to, { recursive: true, encoding: "utf8" })) {
   chmodSync(join(to, name), statSync(join(to, name)).isDirectory() ? 0o755 : 0o644);
 }
-for (const name of ["golden.safetensors", "gradients.safetensors"]) {
-  const path = join(to, name);
-  if (existsSync(path)) await thinFile(path);
+for (const name of readdirSync(to)) {
+  if (/(^|\.)(golden|gradients)\.safetensors$/.test(name)) await thinFile(join(to, name));
 }
 
 async function thinFile(path: string): Promise<void> {

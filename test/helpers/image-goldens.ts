@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { expand, readThinned } from "../../src/parity/thinned.ts";
 
 export const IMAGES = new URL("../fixtures/images/", import.meta.url);
 
@@ -17,7 +18,8 @@ export const preprocessCase = JSON.parse(
 
 interface Golden {
   dtype: string;
-  shape: number[];
+  shape: readonly number[];
+  /** `OMITTED` where the file is thinned. */
   data: Uint8Array | Float32Array;
 }
 
@@ -29,13 +31,22 @@ function readGoldens(): Map<string, Golden> {
     readFileSync(new URL("../fixtures/preprocess/golden.safetensors", import.meta.url)),
   );
   const start = 8 + Number(new DataView(file.buffer).getBigUint64(0, true));
-  const header: Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }> =
-    JSON.parse(new TextDecoder().decode(file.subarray(8, start)));
+  const { __metadata__: metadata = {}, ...header } = JSON.parse(
+    new TextDecoder().decode(file.subarray(8, start)),
+  ) as Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }> & {
+    __metadata__?: Record<string, string>;
+  };
+  const thinned = readThinned(new Map(Object.entries(metadata)), "preprocess");
   const goldens = new Map<string, Golden>();
   for (const [name, { dtype, shape, data_offsets }] of Object.entries(header)) {
     if (dtype !== "U8" && dtype !== "F32") continue;
     const bytes = file.slice(start + data_offsets[0], start + data_offsets[1]);
-    goldens.set(name, { dtype, shape, data: dtype === "U8" ? bytes : new Float32Array(bytes.buffer) });
+    const data = dtype === "U8" ? bytes : new Float32Array(bytes.buffer);
+    const rule = thinned.get(name);
+    const whole = rule
+      ? { shape: rule.shape, data: expand(data as Float32Array, rule, name) }
+      : { shape, data };
+    goldens.set(name, { dtype, ...whole });
   }
   return goldens;
 }

@@ -6,6 +6,7 @@ import { modelView, preprocess } from "../../src/images/preprocess.ts";
 import { readProcessorConfig } from "../../src/images/processor-config.ts";
 import type { Checkpoint } from "../../src/model/checkpoint/checkpoint.ts";
 import { processorJson } from "../../src/model/checkpoint/processor-file.ts";
+import { OMITTED } from "../../src/parity/thinned.ts";
 import { imageFile, preprocessCase, preprocessGoldens } from "../helpers/image-goldens.ts";
 
 const grey = (width: number, height: number, value = 128) => ({
@@ -25,7 +26,9 @@ describe("preprocess", () => {
     const golden = preprocessGoldens.get(`${config}/${name}/pixel_values`)!;
     expect([1, ...shape]).toEqual(golden.shape);
     let worst = 0;
-    for (let i = 0; i < data.length; i++) worst = Math.max(worst, Math.abs(data[i]! - golden.data[i]!));
+    for (let i = 0; i < data.length; i++) {
+      if (golden.data[i] !== OMITTED) worst = Math.max(worst, Math.abs(data[i]! - golden.data[i]!));
+    }
     expect(worst).toBeLessThanOrEqual(1e-6);
   });
 

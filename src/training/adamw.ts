@@ -1,13 +1,13 @@
 import { aFunction, aListOf, aNumber, checkOptions, type Options } from "../arguments.ts";
 import { ShapeError } from "../errors.ts";
 import { add, div, minimum, mul, sqrt, square } from "../kernels/elementwise/elementwise.ts";
-import { place, roundInto } from "../kernels/movement/copy.ts";
+import { contiguous, place, roundInto } from "../kernels/movement/copy.ts";
 import { sum } from "../kernels/reduction/reduce.ts";
 import type { Device } from "../tensor/device.ts";
 import { isFloat } from "../tensor/dtype.ts";
 import { defineKernel } from "../tensor/kernel.ts";
 import { apply, type Operation } from "../tensor/operation.ts";
-import { showShape } from "../tensor/shape.ts";
+import { type Shape, sameShape, showShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 export interface AdamWOptions {
@@ -36,6 +36,9 @@ export const ADAMW_OPTIONS: Options<AdamWOptions> = {
 interface Slot {
   readonly learningRate: number;
   readonly weightDecay: number;
+  /** Its shape, and its axes as they lie in memory. */
+  readonly shape: Shape;
+  readonly order: number[];
   /** The parameter's memory, in its own dtype. */
   readonly target: Tensor;
   /** The parameter, unrounded: the target itself where that is f32. */
@@ -74,13 +77,17 @@ export class AdamW {
     this.#options = { betas, eps, ...(maxGradNorm !== undefined && { maxGradNorm }) };
     this.#slots = new Map(
       Object.entries(parameters).map(([name, parameter]) => {
-        const target = flat(name, parameter);
+        const order = memoryOrder(name, parameter);
+        const target = parameter.permute(order).reshape([parameter.size]);
         const { size } = target;
         const { shape, strides } = parameter;
         const shaped = (flat: Tensor) => flat.view(shape, strides, flat.offset);
         const master = target.dtype === "f32" ? target : device.scope(() => mul(target, 1));
         const [mean, square] = [device.zeros([size]), device.zeros([size])];
-        return [name, { learningRate, weightDecay, ...each(name), target, master, mean, square, shaped }];
+        return [
+          name,
+          { learningRate, weightDecay, ...each(name), shape, order, target, master, mean, square, shaped },
+        ];
       }),
     );
   }
@@ -91,8 +98,7 @@ export class AdamW {
   }
 
   /**
-   * One step along gradients, by name and each of its parameter's shape and layout or contiguous. Parameters without one stay as
-   * they are, decay included. Learning rates are multiplied by `factor`, which schedules give. Gives the norm of all gradients
+   * One step along gradients, by name and each of its parameter's shape. Parameters without one stay as they are, decay included. Learning rates are multiplied by `factor`, which schedules give. Gives the norm of all gradients
    * together, before clipping: f32 [].
    */
   step(gradients: Readonly<Record<string, Tensor>>, factor = 1): Tensor {
@@ -101,11 +107,13 @@ export class AdamW {
     return this.#device.scope(() => {
       const given = Object.entries(gradients).map(([name, gradient]) => {
         const slot = this.#slots.get(name);
-        if (slot?.target.size !== gradient.size) {
-          const expected = slot ? `${slot.target.size} elements` : "a parameter of the optimizer";
+        if (!slot || !sameShape(slot.shape, gradient.shape)) {
+          const expected = slot ? showShape(slot.shape) : "a parameter of the optimizer";
           throw new ShapeError(`AdamW: ${name}: expected ${expected}, found ${showShape(gradient.shape)}`);
         }
-        return { slot, gradient: flat(`the gradient of ${name}`, gradient) };
+        // In the order of the parameter's memory, whichever its own is.
+        const ordered = contiguous(gradient.permute(slot.order));
+        return { slot, gradient: ordered.reshape([gradient.size]) };
       });
       const norm = sqrt(given.map(({ gradient }) => sum(square(gradient))).reduce((a, b) => add(a, b)));
       const clip = maxGradNorm === undefined ? undefined : minimum(div(maxGradNorm, add(norm, 1e-6)), 1);
@@ -167,17 +175,14 @@ export class AdamW {
   }
 }
 
-/** The elements in the order in which they lie in memory: [elements], the same memory. */
-function flat(name: string, tensor: Tensor): Tensor {
+/** The axes of a tensor from the outermost in memory to the innermost. Throws ShapeError unless its floats lie side by side. */
+function memoryOrder(name: string, tensor: Tensor): number[] {
   const axes = tensor.shape.map((_, i) => i);
   const order = axes.sort((a, b) => tensor.strides[b]! - tensor.strides[a]! || a - b);
-  const ordered = tensor.permute(order);
-  if (!ordered.contiguous || !isFloat(tensor.dtype)) {
-    throw new ShapeError(
-      `${name}: expected floats that lie side by side, found ${tensor} with strides ${showShape(tensor.strides)}`,
-    );
-  }
-  return ordered.reshape([tensor.size]);
+  if (tensor.permute(order).contiguous && isFloat(tensor.dtype)) return order;
+  throw new ShapeError(
+    `${name}: expected floats that lie side by side, found ${tensor} with strides ${showShape(tensor.strides)}`,
+  );
 }
 
 interface StepAttributes {

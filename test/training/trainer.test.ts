@@ -58,6 +58,21 @@ test("only the tokens of the loss count", async () => {
   expect(await trainer.evaluate([prompt!]).item()).toBeCloseTo((nats[0]! + nats[1]!) / 2, 4);
 });
 
+test("micro-batches change nothing of weights either, which lie transposed in memory", async () => {
+  const name = "model.layers.1.mlp.down_proj.weight";
+  const stepped = async (microBatch: number) => {
+    using model = await loadModel("test/fixtures/llama/model", { device });
+    const parameters = weightTensors(model, [name]);
+    using trainer = new Trainer(model, { parameters, microBatch, eps: 1e-4 });
+    trainer.step(prompts.map(({ ids }) => model.promptFromIds(ids)));
+    return (await parameters[name]!.read()) as Float32Array;
+  };
+  const start = await llama.loaded.parameters.get(name)!.tensors[0]!.read();
+  const [whole, part] = [await stepped(prompts.length), await stepped(1)];
+  expectClose(part, whole, { atol: 2e-6, rtol: 0 });
+  expect(whole.some((value, i) => Math.abs(value - start[i]!) > 1e-4)).toBe(true);
+});
+
 test("the mean is over the tokens of all prompts, and micro-batches change nothing", async () => {
   const results: { found: number[]; norms: number[]; b: Float32Array }[] = [];
   for (const microBatch of [undefined, 3]) {

@@ -76,6 +76,13 @@ function diagram({ family, config, sites }: ArchitectureReport): string {
       lines.push(`resampler: ${layers} layers, ${heads} heads of ${headDim}, ${latents} rows an image`);
     }
   }
+  if (vision?.qformer) {
+    const { layers, queries, width, crossLayers, text } = vision.qformer;
+    const reads = text ? ", and the prompt" : "";
+    lines.push(
+      `Q-Former: ${layers} layers, ${width} wide, ${queries} queries an image; reads it in layers ${crossLayers.join(", ")}${reads}`,
+    );
+  }
   if (cross) {
     const place = cross.mlpWidth === undefined ? "in" : "in front of";
     lines.push(`cross-attention: ${place} layers ${cross.layers.join(", ")}`);

@@ -66,7 +66,7 @@ function readPhi3Rope(
   const rotaryDim = rotaryDimOf(headDim, r.number("partial_rotary_factor", 1), where);
   if (type === "default") return { theta, rotaryDim };
   const outer = new ConfigReader({ original_max_position_embeddings: 4096, ...values }, where);
-  const tokens = outer.count("original_max_position_embeddings");
+  const tokens = outer.count("original_max_position_embeddings", undefined, 2);
   const section = isObject(values["rope_scaling"]) ? "rope_scaling" : "rope_parameters";
   const magnitude = magnitudeOf(r, context / tokens, tokens);
   const scalingBy = (key: string): RopeScaling => ({

@@ -80,7 +80,7 @@ const INTERNVL_CLASSES = new Map([
 ]);
 
 /**
- * The same for InternVL's. Its processor has pictures cut up whatever `crop_to_patches` says, which is off in published files.
+ * The same for InternVL's. Its processor has pictures cut up whatever `crop_to_patches` says.
  */
 export function readInternVlProcessor(json: unknown, name?: string): GridProcessorSettings {
   const fields = processorFields(json, name);

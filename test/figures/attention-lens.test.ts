@@ -219,6 +219,8 @@ describe("the lens over text", () => {
     expect(Math.max(...brightness)).toBeGreaterThan(brightness[0]! + 100);
     const [narrow, low] = size(await lensFigure(grid(3, 14)).svg()) as [number, number];
     expect([narrow < 1200, low < height / 2]).toEqual([true, true]);
+    // As many in each part; none is left for a 17th.
+    expect(textsOf(await lensFigure(grid(1, 240)).svg()).filter((text) => text === "layer")).toHaveLength(16);
     const many = await lensFigure(grid(10, 501)).svg();
     expect(textsOf(many).filter((text) => /^w\d+$/.test(text))).toEqual([]);
     expect(textsOf(many)).toContain("too many words to be drawn: name fewer layers or positions");

@@ -29,7 +29,7 @@ export function columnParts(chart: HeatChart): HeatChart["rows"][] {
   const columns = distinct(chart.rows.map((row) => row.x));
   const parts = hasWords(chart) ? Math.ceil((columns.length * WORD.width) / PAGE_WIDTH) : 1;
   const length = Math.ceil(columns.length / parts);
-  return Array.from({ length: parts }, (_, i) => {
+  return Array.from({ length: Math.ceil(columns.length / length) }, (_, i) => {
     const part = new Set(columns.slice(i * length, (i + 1) * length));
     return chart.rows.filter((row) => part.has(row.x));
   });

@@ -112,7 +112,8 @@ function chosen(
 }
 
 /** Parts of a model that text does not go through. */
-const OF_VISION = /(^|\.)(vision\w*|visual|multi_modal_projector|connector|perceiver_resampler|qformer|language_projection)\./;
+const OF_VISION =
+  /(^|\.)(vision\w*|visual|multi_modal_projector|connector|perceiver_resampler|qformer|language_projection)\./;
 
 /** Layers of the vision side are named by a path to it: their projections have the same names as the language model's. */
 function endsWith(name: string, wanted: string): boolean {

@@ -24,6 +24,7 @@ from transformers import (
     Gemma3ForCausalLM,
     GPT2LMHeadModel,
     GPTNeoXForCausalLM,
+    Idefics2ForConditionalGeneration,
     LlamaForCausalLM,
     LlavaForConditionalGeneration,
     MistralForCausalLM,
@@ -74,6 +75,11 @@ def run_qwen(model):
     ).logits[0, -1]
 
 
+def run_idefics2(model):
+    ids = IDS[:4] + [432] * 5 + IDS[4:]
+    return model(input_ids=torch.tensor([ids]), pixel_values=pixels().unsqueeze(0)).logits[0, -1]
+
+
 def run_t5(model):
     start = model.config.decoder_start_token_id
     return model(input_ids=torch.tensor([IDS]), decoder_input_ids=torch.tensor([[start, *IDS[:2]]])).logits[0, -1]
@@ -109,10 +115,11 @@ MODELS = {
     "siglip": ("siglip", SiglipModel, run_dual([*IDS, 1, 1, 1, 1])),
     "qwen2_vl": ("qwen2_vl", Qwen2VLForConditionalGeneration, run_qwen),
     "qwen2_5_vl": ("qwen2_5_vl", Qwen2_5_VLForConditionalGeneration, run_qwen),
+    "idefics2": ("idefics2", Idefics2ForConditionalGeneration, run_idefics2),
 }
 # Which of them are in a file; golden.json has the others.
 FILES = {"qwen-vl": ["qwen2_vl", "qwen2_5_vl"], "t5": ["t5", "t5-relu-tied"], "gemma3": ["gemma3_text"],
-         "olmo2": ["olmo2"], "phi3": ["phi3", "phi3-longrope"]}  # fmt: skip
+         "olmo2": ["olmo2"], "phi3": ["phi3", "phi3-longrope"], "idefics2": ["idefics2"]}  # fmt: skip
 FILES["golden"] = [name for name in MODELS if not any(name in names for names in FILES.values())]
 
 ACTIVATIONS = ["silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "gelu_fast",
@@ -398,11 +405,30 @@ PHI3_LONG = {
 }
 # What to try of fixtures whose golden is to be small: values by field, and fields together.
 SMALL = {
+    "idefics2": (
+        {**{k: FOREIGN[k] for k in ("is_causal", "per_layer_config", "rope_theta", "transformers_weights")},
+         "image_token_id": [431], "image_token_index": [431], "tie_word_embeddings": [True], "use_resampler": [False],
+         "perceiver_config": [None, {}], "hidden_size": [9]},
+        [{"perceiver_config.hidden_size": 4096, "text_config.rms_norm_eps": 0.5},
+         {"perceiver_config.rms_norm_eps": 0.5, "perceiver_config.hidden_size": 4096}],
+    ),
     "gemma3_text": (GEMMA3, GEMMA3_TOGETHER),
     "olmo2": (OLMO2, OLMO2_TOGETHER),
     "phi3": (PHI3, [{"num_key_value_heads": None}]),
     "phi3-longrope": (PHI3_LONG, [{"original_max_position_embeddings": 12, "rope_scaling": LONGROPES[0]}]),
 }
+# The parts of those that have some, with fields that are tried in each.
+PARTS = {
+    "idefics2": {
+        "text_config": {k: FOREIGN[k] for k in (
+            "attention_bias", "is_causal", "sliding_window", "layer_types", "rope_theta", "use_bidirectional_attention")}
+        | {"model_type": ["llama", "qwen2", None], "tie_word_embeddings": [True], "rope_scaling": ROPES[4:9]},
+        "vision_config": {"model_type": ["idefics2", "siglip_vision_model"], "image_size": [70, [56, 56]], "is_causal": [True],
+                          "qkv_bias": [False], "vision_use_head": [True], "per_layer_config": [{"1": {"layer_norm_eps": 0.5}}]},
+        "perceiver_config": {"model_type": ["idefics2"], "qk_layer_norms_perceiver": [True], "intermediate_size": [9],
+                             "is_causal": [True], "use_resampler": [False], "rms_norm_eps": [0.5]},
+    },
+}  # fmt: skip
 TOGETHER["qwen3"] = [{**values, "sliding_window": values.get("sliding_window", 4)} for values in TOGETHER["qwen2"]]
 VISION_FOREIGN = {k: FOREIGN[k] for k in [
     "attention_bias", "qkv_bias", "is_causal", "logit_scale", "layer_types", "tie_last_hidden_states", "pruned_heads",
@@ -461,6 +487,11 @@ def changes(fixture, config):
         yield from section("", {}, own)
         for values in together:
             yield values, None
+        for name, foreign in PARTS.get(fixture, {}).items():
+            values = {k: v for k, v in config[name].items() if k not in ignored}
+            for values, removed in section(f"{name}.", values, foreign):
+                if removed or list(values.values()) not in ([0], [-1], ["1"], ["x"]):
+                    yield values, removed
         return
     if family in OWN:
         ropes = {} if family == "gpt2" else {k: ROPES for k in ("rope_scaling", "rope_parameters")}

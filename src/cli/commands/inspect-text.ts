@@ -67,7 +67,8 @@ function diagram({ family, config, sites }: ArchitectureReport): string {
   if (vision) {
     const { kind, imageSize, patchSize } = vision.tower;
     const square = imageSize === undefined ? "pictures of any size" : `${imageSize} × ${imageSize} pixels`;
-    const count = vision.fixed ? `${vision.fixed.tokens} positions` : "positions by its size";
+    const byTile = vision.resampler && `${vision.resampler.latents} positions a tile`;
+    const count = vision.fixed ? `${vision.fixed.tokens} positions` : (byTile ?? "positions by its size");
     const positions = vision.embeds === false ? "" : ` · ${count} for each ${vision.imageToken}`;
     const picture = `${vision.tiled ? "tiles of " : ""}${square} in patches of ${patchSize} × ${patchSize}`;
     lines.push(`${vision.tower.layers === 0 ? "no tower" : `${kind} tower`}: ${picture}${positions}`);

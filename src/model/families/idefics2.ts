@@ -192,7 +192,7 @@ function checkTokens(
   const said = isObject(processor) ? (processor["image_seq_len"] ?? latents) : latents;
   if (said !== latents) {
     throw new CheckpointError(
-      `${where}: expected image_seq_len of processor_config.json to be ${latents} (resampler_n_latents), found ${JSON.stringify(said)}`,
+      `${where}: expected image_seq_len of processor_config.json to be ${latents} (resampler_n_latents of perceiver_config), found ${JSON.stringify(said)}`,
     );
   }
 }

@@ -316,6 +316,15 @@ test("a task vector of its Mistral by itself acts in it as its own does", async 
   expect(answer.ids).not.toEqual(plain.ids);
 });
 
+test.each(["idefics", "idefics2"])("%s: all activations take the bytes that were foretold", async (name) => {
+  const model = await fixtureModel(name);
+  const prompt = model.prompt(["Q:", picture({ width: 50, height: 60 }), "\nA:"]);
+  const cache = model.cacheAll(prompt);
+  const bytes = Object.values(cache).reduce((sum, tensor) => sum + 4 * tensor.size, 0);
+  expect(model.cacheBytes(prompt)).toBe(bytes);
+  for (const tensor of Object.values(cache)) tensor.dispose();
+});
+
 test("projector is not among its sites, and the message says what is; export is refused by name", async () => {
   const model = await fixtureModel("idefics2");
   const prompt = model.prompt(["Q:", picture({ width: 50, height: 60 }), "\nA:"]);

@@ -80,9 +80,11 @@ async function numbersOf(fixture: string, files: Map<string, Uint8Array>, device
   const [pictures, places] =
     fixture === "llava"
       ? [[PIXELS], Array(16).fill(431)]
-      : fixture.endsWith("_vl")
-        ? [[pixels(84, 112)], Array(12).fill(321)]
-        : [[], []];
+      : fixture === "idefics2"
+        ? [[PIXELS], Array(5).fill(432)]
+        : fixture.endsWith("_vl")
+          ? [[pixels(84, 112)], Array(12).fill(321)]
+          : [[], []];
   const ids = [...IDS.slice(0, 4), ...places, ...IDS.slice(4)];
   const answer = model.config.encoder ? IDS.slice(0, 2) : [];
   const { logits } = model.run(model.promptFromIds(ids, pictures, answer));

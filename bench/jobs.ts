@@ -1,8 +1,8 @@
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { sweepLayers } from "#src/analysis/sweep-layers";
-import { extractTaskVectors } from "#src/analysis/task-vectors";
+import { sweepLayers } from "#src/analysis/vectors/sweep-layers";
+import { extractTaskVectors } from "#src/analysis/vectors/task-vectors";
 import { argmax } from "#src/kernels/reduction/reduce";
 import type { Prompt } from "#src/model/prompt/prompt";
 import { set } from "#src/patching/edit";

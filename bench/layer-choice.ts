@@ -1,5 +1,5 @@
-import { patchOf, sweepLayers } from "#src/analysis/sweep-layers";
-import { extractTaskVectors } from "#src/analysis/task-vectors";
+import { patchOf, sweepLayers } from "#src/analysis/vectors/sweep-layers";
+import { extractTaskVectors } from "#src/analysis/vectors/task-vectors";
 import { readTask } from "#src/cli/options/task-file";
 import { argmax } from "#src/kernels/reduction/reduce";
 import type { PatchableModel } from "#src/patching/model";

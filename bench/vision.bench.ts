@@ -1,4 +1,4 @@
-import { loadImage } from "#src/images/load";
+import { loadImage } from "#src/images/files/load";
 import { activation } from "#src/kernels/elementwise/activation";
 import { linear, toPreferredLayout } from "#src/kernels/matmul/linear";
 import { copy } from "#src/kernels/movement/copy";

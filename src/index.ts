@@ -8,74 +8,74 @@ export {
   attentionMaps,
   imagePatches,
   rolloutMaps,
-} from "./analysis/attention-map.ts";
-export { type AttributionMapOptions, attributionMap } from "./analysis/attribution-map.ts";
+} from "./analysis/heads/attention-map.ts";
+export {
+  type CorruptedPrompt,
+  type FunctionVectorOptions,
+  functionVector,
+} from "./analysis/heads/function-vector.ts";
+export type { FunctionVector, HeadEffect } from "./analysis/heads/function-vector-result.ts";
+export { headOutputs } from "./analysis/heads/head-outputs.ts";
+export { type HeadPatternOptions, headPattern, headPatterns } from "./analysis/heads/head-pattern.ts";
+export type { AttendedToken, HeadPattern } from "./analysis/heads/head-pattern-result.ts";
+export { HeadRanking, type RankedHead, rankHeads } from "./analysis/heads/rank-heads.ts";
+export { rollout } from "./analysis/heads/rollout.ts";
+export { type FitLensOptions, fitTunedLens } from "./analysis/lens/fit-tuned-lens.ts";
+export type { LensCells } from "./analysis/lens/lens-cells.ts";
+export { type LogitAttributionOptions, logitAttribution } from "./analysis/lens/logit-attribution.ts";
+export type { LogitAttribution, LogitComponent } from "./analysis/lens/logit-attribution-result.ts";
+export { decodeStream, type LensCell, logitLens } from "./analysis/lens/logit-lens.ts";
+export {
+  decodeTunedLens,
+  encodeTunedLens,
+  TunedLens,
+  type TunedLensOrigin,
+} from "./analysis/lens/tuned-lens.ts";
+export { type AttributionMapOptions, attributionMap } from "./analysis/maps/attribution-map.ts";
 export {
   type ComparedCell,
   type CompareMapsOptions,
   compareMaps,
   type MapComparison,
-} from "./analysis/compare-maps.ts";
-export {
-  type FoundSubspace,
-  findSubspace,
-  type InterchangePair,
-  type SubspaceOptions,
-} from "./analysis/find-subspace.ts";
-export { type FitLensOptions, fitTunedLens } from "./analysis/fit-tuned-lens.ts";
-export {
-  type CorruptedPrompt,
-  type FunctionVectorOptions,
-  functionVector,
-} from "./analysis/function-vector.ts";
-export type { FunctionVector, HeadEffect } from "./analysis/function-vector-result.ts";
-export { headOutputs } from "./analysis/head-outputs.ts";
-export { type HeadPatternOptions, headPattern, headPatterns } from "./analysis/head-pattern.ts";
-export type { AttendedToken, HeadPattern } from "./analysis/head-pattern-result.ts";
+} from "./analysis/maps/compare-maps.ts";
 export {
   type KnockoutOptions,
   type KnockoutSweepOptions,
   knockout,
   knockoutSweep,
-} from "./analysis/knockout.ts";
-export type { KnockoutLayer, KnockoutSweep } from "./analysis/knockout-result.ts";
-export { chooseLayer, type LayerChoice } from "./analysis/layer-choice.ts";
-export type { LensCells } from "./analysis/lens-cells.ts";
-export { type LogitAttributionOptions, logitAttribution } from "./analysis/logit-attribution.ts";
-export type { LogitAttribution, LogitComponent } from "./analysis/logit-attribution-result.ts";
-export { decodeStream, type LensCell, logitLens } from "./analysis/logit-lens.ts";
-export { type PatchMapOptions, patchMap } from "./analysis/patch-map.ts";
-export type { PatchCell, PatchColumn, PatchMap, PatchMethod } from "./analysis/patch-map-result.ts";
-export type { PairOptions, PatchDirection } from "./analysis/patch-pairs.ts";
-export type { PathEffect } from "./analysis/path-effect.ts";
-export { type PathEnd, type PathPatchOptions, pathPatch } from "./analysis/path-patch.ts";
-export { HeadRanking, type RankedHead, rankHeads } from "./analysis/rank-heads.ts";
-export { rollout } from "./analysis/rollout.ts";
-export { cosineSimilarity } from "./analysis/similarity.ts";
-export { type Steering, type SteeringOptions, trainSteering } from "./analysis/steering.ts";
-export { Subspace } from "./analysis/subspace.ts";
+} from "./analysis/maps/knockout.ts";
+export type { KnockoutLayer, KnockoutSweep } from "./analysis/maps/knockout-result.ts";
+export { type PatchMapOptions, patchMap } from "./analysis/maps/patch-map.ts";
+export type { PatchCell, PatchColumn, PatchMap, PatchMethod } from "./analysis/maps/patch-map-result.ts";
+export type { PairOptions, PatchDirection } from "./analysis/maps/patch-pairs.ts";
+export type { PathEffect } from "./analysis/maps/path-effect.ts";
+export { type PathEnd, type PathPatchOptions, pathPatch } from "./analysis/maps/path-patch.ts";
+export {
+  type FoundSubspace,
+  findSubspace,
+  type InterchangePair,
+  type SubspaceOptions,
+} from "./analysis/vectors/find-subspace.ts";
+export { chooseLayer, type LayerChoice } from "./analysis/vectors/layer-choice.ts";
+export { cosineSimilarity } from "./analysis/vectors/similarity.ts";
+export { type Steering, type SteeringOptions, trainSteering } from "./analysis/vectors/steering.ts";
+export { Subspace } from "./analysis/vectors/subspace.ts";
 export {
   type PatchedTokens,
   patchEach,
   patchOf,
   type SweepResult,
   sweepLayers,
-} from "./analysis/sweep-layers.ts";
-export { relatedTasks, type SwitchedTask } from "./analysis/switch.ts";
+} from "./analysis/vectors/sweep-layers.ts";
+export { relatedTasks, type SwitchedTask } from "./analysis/vectors/switch.ts";
 export {
   decodeTaskVectors,
   encodeTaskVectors,
   extractActivations,
   extractTaskVectors,
   TaskVectors,
-} from "./analysis/task-vectors.ts";
-export { Transfer, type TransferOptions, type TransferTest } from "./analysis/transfer.ts";
-export {
-  decodeTunedLens,
-  encodeTunedLens,
-  TunedLens,
-  type TunedLensOrigin,
-} from "./analysis/tuned-lens.ts";
+} from "./analysis/vectors/task-vectors.ts";
+export { Transfer, type TransferOptions, type TransferTest } from "./analysis/vectors/transfer.ts";
 export * from "./errors.ts";
 // Figures
 export { type AttentionFigureOptions, attentionFigure } from "./figures/attention-figure.ts";
@@ -90,12 +90,12 @@ export { type TokenFigureOptions, tokenFigure } from "./figures/token-figure.ts"
 export { grad, type ValueAndGradients, valueAndGradients } from "./gradient/grad.ts";
 export { Tape, type TapeOptions, type Watched } from "./gradient/tape.ts";
 // Pictures
-export { type ImageSource, loadImage } from "./images/load.ts";
-export { encodePng } from "./images/png.ts";
+export { type ImageSource, loadImage } from "./images/files/load.ts";
+export { encodePng } from "./images/files/png.ts";
+export type { RgbImage } from "./images/files/rgb.ts";
 export { modelView, type PixelValues, preprocess } from "./images/preprocess.ts";
-export { readProcessorConfig } from "./images/processor-config.ts";
+export { readProcessorConfig } from "./images/processors/processor-config.ts";
 export { resize } from "./images/resize.ts";
-export type { RgbImage } from "./images/rgb.ts";
 export { attention } from "./kernels/attention/attention.ts";
 export { attentionMix, attentionPattern, attentionScores } from "./kernels/attention/attention-pattern.ts";
 export { causalSegments, fullSegments } from "./kernels/attention/attention-segments.ts";

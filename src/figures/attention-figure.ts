@@ -1,5 +1,5 @@
-import type { AttentionMap } from "../analysis/attention-map.ts";
-import { HeadPattern } from "../analysis/head-pattern-result.ts";
+import type { AttentionMap } from "../analysis/heads/attention-map.ts";
+import { HeadPattern } from "../analysis/heads/head-pattern-result.ts";
 import {
   aListOf,
   aNumber,
@@ -13,7 +13,7 @@ import {
   type Options,
 } from "../arguments.ts";
 import { ArgumentError, PromptError } from "../errors.ts";
-import type { RgbImage } from "../images/rgb.ts";
+import type { RgbImage } from "../images/files/rgb.ts";
 import { resolvePosition } from "../model/prompt/prompt.ts";
 import { chartFigure } from "./chart-figure.ts";
 import { Figure } from "./figure.ts";

@@ -1,5 +1,5 @@
-import { encodePng } from "../images/png.ts";
-import type { RgbImage } from "../images/rgb.ts";
+import { encodePng } from "../images/files/png.ts";
+import type { RgbImage } from "../images/files/rgb.ts";
 
 /** A picture as the URL of a PNG that is the URL itself. */
 export function pngUri(picture: RgbImage): string {

@@ -1,7 +1,7 @@
-import type { ImagePatches } from "../analysis/attention-map.ts";
-import { checkSameCells } from "../analysis/compare-maps.ts";
-import { type PatchColumn, PatchMap } from "../analysis/patch-map-result.ts";
-import { HeadRanking } from "../analysis/rank-heads.ts";
+import type { ImagePatches } from "../analysis/heads/attention-map.ts";
+import { HeadRanking } from "../analysis/heads/rank-heads.ts";
+import { checkSameCells } from "../analysis/maps/compare-maps.ts";
+import { type PatchColumn, PatchMap } from "../analysis/maps/patch-map-result.ts";
 import {
   aBoolean,
   aKindOf,
@@ -17,7 +17,7 @@ import {
   type Options,
 } from "../arguments.ts";
 import { ArgumentError } from "../errors.ts";
-import type { RgbImage } from "../images/rgb.ts";
+import type { RgbImage } from "../images/files/rgb.ts";
 import type { HeatChart } from "./chart.ts";
 import { chartFigure } from "./chart-figure.ts";
 import type { Figure } from "./figure.ts";

@@ -1,5 +1,5 @@
-import { LensCells } from "../analysis/lens-cells.ts";
-import type { LensCell } from "../analysis/logit-lens.ts";
+import { LensCells } from "../analysis/lens/lens-cells.ts";
+import type { LensCell } from "../analysis/lens/logit-lens.ts";
 import {
   aListOf,
   aNumber,
@@ -12,7 +12,7 @@ import {
   type Options,
 } from "../arguments.ts";
 import { ArgumentError, PromptError } from "../errors.ts";
-import type { RgbImage } from "../images/rgb.ts";
+import type { RgbImage } from "../images/files/rgb.ts";
 import type { PatchGrid } from "../model/prompt/prompt.ts";
 import type { HeatChart } from "./chart.ts";
 import { chartFigure } from "./chart-figure.ts";

@@ -1,7 +1,7 @@
-import type { ImagePatches } from "../analysis/attention-map.ts";
-import type { PatchMap } from "../analysis/patch-map-result.ts";
+import type { ImagePatches } from "../analysis/heads/attention-map.ts";
+import type { PatchMap } from "../analysis/maps/patch-map-result.ts";
 import { ArgumentError } from "../errors.ts";
-import type { RgbImage } from "../images/rgb.ts";
+import type { RgbImage } from "../images/files/rgb.ts";
 import { patchPositions } from "../model/prompt/prompt.ts";
 import { Figure } from "./figure.ts";
 import { settingLines } from "./setting-lines.ts";

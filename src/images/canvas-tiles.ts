@@ -1,7 +1,7 @@
 import { crop } from "./crop.ts";
-import type { Size } from "./processor-config.ts";
+import type { RgbImage } from "./files/rgb.ts";
+import type { Size } from "./processors/processor-config.ts";
 import { type ResizeFilter, resize } from "./resize.ts";
-import type { RgbImage } from "./rgb.ts";
 import type { TileGrid } from "./tile-grid.ts";
 
 /** How pictures are laid on a canvas of square tiles, in its upper left corner, with black around them (Llama 3.2 Vision). */

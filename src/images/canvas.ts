@@ -1,6 +1,6 @@
 import { ImageError } from "../errors.ts";
 import type { HTMLCanvasElement, ImageBitmap, OffscreenCanvas } from "../platform/global-types.ts";
-import { type RgbImage, rgbaOverWhite } from "./rgb.ts";
+import { type RgbImage, rgbaOverWhite } from "./files/rgb.ts";
 
 /** What a browser holds decoded and can draw. */
 export type Drawable = ImageBitmap | HTMLCanvasElement | OffscreenCanvas;

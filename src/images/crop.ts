@@ -1,5 +1,5 @@
+import type { RgbImage } from "./files/rgb.ts";
 import type { Rectangle } from "./resize.ts";
-import type { RgbImage } from "./rgb.ts";
 
 /** The part of a picture inside `area`; what lies outside of the picture is filled with `colour` (black by default). */
 export function crop(image: RgbImage, area: Rectangle, colour: readonly number[] = [0, 0, 0]): RgbImage {

@@ -1,4 +1,4 @@
-import type { Size } from "./processor-config.ts";
+import type { Size } from "./processors/processor-config.ts";
 
 /** As many whole patches as fit a number, near the picture's proportions. */
 export interface MostPatches {

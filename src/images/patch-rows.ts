@@ -1,5 +1,5 @@
 import type { PixelValues } from "./preprocess.ts";
-import type { PatchSizes } from "./processor-config.ts";
+import type { PatchSizes } from "./processors/processor-config.ts";
 
 /** Where patches lie in their picture, counted in patches, in some order. */
 export interface PatchPlaces {

@@ -1,10 +1,16 @@
 import { canvasTiles, canvasView } from "./canvas-tiles.ts";
 import { centred, crop } from "./crop.ts";
+import {
+  checkPixelCount,
+  checkRgbImage,
+  DEFAULT_MAX_PIXELS,
+  type RgbImage,
+  withoutAlpha,
+} from "./files/rgb.ts";
 import { sizeOfMostPatches } from "./most-patches.ts";
-import type { ProcessorSettings, ResizeTarget, Size } from "./processor-config.ts";
+import type { ProcessorSettings, ResizeTarget, Size } from "./processors/processor-config.ts";
 import { quarterAreas } from "./quarters.ts";
 import { resize } from "./resize.ts";
-import { checkPixelCount, checkRgbImage, DEFAULT_MAX_PIXELS, type RgbImage, withoutAlpha } from "./rgb.ts";
 import { roundHalfToEven, smartResize } from "./smart-resize.ts";
 import { gridViews, type TileGrid, tileGrid, wholeView } from "./tile-grid.ts";
 import { tileViews } from "./tiles.ts";

@@ -1,5 +1,5 @@
 import { ImageError } from "../errors.ts";
-import type { Size } from "./processor-config.ts";
+import type { Size } from "./processors/processor-config.ts";
 import type { Rectangle } from "./resize.ts";
 
 /**

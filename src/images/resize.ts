@@ -1,5 +1,5 @@
 import { ImageError } from "../errors.ts";
-import { checkRgbImage, type RgbImage } from "./rgb.ts";
+import { checkRgbImage, type RgbImage } from "./files/rgb.ts";
 
 export type ResizeFilter = "nearest" | "box" | "bilinear" | "hamming" | "bicubic" | "lanczos";
 

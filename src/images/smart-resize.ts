@@ -1,5 +1,5 @@
 import { ImageError } from "../errors.ts";
-import type { Size } from "./processor-config.ts";
+import type { Size } from "./processors/processor-config.ts";
 
 /** Sides that are multiples of `multiple`, and a number of pixels within bounds, near the picture's proportions. */
 export interface PixelBounds {

@@ -1,7 +1,7 @@
 import { crop } from "./crop.ts";
-import type { Size } from "./processor-config.ts";
+import type { RgbImage } from "./files/rgb.ts";
+import type { Size } from "./processors/processor-config.ts";
 import { type ResizeFilter, resize } from "./resize.ts";
-import type { RgbImage } from "./rgb.ts";
 
 /** How pictures are cut into tiles, by their size (LLaVA-NeXT's "anyres"). */
 export interface TileSettings {

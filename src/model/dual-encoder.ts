@@ -1,8 +1,11 @@
 import { aString, checkArgument } from "../arguments.ts";
 import { CheckpointError, PromptError } from "../errors.ts";
-import { type NaflexProcessorSettings, readNaflexProcessor } from "../images/naflex-processor-config.ts";
-import type { ProcessorSettings } from "../images/processor-config.ts";
-import { readProcessorConfig } from "../images/processor-config.ts";
+import {
+  type NaflexProcessorSettings,
+  readNaflexProcessor,
+} from "../images/processors/naflex-processor-config.ts";
+import type { ProcessorSettings } from "../images/processors/processor-config.ts";
+import { readProcessorConfig } from "../images/processors/processor-config.ts";
 import { INSPECT } from "../inspect.ts";
 import { add, div, exp, mul, sqrt } from "../kernels/elementwise/elementwise.ts";
 import { matmul } from "../kernels/matmul/matmul.ts";
@@ -35,17 +38,17 @@ import type { Linear } from "./checkpoint/weights/linear-layer.ts";
 import type { LoadedParts } from "./checkpoint/weights/parameters.ts";
 import { loadWeights, type Weights } from "./checkpoint/weights/weights.ts";
 import { checkLoad, type LoadOptions } from "./language-model.ts";
-import { type AttentionPooling, readAttentionPooling } from "./layers/attention-pooling.ts";
-import { NaflexTower, readNaflexTower } from "./layers/naflex-tower.ts";
+import { type AttentionPooling, readAttentionPooling } from "./layers/towers/attention-pooling.ts";
+import { NaflexTower, readNaflexTower } from "./layers/towers/naflex-tower.ts";
 import {
   readTextTower,
   readTextTowerConfig,
   TEXT_TOWER_DEFAULTS,
   type TextTower,
   type TextTowerConfig,
-} from "./layers/text-tower.ts";
-import { uploadImages } from "./layers/upload-images.ts";
-import { readVisionTower, type VisionTower } from "./layers/vision-tower.ts";
+} from "./layers/towers/text-tower.ts";
+import { uploadImages } from "./layers/towers/upload-images.ts";
+import { readVisionTower, type VisionTower } from "./layers/towers/vision-tower.ts";
 import { promptFromIds } from "./prompt/build-prompt.ts";
 import type { Prompt } from "./prompt/prompt.ts";
 import type { PromptImage } from "./prompt/prompt-image.ts";

@@ -29,7 +29,7 @@ import type { Folder } from "./checkpoint/source/folder.ts";
 import type { LoadedParts } from "./checkpoint/weights/parameters.ts";
 import { loadWeights, type WeightOptions } from "./checkpoint/weights/weights.ts";
 import type { Family } from "./families/family.ts";
-import { familyFiles } from "./families/family-files.ts";
+import { familyFiles } from "./families/pictures/parts/family-files.ts";
 import { familyOf } from "./families/registry.ts";
 import {
   type ImageRules,

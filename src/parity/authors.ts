@@ -1,5 +1,5 @@
-import { patchEach } from "../analysis/sweep-layers.ts";
-import { batches } from "../analysis/task-vectors.ts";
+import { patchEach } from "../analysis/vectors/sweep-layers.ts";
+import { batches } from "../analysis/vectors/task-vectors.ts";
 import { XpatchError } from "../errors.ts";
 import type { ModelOutline } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";

@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CheckpointError } from "../errors.ts";
-import { decodeImage } from "../images/decode.ts";
+import { decodeImage } from "../images/files/decode.ts";
 import type { PixelValues } from "../images/preprocess.ts";
-import type { ProcessorSettings } from "../images/processor-config.ts";
+import type { ProcessorSettings } from "../images/processors/processor-config.ts";
 import {
   type CanvasPicture,
   type CanvasTowerConfig,

@@ -1,6 +1,6 @@
 import { CheckpointError } from "../errors.ts";
 import type { PixelValues } from "../images/preprocess.ts";
-import type { ProcessorSettings, Size } from "../images/processor-config.ts";
+import type { ProcessorSettings, Size } from "../images/processors/processor-config.ts";
 import { quarterAreas } from "../images/quarters.ts";
 import type { Golden, GoldenFile } from "./golden-file.ts";
 

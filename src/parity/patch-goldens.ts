@@ -1,10 +1,10 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CheckpointError } from "../errors.ts";
-import { decodeImage } from "../images/decode.ts";
+import { decodeImage } from "../images/files/decode.ts";
 import { type PatchPlaces, patchRows, pixelRows, placesInBlocks } from "../images/patch-rows.ts";
 import { type PixelValues, viewSize } from "../images/preprocess.ts";
-import type { PatchSizes, ProcessorSettings, Size } from "../images/processor-config.ts";
+import type { PatchSizes, ProcessorSettings, Size } from "../images/processors/processor-config.ts";
 import type { GoldenFile } from "./golden-file.ts";
 
 /**

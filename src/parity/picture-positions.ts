@@ -1,4 +1,4 @@
-import { promptCoordinates } from "../model/layers/picture-rope.ts";
+import { promptCoordinates } from "../model/layers/rope/picture-rope.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf } from "../model/prompt/prompt-image.ts";
 import type { PatchableModel } from "../patching/model.ts";

@@ -1,10 +1,10 @@
 import { access, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CheckpointError } from "../errors.ts";
-import { decodeImage } from "../images/decode.ts";
+import { decodeImage } from "../images/files/decode.ts";
+import type { RgbImage } from "../images/files/rgb.ts";
 import type { PixelValues } from "../images/preprocess.ts";
-import type { ProcessorSettings } from "../images/processor-config.ts";
-import type { RgbImage } from "../images/rgb.ts";
+import type { ProcessorSettings } from "../images/processors/processor-config.ts";
 import { pictureAmong, pixelValues } from "../model/prompt/prompt-image.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { filledUp, readCanvases } from "./canvas-goldens.ts";

@@ -1,14 +1,14 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CheckpointError } from "../errors.ts";
-import { decodeImage } from "../images/decode.ts";
+import { decodeImage } from "../images/files/decode.ts";
 import type { PixelValues } from "../images/preprocess.ts";
-import type { ProcessorSettings } from "../images/processor-config.ts";
+import type { ProcessorSettings } from "../images/processors/processor-config.ts";
 import { tileGrid } from "../images/tile-grid.ts";
 import { patchesPerSide, type VisionConfig } from "../model/checkpoint/config/vision-config.ts";
 import type { VisionSetup } from "../model/checkpoint/config/vision-setup.ts";
 import type { JsonObject } from "../model/checkpoint/json/config-reader.ts";
-import { squarePlaces } from "../model/layers/vision-tower.ts";
+import { squarePlaces } from "../model/layers/towers/vision-tower.ts";
 import { type Check, checkEqual } from "./checks.ts";
 import type { GoldenFile } from "./golden-file.ts";
 

@@ -1,5 +1,5 @@
 import type { Picture, VisionSetup } from "../model/checkpoint/config/vision-setup.ts";
-import { type NativeSizeTowerConfig, positionIds } from "../model/layers/native-size-tower.ts";
+import { type NativeSizeTowerConfig, positionIds } from "../model/layers/towers/native-size-tower.ts";
 import { type Check, checkEqual } from "./checks.ts";
 import type { GoldenFile } from "./golden-file.ts";
 

@@ -1,9 +1,9 @@
 import { aFunction, aNumber, anArray, checkArgument, checkOptions } from "../arguments.ts";
 import { PromptError, XpatchError } from "../errors.ts";
-import { type LoadImageOptions, loadImage } from "../images/load.ts";
+import { type LoadImageOptions, loadImage } from "../images/files/load.ts";
+import type { RgbImage } from "../images/files/rgb.ts";
 import { type PixelValues, preprocess } from "../images/preprocess.ts";
 import { resize } from "../images/resize.ts";
-import type { RgbImage } from "../images/rgb.ts";
 import type { VisionSetup } from "../model/checkpoint/config/vision-setup.ts";
 import type { ModelOutline } from "../model/language-model.ts";
 import { aModelOutline } from "../patching/arguments.ts";

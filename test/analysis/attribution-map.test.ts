@@ -1,10 +1,10 @@
 import { inspect } from "node:util";
 import { describe, expect, test } from "vitest";
-import { attributionMap } from "../../src/analysis/attribution-map.ts";
-import { patchMap } from "../../src/analysis/patch-map.ts";
-import type { PatchMap } from "../../src/analysis/patch-map-result.ts";
-import type { PatchDirection } from "../../src/analysis/patch-pairs.ts";
-import { HeadRanking } from "../../src/analysis/rank-heads.ts";
+import { HeadRanking } from "../../src/analysis/heads/rank-heads.ts";
+import { attributionMap } from "../../src/analysis/maps/attribution-map.ts";
+import { patchMap } from "../../src/analysis/maps/patch-map.ts";
+import type { PatchMap } from "../../src/analysis/maps/patch-map-result.ts";
+import type { PatchDirection } from "../../src/analysis/maps/patch-pairs.ts";
 import { heatFigure } from "../../src/figures/heat-figure.ts";
 import { mul } from "../../src/kernels/elementwise/elementwise.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";

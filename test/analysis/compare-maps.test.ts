@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { compareMaps } from "../../src/analysis/compare-maps.ts";
-import { PatchMap } from "../../src/analysis/patch-map-result.ts";
+import { compareMaps } from "../../src/analysis/maps/compare-maps.ts";
+import { PatchMap } from "../../src/analysis/maps/patch-map-result.ts";
 
 const COLUMNS = [0, 1, 2, 3].map((head) => ({ head }));
 const mapOf = (row: number[], fields: object = {}) =>

@@ -5,8 +5,8 @@ import {
   findSubspace,
   type InterchangePair,
   type SubspaceOptions,
-} from "../../src/analysis/find-subspace.ts";
-import { Subspace } from "../../src/analysis/subspace.ts";
+} from "../../src/analysis/vectors/find-subspace.ts";
+import { Subspace } from "../../src/analysis/vectors/subspace.ts";
 import { expectClose } from "../helpers/compare.ts";
 import { answerOf, examplesOf, loadVariant, prompt, says } from "../helpers/known-circuit.ts";
 

@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { HEAD_OF, LAYER_OF } from "../../scripts/known-circuit/circuit.ts";
-import { functionVector } from "../../src/analysis/function-vector.ts";
+import { functionVector } from "../../src/analysis/heads/function-vector.ts";
 import { ArgumentError, PromptError } from "../../src/errors.ts";
 import { addVector, set } from "../../src/patching/edit.ts";
 import { logProbability, measure, resolveMetric } from "../../src/patching/metric.ts";

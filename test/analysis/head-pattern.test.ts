@@ -1,6 +1,6 @@
 import { inspect } from "node:util";
 import { describe, expect, test } from "vitest";
-import { headPattern, headPatterns } from "../../src/analysis/head-pattern.ts";
+import { headPattern, headPatterns } from "../../src/analysis/heads/head-pattern.ts";
 import { ArgumentError, PromptError, SiteError } from "../../src/errors.ts";
 import { tap } from "../../src/patching/tap.ts";
 import { fixtureModel, randomIds } from "../helpers/model.ts";

@@ -1,7 +1,7 @@
 import { inspect } from "node:util";
 import { describe, expect, test } from "vitest";
 import { LAYER_OF } from "../../scripts/known-circuit/circuit.ts";
-import { knockout, knockoutSweep } from "../../src/analysis/knockout.ts";
+import { knockout, knockoutSweep } from "../../src/analysis/maps/knockout.ts";
 import { logitDifference } from "../../src/patching/metric.ts";
 import { tap } from "../../src/patching/tap.ts";
 import { expectClose } from "../helpers/compare.ts";

@@ -1,7 +1,7 @@
 import { inspect } from "node:util";
 import { describe, expect, expectTypeOf, test } from "vitest";
-import { headOutputs } from "../../src/analysis/head-outputs.ts";
-import { logitAttribution } from "../../src/analysis/logit-attribution.ts";
+import { headOutputs } from "../../src/analysis/heads/head-outputs.ts";
+import { logitAttribution } from "../../src/analysis/lens/logit-attribution.ts";
 import { add, mul } from "../../src/kernels/elementwise/elementwise.ts";
 import { linear } from "../../src/kernels/matmul/linear.ts";
 import { matmul } from "../../src/kernels/matmul/matmul.ts";

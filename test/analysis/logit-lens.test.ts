@@ -1,6 +1,6 @@
 import { inspect } from "node:util";
 import { expect, expectTypeOf, test } from "vitest";
-import { type LensCell, logitLens } from "../../src/analysis/logit-lens.ts";
+import { type LensCell, logitLens } from "../../src/analysis/lens/logit-lens.ts";
 import { lensFigure } from "../../src/figures/lens-figure.ts";
 import { fixtureModel, randomIds } from "../helpers/model.ts";
 

@@ -1,8 +1,8 @@
 import { inspect } from "node:util";
 import { describe, expect, test } from "vitest";
-import { patchMap } from "../../src/analysis/patch-map.ts";
-import { PatchMap } from "../../src/analysis/patch-map-result.ts";
-import { rankHeads } from "../../src/analysis/rank-heads.ts";
+import { rankHeads } from "../../src/analysis/heads/rank-heads.ts";
+import { patchMap } from "../../src/analysis/maps/patch-map.ts";
+import { PatchMap } from "../../src/analysis/maps/patch-map-result.ts";
 import { mul } from "../../src/kernels/elementwise/elementwise.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";

@@ -1,7 +1,7 @@
 import { inspect } from "node:util";
 import { describe, expect, test } from "vitest";
 import { HEAD_OF, LAYER_OF } from "../../scripts/known-circuit/circuit.ts";
-import { type PathPatchOptions, pathPatch } from "../../src/analysis/path-patch.ts";
+import { type PathPatchOptions, pathPatch } from "../../src/analysis/maps/path-patch.ts";
 import { sub } from "../../src/kernels/elementwise/elementwise.ts";
 import { addVector, set } from "../../src/patching/edit.ts";
 import { logitDifference } from "../../src/patching/metric.ts";

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
-import { attentionMaps, imagePatches, rolloutMaps } from "../../src/analysis/attention-map.ts";
-import { rollout } from "../../src/analysis/rollout.ts";
+import { attentionMaps, imagePatches, rolloutMaps } from "../../src/analysis/heads/attention-map.ts";
+import { rollout } from "../../src/analysis/heads/rollout.ts";
 import { PromptError, ShapeError, SiteError } from "../../src/errors.ts";
-import { loadImage } from "../../src/images/load.ts";
+import { loadImage } from "../../src/images/files/load.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import type { PromptImage } from "../../src/model/prompt/prompt-image.ts";
 import { loadDualEncoder } from "../../src/patching/dual-encoder.ts";

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { type SteeringOptions, trainSteering } from "../../src/analysis/steering.ts";
-import { decodeTaskVectors, encodeTaskVectors } from "../../src/analysis/task-vectors.ts";
+import { type SteeringOptions, trainSteering } from "../../src/analysis/vectors/steering.ts";
+import { decodeTaskVectors, encodeTaskVectors } from "../../src/analysis/vectors/task-vectors.ts";
 import { addVector } from "../../src/patching/edit.ts";
 import { nextTokenLoss } from "../../src/patching/run-metric.ts";
 import { randomArray } from "../helpers/compare.ts";

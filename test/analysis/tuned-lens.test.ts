@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { fitTunedLens } from "../../src/analysis/fit-tuned-lens.ts";
-import { decodeStream, logitLens } from "../../src/analysis/logit-lens.ts";
-import { Moments } from "../../src/analysis/ridge.ts";
+import { fitTunedLens } from "../../src/analysis/lens/fit-tuned-lens.ts";
+import { decodeStream, logitLens } from "../../src/analysis/lens/logit-lens.ts";
+import { Moments } from "../../src/analysis/lens/ridge.ts";
 import { decodeTunedLens, encodeTaskVectors, encodeTunedLens, extractTaskVectors } from "../../src/index.ts";
 import { tap } from "../../src/patching/tap.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";

@@ -16,7 +16,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CommanderError, InvalidArgumentError } from "commander";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { StoredTaskVectors } from "../../src/analysis/task-vectors.ts";
+import type { StoredTaskVectors } from "../../src/analysis/vectors/task-vectors.ts";
 import { formatLens, type LensReport } from "../../src/cli/commands/lens.ts";
 import { COMMANDS } from "../../src/cli/commands.ts";
 import { escapedText, layers, number, positions, wholeNumber } from "../../src/cli/options/arguments.ts";

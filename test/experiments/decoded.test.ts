@@ -10,7 +10,7 @@ import { decoded, overlap, overlaps } from "../../experiments/decoded.ts";
 import { efficiencyExperiment } from "../../experiments/efficiency.ts";
 import type { Lab } from "../../experiments/framework/lab.ts";
 import { type Finished, runExperiments } from "../../experiments/framework/runner.ts";
-import { logitLens } from "../../src/analysis/logit-lens.ts";
+import { logitLens } from "../../src/analysis/lens/logit-lens.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
 import { atLastExample, drawItems, exampleOf, fewShotPrompt } from "../../src/tasks/few-shot.ts";
 import { loadPictures } from "../../src/tasks/pictures.ts";

@@ -28,7 +28,7 @@ import { representationalSimilarity } from "../../experiments/statistics/rsa.ts"
 import { silhouettes } from "../../experiments/statistics/silhouette.ts";
 import { cosine } from "../../experiments/statistics/vectors.ts";
 import { SHIPPED, trainedFor } from "../../experiments/trained-for.ts";
-import { logitLens } from "../../src/analysis/logit-lens.ts";
+import { logitLens } from "../../src/analysis/lens/logit-lens.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
 import { tap } from "../../src/patching/tap.ts";
 import { atLastExample, byText, drawItems, exampleOf, fewShotPrompt } from "../../src/tasks/few-shot.ts";

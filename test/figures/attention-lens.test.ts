@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
-import type { AttentionMap } from "../../src/analysis/attention-map.ts";
-import { HeadPattern } from "../../src/analysis/head-pattern-result.ts";
-import { LensCells } from "../../src/analysis/lens-cells.ts";
-import type { LensCell } from "../../src/analysis/logit-lens.ts";
+import type { AttentionMap } from "../../src/analysis/heads/attention-map.ts";
+import { HeadPattern } from "../../src/analysis/heads/head-pattern-result.ts";
+import { LensCells } from "../../src/analysis/lens/lens-cells.ts";
+import type { LensCell } from "../../src/analysis/lens/logit-lens.ts";
 import { formatImageLens, type ImageLensReport } from "../../src/cli/commands/lens-image.ts";
 import { ArgumentError, PromptError } from "../../src/errors.ts";
 import { attentionFigure } from "../../src/figures/attention-figure.ts";
 import { lensFigure } from "../../src/figures/lens-figure.ts";
-import { decodeImage } from "../../src/images/decode.ts";
+import { decodeImage } from "../../src/images/files/decode.ts";
 import { coloursOf, luma, picture, textsOf, titlesOf } from "../helpers/svg.ts";
 import { readXml } from "../helpers/xml.ts";
 

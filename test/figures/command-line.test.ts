@@ -6,11 +6,11 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { COMMANDS } from "../../src/cli/commands.ts";
 import { addCommonOptions } from "../../src/cli/options/command.ts";
 import { PromptError, SiteError } from "../../src/errors.ts";
-import { decodeImage } from "../../src/images/decode.ts";
-import { loadImage } from "../../src/images/load.ts";
-import { encodePng } from "../../src/images/png.ts";
+import { decodeImage } from "../../src/images/files/decode.ts";
+import { loadImage } from "../../src/images/files/load.ts";
+import { encodePng } from "../../src/images/files/png.ts";
 import { modelView } from "../../src/images/preprocess.ts";
-import { readProcessorConfig } from "../../src/images/processor-config.ts";
+import { readProcessorConfig } from "../../src/images/processors/processor-config.ts";
 import { readXml } from "../helpers/xml.ts";
 
 describe("on the command line", () => {

@@ -14,7 +14,7 @@ import { show } from "../../src/figures/show.ts";
 import { showPatch, showShare, showToken, showWord } from "../../src/figures/text.ts";
 import { tokenFigure } from "../../src/figures/token-figure.ts";
 import { letters, textWidth, wrapText } from "../../src/figures/vega-lite/text-width.ts";
-import { decodeImage } from "../../src/images/decode.ts";
+import { decodeImage } from "../../src/images/files/decode.ts";
 import { titlesOf } from "../helpers/svg.ts";
 import { readXml } from "../helpers/xml.ts";
 

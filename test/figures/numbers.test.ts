@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { PatchMap } from "../../src/analysis/patch-map-result.ts";
-import { HeadRanking } from "../../src/analysis/rank-heads.ts";
+import { HeadRanking } from "../../src/analysis/heads/rank-heads.ts";
+import { PatchMap } from "../../src/analysis/maps/patch-map-result.ts";
 import { ArgumentError } from "../../src/errors.ts";
 import { curveFigure } from "../../src/figures/curve-figure.ts";
 import { heatFigure } from "../../src/figures/heat-figure.ts";

@@ -1,9 +1,9 @@
 import { describe, expect, test, vi } from "vitest";
-import type { AttentionMap } from "../../src/analysis/attention-map.ts";
-import { HeadPattern } from "../../src/analysis/head-pattern-result.ts";
-import { LensCells } from "../../src/analysis/lens-cells.ts";
-import type { LensCell } from "../../src/analysis/logit-lens.ts";
-import { PatchMap } from "../../src/analysis/patch-map-result.ts";
+import type { AttentionMap } from "../../src/analysis/heads/attention-map.ts";
+import { HeadPattern } from "../../src/analysis/heads/head-pattern-result.ts";
+import { LensCells } from "../../src/analysis/lens/lens-cells.ts";
+import type { LensCell } from "../../src/analysis/lens/logit-lens.ts";
+import { PatchMap } from "../../src/analysis/maps/patch-map-result.ts";
 import { ImageError, PromptError } from "../../src/errors.ts";
 import { attentionFigure } from "../../src/figures/attention-figure.ts";
 import { curveFigure } from "../../src/figures/curve-figure.ts";
@@ -11,7 +11,7 @@ import { heatFigure } from "../../src/figures/heat-figure.ts";
 import { lensFigure } from "../../src/figures/lens-figure.ts";
 import { show } from "../../src/figures/show.ts";
 import { tokenFigure } from "../../src/figures/token-figure.ts";
-import type { RgbImage } from "../../src/images/rgb.ts";
+import type { RgbImage } from "../../src/images/files/rgb.ts";
 import { textsOf } from "../helpers/svg.ts";
 
 const opened = vi.hoisted(() => vi.fn());

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { PatchMap } from "../../src/analysis/patch-map-result.ts";
+import { PatchMap } from "../../src/analysis/maps/patch-map-result.ts";
 import { heatFigure } from "../../src/figures/heat-figure.ts";
 import { readXml } from "../helpers/xml.ts";
 

@@ -1,6 +1,6 @@
 import { knownCircuit, VARIANTS } from "../../scripts/known-circuit/circuit.ts";
 import { FACTS, ITEMS, TASK_WORDS, taskFiles } from "../../scripts/known-circuit/facts.ts";
-import { extractTaskVectors, type TaskVectors } from "../../src/analysis/task-vectors.ts";
+import { extractTaskVectors, type TaskVectors } from "../../src/analysis/vectors/task-vectors.ts";
 import { memoryFolder } from "../../src/model/checkpoint/source/folder.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import type { Edit } from "../../src/patching/edit.ts";

@@ -1,4 +1,4 @@
-import type { RgbImage } from "../../src/images/rgb.ts";
+import type { RgbImage } from "../../src/images/files/rgb.ts";
 
 /** A picture whose pixels all differ. */
 export const picture = gradient(28, 28);

@@ -2,7 +2,7 @@ import { deflateSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { ImageError } from "../../src/errors.ts";
-import { decodeImage } from "../../src/images/decode.ts";
+import { decodeImage } from "../../src/images/files/decode.ts";
 import { buildPng, concat, type PngSpec, pngChunk } from "../helpers/build-png.ts";
 import { imageFile } from "../helpers/image-goldens.ts";
 

@@ -3,8 +3,8 @@ import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { ImageError } from "../../src/errors.ts";
-import { decodeImage } from "../../src/images/decode.ts";
-import { type ImageSource, loadImage } from "../../src/images/load.ts";
+import { decodeImage } from "../../src/images/files/decode.ts";
+import { type ImageSource, loadImage } from "../../src/images/files/load.ts";
 import { IMAGES, imageFile } from "../helpers/image-goldens.ts";
 
 const bytes = imageFile("photo.png");

@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { CheckpointError, ImageError } from "../../src/errors.ts";
-import { decodeImage } from "../../src/images/decode.ts";
+import { decodeImage } from "../../src/images/files/decode.ts";
 import { modelView, preprocess } from "../../src/images/preprocess.ts";
-import { readProcessorConfig } from "../../src/images/processor-config.ts";
+import { readProcessorConfig } from "../../src/images/processors/processor-config.ts";
 import type { Checkpoint } from "../../src/model/checkpoint/checkpoint.ts";
 import { processorJson } from "../../src/model/checkpoint/processor-file.ts";
 import { OMITTED } from "../../src/parity/thinned.ts";

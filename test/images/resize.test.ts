@@ -2,12 +2,12 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { ImageError } from "../../src/errors.ts";
 import { crop } from "../../src/images/crop.ts";
-import { decodeImage } from "../../src/images/decode.ts";
-import { encodePng } from "../../src/images/png.ts";
+import { decodeImage } from "../../src/images/files/decode.ts";
+import { encodePng } from "../../src/images/files/png.ts";
+import type { RgbImage } from "../../src/images/files/rgb.ts";
 import { modelView } from "../../src/images/preprocess.ts";
-import { readProcessorConfig } from "../../src/images/processor-config.ts";
+import { readProcessorConfig } from "../../src/images/processors/processor-config.ts";
 import { type ResizeFilter, resize } from "../../src/images/resize.ts";
-import type { RgbImage } from "../../src/images/rgb.ts";
 import { imageFile, preprocessCase, preprocessGoldens } from "../helpers/image-goldens.ts";
 
 const filters = fc.constantFrom<ResizeFilter>("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos");

@@ -1,10 +1,10 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { CheckpointError, ImageError } from "../../src/errors.ts";
-import { decodeImage } from "../../src/images/decode.ts";
+import { decodeImage } from "../../src/images/files/decode.ts";
 import { patchRows, placesInBlocks } from "../../src/images/patch-rows.ts";
 import { modelView, preprocess, viewSize } from "../../src/images/preprocess.ts";
-import { readProcessorConfig } from "../../src/images/processor-config.ts";
+import { readProcessorConfig } from "../../src/images/processors/processor-config.ts";
 import { smartResize } from "../../src/images/smart-resize.ts";
 import { OMITTED } from "../../src/parity/thinned.ts";
 import { imageFile, preprocessCase, preprocessGoldens } from "../helpers/image-goldens.ts";

@@ -1,11 +1,11 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { modelView, preprocess, viewSize } from "../../src/images/preprocess.ts";
 import {
   type GridProcessorSettings,
   readIdefics3Processor,
   readInternVlProcessor,
-} from "../../src/images/grid-processor-config.ts";
-import { modelView, preprocess, viewSize } from "../../src/images/preprocess.ts";
+} from "../../src/images/processors/grid-processor-config.ts";
 import { tileGrid } from "../../src/images/tile-grid.ts";
 import { expectClose } from "../helpers/compare.ts";
 

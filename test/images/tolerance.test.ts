@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { deflateSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
-import { decodeImage } from "../../src/images/decode.ts";
-import type { RgbImage } from "../../src/images/rgb.ts";
+import { decodeImage } from "../../src/images/files/decode.ts";
+import type { RgbImage } from "../../src/images/files/rgb.ts";
 import { buildPng, concat, type PngSpec, pngChunk } from "../helpers/build-png.ts";
 import { IMAGES, imageFile } from "../helpers/image-goldens.ts";
 

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { CheckpointError } from "../../src/errors.ts";
-import { loadImage } from "../../src/images/load.ts";
+import { loadImage } from "../../src/images/files/load.ts";
 import { readTensor } from "../../src/model/checkpoint/entries/tensor-entry.ts";
 import { openCheckpoint } from "../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../src/model/checkpoint/source/folder.ts";

@@ -5,7 +5,7 @@ import { expect, test } from "vitest";
 import { layerSweep } from "../../experiments/cells/layer-sweep.ts";
 import { positionSweep } from "../../experiments/cells/position-sweep.ts";
 import { SHIPPED } from "../../experiments/trained-for.ts";
-import { extractTaskVectors } from "../../src/analysis/task-vectors.ts";
+import { extractTaskVectors } from "../../src/analysis/vectors/task-vectors.ts";
 import { readTask } from "../../src/cli/options/task-file.ts";
 import { checkFolder } from "../../src/parity/check-folder.ts";
 import { set } from "../../src/patching/edit.ts";

@@ -1,7 +1,7 @@
 import { inspect } from "node:util";
 import { expect, test } from "vitest";
-import { attentionMaps } from "../../src/analysis/attention-map.ts";
-import { PictureAttention } from "../../src/analysis/picture-attention.ts";
+import { attentionMaps } from "../../src/analysis/heads/attention-map.ts";
+import { PictureAttention } from "../../src/analysis/heads/picture-attention.ts";
 import { openCheckpoint } from "../../src/model/checkpoint/open-checkpoint.ts";
 import { OpenModel } from "../../src/model/language-model.ts";
 import { loadDualEncoder } from "../../src/patching/dual-encoder.ts";

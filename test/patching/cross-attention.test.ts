@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import { SiteError } from "../../src/errors.ts";
-import { loadImage } from "../../src/images/load.ts";
+import { loadImage } from "../../src/images/files/load.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import { generateTokens } from "../../src/model/walk/generate-tokens.ts";
 import type { Visitor } from "../../src/model/walk/site-events.ts";

@@ -1,12 +1,12 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { CheckpointError, SiteError } from "../../src/errors.ts";
-import { loadImage } from "../../src/images/load.ts";
-import type { RgbImage } from "../../src/images/rgb.ts";
+import { loadImage } from "../../src/images/files/load.ts";
+import type { RgbImage } from "../../src/images/files/rgb.ts";
 import { openCheckpoint } from "../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../src/model/checkpoint/source/folder.ts";
 import { exportModel } from "../../src/model/export/export.ts";
-import { llavaImageRules } from "../../src/model/families/llava.ts";
-import { qwen3Vl } from "../../src/model/families/qwen3-vl.ts";
+import { llavaImageRules } from "../../src/model/families/pictures/llava.ts";
+import { qwen3Vl } from "../../src/model/families/pictures/qwen3-vl.ts";
 import { chatPrompt } from "../../src/model/prompt/chat-template.ts";
 import { type Prompt, patchColumn, patchRow } from "../../src/model/prompt/prompt.ts";
 import type { PromptImage } from "../../src/model/prompt/prompt-image.ts";

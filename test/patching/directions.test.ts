@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { cosineSimilarity } from "../../src/analysis/similarity.ts";
+import { cosineSimilarity } from "../../src/analysis/vectors/similarity.ts";
 import { SiteError } from "../../src/errors.ts";
 import { keepDirectionRows, projectOutRows } from "../../src/kernels/movement/row-edits.ts";
 import { norm } from "../../src/kernels/reduction/reduce.ts";

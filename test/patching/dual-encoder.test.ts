@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { beforeAll, describe, expect, test } from "vitest";
 import { CheckpointError, PromptError, SiteError } from "../../src/errors.ts";
-import { decodeImage } from "../../src/images/decode.ts";
-import type { RgbImage } from "../../src/images/rgb.ts";
+import { decodeImage } from "../../src/images/files/decode.ts";
+import type { RgbImage } from "../../src/images/files/rgb.ts";
 import { memoryFolder } from "../../src/model/checkpoint/source/folder.ts";
 import {
   contrastiveLoss,

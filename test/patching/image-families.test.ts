@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
-import { loadImage } from "../../src/images/load.ts";
+import { loadImage } from "../../src/images/files/load.ts";
 import { preprocess } from "../../src/images/preprocess.ts";
 import { imageRowCount } from "../../src/model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";

@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from "vitest";
-import { loadImage } from "../../src/images/load.ts";
-import type { RgbImage } from "../../src/images/rgb.ts";
+import { loadImage } from "../../src/images/files/load.ts";
+import type { RgbImage } from "../../src/images/files/rgb.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";
 import { loadDualEncoder, type PatchableDualEncoder } from "../../src/patching/dual-encoder.ts";

@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { SiteError } from "../../src/errors.ts";
-import { loadImage } from "../../src/images/load.ts";
+import { loadImage } from "../../src/images/files/load.ts";
 import { imageRowCount } from "../../src/model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";

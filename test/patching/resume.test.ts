@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
-import { sweepLayers } from "../../src/analysis/sweep-layers.ts";
-import { extractTaskVectors } from "../../src/analysis/task-vectors.ts";
+import { sweepLayers } from "../../src/analysis/vectors/sweep-layers.ts";
+import { extractTaskVectors } from "../../src/analysis/vectors/task-vectors.ts";
 import { argmax } from "../../src/kernels/reduction/reduce.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";

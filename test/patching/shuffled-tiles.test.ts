@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { loadImage } from "../../src/images/load.ts";
+import { loadImage } from "../../src/images/files/load.ts";
 import { type PixelValues, preprocess } from "../../src/images/preprocess.ts";
 import { addVector, type Edit } from "../../src/patching/edit.ts";
 import { logitDifference } from "../../src/patching/metric.ts";

@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
 import { beforeAll, describe, expect, test } from "vitest";
 import { PromptError, SiteError } from "../../src/errors.ts";
-import { loadImage } from "../../src/images/load.ts";
-import type { RgbImage } from "../../src/images/rgb.ts";
-import { llavaImageRules } from "../../src/model/families/llava.ts";
+import { loadImage } from "../../src/images/files/load.ts";
+import type { RgbImage } from "../../src/images/files/rgb.ts";
+import { llavaImageRules } from "../../src/model/families/pictures/llava.ts";
 import { prompt as buildPrompt } from "../../src/model/prompt/build-prompt.ts";
 import { chatPrompt } from "../../src/model/prompt/chat-template.ts";
 import { type Prompt, patchRow } from "../../src/model/prompt/prompt.ts";

@@ -22,13 +22,13 @@ test.each([
   ["src/tensor/device.ts", "src/model/walk/pass.ts"],
   ["src/kernels/elementwise/map.ts", "src/kernels/matmul/linear.ts"],
   ["src/model/checkpoint/lora/adapter.ts", "src/model/checkpoint/checkpoint.ts"],
-  ["src/model/walk/pass.ts", "src/model/families/llama.ts"],
-  ["src/model/families/llama.ts", "src/model/language-model.ts"],
-  ["src/tasks/score.ts", "src/analysis/sweep-layers.ts"],
-  ["src/analysis/sweep-layers.ts", "experiments/index.ts"],
+  ["src/model/walk/pass.ts", "src/model/families/text/llama.ts"],
+  ["src/model/families/text/llama.ts", "src/model/language-model.ts"],
+  ["src/tasks/score.ts", "src/analysis/vectors/sweep-layers.ts"],
+  ["src/analysis/vectors/sweep-layers.ts", "experiments/index.ts"],
   ["src/parity/report.ts", "src/cli/terminal/layout.ts"],
   ["src/model/prompt/prompt.ts", "src/index.ts"],
-  ["src/images/png.ts", "node:fs"],
+  ["src/images/files/png.ts", "node:fs"],
 ])("an import of %s that goes up, to %s, is found", (from, to) => {
   expect(wrongImports([...imports, { from, to }])).toEqual([expect.stringContaining(from)]);
   if (!to.startsWith("node:")) expect(wrongImports([{ from: to, to: from }])).toEqual([]);

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { PAPER_TASKS } from "../../experiments/paper.ts";
-import { relatedTasks } from "../../src/analysis/switch.ts";
+import { relatedTasks } from "../../src/analysis/vectors/switch.ts";
 import { readShippedTasks, readTask } from "../../src/cli/options/task-file.ts";
 import { XpatchError } from "../../src/errors.ts";
 import { parsePublishedTask } from "../../src/tasks/published-task.ts";

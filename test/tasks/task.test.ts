@@ -1,10 +1,10 @@
 import { readdirSync } from "node:fs";
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
-import { extractTaskVectors } from "../../src/analysis/task-vectors.ts";
+import { extractTaskVectors } from "../../src/analysis/vectors/task-vectors.ts";
 import { readTask } from "../../src/cli/options/task-file.ts";
 import { PromptError, XpatchError } from "../../src/errors.ts";
-import { loadImage } from "../../src/images/load.ts";
+import { loadImage } from "../../src/images/files/load.ts";
 import { preprocess } from "../../src/images/preprocess.ts";
 import { resize } from "../../src/images/resize.ts";
 import type { Tokenizer } from "../../src/model/prompt/tokenizer.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { loadImage } from "../../src/images/load.ts";
+import { loadImage } from "../../src/images/files/load.ts";
 import { modulePath } from "../../src/model/checkpoint/entries/module-names.ts";
 import { memoryFolder } from "../../src/model/checkpoint/source/folder.ts";
 import { loadModel, type PatchableModel } from "../../src/patching/model.ts";

@@ -1,10 +1,10 @@
 import { type Command, InvalidArgumentError } from "commander";
-import { type AttentionMap, attentionMaps, rolloutMaps } from "../../analysis/attention-map.ts";
+import { type AttentionMap, attentionMaps, rolloutMaps } from "../../analysis/heads/attention-map.ts";
 import { checkLayers } from "../../analysis/layers.ts";
 import { SiteError } from "../../errors.ts";
 import { attentionFigure } from "../../figures/attention-figure.ts";
 import { showShare } from "../../figures/text.ts";
-import type { RgbImage } from "../../images/rgb.ts";
+import type { RgbImage } from "../../images/files/rgb.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import { type Setting, settingOf, showSetting } from "../../patching/setting.ts";

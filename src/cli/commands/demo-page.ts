@@ -1,6 +1,6 @@
 import { pngUri } from "../../figures/data-uri.ts";
 import { html, type Markup } from "../../figures/markup.ts";
-import { loadImage } from "../../images/load.ts";
+import { loadImage } from "../../images/files/load.ts";
 import { modelView } from "../../images/preprocess.ts";
 import type { LanguageModel } from "../../model/language-model.ts";
 import { showSetting } from "../../patching/setting.ts";

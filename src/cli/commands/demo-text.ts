@@ -1,5 +1,5 @@
-import type { SwitchedTask } from "../../analysis/switch.ts";
-import type { ShownItem } from "../../analysis/transfer.ts";
+import type { SwitchedTask } from "../../analysis/vectors/switch.ts";
+import type { ShownItem } from "../../analysis/vectors/transfer.ts";
 import { showSetting } from "../../patching/setting.ts";
 import { isCorrect } from "../../tasks/correct.ts";
 import type { Score } from "../../tasks/score.ts";

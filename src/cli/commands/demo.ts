@@ -1,8 +1,8 @@
 import type { Command } from "commander";
-import type { LayerChoice } from "../../analysis/layer-choice.ts";
-import { relatedTasks } from "../../analysis/switch.ts";
-import type { TaskVectors } from "../../analysis/task-vectors.ts";
-import { Transfer, type TransferTest } from "../../analysis/transfer.ts";
+import type { LayerChoice } from "../../analysis/vectors/layer-choice.ts";
+import { relatedTasks } from "../../analysis/vectors/switch.ts";
+import type { TaskVectors } from "../../analysis/vectors/task-vectors.ts";
+import { Transfer, type TransferTest } from "../../analysis/vectors/transfer.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import { type Setting, settingOf } from "../../patching/setting.ts";

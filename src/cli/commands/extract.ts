@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { encodeTaskVectors, type TaskVectorOrigin } from "../../analysis/task-vectors.ts";
+import { encodeTaskVectors, type TaskVectorOrigin } from "../../analysis/vectors/task-vectors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import { type LayerSite, layoutOf } from "../../model/walk/sites.ts";

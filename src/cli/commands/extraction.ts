@@ -1,4 +1,8 @@
-import { type ExtractOptions, extractTaskVectors, type TaskVectors } from "../../analysis/task-vectors.ts";
+import {
+  type ExtractOptions,
+  extractTaskVectors,
+  type TaskVectors,
+} from "../../analysis/vectors/task-vectors.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import type { VectorSource } from "../../tasks/specification.ts";

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
-import type { StoredTaskVectors } from "../../analysis/task-vectors.ts";
-import type { RgbImage } from "../../images/rgb.ts";
+import type { StoredTaskVectors } from "../../analysis/vectors/task-vectors.ts";
+import type { RgbImage } from "../../images/files/rgb.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import type { Edit } from "../../patching/edit.ts";

@@ -6,7 +6,7 @@ import type { DecoderConfig } from "../../model/checkpoint/config/decoder-config
 import { readQuantisation } from "../../model/checkpoint/config/quantisation.ts";
 import type { LoraAdapter } from "../../model/checkpoint/lora/adapter.ts";
 import { openCheckpoint } from "../../model/checkpoint/open-checkpoint.ts";
-import { familyFiles } from "../../model/families/family-files.ts";
+import { familyFiles } from "../../model/families/pictures/parts/family-files.ts";
 import { familyOf } from "../../model/families/registry.ts";
 import { findChatTemplates } from "../../model/prompt/find-chat-template.ts";
 import { createTokenizer, type Tokenizer } from "../../model/prompt/tokenizer.ts";

@@ -1,4 +1,4 @@
-import type { LensCell, LensToken } from "../../analysis/logit-lens.ts";
+import type { LensCell, LensToken } from "../../analysis/lens/logit-lens.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 

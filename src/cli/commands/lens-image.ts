@@ -1,4 +1,4 @@
-import { logitLens } from "../../analysis/logit-lens.ts";
+import { logitLens } from "../../analysis/lens/logit-lens.ts";
 import { lensFigure } from "../../figures/lens-figure.ts";
 import { showWord } from "../../figures/text.ts";
 import { patchPositions } from "../../model/prompt/prompt.ts";

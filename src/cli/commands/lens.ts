@@ -1,8 +1,8 @@
 import type { Command } from "commander";
-import { logitLens, STREAM_SITES } from "../../analysis/logit-lens.ts";
+import { logitLens, STREAM_SITES } from "../../analysis/lens/logit-lens.ts";
 import { SiteError } from "../../errors.ts";
 import { lensFigure } from "../../figures/lens-figure.ts";
-import type { RgbImage } from "../../images/rgb.ts";
+import type { RgbImage } from "../../images/files/rgb.ts";
 import { MAX_TOP_K } from "../../kernels/reduction/top-k.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";

@@ -1,6 +1,6 @@
-import { chooseLayer } from "../../analysis/layer-choice.ts";
 import { checkLayers } from "../../analysis/layers.ts";
-import type { StoredTaskVectors, TaskVectors } from "../../analysis/task-vectors.ts";
+import { chooseLayer } from "../../analysis/vectors/layer-choice.ts";
+import type { StoredTaskVectors, TaskVectors } from "../../analysis/vectors/task-vectors.ts";
 import { XpatchError } from "../../errors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { PatchableModel } from "../../patching/model.ts";

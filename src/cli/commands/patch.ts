@@ -1,7 +1,7 @@
 import type { Command } from "commander";
-import { patchOf } from "../../analysis/sweep-layers.ts";
-import type { TaskVectorOrigin } from "../../analysis/task-vectors.ts";
-import type { RgbImage } from "../../images/rgb.ts";
+import { patchOf } from "../../analysis/vectors/sweep-layers.ts";
+import type { TaskVectorOrigin } from "../../analysis/vectors/task-vectors.ts";
+import type { RgbImage } from "../../images/files/rgb.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import { answerEach } from "../../patching/answer.ts";

@@ -1,7 +1,7 @@
 import type { Command } from "commander";
-import { scoreSweep } from "../../analysis/score-sweep.ts";
-import { sweepLayers } from "../../analysis/sweep-layers.ts";
-import type { StoredTaskVectors, TaskVectorOrigin } from "../../analysis/task-vectors.ts";
+import { scoreSweep } from "../../analysis/vectors/score-sweep.ts";
+import { sweepLayers } from "../../analysis/vectors/sweep-layers.ts";
+import type { StoredTaskVectors, TaskVectorOrigin } from "../../analysis/vectors/task-vectors.ts";
 import { XpatchError } from "../../errors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";

@@ -1,7 +1,7 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { FolderLock } from "#experiments/index";
-import { encodeTaskVectors, TaskVectors } from "../../analysis/task-vectors.ts";
+import { encodeTaskVectors, TaskVectors } from "../../analysis/vectors/task-vectors.ts";
 import { XpatchError } from "../../errors.ts";
 import { hashPrompts, type Prompt } from "../../model/prompt/prompt.ts";
 import { addVector, type Edit } from "../../patching/edit.ts";

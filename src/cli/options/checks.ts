@@ -1,7 +1,7 @@
 import { access, constants, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { checkLayers } from "../../analysis/layers.ts";
-import type { StoredTaskVectors } from "../../analysis/task-vectors.ts";
+import type { StoredTaskVectors } from "../../analysis/vectors/task-vectors.ts";
 import { FileError, ImageError, SiteError, XpatchError } from "../../errors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import { checkGrowth, type Prompt } from "../../model/prompt/prompt.ts";

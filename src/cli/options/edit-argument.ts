@@ -1,5 +1,5 @@
 import { InvalidArgumentError } from "commander";
-import type { StoredTaskVectors } from "../../analysis/task-vectors.ts";
+import type { StoredTaskVectors } from "../../analysis/vectors/task-vectors.ts";
 import { SiteError, XpatchError } from "../../errors.ts";
 import { parseSite, type SiteName } from "../../model/walk/sites.ts";
 import { nearestHint } from "../../nearest.ts";

@@ -1,8 +1,8 @@
 import type { Command } from "commander";
-import { type ImagePatches, imagePatches } from "../../analysis/attention-map.ts";
-import { loadImage } from "../../images/load.ts";
+import { type ImagePatches, imagePatches } from "../../analysis/heads/attention-map.ts";
+import { loadImage } from "../../images/files/load.ts";
+import type { RgbImage } from "../../images/files/rgb.ts";
 import { modelView } from "../../images/preprocess.ts";
-import type { RgbImage } from "../../images/rgb.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import { type Prompt, wholeSpan } from "../../model/prompt/prompt.ts";
 import type { PromptImage } from "../../model/prompt/prompt-image.ts";

@@ -3,7 +3,7 @@ import {
   parseTaskVectors,
   type StoredTaskVectors,
   type TaskVectorOrigin,
-} from "../../analysis/task-vectors.ts";
+} from "../../analysis/vectors/task-vectors.ts";
 
 /** Reads a file that `xpatch extract` wrote. Throws CheckpointError when it holds something else. */
 export async function readVectorFile(path: string): Promise<StoredTaskVectors> {

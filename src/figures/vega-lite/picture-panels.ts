@@ -1,4 +1,4 @@
-import type { RgbImage } from "../../images/rgb.ts";
+import type { RgbImage } from "../../images/files/rgb.ts";
 import type { PatchGrid } from "../../model/prompt/prompt.ts";
 import { pngUri } from "../data-uri.ts";
 import { frame, LETTER } from "./frame.ts";

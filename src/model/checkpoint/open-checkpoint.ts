@@ -9,7 +9,7 @@ import {
   type Options,
 } from "../../arguments.ts";
 import { CheckpointError } from "../../errors.ts";
-import { filePath } from "../../images/file-url.ts";
+import { filePath } from "../../images/files/file-url.ts";
 import type { Fetch } from "../../platform/global-types.ts";
 import type { ByteSource } from "../../platform/platform.ts";
 import { ASSEMBLY, type Assembly, readAssembly } from "./assembly.ts";

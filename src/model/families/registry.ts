@@ -1,24 +1,24 @@
 import { CheckpointError } from "../../errors.ts";
 import type { JsonObject } from "../checkpoint/json/config-reader.ts";
-import { blip2 } from "./blip2.ts";
 import type { Family } from "./family.ts";
-import { fuyu } from "./fuyu.ts";
-import { gemma3 } from "./gemma3.ts";
-import { idefics } from "./idefics.ts";
-import { idefics2 } from "./idefics2.ts";
-import { idefics3, smolvlm } from "./idefics3.ts";
-import { instructblip } from "./instructblip.ts";
-import { internvl } from "./internvl.ts";
-import { llava } from "./llava.ts";
-import { llavaNext } from "./llava-next.ts";
-import { llavaOnevision } from "./llava-onevision.ts";
-import { mllama } from "./mllama.ts";
-import { paligemma } from "./paligemma.ts";
-import { qwen25Vl } from "./qwen2-5-vl.ts";
-import { qwen2Vl } from "./qwen2-vl.ts";
-import { qwen3Vl } from "./qwen3-vl.ts";
-import { t5 } from "./t5.ts";
-import { TEXT_FAMILIES } from "./text-families.ts";
+import { blip2 } from "./pictures/blip2.ts";
+import { fuyu } from "./pictures/fuyu.ts";
+import { gemma3 } from "./pictures/gemma3.ts";
+import { idefics } from "./pictures/idefics.ts";
+import { idefics2 } from "./pictures/idefics2.ts";
+import { idefics3, smolvlm } from "./pictures/idefics3.ts";
+import { instructblip } from "./pictures/instructblip.ts";
+import { internvl } from "./pictures/internvl.ts";
+import { llava } from "./pictures/llava.ts";
+import { llavaNext } from "./pictures/llava-next.ts";
+import { llavaOnevision } from "./pictures/llava-onevision.ts";
+import { mllama } from "./pictures/mllama.ts";
+import { paligemma } from "./pictures/paligemma.ts";
+import { qwen25Vl } from "./pictures/qwen2-5-vl.ts";
+import { qwen2Vl } from "./pictures/qwen2-vl.ts";
+import { qwen3Vl } from "./pictures/qwen3-vl.ts";
+import { t5 } from "./text/t5.ts";
+import { TEXT_FAMILIES } from "./text/text-families.ts";
 
 /** All that `loadModel` takes. */
 export const FAMILIES: readonly Family[] = [

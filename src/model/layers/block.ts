@@ -5,12 +5,12 @@ import type { AttentionRule } from "../walk/masks.ts";
 import type { Pass } from "../walk/pass.ts";
 import type { Sites, Walk } from "../walk/site-events.ts";
 import type { Block } from "../walk/stack.ts";
-import { type Attention, attend, type KeyRows } from "./attention-layer.ts";
-import { attendAcross, type CrossParts, crossBlock } from "./cross-attention.ts";
-import { addDeepstack } from "./deepstack.ts";
+import { type Attention, attend, type KeyRows } from "./attention/attention-layer.ts";
+import { attendAcross, type CrossParts, crossBlock } from "./attention/cross-attention.ts";
+import { addDeepstack } from "./bridges/deepstack.ts";
+import { splitRows } from "./bridges/split-rows.ts";
 import type { Mlp } from "./mlp.ts";
 import type { Norm } from "./norm.ts";
-import { splitRows } from "./split-rows.ts";
 
 /**
  * A transformer block: attention and an MLP, each of which reads the residual stream through a norm and adds to it. Where

@@ -10,7 +10,7 @@ import type { Pass } from "../walk/pass.ts";
 import type { Sites, Walk } from "../walk/site-events.ts";
 import { type Block, Stack } from "../walk/stack.ts";
 import type { Norm } from "./norm.ts";
-import type { Rotary } from "./rope-tables.ts";
+import type { Rotary } from "./rope/rope-tables.ts";
 
 /** What makes logits: one linear layer, or what is put together of several (Idefics), which has no matrix of its own. */
 export type Unembedding = Linear | Pick<Linear, "apply">;

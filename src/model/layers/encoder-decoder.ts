@@ -11,10 +11,10 @@ import type { Pass } from "../walk/pass.ts";
 import type { Walk } from "../walk/site-events.ts";
 import { type Block, Stack } from "../walk/stack.ts";
 import { scoped } from "../walk/walk.ts";
+import type { RelativeBias } from "./attention/relative-bias.ts";
+import { type ImageFeatures, withPictures } from "./bridges/image-decoder.ts";
 import { Decoder, type DecoderParts, idsOf } from "./decoder.ts";
-import { type ImageFeatures, withPictures } from "./image-decoder.ts";
 import type { Norm } from "./norm.ts";
-import type { RelativeBias } from "./relative-bias.ts";
 
 /** What an encoder of text is made of. */
 export interface EncoderParts {

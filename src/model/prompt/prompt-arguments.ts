@@ -10,7 +10,7 @@ import {
   type Options,
   oneOf,
 } from "../../arguments.ts";
-import { isRgbImage } from "../../images/rgb.ts";
+import { isRgbImage } from "../../images/files/rgb.ts";
 import { isObject } from "../checkpoint/json/config-reader.ts";
 import type { ChatOptions } from "./chat-template.ts";
 

@@ -1,6 +1,6 @@
+import type { RgbImage } from "../../images/files/rgb.ts";
 import { type PixelValues, preprocess } from "../../images/preprocess.ts";
-import type { ProcessorSettings } from "../../images/processor-config.ts";
-import type { RgbImage } from "../../images/rgb.ts";
+import type { ProcessorSettings } from "../../images/processors/processor-config.ts";
 import type { Picture } from "../checkpoint/config/vision-setup.ts";
 import type { Prompt } from "./prompt.ts";
 

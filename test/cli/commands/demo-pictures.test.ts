@@ -2,13 +2,13 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { encodeTaskVectors, extractTaskVectors } from "../../../src/analysis/task-vectors.ts";
+import { encodeTaskVectors, extractTaskVectors } from "../../../src/analysis/vectors/task-vectors.ts";
 import { type DemoReport, demoCommand } from "../../../src/cli/commands/demo.ts";
 import { formatDemo } from "../../../src/cli/commands/demo-text.ts";
 import { type PatchReport, patchCommand } from "../../../src/cli/commands/patch.ts";
 import { addCommonOptions } from "../../../src/cli/options/command.ts";
-import { encodePng } from "../../../src/images/png.ts";
-import type { RgbImage } from "../../../src/images/rgb.ts";
+import { encodePng } from "../../../src/images/files/png.ts";
+import type { RgbImage } from "../../../src/images/files/rgb.ts";
 import type { Prompt } from "../../../src/model/prompt/prompt.ts";
 import { set } from "../../../src/patching/edit.ts";
 import { loadModel, type PatchableModel } from "../../../src/patching/model.ts";

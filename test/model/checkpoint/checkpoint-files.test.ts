@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { CheckpointError, ImageError } from "../../../src/errors.ts";
-import { decodeImage } from "../../../src/images/decode.ts";
+import { decodeImage } from "../../../src/images/files/decode.ts";
 import { readLlamaConfig } from "../../../src/model/checkpoint/config/decoder-config.ts";
 import { readTensor } from "../../../src/model/checkpoint/entries/tensor-entry.ts";
 import { parsePythonJson } from "../../../src/model/checkpoint/json/python-json.ts";

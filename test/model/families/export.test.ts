@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { loadImage } from "../../../src/images/load.ts";
+import { loadImage } from "../../../src/images/files/load.ts";
 import { publishedName } from "../../../src/model/checkpoint/entries/module-names.ts";
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";

@@ -1,11 +1,11 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { attentionMaps } from "../../../src/analysis/attention-map.ts";
+import { attentionMaps } from "../../../src/analysis/heads/attention-map.ts";
 import { CheckpointError, ImageError, PromptError } from "../../../src/errors.ts";
-import { readFuyuProcessorConfig } from "../../../src/images/fuyu-processor-config.ts";
-import { loadImage } from "../../../src/images/load.ts";
+import { loadImage } from "../../../src/images/files/load.ts";
 import { pixelRows } from "../../../src/images/patch-rows.ts";
 import { preprocess, viewSize } from "../../../src/images/preprocess.ts";
+import { readFuyuProcessorConfig } from "../../../src/images/processors/fuyu-processor-config.ts";
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
 import { exportModel } from "../../../src/model/export/export.ts";

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { CheckpointError, PromptError } from "../../../src/errors.ts";
-import { loadImage } from "../../../src/images/load.ts";
+import { loadImage } from "../../../src/images/files/load.ts";
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
 import { exportModel } from "../../../src/model/export/export.ts";

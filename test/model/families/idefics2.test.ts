@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { CheckpointError, ImageError, PromptError, SiteError } from "../../../src/errors.ts";
-import { readIdefics2ProcessorConfig } from "../../../src/images/idefics2-processor-config.ts";
-import { loadImage } from "../../../src/images/load.ts";
+import { loadImage } from "../../../src/images/files/load.ts";
 import { preprocess } from "../../../src/images/preprocess.ts";
+import { readIdefics2ProcessorConfig } from "../../../src/images/processors/idefics2-processor-config.ts";
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
 import { exportModel } from "../../../src/model/export/export.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { CheckpointError } from "../../../src/errors.ts";
-import { loadImage } from "../../../src/images/load.ts";
+import { loadImage } from "../../../src/images/files/load.ts";
 import { type PixelValues, preprocess } from "../../../src/images/preprocess.ts";
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";

@@ -1,12 +1,12 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { CheckpointError, ImageError, PromptError } from "../../../src/errors.ts";
-import { loadImage } from "../../../src/images/load.ts";
+import { loadImage } from "../../../src/images/files/load.ts";
 import { preprocess } from "../../../src/images/preprocess.ts";
-import { readProcessorConfig } from "../../../src/images/processor-config.ts";
-import { readTiledProcessorConfig } from "../../../src/images/tiled-processor-config.ts";
+import { readProcessorConfig } from "../../../src/images/processors/processor-config.ts";
+import { readTiledProcessorConfig } from "../../../src/images/processors/tiled-processor-config.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
-import { featureMap, placesOf } from "../../../src/model/families/llava-tiles.ts";
+import { featureMap, placesOf } from "../../../src/model/families/pictures/parts/llava-tiles.ts";
 import { OpenModel } from "../../../src/model/language-model.ts";
 import { tap } from "../../../src/patching/tap.ts";
 import { fixtureFiles } from "../../helpers/checkpoints.ts";

@@ -1,9 +1,9 @@
 import { beforeAll, describe, expect, test } from "vitest";
-import { attentionMaps, imagePatches } from "../../../src/analysis/attention-map.ts";
+import { attentionMaps, imagePatches } from "../../../src/analysis/heads/attention-map.ts";
 import { CheckpointError, ImageError, PromptError } from "../../../src/errors.ts";
-import { loadImage } from "../../../src/images/load.ts";
+import { loadImage } from "../../../src/images/files/load.ts";
+import type { RgbImage } from "../../../src/images/files/rgb.ts";
 import { type PixelValues, preprocess } from "../../../src/images/preprocess.ts";
-import type { RgbImage } from "../../../src/images/rgb.ts";
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
 import { exportModel } from "../../../src/model/export/export.ts";

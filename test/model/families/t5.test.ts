@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { CheckpointError } from "../../../src/errors.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
-import { t5 } from "../../../src/model/families/t5.ts";
+import { t5 } from "../../../src/model/families/text/t5.ts";
 import { loadModel } from "../../../src/patching/model.ts";
 import { fixtureFiles, type Tensors, tensorsOf, withTensors } from "../../helpers/checkpoints.ts";
 import { testDevice } from "../../helpers/device.ts";

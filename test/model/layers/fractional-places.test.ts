@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { fractionalPlaces } from "../../../src/model/layers/fractional-places.ts";
+import { fractionalPlaces } from "../../../src/model/layers/towers/fractional-places.ts";
 
 /** What torch.bucketize makes of the fractions in transformers 5.24 (torch 2.15 with AVX2). */
 const BY_TORCH: readonly (readonly [count: number, side: number, places: readonly number[]])[] = [

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { RelativeBias, relativeBucket } from "../../../src/model/layers/relative-bias.ts";
+import { RelativeBias, relativeBucket } from "../../../src/model/layers/attention/relative-bias.ts";
 import { testDevice } from "../../helpers/device.ts";
 
 /** Distances at which a bucket begins, from -maxDistance on, as transformers 5.24 has them: [distance, bucket]. */

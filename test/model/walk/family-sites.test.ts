@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
-import { logitLens } from "../../../src/analysis/logit-lens.ts";
+import { logitLens } from "../../../src/analysis/lens/logit-lens.ts";
 import {
   encodeTaskVectors,
   extractTaskVectors,
   parseTaskVectors,
-} from "../../../src/analysis/task-vectors.ts";
+} from "../../../src/analysis/vectors/task-vectors.ts";
 import { SiteError } from "../../../src/errors.ts";
 import { readTensor } from "../../../src/model/checkpoint/entries/tensor-entry.ts";
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { patchEach } from "../../../src/analysis/sweep-layers.ts";
+import { patchEach } from "../../../src/analysis/vectors/sweep-layers.ts";
 import { GenerationError, PromptError, SiteError } from "../../../src/errors.ts";
 import type { Prompt } from "../../../src/model/prompt/prompt.ts";
 import { generateTokens } from "../../../src/model/walk/generate-tokens.ts";

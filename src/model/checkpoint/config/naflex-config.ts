@@ -1,6 +1,6 @@
 import { CheckpointError, ImageError } from "../../../errors.ts";
-import type { NaflexProcessorSettings } from "../../../images/naflex-processor-config.ts";
 import { viewSize } from "../../../images/preprocess.ts";
+import type { NaflexProcessorSettings } from "../../../images/processors/naflex-processor-config.ts";
 import { ConfigReader, type JsonObject } from "../json/config-reader.ts";
 import { activationKind } from "./activation-kind.ts";
 import { type EncoderConfig, requireWholeHeads } from "./encoder-config.ts";

@@ -1,6 +1,6 @@
 import { CheckpointError, ImageError } from "../../../errors.ts";
 import { viewSize } from "../../../images/preprocess.ts";
-import type { PatchSizes, ProcessorSettings } from "../../../images/processor-config.ts";
+import type { PatchSizes, ProcessorSettings } from "../../../images/processors/processor-config.ts";
 import type { ActivationKind } from "../../../kernels/elementwise/activation.ts";
 import { ConfigReader, type JsonObject } from "../json/config-reader.ts";
 import { activationKind } from "./activation-kind.ts";

@@ -1,6 +1,6 @@
+import type { RgbImage } from "../../../images/files/rgb.ts";
 import type { PixelValues } from "../../../images/preprocess.ts";
-import type { ProcessorSettings } from "../../../images/processor-config.ts";
-import type { RgbImage } from "../../../images/rgb.ts";
+import type { ProcessorSettings } from "../../../images/processors/processor-config.ts";
 import type { TileGrid } from "../../../images/tile-grid.ts";
 import type { ActivationKind } from "../../../kernels/elementwise/activation.ts";
 

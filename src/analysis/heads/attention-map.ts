@@ -1,0 +1,163 @@
+import { aListOf, aNumber, aString, checkArgument, checkOptions, type Options } from "../../arguments.ts";
+import { PromptError } from "../../errors.ts";
+import { mean } from "../../kernels/reduction/reduce.ts";
+import type { LanguageModel } from "../../model/language-model.ts";
+import { type PatchGrid, type Prompt, patchPositions, wholeSpan } from "../../model/prompt/prompt.ts";
+import type { SiteName } from "../../model/walk/sites.ts";
+import { aModel, aPrompt, onePosition } from "../../patching/arguments.ts";
+import type { PatchableModel } from "../../patching/model.ts";
+import { type OnePosition, resolvePositions } from "../../patching/positions.ts";
+import { run } from "../../patching/run.ts";
+import { type Setting, settingOf } from "../../patching/setting.ts";
+import { tap } from "../../patching/tap.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { allLayers, checkLayers } from "../layers.ts";
+import { PictureAttention } from "./picture-attention.ts";
+import { rollout } from "./rollout.ts";
+
+export interface AttentionMapOptions {
+  /** The token that attends. Default: the last. */
+  at?: OnePosition;
+  /** Name of the image's span: `image`, `image2`, … Default `image`. */
+  span?: string;
+  /** Default: all. */
+  layers?: readonly number[];
+  /** One head. Default: the mean of all. */
+  head?: number;
+}
+
+/** How a token's attention lies over the patches of an image. */
+export interface AttentionMap {
+  /** Of which model, in which dtypes, on which adapter. */
+  readonly setting?: Setting;
+  readonly layer: number;
+  /** Absent for means of all heads, and for rollouts. */
+  readonly head?: number;
+  readonly grid: PatchGrid;
+  /** grid.rows * grid.columns weights, row by row; shares of the token's whole attention, which is 1. */
+  readonly weights: Float32Array;
+  /** Their sum: the share that the image has of the token's attention. */
+  readonly share: number;
+}
+
+/** Where an image's patches lie in a prompt. */
+export interface ImagePatches {
+  /** Position of the first patch; the others follow row by row. */
+  readonly start: number;
+  readonly end: number;
+  readonly grid: PatchGrid;
+  /** Positions from one row to the next, where others stand between them. */
+  readonly rowStride?: number;
+}
+
+/**
+ * Where an image's features are, if they are one grid of patches; of an image that is cut into tiles, those of the whole. Throws
+ * PromptError if there is none.
+ */
+export function imagePatches(prompt: Prompt, name = "image"): ImagePatches {
+  const { start, end, grid, rowStride } = wholeSpan(prompt.span(name));
+  if (grid) return { start, end, grid, ...(rowStride !== undefined && { rowStride }) };
+  throw new PromptError(`Expected the span "${name}" to be a grid of an image's patches; it is not.`);
+}
+
+/**
+ * Attention from a token to the patches of an image, a map a layer. Throws PromptError when the prompt has no such image
+ * or position, SiteError when the model has no such layer or head.
+ */
+export async function attentionMaps(
+  model: LanguageModel,
+  prompt: Prompt,
+  options: AttentionMapOptions = {},
+): Promise<AttentionMap[]> {
+  checkMaps("attentionMaps", model, prompt, options, { ...ROLLOUT_OPTIONS, head: aNumber });
+  const { at = -1, span, layers = allLayers(model), head } = options;
+  const patches = imagePatches(prompt, span);
+  checkLayers(model, layers, "attention maps");
+  const { device } = model;
+  const scope = device.openScope();
+  try {
+    const rows = scope.enter(() => {
+      const part = head === undefined ? {} : { head };
+      const taps = Object.fromEntries(layers.map((layer) => [`${layer}`, tap(`pattern.${layer}`, at, part)]));
+      const tapped = run(model, prompt, { taps, stopAfter: Math.max(...layers) });
+      return layers.map((layer) => {
+        const row = tapped[`${layer}`]!; // [heads, keys], or [keys] of one head
+        return row.rank === 1 ? row : mean(row, 0);
+      });
+    });
+    const read = await device.read(rows);
+    return layers.map((layer, i) => mapOf(settingOf(model), patches, layer, read[i]!, head));
+  } finally {
+    scope.dispose();
+  }
+}
+
+/**
+ * The same for attention rollout (see `rollout`) from the embedding up to each of the layers. Throws PromptError and
+ * SiteError.
+ */
+export async function rolloutMaps(
+  model: PatchableModel,
+  prompt: Prompt,
+  options: Omit<AttentionMapOptions, "head"> = {},
+): Promise<AttentionMap[]> {
+  checkMaps("rolloutMaps", model, prompt, options, ROLLOUT_OPTIONS);
+  const { at = -1, span, layers = allLayers(model) } = options;
+  const patches = imagePatches(prompt, span);
+  checkLayers(model, layers, "attention maps");
+  const [position] = resolvePositions(at, prompt);
+  const { device } = model;
+  const scope = device.openScope();
+  try {
+    const rows = scope.enter(() => {
+      const patterns = meanPatterns(model, prompt, Math.max(...layers));
+      return layers.map((layer) => rollout(patterns.slice(0, layer + 1), position!));
+    });
+    const read = await device.read(rows);
+    return layers.map((layer, i) => mapOf(settingOf(model), patches, layer, read[i]!));
+  } finally {
+    scope.dispose();
+  }
+}
+
+/** The mean pattern of the heads of each layer up to `last`, [1, rows, rows]: a whole pattern lives for one layer. */
+function meanPatterns(model: PatchableModel, prompt: Prompt, last: number): Tensor[] {
+  const wanted = (site: SiteName) => site.startsWith("pattern.");
+  const patterns: Tensor[] = [];
+  for (const { value } of model.walk(prompt, wanted)) {
+    patterns.push(mean(value, 0, { keepDims: true }));
+    if (patterns.length > last) break;
+  }
+  return patterns;
+}
+
+function mapOf(
+  setting: Setting,
+  patches: ImagePatches,
+  layer: number,
+  row: ArrayLike<number>,
+  head?: number,
+): AttentionMap {
+  const { grid } = patches;
+  const weights = Float32Array.from(patchPositions(patches), (position) => row[position]!);
+  const share = weights.reduce((sum, weight) => sum + weight, 0);
+  return new PictureAttention({ setting, layer, ...(head !== undefined && { head }), grid, weights, share });
+}
+
+const ROLLOUT_OPTIONS: Options<Omit<AttentionMapOptions, "head">> = {
+  at: onePosition,
+  span: aString,
+  layers: aListOf(aNumber),
+};
+
+function checkMaps<T>(
+  call: string,
+  model: unknown,
+  prompt: unknown,
+  options: unknown,
+  known: Options<T>,
+): void {
+  checkArgument(call, "model", model, aModel);
+  checkArgument(call, "prompt", prompt, aPrompt);
+  checkOptions(call, options, known);
+}

@@ -64,7 +64,7 @@ describe.each(PAGES)("%s", (page) => {
       .action(() => {})
       .configureOutput({ outputError: () => {} });
     expect(() => command.parse(args, { from: "user" })).not.toThrow();
-    expect(line).toMatch(/--model [\w-]+\/[\w.-]+|inspect [\w-]+\/[\w.-]+/);
+    expect(line).toMatch(/--model (?:\.|[\w-]+)\/[\w.-]+|inspect [\w-]+\/[\w.-]+/);
   });
 });
 

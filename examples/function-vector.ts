@@ -27,12 +27,12 @@ const [ref = "xpatch:vlm", file = "tasks/country-capital.json"] = process.argv.s
 const device = await openDevice();
 const model = await loadModel(ref, { device });
 const task = parseTask(readFileSync(file, "utf8"), file);
-const [train, asked] = [itemsOf(task, "train"), itemsOf(task, "test").slice(0, 20)];
+const [train, asked] = [itemsOf(task, "train"), itemsOf(task, "test").slice(0, 12)];
 
 const examplesFor = (i: number) => drawExamples(train, train[i]!, { count: 5, seed: i });
-const shown = train.slice(0, 20).map((item, i) => fewShotPrompt(model, examplesFor(i), item.input));
+const shown = train.slice(0, 12).map((item, i) => fewShotPrompt(model, examplesFor(i), item.input));
 // Bare questions: from what heads write after examples, they should bring back the answer, of which the first token counts.
-const corrupted = train.slice(0, 10).map((item) => {
+const corrupted = train.slice(0, 4).map((item) => {
   const [answer] = model.tokenizer.encode(` ${exampleOf(item).answer}`, { specials: false });
   return { prompt: fewShotPrompt(model, [], item.input), answer: answer! };
 });
@@ -49,7 +49,7 @@ console.log(
 );
 
 const queries = asked.map(({ input }) => fewShotPrompt(model, [], input));
-const layers = [4, 8, 12, 16, 20, 24].filter((layer) => layer < model.config.layers);
+const layers = [6, 14, 22].filter((layer) => layer < model.config.layers);
 const edits = layers.map((layer) => [addVector(`resid_post.${layer}`, -1, found.vector)]);
 const { patched, unpatched } = await patchEach(model, queries, edits);
 const accuracy = (tokens: readonly number[]) =>

@@ -140,12 +140,16 @@ test("a run that is stopped says that it can be gone on from where it can; a sec
     new RegExp(`another command is writing here \\(process ${first.child.pid} on `),
   );
   first.child.kill("SIGINT");
-  expect(await first.ended).toBe("xpatch: stopped by SIGINT\n"); // Nothing is done yet.
+  const goesOn = "xpatch: stopped by SIGINT; the same command goes on from the last step\n";
+  const said = await first.ended;
+  // On a fast machine a step may be done by then.
+  expect(said).toBe(
+    existsSync(path("stopped/training.safetensors")) ? goesOn : "xpatch: stopped by SIGINT\n",
+  );
 
   const second = start();
   await made("training.safetensors");
   second.child.kill("SIGINT");
-  const goesOn = "xpatch: stopped by SIGINT; the same command goes on from the last step\n";
   expect(await second.ended).toBe(goesOn);
 
   const third = start();

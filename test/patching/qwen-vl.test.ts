@@ -302,7 +302,7 @@ test("configs as sparse as the published ones are read with the classes' default
   for (const config of [first, second]) {
     expect(config).toMatchObject({
       tied: true,
-      sections: [16, 24, 24],
+      axes: [16, 24, 24].flatMap((count, axis) => Array(count).fill(axis)),
       rope: { theta: 1000000 },
       headDim: 128,
     });

@@ -101,6 +101,15 @@ test("attribution: estimates by gradients, better with steps where one head does
   expect(steps).toBeGreaterThan(0.95);
 });
 
+test("function-vector: the sum of some heads' outputs makes bare questions answer the task", async () => {
+  const printed = await example("function-vector");
+  expect(printed).toMatch(/^function vector of 30 heads, from 12 examples and 4 corrupted prompts/);
+  expect(Number(/^by gradients, (\d+) of these 30 heads:/m.exec(printed)?.[1])).toBeGreaterThan(15);
+  expect(printed).toMatch(/^bare questions: 0\.\d\d right$/m);
+  const [, behind14] = /^with the vector added behind layer 14: ([\d.]+)$/m.exec(printed)!;
+  expect(Number(behind14)).toBeGreaterThan(0.6);
+});
+
 test("no example is left out", () => {
   const examples = readdirSync(join(root, "examples")).filter((file) => file.endsWith(".ts"));
   expect(examples.filter((file) => !run.has(file))).toEqual([]);

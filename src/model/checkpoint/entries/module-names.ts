@@ -131,6 +131,7 @@ const MODULES: Readonly<Record<string, Spelling>> = {
       "gemma2",
       "gemma3_text",
       "olmo2",
+      "opt",
       "phi3",
       "persimmon",
       "t5",

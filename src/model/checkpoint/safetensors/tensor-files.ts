@@ -14,6 +14,9 @@ const PICKLE =
 const OTHER_WEIGHTS: readonly (readonly [path: string, advice: string])[] = [
   ["pytorch_model.bin", PICKLE],
   ["pytorch_model.bin.index.json", `the index of ${PICKLE}`],
+  ["pytorch_model.pt", PICKLE],
+  ["model.pt", PICKLE],
+  ["consolidated.00.pth", "a pickle in Meta's own layout, which is not read: get the files for transformers"],
   ["consolidated.safetensors", "in Mistral's own layout, which is not read: get the files for transformers"],
   ["model-00001-of-00001.safetensors", `there, but counts only with an index; called ${WEIGHTS} it is read`],
 ];

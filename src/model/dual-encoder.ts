@@ -37,6 +37,7 @@ import type { Folder } from "./checkpoint/source/folder.ts";
 import type { Linear } from "./checkpoint/weights/linear-layer.ts";
 import type { LoadedParts } from "./checkpoint/weights/parameters.ts";
 import { loadWeights, type Weights } from "./checkpoint/weights/weights.ts";
+import { DUAL_ENCODER_KINDS } from "./families/dual-encoder-kinds.ts";
 import { checkLoad, type LoadOptions } from "./language-model.ts";
 import { type AttentionPooling, readAttentionPooling } from "./layers/towers/attention-pooling.ts";
 import { NaflexTower, readNaflexTower } from "./layers/towers/naflex-tower.ts";
@@ -58,9 +59,6 @@ import { takeRows } from "./walk/forward.ts";
 import type { Pass } from "./walk/pass.ts";
 import type { Walk } from "./walk/site-events.ts";
 import { type SiteMap, towerSites } from "./walk/site-shapes.ts";
-
-/** All that `loadDualEncoder` takes. */
-export const DUAL_ENCODER_KINDS = ["clip", "siglip", "siglip2"] as const;
 
 interface DualEncoderConfig {
   readonly kind: (typeof DUAL_ENCODER_KINDS)[number];

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { COMMANDS } from "../../src/cli/commands.ts";
 import { addCommonOptions } from "../../src/cli/options/command.ts";
-import { DUAL_ENCODER_KINDS } from "../../src/model/dual-encoder.ts";
+import { DUAL_ENCODER_KINDS } from "../../src/model/families/dual-encoder-kinds.ts";
 import { FAMILIES } from "../../src/model/families/registry.ts";
 
 const FOLDER = "docs/families";

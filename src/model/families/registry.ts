@@ -1,7 +1,7 @@
 import { CheckpointError } from "../../errors.ts";
 import { nearest } from "../../nearest.ts";
 import type { JsonObject } from "../checkpoint/json/config-reader.ts";
-import { DUAL_ENCODER_KINDS } from "../dual-encoder.ts";
+import { DUAL_ENCODER_KINDS } from "./dual-encoder-kinds.ts";
 import type { Family } from "./family.ts";
 import { blip2 } from "./pictures/blip2.ts";
 import { fuyu } from "./pictures/fuyu.ts";

@@ -78,7 +78,10 @@ function expectSlopes(found: readonly number[], expected: readonly number[]): vo
   expectClose(found, expected, { atol: 1e-2 * largest(expected), rtol: 0 });
 }
 
-const FAMILIES = ["llama-gqa-tied", "gemma2", "gpt_neox", "gpt2", "qwen3", "olmo2", "phi3-longrope"];
+const FAMILIES = [
+  ...["llama-gqa-tied", "mistral", "gemma", "gemma2", "gemma3_text", "gpt_neox", "gpt2"],
+  ...["qwen2", "qwen3", "olmo2", "phi3-longrope"],
+];
 
 describe.each(FAMILIES)("%s", (name) => {
   test.each(["denoising", "noising"] as const)(

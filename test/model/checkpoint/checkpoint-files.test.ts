@@ -244,6 +244,9 @@ describe("exported for transformers 4.46 and 5", () => {
   });
 
   test.each([
+    "mistral",
+    "gemma",
+    "opt",
     "gpt2",
     "gpt_neox",
     "gpt_neox-sequential",

@@ -1,9 +1,11 @@
 import { describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
+import { exportModel } from "../../../src/model/export/export.ts";
 import { familyFiles } from "../../../src/model/families/family-files.ts";
 import { familyOf } from "../../../src/model/families/registry.ts";
 import { fixtureFiles } from "../../helpers/checkpoints.ts";
+import { testDevice } from "../../helpers/device.ts";
 import { changeJson } from "../../helpers/nano.ts";
 
 describe("an architecture that is not supported is named, with what is nearest", () => {
@@ -68,4 +70,17 @@ test.each<[fixture: string, field: string, value: unknown]>([
   };
   const name = field === "rope_scaling" ? "yarn" : field === "hidden_act" ? "mish2" : field;
   await expect(read()).rejects.toThrow(name);
+});
+
+test.each([
+  ["t5", /found a t5, which cannot be exported/],
+  ["blip2-opt", /can be exported, found blip-2/],
+  ["instructblip-llama", /can be exported, found instructblip/],
+  ["clip", /loadDualEncoder/],
+  ["siglip", /loadDualEncoder/],
+  ["siglip2", /loadDualEncoder/],
+])("%s is not exported, and says so", async (fixture, message) => {
+  await using checkpoint = await openCheckpoint(`test/fixtures/${fixture}/model`);
+  const exported = exportModel(checkpoint, await testDevice(), { write: async () => {} });
+  await expect(exported).rejects.toThrow(message);
 });

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
 import { exportModel } from "../../../src/model/export/export.ts";
-import { familyFiles } from "../../../src/model/families/family-files.ts";
+import { familyFiles } from "../../../src/model/families/pictures/parts/family-files.ts";
 import { familyOf } from "../../../src/model/families/registry.ts";
 import { fixtureFiles } from "../../helpers/checkpoints.ts";
 import { testDevice } from "../../helpers/device.ts";

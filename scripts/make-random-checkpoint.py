@@ -22,8 +22,8 @@ SHARD = 10**9
 # Sizes as published: HuggingFaceTB/SmolVLM-256M-Instruct, Qwen/Qwen2-VL-2B-Instruct, HuggingFaceM4/idefics2-8b.
 SHAPES = {
     "smolvlm-256m": ("smolvlm", {
-        "scale_factor": 4,
-        "text_config": {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64,
+        "scale_factor": 4, "tie_word_embeddings": False,
+        "text_config": {"tie_word_embeddings": False, "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64,
                         "intermediate_size": 1536, "vocab_size": 49280, "max_position_embeddings": 8192},
         "vision_config": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
                           "image_size": 512, "patch_size": 16},

@@ -381,7 +381,7 @@ describe("says what is wrong with a folder", () => {
     [
       "of an unknown family",
       (f) => changeJson(join(f, "model", "config.json"), (c) => Object.assign(c, { model_type: "bloom" })),
-      /"bloom".*not supported; supported are llama/,
+      /"bloom".*are not supported; of its kind \(of texts\) there is llama; docs\/families\/README\.md lists all/,
     ],
     [
       "with fewer texts than prompts",

@@ -16,6 +16,7 @@ import { bestAndMedian, rounded } from "./harness.ts";
 import { layerChoice } from "./layer-choice.ts";
 import type { LoadFigures } from "./load.ts";
 import { loraStep } from "./lora-step.ts";
+import { maps } from "./maps.ts";
 
 /** What a main job came to; the fields differ from job to job, and their names carry the unit. */
 export type JobResult = { readonly name: string } & Readonly<Record<string, unknown>>;
@@ -34,6 +35,7 @@ export const JOBS: Readonly<Record<string, Job>> = {
   "layer-choice": layerChoice,
   gradients,
   "lora-step": loraStep,
+  maps,
 };
 
 const PREFILL_TOKENS = 128;

@@ -72,12 +72,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--views", type=int, help="a small bank of so many, each of another drawing, to try the stages with")
     args = parser.parse_args()
     data = np.load(f"{args.data}/drawings.npz")
     drawings, labels, emojis = data["drawings"], data["labels"], data["emojis"]
     is_flag = np.array([label >= 0 and emojis[label].startswith("1f1") for label in labels])
     # The first views of all drawings come first, so that a shorter bank still has everything.
     order = np.concatenate([np.arange(len(labels)) if v < VIEWS_OTHER else np.where(labels >= 0)[0] for v in range(VIEWS_NAMED)])
+    if args.views:
+        order = np.random.default_rng(args.seed).permutation(len(labels))[: args.views]
     random = torch.Generator().manual_seed(args.seed)
     network = teacher()
     pictures = np.empty((len(order), 3, SIDE, SIDE), np.uint8)

@@ -1,8 +1,8 @@
-import { mkdirSync, readFileSync, renameSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { FileError } from "xpatch";
-import { keep, removeOnExit } from "#src/platform/node-exit";
+import { keep, removeIfEmpty, removeOnExit } from "#src/platform/node-exit";
 import { showSystemError } from "#src/platform/node-write";
 import { isRunning, processSpace, processStart } from "./process-identity.ts";
 
@@ -51,7 +51,7 @@ export class FolderLock {
     const created = orRefuse(folder, () => mkdirSync(folder, { recursive: true })) !== undefined;
     for (;;) {
       if (create(folder, path, text)) {
-        removeOnExit(path);
+        removeOnExit(path, created ? folder : undefined);
         return new FolderLock(folder, text, created);
       }
       const found = read(path);
@@ -75,12 +75,7 @@ export class FolderLock {
     keep(path);
     if (read(path) !== this.#text) return;
     rmSync(path, { force: true });
-    if (!this.#created) return;
-    try {
-      rmdirSync(this.folder);
-    } catch {
-      // There are results in it.
-    }
+    if (this.#created) removeIfEmpty(this.folder);
   }
 }
 

@@ -18,6 +18,7 @@ import type { IntermediateLayers } from "./checkpoint/config/canvas-tower-config
 import type { DecoderConfig } from "./checkpoint/config/decoder-config.ts";
 import { requireNeutral } from "./checkpoint/config/neutral-fields.ts";
 import { readQuantisation } from "./checkpoint/config/quantisation.ts";
+import { commonName, HEAD, isEmbedding, spellingOf } from "./checkpoint/entries/module-names.ts";
 import { isObject, type JsonObject } from "./checkpoint/json/config-reader.ts";
 import {
   aCheckpointRef,
@@ -101,6 +102,8 @@ export interface OutlineParts {
   readonly storedDtypes: readonly string[];
   /** Folders, URLs or hub ids of the LoRA adapters that are part of it. */
   readonly adapters: readonly string[];
+  /** Names of the matrices of its files, without `.weight`: every linear layer is among them. */
+  readonly matrixNames: readonly string[];
 }
 
 /** The parts of a loaded model; `loadModel` of the patching room puts its methods on them. */
@@ -209,6 +212,7 @@ export class OpenModel {
       imageRules: files.family.imageRules?.(files.decoder),
       storedDtypes: checkpoint.storedDtypes,
       adapters: checkpoint.adapters.map(({ name }) => name),
+      matrixNames: matrixNames(checkpoint),
     };
     this.outline = new ModelOutline(this.#parts);
   }
@@ -249,6 +253,14 @@ export class OpenModel {
   }
 }
 
+/** With the output matrix, which a tied model's files do not name, and without the embedding, which is no linear layer. */
+function matrixNames({ entries }: Checkpoint): string[] {
+  const matrices = entries.filter(({ name, shape }) => shape.length === 2 && name.endsWith(".weight"));
+  const names = matrices.map(({ name }) => name).filter((name) => !isEmbedding(name));
+  const head = names.some((name) => commonName(name) === HEAD) ? [] : [spellingOf(names)(HEAD)!];
+  return [...names, ...head].map((name) => name.slice(0, -".weight".length));
+}
+
 function idsOf(value: unknown, where: string): ReadonlySet<number> {
   const ids = (Array.isArray(value) ? value : [value]).filter((id) => id !== undefined && id !== null);
   if (ids.every((id) => Number.isInteger(id))) return new Set(ids);
@@ -266,6 +278,8 @@ export class ModelOutline {
   readonly endIds: ReadonlySet<number>;
   readonly storedDtypes: readonly string[];
   readonly adapters: readonly string[];
+  /** Names of the matrices of its files, without `.weight`: every linear layer is among them. */
+  readonly matrixNames: readonly string[];
   readonly #chatTemplates: ChatTemplates;
   readonly #imageRules: ImageRules<PromptImage> | undefined;
 
@@ -277,6 +291,7 @@ export class ModelOutline {
     this.endIds = parts.endIds;
     this.storedDtypes = parts.storedDtypes;
     this.adapters = parts.adapters;
+    this.matrixNames = parts.matrixNames;
     this.#chatTemplates = parts.chatTemplates;
     this.#imageRules = parts.imageRules;
   }

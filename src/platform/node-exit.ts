@@ -1,14 +1,16 @@
-import { rmSync } from "node:fs";
+import { rmdirSync, rmSync } from "node:fs";
 
-const paths = new Set<string>();
+/** With the folder that goes as well if that leaves it empty. */
+const paths = new Map<string, string | undefined>();
 
 /**
  * Removes a path (a file, or a folder with all in it) should the process exit before {@link keep} is called for it:
- * temporary files and locks do not outlive an interrupted run. Only a kill that no process notices leaves them.
+ * temporary files and locks do not outlive an interrupted run, nor does a `folder` that was made for them and has nothing else in
+ * it. Only a kill that no process notices leaves them.
  */
-export function removeOnExit(path: string): void {
+export function removeOnExit(path: string, folder?: string): void {
   if (paths.size === 0) process.on("exit", cleanUp);
-  paths.add(path);
+  paths.set(path, folder);
 }
 
 /** Takes back {@link removeOnExit}: the path is gone, or is to stay. */
@@ -19,11 +21,20 @@ export function keep(path: string): void {
 
 /** Removes what {@link removeOnExit} was called for. For ends that are no exits: signals. */
 export function cleanUp(): void {
-  for (const path of paths) {
+  for (const [path, folder] of paths) {
     try {
       rmSync(path, { recursive: true, force: true });
+      if (folder !== undefined) removeIfEmpty(folder);
     } catch {
       // The process is ending; there is nobody left to tell.
     }
+  }
+}
+
+export function removeIfEmpty(folder: string): void {
+  try {
+    rmdirSync(folder);
+  } catch {
+    // There is something in it.
   }
 }

@@ -94,21 +94,31 @@ function chosen(
   linears: ReadonlyMap<string, LinearModule>,
   modules: readonly string[] | "all-linear",
 ): [string, LinearModule][] {
-  const names = [...linears.keys()];
-  if (modules !== "all-linear") {
-    for (const wanted of modules) {
-      if (names.some((name) => endsWith(name, wanted))) continue;
-      const ends = names.flatMap((name) => [name, name.slice(name.lastIndexOf(".") + 1)]);
-      throw new ArgumentError(
-        `lora: no linear layer is called ${JSON.stringify(wanted)}; the nearest is "${nearest(wanted, ends)}"`,
-      );
-    }
-  }
+  checkModules("lora", [...linears.keys()], modules);
   return [...linears].filter(([name]) =>
     modules === "all-linear"
       ? commonName(`${name}.weight`) !== HEAD
       : modules.some((wanted) => endsWith(name, wanted)),
   );
+}
+
+/**
+ * Throws ArgumentError for a module that none of the names ends with, with the nearest. The `matrixNames` of an outline are
+ * enough to find a mistake before weights are loaded.
+ */
+export function checkModules(
+  call: string,
+  names: readonly string[],
+  modules: readonly string[] | "all-linear",
+): void {
+  if (modules === "all-linear") return;
+  for (const wanted of modules) {
+    if (names.some((name) => endsWith(name, wanted))) continue;
+    const ends = names.flatMap((name) => [name, name.slice(name.lastIndexOf(".") + 1)]);
+    throw new ArgumentError(
+      `${call}: no linear layer is called ${JSON.stringify(wanted)}; the nearest is "${nearest(wanted, ends)}"`,
+    );
+  }
 }
 
 /** Parts of a model that text does not go through. */

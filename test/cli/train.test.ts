@@ -209,7 +209,7 @@ test("mistakes are found before a model is opened", async () => {
   await expect(train("--model", "/nowhere", "--out", path("none"), "--shots", "9")).rejects.toThrow(
     /^--shots: /,
   );
-  await expect(llama("none", "--lora", "q_prj")).rejects.toThrow(/the nearest is "q_proj"/);
+  await expect(llama("none", "--lora", "q_prj")).rejects.toThrow(/^--lora: .*the nearest is "q_proj"/);
   await expect(llama("none", "--query", "image")).rejects.toThrow(/takes no images/);
   await expect(llama("none", "--steering", "99")).rejects.toThrow(/^--steering: /);
   expect(existsSync(path("none"))).toBe(false);

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { Lora } from "../../src/training/lora.ts";
+import { checkModules, Lora } from "../../src/training/lora.ts";
 import { Trainer } from "../../src/training/trainer.ts";
-import { fixtureModel, randomIds } from "../helpers/model.ts";
+import { fixtureModel, randomIds, TEXT_FIXTURES } from "../helpers/model.ts";
 
 test("those of a connector in front of the language model are not its own", async () => {
   const model = await fixtureModel("idefics2");
@@ -23,4 +23,24 @@ test("projections are the language model's unless they are named by a path to th
   const tower = "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj";
   using named = new Lora(llava, { modules: [tower] });
   expect(named.modules).toEqual([tower]);
+});
+
+test("what the headers say is enough to check names before weights are loaded", async () => {
+  for (const name of [
+    ...TEXT_FIXTURES,
+    "t5",
+    "fuyu",
+    "idefics",
+    "llava_next",
+    "qwen2_vl",
+    "blip2-opt",
+    "mllama",
+  ]) {
+    const model = await fixtureModel(name);
+    const linears = [...model.loaded.linears.keys()];
+    expect(model.matrixNames, name).toEqual(expect.arrayContaining(linears));
+    expect(() => checkModules("--lora", model.matrixNames, ["embed_tokens"]), name).toThrow(
+      /no linear layer/,
+    );
+  }
 });

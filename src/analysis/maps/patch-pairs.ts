@@ -110,12 +110,17 @@ function positionsOf(
   return pairedPositions(call, at, base, source);
 }
 
-/** Throws PromptError for prompts of which no positions are named and whose lengths differ. */
-export function checkSameLength(call: string, base: Prompt, source: Prompt): void {
+/** Throws PromptError for prompts of which no positions are named and whose lengths differ; `examples` of how to name them. */
+export function checkSameLength(
+  call: string,
+  base: Prompt,
+  source: Prompt,
+  examples = 'counted from the end ([-2, -1]) or by a span ({ span: "x" })',
+): void {
   if (base.length === source.length) return;
   throw new PromptError(
     `${call}: expected prompts of one length, found ${base.length} and ${source.length} tokens; name positions ` +
-      'that both have, counted from the end ([-2, -1]) or by a span ({ span: "x" })',
+      `that both have, ${examples}`,
   );
 }
 

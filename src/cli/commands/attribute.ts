@@ -166,7 +166,7 @@ async function prepare(
   checkLengths(model, [clean, corrupted]);
   if (args.positions !== undefined) {
     await checkPositions(model, "--positions", args.positions, [clean, corrupted]);
-  } else checkSameLength("--corrupted", corrupted, clean);
+  } else checkSameLength("--corrupted", corrupted, clean, "counted from the end (--positions -2,-1)");
   if (sites) await ofOption("--sites", () => matchSites(model.sites, sites));
   const metric =
     answer === undefined

@@ -9,6 +9,7 @@ import type { Prompt } from "../../model/prompt/prompt.ts";
 import { type Asker, answeredPrompt, drawExamples, exampleOf, fewShotPrompt } from "../../tasks/few-shot.ts";
 import { askerIn, itemsIn, MODALITIES, type Modality } from "../../tasks/specification.ts";
 import type { Task, TaskItem } from "../../tasks/task.ts";
+import { checkModules } from "../../training/lora.ts";
 import { choice, number, positiveNumber, wholeNumber } from "../options/arguments.ts";
 import { checkLayerOption, checkLengths, checkPictures, ofOption } from "../options/checks.ts";
 import { newCommand, refuseUnused } from "../options/command.ts";
@@ -120,13 +121,13 @@ export function trainCommand(): Command {
         refuseUnused(command, ["lora", "rank", "alpha"], "an adapter, not --steering,");
       const task = await readTask(args.task);
       await checkItems(task, args);
-      using lock = FolderLock.take(args.out);
-      await checkFolder(args.out);
       const kept = () => existsSync(join(args.out, CHECKPOINT));
       const report = await stoppable(
         () => (kept() ? "the same command goes on from the last step" : undefined),
-        () =>
-          withModel(
+        async () => {
+          using lock = FolderLock.take(args.out);
+          await checkFolder(args.out);
+          return await withModel(
             { ...args, lora: [] },
             async (model) => {
               const data = await prepare(model, task, args);
@@ -134,7 +135,8 @@ export function trainCommand(): Command {
               return data;
             },
             (model, data) => train(model, data, args, { lock, kept }),
-          ),
+          );
+        },
       );
       printResult(report, args.json, formatTraining);
     });
@@ -167,6 +169,7 @@ async function checkFolder(folder: string): Promise<void> {
 async function prepare(model: ModelOutline, task: Task, args: TrainArguments): Promise<TrainingData> {
   const { split, query, steering } = args;
   if (steering !== undefined) await ofOption("--steering", () => checkLayerOption(model, [steering]));
+  else checkModules("--lora", model.matrixNames, args.lora);
   const [items, tested] = [itemsIn(query, task, split), itemsIn(query, task, HELD_OUT)];
   const asked: Asker = await askerIn(query, model, [...items, ...tested]);
   const shown = (item: TaskItem, pool: readonly TaskItem[]) =>

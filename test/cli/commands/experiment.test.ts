@@ -150,6 +150,8 @@ test("one that is interrupted while the model loads says how to go on, too", asy
   child.kill("SIGINT");
   expect(await ended).toBe("SIGINT");
   expect(said).toMatch(/^xpatch: stopped by SIGINT; the same command goes on from here$/m);
+  // A folder that was made for nothing is gone.
+  expect(existsSync(out) && readdirSync(out)).not.toEqual([]);
 });
 
 test("of several that find the lock of a killed run, one takes it over", async () => {

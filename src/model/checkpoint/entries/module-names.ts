@@ -32,6 +32,11 @@ export function commonName(tensor: string): string {
   return tensor;
 }
 
+/** Whether it holds the vectors of tokens, in any spelling: OPT's and T5's have no common name. */
+export function isEmbedding(tensor: string): boolean {
+  return commonName(tensor) === EMBEDDING || /(^|\.)(embed_tokens|shared)\.weight$/.test(tensor);
+}
+
 /** What stands before the names of a model's parts in one spelling; a bare language model has no vision. */
 interface Spelling {
   readonly text: string;

@@ -251,6 +251,7 @@ export {
   PAPER_TEMPLATE,
   type Question,
   SPACED_TEMPLATE,
+  upToLastExample,
 } from "./tasks/few-shot.ts";
 export { type LoadPicturesOptions, loadPictures, type Pictures } from "./tasks/pictures.ts";
 export { parsePublishedTask } from "./tasks/published-task.ts";

@@ -8,6 +8,7 @@ import {
   stack,
   type TaskItem,
   tap,
+  upToLastExample,
   XpatchError,
 } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
@@ -23,7 +24,7 @@ import { silhouettes } from "../statistics/silhouette.ts";
 import { cosine } from "../statistics/vectors.ts";
 import { commonLayer } from "./layer-sweep.ts";
 import { noisyInstructions } from "./noisy-instructions.ts";
-import { rowsOf, upToLastExample } from "./task-vectors.ts";
+import { rowsOf } from "./task-vectors.ts";
 
 /**
  * What a prompt is turned into: the mean embedding of what its examples are about, the tokens of their pictures or of their

@@ -1,4 +1,4 @@
-import { decodeStream, extractActivations, type SpecificationKind, topK } from "xpatch";
+import { decodeStream, extractActivations, type SpecificationKind, topK, upToLastExample } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { instructionOf, specifiedQueries } from "../framework/prompts.ts";
@@ -6,7 +6,6 @@ import { checkReading } from "../framework/readings.ts";
 import { sample } from "../statistics/random.ts";
 import { chosenLayer } from "./layer-sweep.ts";
 import { spread } from "./spread.ts";
-import { upToLastExample } from "./task-vectors.ts";
 
 /** Most probable tokens that are kept. */
 const TOKENS = 5;

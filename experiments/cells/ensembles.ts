@@ -7,6 +7,7 @@ import {
   type Tap,
   type Task,
   tap,
+  upToLastExample,
 } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
@@ -15,7 +16,7 @@ import { type Answered, answered } from "../framework/scored.ts";
 import { seededRandom } from "../statistics/random.ts";
 import { meanOf, randomLike } from "../statistics/vectors.ts";
 import { chosenLayer, patchAt, type Setup, type Sweep, sweepVectors, tasksWith } from "./layer-sweep.ts";
-import { rowsOf, upToLastExample, vectorsOf } from "./task-vectors.ts";
+import { rowsOf, vectorsOf } from "./task-vectors.ts";
 
 /** Prompts of examples that are averaged. The paper has one to six, of five examples each. */
 const COUNTS = [1, 2, 3, 4, 5, 6, 10, 20, 30] as const;

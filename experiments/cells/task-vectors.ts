@@ -2,7 +2,6 @@ import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import {
-  atLastExample,
   decodeTaskVectors,
   encodeTaskVectors,
   extractTaskVectors,
@@ -11,6 +10,7 @@ import {
   type PromptImage,
   type SpecificationKind,
   type Tensor,
+  upToLastExample,
   XpatchError,
 } from "xpatch";
 import { writeWhole } from "#src/platform/node-write";
@@ -128,16 +128,6 @@ export async function rowsOf(matrix: Tensor): Promise<Float32Array[]> {
   const [rows = 0, width = 0] = matrix.shape;
   const values = (await matrix.read()) as Float32Array;
   return Array.from({ length: rows }, (_, row) => values.slice(row * width, (row + 1) * width));
-}
-
-/**
- * In a causal model nothing before the last example's cue depends on what follows, so that need not be computed. What an encoder
- * reads has the special tokens behind it that its prompts end in.
- */
-export function upToLastExample(model: PatchableModel, prompt: Prompt<PromptImage>): Prompt<PromptImage> {
-  const { config, tokenizer } = model;
-  const end = config.encoder ? tokenizer.suffix : [];
-  return model.promptFromIds([...prompt.ids.slice(0, atLastExample(prompt) + 1), ...end], prompt.images);
 }
 
 export function modelOf(lab: Lab, source: Source): PatchableModel {

@@ -21,6 +21,7 @@ import type { Scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { aModel, checkEdits, checkPrompts } from "./arguments.ts";
 import type { Edit } from "./edit.ts";
+import { rowLayersOf } from "./row-layers.ts";
 import { batchOf } from "./site-targets.ts";
 import { resolveEdits, Watcher } from "./watcher.ts";
 
@@ -90,9 +91,9 @@ export class Recording {
     );
   }
 
-  /** Rows times layers that were computed; a forward pass over T tokens is T * layers. */
+  /** Rows times layers that were computed; a forward pass over T tokens is T * layers. An encoder's are counted as well. */
   get rowLayers(): number {
-    return this.rows.length * this.model.config.layers;
+    return this.sequences.reduce((sum, sequence) => sum + rowLayersOf(this.model, sequence), 0);
   }
 
   [INSPECT](): string {

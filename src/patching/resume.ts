@@ -27,6 +27,7 @@ import type { ResolvedEdit } from "./edit-value.ts";
 import { type Reach, reachOf } from "./reach.ts";
 import { Recording } from "./recording.ts";
 import { resolveTaps } from "./resolve-taps.ts";
+import { encoderRowLayers } from "./row-layers.ts";
 import type { TapLists } from "./run.ts";
 import { batchOf } from "./site-targets.ts";
 import type { Taps } from "./tap.ts";
@@ -50,7 +51,7 @@ const VARIANT: Options<Variant> = { prompt: aNumber, edits: anArray };
 export type ResumeResult<T> = TapLists<T> & {
   /** [variants, vocab], at each prompt's last token. */
   logits: Tensor<"f32">;
-  /** Rows times layers of the language model that were computed. */
+  /** Rows times layers of the language model that were computed, those of an encoder of text among them. */
   rowLayers: number;
 };
 
@@ -196,7 +197,13 @@ function resumedForward(
   const renewed = entering.filter(({ context }) => context);
   const context = recordedContext(recording, plan);
   const whole = Pass.over(device, edited, { rows, keys, context, inUse: uses });
-  const rowLayers = plan.reduce((sum, { layer, count }) => sum + (config.layers - layer) * count, 0);
+  const anew = plan.filter(({ context, vision, encoder }) => context && (vision || encoder));
+  const rowLayers =
+    plan.reduce((sum, { layer, count }) => sum + (config.layers - layer) * count, 0) +
+    anew.reduce(
+      (sum, { prompt }) => sum + encoderRowLayers(recording.model, recording.sequences[prompt]!),
+      0,
+    );
   const firstImage = firstImages(edited);
   for (const { variant, prompt } of entering.filter(({ vision }) => !vision)) {
     for (const addition of recording.additions) {

@@ -15,7 +15,7 @@ import type { PromptPart } from "../model/prompt/build-prompt.ts";
 import { Prompt } from "../model/prompt/prompt.ts";
 import { aPicture } from "../model/prompt/prompt-arguments.ts";
 import type { PromptImage } from "../model/prompt/prompt-image.ts";
-import { aModelOutline } from "../patching/arguments.ts";
+import { aModelOutline, aPrompt } from "../patching/arguments.ts";
 import type { TaskItem } from "./task.ts";
 import { hashText } from "./text-hash.ts";
 
@@ -111,6 +111,25 @@ function askedParts(
  */
 export function atLastExample(prompt: Prompt): number {
   return prompt.span("example").end - 1;
+}
+
+/**
+ * The same prompt as far as the last example's answer cue, which is then its last token; what an encoder reads keeps the special
+ * tokens behind that its prompts end in. Where tokens see those behind them too, only so its activations know nothing of that
+ * example's answer and the question; in a causal model they are what they are in the whole prompt.
+ */
+export function upToLastExample(model: ModelOutline, prompt: Prompt<PromptImage>): Prompt<PromptImage> {
+  checkArgument("upToLastExample", "model", model, aModelOutline);
+  checkArgument("upToLastExample", "prompt", prompt, aPrompt);
+  const cue = atLastExample(prompt);
+  const end = model.config.encoder ? model.tokenizer.suffix : [];
+  const before = Object.entries(prompt.spans).filter(
+    ([name, { start }]) => /^image\d*$/.test(name) && start < cue,
+  );
+  return model.promptFromIds(
+    [...prompt.ids.slice(0, cue + 1), ...end],
+    prompt.images.slice(0, before.length),
+  );
 }
 
 /**

@@ -23,6 +23,7 @@ import {
   fewShotPrompt,
   instructedPrompt,
   type Question,
+  upToLastExample,
 } from "./few-shot.ts";
 import { loadPictures } from "./pictures.ts";
 import {
@@ -155,7 +156,9 @@ export interface VectorSource {
 
 /**
  * What a task vector is read from, by Luo et al. 2025: for each of `items` a prompt with its own draw of examples, at the
- * last example's answer cue, where nothing is known of the question; or the instruction alone, at its last token.
+ * last example's answer cue, where nothing is known of the question; or the instruction alone, at its last token. Where tokens see
+ * those behind them too, and where an encoder reads the prompt, the prompts end at that cue, and are read at their last token: of
+ * a decoder its start token, of an encoder the prompt's end token.
  */
 export function vectorSource(
   model: ModelOutline,
@@ -166,7 +169,9 @@ export function vectorSource(
   if (specification.kind === "instruction") return { prompts: [model.prompt(specification.text)], at: -1 };
   const { asked } = specification;
   const prompts = items.map((item) => promptInContext(model, specification, pool, item, asked(item)));
-  return { prompts, at: atLastExample };
+  const { encoder, promptBothWays } = model.config;
+  if (!encoder && !promptBothWays) return { prompts, at: atLastExample };
+  return { prompts: prompts.map((prompt) => upToLastExample(model, prompt)), at: -1 };
 }
 
 export interface TaskSourceOptions extends SpecifyOptions {

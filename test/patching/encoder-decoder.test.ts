@@ -7,6 +7,7 @@ import { parseSite, type SiteName } from "../../src/model/walk/sites.ts";
 import { addVector, type Edit, scale, set, zero } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
 import { resume, type Variant } from "../../src/patching/resume.ts";
+import { rowLayersOf } from "../../src/patching/row-layers.ts";
 import { tap } from "../../src/patching/tap.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { expectClose, expectSame, largest, randomArray } from "../helpers/compare.ts";
@@ -151,7 +152,7 @@ describe.each(["t5", "t5-relu-tied"])("%s", (name) => {
       prompt: fc.nat({ max: 2 }),
       drawn: fc.array(editArbitrary, { minLength: 1, maxLength: 3 }),
     });
-    const { vocab, layers } = model.config;
+    const { vocab } = model.config;
     await fc.assert(
       fc.asyncProperty(fc.array(variantArbitrary, { minLength: 1, maxLength: 4 }), async (drawn) => {
         const variants = drawn.map(({ prompt, drawn }) => ({
@@ -164,8 +165,8 @@ describe.each(["t5", "t5-relu-tied"])("%s", (name) => {
           const label = `variant ${i}: ${variant.edits.map((e) => `${e.operation} ${e.site}`).join(", ")}`;
           expectSame(found.slice(i * vocab, (i + 1) * vocab), await full(variant), label);
         }
-        const rows = variants.map(({ prompt }) => 1 + (prompts[prompt]!.answer?.length ?? 0));
-        expect(rowLayers).toBeLessThanOrEqual(rows.reduce((sum, n) => sum + n * layers, 0));
+        const each = variants.map(({ prompt }) => rowLayersOf(model, prompts[prompt]!));
+        expect(rowLayers).toBeLessThanOrEqual(each.reduce((sum, n) => sum + n, 0));
       }),
       { numRuns: 40 },
     );
@@ -199,10 +200,11 @@ describe.each(["t5", "t5-relu-tied"])("%s", (name) => {
       logits.dispose();
       return rowLayers;
     };
-    const { layers } = model.config;
-    expect(recording.rowLayers).toBe((5 + 29 + 1) * layers);
-    expect(cost(zero("encoder.resid_post.0", -1))).toBe(5 * layers);
-    expect(cost(zero("encoder.final_norm", 0))).toBe(5 * layers);
+    const { layers, encoder } = model.config;
+    const encoders = prompts.map(({ length }) => length * encoder!.layers);
+    expect(recording.rowLayers).toBe((5 + 29 + 1) * layers + encoders.reduce((sum, n) => sum + n, 0));
+    expect(cost(zero("encoder.resid_post.0", -1))).toBe(5 * layers + encoders[0]!);
+    expect(cost(zero("encoder.final_norm", 0))).toBe(5 * layers + encoders[0]!);
     expect(cost(zero(`xattn_v.${layers - 1}`, 3))).toBe(5);
     expect(cost(zero("xattn_out.0", 3))).toBe(2 * layers);
     expect(cost(zero("resid_post.0", -1))).toBe(layers - 1);

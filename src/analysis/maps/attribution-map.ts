@@ -11,6 +11,7 @@ import type { SiteName } from "../../model/walk/sites.ts";
 import { type Edit, interpolate } from "../../patching/edit.ts";
 import { gradients } from "../../patching/gradients.ts";
 import { type Metric, measure, showMetric } from "../../patching/metric.ts";
+import { rowLayersOf } from "../../patching/row-layers.ts";
 import { run } from "../../patching/run.ts";
 import type { RunMetric } from "../../patching/run-metric.ts";
 import { settingOf } from "../../patching/setting.ts";
@@ -76,7 +77,7 @@ export async function attributionMap(
   const pair = pairUp("attributionMap", model, [clean, corrupted], options);
   const { direction, base, source, rows, positions, columns, given } = pair;
   const embedding = steps === undefined ? undefined : embeddingOf(model, pair);
-  const { device, config } = model;
+  const { device } = model;
   const scope = device.openScope();
   try {
     const tapped = [...new Set([...rows, ...(embedding ? [embedding] : [])])];
@@ -127,6 +128,7 @@ export async function attributionMap(
     checkValues("attributionMap", values, rows, columns);
     const [cleanValue, corruptedValue] =
       direction === "denoising" ? [otherValue!, firstValue] : [firstValue, otherValue!];
+    const onePass = (prompt: Prompt) => rowLayersOf(model, prompt);
     const passes = (first ? 1 : 0) + points.length * (1 + WAY_BACK);
     return new PatchMap({
       setting: settingOf(model),
@@ -138,8 +140,8 @@ export async function attributionMap(
       direction,
       metric: showMetric(metric, model),
       ...(steps === undefined ? { method: "attribution" } : { method: "integrated gradients", steps }),
-      rowLayers: config.layers * (source.length + passes * base.length),
-      plainRowLayers: config.layers * (base.length * (values.length + 1) + source.length),
+      rowLayers: onePass(source) + passes * onePass(base),
+      plainRowLayers: onePass(base) * (values.length + 1) + onePass(source),
     });
   } finally {
     scope.dispose();

@@ -3,6 +3,7 @@ import type { LanguageModel } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import { measure, showMetric } from "../../patching/metric.ts";
 import { record } from "../../patching/recording.ts";
+import { rowLayersOf } from "../../patching/row-layers.ts";
 import { run } from "../../patching/run.ts";
 import { settingOf } from "../../patching/setting.ts";
 import { tap } from "../../patching/tap.ts";
@@ -76,7 +77,7 @@ export async function patchMap(
     );
     const [cleanValue, corruptedValue] = (await model.device.read(measured)).map(([value]) => value!);
     const values: number[] = [];
-    let rowLayers = recording.rowLayers + source.length * model.config.layers;
+    let rowLayers = recording.rowLayers + rowLayersOf(model, source);
     for (const batch of batchesOf(model, base, cells, options.batchRows ?? BATCH_ROWS)) {
       const resumed = resumeBatch(recording, batch, (logits) => measure(metric, logits, cleanLogits));
       rowLayers += resumed.rowLayers;
@@ -84,7 +85,7 @@ export async function patchMap(
       onProgress?.(values.length, cells.length);
     }
     checkValues("patchMap", values, rows, columns);
-    const plainRowLayers = model.config.layers * (base.length * (cells.length + 1) + source.length);
+    const plainRowLayers = rowLayersOf(model, base) * (cells.length + 1) + rowLayersOf(model, source);
     return new PatchMap({
       setting: settingOf(model),
       rows,

@@ -8,6 +8,7 @@ import { type Edit, set } from "../../patching/edit.ts";
 import type { OnePosition } from "../../patching/positions.ts";
 import { record } from "../../patching/recording.ts";
 import { resume, type Variant } from "../../patching/resume.ts";
+import { rowLayersOf } from "../../patching/row-layers.ts";
 import { aTaskVectors, type TaskVectors } from "./task-vectors.ts";
 
 export interface PatchEachOptions {
@@ -64,7 +65,10 @@ export async function sweepLayers(
   }
 }
 
-/** The edit that puts a layer's vector in place of what a prompt has there. */
+/**
+ * The edit that puts a layer's vector in place of what a prompt has there, in the stack that it was taken from: of an encoder,
+ * positions are the prompt's, and −1, the default, is its end token.
+ */
 export function patchOf(
   vectors: TaskVectors,
   layer: number,
@@ -134,7 +138,7 @@ export async function patchEach(
     }
     onProgress?.(unpatched.length);
   }
-  const rows = queries.reduce((sum, query) => sum + query.length, 0);
-  const plainRowLayers = rows * model.config.layers * (edits.length + 1);
+  const onePass = queries.reduce((sum, query) => sum + rowLayersOf(model, query), 0);
+  const plainRowLayers = onePass * (edits.length + 1);
   return { patched, unpatched, rowLayers, plainRowLayers };
 }

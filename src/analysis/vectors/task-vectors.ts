@@ -18,7 +18,7 @@ import { encodeSafetensors } from "../../model/checkpoint/safetensors/safetensor
 import { memorySource } from "../../model/checkpoint/source/sources.ts";
 import type { LanguageModel } from "../../model/language-model.ts";
 import { hashPrompts, type Prompt } from "../../model/prompt/prompt.ts";
-import { ALL_LAYER_SITES, type LayerSite } from "../../model/walk/sites.ts";
+import { stackOfVectors, VECTOR_SITES, type VectorSite } from "../../model/walk/sites.ts";
 import { checkModelAndPrompts, onePosition } from "../../patching/arguments.ts";
 import { type OnePosition, showPositions } from "../../patching/positions.ts";
 import { run } from "../../patching/run.ts";
@@ -28,11 +28,17 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { allLayers, checkLayers } from "../layers.ts";
 
 export interface ExtractOptions {
-  /** Which activation of each layer. Default resid_post. */
-  site?: LayerSite;
-  /** Which token of each prompt. Default −1, the last. */
+  /**
+   * Which activation of each layer. Default resid_post: in an encoder-decoder the decoder's. `encoder.resid_post` is the
+   * encoder's, of a model that has one.
+   */
+  site?: VectorSite;
+  /**
+   * Which token of each prompt. Default −1, the last: of what the decoder reads, its start token where nothing has been
+   * answered; of what an encoder reads, the end token of the prompt.
+   */
   at?: OnePosition;
-  /** Layers, ascending. Default: all. */
+  /** Layers of that stack, ascending. Default: all. */
   layers?: readonly number[];
   /** Most tokens of prompts in one pass; bounds the memory. Default 1024. */
   batchTokens?: number;
@@ -41,7 +47,7 @@ export interface ExtractOptions {
 }
 
 const EXTRACT_OPTIONS: Options<ExtractOptions> = {
-  site: oneOf(...ALL_LAYER_SITES),
+  site: oneOf(...VECTOR_SITES),
   at: onePosition,
   layers: aListOf(aNumber),
   batchTokens: aNumber,
@@ -59,12 +65,13 @@ export function extractActivations(
 ): Tensor {
   checkModelAndPrompts("extract", model, "prompts", prompts);
   checkOptions("extract", options, EXTRACT_OPTIONS);
-  const { site = "resid_post", at = -1, layers = allLayers(model), batchTokens = 1024, onProgress } = options;
+  const { site = "resid_post", at = -1, batchTokens = 1024, onProgress } = options;
   if (prompts.length === 0) throw new SiteError("extract: expected at least one prompt, found none");
-  checkLayers(model, layers, "extract");
+  const layers = layersToExtract(model, site, options.layers);
   const taps: Record<string, Tap<OnePosition>> = {};
   for (const layer of layers) taps[`${layer}`] = tap(`${site}.${layer}`, at);
-  const stopAfter = Math.max(...layers);
+  // An encoder has been through all of its layers when the decoder begins.
+  const stopAfter = stackOfVectors(site) === "encoder" ? 0 : Math.max(...layers);
   return model.device.scope(() => {
     const parts: Tensor[] = [];
     let done = 0;
@@ -85,11 +92,24 @@ export function extractActivations(
   });
 }
 
+/** Those asked for, or all of the stack. Throws SiteError for others. */
+function layersToExtract(
+  model: LanguageModel,
+  site: VectorSite,
+  asked: readonly number[] | undefined,
+): readonly number[] {
+  if (asked === undefined) return allLayers(model, site, "extract");
+  checkLayers(model, asked, "extract", site);
+  return asked;
+}
+
 /** Where task vectors come from; travels with them when they are saved. */
 export interface TaskVectorOrigin {
   /** The model's name: a folder, URL or hub id. */
   readonly model: string;
-  readonly site: LayerSite;
+  /** Which activation, and by its name of which stack; that is where `patchOf` and `sweepLayers` put them. */
+  readonly site: VectorSite;
+  /** Of that stack. */
   readonly layers: readonly number[];
   /** Which token they were read at, in words. */
   readonly position: string;
@@ -143,7 +163,8 @@ export function extractTaskVectors(
 ): TaskVectors {
   checkModelAndPrompts("extract", model, "prompts", prompts);
   checkOptions("extract", options, EXTRACT_OPTIONS);
-  const { site = "resid_post", at = -1, layers = allLayers(model) } = options;
+  const { site = "resid_post", at = -1 } = options;
+  const layers = layersToExtract(model, site, options.layers);
   const vectors = model.device.scope(() => mean(extractActivations(model, prompts, options), 0));
   return new TaskVectors(vectors, {
     model: model.name,
@@ -223,7 +244,7 @@ export async function parseTaskVectors(
   };
   const entry = file.entry("vectors");
   const layers = field("layers").split(",").map(Number);
-  const site = ALL_LAYER_SITES.find((s) => s === field("site"));
+  const site = VECTOR_SITES.find((s) => s === field("site"));
   if (!site || entry.dtype !== "f32" || entry.shape.length !== 2 || entry.shape[0] !== layers.length) {
     throw new CheckpointError(
       `${name}: expected f32 vectors [${layers.length}, features] of a known site, found ${entry.stored} ` +

@@ -4,7 +4,7 @@ import { showSetting } from "../../patching/setting.ts";
 import { isCorrect } from "../../tasks/correct.ts";
 import type { Score } from "../../tasks/score.ts";
 import { bar, printable, quote, showPercent, table } from "../terminal/layout.ts";
-import type { DemoReport } from "./demo.ts";
+import type { DemoReport, ReadAt } from "./demo.ts";
 
 /** The report of `xpatch demo` for a terminal. */
 export function formatDemo(report: DemoReport): string {
@@ -40,12 +40,26 @@ function formatSource(report: DemoReport): string {
   return `1. ${before}:\n\n     ${quote(report.prompt)}\n\n   ${after}`;
 }
 
+const END_NAMES = {
+  end: "its last token",
+  "encoder's end": "the last token of what the encoder reads",
+  "decoder's end": "the last token of what the decoder reads, its start token",
+} as const satisfies Record<Exclude<ReadAt, "answer cue">, string>;
+
 /** What the vectors come from, above and below a prompt. */
-export function sourceLines({ specification, prompts, shots }: DemoReport): [before: string, after: string] {
+export function sourceLines(report: DemoReport): [before: string, after: string] {
+  const { specification, prompts, shots, readAt } = report;
+  const place = END_NAMES[readAt === "answer cue" ? "end" : readAt];
   if (specification === "instruction") {
-    return ["Task vectors: the instruction alone", "The activation at its last token: a vector a layer."];
+    return ["Task vectors: the instruction alone", `The activation at ${place}: a vector a layer.`];
   }
   const examples = specification === "image" ? "examples with pictures" : "examples";
+  if (readAt !== "answer cue") {
+    return [
+      `Task vectors: ${prompts} prompts of ${shots} ${examples}, up to the last one's answer`,
+      `The mean activation at ${place}: a vector a layer.`,
+    ];
+  }
   return [
     `Task vectors: ${prompts} prompts of ${shots} ${examples}, each with a question at the end`,
     "The mean activation at the last example's colon, where nothing is known of the question: a vector a layer.",

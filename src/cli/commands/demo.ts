@@ -22,7 +22,16 @@ import { checkLengths, checkPictures, checkWritable, ofOption } from "../options
 import { newCommand } from "../options/command.ts";
 import { addModelArgument, givenModel, type ModelArguments, withModel } from "../options/session.ts";
 import { readShippedTasks, readTask, TASK_OPTION } from "../options/task-file.ts";
-import { addDrawOptions, checkDraw, type DrawArguments, refuseExamples } from "../options/task-options.ts";
+import {
+  addDrawOptions,
+  addStackOption,
+  checkDraw,
+  checkStack,
+  type DrawArguments,
+  refuseExamples,
+  type StackArguments,
+  streamOf,
+} from "../options/task-options.ts";
 import { printResult } from "../terminal/output.ts";
 import { withProgress } from "../terminal/progress.ts";
 import { demoPage } from "./demo-page.ts";
@@ -42,7 +51,7 @@ const OTHER_ITEMS = 5;
 const SHOWN_ITEMS = 6;
 const SHOWN_TOKENS = 5;
 
-interface Arguments extends ModelArguments, DrawArguments {
+interface Arguments extends ModelArguments, DrawArguments, StackArguments {
   readonly task: string;
   readonly query?: Modality;
   readonly html?: string;
@@ -57,6 +66,7 @@ export interface DemoReport extends Setting, TransferTest {
   /** How many prompts the vectors come from, and one of them; the bare question about a test item. */
   readonly prompts: number;
   readonly prompt: string;
+  readonly readAt: ReadAt;
   readonly question: string;
   /** Scores of the patch on validation items, by layer. */
   readonly sweep: LayerChoice;
@@ -64,6 +74,12 @@ export interface DemoReport extends Setting, TransferTest {
   /** The page that was written. */
   readonly html?: string;
 }
+
+/**
+ * Where the vectors of examples are read: at the last one's answer cue with the question behind it, or at the end of prompts
+ * that end there; with an encoder, at the end of what that reads, or of what the decoder does.
+ */
+export type ReadAt = "answer cue" | "end" | "encoder's end" | "decoder's end";
 
 /** Wall time of each part. */
 export interface Seconds {
@@ -88,7 +104,7 @@ export function demoCommand(): Command {
         MODALITIES,
       ),
     );
-  return addDrawOptions(command)
+  return addStackOption(addDrawOptions(command))
     .option("--html <file>", "also write the report as a page with the pictures")
     .action(async (model: string | undefined, args: Arguments) => {
       const named = givenModel(model, args, command);
@@ -126,6 +142,7 @@ async function sourceOf(model: ModelOutline, task: Task, args: Arguments): Promi
   const { spec: kind, shots: count, seed } = args;
   const query = queryOf(model, args);
   if (query === "image") visionOf(model);
+  await checkStack(model, args);
   await checkTask(task, { ...args, query });
   const source = await taskSource(model, task, "validation", { kind, count, seed, items: EXTRACTION_ITEMS });
   checkLengths(model, source.prompts);
@@ -155,7 +172,8 @@ async function demo(
   });
   const load = clock();
 
-  using vectors = await extractVectors(model, source);
+  const site = streamOf(args);
+  using vectors = await extractVectors(model, source, { site });
   const extract = clock();
 
   const sweep = await withProgress("sweeping over the layers", (update) => transfer.sweep(vectors, update));
@@ -167,7 +185,10 @@ async function demo(
   try {
     for (const other of related) {
       const from = await taskSource(model, other, "validation", { ...given, items: OTHER_ITEMS });
-      others.push({ task: other, vectors: await extractVectors(model, from, { layers: [sweep.best] }) });
+      others.push({
+        task: other,
+        vectors: await extractVectors(model, from, { site, layers: [sweep.best] }),
+      });
     }
     tested = await withProgress("asking test questions", (onProgress) =>
       transfer.test(vectors, sweep.best, {
@@ -189,6 +210,7 @@ async function demo(
     shots,
     seed,
     prompts: source.prompts.length,
+    readAt: readAtOf(model, source, args),
     prompt: source.prompts[0]!.text,
     question: transfer.query(transfer.tested[0]!).text,
     sweep,
@@ -196,6 +218,11 @@ async function demo(
     seconds: { load, extract, sweep: swept, test: clock() },
     ...(html !== undefined && { html }),
   };
+}
+
+function readAtOf({ config }: ModelOutline, { at }: VectorSource, { stack }: Arguments): ReadAt {
+  if (config.encoder) return `${stack}'s end`;
+  return at === -1 ? "end" : "answer cue";
 }
 
 /** A function that returns the seconds since its last call. */

@@ -1,13 +1,14 @@
 import type { Command } from "commander";
+import { allLayers } from "../../analysis/layers.ts";
 import { encodeTaskVectors, type TaskVectorOrigin } from "../../analysis/vectors/task-vectors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
-import { type LayerSite, layoutOf } from "../../model/walk/sites.ts";
+import type { VectorSite } from "../../model/walk/sites.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import { type Setting, settingOf, showSetting } from "../../patching/setting.ts";
 import { writeWhole } from "../../platform/node-write.ts";
 import { taskSource } from "../../tasks/specification.ts";
-import { layerSite, layers, position } from "../options/arguments.ts";
+import { layers, position, vectorSite } from "../options/arguments.ts";
 import {
   checkLayerOption,
   checkLengths,
@@ -34,7 +35,7 @@ import { extractWithProgress } from "./extraction.ts";
 
 interface Arguments extends ModelArguments, TaskArguments, DrawArguments {
   readonly prompts?: string;
-  readonly site: LayerSite;
+  readonly site: VectorSite;
   readonly layers?: readonly number[];
   readonly position: number;
   readonly out: string;
@@ -59,8 +60,8 @@ export function extractCommand(): Command {
   return addDrawOptions(addTaskOptions(command, "train"), 0)
     .option(
       "--site <site>",
-      "which activation of each layer",
-      layerSite((site) => layoutOf(site) === "rows"),
+      "which activation of each layer; encoder.resid_post is that of an encoder-decoder's encoder",
+      vectorSite(),
       "resid_post",
     )
     .option("--layers <layers>", "such as 0-5,8 (default: all)", layers)
@@ -76,10 +77,11 @@ export function extractCommand(): Command {
       const report = await withModel(
         args,
         async (model) => {
-          checkLayerOption(model, args.layers);
+          await ofOption("--site", () => allLayers(model, args.site));
+          checkLayerOption(model, args.layers, args.site);
           const prompts = await makePrompts(model);
           checkLengths(model, prompts);
-          await checkPositions(model, "--position", args.position, prompts);
+          await checkPositions(model, "--position", args.position, prompts, args.site);
           return prompts;
         },
         (model, prompts) => extract(model, prompts, args),

@@ -15,7 +15,7 @@ const BATCH_TOKENS = 256;
 export function extractVectors(
   model: PatchableModel,
   { prompts, at }: VectorSource,
-  options: Pick<ExtractOptions, "layers"> = {},
+  options: Pick<ExtractOptions, "layers" | "site"> = {},
 ): Promise<TaskVectors> {
   return extractWithProgress(model, prompts, { ...options, at, batchTokens: BATCH_TOKENS });
 }

@@ -3,6 +3,7 @@ import { chooseLayer } from "../../analysis/vectors/layer-choice.ts";
 import type { StoredTaskVectors, TaskVectors } from "../../analysis/vectors/task-vectors.ts";
 import { XpatchError } from "../../errors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
+import { stackOfVectors, type VectorSite } from "../../model/walk/sites.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import {
   askerIn,
@@ -24,7 +25,13 @@ const SWEEP_ITEMS = 24;
 /** Where the vector of a patch comes from. */
 export type PatchSource =
   | { readonly kind: "file"; readonly file: StoredTaskVectors }
-  | { readonly kind: "task"; readonly task: Task; readonly split: Split; readonly given: TaskSourceOptions };
+  | {
+      readonly kind: "task";
+      readonly task: Task;
+      readonly split: Split;
+      readonly given: TaskSourceOptions;
+      readonly site: VectorSite;
+    };
 
 /** Who chose the layer: an argument, the checkpoint's config, or a sweep over validation items. */
 export type LayerOrigin =
@@ -46,8 +53,14 @@ export type PreparedSource =
       readonly task: Task;
       readonly template: string | undefined;
       readonly prompts: VectorSource;
+      readonly site: VectorSite;
       readonly layer: number | undefined;
     };
+
+/** Where its vectors are of, and go. */
+export function siteOf(source: PatchSource): VectorSite {
+  return source.kind === "file" ? source.file.origin.site : source.site;
+}
 
 /** Throws XpatchError where there is no vector for the layer, or nothing to choose a layer by. */
 export async function prepareSource(
@@ -56,20 +69,22 @@ export async function prepareSource(
   asked: number | undefined,
   query: Modality,
 ): Promise<PreparedSource> {
-  if (asked !== undefined) checkLayers(model, [asked], "--layer");
-  const layer = asked ?? model.config.taskVectorLayer;
+  const site = siteOf(source);
+  if (asked !== undefined) checkLayers(model, [asked], "--layer", site);
+  // The one that a model names is the decoder's.
+  const layer = asked ?? (stackOfVectors(site) === "text" ? model.config.taskVectorLayer : undefined);
   if (source.kind === "task") {
     const { task, split, given } = source;
     if (layer === undefined) itemsIn(query, task, "validation");
     const prompts = await taskSource(model, task, split, { ...given, items: EXTRACTION_ITEMS });
-    return { kind: "task", task, template: given.template, prompts, layer };
+    return { kind: "task", task, template: given.template, prompts, site, layer };
   }
   const { file } = source;
   if (layer === undefined) {
     throw new XpatchError(`expected --layer, since ${model.name} names no layer for task vectors`);
   }
   file.at(layer);
-  checkWidth(model, `${file.origin.site}.${layer}`, file);
+  checkWidth(model, `${site}.${layer}`, file);
   return { kind: "file", file, layer };
 }
 
@@ -85,15 +100,16 @@ export async function vectorsFor(
   if (source.kind === "file") {
     return { vectors: source.file.on(model.device), layer: source.layer, layerOrigin };
   }
-  const { task, template, prompts } = source;
-  const vectors = await extractVectors(model, prompts, { layers: layer === undefined ? undefined : [layer] });
+  const { task, template, prompts, site } = source;
+  const layers = layer === undefined ? undefined : [layer];
+  const vectors = await extractVectors(model, prompts, { site, layers });
   if (layer !== undefined) return { vectors, layer, layerOrigin };
   const items = itemsIn(query, task, "validation").slice(0, SWEEP_ITEMS);
   const byItem = await askerIn(query, model, items);
-  const { best, layers } = await withProgress("choosing a layer", (onProgress) =>
+  const { best, layers: tried } = await withProgress("choosing a layer", (onProgress) =>
     chooseLayer(model, items, byItem, vectors, { template, onProgress }),
   );
-  const { correct, total } = layers.find((scored) => scored.layer === best)!;
+  const { correct, total } = tried.find((scored) => scored.layer === best)!;
   return { vectors, layer: best, layerOrigin: { by: "validation", query, correct, total } };
 }
 

@@ -11,18 +11,22 @@ import { type Setting, settingOf, showSetting } from "../../patching/setting.ts"
 import { fewShotPrompt, type Question } from "../../tasks/few-shot.ts";
 import { type Modality, poolOf, promptInContext, specify } from "../../tasks/specification.ts";
 import { listed, position, wholeNumber } from "../options/arguments.ts";
-import { checkLengths, ofOption } from "../options/checks.ts";
+import { checkLengths, ofOption, sequenceAt } from "../options/checks.ts";
 import { newCommand, refuseUnused } from "../options/command.ts";
 import { checkImages, IMAGE_OPTION, readImages } from "../options/image-prompt.ts";
 import { addModelOptions, type ModelArguments, withModel } from "../options/session.ts";
 import { readTask } from "../options/task-file.ts";
 import {
   addDrawOptions,
+  addStackOption,
   addTaskOptions,
   checkDraw,
+  checkStack,
   type DrawArguments,
   HOW_TASKS_ARE_SHOWN,
   refuseExamples,
+  type StackArguments,
+  streamOf,
   type TaskArguments,
 } from "../options/task-options.ts";
 import { addPromptOptions, type PromptArguments, promptText } from "../options/text-files.ts";
@@ -35,10 +39,11 @@ import {
   type PreparedSource,
   prepareSource,
   showLayerOrigin,
+  siteOf,
   vectorsFor,
 } from "./patch-vectors.ts";
 
-interface Arguments extends ModelArguments, PromptArguments, TaskArguments, DrawArguments {
+interface Arguments extends ModelArguments, PromptArguments, TaskArguments, DrawArguments, StackArguments {
   readonly vectors?: string;
   readonly question?: string;
   readonly image?: readonly string[];
@@ -81,7 +86,7 @@ export function patchCommand(): Command {
         "validation items)",
       wholeNumber(0),
     );
-  return addPromptOptions(addDrawOptions(addTaskOptions(command, "train")))
+  return addPromptOptions(addStackOption(addDrawOptions(addTaskOptions(command, "train"))))
     .option("--position <n>", "which token is patched", position, -1)
     .option("--max-new-tokens <n>", "most tokens of an answer", wholeNumber(1), 8)
     .action(async (args: Arguments) => {
@@ -123,14 +128,14 @@ async function readSource(args: Arguments, asked: Asked, command: Command): Prom
   if (task === undefined) {
     // A question is asked by the template.
     const unused = HOW_TASKS_ARE_SHOWN.filter((name) => name !== "template" || "prompt" in asked);
-    refuseUnused(command, unused, "--task");
+    refuseUnused(command, [...unused, "stack"], "--task");
     const file = await ofOption("--vectors", () => readVectorFile(vectors!));
     if (layer !== undefined) await ofOption("--layer", () => file.at(layer));
     return { kind: "file", file };
   }
   const read = await readTask(task);
   await checkDraw(read, split, args);
-  return { kind: "task", task: read, split, given: { kind, count, seed, template } };
+  return { kind: "task", task: read, split, given: { kind, count, seed, template }, site: streamOf(args) };
 }
 
 interface Prepared {
@@ -139,6 +144,7 @@ interface Prepared {
   readonly query: Prompt;
   /** Of the patched token, counted from the start. */
   readonly position: number;
+  readonly token: string;
   /** The question behind what tells the task. */
   readonly context?: Prompt;
 }
@@ -153,6 +159,7 @@ async function prepare(
 ): Promise<Prepared> {
   const { template, maxNewTokens } = args;
   await checkImages(model, pictures);
+  await checkStack(model, args);
   const modality = pictures.length > 0 ? "image" : "text";
   const prepared = await prepareSource(model, source, args.layer, modality);
   const question: Question | undefined = "name" in asked ? (pictures[0] ?? asked.name) : undefined;
@@ -160,19 +167,21 @@ async function prepare(
     "prompt" in asked
       ? model.prompt(asked.prompt, { images: pictures })
       : fewShotPrompt(model, [], question!, template);
-  const position = await ofOption("--position", () => model.sequenceOf(query).at(args.position));
+  const sequence = await ofOption("--vectors", () => sequenceAt(model, siteOf(source), query));
+  const position = await ofOption("--position", () => sequence.at(args.position));
   const context =
     "name" in asked && source.kind === "task"
       ? await contextOf(model, source, asked.name, question!)
       : undefined;
   // The last new token is never computed.
   checkLengths(model, [query, ...(context ? [context] : [])], maxNewTokens - 1);
-  return { source: prepared, modality, query, position, ...(context && { context }) };
+  const token = sequence.tokens[position]!;
+  return { source: prepared, modality, query, position, token, ...(context && { context }) };
 }
 
 async function patch(
   model: PatchableModel,
-  { source, modality, query, position, context }: Prepared,
+  { source, modality, query, position, token, context }: Prepared,
   args: Arguments,
 ): Promise<PatchReport> {
   const { image: images = [], maxNewTokens } = args;
@@ -188,7 +197,7 @@ async function patch(
     layer,
     layerOrigin,
     position,
-    token: model.sequenceOf(query).tokens[position]!,
+    token,
     vectors: vectors.origin,
     unpatched: unpatched![0]!,
     patched: patched![0]!,

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { allLayers } from "../../analysis/layers.ts";
 import { scoreSweep } from "../../analysis/vectors/score-sweep.ts";
 import { sweepLayers } from "../../analysis/vectors/sweep-layers.ts";
 import type { StoredTaskVectors, TaskVectorOrigin } from "../../analysis/vectors/task-vectors.ts";
@@ -97,8 +98,9 @@ async function prepare(
   args: Arguments,
 ): Promise<Prompt[]> {
   const { layers: asked, position } = args;
-  checkLayerOption(model, asked);
   const { site, layers: extracted } = file.origin;
+  await ofOption("--vectors", () => allLayers(model, site));
+  checkLayerOption(model, asked, site);
   await ofOption("--vectors", () => {
     for (const layer of asked ?? extracted) checkWidth(model, `${site}.${layer}`, file);
   });
@@ -108,7 +110,7 @@ async function prepare(
     args.task === undefined ? model.prompt(item.input) : fewShotPrompt(model, [], asker(item), args.template),
   );
   checkLengths(model, prompts);
-  await checkPositions(model, "--position", position, prompts);
+  await checkPositions(model, "--position", position, prompts, site);
   return prompts;
 }
 

@@ -1,6 +1,13 @@
 import { InvalidArgumentError, Option } from "commander";
 import { PromptError } from "../../errors.ts";
-import { ALL_LAYER_SITES, type LayerSite } from "../../model/walk/sites.ts";
+import {
+  ALL_LAYER_SITES,
+  type LayerSite,
+  layoutOf,
+  parseSite,
+  VECTOR_SITES,
+  type VectorSite,
+} from "../../model/walk/sites.ts";
 import { nearestHint } from "../../nearest.ts";
 import type { Positions } from "../../patching/positions.ts";
 import { checkTemplate } from "../../tasks/few-shot.ts";
@@ -79,6 +86,11 @@ export function choice(flags: string, description: string, names: readonly strin
 /** One of the sites of a layer that `fits`. */
 export function layerSite(fits: (site: LayerSite) => boolean): (text: string) => LayerSite {
   return oneOf(ALL_LAYER_SITES.filter(fits));
+}
+
+/** One of the sites that vectors are made of: those that have a row a token. */
+export function vectorSite(): (text: string) => VectorSite {
+  return oneOf(VECTOR_SITES.filter((site) => layoutOf(parseSite(`${site}.0`).site) === "rows"));
 }
 
 /** Text with `\n`, `\t` and `\\` for what is hard to type in a shell. */

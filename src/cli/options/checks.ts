@@ -6,7 +6,7 @@ import { FileError, ImageError, SiteError, XpatchError } from "../../errors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import { checkGrowth, type Prompt } from "../../model/prompt/prompt.ts";
 import { siteInfo } from "../../model/walk/site-shapes.ts";
-import type { SiteName } from "../../model/walk/sites.ts";
+import { type SiteName, stackOfVectors, type VectorSite } from "../../model/walk/sites.ts";
 import { type Positions, resolvePositions } from "../../patching/positions.ts";
 import type { TaskItem } from "../../tasks/task.ts";
 
@@ -54,9 +54,13 @@ export async function checkPictures(items: readonly TaskItem[]): Promise<void> {
   }
 }
 
-/** Throws SiteError for layers that the model does not have; none given is all. */
-export function checkLayerOption(model: ModelOutline, layers: readonly number[] | undefined): void {
-  if (layers) checkLayers(model, layers, "--layers");
+/** Throws SiteError for layers that the model does not have, in the stack that `site` is of; none given is all. */
+export function checkLayerOption(
+  model: ModelOutline,
+  layers: readonly number[] | undefined,
+  site?: VectorSite,
+): void {
+  if (layers) checkLayers(model, layers, "--layers", site);
 }
 
 /** Throws PromptError for prompts longer than the model's context, with `newTokens` that it has to compute. */
@@ -64,15 +68,21 @@ export function checkLengths(model: ModelOutline, prompts: readonly Prompt[], ne
   for (const prompt of prompts) checkGrowth(prompt.length, newTokens, model.config);
 }
 
-/** Throws PromptError, led by the option, where a prompt (or what a decoder reads beside its encoder) lacks the positions. */
+/** What the stack reads of a prompt that a site is of: beside an encoder a decoder reads its start token and the answer. */
+export function sequenceAt(model: ModelOutline, site: VectorSite, prompt: Prompt): Prompt {
+  return stackOfVectors(site) === "encoder" ? model.check(prompt) : model.sequenceOf(prompt);
+}
+
+/** Throws PromptError, led by the option, where what is read of a prompt at a site lacks the positions. */
 export function checkPositions(
   model: ModelOutline,
   option: string,
   at: Positions,
   prompts: readonly Prompt[],
+  site: VectorSite = "resid_post",
 ): Promise<void> {
   return ofOption(option, () => {
-    for (const prompt of prompts) resolvePositions(at, model.sequenceOf(prompt));
+    for (const prompt of prompts) resolvePositions(at, sequenceAt(model, site, prompt));
   });
 }
 

@@ -1,7 +1,7 @@
 import { InvalidArgumentError } from "commander";
 import type { StoredTaskVectors } from "../../analysis/vectors/task-vectors.ts";
 import { SiteError, XpatchError } from "../../errors.ts";
-import { parseSite, type SiteName } from "../../model/walk/sites.ts";
+import { parseSite, type SiteName, stackOfVectors } from "../../model/walk/sites.ts";
 import { nearestHint } from "../../nearest.ts";
 import {
   addVector,
@@ -95,9 +95,13 @@ export function editOf({ operation, site, at, amount }: EditArgument, vectors?: 
 }
 
 function vectorFor(site: SiteName, vectors: StoredTaskVectors): Float32Array {
-  const { layer } = parseSite(site);
+  const { layer, stack } = parseSite(site);
   if (layer === undefined) {
     throw new SiteError(`vectors belong to layers, and ${site} has none`);
+  }
+  const { origin } = vectors;
+  if (stack !== stackOfVectors(origin.site)) {
+    throw new SiteError(`expected vectors of the stack that ${site} is in, found those of ${origin.site}`);
   }
   return vectors.at(layer);
 }

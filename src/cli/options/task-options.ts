@@ -1,4 +1,6 @@
 import { type Command, Option } from "commander";
+import { allLayers } from "../../analysis/layers.ts";
+import type { ModelOutline } from "../../model/language-model.ts";
 import { drawItems, SPACED_TEMPLATE } from "../../tasks/few-shot.ts";
 import {
   instructionOf,
@@ -36,6 +38,32 @@ export interface DrawArguments {
   readonly spec: SpecificationKind;
   readonly shots: number;
   readonly seed: number;
+}
+
+/** In which stack of an encoder-decoder a task's vectors are made and put. */
+export interface StackArguments {
+  readonly stack: "decoder" | "encoder";
+}
+
+/** Adds --stack. */
+export function addStackOption(command: Command): Command {
+  return command.addOption(
+    choice(
+      "--stack <stack>",
+      "of an encoder-decoder, whose layers vectors are read and put in; other models are decoders",
+      ["decoder", "encoder"],
+    ).default("decoder"),
+  );
+}
+
+/** The residual stream of that stack. */
+export function streamOf({ stack }: StackArguments): "resid_post" | "encoder.resid_post" {
+  return stack === "encoder" ? "encoder.resid_post" : "resid_post";
+}
+
+/** Throws SiteError, led by the option, where a model lacks the stack. */
+export async function checkStack(model: ModelOutline, args: StackArguments): Promise<void> {
+  await ofOption("--stack", () => allLayers(model, streamOf(args)));
 }
 
 /** How a task's prompts are made, as options of {@link addTaskOptions} and {@link addDrawOptions}: unused without a task. */

@@ -104,6 +104,22 @@ export type OuterSite = (typeof OUTER_SITES)[StackName][number];
  */
 export type SiteName = `${SitePrefix}${LayerSite}.${number}` | OuterSite;
 
+/**
+ * The activations that task vectors are made of: those of the layers of what chooses the next token, or of an encoder's
+ * (`encoder.resid_post`).
+ */
+export const VECTOR_SITES = [
+  ...ALL_LAYER_SITES,
+  ...LAYER_SITES.map((site) => `${STACKS.encoder}${site}` as const),
+] as const;
+
+export type VectorSite = (typeof VECTOR_SITES)[number];
+
+/** The stack whose layers they are of. */
+export function stackOfVectors(site: VectorSite): "text" | "encoder" {
+  return site.startsWith(STACKS.encoder) ? "encoder" : "text";
+}
+
 /** What the rows of a site's value stand for. */
 export type SiteLayout =
   /** [rows, features]: a row a token (or image patch). */

@@ -47,6 +47,8 @@ export interface DecoderConfig {
   readonly cross?: CrossConfig;
   /** Set where an encoder reads the prompt, and this decoder answers. */
   readonly encoder?: EncoderSetup;
+  /** The tokens of a prompt see those behind them too (PaliGemma); those of an answer do not. */
+  readonly promptBothWays?: boolean;
   /** How pictures get in, for vision-language models. */
   readonly vision?: VisionSetup;
 }

@@ -41,7 +41,8 @@ function readConfig(config: JsonObject, where: string, files: FamilyFiles): Pali
     );
   }
   // The prompt's positions count from 1.
-  return { ...decoder, rope: { ...decoder.rope, firstPosition: 1 }, vision: readSetup(config, where, files) };
+  const rope = { ...decoder.rope, firstPosition: 1 };
+  return { ...decoder, rope, promptBothWays: true, vision: readSetup(config, where, files) };
 }
 
 function readDecoder(config: JsonObject, where: string): GemmaConfig {

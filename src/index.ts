@@ -174,8 +174,8 @@ export { EXPORT_DTYPES, type ExportDType, type ExportOptions, exportModel } from
 export type { LoadOptions } from "./model/language-model.ts";
 // Models
 export type { WeightName } from "./model/layers/named-weights.ts";
-export type { PromptPart } from "./model/prompt/build-prompt.ts";
 export type { ChatMessage } from "./model/prompt/chat-template.ts";
+export type { PromptPart } from "./model/prompt/image-rules.ts";
 export {
   hashPrompts,
   type Prompt,

@@ -32,17 +32,12 @@ import { loadWeights, type WeightOptions } from "./checkpoint/weights/weights.ts
 import type { Family } from "./families/family.ts";
 import { familyFiles } from "./families/pictures/parts/family-files.ts";
 import { familyOf } from "./families/registry.ts";
-import {
-  type ImageRules,
-  type PromptOptions,
-  type PromptPart,
-  prompt,
-  promptFromIds,
-} from "./prompt/build-prompt.ts";
+import { type PromptOptions, prompt, promptFromIds } from "./prompt/build-prompt.ts";
 import { type ChatMessage, type ChatOptions, chatPrompt } from "./prompt/chat-template.ts";
 import { checkPrompt } from "./prompt/check-prompt.ts";
 import { decoderSequence } from "./prompt/decoder-sequence.ts";
 import { type ChatTemplates, findChatTemplates } from "./prompt/find-chat-template.ts";
+import type { ImageRules, PromptPart } from "./prompt/image-rules.ts";
 import type { Prompt } from "./prompt/prompt.ts";
 import {
   ANSWER,

@@ -11,7 +11,7 @@ import {
 import { PromptError, XpatchError } from "../errors.ts";
 import { isObject } from "../model/checkpoint/json/config-reader.ts";
 import type { ModelOutline } from "../model/language-model.ts";
-import type { PromptPart } from "../model/prompt/build-prompt.ts";
+import type { PromptPart } from "../model/prompt/image-rules.ts";
 import { Prompt } from "../model/prompt/prompt.ts";
 import { aPicture } from "../model/prompt/prompt-arguments.ts";
 import type { PromptImage } from "../model/prompt/prompt-image.ts";

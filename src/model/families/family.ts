@@ -3,7 +3,7 @@ import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
 import type { JsonObject } from "../checkpoint/json/config-reader.ts";
 import type { Weights } from "../checkpoint/weights/weights.ts";
 import type { Decoder } from "../layers/decoder.ts";
-import type { ImageRules } from "../prompt/build-prompt.ts";
+import type { ImageRules } from "../prompt/image-rules.ts";
 import type { PromptImage } from "../prompt/prompt-image.ts";
 import type { Tokenizer } from "../prompt/tokenizer.ts";
 import type { Network } from "../walk/network.ts";

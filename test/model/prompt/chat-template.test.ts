@@ -1,7 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { PromptError } from "../../../src/errors.ts";
-import type { ImageRules } from "../../../src/model/prompt/build-prompt.ts";
 import {
   type ChatMessage,
   chatPrompt,
@@ -9,6 +8,7 @@ import {
   renderChat,
 } from "../../../src/model/prompt/chat-template.ts";
 import { findChatTemplates, pickChatTemplate } from "../../../src/model/prompt/find-chat-template.ts";
+import type { ImageRules } from "../../../src/model/prompt/image-rules.ts";
 import { tokenizerOf } from "../../helpers/tokenizers.ts";
 
 const tokenizer = tokenizerOf("spm-bpe", { bos_token: "<s>", eos_token: "</s>" });

@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { PromptError } from "../../../src/errors.ts";
-import { type ImageRules, prompt, promptFromIds } from "../../../src/model/prompt/build-prompt.ts";
+import { prompt, promptFromIds } from "../../../src/model/prompt/build-prompt.ts";
+import type { ImageRules } from "../../../src/model/prompt/image-rules.ts";
 import {
   checkContext,
   hashPrompts,

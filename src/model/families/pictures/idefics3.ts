@@ -7,7 +7,7 @@ import type { Picture } from "../../checkpoint/config/vision-setup.ts";
 import { ConfigReader, type JsonObject } from "../../checkpoint/json/config-reader.ts";
 import { ImageDecoder } from "../../layers/bridges/image-decoder.ts";
 import { readVisionTower } from "../../layers/towers/vision-tower.ts";
-import type { ImageText } from "../../prompt/build-prompt.ts";
+import type { ImageText } from "../../prompt/image-rules.ts";
 import type { Family, FamilyFiles, TextFamily } from "../family.ts";
 import { llama } from "../text/llama.ts";
 import { mistral } from "../text/mistral.ts";

@@ -14,7 +14,7 @@ import {
   type PixtralTowerConfig,
   readPixtralTower,
 } from "../../layers/towers/pixtral-tower.ts";
-import type { ImageRules } from "../../prompt/build-prompt.ts";
+import type { ImageRules } from "../../prompt/image-rules.ts";
 import type { PromptImage } from "../../prompt/prompt-image.ts";
 import { passOverImages } from "../../walk/input-passes.ts";
 import type { FamilyFiles } from "../family.ts";

@@ -9,7 +9,7 @@ import {
 import type { ImageLayout } from "../../checkpoint/config/vision-setup.ts";
 import { ImageDecoder } from "../../layers/bridges/image-decoder.ts";
 import { rowsOf, towerFeatures } from "../../layers/towers/tower-features.ts";
-import type { ImageRules } from "../../prompt/build-prompt.ts";
+import type { ImageRules } from "../../prompt/image-rules.ts";
 import type { PromptImage } from "../../prompt/prompt-image.ts";
 import { passOverImages } from "../../walk/input-passes.ts";
 import type { Family } from "../family.ts";

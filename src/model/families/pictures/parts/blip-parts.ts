@@ -16,7 +16,7 @@ import {
   readBlipTowerConfig,
 } from "../../../layers/towers/blip-tower.ts";
 import { towerFeatures } from "../../../layers/towers/tower-features.ts";
-import type { ImageRules } from "../../../prompt/build-prompt.ts";
+import type { ImageRules } from "../../../prompt/image-rules.ts";
 import type { PromptImage } from "../../../prompt/prompt-image.ts";
 import { passOverImages } from "../../../walk/input-passes.ts";
 import type { Network } from "../../../walk/network.ts";

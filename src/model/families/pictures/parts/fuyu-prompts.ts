@@ -1,5 +1,5 @@
 import type { VisionSetup } from "../../../checkpoint/config/vision-setup.ts";
-import type { ImageRules } from "../../../prompt/build-prompt.ts";
+import type { ImageRules } from "../../../prompt/image-rules.ts";
 import type { PatchGrid } from "../../../prompt/prompt.ts";
 import type { PromptImage } from "../../../prompt/prompt-image.ts";
 

@@ -1,4 +1,4 @@
-import type { ImageRules } from "../../../prompt/build-prompt.ts";
+import type { ImageRules } from "../../../prompt/image-rules.ts";
 import type { Prompt } from "../../../prompt/prompt.ts";
 import type { PromptImage } from "../../../prompt/prompt-image.ts";
 import type { AttentionRule } from "../../../walk/masks.ts";

@@ -17,7 +17,7 @@ import type { Weights } from "../../../checkpoint/weights/weights.ts";
 import { ImageDecoder } from "../../../layers/bridges/image-decoder.ts";
 import { betweenCentres, resampled } from "../../../layers/towers/position-table.ts";
 import { rowsOf, towerFeatures } from "../../../layers/towers/tower-features.ts";
-import type { ImageRules } from "../../../prompt/build-prompt.ts";
+import type { ImageRules } from "../../../prompt/image-rules.ts";
 import { type PromptImage, pictureAmong } from "../../../prompt/prompt-image.ts";
 import { takeRows } from "../../../walk/forward.ts";
 import { passOverImages } from "../../../walk/input-passes.ts";

@@ -1,5 +1,5 @@
 import type { ImageLayout } from "../../../checkpoint/config/vision-setup.ts";
-import type { ImageRules } from "../../../prompt/build-prompt.ts";
+import type { ImageRules } from "../../../prompt/image-rules.ts";
 import type { Prompt } from "../../../prompt/prompt.ts";
 import { type PromptImage, picturesOf } from "../../../prompt/prompt-image.ts";
 import type { KeyRange } from "../../../walk/masks.ts";

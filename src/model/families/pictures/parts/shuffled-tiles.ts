@@ -13,7 +13,7 @@ import type { ImageFeatures } from "../../../layers/bridges/image-decoder.ts";
 import { pixelShuffle } from "../../../layers/bridges/pixel-shuffle.ts";
 import { rowsOf, towerFeatures } from "../../../layers/towers/tower-features.ts";
 import type { VisionTower } from "../../../layers/towers/vision-tower.ts";
-import type { ImageText } from "../../../prompt/build-prompt.ts";
+import type { ImageText } from "../../../prompt/image-rules.ts";
 import { passOverImages } from "../../../walk/input-passes.ts";
 import type { FamilyFiles, TextFamily } from "../../family.ts";
 import { textConfig } from "./llava-parts.ts";

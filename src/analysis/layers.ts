@@ -1,6 +1,6 @@
 import { SiteError } from "../errors.ts";
 import type { ModelOutline } from "../model/language-model.ts";
-import { siteInfo } from "../model/walk/site-shapes.ts";
+import { siteInfo } from "../model/walk/site-info.ts";
 import {
   ALL_LAYER_SITES,
   type LayerSite,

@@ -1,6 +1,7 @@
 import { CheckpointError } from "../errors.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
-import { type SiteMap, siteInfo, siteNames } from "../model/walk/site-shapes.ts";
+import { siteInfo, siteNames } from "../model/walk/site-info.ts";
+import type { SiteMap } from "../model/walk/site-shapes.ts";
 import { layoutOf, parseSite, type SiteName, type StackName } from "../model/walk/sites.ts";
 import type { Edit } from "../patching/edit.ts";
 import type { PatchableModel } from "../patching/model.ts";

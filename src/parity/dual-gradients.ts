@@ -2,7 +2,7 @@ import { valueAndGradients } from "../gradient/grad.ts";
 import type { PixelValues } from "../images/preprocess.ts";
 import { unitLength } from "../model/dual-encoder.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
-import { siteNames } from "../model/walk/site-shapes.ts";
+import { siteNames } from "../model/walk/site-info.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import { contrastiveLoss, type PatchableDualEncoder } from "../patching/dual-encoder.ts";
 import type { Scope } from "../tensor/scope.ts";

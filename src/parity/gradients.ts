@@ -6,7 +6,7 @@ import { ConfigReader } from "../model/checkpoint/json/config-reader.ts";
 import { imagePlaces } from "../model/prompt/image-places.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf } from "../model/prompt/prompt-image.ts";
-import { siteNames } from "../model/walk/site-shapes.ts";
+import { siteNames } from "../model/walk/site-info.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import { logitDifference } from "../patching/metric.ts";
 import type { PatchableModel } from "../patching/model.ts";

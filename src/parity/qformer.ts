@@ -1,6 +1,6 @@
 import { type ImageRowCounts, imageRowCount } from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
-import { siteNames } from "../model/walk/site-shapes.ts";
+import { siteNames } from "../model/walk/site-info.ts";
 import { CROSS_SITES, parseSite, type SiteName } from "../model/walk/sites.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { type GoldenActivation, readActivations } from "./activations.ts";

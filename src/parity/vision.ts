@@ -9,7 +9,7 @@ import {
 } from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf } from "../model/prompt/prompt-image.ts";
-import { siteInfo } from "../model/walk/site-shapes.ts";
+import { siteInfo } from "../model/walk/site-info.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import type { PatchableModel } from "../patching/model.ts";
 import { tap } from "../patching/tap.ts";

@@ -12,7 +12,7 @@ import { imageRowCount } from "../model/checkpoint/config/vision-setup.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
 import { picturesOf } from "../model/prompt/prompt-image.ts";
-import { siteInfo, siteNames } from "../model/walk/site-shapes.ts";
+import { siteInfo, siteNames } from "../model/walk/site-info.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { aModel, aPrompt, somePositions } from "./arguments.ts";

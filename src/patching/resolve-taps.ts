@@ -1,4 +1,5 @@
-import { type SiteMap, siteInfo } from "../model/walk/site-shapes.ts";
+import { siteInfo } from "../model/walk/site-info.ts";
+import type { SiteMap } from "../model/walk/site-shapes.ts";
 import { isOnePosition } from "./positions.ts";
 import { matchSites } from "./site-patterns.ts";
 import { type Batch, resolveTarget } from "./site-targets.ts";

@@ -1,5 +1,6 @@
 import { SiteError } from "../errors.ts";
-import { type SiteMap, siteInfo, siteNames } from "../model/walk/site-shapes.ts";
+import { siteInfo, siteNames } from "../model/walk/site-info.ts";
+import type { SiteMap } from "../model/walk/site-shapes.ts";
 import { siteFromElsewhere } from "../model/walk/site-translation.ts";
 import { parseSite, type SiteName } from "../model/walk/sites.ts";
 import { nearest } from "../nearest.ts";

@@ -6,7 +6,8 @@ import {
   type VisionSetup,
 } from "../model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../model/prompt/prompt.ts";
-import { type SiteInfo, type SiteMap, siteInfo } from "../model/walk/site-shapes.ts";
+import { type SiteInfo, siteInfo } from "../model/walk/site-info.ts";
+import type { SiteMap } from "../model/walk/site-shapes.ts";
 import type { SiteLayout, SiteName } from "../model/walk/sites.ts";
 import { type Positions, resolveImageRows, resolvePositions, showPositions } from "./positions.ts";
 import type { Part } from "./tap.ts";

@@ -5,7 +5,7 @@ import { loadImage } from "../../src/images/files/load.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import { generateTokens } from "../../src/model/walk/generate-tokens.ts";
 import type { Visitor } from "../../src/model/walk/site-events.ts";
-import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
+import { siteInfo, siteNames } from "../../src/model/walk/site-info.ts";
 import { CROSS_SITES, type SiteName } from "../../src/model/walk/sites.ts";
 import { addVector, type Edit, scale, set, zero } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";

@@ -10,7 +10,7 @@ import { qwen3Vl } from "../../src/model/families/pictures/qwen3-vl.ts";
 import { chatPrompt } from "../../src/model/prompt/chat-template.ts";
 import { type Prompt, patchColumn, patchRow } from "../../src/model/prompt/prompt.ts";
 import type { PromptImage } from "../../src/model/prompt/prompt-image.ts";
-import { siteNames } from "../../src/model/walk/site-shapes.ts";
+import { siteNames } from "../../src/model/walk/site-info.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";
 import { addVector, type Edit, scale, set, zero } from "../../src/patching/edit.ts";
 import { logitDifference } from "../../src/patching/metric.ts";

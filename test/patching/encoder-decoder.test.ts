@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import { argmax } from "../../src/kernels/reduction/reduce.ts";
 import { hashPrompts, type Prompt } from "../../src/model/prompt/prompt.ts";
-import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
+import { siteInfo, siteNames } from "../../src/model/walk/site-info.ts";
 import { parseSite, type SiteName } from "../../src/model/walk/sites.ts";
 import { addVector, type Edit, scale, set, zero } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";

@@ -6,7 +6,7 @@ import { sum } from "../../src/kernels/reduction/reduce.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import { RowMap } from "../../src/model/walk/row-map.ts";
 import { Sites, type Walk } from "../../src/model/walk/site-events.ts";
-import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
+import { siteInfo, siteNames } from "../../src/model/walk/site-info.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";
 import { drive, scoped } from "../../src/model/walk/walk.ts";
 import { addVector, scale, set, zero } from "../../src/patching/edit.ts";

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { ropeMagnitude } from "../../src/kernels/attention/rope.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
-import { blockSites, siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
+import { siteInfo, siteNames } from "../../src/model/walk/site-info.ts";
+import { blockSites } from "../../src/model/walk/site-shapes.ts";
 import { LAYER_SITES, type LayerSite, type SiteName } from "../../src/model/walk/sites.ts";
 import { type Edit, set } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";

@@ -5,7 +5,7 @@ import { preprocess } from "../../src/images/preprocess.ts";
 import { imageRowCount } from "../../src/model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import type { PromptImage } from "../../src/model/prompt/prompt-image.ts";
-import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
+import { siteInfo, siteNames } from "../../src/model/walk/site-info.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";
 import { addVector, type Edit } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";

@@ -14,7 +14,7 @@ import { mllamaImageRules } from "../../src/model/families/pictures/parts/mllama
 import { chatPrompt } from "../../src/model/prompt/chat-template.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
 import type { PromptImage } from "../../src/model/prompt/prompt-image.ts";
-import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
+import { siteInfo, siteNames } from "../../src/model/walk/site-info.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";
 import { cacheAll, cacheBytes } from "../../src/patching/cache-all.ts";
 import { loadDualEncoder } from "../../src/patching/dual-encoder.ts";

@@ -3,7 +3,7 @@ import { SiteError } from "../../src/errors.ts";
 import { loadImage } from "../../src/images/files/load.ts";
 import { imageRowCount } from "../../src/model/checkpoint/config/vision-setup.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
-import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
+import { siteInfo, siteNames } from "../../src/model/walk/site-info.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";
 import { addVector, type Edit } from "../../src/patching/edit.ts";
 import { logitDifference } from "../../src/patching/metric.ts";

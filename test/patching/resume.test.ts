@@ -4,7 +4,7 @@ import { sweepLayers } from "../../src/analysis/vectors/sweep-layers.ts";
 import { extractTaskVectors } from "../../src/analysis/vectors/task-vectors.ts";
 import { argmax } from "../../src/kernels/reduction/reduce.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
-import { siteInfo, siteNames } from "../../src/model/walk/site-shapes.ts";
+import { siteInfo, siteNames } from "../../src/model/walk/site-info.ts";
 import { answerEach } from "../../src/patching/answer.ts";
 import { addVector, type Edit, scale, set, zero } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";

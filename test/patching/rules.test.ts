@@ -9,7 +9,7 @@ import { scaleRows } from "../../src/kernels/movement/row-edits.ts";
 import { readTensor } from "../../src/model/checkpoint/entries/tensor-entry.ts";
 import { openCheckpoint } from "../../src/model/checkpoint/open-checkpoint.ts";
 import type { Prompt } from "../../src/model/prompt/prompt.ts";
-import { siteNames } from "../../src/model/walk/site-shapes.ts";
+import { siteNames } from "../../src/model/walk/site-info.ts";
 import { addVector, type Edit, scale, set, zero } from "../../src/patching/edit.ts";
 import { loadModel, type PatchableModel } from "../../src/patching/model.ts";
 import type { Positions } from "../../src/patching/positions.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, expectTypeOf, test } from "vitest";
-import { siteNames } from "../../src/model/walk/site-shapes.ts";
+import { siteNames } from "../../src/model/walk/site-info.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";
 import { scale, set, zero } from "../../src/patching/edit.ts";
 import { resume } from "../../src/patching/resume.ts";

@@ -6,7 +6,7 @@ import { concat } from "../../kernels/movement/concat.ts";
 import { sum } from "../../kernels/reduction/reduce.ts";
 import type { LanguageModel } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
-import { siteInfo } from "../../model/walk/site-shapes.ts";
+import { siteInfo } from "../../model/walk/site-info.ts";
 import type { SiteName } from "../../model/walk/sites.ts";
 import { type Edit, interpolate } from "../../patching/edit.ts";
 import { gradients } from "../../patching/gradients.ts";

@@ -1,6 +1,6 @@
 import type { LanguageModel } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
-import { siteInfo } from "../../model/walk/site-shapes.ts";
+import { siteInfo } from "../../model/walk/site-info.ts";
 import type { SiteName } from "../../model/walk/sites.ts";
 import { set } from "../../patching/edit.ts";
 import type { Recording } from "../../patching/recording.ts";

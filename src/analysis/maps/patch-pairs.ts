@@ -13,7 +13,7 @@ import type { LanguageModel } from "../../model/language-model.ts";
 import { placesByImage } from "../../model/prompt/image-places.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import { mostProbableTokens } from "../../model/walk/sampling.ts";
-import { siteInfo } from "../../model/walk/site-shapes.ts";
+import { siteInfo } from "../../model/walk/site-info.ts";
 import type { SiteName } from "../../model/walk/sites.ts";
 import { aModel, aPrompt, somePositions } from "../../patching/arguments.ts";
 import { logitDifference, type Metric, resolveMetric } from "../../patching/metric.ts";

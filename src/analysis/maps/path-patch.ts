@@ -11,7 +11,7 @@ import {
 import { GenerationError, SiteError } from "../../errors.ts";
 import type { LanguageModel } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
-import { siteInfo, siteNames } from "../../model/walk/site-shapes.ts";
+import { siteInfo, siteNames } from "../../model/walk/site-info.ts";
 import type { SiteName } from "../../model/walk/sites.ts";
 import { somePositions } from "../../patching/arguments.ts";
 import { type Edit, set } from "../../patching/edit.ts";

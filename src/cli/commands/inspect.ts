@@ -10,7 +10,8 @@ import { familyFiles } from "../../model/families/pictures/parts/family-files.ts
 import { familyOf } from "../../model/families/registry.ts";
 import { findChatTemplates } from "../../model/prompt/find-chat-template.ts";
 import { createTokenizer, type Tokenizer } from "../../model/prompt/tokenizer.ts";
-import { layersWith, type SiteMap, siteInfo, siteMapOf, siteNames } from "../../model/walk/site-shapes.ts";
+import { layersWith, siteInfo, siteNames } from "../../model/walk/site-info.ts";
+import { type SiteMap, siteMapOf } from "../../model/walk/site-shapes.ts";
 import type { AdapterChoice } from "../../platform/platform.ts";
 import { adapterName } from "../../tensor/adapter-name.ts";
 import { type Shape, sizeOf } from "../../tensor/shape.ts";

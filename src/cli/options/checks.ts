@@ -5,7 +5,7 @@ import type { StoredTaskVectors } from "../../analysis/vectors/task-vectors.ts";
 import { FileError, ImageError, SiteError, XpatchError } from "../../errors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import { checkGrowth, type Prompt } from "../../model/prompt/prompt.ts";
-import { siteInfo } from "../../model/walk/site-shapes.ts";
+import { siteInfo } from "../../model/walk/site-info.ts";
 import { type SiteName, stackOfVectors, type VectorSite } from "../../model/walk/sites.ts";
 import { type Positions, resolvePositions } from "../../patching/positions.ts";
 import type { TaskItem } from "../../tasks/task.ts";

@@ -11,7 +11,7 @@ import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
 import { exportModel } from "../../../src/model/export/export.ts";
 import { OpenModel } from "../../../src/model/language-model.ts";
 import { patchColumn, patchPositions, patchRow } from "../../../src/model/prompt/prompt.ts";
-import { siteNames } from "../../../src/model/walk/site-shapes.ts";
+import { siteNames } from "../../../src/model/walk/site-info.ts";
 import { logitDifference } from "../../../src/patching/metric.ts";
 import { loadModel } from "../../../src/patching/model.ts";
 import { tap } from "../../../src/patching/tap.ts";

@@ -237,6 +237,18 @@ export type { Setting } from "./patching/setting.ts";
 export type { SitePattern } from "./patching/site-patterns.ts";
 export { gradient, type Tap, type TapGroup, type Taps, tap } from "./patching/tap.ts";
 export type { ByteSource } from "./platform/platform.ts";
+export { type ChromeTrace, chromeTrace, type TraceEvent } from "./profile/chrome-trace.ts";
+export { type Limits, measureLimits } from "./profile/limits.ts";
+export {
+  type Profile,
+  type ProfileOptions,
+  type ProfilePhase,
+  type ProfileWorkOptions,
+  profile,
+  profileWork,
+  type TracedDispatch,
+} from "./profile/profile.ts";
+export type { KernelRow, ProfileRow } from "./profile/rows.ts";
 export { isCorrect, isCorrectTokens, isWholeAnswer } from "./tasks/correct.ts";
 export {
   type Asker,

@@ -12,6 +12,7 @@ import { inspectCommand } from "./commands/inspect.ts";
 import { lensCommand } from "./commands/lens.ts";
 import { parityCommand } from "./commands/parity.ts";
 import { patchCommand } from "./commands/patch.ts";
+import { profileCommand } from "./commands/profile.ts";
 import { reproduceCommand } from "./commands/reproduce.ts";
 import { sweepCommand } from "./commands/sweep.ts";
 import { trainCommand } from "./commands/train.ts";
@@ -26,6 +27,7 @@ export const COMMANDS: readonly (() => Command)[] = [
   sweepCommand,
   lensCommand,
   attendCommand,
+  profileCommand,
   trainCommand,
   attributeCommand,
   experimentCommand,

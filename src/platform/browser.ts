@@ -1,6 +1,7 @@
 import { CheckpointError, DeviceError } from "../errors.ts";
 import { saveFile, show, svgToPng } from "./browser-figures.ts";
 import type { AdapterRequest, ByteSource, Platform } from "./platform.ts";
+import { isSoftware } from "./software-adapter.ts";
 
 /**
  * The browser's adapter. It cannot be told which driver to take: "gpu" throws where it only has a software driver,
@@ -18,7 +19,7 @@ async function requestAdapter(request: AdapterRequest = {}): Promise<GPUAdapter>
   const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter)
     throw new DeviceError("this browser has WebGPU but found no adapter; see chrome://gpu for the reason");
-  if (request.adapter === "gpu" && adapter.info.isFallbackAdapter) {
+  if (request.adapter === "gpu" && isSoftware(adapter.info)) {
     throw new DeviceError(`expected a GPU, found only the software driver "${adapter.info.description}"`);
   }
   return adapter;

@@ -27,3 +27,4 @@ export type GPUBuffer = Global<"GPUBuffer">;
 export type GPUComputePipeline = Global<"GPUComputePipeline">;
 export type GPUDevice = Global<"GPUDevice">;
 export type GPUError = Global<"GPUError">;
+export type GPUQuerySet = Global<"GPUQuerySet">;

@@ -7,6 +7,7 @@ import { preload, withVariables } from "./node-native.ts";
 import { packageFolder } from "./node-package.ts";
 import { withoutHarmlessRemarks } from "./node-remarks.ts";
 import type { AdapterChoice, AdapterRequest } from "./platform.ts";
+import { isSoftware } from "./software-adapter.ts";
 
 export const ADAPTER_CHOICES: readonly AdapterChoice[] = ["auto", "gpu", "lavapipe", "swiftshader"];
 
@@ -56,7 +57,7 @@ async function chosenAdapter(request: AdapterRequest): Promise<GPUAdapter> {
     }
     case "gpu": {
       const adapter = await systemAdapter(toggles);
-      if (adapter && !adapter.info.isFallbackAdapter) return adapter;
+      if (adapter && !isSoftware(adapter.info)) return adapter;
       const found = adapter ? `only the software driver "${adapter.info.description}"` : "none";
       throw new DeviceError(`expected a GPU with a Vulkan, Metal or Direct3D 12 driver, found ${found}`);
     }
@@ -64,7 +65,7 @@ async function chosenAdapter(request: AdapterRequest): Promise<GPUAdapter> {
       const system = await systemAdapter(toggles);
       // Whoever sets these variables has chosen a driver already.
       const chosen = process.env.VK_DRIVER_FILES || process.env.VK_ICD_FILENAMES;
-      if (system && (chosen || !system.info.isFallbackAdapter)) return system;
+      if (system && (chosen || !isSoftware(system.info))) return system;
       const adapter =
         (await softwareAdapter("lavapipe", toggles)) ??
         (await softwareAdapter("swiftshader", toggles)) ??

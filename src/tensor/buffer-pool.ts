@@ -50,7 +50,7 @@ export class BufferPool {
   readonly #gpu: GPUDevice;
   readonly #maxBytes: number;
   readonly #guard: Guard;
-  readonly #onDestroy: (storage: Storage) => void;
+  readonly #destroy: (storage: Storage) => void;
   /** Number of the batch being recorded. */
   readonly #batch: () => number;
   /** By size; in each list the oldest last. */
@@ -64,13 +64,13 @@ export class BufferPool {
     gpu: GPUDevice,
     maxBytes: number,
     guard: Guard,
-    onDestroy: (storage: Storage) => void,
+    destroy: (storage: Storage) => void,
     batch: () => number,
   ) {
     this.#gpu = gpu;
     this.#maxBytes = maxBytes;
     this.#guard = guard;
-    this.#onDestroy = onDestroy;
+    this.#destroy = destroy;
     this.#batch = batch;
   }
 
@@ -190,8 +190,7 @@ export class BufferPool {
     for (const [size, list] of this.#free) {
       const kept = list.filter((storage) => {
         if (!doomed(storage)) return true;
-        this.#onDestroy(storage);
-        storage.buffer.destroy();
+        this.#destroy(storage);
         this.#statistics.freeBuffers--;
         this.#statistics.freeBytes -= size;
         return false;

@@ -4,6 +4,7 @@ import { DeviceError, DeviceLostError, LifetimeError, OutOfMemoryError, ShapeErr
 import { INSPECT } from "../inspect.ts";
 import type { GPUDevice } from "../platform/global-types.ts";
 import type { AdapterChoice } from "../platform/platform.ts";
+import { isSoftware } from "../platform/software-adapter.ts";
 import { adapterName } from "./adapter-name.ts";
 import { BufferPool, type PoolStatistics, type Storage } from "./buffer-pool.ts";
 import { DTYPE_BYTES, type DType, decode, encode, type HostArray } from "./dtype.ts";
@@ -11,6 +12,7 @@ import { Fate, type Guard } from "./fate.ts";
 import { SHOWN } from "./first-values.ts";
 import { announce, apply, type Operation, type OperationRecord } from "./operation.ts";
 import { PipelineCache } from "./pipelines.ts";
+import type { Profiler } from "./profiler.ts";
 import { readTensors } from "./read.ts";
 import { Recorder, type RecorderCounters } from "./recorder.ts";
 import { Scope } from "./scope.ts";
@@ -55,7 +57,7 @@ export interface DeviceInfo {
   architecture: string;
   device: string;
   description: string;
-  /** True for software drivers (lavapipe, SwiftShader, WARP). */
+  /** True for software drivers (lavapipe, SwiftShader, WARP), also those that a browser gives without saying so. */
   fallback: boolean;
   features: readonly string[];
   /** Invocations of a subgroup, if kernels can use subgroups and all have one size. */
@@ -113,6 +115,8 @@ export class Device {
   readonly observers = new Set<(record: OperationRecord) => void>();
   /** @internal Told when few values are alive: between the blocks of a stack. */
   readonly boundaryObservers = new Set<() => void>();
+  /** @internal Set while somebody profiles. */
+  profiler: Profiler | undefined;
 
   readonly #scopes: { current: Scope | undefined } = { current: undefined };
   /** Outcomes that WebGPU still owes. */
@@ -125,8 +129,8 @@ export class Device {
   /** Wraps a GPUDevice that the caller made (to share it with other WebGPU code, say). */
   constructor(gpu: GPUDevice, options: Pick<DeviceOptions, "kernels" | "maxBindingBytes"> = {}) {
     this.gpu = gpu;
-    const { vendor, architecture, device, description, isFallbackAdapter } = gpu.adapterInfo;
-    const fallback = isFallbackAdapter;
+    const { vendor, architecture, device, description } = gpu.adapterInfo;
+    const fallback = isSoftware(gpu.adapterInfo);
     const kernels = options.kernels ?? (fallback ? "register" : "workgroup");
     const features = [...gpu.features].sort();
     const subgroupSize = subgroupSizeOf(gpu);
@@ -146,7 +150,11 @@ export class Device {
       gpu,
       gpu.limits.maxBufferSize,
       guard,
-      (storage) => this.pipelines.forget(storage),
+      (storage) =>
+        this.#inTurn(() => {
+          this.pipelines.forget(storage);
+          storage.buffer.destroy();
+        }),
       () => this.recorder.batch,
     );
     gpu.addEventListener("uncapturederror", ({ error }) => {
@@ -257,9 +265,12 @@ export class Device {
     const { storage } = tensor;
     // A host write lands before everything not yet submitted, so commands that still read this buffer go first.
     if (storage.lastUse === this.recorder.batch) this.recorder.flush();
-    const write = () => this.gpu.queue.writeBuffer(storage.buffer, start, bytes);
-    if (storage.allocation.fine) write();
-    else this.guard("writing a tensor", storage.allocation, write);
+    const content = this.recorder.timer ? bytes.slice() : bytes;
+    const write = () => this.gpu.queue.writeBuffer(storage.buffer, start, content);
+    this.#inTurn(() => {
+      if (storage.allocation.fine) write();
+      else this.guard("writing a tensor", storage.allocation, write);
+    });
     storage.writes++;
     this.#bytesWritten += bytes.length;
     announce(this, WRITE, [tensor], { bytes, byteOffset }, tensor);
@@ -290,6 +301,7 @@ export class Device {
   async sync(): Promise<void> {
     this.assertUsable();
     this.recorder.flush();
+    if (this.recorder.timer) await this.recorder.timer.drain();
     await this.wait(this.gpu.queue.onSubmittedWorkDone());
     await this.settle();
     const [fate] = this.#unreported.splice(0);
@@ -329,13 +341,15 @@ export class Device {
   [INSPECT](): string {
     const { liveBuffers, liveBytes } = this.memory;
     const use = `${liveBuffers} buffers, ${(liveBytes / 2 ** 20).toFixed(1)} MiB in use`;
-    return `Device ${adapterName(this.info)} (${this.info.kernels} kernels): ${this.#lost ? "lost" : use}`;
+    const software = this.info.fallback ? "a software driver, " : "";
+    return `Device ${adapterName(this.info)} (${software}${this.info.kernels} kernels): ${this.#lost ? "lost" : use}`;
   }
 
   /** Ends the device, after the work submitted so far. */
   async destroy(): Promise<void> {
     if (this.#lost) return;
     this.recorder.flush();
+    if (this.recorder.timer) await this.recorder.timer.drain();
     await this.wait(this.gpu.queue.onSubmittedWorkDone());
     this.gpu.destroy();
     await this.gpu.lost;
@@ -398,6 +412,12 @@ export class Device {
       });
       this.#pending.add(watched);
     }
+  }
+
+  /** Does something to a buffer that commands flushed so far may use. */
+  #inTurn(work: () => void): void {
+    if (this.recorder.timer) this.recorder.timer.afterwards(work);
+    else work();
   }
 
   #failure(

@@ -38,6 +38,11 @@ export interface KernelSpec<
   bindings: B;
   /** Fields of the `params` uniform. */
   params: P;
+  /**
+   * Bindings that a run touches in part only, with another binding that has at least as many elements as are touched (of a table
+   * of which rows are picked: the output). Profiles count their bytes by it.
+   */
+  partly?: { readonly [K in keyof B]?: keyof B };
   /** WGSL with an entry point `main`; may use `params` and the accessors described at {@link declarations}. */
   code(variant: Variant<keyof B & string, C>): string;
 }
@@ -121,6 +126,7 @@ export function defineKernel<
         device.touch(tensor.storage, { writes: isWritable(shape.access) });
       const buffers = bound.flatMap((b) => b.buffers);
       device.recorder.dispatch(pipeline, modes, buffers, byteOffset, groups);
+      device.profiler?.note({ kernel: spec.name, variant: key, ...traffic(bound, spec.partly) });
     },
   };
 }
@@ -131,6 +137,29 @@ interface Bound {
   buffers: BoundBuffer[];
   /** Of the view's first element from the start of the first window, in units of the accessor's index. */
   offset: number;
+}
+
+/** Bytes of the elements that a dispatch reads and writes, each counted once: what it has to move at least. */
+function traffic(
+  bound: readonly Bound[],
+  partly: { readonly [name: string]: PropertyKey | undefined } = {},
+): { readBytes: number; writtenBytes: number } {
+  const elements = new Map(bound.map(({ tensor, shape }) => [shape.name, distinctElements(tensor)]));
+  let readBytes = 0;
+  let writtenBytes = 0;
+  for (const { tensor, shape } of bound) {
+    const { name, access } = shape;
+    const most = elements.get(String(partly[name])) ?? Number.POSITIVE_INFINITY;
+    const bytes = Math.min(elements.get(name)!, most) * DTYPE_BYTES[tensor.dtype];
+    if (!access.startsWith("write")) readBytes += bytes;
+    if (isWritable(access)) writtenBytes += bytes;
+  }
+  return { readBytes, writtenBytes };
+}
+
+/** Elements in memory that a view shows; those it repeats count once. */
+function distinctElements({ shape, strides }: Tensor): number {
+  return shape.reduce((count, n, axis) => count * (strides[axis] === 0 && n > 0 ? 1 : n), 1);
 }
 
 function bind(kernel: string, name: string, access: Access, tensor: Tensor): Bound {

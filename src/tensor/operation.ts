@@ -11,9 +11,23 @@ export interface Operation<A> {
   readonly name: string;
   /** It makes, views or fills memory, without a kernel: `empty`, `view`, `write`, `clear`. */
   readonly memory?: true;
+  /** Floating-point operations of it (a multiply-add counts two), where arithmetic may be what bounds it. */
+  arithmetic?(inputs: readonly Tensor[], attributes: A, output: Tensor): Arithmetic;
   /** Temporaries may be left undisposed; they go when the operation ends. */
   run(inputs: readonly Tensor[], attributes: A, device: Device): Tensor;
 }
+
+/**
+ * A number of floating-point operations; or so many for each row of keys that a query attends to, by a table u32 [rows, 4] of
+ * start and end in the prefix and among the own keys, of which there are `keys`.
+ */
+export type Arithmetic =
+  | number
+  | {
+      readonly each: number;
+      readonly segments: Tensor;
+      readonly keys: readonly [prefix: number, own: number];
+    };
 
 /**
  * What happened: enough to count, to profile, to do it again, or to differentiate it. Its tensors live as long as whoever

@@ -42,6 +42,7 @@ export async function readTensors(device: Device, tensors: readonly Tensor[]): P
   fate.dependOn(recorder.fate);
   recorder.flush();
   try {
+    if (recorder.timer) await recorder.timer.drain();
     await device.wait(staging.mapAsync(MAP_READ));
     await device.settle(fate);
     const mapped = new Uint8Array(staging.getMappedRange());

@@ -22,7 +22,7 @@ export interface RecorderCounters {
   submits: number;
 }
 
-interface Dispatch {
+export interface Dispatch {
   readonly kind: "dispatch";
   readonly pipeline: GPUComputePipeline;
   /** r or w for each of `buffers`. */
@@ -47,6 +47,31 @@ interface Clear {
   readonly bytes: number;
 }
 
+export type Command = Dispatch | Copy | Clear;
+
+/** Encodes a batch in another way than usual: each dispatch in a pass of its own. */
+export interface OwnPasses {
+  begin(encoder: GPUCommandEncoder, command: Dispatch): GPUComputePassEncoder;
+  /** Called when all is encoded. */
+  end?(encoder: GPUCommandEncoder): void;
+}
+
+/** Commands that are to be submitted together. */
+export interface Batch {
+  readonly commands: readonly Command[];
+  /** Encodes and submits commands of the batch (default all), which are to be taken in order. */
+  submit(passes?: OwnPasses, commands?: readonly Command[]): void;
+}
+
+/** Submits batches in the recorder's place, to time what is in them. */
+export interface BatchTimer {
+  submit(batch: Batch): void;
+  /** What the host does to buffers that commands submitted so far may use: at once, or when they have been. */
+  afterwards(work: () => void): void;
+  /** Waits until everything given to {@link submit} is the queue's. */
+  drain(): Promise<void>;
+}
+
 /**
  * Collects commands, and encodes and submits them when there are enough or when somebody needs the results: all in one
  * go, so that no encoder or error scope stays open while other code uses the GPUDevice. Parameters of all dispatches of a
@@ -67,7 +92,9 @@ export class Recorder {
   readonly #ring: GPUBuffer;
   readonly #parameterGroup: GPUBindGroup;
   #usedSlots = 0;
-  #commands: (Dispatch | Copy | Clear)[] = [];
+  #commands: Command[] = [];
+  /** Set while somebody profiles. */
+  timer: BatchTimer | undefined;
 
   readonly #bindGroup: (modes: string, buffers: readonly BoundBuffer[]) => GPUBindGroup;
 
@@ -132,7 +159,12 @@ export class Recorder {
   /** Submits what has been recorded. Cheap when there is nothing. */
   flush(): void {
     if (this.#commands.length === 0) return;
-    this.#guard("running a batch of commands", this.fate, () => this.#submit());
+    const commands = this.#commands;
+    if (this.timer) this.timer.submit(this.#timedBatch(commands));
+    else {
+      const parameters = this.#slots.subarray(0, (this.#usedSlots * SLOT_BYTES) / 4);
+      this.#guard("running a batch of commands", this.fate, () => this.#submit(commands, parameters));
+    }
     this.#usedSlots = 0;
     this.#commands = [];
     this.batch++;
@@ -140,26 +172,41 @@ export class Recorder {
     this.counters.submits++;
   }
 
-  #submit(): void {
-    if (this.#usedSlots > 0) {
-      this.#gpu.queue.writeBuffer(this.#ring, 0, this.#slots, 0, (this.#usedSlots * SLOT_BYTES) / 4);
-    }
+  /** The batch being recorded as something that can be submitted later. */
+  #timedBatch(all: readonly Command[]): Batch {
+    const { fate } = this;
+    let parameters = this.#slots.slice(0, (this.#usedSlots * SLOT_BYTES) / 4);
+    return {
+      commands: all,
+      submit: (passes, commands = all) => {
+        this.#guard("running a batch of commands", fate, () => this.#submit(commands, parameters, passes));
+        parameters = parameters.subarray(0, 0); // they are in the ring by now
+      },
+    };
+  }
+
+  #submit(commands: readonly Command[], parameters: Uint32Array<ArrayBuffer>, passes?: OwnPasses): void {
+    if (parameters.length > 0) this.#gpu.queue.writeBuffer(this.#ring, 0, parameters);
     const encoder = this.#gpu.createCommandEncoder();
     let pass: GPUComputePassEncoder | undefined;
     let pipeline: GPUComputePipeline | undefined;
-    for (const command of this.#commands) {
+    const endPass = () => {
+      pass?.end();
+      pass = undefined;
+      pipeline = undefined;
+    };
+    for (const command of commands) {
       if (command.kind === "dispatch") {
-        pass ??= encoder.beginComputePass();
+        pass ??= passes ? passes.begin(encoder, command) : encoder.beginComputePass();
         if (pipeline !== command.pipeline) pass.setPipeline(command.pipeline);
         pipeline = command.pipeline;
         pass.setBindGroup(0, this.#bindGroup(command.modes, command.buffers));
         pass.setBindGroup(1, this.#parameterGroup, [command.parameterOffset]);
         pass.dispatchWorkgroups(...command.workgroups);
+        if (passes) endPass();
         continue;
       }
-      pass?.end();
-      pass = undefined;
-      pipeline = undefined;
+      endPass();
       if (command.kind === "clear") {
         encoder.clearBuffer(command.buffer, 0, command.bytes);
       } else {
@@ -167,7 +214,8 @@ export class Recorder {
         encoder.copyBufferToBuffer(source, sourceOffset, target, targetOffset, bytes);
       }
     }
-    pass?.end();
+    endPass();
+    passes?.end?.(encoder);
     this.#gpu.queue.submit([encoder.finish()]);
   }
 }

@@ -41,6 +41,7 @@ export const ROOMS: readonly string[] = [
   "src/model",
   "src/model/export",
   "src/patching",
+  "src/profile",
   "src/tasks",
   "src/training",
   "src/analysis",

@@ -2,6 +2,7 @@ import type { Command } from "commander";
 import { platform } from "#platform";
 import { DeviceError } from "../../errors.ts";
 import type { AdapterChoice } from "../../platform/platform.ts";
+import { isSoftware } from "../../platform/software-adapter.ts";
 import { adapterName } from "../../tensor/adapter-name.ts";
 import { type CommonArguments, newCommand } from "../options/command.ts";
 import { printResult } from "../terminal/output.ts";
@@ -62,7 +63,7 @@ function describe({ info, features, limits }: GPUAdapter): AdapterReport {
     description: adapterName(info),
     vendor: info.vendor,
     architecture: info.architecture,
-    fallback: info.isFallbackAdapter,
+    fallback: isSoftware(info),
     features: [...features].sort(),
     limits: numbers,
   };

@@ -10,7 +10,7 @@ import { type LoadOptions, type ModelOutline, OpenModel } from "../../model/lang
 import { PatchableModel } from "../../patching/model.ts";
 import { adapterChoice } from "../../platform/node-adapter.ts";
 import { packageFolder } from "../../platform/node-package.ts";
-import { openDevice } from "../../tensor/device.ts";
+import { type DeviceOptions, openDevice } from "../../tensor/device.ts";
 import { type Update, withProgress } from "../terminal/progress.ts";
 import { listed } from "./arguments.ts";
 import type { CommonArguments } from "./command.ts";
@@ -89,6 +89,7 @@ export async function withModel<P, T>(
   args: ModelArguments,
   prepare: (model: ModelOutline) => P | Promise<P>,
   use: (model: PatchableModel, prepared: P) => Promise<T>,
+  deviceOptions: Pick<DeviceOptions, "toggles"> = {},
 ): Promise<T> {
   adapterChoice(args);
   // Weights of the hub are downloaded when they are loaded.
@@ -96,7 +97,7 @@ export async function withModel<P, T>(
   const onDownload = downloadShower((...progress) => show(...progress));
   await using opened = await OpenModel.open(args.model, { ...checkpointOptions(args), onDownload });
   const prepared = await prepare(opened.outline);
-  await using device = await openDevice({ adapter: args.adapter });
+  await using device = await openDevice({ adapter: args.adapter, ...deviceOptions });
   using model = await withProgress("loading the model", async (update) => {
     show = update;
     const onProgress: LoadOptions["onProgress"] = ({ loadedBytes, totalBytes }) =>

@@ -1,5 +1,6 @@
 import { DTypeError, ShapeError } from "../../errors.ts";
 import { assertFloats } from "../../tensor/dtype.ts";
+import type { Arithmetic } from "../../tensor/operation.ts";
 import { showShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { ParameterType } from "../../tensor/wgsl.ts";
@@ -128,6 +129,16 @@ export function packAttention({ q, k, v, segments, prefix, bias }: AttentionInpu
     ...(prefix ? [prefix.k, prefix.v] : []),
     ...(bias ? [bias.table, bias.shifts] : []),
   ];
+}
+
+/** Of so many floating-point operations for each query, key and dimension of a head. */
+export function pairArithmetic(
+  inputs: readonly Tensor[],
+  { biased }: AttentionAttributes,
+  perDimension: number,
+): Arithmetic {
+  const [q, k, , segments, prefixK] = biased ? inputs.slice(0, -2) : inputs;
+  return { each: perDimension * q!.dim(1), segments: segments!, keys: [prefixK?.dim(0) ?? 0, k!.dim(0)] };
 }
 
 /** The sources of keys among an operation's inputs. */

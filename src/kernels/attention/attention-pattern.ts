@@ -17,6 +17,7 @@ import {
   checkAttention,
   type KeysAndValues,
   packAttention,
+  pairArithmetic,
 } from "./attention-call.ts";
 
 /**
@@ -87,6 +88,7 @@ const SIZE = 64;
 /** Inputs are those of attention, with k in place of v. */
 export const attentionScoresOperation: Operation<AttentionAttributes> = {
   name: "attentionScores",
+  arithmetic: (inputs, attributes) => pairArithmetic(inputs, attributes, 2),
   run(inputs, options, device) {
     const { headDim, softcap = 0 } = options;
     const q = inputs[0]!;
@@ -149,6 +151,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 /** Inputs are the pattern, v and, with a prefix, its v. */
 export const attentionMixOperation: Operation<{ headDim: number }> = {
   name: "attentionMix",
+  arithmetic: ([pattern], { headDim }) => 2 * headDim * pattern!.size,
   run(inputs, { headDim }, device) {
     const [pattern, v, prefixV] = inputs.map((t) => contiguous(t)) as [Tensor, Tensor, Tensor | undefined];
     const [heads, rows, columns] = pattern.shape as [number, number, number];

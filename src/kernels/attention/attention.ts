@@ -10,6 +10,7 @@ import {
   checkAttention,
   type KeysAndValues,
   packAttention,
+  pairArithmetic,
 } from "./attention-call.ts";
 import { combineSlices } from "./attention-combine.ts";
 import { launchRegister, REGISTER_PAIRS } from "./attention-register.ts";
@@ -44,6 +45,7 @@ export function attention(inputs: AttentionInputs, options: AttentionOptions): T
 
 export const attentionOperation: Operation<AttentionAttributes> = {
   name: "attention",
+  arithmetic: (inputs, attributes) => pairArithmetic(inputs, attributes, 4),
   run(inputs, options, device) {
     const sources = attentionSources(inputs, options);
     const { q, headDim } = sources[0]!;

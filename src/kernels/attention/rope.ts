@@ -193,6 +193,7 @@ function ropeKernel(lanes: 1 | 4) {
   const [n, type] = lanes === 4 ? ["4", "vec4f"] : ["", "f32"];
   return defineKernel({
     name: `rope by ${lanes}`,
+    partly: { table: "x" },
     bindings: {
       x: lanes === 4 ? "read4" : "read",
       positions: "read",

@@ -29,6 +29,7 @@ export function linear(x: Tensor, weight: Tensor, { bias, add }: LinearOptions =
 
 export const linearOperation: Operation<{ bias: boolean; add: boolean }> = {
   name: "linear",
+  arithmetic: ([x], _, output) => 2 * x!.dim(1) * output.size,
   run(inputs, attributes, device) {
     assertFloats("linear", inputs);
     const [x, weight] = inputs as [Tensor, Tensor];

@@ -23,6 +23,7 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
 
 export const matmulOperation: Operation<Record<never, never>> = {
   name: "matmul",
+  arithmetic: ([a], _, output) => 2 * a!.dim(-1) * output.size,
   run([a, b], _attributes, device) {
     assertFloats("matmul", [a!, b!]);
     if (a!.rank < 2 || b!.rank < 2 || a!.dim(-1) !== b!.dim(-2)) {

@@ -17,6 +17,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 
 const gatherRowsKernel = defineKernel({
   name: "gatherRows",
+  partly: { table: "out" },
   bindings: { table: "read", ids: "read", out: "write" },
   params: { count: "u32", rows: "u32", width: "u32", row_step: "u32", step: "u32", id_step: "u32" },
   code: () => `${MAIN}
@@ -32,6 +33,7 @@ const gatherRowsKernel = defineKernel({
 /** Four elements per invocation, for tables whose rows are whole groups of four. */
 const gatherRows4Kernel = defineKernel({
   name: "gatherRows4",
+  partly: { table: "out" },
   bindings: { table: "read4", ids: "read", out: "write4" },
   params: { count: "u32", rows: "u32", width: "u32", row_step: "u32", id_step: "u32" },
   code: () => `${MAIN}
@@ -97,6 +99,7 @@ export function gatherRows(table: Tensor, ids: Tensor): Tensor {
 
 const takeKernel = defineKernel({
   name: "takeAlongAxis",
+  partly: { x: "out" },
   bindings: { x: "read", ids: "read", out: "write" },
   params: { count: "u32", n: "u32", picks: "u32" },
   code: () => `${MAIN}

@@ -9,6 +9,7 @@ const SIZE = 64;
 
 const scatterKernel = defineKernel({
   name: "scatterRows",
+  partly: { target: "source" },
   bindings: { source: "read", ids: "read", target: "write" },
   params: { count: "u32", rows: "u32", width: "u32" },
   code: () => `

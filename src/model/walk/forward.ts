@@ -5,6 +5,7 @@ import type { Network } from "./network.ts";
 import type { Pass } from "./pass.ts";
 import { RowMap, type RowSpan } from "./row-map.ts";
 import { Sites, type Walk } from "./site-events.ts";
+import { at } from "./walk.ts";
 
 /** Positions that get logits: the last of each sequence, all, or those of each sequence in a list. */
 export type LogitPositions = "last" | "all" | readonly (readonly number[])[];
@@ -33,14 +34,22 @@ export function* forward(
 }
 
 /** What enters the first block: [rows, width]. The pass gets what the blocks' cross-attention reads. */
-export function* enter(network: Network, prompts: readonly Prompt[], pass: Pass): Walk<Tensor> {
+export function enter(network: Network, prompts: readonly Prompt[], pass: Pass): Walk<Tensor> {
+  return at(network.device, { part: "embed" }, entering(network, prompts, pass));
+}
+
+function* entering(network: Network, prompts: readonly Prompt[], pass: Pass): Walk<Tensor> {
   const context = network.context && (yield* network.context(prompts, pass));
   if (context) pass.context.fill(context);
   return yield* network.embed(prompts, pass);
 }
 
 /** Final norm and logits at some positions. x: [rows, width] → [positions, vocab]. */
-export function* unembed(network: Network, x: Tensor, pass: Pass, logits: LogitPositions): Walk<Tensor> {
+export function unembed(network: Network, x: Tensor, pass: Pass, logits: LogitPositions): Walk<Tensor> {
+  return at(network.device, { part: "head" }, heading(network, x, pass, logits));
+}
+
+function* heading(network: Network, x: Tensor, pass: Pass, logits: LogitPositions): Walk<Tensor> {
   if (logits === "all") return yield* network.head(x, pass.sites());
   const rows = logitRows(pass.rows, logits);
   const from = [...rows.entries()].map(({ sequence, position }) => pass.rows.row(sequence, position)!);

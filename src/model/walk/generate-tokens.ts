@@ -11,6 +11,7 @@ import { greedy, type Sampler } from "./sampling.ts";
 import { SharedSteps } from "./shared-steps.ts";
 import { NO_VISITOR, type Visitor, type Walk } from "./site-events.ts";
 import type { SiteName } from "./sites.ts";
+import { at } from "./walk.ts";
 
 export interface GenerateTokensOptions {
   maxNewTokens: number;
@@ -105,5 +106,5 @@ async function* continuePrompts(
 
 function embedTokens(network: Network, ids: readonly number[], pass: Pass): Walk<Tensor> {
   const tokens = network.device.tensor(Uint32Array.from(ids), { dtype: "u32" });
-  return network.embedTokens(tokens, pass);
+  return at(network.device, { part: "embed" }, network.embedTokens(tokens, pass));
 }

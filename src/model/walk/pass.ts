@@ -102,6 +102,11 @@ export class Pass {
     return new Pass(scope, device, { prompts, rows, inUse, parts });
   }
 
+  /** What goes in front of its sites' names: which stack its rows go through. */
+  get prefix(): SitePrefix {
+    return this.#options.prefix ?? "";
+  }
+
   /** By number of the sequence; none in a vision tower. */
   get prompts(): readonly Prompt[] {
     return this.#options.prompts;

@@ -3,7 +3,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import type { AttentionRule } from "./masks.ts";
 import type { Pass } from "./pass.ts";
 import type { Walk } from "./site-events.ts";
-import { giveBack, scoped } from "./walk.ts";
+import { at, giveBack, scoped } from "./walk.ts";
 
 /** One block of a stack. */
 export interface Block {
@@ -69,7 +69,8 @@ export class Stack {
       onStream?.(index, stream);
       if (index === blocks) break;
       for (const passed of this.device.boundaryObservers) passed();
-      const next = yield* scoped(this.device, () => this.blocks[index]!.run(stream, index, own));
+      const block = scoped(this.device, () => this.blocks[index]!.run(stream, index, own));
+      const next = yield* at(this.device, { part: "block", stack: own.prefix, index }, block);
       giveBack(stream, next);
       entry = { x: next, pass: own };
     }

@@ -59,7 +59,7 @@ export async function measureLimits(device: Device): Promise<Limits> {
 const VECTORS = 16;
 const READERS = [64, 256].map((size) => ({ size, kernel: readKernel(size) }));
 
-/** Neighbouring invocations read neighbouring vectors. */
+/** Neighbouring invocations read neighbouring vectors, and a workgroup one piece of memory. */
 function readKernel(size: number) {
   return defineKernel({
     name: `limit of reading by ${size}`,
@@ -71,8 +71,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         @builtin(local_invocation_index) local: u32) {
   let i = flat_group(group, groups) * ${size}u + local;
   if (i >= params.invocations) { return; }
+  let first = (i - local) * ${VECTORS}u + local;
   var total = vec4f();
-${Array.from({ length: VECTORS }, (_, k) => `  total += x_at4(i + ${k}u * params.invocations);`).join("\n")}
+${Array.from({ length: VECTORS }, (_, k) => `  total += x_at4(first + ${k * size}u);`).join("\n")}
   out_set(i, total.x + total.y + total.z + total.w);
 }`,
   });

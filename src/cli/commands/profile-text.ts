@@ -10,7 +10,7 @@ const MOST_ROWS = 24;
 export function formatProfile({ adapter, limits, method, resolutionMs, phases }: Profile): string {
   const timing =
     method === "timestamps"
-      ? `times: the GPU's timestamps, in steps of ${showMs(resolutionMs)}`
+      ? `times: the GPU's timestamps${resolutionMs >= 0.001 ? `, in steps of ${showMs(resolutionMs)}` : ""}`
       : `times: each dispatch submitted and waited for by itself, since there are no timestamps; each has about ` +
         `${showMs(resolutionMs)} of waiting in it`;
   return [

@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { CheckpointError, PromptError, SiteError } from "../../src/errors.ts";
 import { decodeImage } from "../../src/images/files/decode.ts";
 import type { RgbImage } from "../../src/images/files/rgb.ts";
+import { type PixelValues, preprocess } from "../../src/images/preprocess.ts";
 import { memoryFolder } from "../../src/model/checkpoint/source/folder.ts";
 import {
   contrastiveLoss,
@@ -13,10 +14,11 @@ import { addVector, type Edit, set, zero } from "../../src/patching/edit.ts";
 import { tap } from "../../src/patching/tap.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { utf8 } from "../helpers/bytes.ts";
-import { fixtureFiles } from "../helpers/checkpoints.ts";
-import { expectClose, randomArray } from "../helpers/compare.ts";
+import { fixtureFiles, tensorsOf, withTensors } from "../helpers/checkpoints.ts";
+import { expectClose, largest, randomArray } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
-import { changeJson, randomTensors } from "../helpers/nano.ts";
+import { changeJson, type Files, randomTensors } from "../helpers/nano.ts";
+import { expectSlope } from "../helpers/slopes.ts";
 
 // That the numbers are those of transformers is the business of parity.test.ts.
 describe.each(["clip", "siglip", "siglip2"])("%s", (kind) => {
@@ -71,6 +73,39 @@ describe.each(["clip", "siglip", "siglip2"])("%s", (kind) => {
     const width = model.config.embeddingWidth;
     expectClose(changed.slice(0, width), before.slice(0, width), { atol: 1e-6 });
     expect(changed.slice(width)).not.toEqual(before.slice(width));
+  });
+
+  test("gradients are slopes: of activations of both towers, and of pixel values", async () => {
+    const texts = ["a dog", "two cats"];
+    const pictures = images.map((image) => preprocess(image, model.processor));
+    const sites = ["vision.embed", "vision.resid_post.0", "vision.attn_out.1", "embed", "mlp_out.1"] as const;
+    const { gradients, pixels } = model.gradients({ texts, images: pictures }, contrastiveLoss, {
+      of: sites,
+      pixels: true,
+    });
+    const lossOf = async (seen: readonly PixelValues[], edits: { images?: Edit[]; texts?: Edit[] } = {}) => {
+      const image = model.images(seen, { edits: edits.images });
+      const text = model.texts(texts, { edits: edits.texts });
+      const similarity = model.similarity(image.embeds, text.embeds);
+      return (await contrastiveLoss({ similarity }).read())[0]!;
+    };
+    const step = 1e-2;
+    for (const [i, site] of sites.entries()) {
+      const own = (await (gradients[site] as readonly Tensor[])[1]!.read()) as Float32Array;
+      const direction = randomArray(32, 30 + i, 4);
+      const slope = own.reduce((sum, x, j) => sum + x * direction[j % 32]!, 0);
+      const at = (h: number) => {
+        const along = direction.map((x) => x * h);
+        const edits = [addVector(site, "all", along, { prompt: 1 })];
+        return lossOf(pictures, site.startsWith("vision.") ? { images: edits } : { texts: edits });
+      };
+      expectSlope(await at(step), await at(-step), slope, step, site);
+    }
+    const all = (await pixels!.read()) as Float32Array;
+    const slope = all.reduce((sum, x) => sum + x, 0);
+    const brighter = (h: number) =>
+      lossOf(pictures.map((each) => ({ ...each, data: each.data.map((x) => x + h) })));
+    expectSlope(await brighter(step), await brighter(-step), slope, step, "pixels");
   });
 
   test("what cannot be is refused", async () => {
@@ -207,31 +242,99 @@ describe("SigLIP 2's pictures of any size", () => {
   });
 });
 
-test("a LoRA of one tower changes that tower, merged or beside its weights alike", async () => {
-  const device = await testDevice();
-  const key = "base_model.model.vision_model.encoder.layers.0.mlp.fc1";
-  const weights = await randomTensors({
-    [`${key}.lora_A.weight`]: [2, 32],
-    [`${key}.lora_B.weight`]: [64, 2],
+describe.each(["clip", "siglip", "siglip2"])("LoRA of %s", (name) => {
+  const ref = `test/fixtures/${name}/model`;
+  const RANK = 2;
+  const ALPHA = 3;
+
+  /** An adapter in PEFT's layout of modules of this shape, [out, in]. */
+  async function adapterOf(shapes: Readonly<Record<string, readonly [number, number]>>) {
+    const factors = Object.entries(shapes).flatMap(([module, [out, width]]) => [
+      [`base_model.model.${module}.lora_A.weight`, [RANK, width]],
+      [`base_model.model.${module}.lora_B.weight`, [out, RANK]],
+    ]);
+    const files = new Map([
+      ["adapter_model.safetensors", await randomTensors(Object.fromEntries(factors))],
+      [
+        "adapter_config.json",
+        utf8(
+          JSON.stringify({
+            peft_type: "LORA",
+            r: RANK,
+            lora_alpha: ALPHA,
+            target_modules: Object.keys(shapes),
+          }),
+        ),
+      ],
+    ]);
+    return { files, folder: memoryFolder(files, "lora") };
+  }
+
+  /** The checkpoint with B A added to its weights by hand. */
+  async function mergedByHand(adapter: Files): Promise<Files> {
+    const tensors = await tensorsOf(fixtureFiles(name));
+    const lora = await tensorsOf(new Map([["model.safetensors", adapter.get("adapter_model.safetensors")!]]));
+    for (const [key, a] of lora) {
+      const module = /^base_model\.model\.(.*)\.lora_A\.weight$/.exec(key)?.[1];
+      if (module === undefined) continue;
+      const weight = tensors.get(`${module}.weight`)!;
+      const [out, width] = weight.shape as [number, number];
+      const A = new Float32Array(a.data.buffer); // [rank, in]
+      const B = new Float32Array(lora.get(key.replace("lora_A", "lora_B"))!.data.buffer); // [out, rank]
+      const merged = Float32Array.from(new Float32Array(weight.data.slice().buffer), (x, i) => {
+        const [row, column] = [Math.floor(i / width), i % width];
+        const low = Array.from({ length: RANK }, (_, r) => B[row * RANK + r]! * A[r * width + column]!);
+        return x + (ALPHA / RANK) * low.reduce((sum, each) => sum + each, 0);
+      });
+      expect(merged.length).toBe(out * width);
+      tensors.set(`${module}.weight`, { ...weight, data: new Uint8Array(merged.buffer) });
+    }
+    return await withTensors(fixtureFiles(name), tensors.values());
+  }
+
+  const embedded = async (model: PatchableDualEncoder) => {
+    const picture = await decodeImage(await readFile("test/fixtures/images/photo.png"));
+    return await Promise.all([
+      model.images([picture]).embeds.read(),
+      model.texts(["a photo of a dog"]).embeds.read(),
+    ]);
+  };
+
+  test("merged, beside the weights and merged by hand give the same, in both towers", async () => {
+    const device = await testDevice();
+    const square = [32, 32] as const;
+    const { files, folder } = await adapterOf({
+      "vision_model.encoder.layers.0.mlp.fc1": [64, 32],
+      "vision_model.encoder.layers.1.self_attn.q_proj": square,
+      "vision_model.encoder.layers.2.self_attn.out_proj": square,
+      "text_model.encoder.layers.0.self_attn.v_proj": square,
+      "text_model.encoder.layers.1.mlp.fc2": [32, 64],
+      ...(name === "clip" ? {} : { "vision_model.head.mlp.fc1": [64, 32], "text_model.head": square }),
+    });
+    using plain = await loadDualEncoder(ref, { device });
+    using merged = await loadDualEncoder(ref, { device, adapters: [folder] });
+    using beside = await loadDualEncoder(ref, { device, adapters: [folder], merge: false });
+    using byHand = await loadDualEncoder(memoryFolder(await mergedByHand(files)), { device });
+    expect([plain.adapters, merged.adapters]).toEqual([[], ["lora"]]);
+    const without = await embedded(plain);
+    const expected = await embedded(byHand);
+    for (const model of [merged, beside]) {
+      for (const [i, found] of (await embedded(model)).entries()) {
+        expect(largest(found.map((x, j) => x - without[i]![j]!))).toBeGreaterThan(1e-2);
+        expectClose(found, expected[i]!, { atol: 2e-6 });
+      }
+    }
   });
-  const config = utf8('{"peft_type": "LORA", "r": 2, "lora_alpha": 1, "target_modules": ["fc1"]}');
-  const files = new Map([
-    ["adapter_config.json", config],
-    ["adapter_model.safetensors", weights],
-  ]);
-  const adapters = [memoryFolder(files, "lora")];
-  const ref = "test/fixtures/clip/model";
-  const picture = await decodeImage(await readFile("test/fixtures/images/photo.png"));
-  using plain = await loadDualEncoder(ref, { device });
-  using merged = await loadDualEncoder(ref, { device, adapters });
-  using beside = await loadDualEncoder(ref, { device, adapters, merge: false });
-  const images = [plain, merged, beside].map((model) => model.images([picture]).embeds.read());
-  const [before, after, same] = await Promise.all(images);
-  expect(Math.max(...after!.map((x, i) => Math.abs(x - before![i]!)))).toBeGreaterThan(1e-3);
-  expectClose(same!, after!, { atol: 1e-6 });
-  const [a, b] = await Promise.all([plain, merged].map((model) => model.texts(["a dog"]).embeds.read()));
-  expect(a).toEqual(b);
-  expect([plain.adapters, merged.adapters]).toEqual([[], ["lora"]]);
+
+  test("of one tower changes that tower alone", async () => {
+    const device = await testDevice();
+    const { folder } = await adapterOf({ "vision_model.encoder.layers.0.mlp.fc1": [64, 32] });
+    using plain = await loadDualEncoder(ref, { device });
+    using adapted = await loadDualEncoder(ref, { device, adapters: [folder] });
+    const [before, after] = [await embedded(plain), await embedded(adapted)];
+    expect(largest(after[0]!.map((x, i) => x - before[0]![i]!))).toBeGreaterThan(1e-3);
+    expect(after[1]).toEqual(before[1]);
+  });
 });
 
 test("a language model is no dual encoder", async () => {

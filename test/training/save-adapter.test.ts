@@ -36,10 +36,13 @@ async function saved(lora: Lora, model: PatchableModel, base?: string): Promise<
 const configOf = (files: Files) => JSON.parse(new TextDecoder().decode(files.get("adapter_config.json")));
 
 async function promptFor(model: PatchableModel) {
-  if (model.config.encoder) return model.promptFromIds(randomIds(7, 1), [], randomIds(3, 2));
-  if (!model.config.vision) return model.promptFromIds(randomIds(9, 1));
+  const { encoder, vision } = model.config;
+  if (!vision)
+    return encoder
+      ? model.promptFromIds(randomIds(7, 1), [], randomIds(3, 2))
+      : model.promptFromIds(randomIds(9, 1));
   const picture = await loadImage("test/fixtures/images/photo.png");
-  return model.prompt(["Q: ", picture, "\nA:"]);
+  return model.prompt(["Q: ", picture, "\nA:"], encoder && { answer: "red" });
 }
 
 const PICTURED = [
@@ -53,12 +56,11 @@ const PICTURED = [
   "qwen3_vl",
   "mllama",
   "gemma3",
-  "qwen2_vl",
-  "qwen2_5_vl",
   "idefics",
   "idefics2",
   "fuyu",
   ...["smolvlm", "internvl", "internvl-qk-norm"],
+  ...["blip2-opt", "blip2-t5", "instructblip-llama"],
 ];
 
 describe.each([...TEXT_FIXTURES, "t5", "t5-relu-tied", ...PICTURED, "llava-pixtral"])("%s", (name) => {
@@ -84,7 +86,7 @@ describe.each([...TEXT_FIXTURES, "t5", "t5-relu-tied", ...PICTURED, "llava-pixtr
   });
 });
 
-/** What the modules of transformers 5.24 are called, a number in place of each. */
+/** What the modules of transformers 5.24 are called, a number in place of each, by family or fixture. */
 const MODULES = `
 llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, olmo2: model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
 phi3: model.layers.N. self_attn.qkv_proj self_attn.o_proj mlp.gate_up_proj mlp.down_proj
@@ -116,10 +118,17 @@ mllama: model.language_model.layers.N. cross_attn.q_proj cross_attn.k_proj cross
 mllama: model.vision_model.transformer.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.fcN
 mllama: model.vision_model.global_transformer.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.fcN
 mllama: model. multi_modal_projector
+blip-2, instructblip: vision_model.encoder.layers.N. self_attn.qkv self_attn.projection mlp.fcN
+blip-2, instructblip: qformer.encoder.layer.N. attention.attention.query attention.attention.key attention.attention.value attention.output.dense crossattention.attention.query crossattention.attention.key crossattention.attention.value crossattention.output.dense intermediate_query.dense output_query.dense
+instructblip: qformer.encoder.layer.N. intermediate.dense output.dense
+blip2-opt: language_model.model.decoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj fcN
+instructblip: language_model.model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
 idefics: model.vision_model.encoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj mlp.fcN
 idefics: model.perceiver_resampler.blocks.N.N. q_proj k_proj v_proj output_proj fc c_proj
 idefics: model.layers.N. self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
 idefics: model.gated_cross_attn_layers.N. cross_attn.q_proj cross_attn.k_proj cross_attn.v_proj cross_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj
+blip2-t5: language_model.encoder.block.N.layer.N. SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o DenseReluDense.wi_N DenseReluDense.wo
+blip2-t5: language_model.decoder.block.N.layer.N. SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o EncDecAttention.q EncDecAttention.k EncDecAttention.v EncDecAttention.o DenseReluDense.wi_N DenseReluDense.wo
 t5: encoder.block.N.layer.N. SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o DenseReluDense.wi_N DenseReluDense.wo
 t5: decoder.block.N.layer.N. SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o EncDecAttention.q EncDecAttention.k EncDecAttention.v EncDecAttention.o DenseReluDense.wi_N DenseReluDense.wo`;
 
@@ -130,12 +139,17 @@ test.each([...TEXT_FIXTURES, "t5", ...PICTURED])(
     const known = MODULES.trim()
       .split("\n")
       .map((line) => line.split(": "))
-      .filter(([families]) => families!.split(", ").includes(family))
+      .filter(([families]) => families!.split(", ").some((each) => each === family || each === name))
       .flatMap(([, names]) => {
         const [prefix, ...ends] = names!.split(" ");
         return ends.map((end) => prefix + end);
       });
-    const heads = family === "idefics" ? ["lm_head", "lm_head.additional_fc"] : ["lm_head"];
+    const ends: Readonly<Record<string, string[]>> = {
+      idefics: ["lm_head", "lm_head.additional_fc"],
+      "blip-2": ["language_model.lm_head", "language_projection"],
+      instructblip: ["language_model.lm_head", "language_projection"],
+    };
+    const heads = ends[family] ?? ["lm_head"];
     const found = [...loaded.linears.keys()].map((module) =>
       modulePath(family, module)!.replace(/\d+/g, "N"),
     );

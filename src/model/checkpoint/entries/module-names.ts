@@ -161,6 +161,7 @@ const MODULES: Readonly<Record<string, Spelling>> = {
     ].map((type) => [type, SAVED_BY_5]),
   ),
   ...Object.fromEntries(["idefics2", "idefics3", "smolvlm"].map((type) => [type, IDEFICS])),
+  ...Object.fromEntries(["blip-2", "instructblip"].map((type) => [type, PUBLISHED])),
 };
 
 /**

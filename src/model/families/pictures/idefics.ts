@@ -183,6 +183,9 @@ function readTower(values: JsonObject, where: string): VisionConfig {
     );
   }
   const given = { ...VISION_DEFAULTS, ...values, hidden_size: width, model_type: "clip_vision_model" };
+  const heads = new ConfigReader(given, where).count("num_attention_heads");
+  if (typeof width === "number")
+    requireWholeHeads({ width, heads }, where, ["embed_dim", "num_attention_heads"]);
   return readVisionConfig(given, where);
 }
 

@@ -1,31 +1,39 @@
-import { renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { cache, root } from "./cache.mjs";
+import { driverKey, remember, remembered, testDriver } from "./check-driver.mjs";
 import { command, SetupError, step } from "./command.mjs";
 import { installLavapipe } from "./lavapipe.mjs";
 import { installSwiftShader } from "./swiftshader.mjs";
 
+/** In the order in which they are tried. SwiftShader's version is pinned, and known to be good. */
 const INSTALLERS = { lavapipe: installLavapipe, swiftshader: installSwiftShader };
 
 /**
  * Sees to it that there is an adapter: for "auto" any that works, installing lavapipe or else SwiftShader where there
- * is none; for "lavapipe" and "swiftshader" that driver. Needs the build.
+ * is none; for "lavapipe" and "swiftshader" that driver. A software driver has to pass the self-test (once; the outcome is
+ * remembered); one that does not is set aside, and the next one is taken. Returns the adapter's name and why it is this one. Needs the
+ * build. `tests` and `installers` are put in place of the real ones by tests.
  */
-export async function ensureAdapter(choice) {
-  const works = await probe(choice).catch((error) => error);
-  if (!(works instanceof SetupError)) return works;
-  if (process.platform !== "linux") throw works;
-  if (choice in INSTALLERS) return install(choice);
-  if (choice !== "auto") throw works;
+export async function ensureAdapter(choice, { tests = {}, installers = INSTALLERS } = {}) {
+  // Drivers that are there and not to be used; and what was tried in vain.
+  const rejected = [];
   const tried = [];
-  for (const name of Object.keys(INSTALLERS)) {
+  const found = await checked(choice, { rejected, tried }, tests);
+  if (found) return found;
+  const canInstall = process.platform === "linux" && (choice === "auto" || choice in installers);
+  if (!canInstall) throw new SetupError(tried.join("\n"));
+  if (choice in installers) return install(choice, installers, tests);
+  for (const name of Object.keys(installers)) {
     try {
-      await install(name);
+      await install(name, installers, tests);
       // Not necessarily this driver: with its Vulkan loader a GPU may have come within reach.
-      return await probe("auto");
+      const chosen = await checked("auto", { rejected, tried }, tests);
+      if (chosen) return chosen;
     } catch (error) {
       if (!(error instanceof SetupError)) throw error;
       tried.push(`${name}: ${error.message}`);
+      rejected.push(`${name}: ${error.message.split("\n")[0]}`);
     }
   }
   throw new SetupError(
@@ -34,43 +42,116 @@ export async function ensureAdapter(choice) {
   );
 }
 
-/** Installs a driver into the cache folder and tries it. */
-function install(name) {
-  return step(`${name} (WebGPU without a GPU)`, async (progress) => {
-    const folder = join(cache, "drivers", name);
-    const incoming = `${folder}.incoming-${process.pid}`;
+/**
+ * The adapter that a choice leads to, if it is a GPU or a software driver that passes. Those of the cache that do not pass are set
+ * aside, so that the next one of the choice comes up, and `rejected` says why.
+ */
+async function checked(choice, { rejected, tried }, tests) {
+  for (;;) {
+    let adapter;
     try {
-      rmSync(incoming, { recursive: true, force: true });
-      await INSTALLERS[name](incoming, progress);
+      adapter = await probe(choice);
+    } catch (error) {
+      if (!(error instanceof SetupError)) throw error;
+      tried.push(error.message);
+      return undefined;
+    }
+    const why = rejected.map((reason) => `; not ${reason}`).join("");
+    if (!adapter.software) return `${adapter.name}, a GPU${why}`;
+    const outcome = await outcomeOf(adapter, folderOf(adapter.driver), {
+      ...tests,
+      choice: adapter.driver ?? choice,
+    });
+    if (outcome.verdict === "right") {
+      const reason = choice === "auto" ? ", since there is no GPU" : "";
+      return `${adapter.name}, a software driver${reason} (${outcome.kernels} kernels of the self-test are right)${why}`;
+    }
+    const reason = `${adapter.driver ?? "the system's driver"} (${adapter.name}), which ${describe(outcome)}`;
+    process.stderr.write(`xpatch set-up: not using ${reason}\n`);
+    rejected.push(reason);
+    tried.push(`not using ${reason}`);
+    // The library takes what is in the cache first; a driver of the system that fails has to be covered by one there.
+    if (!adapter.driver) return undefined;
+    setAside(adapter.driver);
+  }
+}
+
+function describe({ verdict, reason }) {
+  const words = {
+    wrong: "computes wrong numbers in the self-test",
+    crashed: "crashes in the self-test",
+    hung: "hangs in the self-test",
+  };
+  return `${words[verdict]}: ${reason}`;
+}
+
+/** Of the self-test: as remembered, or by running it. */
+async function outcomeOf({ name }, folder, { choice, cacheFolder, ...tests }) {
+  const key = driverKey(folder, name, tests);
+  const known = remembered(key);
+  if (known) return known;
+  const run = () => testDriver(choice, { ...tests, ...(cacheFolder && { cacheFolder }) });
+  const outcome = await step(`self-test of ${name}`, run);
+  remember(key, outcome);
+  return outcome;
+}
+
+function folderOf(driver) {
+  return driver && join(cache, "drivers", driver);
+}
+
+function setAside(name) {
+  const folder = folderOf(name);
+  rmSync(`${folder}.rejected`, { recursive: true, force: true });
+  renameSync(folder, `${folder}.rejected`);
+}
+
+/** Installs a driver into the cache folder, if it passes the self-test. One that is there stays until then. */
+function install(name, installers, tests) {
+  return step(`${name} (WebGPU without a GPU)`, async (progress) => {
+    const elsewhere = join(cache, `incoming-${process.pid}`);
+    const incoming = join(elsewhere, "drivers", name);
+    try {
+      mkdirSync(join(elsewhere, "drivers"), { recursive: true });
+      await installers[name](incoming, progress);
+      const adapter = await probe(name, elsewhere);
+      const outcome = await outcomeOf(adapter, incoming, { ...tests, choice: name, cacheFolder: elsewhere });
+      if (outcome.verdict !== "right") throw new SetupError(`${adapter.name} ${describe(outcome)}`);
+      const folder = folderOf(name);
+      mkdirSync(join(cache, "drivers"), { recursive: true });
       rmSync(folder, { recursive: true, force: true });
       renameSync(incoming, folder);
+      return `${adapter.name}, a software driver (${outcome.kernels} kernels of the self-test are right)`;
     } finally {
-      rmSync(incoming, { recursive: true, force: true });
+      if (existsSync(elsewhere)) rmSync(elsewhere, { recursive: true });
     }
-    return probe(name).catch((error) => {
-      rmSync(folder, { recursive: true, force: true });
-      throw error;
-    });
   });
 }
 
 /**
- * Opens the adapter in a process of its own, where a driver that crashes does no harm; what it is called. Rejects
- * with SetupError when there is none.
+ * Opens the adapter in a process of its own, where a driver that crashes does no harm; what it is called, whether it is a software
+ * driver, and which one of the cache. Rejects with SetupError when there is none.
  */
-async function probe(adapter) {
+async function probe(adapter, cacheFolder = cache) {
   const script = `
+    import { driverOf } from "./dist/platform/node-adapter.js";
     import { platform } from "./dist/platform/node.js";
+    import { isSoftware } from "./dist/platform/software-adapter.js";
     try {
-      const { info } = await platform.requestAdapter({ adapter: ${JSON.stringify(adapter)} });
-      console.log(info.description || info.device || info.vendor);
+      const adapter = await platform.requestAdapter({ adapter: ${JSON.stringify(adapter)} });
+      const { info } = adapter;
+      const name = info.description || info.device || info.vendor;
+      console.log(JSON.stringify({ name, software: isSoftware(info), driver: driverOf(adapter) }));
     } catch (error) {
       console.error(error.name === "DeviceError" ? error.message : error);
       process.exitCode = 1;
     }`;
   try {
-    return (await command(process.execPath, ["--input-type=module", "-e", script], { cwd: root })).trim();
+    const args = ["--input-type=module", "-e", script];
+    const stdout = await command(process.execPath, args, { cwd: root, env: { XPATCH_CACHE: cacheFolder } });
+    return JSON.parse(stdout.trim().split("\n").at(-1));
   } catch (error) {
+    if (!(error instanceof SetupError)) throw error;
     throw new SetupError(error.tail || `looking for the adapter "${adapter}" ended without a message`);
   }
 }

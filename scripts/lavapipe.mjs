@@ -6,6 +6,10 @@ import { command, SetupError } from "./command.mjs";
 // Dawn refuses the Vulkan of Mesa 22, which is Debian 12's own.
 const OLDEST_MESA = 23;
 
+// Mesa 26 crashes on compute shaders where LLVM is 22, and elsewhere (https://github.com/mmozeiko/build-mesa/issues/20): only where
+// there is nothing older; the self-test has the last word.
+const FIRST_DOUBTFUL_MESA = 26;
+
 // Node has these loaded already; a second copy would clash.
 const OF_THE_PROCESS = /^(ld-linux|lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so)/;
 
@@ -14,8 +18,7 @@ export async function installLavapipe(folder, progress) {
   await updatePackageLists();
   const versions = await versionsOf("mesa-vulkan-drivers");
   const recent = versions.filter(({ version }) => Number.parseInt(version, 10) >= OLDEST_MESA);
-  // The release's own package before the backports, whose dependencies differ more from what is installed.
-  const { suite } = recent.find((found) => !found.suite.endsWith("-backports")) ?? recent[0] ?? {};
+  const { suite } = preferredMesa(recent) ?? {};
   if (!suite) {
     const found = versions.map(({ version }) => version).join(", ") || "none";
     throw new SetupError(`needs the package mesa-vulkan-drivers ${OLDEST_MESA} or later; found ${found}`);
@@ -58,6 +61,13 @@ export async function installLavapipe(folder, progress) {
     JSON.stringify({ loader: "libvulkan.so.1", icd: "icd.json", libraries }),
   );
   rmSync(unpacked, { recursive: true });
+}
+
+/** The release's own package before the backports, whose dependencies differ more from what is installed; older before doubtful ones. */
+export function preferredMesa(recent) {
+  const trusted = recent.filter(({ version }) => Number.parseInt(version, 10) < FIRST_DOUBTFUL_MESA);
+  const candidates = trusted.length > 0 ? trusted : recent;
+  return candidates.find((found) => !found.suite.endsWith("-backports")) ?? candidates[0];
 }
 
 /** Every shared library that `library` needs, its needs' needs included. */

@@ -111,6 +111,19 @@ async function systemAdapter(toggles: readonly string[]): Promise<GPUAdapter | n
 
 /** The adapter of a driver in the cache folder; null where it is not installed or does not work. */
 async function softwareAdapter(name: DriverName, toggles: readonly string[]): Promise<GPUAdapter | null> {
+  const adapter = await adapterOfDriver(name, toggles);
+  if (adapter) drivers.set(adapter, name);
+  return adapter;
+}
+
+const drivers = new WeakMap<GPUAdapter, DriverName>();
+
+/** The driver of the cache folder that an adapter of {@link requestAdapter} is of; undefined for those of the system. */
+export function driverOf(adapter: GPUAdapter): DriverName | undefined {
+  return drivers.get(adapter);
+}
+
+async function adapterOfDriver(name: DriverName, toggles: readonly string[]): Promise<GPUAdapter | null> {
   const driver = installedDriver(name);
   if (!driver) return null;
   if (preload("libvulkan.so.1")) preload(driver.loader);

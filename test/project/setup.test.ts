@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -91,6 +91,151 @@ describe("commands", () => {
     expect(stderr).toMatch(
       /expected auto, gpu, lavapipe, swiftshader, model, chromium or runtimes; found "vodoo"/,
     );
+  });
+});
+
+describe.runIf(process.platform === "linux")("software drivers", () => {
+  const root = join(scripts, "..");
+  const selfTest = JSON.stringify(pathToFileURL(join(scripts, "self-test.mjs")).href);
+  const library = JSON.stringify(pathToFileURL(join(root, "dist", "index.js")).href);
+  const good = `console.log(JSON.stringify({ adapter: "good", kernels: [{ name: "softmax" }] }));`;
+
+  /** A self-test in place of the real one, which does `bad` for the driver called lavapipe. */
+  function inPlace(name: string, bad: string): string {
+    const file = join(fresh("self-tests"), `${name}.mjs`);
+    writeFileSync(file, `if (process.argv[2] === "lavapipe") {${bad}}\nelse {${good}}`);
+    return file;
+  }
+
+  /** A cache with SwiftShader, once as itself and once in the place of lavapipe. */
+  function cacheOfTwo(name: string): string {
+    const drivers = join(fresh(name), "drivers");
+    const real = join(cacheFolder(), "drivers", "swiftshader");
+    for (const as of ["lavapipe", "swiftshader"]) {
+      cpSync(real, join(drivers, as), { recursive: true });
+      writeFileSync(join(drivers, as, "name"), as); // outcomes are remembered by content
+    }
+    return join(folder, name);
+  }
+
+  const crash = `process.kill(process.pid, "SIGSEGV"); setInterval(() => {}, 1000);`;
+  const hang = "setInterval(() => {}, 1000);";
+  // The real one, on a driver whose compiler mistakes one function for another.
+  const wrong = `
+    const { openDevice } = await import(${library});
+    const { selfTest } = await import(${selfTest});
+    const device = await openDevice({ adapter: "swiftshader" });
+    const make = device.gpu.createShaderModule.bind(device.gpu);
+    device.gpu.createShaderModule = (given) => make({ ...given, code: given.code.replaceAll("exp(", "exp2(") });
+    console.log(JSON.stringify({ adapter: "wrong", kernels: await selfTest(device) }));
+    await device.destroy();`;
+
+  const testing = (file: string, more = "") =>
+    `console.log(JSON.stringify(await script.testDriver("lavapipe", { script: ${JSON.stringify(file)}${more} })))`;
+
+  test.each([
+    ["crashes", crash, { verdict: "crashed", reason: expect.stringMatching(/^SIGSEGV/) }],
+    ["ends early", "process.exit(3);", { verdict: "crashed", reason: "exit status 3" }],
+    ["says nothing", "", { verdict: "crashed", reason: "exit status 0" }],
+    ["hangs", hang, { verdict: "hung", reason: "no answer in 2 s" }],
+    [
+      "computes wrong numbers",
+      wrong,
+      {
+        verdict: "wrong",
+        reason: expect.stringMatching(/^softmax: number \d+ is [\d.e-]+, should be [\d.e-]+$/),
+      },
+    ],
+  ])("one that %s does not pass", (name, bad, expected) => {
+    const limit = name === "hangs" ? ", limitMs: 2000" : "";
+    const { stdout, stderr } = run("check-driver.mjs", testing(inPlace(name, bad), limit));
+    expect(stderr).toBe("");
+    expect(JSON.parse(stdout)).toMatchObject(expected);
+  });
+
+  test("SwiftShader passes the real one", () => {
+    const { stdout } = run(
+      "check-driver.mjs",
+      `console.log(JSON.stringify(await script.testDriver("swiftshader")))`,
+    );
+    expect(JSON.parse(stdout)).toEqual({ verdict: "right", kernels: 12 });
+  });
+
+  test.each([
+    ["crashes", crash, /crashes in the self-test: SIGSEGV/],
+    ["hangs", hang, /hangs in the self-test: no answer in 2 s/],
+    ["computes wrong numbers", wrong, /computes wrong numbers in the self-test: softmax/],
+  ])("where one %s the other is taken, and it is said why", (name, bad, why) => {
+    const cache = cacheOfTwo(`two ${name}`);
+    const tests = JSON.stringify({ script: inPlace(name, bad), ...(name === "hangs" && { limitMs: 2000 }) });
+    const ensure = `console.log(await script.ensureAdapter("auto", { tests: ${tests}, installers: {} }))`;
+    const { stdout, stderr } = run("drivers.mjs", ensure, { XPATCH_CACHE: cache, XPATCH_ADAPTER: "" });
+    if (/, a GPU/.test(stdout)) return; // nothing to choose
+    expect(stdout).toMatch(
+      /^SwiftShader.*a software driver, since there is no GPU \(1 kernels of the self-test are right\)/,
+    );
+    expect(stdout).toMatch(why);
+    expect(stderr).toMatch(why);
+    const drivers = readdirSync(join(cache, "drivers"));
+    expect(drivers).toContain("lavapipe.rejected");
+    expect(drivers).not.toContain("lavapipe");
+  });
+
+  test("an outcome is remembered by the driver's files, its name, and the test", () => {
+    const cache = cacheOfTwo("memory");
+    const script = inPlace("memory", "process.exit(3);");
+    const tests = JSON.stringify({ script });
+    const ensure = `console.log(await script.ensureAdapter("swiftshader", { tests: ${tests}, installers: {} }))`;
+    const env = { XPATCH_CACHE: cache };
+    expect(run("drivers.mjs", ensure, env).stderr).toMatch(/self-test of SwiftShader/);
+    const warm = run("drivers.mjs", ensure, env);
+    expect(warm.stdout).toMatch(/1 kernels of the self-test are right/);
+    expect(warm.stderr).toBe("");
+    writeFileSync(join(cache, "drivers", "swiftshader", "more"), "another driver");
+    expect(run("drivers.mjs", ensure, env).stderr).toMatch(/self-test of SwiftShader/);
+  });
+
+  test("a new driver that does not pass never takes the place of the one that is there", () => {
+    const cache = cacheOfTwo("replaced");
+    const drivers = join(cache, "drivers");
+    rmSync(join(drivers, "swiftshader"), { recursive: true });
+    const tests = JSON.stringify({ script: inPlace("replaced", crash) });
+    const from = JSON.stringify(join(cacheFolder(), "drivers", "swiftshader"));
+    const install = `
+      const { cpSync, writeFileSync } = await import("node:fs");
+      const copy = (name) => (to) => {
+        cpSync(${from}, to, { recursive: true });
+        writeFileSync(to + "/name", name);
+      };`;
+    const ensure = `console.log(await script.ensureAdapter("auto", { tests: ${tests}, installers: { lavapipe: copy("lavapipe"), swiftshader: copy("swiftshader") } }))`;
+    const { stdout } = run("drivers.mjs", install + ensure, { XPATCH_CACHE: cache, XPATCH_ADAPTER: "" });
+    if (/, a GPU/.test(stdout)) return;
+    expect(stdout).toMatch(/^SwiftShader.*1 kernels of the self-test are right.*; not lavapipe .*SIGSEGV/);
+    expect(readdirSync(drivers).sort()).toEqual(["checked.json", "lavapipe.rejected", "swiftshader"]);
+    expect(readdirSync(cache)).toEqual(["drivers"]);
+  });
+
+  test("Mesa 26 is taken only where there is nothing older", () => {
+    const prefer = (versions: readonly (readonly [string, string])[]) =>
+      JSON.parse(
+        run(
+          "lavapipe.mjs",
+          `console.log(JSON.stringify(script.preferredMesa(${JSON.stringify(versions.map(([version, suite]) => ({ version, suite })))})))`,
+        ).stdout,
+      ).version;
+    expect(
+      prefer([
+        ["26.0.4-1", "forky"],
+        ["25.0.7-2", "forky-backports"],
+      ]),
+    ).toBe("25.0.7-2");
+    expect(
+      prefer([
+        ["25.2.1-1", "trixie-backports"],
+        ["25.0.7-2", "trixie"],
+      ]),
+    ).toBe("25.0.7-2");
+    expect(prefer([["26.0.4-1", "forky"]])).toBe("26.0.4-1");
   });
 });
 

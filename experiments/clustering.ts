@@ -22,10 +22,12 @@ export const clustering: Experiment = {
   title: "What prompts cluster by: modality before, task after",
   claim:
     "The embeddings of what the examples show cluster by modality; the task vectors made from them cluster by task, across modalities, with those of the instructions.",
-  untestable: (lab) =>
-    pictured(lab).length < 2
-      ? "it takes two tasks with pictures, and a model that takes pictures"
-      : undefined,
+  untestable(lab) {
+    if (pictured(lab).length < 2) return "it takes two tasks with pictures, and a model that takes pictures";
+    return lab.model.config.vision?.embeds === false
+      ? "pictures do not enter the model's embedding, where they could be compared with names: it reads them by cross-attention"
+      : undefined;
+  },
   cells: (lab) => [
     ...commonLayerCells(lab, { specification: "text", query: widestQuery(lab) }),
     clusters({}),

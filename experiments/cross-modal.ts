@@ -23,6 +23,7 @@ import { QUERY_NAMES, SPECIFICATION_NAMES, seedsOf } from "./framework/prompts.t
 import { constantReferences } from "./framework/references.ts";
 import { judged } from "./framework/rule.ts";
 import { taskHits } from "./framework/scored.ts";
+import { stackNote } from "./framework/stacks.ts";
 import { type PaperSetup, paperRows, paperTable } from "./paper.ts";
 import { type BarsFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table, type TableCell } from "./report/table.ts";
@@ -57,7 +58,7 @@ export const crossModal: Experiment = {
       text: [
         "Each query is asked three ways: by itself (no context), behind the specification (prompt), and by itself with the task vector of the specification in place of the residual stream at its last token (patch).",
         "Vectors and layers come from validation items; the test items were scored once.",
-        ...stackOfVectors(lab),
+        ...[stackNote(lab)].flatMap((note) => note ?? []),
       ],
       figures: [methodsFigure(lab, setups)],
       tables: [
@@ -70,14 +71,6 @@ export const crossModal: Experiment = {
     };
   },
 };
-
-/** Of a model with two stacks of text: which of them vectors are of. */
-function stackOfVectors({ model }: Lab): string[] {
-  if (!model.config.encoder) return [];
-  return [
-    "This model has an encoder, which reads prompts, and a decoder, which answers. Vectors are of the decoder: read in its residual stream at its last token, which is its start token, and put there; layers are the decoder's. The encoder is left as it is.",
-  ];
-}
 
 /** Right and wrong answers to the test items, by method. */
 export function hitsOf(lab: Lab, setup: Setup, tasks: readonly Task[]) {

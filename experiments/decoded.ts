@@ -7,6 +7,7 @@ import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { Lab } from "./framework/lab.ts";
 import { SPECIFICATION_NAMES, seedsOf } from "./framework/prompts.ts";
 import { type Contrast, judged } from "./framework/rule.ts";
+import { withoutUnembedding } from "./framework/stacks.ts";
 import type { LinesFigure } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
@@ -34,7 +35,9 @@ export const decoded: Experiment = {
     "Read through the unembedding where it is patched, the vector of each set of examples gives much the same tokens as those of the task's other sets, of text or of pictures, and as the instruction's, and other ones than another task's.",
   onlyInFull: true,
   untestable: (lab) =>
-    tasksOf(lab, "text").length > 1 ? undefined : "it takes two tasks, whose vectors could read differently",
+    tasksOf(lab, "text").length > 1
+      ? withoutUnembedding(lab)
+      : "it takes two tasks, whose vectors could read differently",
   cells: (lab) => [
     ...validationCells(lab),
     ...specificationsOf(lab).flatMap((specification) =>

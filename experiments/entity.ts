@@ -20,6 +20,7 @@ import { seedsOf } from "./framework/prompts.ts";
 import { constantReferences } from "./framework/references.ts";
 import { judged } from "./framework/rule.ts";
 import { type Answered, beside, taskHits } from "./framework/scored.ts";
+import { withoutPlaces } from "./framework/stacks.ts";
 import { type BarsFigure, type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
@@ -51,7 +52,7 @@ export const entity: Experiment = {
   claim:
     "What is lost with a picture is the entity, not the task: with the residual stream of the written name at the picture's last token, the examples and the task vector do what they do with the written name.",
   untestable: (lab) =>
-    inMeans(lab).length > 0 ? undefined : "the model takes no pictures, or no task has them",
+    inMeans(lab).length > 0 ? withoutPlaces(lab) : "the model takes no pictures, or no task has them",
   cells: (lab) => {
     const tasks = tasksWith(lab, ENTITY_SETUP).map(({ name }) => name);
     return [

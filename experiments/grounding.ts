@@ -6,6 +6,7 @@ import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { AskedSplit, Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES, widestQuery } from "./framework/prompts.ts";
 import { judged } from "./framework/rule.ts";
+import { withoutPlaces } from "./framework/stacks.ts";
 import { type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
@@ -42,7 +43,7 @@ export const grounding: Experiment = {
   untestable: (lab) =>
     kindsOf(lab).length === 0
       ? `it takes a model that takes pictures, and a task with ${FEWEST_ITEMS} pictured items a split or more`
-      : undefined,
+      : withoutPlaces(lab),
   cells: (lab) => [
     ...commonLayerCells(lab, patchOf(lab)),
     ...kindsOf(lab).flatMap((task) =>
@@ -92,8 +93,8 @@ function nearestLayer(lab: Lab, place: Place): number {
   return means.indexOf(Math.max(...means));
 }
 
-function layersOf({ model }: Lab): number[] {
-  return Array.from({ length: model.config.layers }, (_, layer) => layer);
+function layersOf({ layers }: Lab): number[] {
+  return Array.from({ length: layers }, (_, layer) => layer);
 }
 
 function atPlace(lab: Lab, place: Place, layer: number): PlaceFindings {

@@ -8,6 +8,7 @@ import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 import type { AskedSplit, Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES } from "./framework/prompts.ts";
 import { type Contrast, judged, verdictText } from "./framework/rule.ts";
+import { withoutUnembedding } from "./framework/stacks.ts";
 import { type LinesFigure, pointOf } from "./report/figure.ts";
 import type { Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
@@ -37,7 +38,7 @@ export const lens: Experiment = {
     "Read through the unembedding, the query's last token goes from the input over the task to the answer, layer by layer, whether the task is told by text, pictures or an instruction, and the query is text or a picture.",
   untestable: (lab) =>
     hasDistinctItems(lab)
-      ? undefined
+      ? withoutUnembedding(lab)
       : "the names and answers of all items begin alike, so that they cannot be told apart, or with what the tokenizer has no token for",
   cells: (lab) => [
     ...lensSetups(lab).flatMap((setup) =>

@@ -43,9 +43,11 @@ export const llmToVlm: Experiment = {
   title: "From the language model to the model fine-tuned from it",
   claim:
     "Task vectors of text examples in the base language model work in the model that was fine-tuned from it, as well as that model's own.",
-  untestable({ model, llm }) {
-    if (!llm) return "it takes the language model that the model was fine-tuned from (--llm)";
-    const [own, other] = [model.config.width, llm.config.width];
+  untestable(lab) {
+    if (!lab.llm) return "it takes the language model that the model was fine-tuned from (--llm)";
+    const stack = lab.stackOf(lab.llm);
+    if (!stack) return "the language model has no encoder, whose layers task vectors could be of";
+    const [own, other] = [lab.width, stack.width];
     if (own === other) return undefined;
     return `the language model's residual stream has width ${other}, the model's ${own}: a vector of one does not fit into the other`;
   },

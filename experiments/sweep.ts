@@ -21,6 +21,7 @@ import { QUERY_NAMES, SPECIFICATION_NAMES, widestQuery } from "./framework/promp
 import { constantReferences } from "./framework/references.ts";
 import { type Contrast, judged } from "./framework/rule.ts";
 import { type Scored, taskHits } from "./framework/scored.ts";
+import { withoutPlaces } from "./framework/stacks.ts";
 import { type HeatFigure, type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
@@ -35,7 +36,7 @@ export const sweep: Experiment = {
     "Whatever the modality, the task vector works in a band of layers in the middle of the model, and the delimiter before the answer carries it.",
   cells: (lab) => [
     ...validationCells(lab),
-    ...tasksWith(lab, positionSetup(lab)).map(({ name }) =>
+    ...(lab.readsPrompts ? tasksWith(lab, positionSetup(lab)) : []).map(({ name }) =>
       positionSweep({ task: name, query: widestQuery(lab) }),
     ),
     ...namingCells(lab, "validation"),
@@ -44,14 +45,23 @@ export const sweep: Experiment = {
     const setups = setupsOf(lab, lab.tasksInMeans);
     const best = setups.map((setup) => bestLayer(lab, setup));
     const positions = positionAccuracies(lab);
+    const byToken = positions.length > 0;
     return {
       verdict: verdictOf(lab, best, positions),
       text: [
         "Accuracies here are on validation items, from which layers are chosen; in the tables that of a best layer is therefore flattered by the choice.",
         "Not so in the verdict: there the answers to each half of the inputs are those of the layer that is best on the other half. The layer of the middle half of the model is one for all specifications and queries, those of the first and the last quarter the best for each, and so are those of each token.",
       ],
-      figures: [layersFigure(lab, setups), byTaskFigure(lab), positionFigure(lab, positions)],
-      tables: [bestTable(best), positionTable(lab, positions), ...regurgitationTable(lab, best, positions)],
+      figures: [
+        layersFigure(lab, setups),
+        byTaskFigure(lab),
+        ...(byToken ? [positionFigure(lab, positions)] : []),
+      ],
+      tables: [
+        bestTable(best),
+        ...(byToken ? [positionTable(lab, positions)] : []),
+        ...regurgitationTable(lab, best, positions),
+      ],
       controls: [],
     };
   },
@@ -113,7 +123,9 @@ const PLACES = [
 ];
 const QUERY_DELIMITER = 5;
 
+/** None where the layers have no residual stream at the tokens of prompts. */
 function positionAccuracies(lab: Lab): PositionAccuracy[] {
+  if (!lab.readsPrompts) return [];
   const query = widestQuery(lab);
   const found = inMeans(lab, positionSetup(lab)).map((task) => ({
     items: lab.items(task, "validation"),
@@ -145,16 +157,19 @@ function verdictOf(lab: Lab, best: readonly Best[], positions: readonly Position
       `${SPECIFICATION_NAMES[b.specification]} → ${b.query} layer ${b.layer}, ${showEstimate(b.accuracy)}`,
   );
   const byToken = positions.map(({ position, best: { mean } }) => `${position} ${mean.toFixed(2)}`);
+  const tokens = lab.readsPrompts
+    ? `Tokens in their best layers: ${byToken.join(", ")}`
+    : `Tokens were not compared: ${withoutPlaces(lab)}`;
   return judged(
     RULES.sweep,
     { band: bandContrasts(lab, best), delimiter: delimiterContrasts(lab, positions) },
-    `Best layers of ${lab.setting.model.layers}: ${peaks.join("; ")}. Tokens in their best layers: ${byToken.join(", ")}`,
+    `Best layers of ${lab.layers}: ${peaks.join("; ")}. ${tokens}`,
   );
 }
 
 /** Of one layer for all specifications and queries, in the middle half of the model. */
 function bandContrasts(lab: Lab, best: readonly Best[]) {
-  const layers = lab.model.config.layers;
+  const { layers } = lab;
   const quarter = Math.max(1, Math.floor(layers / 4));
   const bounds = {
     first: [0, quarter],
@@ -179,6 +194,7 @@ function bandContrasts(lab: Lab, best: readonly Best[]) {
 }
 
 function delimiterContrasts(lab: Lab, positions: readonly PositionAccuracy[]) {
+  if (positions.length === 0) return { frequent: [], constant: [], others: [], query: [] };
   const fitted = positions.map(({ hits }) => crossFitted(hits));
   const delimiter = fitted[DELIMITER]!;
   const { frequent, constant } = constantsOf(lab, inMeans(lab, positionSetup(lab)));
@@ -291,7 +307,7 @@ function regurgitationTable(
   positions: readonly PositionAccuracy[],
 ): Table[] {
   if (widestQuery(lab) !== "image") return [];
-  const { layers: count } = lab.model.config;
+  const { layers: count } = lab;
   const quarter = Math.max(1, Math.floor(count / 4));
   const pictured = best.filter(({ query }) => query === "image");
   const answers = (tasks: readonly Task[], seedsOf: (task: string) => readonly Scored[]) =>

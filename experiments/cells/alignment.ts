@@ -114,8 +114,8 @@ async function statesAt(
   at: (prompt: Prompt) => number,
 ): Promise<States> {
   const { model } = lab;
-  const { layers, width } = model.config;
-  using activations = extractActivations(model, prompts, { at });
+  const { layers, width } = lab;
+  using activations = extractActivations(model, prompts, { site: lab.stream, at });
   lab.spendPasses(prompts, model);
   const rows = await rowsOf(activations.reshape([prompts.length * layers, width]));
   return Array.from({ length: layers }, (_, layer) => prompts.map((_, i) => rows[i * layers + layer]!));

@@ -23,8 +23,12 @@ export interface Ingredients {
 }
 
 /** The edits of the residual stream behind a layer, at the query's last token, by name. */
-export function arithmeticEdits(layer: number, { own, other, mean }: Ingredients): Record<string, Edit[]> {
-  const site = `resid_post.${layer}` as const;
+export function arithmeticEdits(
+  lab: Lab,
+  layer: number,
+  { own, other, mean }: Ingredients,
+): Record<string, Edit[]> {
+  const site = lab.streamAt(layer);
   const put = (vector: Float32Array) => [set(site, -1, vector)];
   const add = (vector: Float32Array, scale = 1) => [addVector(site, -1, vector, { scale })];
   const direction = combine([1, own], [-1, mean]);
@@ -71,7 +75,7 @@ export const arithmeticCell = defineCell(
     const layer = chosenLayer(lab, setup, task);
     const bySeed: Record<string, Edit[]>[] = [];
     for (const seed of seedsOf(lab, "text")) {
-      bySeed.push(arithmeticEdits(layer, await ingredientsOf(lab, pair, setup, layer, seed)));
+      bySeed.push(arithmeticEdits(lab, layer, await ingredientsOf(lab, pair, setup, layer, seed)));
     }
     const names = Object.keys(bySeed[0]!);
     const { unpatched, patched } = await lab.patchEach(

@@ -3,13 +3,13 @@ import {
   extractActivations,
   mean,
   type Prompt,
+  PromptError,
   type PromptImage,
   type SpecificationKind,
   stack,
   type TaskItem,
   tap,
   upToLastExample,
-  XpatchError,
 } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
@@ -130,8 +130,8 @@ interface Shown {
 
 async function addVectors(lab: Lab, to: Vectors, { prompts, shown, layer }: Shown): Promise<void> {
   to.context.push(...(await contextsOf(lab, prompts, shown)));
-  using activations = extractActivations(lab.model, prompts, { layers: [layer] });
-  to.vector.push(...(await rowsOf(activations.reshape([prompts.length, lab.model.config.width]))));
+  using activations = extractActivations(lab.model, prompts, { site: lab.stream, layers: [layer] });
+  to.vector.push(...(await rowsOf(activations.reshape([prompts.length, lab.width]))));
   lab.spendPasses(prompts, lab.model);
 }
 
@@ -141,12 +141,13 @@ async function contextsOf(
   prompts: readonly Prompt<PromptImage>[],
   shown: readonly (readonly number[])[],
 ): Promise<Float32Array[]> {
+  const site = model.config.encoder ? "encoder.embed" : "embed"; // what reads prompts
   using means = model.device.scope(() =>
     stack(
       prompts.map((prompt, i) =>
         model.device.scope(() => {
           const { embedded } = model.run(prompt, {
-            taps: { embedded: tap("embed", shown[i]!) },
+            taps: { embedded: tap(site, shown[i]!) },
             stopAfter: 0,
           });
           return mean(embedded, 0);
@@ -177,7 +178,7 @@ export function namePositions(
     `${before}${item.input}${cue.trimEnd()}`,
   ]);
   if (named.ids.join() !== whole.ids.join()) {
-    throw new XpatchError(
+    throw new PromptError(
       `expected the prompt ${JSON.stringify(whole.text)}, made ${JSON.stringify(named.text)}`,
     );
   }

@@ -32,7 +32,7 @@ export const conflictSweep = defineCell(
     const vectors = await vectorsOf(lab, vectorOf(params, params.other));
     const layers = spread(vectors.length);
     const edits = SCALES.flatMap((scale) =>
-      layers.map((layer) => patchAt(layer, combine([scale, vectors[layer]!]))),
+      layers.map((layer) => patchAt(lab, layer, combine([scale, vectors[layer]!]))),
     );
     const { patched } = await lab.patchEach(prompts, edits);
     const scores = patched.map((answers) => scoredTwice(lab.model.tokenizer, items, answers, lab.options));
@@ -69,7 +69,7 @@ export const conflictTest = defineCell(
     const vectors = [...SCALES.map((scale) => combine([scale, vector])), same, randomLike(vector, layer)];
     const { unpatched, patched } = await lab.patchEach(
       prompts,
-      vectors.map((patch) => patchAt(layer, patch)),
+      vectors.map((patch) => patchAt(lab, layer, patch)),
     );
     const scores = patched.map((answers) => scoredTwice(lab.model.tokenizer, items, answers, lab.options));
     return {

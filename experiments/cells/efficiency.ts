@@ -10,6 +10,7 @@ import {
   resume,
   type Tensor,
 } from "xpatch";
+import { rowLayersOf } from "#src/patching/row-layers";
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { sample } from "../statistics/random.ts";
@@ -72,18 +73,17 @@ export const efficiency = defineCell(
     const setup = { specification: "text", query } as const;
     const layer = chosenLayer(lab, setup, task);
     const vectors = await vectorsOf(lab, { source: "model", task: name, specification: "text", seed: 0 });
-    const edits = patchAt(layer, vectors[layer]!);
+    const edits = patchAt(lab, layer, vectors[layer]!);
     const pool = lab.pool(task, "test");
     const ask = await lab.asker(task, "test", query);
     const items = sample(lab.items(task, "test"), MOST_QUERIES);
     const counts = [...new Set(COUNTS.map((count) => Math.min(count, pool.length - 1)))];
-    const { layers } = model.config;
 
     const whereOf = ({ text }: Prompt) => `${model.name}, logits of the prompt ${JSON.stringify(text)}`;
     const whole = (prompt: Prompt<PromptImage>, patched: boolean) => async (): Promise<Done> => {
       using logits = model.run([prompt], patched ? { edits } : {}).logits as Tensor;
       const [answer] = await mostProbableTokens(logits, () => whereOf(prompt));
-      return { answer: answer!, tokens: prompt.length, rowLayers: prompt.length * layers };
+      return { answer: answer!, tokens: prompt.length, rowLayers: rowLayersOf(model, prompt) };
     };
     const resumed = async (recording: ReturnType<typeof record>): Promise<Done> => {
       const result = resume(recording, [{ edits }]);

@@ -1,11 +1,11 @@
 import {
   type Modality,
-  type PatchableModel,
   type Prompt,
   type PromptImage,
   stack,
   type Tap,
   type Task,
+  type Tensor,
   tap,
   upToLastExample,
 } from "xpatch";
@@ -89,7 +89,7 @@ export const ensembleTest = defineCell(
       });
     }
     const bare = await queries(lab, task, "test", query);
-    const edits = pairs.map(({ layer, vector }) => patchAt(layer, vector));
+    const edits = pairs.map(({ layer, vector }) => patchAt(lab, layer, vector));
     const { unpatched, patched } = await lab.patchEach(bare, edits);
     const scores = patched.map((answers) => answered(lab.model.tokenizer, items, answers, lab.options));
     return {
@@ -154,7 +154,7 @@ async function vectorsOfPrompts(
   const ofLayers: Float32Array[][] = layers.map(() => []);
   for (let first = 0; first < prompts.length; first += BATCH_PROMPTS) {
     const batch = prompts.slice(first, first + BATCH_PROMPTS);
-    const rows = await lastRows(model, batch, layers);
+    const rows = await lastRows(lab, batch, layers);
     ofLayers.forEach((list, l) => {
       list.push(...rows.slice(l * batch.length, (l + 1) * batch.length));
     });
@@ -165,19 +165,20 @@ async function vectorsOfPrompts(
 
 /** The residual stream at the last token of each prompt: of all prompts behind the first layer, then the second, … */
 export async function lastRows(
-  model: PatchableModel,
+  lab: Lab,
   prompts: readonly Prompt[],
   layers: readonly number[],
 ): Promise<Float32Array[]> {
-  const taps: Record<string, Tap<number, `resid_post.${number}`>> = {};
+  const { model } = lab;
+  const taps: Record<string, Tap<number>> = {};
   layers.forEach((layer, l) => {
-    taps[l] = tap(`resid_post.${layer}`, -1);
+    taps[l] = tap(lab.streamAt(layer), -1);
   });
   using rows = model.device.scope(() => {
-    const tapped = model.run(prompts, { taps, stopAfter: Math.max(...layers) });
-    return stack(layers.map((_, l) => tapped[l]!)).reshape([
+    const tapped = model.run(prompts, { taps, stopAfter: lab.lastLayerOf(layers) });
+    return stack(layers.map((_, l) => tapped[l] as Tensor)).reshape([
       layers.length * prompts.length,
-      model.config.width,
+      lab.width,
     ]);
   });
   return rowsOf(rows);

@@ -1,4 +1,4 @@
-import { type Edit, type Prompt, type PromptImage, set, type Task, type TaskItem, XpatchError } from "xpatch";
+import { type Edit, type Prompt, PromptError, type PromptImage, set, type Task, type TaskItem } from "xpatch";
 import { defineCell } from "../framework/cell.ts";
 import type { AskedSplit, Lab } from "../framework/lab.ts";
 import { queries, specifiedQueries } from "../framework/prompts.ts";
@@ -39,9 +39,9 @@ export const entitySweep = defineCell(
   async (lab, { task, seed }: Omit<EntityParams, "way">): Promise<EntitySweepResult> => {
     const asked = await askedTwice(lab, { task, way: "patch", seed }, "validation");
     const { items, pictures, base, states, at } = asked;
-    const layers = spread(lab.model.config.layers);
+    const layers = spread(lab.layers);
     const { patched } = await patchOwn(lab, pictures, {
-      edits: (i) => layers.map((layer) => [put(layer, at(i), states[i]![layer]!), ...base]),
+      edits: (i) => layers.map((layer) => [set(lab.streamAt(layer), at(i), states[i]![layer]!), ...base]),
     });
     return { layers, patched: patched.map((ids) => scored(lab.model.tokenizer, items, ids, lab.options)) };
   },
@@ -81,7 +81,7 @@ export const entityTest = defineCell(
           vectors[others[i]!]!,
           meanOf(vectors),
           randomLike(vectors[i]!, layer * items.length + i),
-        ].map((vector) => [put(layer, at(i), vector), ...base]),
+        ].map((vector) => [set(lab.streamAt(layer), at(i), vector), ...base]),
         ...(base.length > 0 ? [base] : []),
       ],
     });
@@ -114,10 +114,6 @@ export function chosenEntityLayer(lab: Lab, task: Task): number {
   return layers[means.indexOf(Math.max(...means))]!;
 }
 
-function put(layer: number, at: number, vector: Float32Array): Edit {
-  return set(`resid_post.${layer}`, at, vector);
-}
-
 /** The same questions about pictures and about their names. */
 interface AskedTwice {
   readonly items: readonly TaskItem[];
@@ -146,7 +142,7 @@ async function askedTwice(
   if (way === "patch") {
     const layer = chosenLayer(lab, ENTITY_SETUP, task);
     const vectors = await vectorsOf(lab, { source: "model", task: name, specification: "text", seed });
-    base.push(...patchAt(layer, vectors[layer]!));
+    base.push(...patchAt(lab, layer, vectors[layer]!));
   }
   const pictures = await ask("image");
   const names = await ask("text");
@@ -158,16 +154,18 @@ async function askedTwice(
   return { items: lab.items(task, split), pictures, base, states, nameIds: patched[0] ?? unpatched, at };
 }
 
-/** Where a name ends: before the tokens that follow it as they follow the picture in the other prompt. */
-function lastOfName(name: Prompt, picture: Prompt): number {
-  let end = name.length;
-  let other = picture.length;
-  while (end > 0 && other > 0 && name.ids[end - 1] === picture.ids[other - 1]) {
-    end--;
-    other--;
+/**
+ * Where a name ends: before the tokens that follow it as they follow the picture in the other prompt. Prompts with pictures may
+ * have an end of their own behind those (Fuyu's).
+ */
+export function lastOfName(name: Prompt, picture: Prompt): number {
+  const follows = picture.ids.slice(picture.span("image").end);
+  for (let length = follows.length; length > 0; length--) {
+    let shared = 0;
+    while (shared < length && name.ids[name.length - 1 - shared] === follows[length - 1 - shared]) shared++;
+    if (shared > 0 && shared < name.length) return name.length - 1 - shared;
   }
-  if (end > 0 && end < name.length) return end - 1;
-  throw new XpatchError(
+  throw new PromptError(
     `expected ${JSON.stringify(name.text)} to end as the same question about a picture does`,
   );
 }

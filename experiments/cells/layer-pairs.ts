@@ -18,8 +18,8 @@ export const layerPairs = defineCell(
   async (lab, { task, query }: { task: string; query: Modality }): Promise<LayerPairsResult> => {
     const vectors = await vectorsOf(lab, { source: "llm", task, specification: "text", seed: 0 });
     const sources = spread(vectors.length);
-    const targets = spread(lab.model.config.layers);
-    const grid = sources.map((source) => targets.map((target) => patchAt(target, vectors[source]!)));
+    const targets = spread(lab.layers);
+    const grid = sources.map((source) => targets.map((target) => patchAt(lab, target, vectors[source]!)));
     const { patched } = await validationGrid(lab, task, query, grid);
     return { sources, targets, patched };
   },

@@ -47,7 +47,7 @@ export const llmLayerSweep: Sweep = defineCell("llm-layer-sweep", (lab, { task, 
     seedsOf(lab, setup.specification),
     async (seed) => {
       const vectors = await vectorsOf(lab, { source: "llm", task, ...setup, seed });
-      return vectors.slice(0, lab.model.config.layers);
+      return vectors.slice(0, lab.layers);
     },
     setup.template,
   ),
@@ -64,7 +64,7 @@ export async function sweepVectors(
 ): Promise<LayerSweepResult> {
   const bySeed: (readonly Float32Array[])[] = [];
   for (const seed of seeds) bySeed.push(await vectorsOfSeed(seed));
-  const grid = bySeed.map((vectors) => vectors.map((vector, layer) => patchAt(layer, vector)));
+  const grid = bySeed.map((vectors) => vectors.map((vector, layer) => patchAt(lab, layer, vector)));
   return { layers: [...bySeed[0]!.keys()], ...(await validationGrid(lab, task, query, grid, template)) };
 }
 
@@ -89,8 +89,8 @@ export async function validationGrid(
 }
 
 /** Puts a vector in place of the residual stream behind a layer, at the query's last token. */
-export function patchAt(layer: number, vector: Float32Array): Edit[] {
-  return [set(`resid_post.${layer}`, -1, vector)];
+export function patchAt(lab: Lab, layer: number, vector: Float32Array): Edit[] {
+  return [set(lab.streamAt(layer), -1, vector)];
 }
 
 /** Accuracy on validation items by layer, over some tasks. */

@@ -22,7 +22,7 @@ export const llmSimilarity = defineCell(
   "llm-similarity",
   async (lab, { task }: { task: string }): Promise<LlmSimilarityResult> => {
     const names = tasksWith(lab, { specification: "text", query: "text" }).map(({ name }) => name);
-    const layers = Math.min(lab.model.config.layers, lab.llm!.config.layers);
+    const layers = Math.min(lab.layers, lab.stackOf(lab.llm!)!.layers);
     /** `[task][layer]`, means over the seeds. */
     const vectorsIn = async (source: Source) => {
       const ofTasks: Float32Array[][] = [];

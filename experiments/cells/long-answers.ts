@@ -13,6 +13,7 @@ import {
   type TaskItem,
   type Tokenizer,
 } from "xpatch";
+import { rowLayersOf } from "#src/patching/row-layers";
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { queries, seedsOf, specifiedQueries } from "../framework/prompts.ts";
@@ -67,7 +68,7 @@ export const longPatch = defineCell(
     const vectors = [...own, ...controls.map(([, vector]) => vector)];
     const [noContext, ...patched] = await longAnswers(lab, task, bare, [
       [],
-      ...vectors.map((vector) => patchAt(layer, vector)),
+      ...vectors.map((vector) => patchAt(lab, layer, vector)),
     ]);
     return {
       layer,
@@ -179,11 +180,10 @@ function lineEnds(model: PatchableModel): ReadonlySet<number> {
 function spendAnswers(lab: Lab, prompts: readonly Prompt[], answers: readonly Generated[]): void {
   const { layers } = lab.model.config;
   for (const [i, { ids }] of answers.entries()) {
-    const { length } = prompts[i]!;
-    const plainRows = ids.reduce((sum, _, step) => sum + length + step, 0);
+    const prompt = rowLayersOf(lab.model, prompts[i]!);
     lab.spend({
-      rowLayers: (length + ids.length - 1) * layers,
-      plainRowLayers: plainRows * layers,
+      rowLayers: prompt + (ids.length - 1) * layers,
+      plainRowLayers: ids.reduce((sum, _, step) => sum + prompt + step * layers, 0),
       plainPasses: ids.length,
     });
   }

@@ -88,12 +88,12 @@ export const noisyTest = defineCell(
     const layer = chosenLayer(lab, { specification: "instruction", query }, task);
     const texts = byNoise((noise) => noisyInstructions(instructionOf(task), noise));
     const prompts = NOISES.flatMap((noise) => texts[noise].map((text) => lab.model.prompt(text)));
-    const vectors = await lastRows(lab.model, prompts, [layer]);
+    const vectors = await lastRows(lab, prompts, [layer]);
     lab.spendPasses(prompts, lab.model);
     const bare = await queries(lab, task, "test", query);
     const { patched } = await lab.patchEach(
       bare,
-      vectors.map((vector) => patchAt(layer, vector)),
+      vectors.map((vector) => patchAt(lab, layer, vector)),
     );
     const scores = patched.map((answers) => answered(lab.model.tokenizer, items, answers, lab.options));
     return { layer, texts, patched: byNoise((noise) => scores.splice(0, texts[noise].length)) };

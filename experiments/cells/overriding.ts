@@ -65,7 +65,7 @@ export const overridingSweep: Sweep = defineCell(
     const items = lab.items(task, "validation");
     const { plain } = await promptsOf(lab, task, "validation", query);
     const vectors = await instructionVectors(lab, name);
-    const edits = vectors.map((vector, layer) => patchAt(layer, vector));
+    const edits = vectors.map((vector, layer) => patchAt(lab, layer, vector));
     const { unpatched, patched } = await lab.patchEach(plain, edits);
     const { tokenizer } = lab.model;
     return {
@@ -106,7 +106,7 @@ export const overridingTest = defineCell(
     const other = tasks[(tasks.indexOf(name) + 1) % tasks.length]!;
     const controls: [OverridingControl, Float32Array][] = [["random", randomLike(own, layer)]];
     if (other !== name) controls.push(["anotherInstruction", (await instructionVectors(lab, other))[layer]!]);
-    const edits = [own, ...controls.map(([, vector]) => vector)].map((vector) => patchAt(layer, vector));
+    const edits = [own, ...controls.map(([, vector]) => vector)].map((vector) => patchAt(lab, layer, vector));
     const { unpatched, patched } = await lab.patchEach(plain, edits);
     const twice = (ids: readonly number[]) => scoredTwice(lab.model.tokenizer, items, ids, lab.options);
     return {

@@ -41,14 +41,14 @@ export const positionSweep = defineCell(
     const task = lab.task(name);
     const specified = { split: "validation", specification: "text", query: "text", seed: 0 } as const;
     const prompts = await specifiedQueries(lab, task, specified);
-    const layers = spread(model.config.layers);
+    const layers = spread(lab.layers);
     const places = [
       ...OFFSETS.map((offset) => (prompt: Prompt) => atLastExample(prompt) + offset),
       (prompt: Prompt) => prompt.last,
     ];
-    const taps: Record<string, Tap<(prompt: Prompt) => number, `resid_post.${number}`>> = {};
+    const taps: Record<string, Tap<(prompt: Prompt) => number>> = {};
     places.forEach((place, p) => {
-      for (const layer of layers) taps[`${p} ${layer}`] = tap(`resid_post.${layer}`, place);
+      for (const layer of layers) taps[`${p} ${layer}`] = tap(lab.streamAt(layer), place);
     });
     const names = Object.keys(taps);
     using means = model.device.scope(() => {
@@ -57,8 +57,8 @@ export const positionSweep = defineCell(
         const batch = prompts.slice(first, first + BATCH_PROMPTS);
         batches.push(
           model.device.scope(() => {
-            const tapped = model.run(batch, { taps, stopAfter: layers.at(-1)! });
-            return stack(names.map((key) => tapped[key]!));
+            const tapped = model.run(batch, { taps, stopAfter: lab.lastLayerOf(layers) });
+            return stack(names.map((key) => tapped[key] as Tensor));
           }),
         );
       }
@@ -67,7 +67,7 @@ export const positionSweep = defineCell(
     lab.spendPasses(prompts, model);
     const vectors = await rowsOf(means);
     const grid = places.map((_, p) =>
-      layers.map((layer, l) => patchAt(layer, vectors[p * layers.length + l]!)),
+      layers.map((layer, l) => patchAt(lab, layer, vectors[p * layers.length + l]!)),
     );
     const { patched } = await validationGrid(lab, name, query, grid);
     const [prompt] = prompts;

@@ -90,7 +90,7 @@ export async function extractInto(
   prompts: readonly Prompt<PromptImage>[],
   model = lab.model,
 ): Promise<VectorsResult> {
-  using vectors = extractTaskVectors(model, prompts);
+  using vectors = extractTaskVectors(model, prompts, { site: lab.stream });
   const file = join("vectors", `${name}.safetensors`);
   mkdirSync(join(lab.folder, "vectors"), { recursive: true });
   await writeWhole(join(lab.folder, file), await encodeTaskVectors(vectors));
@@ -114,6 +114,10 @@ export async function vectorsIn(
 ): Promise<readonly Float32Array[]> {
   const bytes = new Uint8Array(readFileSync(join(lab.folder, file)));
   using loaded = await decodeTaskVectors(bytes, lab.model.device, file);
+  const { site } = loaded.origin;
+  if (site !== lab.stream) {
+    throw new XpatchError(`${file}: expected vectors of ${lab.stream}, found those of ${site}`);
+  }
   return rowsOf(loaded.vectors);
 }
 

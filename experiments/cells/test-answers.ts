@@ -128,7 +128,7 @@ export async function patchTestItems(
     for (const seed of seeds) vectors.push(await vectorOf(name, seed, variant));
     groups.push({ name: control, vectors });
   }
-  const edits = groups.flatMap(({ vectors }) => vectors.map((vector) => patchAt(layer, vector)));
+  const edits = groups.flatMap(({ vectors }) => vectors.map((vector) => patchAt(lab, layer, vector)));
   const { unpatched, patched } = await lab.patchEach(bare, edits);
   const scores = patched.map((answers) => answered(lab.model.tokenizer, items, answers, lab.options));
   const byGroup = groups.map(({ name, vectors }) => [name, scores.splice(0, vectors.length)] as const);

@@ -11,12 +11,14 @@ import {
   type Prompt,
   patchEach,
   picturedItemsOf,
+  type SiteName,
   type Split,
   type Task,
   type TaskItem,
   type Tensor,
   XpatchError,
 } from "xpatch";
+import { rowLayersOf } from "#src/patching/row-layers";
 import { sample } from "../statistics/random.ts";
 import type { Cell } from "./cell.ts";
 import { addCosts, type Cost, NO_COST } from "./cost.ts";
@@ -110,6 +112,50 @@ export class Lab {
     );
   }
 
+  /** Where task vectors are read and put: the residual stream of the decoder's layers, or of an encoder's. */
+  get stream(): "resid_post" | "encoder.resid_post" {
+    return this.options.stack === "encoder" ? "encoder.resid_post" : "resid_post";
+  }
+
+  /** The same behind a layer. */
+  streamAt(layer: number): SiteName {
+    return `${this.stream}.${layer}`;
+  }
+
+  /** How many layers there are of that stack, and how wide it is; undefined where a model has no such stack. */
+  stackOf({ config }: PatchableModel): { readonly layers: number; readonly width: number } | undefined {
+    return this.options.stack === "encoder" ? config.encoder : config;
+  }
+
+  /** Layers of the model's. */
+  get layers(): number {
+    return this.#stack.layers;
+  }
+
+  /** Width of the model's. */
+  get width(): number {
+    return this.#stack.width;
+  }
+
+  get #stack() {
+    const stack = this.stackOf(this.model);
+    if (stack) return stack;
+    throw new XpatchError(`${this.model.name} has no encoder of text, whose layers task vectors could be of`);
+  }
+
+  /** The layer of the decoder behind which a run can stop that is to see these layers; an encoder's come before all of it. */
+  lastLayerOf(layers: readonly number[]): number {
+    return this.options.stack === "encoder" ? 0 : Math.max(...layers);
+  }
+
+  /**
+   * Whether the layers that task vectors are of have a row for each token of a prompt. Those of an encoder-decoder's decoder have
+   * none: it reads prompts by cross-attention.
+   */
+  get readsPrompts(): boolean {
+    return this.model.config.encoder === undefined || this.options.stack === "encoder";
+  }
+
   /** Tasks whose accuracies go into means. */
   get tasksInMeans(): readonly Task[] {
     const inside = this.tasks.filter(({ name }) => !this.options.outsideMeans.includes(name));
@@ -183,10 +229,11 @@ export class Lab {
 
   /** Puts whole passes over prompts, up to and with `layers`, on the account. */
   spendPasses(prompts: readonly Prompt[], model: PatchableModel, plain: readonly Prompt[] = prompts): void {
-    const tokens = (list: readonly Prompt[]) => list.reduce((sum, { length }) => sum + length, 0);
+    const passes = (list: readonly Prompt[]) =>
+      list.reduce((sum, prompt) => sum + rowLayersOf(model, prompt), 0);
     this.spend({
-      rowLayers: tokens(prompts) * model.config.layers,
-      plainRowLayers: tokens(plain) * model.config.layers,
+      rowLayers: passes(prompts),
+      plainRowLayers: passes(plain),
       plainPasses: prompts.length,
     });
   }

@@ -1,5 +1,16 @@
-import { type Edit, type Prompt, record, resume, stack, type Tensor } from "xpatch";
+import {
+  concat,
+  type Edit,
+  extractActivations,
+  type Prompt,
+  type Recording,
+  record,
+  resume,
+  stack,
+  type Tensor,
+} from "xpatch";
 import { checkChoice, choicesOf, mostProbable } from "#src/model/walk/sampling";
+import { rowLayersOf } from "#src/patching/row-layers";
 import type { Lab } from "./lab.ts";
 
 /** Tokens of prompts in one recording, and patched prompts in one batch; both bound the memory. */
@@ -54,7 +65,7 @@ async function patchBatch(
   edits: readonly (readonly (readonly Edit[])[])[],
 ): Promise<{ states: Float32Array[][]; tokens: number[] }> {
   const { model } = lab;
-  const { layers, width } = model.config;
+  const { layers, width } = lab;
   const batch = indices.map((index) => prompts[index]!);
   const sets = edits[0]!.length;
   let rowLayers = 0;
@@ -76,17 +87,7 @@ async function patchBatch(
           }),
         );
       }
-      const rows =
-        read &&
-        model.device.scope(() =>
-          stack(
-            batch.flatMap((_, prompt) =>
-              Array.from({ length: layers }, (_, layer) =>
-                recording.entering(layer + 1, prompt, [read(indices[prompt]!)]),
-              ),
-            ),
-          ),
-        );
+      const rows = read && model.device.scope(() => statesOf(lab, recording, (i) => read(indices[i]!)));
       return [...chosen, ...(rows ? [rows] : [])];
     });
     const values: ArrayLike<number>[] = [...(await model.device.read<readonly Tensor[]>(results))];
@@ -103,16 +104,33 @@ async function patchBatch(
       .forEach((value, i) => {
         checkChoice(value, () => `prompt ${indices[i % batch.length]}`);
       });
-    const tokens = batch.reduce((sum, { length }) => sum + length, 0);
     lab.spend({
       rowLayers,
-      plainRowLayers: tokens * layers * (sets + 1),
+      plainRowLayers: batch.reduce((sum, prompt) => sum + rowLayersOf(model, prompt), 0) * (sets + 1),
       plainPasses: batch.length * (sets + 1),
     });
     return { states, tokens: choices.flatMap(({ ids }) => [...ids]) };
   } finally {
     scope.dispose();
   }
+}
+
+/** The residual stream behind each layer at a token of each recorded prompt: [prompts * layers, 1, width]. */
+function statesOf(lab: Lab, recording: Recording, read: (index: number) => number): Tensor {
+  const { model, prompts } = recording;
+  const layers = Array.from({ length: lab.layers }, (_, layer) => layer);
+  if (lab.stream === "resid_post") {
+    return stack(
+      prompts.flatMap((_, i) => layers.map((layer) => recording.entering(layer + 1, i, [read(i)]))),
+    );
+  }
+  // Of an encoder a recording keeps what leaves it alone.
+  return concat(
+    prompts.map((prompt, i) => {
+      const activations = extractActivations(model, [prompt], { site: lab.stream, at: read(i) });
+      return activations.reshape([lab.layers, 1, lab.width]);
+    }),
+  );
 }
 
 /** Indices of prompts that fit into a batch together. */

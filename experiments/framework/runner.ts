@@ -1,5 +1,7 @@
+import { ImageError, PromptError, SiteError, type XpatchError } from "xpatch";
 import { writePage } from "../report/page.ts";
 import { writeFindings } from "../report/write.ts";
+import type { Cell } from "./cell.ts";
 import type { Experiment, Findings } from "./experiment.ts";
 import type { Lab } from "./lab.ts";
 
@@ -18,11 +20,17 @@ export interface Finished {
   readonly findings: Findings;
 }
 
-/** Runs experiments one after the other; each one's results are written as it ends, and the report after each. */
+/**
+ * Runs experiments one after the other; each one's results are written as it ends, and the report after each.
+ *
+ * @param options.goOn - Whether the others follow one that the model refuses, by its sites or by how it takes prompts and pictures;
+ * the report then has the reason. Default: the error is thrown.
+ */
 export async function runExperiments(
   lab: Lab,
   experiments: readonly Experiment[],
   onProgress: (progress: RunProgress) => void = () => {},
+  { goOn = false }: { readonly goOn?: boolean } = {},
 ): Promise<Finished[]> {
   const plan = experiments.map((experiment) => {
     const untestable = experiment.untestable?.(lab);
@@ -36,17 +44,39 @@ export async function runExperiments(
   };
   const finished: Finished[] = [];
   for (const { experiment, untestable, cells } of plan) {
-    for (const cell of cells) {
-      progress(experiment.name, cell.key);
-      await lab.run(cell);
-    }
-    progress(experiment.name);
-    const findings = untestable === undefined ? experiment.report(lab) : notTestable(untestable);
+    const findings = await findingsOf(experiment, cells, untestable);
     finished.push({ experiment, findings });
     await writeFindings(lab, experiment, cells, findings);
     await writePage(lab, finished);
   }
   return finished;
+
+  async function findingsOf(
+    experiment: Experiment,
+    cells: readonly Cell<unknown>[],
+    untestable: string | undefined,
+  ): Promise<Findings> {
+    if (untestable !== undefined) {
+      progress(experiment.name);
+      return notTestable(untestable);
+    }
+    try {
+      for (const cell of cells) {
+        progress(experiment.name, cell.key);
+        await lab.run(cell);
+      }
+    } catch (error) {
+      if (!goOn || !isRefusal(error)) throw error;
+      return notTestable(`the model refuses it: ${error.message}`);
+    }
+    progress(experiment.name);
+    return experiment.report(lab);
+  }
+}
+
+/** What says that a model has no such site, or takes no such prompt or picture; not what goes wrong otherwise. */
+function isRefusal(error: unknown): error is XpatchError {
+  return [SiteError, PromptError, ImageError].some((type) => error instanceof type);
 }
 
 function notTestable(because: string): Findings {

@@ -29,6 +29,8 @@ export interface LabOptions {
   readonly layerBy: "mean" | "task";
   /** Tasks that are reported but kept out of means over the tasks. */
   readonly outsideMeans: readonly string[];
+  /** Set where task vectors are of the layers of a model's encoder, not of its decoder. */
+  readonly stack?: "encoder";
   /** Whether upper and lower case differ in answers. They do not unless given. */
   readonly caseSensitive?: boolean;
   /** Of `fine-tuning`: tasks that are trained on, seeds of each training, and its steps. By default as few as take an hour. */

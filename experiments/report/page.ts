@@ -5,6 +5,7 @@ import type { Check, Outcome } from "../framework/experiment.ts";
 import type { Lab } from "../framework/lab.ts";
 import type { Finished } from "../framework/runner.ts";
 import type { Setting } from "../framework/setting.ts";
+import { stackNote } from "../framework/stacks.ts";
 import type { Figure } from "./figure.ts";
 import { escaped } from "./html.ts";
 import { drawnFigure } from "./picture.ts";
@@ -54,10 +55,7 @@ export async function writePage(lab: Lab, finished: readonly Finished[]): Promis
 </head>
 <body>
 <h1>${escaped(title)}</h1>
-${introduction(
-  lab.setting,
-  lab.store.records.map(({ cost }) => cost),
-)}
+${introduction(lab)}
 <h3>Verdicts</h3>
 ${summary(finished)}
 ${sections.join("\n")}
@@ -67,10 +65,10 @@ ${sections.join("\n")}
   await writeWhole(join(lab.folder, "report.html"), page);
 }
 
-function introduction(
-  { model, llm, adapter, kernels, versions, options, tasks }: Setting,
-  costs: readonly Cost[],
-): string {
+function introduction(lab: Lab): string {
+  const { model, llm, adapter, kernels, versions, options, tasks } = lab.setting;
+  const costs = lab.store.records.map(({ cost }) => cost);
+  const stack = stackNote(lab);
   const { seeds, promptSeeds, shots, template, validationItems, testItems, layerBy, outsideMeans } = options;
   const { protocol, caseSensitive, pictureWidth } = options;
   const named = ({ name, family, dtypes, layers, hash }: Setting["model"]) =>
@@ -79,6 +77,7 @@ function introduction(
   const rows = [
     ["Model", named(model)],
     ...(llm ? [["Language model it came from", named(llm)]] : []),
+    ...(stack === undefined ? [] : [["Task vectors", stack]]),
     ["Adapter", `${adapter}, ${kernels} kernels`],
     [
       "Versions",

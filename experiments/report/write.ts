@@ -39,7 +39,8 @@ export async function writeFindings(
     await writeWhole(join(folder, "figures.md"), `${shown}\n${source}`);
   }
   const { name, title, claim } = experiment;
-  const records = cells.map(({ key }) => lab.store.get(key));
+  // Of an experiment that was broken off some are missing.
+  const records = cells.flatMap(({ key }) => lab.store.get(key) ?? []);
   const result = { name, title, claim, command, setting: lab.setting, findings, cells: records };
   await writeWhole(join(folder, "result.json"), `${JSON.stringify(result, null, 2)}\n`);
 }

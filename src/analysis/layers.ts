@@ -16,11 +16,7 @@ const SHOWN = 3;
  * All layers of a model, from 0; of the stack that `site` is of. Throws SiteError, led by `what`, where that is an encoder and
  * the model has none.
  */
-export function allLayers(
-  model: ModelOutline,
-  site: VectorSite = "resid_post",
-  what = "all layers",
-): number[] {
+export function allLayers(model: ModelOutline, site: VectorSite = "resid_post", what?: string): number[] {
   return Array.from({ length: layersOf(model, site, what) }, (_, layer) => layer);
 }
 
@@ -43,10 +39,11 @@ export function checkLayers(
 }
 
 /** How many layers the stack has that `site` is of. */
-function layersOf({ config, name }: ModelOutline, site: VectorSite, what: string): number {
+function layersOf({ config, name }: ModelOutline, site: VectorSite, what?: string): number {
   if (stackOfVectors(site) === "text") return config.layers;
   if (config.encoder) return config.encoder.layers;
-  throw new SiteError(`${what}: ${name} has no encoder of text, found the site ${site}`);
+  const lead = what === undefined ? "" : `${what}: `;
+  throw new SiteError(`${lead}${name} has no encoder of text, found the site ${site}`);
 }
 
 /** A site of the text model's layers that holds a vector a token. Throws SiteError, led by `call`, for others. */

@@ -36,6 +36,7 @@ import {
 } from "../options/experiment-options.ts";
 import { downloadShower, knownLlm, withModel } from "../options/session.ts";
 import { readTask } from "../options/task-file.ts";
+import { checkStack } from "../options/task-options.ts";
 import { stoppable } from "../terminal/interrupt.ts";
 import { table } from "../terminal/layout.ts";
 import { printResult } from "../terminal/output.ts";
@@ -77,8 +78,9 @@ export async function runAndReport(
   checkTasks(tasks, options);
   if (args.llm !== undefined) await ofOption("--llm", () => checkModel(args.llm!));
   using lock = FolderLock.take(args.out);
-  const prepare = async ({ config }: ModelOutline) => {
-    if (config.vision) {
+  const prepare = async (outline: ModelOutline) => {
+    await checkStack(outline, args);
+    if (outline.config.vision) {
       for (const { name, items } of tasks) {
         const asked = items.filter(({ split }) => split !== "train");
         await ofOption(`--tasks: ${name}`, () => checkPictures(asked));
@@ -104,7 +106,9 @@ export async function runAndReport(
       command: (name) => `npx xpatch experiment ${name}${shown}`,
     });
     using progress = experimentProgress();
-    const finished = await runExperiments(lab, experiments, progress.update);
+    const finished = await runExperiments(lab, experiments, progress.update, {
+      goOn: experiments.length > 1,
+    });
     const paper = finished.flatMap(({ findings }) => findings.tables.filter(({ name }) => name === "paper"));
     const cost = store.records.reduce((sum, record) => addCosts(sum, record.cost), NO_COST);
     return {

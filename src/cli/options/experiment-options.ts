@@ -3,8 +3,9 @@ import { type LabOptions, PAPER_PROTOCOL, PAPER_TASKS } from "#experiments/index
 import { SPACED_TEMPLATE } from "../../tasks/few-shot.ts";
 import { choice, templateText, wholeNumber } from "./arguments.ts";
 import { addModelOptions, type ModelArguments } from "./session.ts";
+import { addStackOption, type StackArguments } from "./task-options.ts";
 
-export interface ExperimentArguments extends ModelArguments {
+export interface ExperimentArguments extends ModelArguments, StackArguments {
   readonly llm?: string;
   readonly tasks: readonly string[];
   readonly seeds: number;
@@ -32,7 +33,7 @@ const SET_BY_PROTOCOL = [
 /** Adds what `experiment` and `reproduce` share. */
 export function addExperimentOptions(command: Command): Command {
   const shown = SPACED_TEMPLATE.replaceAll("\n", "\\n");
-  return addModelOptions(command)
+  return addStackOption(addModelOptions(command))
     .option(
       "--llm <ref>",
       "the language model that it was fine-tuned from (default: xpatch:llm for xpatch:vlm, else none)",
@@ -98,7 +99,8 @@ export function labOptions(args: ExperimentArguments): LabOptions {
     protocol,
   } = args;
   const training = { trainTasks, trainSeeds, trainSteps };
-  if (protocol === "paper") return { ...PAPER_PROTOCOL, validationItems, testItems, ...training };
+  const ofStack = args.stack === "encoder" ? { stack: args.stack } : {};
+  if (protocol === "paper") return { ...PAPER_PROTOCOL, validationItems, testItems, ...ofStack, ...training };
   return {
     seeds,
     promptSeeds: Math.min(promptSeeds, seeds),
@@ -109,6 +111,7 @@ export function labOptions(args: ExperimentArguments): LabOptions {
     pictureWidth,
     layerBy,
     outsideMeans,
+    ...ofStack,
     ...training,
   };
 }

@@ -8,6 +8,7 @@ import {
   type CheckpointOptions,
   openCheckpoint,
   type PatchableModel,
+  type ReadOptions,
   type Task,
 } from "xpatch";
 
@@ -42,7 +43,7 @@ export interface LabOptions {
 }
 
 /** A model as a run knows it. */
-export interface ModelSetting {
+export interface ModelSetting extends ReadOptions {
   readonly name: string;
   readonly family: string;
   readonly layers: number;
@@ -74,16 +75,25 @@ export interface SettingParts {
   readonly model: PatchableModel;
   /** What the model was opened with. */
   readonly opened?: Pick<CheckpointOptions, "adapters" | "base">;
+  /** How its config was understood. */
+  readonly read?: ReadOptions;
   readonly llm?: PatchableModel;
   readonly tasks: readonly Task[];
   readonly options: LabOptions;
 }
 
-export async function settingOf({ model, opened, llm, tasks, options }: SettingParts): Promise<Setting> {
+export async function settingOf({
+  model,
+  opened,
+  read,
+  llm,
+  tasks,
+  options,
+}: SettingParts): Promise<Setting> {
   const { description, device, vendor, kernels } = model.device.info;
   const self = createRequire(import.meta.url)("xpatch/package.json");
   return {
-    model: await modelSetting(model, opened),
+    model: { ...(await modelSetting(model, opened)), ...read },
     ...(llm && { llm: await modelSetting(llm) }),
     adapter: description || device || vendor || "unnamed",
     kernels,

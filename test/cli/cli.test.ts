@@ -269,6 +269,29 @@ describe("inspect", () => {
 describe("running a model", () => {
   const settings = { model, family: "llama", dtypes: ["F32"], adapter: expect.any(String) };
 
+  test("--intermediate-layers says how a Llama 3.2 Vision is read, and is refused for others", () => {
+    const fixtures = join(root, "test", "fixtures");
+    const asked = [
+      "--model",
+      join(fixtures, "mllama", "model"),
+      "--image",
+      join(fixtures, "images", "photo.png"),
+    ];
+    const attended = (...how: string[]) =>
+      report("attend", ...asked, "--prompt", "<|image|>A", "--layer", "3", ...how, "--out", path("a.svg"))
+        .maps[0];
+    const inputs = attended("--intermediate-layers", "inputs");
+    expect(attended()).toEqual(inputs);
+    expect(attended("--intermediate-layers", "outputs").weights).not.toEqual(inputs.weights);
+    const { status, messages } = xpatch([
+      ...["generate", "--model", model, "--prompt", "a", "--intermediate-layers", "outputs"],
+    ]);
+    expect([status, messages]).toEqual([
+      1,
+      [expect.stringMatching(/for models of model_type mllama, found llama/)],
+    ]);
+  });
+
   test("generate takes pictures", () => {
     const fixture = join(root, "test", "fixtures", "llava");
     const [shown] = JSON.parse(readFileSync(join(fixture, "case.json"), "utf8")).cases;

@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, test } from "vitest";
+import { attentionMaps, rolloutMaps } from "../../src/analysis/heads/attention-map.ts";
 import { type HeadRanking, rankHeads } from "../../src/analysis/heads/rank-heads.ts";
 import { CheckpointError, PromptError, SiteError } from "../../src/errors.ts";
 import { bestCanvas, canvasTiles } from "../../src/images/canvas-tiles.ts";
@@ -245,6 +246,46 @@ describe("sites", () => {
         expect(seen, `${site}, row ${row}`).toBe(row < own ? rows : own);
       }
     }
+  });
+
+  test("attention maps are of cross-attention, and lie over the canvas of the picture that is named", async () => {
+    const pictures = [small, wide, tall];
+    const prompt = model.prompt([small, "A", wide, "B", tall, "C"]);
+    const side = Math.sqrt(TILE - 1);
+    const { vision } = model.config;
+    const canvases = pictures.map((picture) => bestCanvas(picture, vision!.processor.canvas!));
+    expect(canvases.slice(0, 2)).toEqual([
+      { rows: 1, columns: 1 },
+      { rows: 1, columns: 2 },
+    ]);
+    let start = 0;
+    for (const [i, { rows, columns }] of canvases.entries()) {
+      // A token reads the latest picture alone.
+      const at = i === 2 ? prompt.last : prompt.span(`image${i + 2}`).start - 1;
+      const span = i === 0 ? "image" : `image${i + 1}`;
+      const maps = await attentionMaps(model, prompt, { span, at, head: 1 });
+      expect(maps.map(({ layer }) => layer)).toEqual([1, 3]);
+      const { x } = await readAll(
+        model.run(prompt, { taps: { x: tap("xattn_pattern.3", at, { head: 1 }) } }),
+      );
+      expect(maps[1]!.grid).toEqual({ rows: rows * side, columns: columns * side });
+      // Tile by tile, behind its class token.
+      const map = maps[1]!.weights;
+      for (let tile = 0; tile < rows * columns; tile++) {
+        const own = x.subarray(start + tile * TILE + 1, start + (tile + 1) * TILE);
+        const [top, left] = [Math.floor(tile / columns) * side, (tile % columns) * side];
+        const shown = own.map((_, n) => {
+          const [row, column] = [top + Math.floor(n / side), left + (n % side)];
+          return map[row * columns * side + column]!;
+        });
+        expectClose(shown, own, { atol: 1e-6 });
+        expect(largest(own)).toBeGreaterThan(0);
+      }
+      start += rows * columns * TILE;
+      expect(maps[1]!.share).toBeLessThan(1);
+    }
+    await expect(attentionMaps(model, prompt, { layers: [2] })).rejects.toThrow(/in layer 2; it is in 1, 3/);
+    await expect(rolloutMaps(model, prompt)).rejects.toThrow(/reads pictures by cross-attention/);
   });
 
   test("of layers of cross-attention are not those of self-attention; prompts without pictures pass through them", async () => {

@@ -1,8 +1,9 @@
 import { aListOf, aNumber, aString, checkArgument, checkOptions, type Options } from "../../arguments.ts";
 import { PromptError } from "../../errors.ts";
 import { mean } from "../../kernels/reduction/reduce.ts";
-import type { LanguageModel } from "../../model/language-model.ts";
+import type { LanguageModel, ModelOutline } from "../../model/language-model.ts";
 import { type PatchGrid, type Prompt, patchPositions, wholeSpan } from "../../model/prompt/prompt.ts";
+import { picturesOf } from "../../model/prompt/prompt-image.ts";
 import type { SiteName } from "../../model/walk/sites.ts";
 import { aModel, aPrompt, onePosition } from "../../patching/arguments.ts";
 import type { PatchableModel } from "../../patching/model.ts";
@@ -26,7 +27,10 @@ export interface AttentionMapOptions {
   head?: number;
 }
 
-/** How a token's attention lies over the patches of an image. */
+/**
+ * How a token's attention lies over the patches of an image; where a model reads pictures by cross-attention, that attention, in the
+ * layers that have it.
+ */
 export interface AttentionMap {
   /** Of which model, in which dtypes, on which adapter. */
   readonly setting?: Setting;
@@ -60,6 +64,48 @@ export function imagePatches(prompt: Prompt, name = "image"): ImagePatches {
   throw new PromptError(`Expected the span "${name}" to be a grid of an image's patches; it is not.`);
 }
 
+/** Which keys of an attention pattern are the patches of an image. */
+interface PatchKeys {
+  readonly site: "pattern" | "xattn_pattern";
+  /** Layers that have it. */
+  readonly layers: readonly number[];
+  readonly grid: PatchGrid;
+  /** By patch, row by row. */
+  readonly keys: readonly number[];
+}
+
+/**
+ * Where attention to an image's patches is: to their places in the prompt, or by cross-attention to the tiles of the image's canvas
+ * (Llama 3.2 Vision). Throws PromptError where the image is no grid of patches.
+ */
+export function patchKeys(model: ModelOutline, prompt: Prompt, name = "image"): PatchKeys {
+  const { vision, cross } = model.config;
+  const index = indexOfImage(prompt, name);
+  const layouts = vision ? picturesOf(prompt).map((picture) => vision.layout(picture)) : [];
+  const { canvas } = layouts[index] ?? {};
+  if (!canvas) {
+    const patches = imagePatches(prompt, name);
+    return { site: "pattern", layers: allLayers(model), grid: patches.grid, keys: patchPositions(patches) };
+  }
+  const { tiles, each } = canvas;
+  const start = vision!.contextRows!(layouts)[index]![0]!.start;
+  const grid = { rows: tiles.rows * each.rows, columns: tiles.columns * each.columns };
+  const ofTile = 1 + each.rows * each.columns; // its class token is first
+  const keys = Array.from({ length: grid.rows * grid.columns }, (_, i) => {
+    const [row, column] = [Math.floor(i / grid.columns), i % grid.columns];
+    const tile = Math.floor(row / each.rows) * tiles.columns + Math.floor(column / each.columns);
+    return start + tile * ofTile + 1 + (row % each.rows) * each.columns + (column % each.columns);
+  });
+  return { site: "xattn_pattern", layers: cross!.layers, grid, keys };
+}
+
+/** Which of the prompt's pictures a span is of; they stand in the order of their positions. */
+function indexOfImage(prompt: Prompt, name: string): number {
+  const { start } = prompt.span(name);
+  return Object.entries(prompt.spans).filter(([key, span]) => /^image\d*$/.test(key) && span.start < start)
+    .length;
+}
+
 /**
  * Attention from a token to the patches of an image, a map a layer. Throws PromptError when the prompt has no such image
  * or position, SiteError when the model has no such layer or head.
@@ -70,15 +116,16 @@ export async function attentionMaps(
   options: AttentionMapOptions = {},
 ): Promise<AttentionMap[]> {
   checkMaps("attentionMaps", model, prompt, options, { ...ROLLOUT_OPTIONS, head: aNumber });
-  const { at = -1, span, layers = allLayers(model), head } = options;
-  const patches = imagePatches(prompt, span);
+  const { at = -1, span, head } = options;
+  const { site, grid, keys, ...those } = patchKeys(model, prompt, span);
+  const { layers = those.layers } = options;
   checkLayers(model, layers, "attention maps");
   const { device } = model;
   const scope = device.openScope();
   try {
     const rows = scope.enter(() => {
       const part = head === undefined ? {} : { head };
-      const taps = Object.fromEntries(layers.map((layer) => [`${layer}`, tap(`pattern.${layer}`, at, part)]));
+      const taps = Object.fromEntries(layers.map((layer) => [`${layer}`, tap(`${site}.${layer}`, at, part)]));
       const tapped = run(model, prompt, { taps, stopAfter: Math.max(...layers) });
       return layers.map((layer) => {
         const row = tapped[`${layer}`]!; // [heads, keys], or [keys] of one head
@@ -86,7 +133,7 @@ export async function attentionMaps(
       });
     });
     const read = await device.read(rows);
-    return layers.map((layer, i) => mapOf(settingOf(model), patches, layer, read[i]!, head));
+    return layers.map((layer, i) => mapOf(settingOf(model), { grid, keys }, layer, read[i]!, head));
   } finally {
     scope.dispose();
   }
@@ -103,7 +150,12 @@ export async function rolloutMaps(
 ): Promise<AttentionMap[]> {
   checkMaps("rolloutMaps", model, prompt, options, ROLLOUT_OPTIONS);
   const { at = -1, span, layers = allLayers(model) } = options;
-  const patches = imagePatches(prompt, span);
+  const { site, grid, keys } = patchKeys(model, prompt, span);
+  if (site !== "pattern") {
+    throw new PromptError(
+      "attention rollout goes from token to token, and this model reads pictures by cross-attention; expected maps of single layers",
+    );
+  }
   checkLayers(model, layers, "attention maps");
   const [position] = resolvePositions(at, prompt);
   const { device } = model;
@@ -114,7 +166,7 @@ export async function rolloutMaps(
       return layers.map((layer) => rollout(patterns.slice(0, layer + 1), position!));
     });
     const read = await device.read(rows);
-    return layers.map((layer, i) => mapOf(settingOf(model), patches, layer, read[i]!));
+    return layers.map((layer, i) => mapOf(settingOf(model), { grid, keys }, layer, read[i]!));
   } finally {
     scope.dispose();
   }
@@ -133,13 +185,12 @@ function meanPatterns(model: PatchableModel, prompt: Prompt, last: number): Tens
 
 function mapOf(
   setting: Setting,
-  patches: ImagePatches,
+  { grid, keys }: Pick<PatchKeys, "grid" | "keys">,
   layer: number,
   row: ArrayLike<number>,
   head?: number,
 ): AttentionMap {
-  const { grid } = patches;
-  const weights = Float32Array.from(patchPositions(patches), (position) => row[position]!);
+  const weights = Float32Array.from(keys, (key) => row[key]!);
   const share = weights.reduce((sum, weight) => sum + weight, 0);
   return new PictureAttention({ setting, layer, ...(head !== undefined && { head }), grid, weights, share });
 }

@@ -1,5 +1,10 @@
 import { type Command, InvalidArgumentError } from "commander";
-import { type AttentionMap, attentionMaps, rolloutMaps } from "../../analysis/heads/attention-map.ts";
+import {
+  type AttentionMap,
+  attentionMaps,
+  patchKeys,
+  rolloutMaps,
+} from "../../analysis/heads/attention-map.ts";
 import { checkLayers } from "../../analysis/layers.ts";
 import { SiteError } from "../../errors.ts";
 import { attentionFigure } from "../../figures/attention-figure.ts";
@@ -9,15 +14,15 @@ import type { ModelOutline } from "../../model/language-model.ts";
 import type { PatchableModel } from "../../patching/model.ts";
 import { type Setting, settingOf, showSetting } from "../../patching/setting.ts";
 import { layers, listed, position, wholeNumber } from "../options/arguments.ts";
-import { checkLengths, checkPositions, checkWritable } from "../options/checks.ts";
+import { checkLengths, checkPositions, checkWritable, ofOption } from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";
 import { figureFiles, writeFigure } from "../options/figure-files.ts";
 import {
   addSpanOption,
   IMAGE_OPTION,
   type ImageArguments,
-  type ImagePrompt,
-  imagePrompt,
+  type PicturePrompt,
+  picturePrompt,
   readImages,
 } from "../options/image-prompt.ts";
 import { addModelOptions, type ModelArguments, withModel } from "../options/session.ts";
@@ -107,14 +112,15 @@ async function prepare(
   text: string,
   images: readonly RgbImage[],
   args: Arguments,
-): Promise<ImagePrompt> {
+): Promise<PicturePrompt> {
   const { token, layer, head } = args;
   const { heads } = model.config;
   if (layer !== "all") checkLayers(model, layer, "--layer");
   if (head !== "mean" && head >= heads) {
     throw new SiteError(`--head: expected mean, or a head from 0 to ${heads - 1}, found ${head}`);
   }
-  const shown = await imagePrompt(model, text, images, args.span);
+  const shown = await picturePrompt(model, text, images, args.span);
+  await ofOption("--span", () => patchKeys(model, shown.prompt, args.span));
   checkLengths(model, [shown.prompt]);
   await checkPositions(model, "--token", token, [shown.prompt]);
   return shown;
@@ -122,7 +128,7 @@ async function prepare(
 
 async function attend(
   model: PatchableModel,
-  { prompt, patches, picture }: ImagePrompt,
+  { prompt, picture }: PicturePrompt,
   args: Arguments,
 ): Promise<AttendReport> {
   const { token: at, head, rollout, span, out } = args;
@@ -139,7 +145,7 @@ async function attend(
     method: rollout ? "rollout" : "attention",
     head,
     span,
-    grid: patches.grid,
+    grid: maps[0]!.grid,
     maps: maps.map(describe),
     out,
   };

@@ -20,7 +20,13 @@ import type { Task } from "../../tasks/task.ts";
 import { choice } from "../options/arguments.ts";
 import { checkLengths, checkPictures, checkWritable, ofOption } from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";
-import { addModelArgument, givenModel, type ModelArguments, withModel } from "../options/session.ts";
+import {
+  addModelArgument,
+  addReadOptions,
+  givenModel,
+  type ModelArguments,
+  withModel,
+} from "../options/session.ts";
 import { readShippedTasks, readTask, TASK_OPTION } from "../options/task-file.ts";
 import {
   addDrawOptions,
@@ -95,7 +101,7 @@ export function demoCommand(): Command {
     "demo --task animal-young --spec image --html young.html",
     "demo xpatch:smollm2 --task country-currency --seed 1 --json",
   ]);
-  addModelArgument(command)
+  addReadOptions(addModelArgument(command))
     .option(...TASK_OPTION, "country-capital")
     .addOption(
       choice(

@@ -34,7 +34,7 @@ import {
   labOptions,
   shownOptions,
 } from "../options/experiment-options.ts";
-import { downloadShower, knownLlm, withModel } from "../options/session.ts";
+import { downloadShower, knownLlm, readOptions, withModel } from "../options/session.ts";
 import { readTask } from "../options/task-file.ts";
 import { checkStack } from "../options/task-options.ts";
 import { stoppable } from "../terminal/interrupt.ts";
@@ -92,7 +92,8 @@ export async function runAndReport(
   const run = async (model: PatchableModel): Promise<ExperimentReport> => {
     using llm = await languageModel(args, model);
     const opened = { adapters: args.lora, base: args.base };
-    const setting = await settingOf({ model, opened, llm, tasks, options });
+    const read = readOptions(args);
+    const setting = await settingOf({ model, opened, read, llm, tasks, options });
     const shown = shownOptions(command, args);
     const store = await Store.open(lock, setting);
     const lab = new Lab({

@@ -10,7 +10,7 @@ import { openDevice } from "../../tensor/device.ts";
 import { choice } from "../options/arguments.ts";
 import { ofOption } from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";
-import { addModelOptions, withModel } from "../options/session.ts";
+import { addStoredModelOptions, withModel } from "../options/session.ts";
 import { formatAuthors } from "../terminal/authors-text.ts";
 import { printResult } from "../terminal/output.ts";
 import { formatParity } from "../terminal/parity-text.ts";
@@ -52,7 +52,7 @@ export function parityCommand(): Command {
         Object.keys(AUTHORS_RULES),
       ).default("f32"),
     );
-  addModelOptions(command);
+  addStoredModelOptions(command);
   command.options.find(({ long }) => long === "--model")!.description +=
     `; with --real by default ${MODEL_OF_REAL}, which the goldens that come along are of`;
   return command.action(async (folders: string[], args: Arguments) => {

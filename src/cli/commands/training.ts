@@ -23,6 +23,7 @@ import { Lora } from "../../training/lora.ts";
 import { saveAdapter } from "../../training/save-adapter.ts";
 import { cosineSchedule } from "../../training/schedule.ts";
 import { Trainer } from "../../training/trainer.ts";
+import { readOptions } from "../options/session.ts";
 import { showCount, showPercent, table } from "../terminal/layout.ts";
 import { note } from "../terminal/output.ts";
 import { withProgress } from "../terminal/progress.ts";
@@ -181,6 +182,7 @@ function settingsOf({ prompts }: TrainingData, args: TrainArguments): TrainingSe
   const { model, task, split, template, query, shots, seed, steps, batch, microBatch, lr } = args;
   const { warmUp, weightDecay, maxGradNorm, lora, rank, alpha, steering } = args;
   return {
+    ...readOptions(args),
     ...{ model, task, split, template, query, shots, seed, steps, batch, microBatch, lr },
     ...{ warmUp, weightDecay, maxGradNorm },
     ...(steering === undefined ? { lora, rank, alpha } : { steering }),

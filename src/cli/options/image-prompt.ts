@@ -4,7 +4,7 @@ import { loadImage } from "../../images/files/load.ts";
 import type { RgbImage } from "../../images/files/rgb.ts";
 import { modelView } from "../../images/preprocess.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
-import { type Prompt, wholeSpan } from "../../model/prompt/prompt.ts";
+import type { Prompt } from "../../model/prompt/prompt.ts";
 import type { PromptImage } from "../../model/prompt/prompt-image.ts";
 import { visionOf } from "../../tasks/pictures.ts";
 import { ofOption } from "./checks.ts";
@@ -24,11 +24,15 @@ export function addSpanOption(command: Command): Command {
 }
 
 /** A prompt with images, and the one of them that is looked at. */
-export interface ImagePrompt {
+export interface PicturePrompt {
   readonly prompt: Prompt<PromptImage>;
-  readonly patches: ImagePatches;
   /** The image as the model sees it. */
   readonly picture: RgbImage;
+}
+
+/** The same where its patches have places in the prompt. */
+export interface ImagePrompt extends PicturePrompt {
+  readonly patches: ImagePatches;
 }
 
 /** Reads the pictures of --image, or of another option. Throws ImageError for files that hold none. */
@@ -42,17 +46,27 @@ export async function checkImages(model: ModelOutline, images: readonly RgbImage
 }
 
 /** Throws PromptError for models and prompts without images. */
+export async function picturePrompt(
+  model: ModelOutline,
+  text: string,
+  images: readonly RgbImage[],
+  span: string,
+): Promise<PicturePrompt> {
+  await checkImages(model, images);
+  const prompt = model.prompt(text, { images });
+  // Images stand in the order of their positions, and nothing else has a name.
+  const { start } = await ofOption("--span", () => prompt.span(span));
+  const index = Object.values(prompt.spans).filter((other) => other.start < start).length;
+  return { prompt, picture: modelView(images[index]!, model.config.vision!.processor) };
+}
+
+/** The same, for what looks at the patches' places. Throws PromptError where they have none. */
 export async function imagePrompt(
   model: ModelOutline,
   text: string,
   images: readonly RgbImage[],
   span: string,
 ): Promise<ImagePrompt> {
-  await checkImages(model, images);
-  const prompt = model.prompt(text, { images });
-  const patches = await ofOption("--span", () => imagePatches(prompt, span));
-  // Images stand in the order of their positions.
-  const { start } = prompt.span(span);
-  const index = Object.values(prompt.spans).filter((s) => wholeSpan(s).grid && s.start < start).length;
-  return { prompt, patches, picture: modelView(images[index]!, model.config.vision!.processor) };
+  const { prompt, picture } = await picturePrompt(model, text, images, span);
+  return { prompt, picture, patches: await ofOption("--span", () => imagePatches(prompt, span)) };
 }

@@ -6,13 +6,18 @@ import {
   type ShippedModel,
   shippedPlace,
 } from "../../model/checkpoint/source/shipped-models.ts";
-import { type LoadOptions, type ModelOutline, OpenModel } from "../../model/language-model.ts";
+import {
+  type LoadOptions,
+  type ModelOutline,
+  OpenModel,
+  type ReadOptions,
+} from "../../model/language-model.ts";
 import { PatchableModel } from "../../patching/model.ts";
 import { adapterChoice } from "../../platform/node-adapter.ts";
 import { packageFolder } from "../../platform/node-package.ts";
 import { type DeviceOptions, openDevice } from "../../tensor/device.ts";
 import { type Update, withProgress } from "../terminal/progress.ts";
-import { listed } from "./arguments.ts";
+import { choice, listed } from "./arguments.ts";
 import type { CommonArguments } from "./command.ts";
 
 /** A model by its reference, and what to put it together with. */
@@ -21,7 +26,7 @@ export interface PartArguments {
   readonly base?: string;
 }
 
-export interface ModelArguments extends CommonArguments, PartArguments {
+export interface ModelArguments extends CommonArguments, PartArguments, ReadOptions {
   readonly model: string;
 }
 
@@ -31,25 +36,51 @@ const ITS_LLM: ShippedModel = "xpatch:llm";
 
 const MODEL = `a folder, the URL of one, a hub id such as org/name, or one of ${SHIPPED_MODELS.join(", ")}`;
 
-/** --model, which every command that runs a model has, and the options of {@link PartArguments}. */
+/** --model, which every command that runs a model has, how its config is read, and the options of {@link PartArguments}. */
 export function addModelOptions(command: Command): Command {
-  return addBareModelOptions(command).option(
+  return addReadOptions(addStoredModelOptions(command));
+}
+
+/** The same without adapters on top. */
+export function addBareModelOptions(command: Command): Command {
+  return addReadOptions(addBaseOptions(command));
+}
+
+/** The same without how its config is read: for what is said of a model as it is stored. */
+export function addStoredModelOptions(command: Command): Command {
+  return addBaseOptions(command).option(
     "--lora <ref>",
     "a LoRA adapter of PEFT to put on top; may be repeated",
     listed,
   );
 }
 
-/** The same without adapters on top. */
-export function addBareModelOptions(command: Command): Command {
+/** For commands about the model itself: it may be given without the word --model as well; see {@link givenModel}. */
+export function addModelArgument(command: Command, also = ""): Command {
+  return addStoredModelOptions(command.argument("[model]", `the same as --model${also}`));
+}
+
+function addBaseOptions(command: Command): Command {
   return command
     .option("--model <ref>", MODEL, DEFAULT_MODEL)
     .option("--base <ref>", "where the base of an assembled model or of an adapter is");
 }
 
-/** For commands about the model itself: it may be given without the word --model as well; see {@link givenModel}. */
-export function addModelArgument(command: Command, also = ""): Command {
-  return addModelOptions(command.argument("[model]", `the same as --model${also}`));
+/** Adds the {@link ReadOptions}. */
+export function addReadOptions(command: Command): Command {
+  return command.addOption(
+    choice(
+      "--intermediate-layers <which>",
+      "of Llama 3.2 Vision: whether the projector reads the inputs of the layers that its config names, as published " +
+        "checkpoints were made for (default), or their outputs, as transformers 5 does",
+      ["inputs", "outputs"],
+    ),
+  );
+}
+
+/** Those that are given. */
+export function readOptions({ intermediateLayers }: ReadOptions): ReadOptions {
+  return intermediateLayers === undefined ? {} : { intermediateLayers };
 }
 
 /** The arguments with the model that was given, in one way or the other. Both are a usage error. */
@@ -95,7 +126,11 @@ export async function withModel<P, T>(
   // Weights of the hub are downloaded when they are loaded.
   let show: Update = () => {};
   const onDownload = downloadShower((...progress) => show(...progress));
-  await using opened = await OpenModel.open(args.model, { ...checkpointOptions(args), onDownload });
+  await using opened = await OpenModel.open(args.model, {
+    ...checkpointOptions(args),
+    ...readOptions(args),
+    onDownload,
+  });
   const prepared = await prepare(opened.outline);
   await using device = await openDevice({ adapter: args.adapter, ...deviceOptions });
   using model = await withProgress("loading the model", async (update) => {

@@ -150,11 +150,14 @@ export function canvasPicture(
 
 /** Rows of every picture; those of the tiles that it has come first. */
 export function canvasLayout({ tiles, own, id }: CanvasPicture, tower: CanvasTowerConfig): ImageLayout {
+  const lie = canvasesOf(tower.tiles)[id - 1];
+  const side = tower.imageSize / tower.patchSize;
   return {
     towerRows: tower.tiles * tower.paddedRows,
     tokens: id === 0 ? 0 : 1,
     latents: tower.tiles * tower.tileRows,
     ownLatents: own * tower.tileRows,
     tiles,
+    ...(lie && { canvas: { tiles: lie, each: { rows: side, columns: side } } }),
   };
 }

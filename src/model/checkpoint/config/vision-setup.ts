@@ -23,6 +23,8 @@ export interface ImageLayout {
   readonly latents?: number;
   /** How many of these, the first ones, are of tiles that it has; the others are of those that it has not. */
   readonly ownLatents?: number;
+  /** Set where those are tiles of a canvas, row by row, of each its class token and then its patches: how they lie, and each's grid. */
+  readonly canvas?: { readonly tiles: TileGrid; readonly each: TileGrid };
   /** Set where those are one plain grid, which may have positions of no feature behind each row. */
   readonly grid?: { readonly rows: number; readonly columns: number };
   /** Where tiles are one map behind the whole picture: the grids of both, see `ImageText`. */

@@ -248,7 +248,7 @@ export async function loadDualEncoderParts(
   options: LoadOptions,
 ): Promise<ConstructorParameters<typeof DualEncoder>> {
   checkLoad("loadDualEncoder", ref, options);
-  const { device, merge: _, onProgress: __, intermediateLayers, ...access } = options;
+  const { device, merge: _, onProgress: __, quantise: ___, intermediateLayers, ...access } = options;
   if (intermediateLayers !== undefined) {
     throw new CheckpointError(
       "loadDualEncoder: the option intermediateLayers is for models of model_type mllama",

@@ -19,6 +19,7 @@ import type { DecoderConfig } from "./checkpoint/config/decoder-config.ts";
 import { requireNeutral } from "./checkpoint/config/neutral-fields.ts";
 import { readQuantisation } from "./checkpoint/config/quantisation.ts";
 import { commonName, HEAD, isEmbedding, spellingOf } from "./checkpoint/entries/module-names.ts";
+import { ggufModel } from "./checkpoint/gguf-model.ts";
 import { isObject, type JsonObject } from "./checkpoint/json/config-reader.ts";
 import {
   aCheckpointRef,
@@ -28,6 +29,7 @@ import {
 } from "./checkpoint/open-checkpoint.ts";
 import type { Folder } from "./checkpoint/source/folder.ts";
 import type { LoadedParts } from "./checkpoint/weights/parameters.ts";
+import { aQuantise } from "./checkpoint/weights/quantise.ts";
 import { loadWeights, type WeightOptions } from "./checkpoint/weights/weights.ts";
 import type { Family } from "./families/family.ts";
 import { familyFiles } from "./families/pictures/parts/family-files.ts";
@@ -77,6 +79,7 @@ export function checkLoad(call: string, ref: unknown, options: unknown): void {
     device: aKindOf(Device, "await openDevice()"),
     merge: aBoolean,
     onProgress: aFunction,
+    quantise: aQuantise,
     intermediateLayers: oneOf("inputs", "outputs"),
   };
   checkOptions(call, options, known, { required: ["device"] });
@@ -141,7 +144,12 @@ export async function readModelFiles(
       `${where}: the option intermediateLayers is for models of model_type mllama, found ${family.modelType}`,
     );
   }
-  readQuantisation(config, where);
+  if (readQuantisation(config, where)?.packed && !checkpoint.entries.some(({ packed }) => packed)) {
+    throw new CheckpointError(
+      `${where}: quantization_config says that weights are quantised, but none of the tensors is; take the field out, and have ` +
+        'them quantised as they are read where that is wanted (quantise: "nf4")',
+    );
+  }
   requireNeutral(config, where, ["transformers_weights"]);
   const tokenizerConfig = await checkpoint.json("tokenizer_config.json");
   const tokenizerJson = await checkpoint.json("tokenizer.json");
@@ -181,12 +189,13 @@ export async function readModelFiles(
  */
 export async function loadParts(ref: string | Folder, options: LoadOptions): Promise<ModelParts> {
   checkLoad("loadModel", ref, options);
-  const { device, merge, onProgress, ...access } = options;
+  const { device, merge, onProgress, quantise, ...access } = options;
   await using opened = await OpenModel.open(ref, access);
   return await opened.load({
     device,
     ...(merge !== undefined && { merge }),
     ...(onProgress && { onProgress }),
+    ...(quantise !== undefined && { quantise }),
   });
 }
 
@@ -217,12 +226,13 @@ export class OpenModel {
     ref: string | Folder,
     { intermediateLayers, ...options }: CheckpointOptions & ReadOptions = {},
   ): Promise<OpenModel> {
-    const checkpoint = await openCheckpoint(ref, options);
+    const opened = await openCheckpoint(ref, options);
     try {
+      const checkpoint = ggufModel(opened);
       const read = intermediateLayers === undefined ? {} : { intermediateLayers };
       return new OpenModel(checkpoint, await readModelFiles(checkpoint, read));
     } catch (error) {
-      await checkpoint.close();
+      await opened.close();
       throw error;
     }
   }

@@ -254,6 +254,11 @@ export function watchWeights(
         `gradients: ${model} has no weight ${JSON.stringify(name)}; the nearest is "${near}"`,
       );
     }
+    if (parameter.packed) {
+      throw new ArgumentError(
+        `gradients: ${name} is kept in ${parameter.packed} and has no gradient; those of activations flow through it`,
+      );
+    }
     return { name, parameter, parts: parameter.tensors.map((tensor) => tape.watch(tensor)) };
   });
 }

@@ -1,6 +1,8 @@
 import { DeviceError, ShapeError } from "../errors.ts";
 import type { Device } from "./device.ts";
 import { DTYPE_BYTES, type DType } from "./dtype.ts";
+import { type Operand, Packed } from "./packed/packed.ts";
+import { bytesPerElement, formatKey } from "./packed/packed-format.ts";
 import type { BoundBuffer } from "./pipelines.ts";
 import { SLOT_BYTES } from "./recorder.ts";
 import type { Tensor } from "./tensor.ts";
@@ -11,7 +13,9 @@ import {
   elementType,
   isVector,
   isWritable,
+  type PackedBinding,
   type ParameterType,
+  type ValuesAccess,
 } from "./wgsl.ts";
 
 /** Values that are baked into the WGSL; each combination is compiled once. */
@@ -23,6 +27,7 @@ export interface Variant<B extends string, C extends Constants> {
   readonly device: Device;
   /** Whether an optional tensor is present. */
   has(name: B): boolean;
+  /** Of a tensor. */
   dtype(name: B): DType;
   /** WGSL type of an element after loading: f32, i32 or u32. */
   element(name: B): string;
@@ -47,9 +52,11 @@ export interface KernelSpec<
   code(variant: Variant<keyof B & string, C>): string;
 }
 
+type Bindable<A extends Access> = A extends ValuesAccess ? Operand : Tensor;
+
 type TensorsOf<B extends Record<string, Access>> = {
-  [K in keyof B as B[K] extends `${string}?` ? never : K]: Tensor;
-} & { [K in keyof B as B[K] extends `${string}?` ? K : never]: Tensor | undefined };
+  [K in keyof B as B[K] extends `${string}?` ? never : K]: Bindable<B[K]>;
+} & { [K in keyof B as B[K] extends `${string}?` ? K : never]: Bindable<B[K]> | undefined };
 
 export interface Launch<
   P extends Record<string, ParameterType>,
@@ -88,9 +95,16 @@ export function defineKernel<
     name: spec.name,
     launch({ tensors, params, constants, workgroups }) {
       const bound: Bound[] = [];
+      const packed: BoundPacked[] = [];
       for (const name of names) {
-        const tensor = (tensors as Record<string, Tensor | undefined>)[name];
-        if (tensor) bound.push(bind(spec.name, name, spec.bindings[name]!, tensor));
+        const tensor = (tensors as Record<string, Operand | undefined>)[name];
+        const access = spec.bindings[name]!;
+        if (tensor instanceof Packed) {
+          for (const [part, buffer] of tensor.parts) {
+            bound.push({ ...bind(spec.name, `${name}_${part}`, "read", buffer), isPart: true });
+          }
+          packed.push(bindPacked(spec.name, name, access as ValuesAccess, tensor));
+        } else if (tensor) bound.push(bind(spec.name, name, access, tensor));
       }
       const device = bound[0]!.tensor.device;
       const groups = foldWorkgroups(device, spec.name, workgroups);
@@ -102,6 +116,7 @@ export function defineKernel<
         key += ` ${shape.name}:${shape.dtype}${shape.windows > 1 ? `*${shape.windows}/${shape.windowBytes}` : ""}`;
         modes += (isWritable(shape.access) ? "w" : "r").repeat(shape.windows);
       }
+      for (const { name, format } of packed) key += ` ${name}:${formatKey(format)}`;
       for (const name in constants) key += ` ${name}=${constants[name]}`;
       const limit = device.gpu.limits.maxStorageBuffersPerShaderStage;
       if (modes.length > limit) {
@@ -111,12 +126,13 @@ export function defineKernel<
         );
       }
       const { pipeline, fate } = device.pipelines.pipeline(key, modes, () =>
-        source(spec, bound, constants, device),
+        source(spec, bound, packed, constants, device),
       );
 
       const { words, byteOffset } = device.recorder.parameters();
       let at = 0;
       for (const { offset } of bound) words[at++] = offset;
+      for (const { offset } of packed) words[at++] = offset;
       for (const [name, type] of paramTypes) {
         const value = params[name]!;
         words[at++] = type === "f32" ? floatBits(value) : wholeNumber(spec.name, name, type, value);
@@ -126,7 +142,7 @@ export function defineKernel<
         device.touch(tensor.storage, { writes: isWritable(shape.access) });
       const buffers = bound.flatMap((b) => b.buffers);
       device.recorder.dispatch(pipeline, modes, buffers, byteOffset, groups);
-      device.profiler?.note({ kernel: spec.name, variant: key, ...traffic(bound, spec.partly) });
+      device.profiler?.note({ kernel: spec.name, variant: key, ...traffic(bound, packed, spec.partly) });
     },
   };
 }
@@ -137,17 +153,25 @@ interface Bound {
   buffers: BoundBuffer[];
   /** Of the view's first element from the start of the first window, in units of the accessor's index. */
   offset: number;
+  /** A buffer of a packed matrix. */
+  isPart?: true;
 }
 
 /** Bytes of the elements that a dispatch reads and writes, each counted once: what it has to move at least. */
 function traffic(
   bound: readonly Bound[],
+  packed: readonly BoundPacked[],
   partly: { readonly [name: string]: PropertyKey | undefined } = {},
 ): { readBytes: number; writtenBytes: number } {
   const elements = new Map(bound.map(({ tensor, shape }) => [shape.name, distinctElements(tensor)]));
   let readBytes = 0;
   let writtenBytes = 0;
-  for (const { tensor, shape } of bound) {
+  for (const { name, format, elements: all } of packed) {
+    const read = Math.min(all, elements.get(String(partly[name])) ?? Number.POSITIVE_INFINITY);
+    readBytes += read * bytesPerElement(format);
+  }
+  for (const { tensor, shape, isPart } of bound) {
+    if (isPart) continue;
     const { name, access } = shape;
     const most = elements.get(String(partly[name])) ?? Number.POSITIVE_INFINITY;
     const bytes = Math.min(elements.get(name)!, most) * DTYPE_BYTES[tensor.dtype];
@@ -160,6 +184,26 @@ function traffic(
 /** Elements in memory that a view shows; those it repeats count once. */
 function distinctElements({ shape, strides }: Tensor): number {
   return shape.reduce((count, n, axis) => count * (strides[axis] === 0 && n > 0 ? 1 : n), 1);
+}
+
+interface BoundPacked extends PackedBinding {
+  /** Of the view's first element, in units of the accessor's index. */
+  offset: number;
+  /** That it has. */
+  elements: number;
+}
+
+function bindPacked(
+  kernel: string,
+  name: string,
+  access: ValuesAccess,
+  { format, offset, size }: Packed,
+): BoundPacked {
+  const unit = isVector(access) ? 4 : 1;
+  if (offset % unit !== 0) {
+    throw new ShapeError(`${kernel}: ${name} starts at element ${offset}, not at a multiple of ${unit}`);
+  }
+  return { name, access, format, offset: offset / unit, elements: size };
 }
 
 function bind(kernel: string, name: string, access: Access, tensor: Tensor): Bound {
@@ -193,19 +237,26 @@ function source<
   P extends Record<string, ParameterType>,
   B extends Record<string, Access>,
   C extends Constants,
->(spec: KernelSpec<P, B, C>, bound: readonly Bound[], constants: C, device: Device): string {
+>(
+  spec: KernelSpec<P, B, C>,
+  bound: readonly Bound[],
+  packed: readonly BoundPacked[],
+  constants: C,
+  device: Device,
+): string {
   const shapes = new Map(bound.map(({ shape }) => [shape.name, shape]));
+  const names = new Set([...shapes.keys(), ...packed.map(({ name }) => name)]);
   const code = spec.code({
     constants,
     device,
-    has: (name) => shapes.has(name),
+    has: (name) => names.has(name),
     dtype: (name) => shapes.get(name)!.dtype,
     element: (name) => elementType(shapes.get(name)!.dtype),
   });
   // Directives such as `enable f16;` have to come before all declarations.
   const directives = code.match(/^\s*(enable|requires|diagnostic)\b[^;]*;/gm) ?? [];
   const body = code.replace(/^\s*(enable|requires|diagnostic)\b[^;]*;/gm, "");
-  return [...directives, declarations([...shapes.values()], spec.params), body].join("\n");
+  return [...directives, declarations([...shapes.values()], packed, spec.params), body].join("\n");
 }
 
 function foldWorkgroups(

@@ -1,8 +1,11 @@
 import type { DType } from "./dtype.ts";
+import type { PackedFormat } from "./packed/packed-format.ts";
+import { packedAccessors } from "./packed/packed-wgsl.ts";
 
 /**
  * How a kernel sees a tensor: `read`, `write` or `update` (both), by single elements or, with a 4, by groups of four
- * elements (offset and rows then have to be multiples of four). With a question mark the tensor may be absent.
+ * elements (offset and rows then have to be multiples of four). `values` reads numbers, from a tensor of floats or from a
+ * packed matrix. With a question mark the tensor may be absent.
  */
 export type Access =
   | "read"
@@ -14,7 +17,11 @@ export type Access =
   | "read?"
   | "read4?"
   | "write?"
-  | "write4?";
+  | "write4?"
+  | ValuesAccess;
+
+/** Of what may be packed. */
+export type ValuesAccess = "values" | "values4" | "values?" | "values4?";
 
 /** A tensor as one kernel variant sees it. */
 export interface BindingShape {
@@ -25,6 +32,13 @@ export interface BindingShape {
   windows: number;
   /** Bytes of each window but the last. */
   windowBytes: number;
+}
+
+/** A packed matrix as one kernel variant sees it; its parts are bindings of their own, called `<name>_<part>`. */
+export interface PackedBinding {
+  name: string;
+  access: ValuesAccess;
+  format: PackedFormat;
 }
 
 export type ParameterType = "u32" | "i32" | "f32";
@@ -43,11 +57,13 @@ export function elementType(dtype: DType): string {
  * - `x_at4(i) -> vec4` for `read4` and `update4`; `i` counts groups of four
  * - `x_set(i, value)` (32-bit dtypes) and `x_set_word(i, bits)` (any dtype; `i` counts 32-bit words) for `write`, `update`
  * - `x_set4(i, vec4)` for `write4` and `update4`
+ * - `x_at(i) -> f32` for `values`, `x_at4(i) -> vec4f` for `values4`
  *
  * which hide dtype, view offset and windows. Indices count from the view's first element.
  */
 export function declarations(
   bindings: readonly BindingShape[],
+  packed: readonly PackedBinding[],
   params: Readonly<Record<string, ParameterType>>,
 ): string {
   let slot = 0;
@@ -56,8 +72,11 @@ export function declarations(
     lines.push(declareBuffers(binding, slot), accessors(binding));
     slot += binding.windows;
   }
+  for (const { name, access, format } of packed) {
+    lines.push(packedAccessors(name, format, isVector(access)));
+  }
   const fields = [
-    ...bindings.map((b) => `  ${b.name}_offset: u32,`),
+    ...[...bindings, ...packed].map((b) => `  ${b.name}_offset: u32,`),
     ...Object.entries(params).map(([name, type]) => `  ${name}: ${type},`),
   ];
   return [

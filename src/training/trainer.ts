@@ -191,7 +191,11 @@ export function weightTensors(model: PatchableModel, names: readonly string[]): 
     const parameter = model.loaded.parameters.get(name);
     if (!parameter)
       throw new ArgumentError(`weightTensors: ${model.name} has no weight ${JSON.stringify(name)}`);
-    const { tensors } = parameter;
+    const { tensors, packed } = parameter;
+    if (packed)
+      throw new ArgumentError(
+        `weightTensors: ${name} is kept in ${packed}: adapt it (Lora) instead of training it`,
+      );
     return tensors.map((tensor, i) => [tensors.length === 1 ? name : `${name}#${i}`, tensor] as const);
   });
   return Object.fromEntries(found);

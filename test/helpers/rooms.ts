@@ -28,6 +28,7 @@ export const ROOMS: readonly string[] = [
   "src/model/checkpoint/json",
   "src/model/checkpoint/source",
   "src/model/checkpoint/entries",
+  "src/model/checkpoint/packing",
   "src/model/checkpoint/safetensors",
   "src/model/checkpoint/gguf",
   "src/model/checkpoint/config",

@@ -34,7 +34,7 @@ export function headOutputs(model: LanguageModel, z: Tensor, layer: number): Ten
   return model.device.scope(() => {
     const rows = z.size / (heads * headDim);
     const byHead = contiguous(z).reshape([rows, heads, headDim]).permute([1, 0, 2]); // [heads, rows, headDim]
-    const weights = contiguous(attention.o.matrix().transpose()).reshape([heads, headDim, width]);
+    const weights = contiguous(attention.o.dense().transpose()).reshape([heads, headDim, width]);
     let outputs = matmul(byHead, weights); // [heads, rows, width]
     if (attentionPostNorm) {
       const products = sum(outputs, 0);

@@ -125,7 +125,7 @@ function partsOf(
     return second ? sub(first!, second) : first!;
   };
   const dot = (a: Tensor, b: Tensor) => sum(mul(a, b)).reshape([1]) as Tensor<"f32">;
-  const unembedded = difference(unembedding.matrix()); // [1, width]
+  const unembedded = difference(unembedding.dense()); // [1, width]
   const bias = unembedding.bias && (difference(unembedding.bias) as Tensor<"f32">);
   const behindNorm = dot(x.final_norm, unembedded);
   const final = frozenNorm(finalNorm, x[last]!);
@@ -139,7 +139,7 @@ function partsOf(
     const z = x[`z.${layer}`]!; // [1, heads * headDim]
     const post = attentionPostNorm && frozenNorm(attentionPostNorm, attention.o.apply(z));
     const wanted = post ? post.pull(direction) : direction; // [1, width], behind the output projection
-    const perFeature = mul(z, matmul(wanted, attention.o.matrix())); // [1, heads * headDim]
+    const perFeature = mul(z, matmul(wanted, attention.o.dense())); // [1, heads * headDim]
     const values = sum(contiguous(perFeature).reshape([heads, headDim]), -1) as Tensor<"f32">;
     parts.push({ name: `z.${layer}`, layer, values });
     const biases = [

@@ -1,6 +1,7 @@
-import { linear, linearOperation } from "../../kernels/matmul/linear.ts";
+import { linear, linearOperation, packedLinearOperation } from "../../kernels/matmul/linear.ts";
 import { matmul, matmulOperation } from "../../kernels/matmul/matmul.ts";
 import { sum } from "../../kernels/reduction/reduce.ts";
+import { packedFrom } from "../../tensor/packed/packed-inputs.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { type Rule, rule } from "../rule.ts";
 import { sumTo } from "./sum-to.ts";
@@ -30,6 +31,29 @@ const linearRule = rule({
   },
 });
 
+/** The same with a packed W, which has no gradient. */
+const packedLinearRule = rule({
+  operation: packedLinearOperation,
+  needs: ({ packed }, wanted) => ({ inputs: wanted(0) ? packed.parts.map((_, i) => 1 + i) : [] }),
+  backward(call) {
+    const { cotangent: dy, attributes, inputs } = call;
+    const { packed, bias, add } = attributes;
+    const gradients: (Tensor | undefined)[] = inputs.map(() => undefined);
+    if (call.wanted(0)) {
+      const parts = packed.parts.map((_, i) => call.value(1 + i));
+      const soFar = call.takeSum(0);
+      const transposed = packedFrom(packed, parts).transpose();
+      gradients[0] = linear(dy, transposed, soFar ? { add: soFar } : {}); // dy @ W
+      transposed.dispose();
+    }
+    const afterParts = 1 + packed.parts.length;
+    const last = inputs.length - 1;
+    if (bias && call.wanted(afterParts)) gradients[afterParts] = sum(dy, 0);
+    if (add && call.wanted(last)) gradients[last] = dy;
+    return gradients;
+  },
+});
+
 /** out = a @ b over the last two dimensions, the others broadcast. */
 const matmulRule = rule({
   operation: matmulOperation,
@@ -43,4 +67,4 @@ const matmulRule = rule({
   },
 });
 
-export const MATRIX_RULES: readonly Rule[] = [linearRule, matmulRule];
+export const MATRIX_RULES: readonly Rule[] = [linearRule, packedLinearRule, matmulRule];

@@ -1,3 +1,4 @@
+import type { Operand } from "../../tensor/packed/packed.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { ParameterType } from "../../tensor/wgsl.ts";
@@ -6,8 +7,8 @@ import type { ParameterType } from "../../tensor/wgsl.ts";
 export interface Product {
   /** [...batch, rows, depth] */
   a: Tensor;
-  /** [...batch, depth, columns] */
-  b: Tensor;
+  /** [...batch, depth, columns]; a packed one without batch dimensions. */
+  b: Operand;
   /** [columns], added to every row. */
   bias: Tensor | undefined;
   /** [rows, columns]; only without batch dimensions. */
@@ -82,7 +83,10 @@ export function productParams({ a, b, bias, residual, out }: Product): ProductPa
  * Whether groups of four neighbours along `axis` can be loaded whole: they are adjacent in memory, and every such
  * group starts at a multiple of four elements.
  */
-export function loadsByFour(tensor: Tensor, axis: number): boolean {
+export function loadsByFour(
+  tensor: Pick<Tensor, "shape" | "strides" | "offset" | "rank">,
+  axis: number,
+): boolean {
   const along = axis < 0 ? axis + tensor.rank : axis;
   return (
     tensor.shape[along]! % 4 === 0 &&

@@ -1,4 +1,5 @@
 import { defineKernel } from "../../tensor/kernel.ts";
+import { spansWindows } from "../../tensor/packed/packed.ts";
 import {
   batchOffsets,
   finish,
@@ -50,10 +51,10 @@ const kernel = defineKernel({
   name: "matmul_register",
   bindings: {
     a: "read?",
-    b: "read?",
-    b4: "read4?",
+    b: "values?",
+    b4: "values4?",
     a4: "read4?",
-    b4_depth: "read4?",
+    b4_depth: "values4?",
     bias: "read?",
     residual: "read?",
     out: "write",
@@ -159,7 +160,7 @@ export function launchRegister(product: Product): void {
   const params = productParams(product);
   const byFour = loadsByFour(b, -1);
   const byDepth = !byFour && loadsByFour(b, -2) && loadsByFour(a, -1);
-  const windows = [a, b].some(({ storage, device }) => storage.bytes > device.maxBindingBytes);
+  const windows = [a, b].some(spansWindows);
   const width = params.rows === 1 ? 1 : SharedLoads.widthOn(out.device, LANES);
   const block = blockFor(params.rows, params.columns, windows, width);
   const blocks =

@@ -24,8 +24,8 @@ const kernel = defineKernel({
   bindings: {
     a: "read?",
     a4: "read4?",
-    b: "read?",
-    b4: "read4?",
+    b: "values?",
+    b4: "values4?",
     bias: "read?",
     residual: "read?",
     out: "write",

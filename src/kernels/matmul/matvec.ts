@@ -43,7 +43,7 @@ const MOST_SUBGROUPS = LANES / 4;
 /** b's depth is contiguous: the workgroup strides along it together and adds up at the end. */
 const alongDepth = defineKernel({
   name: "matvec_depth",
-  bindings: { a: "read4", b: "read4", bias: "read?", residual: "read?", out: "write" },
+  bindings: { a: "read4", b: "values4", bias: "read?", residual: "read?", out: "write" },
   params: PRODUCT_PARAMS,
   code({ constants, has }) {
     const { rows, subgroups } = constants as { rows: number; subgroups: boolean };
@@ -105,7 +105,7 @@ const SLICES = 16;
 /** b's columns are contiguous: neighbouring invocations load neighbouring columns of one slice of the depth. */
 const alongColumns = defineKernel({
   name: "matvec_columns",
-  bindings: { a: "read", b: "read4", bias: "read?", residual: "read?", out: "write" },
+  bindings: { a: "read", b: "values4", bias: "read?", residual: "read?", out: "write" },
   params: PRODUCT_PARAMS,
   code({ constants, has }) {
     const row = Array.from({ length: (constants as { rows: number }).rows }, (_, i) => i);

@@ -1,7 +1,10 @@
 import { DTypeError, ShapeError } from "../../errors.ts";
+import type { Device } from "../../tensor/device.ts";
 import { isFloat } from "../../tensor/dtype.ts";
 import { defineKernel } from "../../tensor/kernel.ts";
 import { apply, type Operation } from "../../tensor/operation.ts";
+import { type Operand, Packed } from "../../tensor/packed/packed.ts";
+import { type Flat, flat, packedFrom } from "../../tensor/packed/packed-inputs.ts";
 import { normalizeAxis, sameShape, showShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { contiguous } from "./copy.ts";
@@ -18,7 +21,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 const gatherRowsKernel = defineKernel({
   name: "gatherRows",
   partly: { table: "out" },
-  bindings: { table: "read", ids: "read", out: "write" },
+  bindings: { table: "values", ids: "read", out: "write" },
   params: { count: "u32", rows: "u32", width: "u32", row_step: "u32", step: "u32", id_step: "u32" },
   code: () => `${MAIN}
   let id = u32(ids_at(i / params.width * params.id_step));
@@ -34,7 +37,7 @@ const gatherRowsKernel = defineKernel({
 const gatherRows4Kernel = defineKernel({
   name: "gatherRows4",
   partly: { table: "out" },
-  bindings: { table: "read4", ids: "read", out: "write4" },
+  bindings: { table: "values4", ids: "read", out: "write4" },
   params: { count: "u32", rows: "u32", width: "u32", row_step: "u32", id_step: "u32" },
   code: () => `${MAIN}
   let id = u32(ids_at(i / params.width * params.id_step));
@@ -50,51 +53,62 @@ const gatherRows4Kernel = defineKernel({
 export const gatherRowsOperation: Operation<Record<never, never>> = {
   name: "gatherRows",
   run([table, ids], _, device) {
-    if (table!.rank !== 2 || ids!.rank !== 1) {
-      throw new ShapeError(
-        `gatherRows: expected a table [rows, width] and ids [n], found ${showShape(table!.shape)} and ${showShape(ids!.shape)}`,
-      );
+    if (!isFloat(table!.dtype)) {
+      throw new DTypeError(`gatherRows: expected a float table, found ${table!.dtype}`);
     }
-    if (!isFloat(table!.dtype) || isFloat(ids!.dtype)) {
-      throw new DTypeError(
-        `gatherRows: expected a float table and integer ids, found ${table!.dtype} and ${ids!.dtype}`,
-      );
-    }
-    const [rows, width] = table!.shape as [number, number];
-    const [rowStep, step] = table!.strides as [number, number];
-    const idStep = ids!.strides[0]!;
-    const out = device.empty([ids!.size, width], "f32", "gatherRows");
-    const tensors = { table: table!, ids: ids!, out };
-    if (step === 1 && width % 4 === 0 && rowStep % 4 === 0 && table!.offset % 4 === 0) {
-      const count = out.size / 4;
-      gatherRows4Kernel.launch({
-        tensors,
-        params: { count, rows, width: width / 4, row_step: rowStep / 4, id_step: idStep },
-        constants: {},
-        workgroups: Math.ceil(count / SIZE),
-      });
-    } else {
-      gatherRowsKernel.launch({
-        tensors,
-        params: { count: out.size, rows, width, row_step: rowStep, step, id_step: idStep },
-        constants: {},
-        workgroups: Math.ceil(out.size / SIZE),
-      });
-    }
-    return out;
+    return gathered(device, table!, ids!);
   },
 };
+
+/** Inputs: the parts of the table, ids. */
+export const packedGatherOperation: Operation<{ packed: Flat }> = {
+  name: "gatherRows (packed)",
+  run: (inputs, { packed }, device) => gathered(device, packedFrom(packed, inputs), inputs.at(-1)!),
+};
+
+function gathered(device: Device, table: Operand, ids: Tensor): Tensor {
+  if (table.rank !== 2 || ids.rank !== 1) {
+    throw new ShapeError(
+      `gatherRows: expected a table [rows, width] and ids [n], found ${showShape(table.shape)} and ${showShape(ids.shape)}`,
+    );
+  }
+  if (isFloat(ids.dtype)) throw new DTypeError(`gatherRows: expected integer ids, found ${ids.dtype}`);
+  const [rows, width] = table.shape as [number, number];
+  const [rowStep, step] = table.strides as [number, number];
+  const idStep = ids.strides[0]!;
+  const out = device.empty([ids.size, width], "f32", "gatherRows");
+  const tensors = { table, ids, out };
+  if (step === 1 && width % 4 === 0 && rowStep % 4 === 0 && table.offset % 4 === 0) {
+    const count = out.size / 4;
+    gatherRows4Kernel.launch({
+      tensors,
+      params: { count, rows, width: width / 4, row_step: rowStep / 4, id_step: idStep },
+      constants: {},
+      workgroups: Math.ceil(count / SIZE),
+    });
+  } else {
+    gatherRowsKernel.launch({
+      tensors,
+      params: { count: out.size, rows, width, row_step: rowStep, step, id_step: idStep },
+      constants: {},
+      workgroups: Math.ceil(out.size / SIZE),
+    });
+  }
+  return out;
+}
 
 /**
  * Rows of a table by their ids; the embedding lookup.
  *
- * @param table [rows, width], any float dtype, row-major or a transposed view.
+ * @param table [rows, width], any float dtype or packed, row-major or a transposed view.
  * @param ids [n], i32 or u32. An id outside 0..rows-1 gives a row of NaN: the host cannot check without waiting.
  * @returns [n, width], f32.
  * @throws ShapeError, DTypeError
  */
-export function gatherRows(table: Tensor, ids: Tensor): Tensor {
-  return apply(gatherRowsOperation, [table, ids], {});
+export function gatherRows(table: Operand, ids: Tensor): Tensor {
+  if (!(table instanceof Packed)) return apply(gatherRowsOperation, [table, ids], {});
+  const { inputs, attributes } = flat(table);
+  return apply(packedGatherOperation, [...inputs, ids], { packed: attributes });
 }
 
 const takeKernel = defineKernel({

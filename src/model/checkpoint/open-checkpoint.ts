@@ -22,6 +22,8 @@ import { GgufFile } from "./gguf/gguf.ts";
 import { isObject } from "./json/config-reader.ts";
 import { ADAPTER_CONFIG, openAdapter } from "./lora/adapter.ts";
 import { applyAdapter } from "./lora/apply-adapter.ts";
+import { withBitsandbytes } from "./packing/bitsandbytes.ts";
+import { withOwnMatrices } from "./packing/own-folder.ts";
 import { respeltTokens } from "./respelt-tokens.ts";
 import { SafetensorsFile } from "./safetensors/safetensors.ts";
 import { closeAll, type OpenFiles, openTensors, requireTensors } from "./safetensors/tensor-files.ts";
@@ -263,7 +265,8 @@ async function openFolder(
     );
   }
   const stored = await requireTensors(folder, opened);
-  const entries = dequantised(stored, config, quantisationOrNone(config));
+  const packed = withOwnMatrices(await withBitsandbytes(stored), config);
+  const entries = dequantised(packed, config, quantisationOrNone(config));
   return { name: folder.name, config, folder, entries, ...NOTHING_ON_TOP };
 }
 

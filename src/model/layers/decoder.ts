@@ -1,4 +1,5 @@
 import { add, div, mul, tanh } from "../../kernels/elementwise/elementwise.ts";
+import type { Matrix } from "../../kernels/matmul/matrix.ts";
 import { gatherRows } from "../../kernels/movement/gather.ts";
 import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
@@ -18,7 +19,7 @@ export type Unembedding = Linear | Pick<Linear, "apply">;
 /** What a decoder of words is made of. */
 export interface DecoderParts {
   /** [vocab, width] */
-  readonly embedding: Tensor;
+  readonly embedding: Matrix;
   /** Factor of the embeddings (Gemma). */
   readonly embeddingScale?: number;
   /** Learned positions, [context, width], added to the embeddings (GPT-2). */
@@ -70,7 +71,7 @@ export class Decoder implements Network {
   /** Rows of the embedding for ids u32 [rows], scaled: [rows, width]. */
   tokenEmbeddings(ids: Tensor): Tensor {
     const { embedding, embeddingScale: scale } = this.#parts;
-    const rows = gatherRows(embedding, ids);
+    const rows = embedding.rows(ids);
     return scale === undefined ? rows : mul(rows, scale);
   }
 

@@ -1,4 +1,4 @@
-import { gatherRows } from "../../kernels/movement/gather.ts";
+import type { Matrix } from "../../kernels/matmul/matrix.ts";
 import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { DecoderConfig } from "../checkpoint/config/decoder-config.ts";
@@ -19,7 +19,7 @@ import type { Norm } from "./norm.ts";
 /** What an encoder of text is made of. */
 export interface EncoderParts {
   /** [vocab, width] */
-  readonly embedding: Tensor;
+  readonly embedding: Matrix;
   readonly blocks: readonly Block[];
   readonly finalNorm: Norm;
   /** What makes features of pictures, which take the places of image tokens. */
@@ -62,7 +62,7 @@ export class EncoderDecoder extends Decoder {
     const at = pass.sites();
     const { embedding, pictures } = this.#encoder;
     const prompts = pass.rows.spans.map(({ sequence }) => pass.prompt(sequence)! as Prompt<PromptImage>);
-    const tokens = gatherRows(embedding, idsOf(this.device, prompts)); // [rows, width]
+    const tokens = embedding.rows(idsOf(this.device, prompts)); // [rows, width]
     const merged = pictures
       ? yield* withPictures(tokens, prompts, pictures.setup, pictures.features, pass)
       : tokens;

@@ -60,8 +60,8 @@ export function blockPartsOf(stack: Stack, layer: number): BlockParts {
 }
 
 /**
- * A weight by its name, in the orientation x @ W, as stored (adapters that were not merged are added, in f32): a view of the
- * model's own memory where it can be. `head` narrows W_Q, b_Q, W_K, … to the columns of one head, and W_O to its rows.
+ * A weight by its name, in the orientation x @ W, as stored (adapters that were not merged are added, and packed weights
+ * unpacked, in f32): a view of the model's own memory where it can be. `head` narrows W_Q, b_Q, W_K, … to the columns of one head, and W_O to its rows.
  *
  * Throws SiteError for names, layers and heads that do not exist, with the nearest name, and for what this model lacks.
  */
@@ -90,11 +90,11 @@ function find(stack: Stack, { layers }: DecoderConfig, name: string): Tensor | u
   const parts = decoderPartsOf(stack);
   switch (name as (typeof OUTER)[number]) {
     case "W_E":
-      return parts.embedding; // [vocab, width]
+      return parts.embedding.dense(); // [vocab, width]
     case "W_pos":
       return parts.positions; // [context, width]
     case "W_U":
-      return unembeddingOf(parts).matrix().transpose(); // [width, vocab]
+      return unembeddingOf(parts).dense().transpose(); // [width, vocab]
     case "b_U":
       return unembeddingOf(parts).bias; // [vocab]
     case "final_norm":
@@ -112,7 +112,7 @@ function find(stack: Stack, { layers }: DecoderConfig, name: string): Tensor | u
   const block = blockPartsOf(stack, layer);
   if (Object.hasOwn(NORMS, kind)) return gainOf(NORMS[kind]!(block));
   const linear = LAYERS[matrix]!(block);
-  return letter === "b" ? linear?.bias : linear?.matrix().transpose();
+  return letter === "b" ? linear?.bias : linear?.dense().transpose();
 }
 
 /** What a norm multiplies by, [width]: with Gemma's 1 added. */

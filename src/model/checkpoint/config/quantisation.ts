@@ -1,8 +1,10 @@
 import { CheckpointError } from "../../../errors.ts";
 import { ConfigReader, isObject, type JsonObject } from "../json/config-reader.ts";
 
-/** What a config says of quantised weights that are read: 8-bit floats with scales. */
+/** What a config says of quantised weights that are read: 8-bit floats with scales, or matrices that are packed. */
 export interface Quantisation {
+  /** Weights are kept in fewer bits, as they are stored. */
+  readonly packed?: boolean;
   /** Rows and columns of a weight that share a scale, where the config says so. */
   readonly block?: readonly [rows: number, columns: number];
 }
@@ -13,7 +15,7 @@ const SECTIONS = ["text_config", "vision_config"];
 /**
  * How the weights are quantised by config.json, or by a section of it; undefined for no quantisation. Activations are
  * never quantised here, whatever it says of them. Throws CheckpointError, with the method's name, for all but 8-bit
- * floats: `fp8`, `fbgemm_fp8`, `compressed-tensors` and `modelopt`.
+ * floats (`fp8`, `fbgemm_fp8`, `compressed-tensors` and `modelopt`), `bitsandbytes` and xpatch's own.
  */
 export function readQuantisation(config: JsonObject, where: string): Quantisation | undefined {
   let found: Quantisation | undefined;
@@ -45,6 +47,9 @@ function readMethod(given: JsonObject, isCompression: boolean, where: string): Q
   const method =
     given["quant_method"] ?? (bits ? "bitsandbytes" : isCompression ? "compressed-tensors" : undefined);
   switch (bits ? "bitsandbytes" : method) {
+    case "bitsandbytes":
+    case "xpatch":
+      return { packed: true };
     case "fbgemm_fp8":
       return {};
     case "fp8": {
@@ -101,7 +106,8 @@ function blockOf(value: unknown, where: string): readonly [number, number] {
 function unsupported(where: string, method: string): CheckpointError {
   return new CheckpointError(
     `${where}: weights quantised by ${method} are not read; supported are 8-bit floats of fp8, fbgemm_fp8, ` +
-      "compressed-tensors and modelopt. Load the model that this one was made from, or dequantise it in Python " +
+      "compressed-tensors and modelopt, and bitsandbytes. Load the model that this one was made from (`quantise` keeps it as " +
+      "small), or dequantise it in Python " +
       "(model.dequantize() of transformers) and save it; if its weights are not quantised, take the field out",
   );
 }

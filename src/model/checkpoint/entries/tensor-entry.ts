@@ -1,5 +1,6 @@
 import type { DType } from "../../../tensor/dtype.ts";
 import type { Shape } from "../../../tensor/shape.ts";
+import type { PackedSource } from "./packed-source.ts";
 
 /** Most bytes that a tensor's stream hands over at once, unless told otherwise. */
 export const DEFAULT_CHUNK_BYTES = 8 * 2 ** 20;
@@ -27,16 +28,19 @@ export interface TensorEntry {
   stream(chunkBytes?: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined>;
   /** Says that the tensor is going to be read, after those of earlier calls; see `ByteSource`. */
   expect?(): void;
+  /** The matrix in the few bits an element that it is stored in, where it is; {@link stream} unpacks it. */
+  readonly packed?: PackedSource;
   /** The bytes as they lie in the file, in chunks of at most `chunkBytes`. */
   raw?(chunkBytes: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined>;
 }
 
 /** The same tensor under another name. */
 export function renamed(entry: TensorEntry, name: string): TensorEntry {
-  const { shape, stored, storedBytes, dtype, byteLength, problem } = entry;
+  const { shape, stored, storedBytes, dtype, byteLength, problem, packed } = entry;
   return {
     ...{ name, shape, stored, storedBytes, dtype, byteLength },
     ...(problem && { problem }),
+    ...(packed && { packed }),
     stream: (bytes) => entry.stream(bytes),
     expect: () => entry.expect?.(),
   };

@@ -1,5 +1,7 @@
 import { sameShape, showShape } from "../../../tensor/shape.ts";
+import type { PackedSource } from "../entries/packed-source.ts";
 import type { TensorEntry } from "../entries/tensor-entry.ts";
+import { reordered } from "../packing/reorder-rows.ts";
 import type { GgufEntry, GgufFile } from "./gguf.ts";
 import { GgufValues } from "./gguf-values.ts";
 
@@ -124,11 +126,12 @@ export function llamaTensors(file: GgufFile, config: LlamaConfigFile): TensorEnt
   const out: TensorEntry[] = [];
   const plain = (to: string, from: string, shape: readonly number[]) => {
     const entry = take(from, shape);
-    out.push(entryAs(to, entry, (chunkBytes) => entry.stream(chunkBytes)));
+    out.push(entryAs(to, entry, (chunkBytes) => entry.stream(chunkBytes), entry.packed));
   };
   const rotated = (to: string, from: string, shape: readonly number[]) => {
     const entry = take(from, shape);
-    out.push(entryAs(to, entry, () => unpermuted(entry, config.head_dim)));
+    const packed = entry.packed && reordered(to, entry.packed, headOrder(shape[0]!, config.head_dim));
+    out.push(entryAs(to, entry, () => unpermuted(entry, config.head_dim), packed));
   };
   plain("model.embed_tokens.weight", "token_embd.weight", [config.vocab_size, width]);
   for (let i = 0; i < config.num_hidden_layers; i++) {
@@ -149,9 +152,24 @@ export function llamaTensors(file: GgufFile, config: LlamaConfigFile): TensorEnt
   return out;
 }
 
-function entryAs(name: string, entry: GgufEntry, stream: TensorEntry["stream"]): TensorEntry {
+function entryAs(
+  name: string,
+  entry: GgufEntry,
+  stream: TensorEntry["stream"],
+  packed: PackedSource | undefined,
+): TensorEntry {
   const { shape, stored, storedBytes, dtype, byteLength } = entry;
-  return { name, shape, stored, storedBytes, dtype, byteLength, stream };
+  const expect = () => entry.expect();
+  return { name, shape, stored, storedBytes, dtype, byteLength, stream, expect, ...(packed && { packed }) };
+}
+
+/** Which row of the file each row is. */
+function headOrder(rows: number, headDim: number): number[] {
+  return Array.from({ length: rows }, (_, row) => {
+    const at = row % headDim;
+    const [half, i] = [Math.floor(at / (headDim / 2)), at % (headDim / 2)];
+    return row - at + 2 * i + half;
+  });
 }
 
 /** One head at a time: row 2i + j of a head goes to row j · headDim / 2 + i, for j = 0, 1. */

@@ -2,7 +2,10 @@ import { CheckpointError } from "../../../errors.ts";
 import type { ByteSource } from "../../../platform/platform.ts";
 import { DTYPE_BYTES, type DType } from "../../../tensor/dtype.ts";
 import type { Shape } from "../../../tensor/shape.ts";
+import type { PackedSource } from "../entries/packed-source.ts";
 import { aligned, DEFAULT_CHUNK_BYTES, type TensorEntry } from "../entries/tensor-entry.ts";
+import { ggmlPieces } from "../packing/ggml-blocks.ts";
+import { PieceWriter } from "../packing/piece-writer.ts";
 import { type GgufTensor, type GgufValue, readGgufHeader } from "./gguf-header.ts";
 import { GGML_TYPES, type GgmlType } from "./gguf-types.ts";
 
@@ -44,7 +47,7 @@ export class GgufFile {
   }
 }
 
-/** A tensor of a GGUF file. Quantised types are read as f32. */
+/** A tensor of a GGUF file. Quantised types are read as f32, or, matrices of most, as they are. */
 export class GgufEntry implements TensorEntry {
   readonly name: string;
   readonly shape: Shape;
@@ -52,6 +55,7 @@ export class GgufEntry implements TensorEntry {
   readonly storedBytes: number;
   readonly dtype: DType;
   readonly byteLength: number;
+  readonly packed?: PackedSource;
   readonly #source: ByteSource;
   readonly #begin: number;
   readonly #type: GgmlType;
@@ -66,6 +70,10 @@ export class GgufEntry implements TensorEntry {
     this.#source = source;
     this.#begin = begin;
     this.#type = type;
+    if (type.blocks && shape.length === 2) {
+      const [rows, rowStride] = shape as readonly [number, number];
+      this.packed = { format: type.blocks.format, rows, rowStride, pieces: () => this.#blocks() };
+    }
   }
 
   expect(): void {
@@ -83,6 +91,17 @@ export class GgufEntry implements TensorEntry {
   streamRows(rows: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
     const { blockElements, blockBytes } = this.#type;
     return this.#pieces(rows * ((this.shape.at(-1) ?? 1) / blockElements) * blockBytes);
+  }
+
+  async *#blocks() {
+    const blocks = this.#type.blocks!;
+    const writer = new PieceWriter();
+    const step = blocks.bytes * GROUP * Math.max(1, Math.floor(DEFAULT_CHUNK_BYTES / (blocks.bytes * GROUP)));
+    for (let at = 0; at < this.storedBytes; at += step) {
+      const raw = await this.#source.read(this.#begin + at, Math.min(step, this.storedBytes - at));
+      for (const { part, bytes } of ggmlPieces(blocks, raw)) yield* writer.add(part, bytes);
+    }
+    yield* writer.finish();
   }
 
   async *#pieces(rawBytes: number): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {

@@ -1,16 +1,16 @@
-import { linear } from "../../../kernels/matmul/linear.ts";
+import type { Matrix } from "../../../kernels/matmul/matrix.ts";
 import type { Tensor } from "../../../tensor/tensor.ts";
 import { addLowRank, type LowRankUpdate, merged } from "./low-rank.ts";
 
 /** A linear layer of a checkpoint: x @ weight^T + bias, plus the low-rank updates of adapters that are not merged. */
 export class Linear {
-  /** [out, in], in the dtype of the file; the memory layout is the one that this device's kernels read fastest. */
-  readonly weight: Tensor;
+  /** [out, in], in the dtype of the file or packed; the memory layout is the one that this device's kernels read fastest. */
+  readonly weight: Matrix;
   /** [out] */
   readonly bias: Tensor | undefined;
   #updates: readonly LowRankUpdate[];
 
-  constructor(weight: Tensor, bias?: Tensor, updates: readonly LowRankUpdate[] = []) {
+  constructor(weight: Matrix, bias?: Tensor, updates: readonly LowRankUpdate[] = []) {
     this.weight = weight;
     this.bias = bias;
     this.#updates = updates;
@@ -24,13 +24,14 @@ export class Linear {
     };
   }
 
-  /** What x is multiplied by, [out, in]: the weight, or with updates f32. The caller disposes of it. */
-  matrix(): Tensor {
-    return this.#updates.length === 0 ? this.weight.alias() : merged(this.weight, this.#updates);
+  /** What x is multiplied by, [out, in]: the weight, or f32 where it is packed or has updates. The caller disposes of it. */
+  dense(): Tensor {
+    if (this.#updates.length === 0) return this.weight.dense();
+    return this.weight.device.scope(() => merged(this.weight.dense(), this.#updates));
   }
 
   /** x: [rows, in] → [rows, out]; `add` ([rows, out]) is added to the result in the same kernel. */
   apply(x: Tensor, { add }: { add?: Tensor } = {}): Tensor {
-    return addLowRank(linear(x, this.weight, { bias: this.bias, add }), x, this.#updates);
+    return addLowRank(this.weight.product(x, { bias: this.bias, add }), x, this.#updates);
   }
 }

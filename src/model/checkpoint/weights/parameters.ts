@@ -1,5 +1,7 @@
 import { concat } from "../../../kernels/movement/concat.ts";
 import { gatherRows } from "../../../kernels/movement/gather.ts";
+import type { Packed } from "../../../tensor/packed/packed.ts";
+import type { PackedKind } from "../../../tensor/packed/packed-format.ts";
 import type { Tensor } from "../../../tensor/tensor.ts";
 import type { Linear } from "./linear-layer.ts";
 import type { RowPart } from "./row-parts.ts";
@@ -8,6 +10,8 @@ import type { RowPart } from "./row-parts.ts";
 export interface Parameter {
   /** What the model computes with; their memory is the model's. */
   readonly tensors: readonly Tensor[];
+  /** How it is packed, in which form it has no tensors of floats and no gradient. */
+  readonly packed?: PackedKind;
   /** What the checkpoint's tensor is of some that are like `tensors` (their gradients, say): in its shape. */
   whole(parts: readonly Tensor[]): Tensor;
 }
@@ -34,9 +38,14 @@ export function plainParameter(tensor: Tensor): Parameter {
   return { tensors: [tensor], whole: ([whole]) => whole! };
 }
 
+/** A matrix that is kept in few bits. */
+export function packedParameter({ format }: Packed): Parameter {
+  return { tensors: [], packed: format.kind, whole: ([whole]) => whole! };
+}
+
 /** A matrix that the checkpoint has as [in, out]. */
-export function turned({ tensors, whole }: Parameter): Parameter {
-  return { tensors, whole: (parts) => whole(parts).transpose() };
+export function turned({ tensors, packed, whole }: Parameter): Parameter {
+  return { tensors, ...(packed && { packed }), whole: (parts) => whole(parts).transpose() };
 }
 
 /** A matrix (or a bias) whose rows belong to several layers. */

@@ -1,15 +1,22 @@
 import { CheckpointError } from "../../../errors.ts";
 import { toPreferredLayout } from "../../../kernels/matmul/linear.ts";
+import { Matrix } from "../../../kernels/matmul/matrix.ts";
 import { cast, contiguous } from "../../../kernels/movement/copy.ts";
 import { sum } from "../../../kernels/reduction/reduce.ts";
 import type { Device } from "../../../tensor/device.ts";
 import { isFloat } from "../../../tensor/dtype.ts";
+import { type Operand, Packed } from "../../../tensor/packed/packed.ts";
+import type { PackedFormat } from "../../../tensor/packed/packed-format.ts";
 import type { Scope } from "../../../tensor/scope.ts";
 import { type Shape, sameShape, showShape } from "../../../tensor/shape.ts";
 import type { Tensor } from "../../../tensor/tensor.ts";
 import type { Checkpoint } from "../checkpoint.ts";
-import { comparedWith } from "../entries/same-tensor.ts";
-import { padded, readTensor, type TensorEntry } from "../entries/tensor-entry.ts";
+import type { PackedSource } from "../entries/packed-source.ts";
+import { comparedWith, sameTensor } from "../entries/same-tensor.ts";
+import { readTensor, type TensorEntry } from "../entries/tensor-entry.ts";
+import { floatRuns } from "../packing/float-runs.ts";
+import { packing } from "../packing/pack.ts";
+import { reordered } from "../packing/reorder-rows.ts";
 import { Linear } from "./linear-layer.ts";
 import { type LowRankUpdate, merged } from "./low-rank.ts";
 import {
@@ -17,21 +24,19 @@ import {
   type LinearModule,
   type LoadedParts,
   type Parameter,
+  packedParameter,
   plainParameter,
   turned,
 } from "./parameters.ts";
-import type { RowPart } from "./row-parts.ts";
+import { type MatrixRole, type Quantise, QuantiseChoice } from "./quantise.ts";
+import { consecutive, type RowPart } from "./row-parts.ts";
 import { adviceFor, strayTensors } from "./stray-tensors.ts";
+import { type LoadProgress, Uploader } from "./upload.ts";
 
-/** Bytes handed to the driver before waiting for it; bounds the host memory that loading takes. */
-const MAX_IN_FLIGHT_BYTES = 32 * 2 ** 20;
 /** Problems that a message spells out. */
 const MAX_LISTED = 8;
 
-export interface LoadProgress {
-  loadedBytes: number;
-  totalBytes: number;
-}
+export type { LoadProgress };
 
 export type LinearShape = readonly [out: number, width: number];
 
@@ -47,6 +52,8 @@ export interface Weights {
   /** True when the checkpoint has a tensor of that name. */
   has(name: string): boolean;
   tensor(name: string, shape: Shape): Promise<Tensor>;
+  /** `<name>.weight` [vocab, width], of which rows are read by their ids. */
+  embedding(name: string, shape: readonly [vocab: number, width: number]): Promise<Matrix>;
   /** Matrices [rows, width] one under the other, which have to be of one dtype. */
   stacked(parts: readonly { readonly name: string; readonly rows: number }[], width: number): Promise<Tensor>;
   /** The same elements under another shape. */
@@ -70,7 +77,7 @@ export interface Weights {
     embedding: string,
     head: string,
     shape: readonly [vocab: number, width: number],
-  ): Promise<{ embedding: Tensor; unembedding: Linear }>;
+  ): Promise<{ embedding: Matrix; unembedding: Linear }>;
   /** Modules and tensors that the file may have and this model has no use for; others inside of what it reads are refused. */
   skip(...modules: string[]): void;
 }
@@ -78,9 +85,16 @@ export interface Weights {
 export interface WeightOptions {
   /**
    * Whether adapters become part of the weights: `W + scale · B A` is computed in f32 and stored in the weight's dtype.
-   * Otherwise each layer adds what they make of its input, in f32. Default true.
+   * Otherwise, and in layers that are kept in few bits, each layer adds what they make of its input, in f32. Default true.
    */
   merge?: boolean;
+  /**
+   * Weights to keep in 4 or 8 bits on the device, quantised as they are read; kernels unpack them as they go. Matrices that the
+   * checkpoint has quantised stay as they are in any case.
+   *
+   * @example await loadModel("xpatch:vlm", { device, quantise: { linear: "nf4", modules: { "layers.0": "int8" } } });
+   */
+  quantise?: Quantise;
   /** Called as weights arrive. */
   onProgress?: (progress: LoadProgress) => void;
 }
@@ -125,6 +139,7 @@ export async function loadWeights<T>(
   try {
     const load = new Load(checkpoint, device, memory, bytes, options);
     const built = await build(load);
+    load.checkChoice();
     await checkpoint.verify();
     await load.checkMerged();
     await device.sync(); // reports what went wrong on the GPU while the checkpoint's name is still at hand
@@ -150,6 +165,7 @@ abstract class WeightsBase implements Weights {
   }
 
   abstract tensor(name: string, shape: Shape): Promise<Tensor>;
+  abstract embedding(...args: Parameters<Weights["embedding"]>): Promise<Matrix>;
   abstract stacked(...args: Parameters<Weights["stacked"]>): Promise<Tensor>;
   abstract reshape(tensor: Tensor, shape: Shape): Tensor;
   abstract rowsFrom(tensor: Tensor, start: number): Tensor;
@@ -190,6 +206,11 @@ class Check extends WeightsBase {
       }
     }
     return PLACEHOLDER;
+  }
+
+  async embedding(name: string, shape: readonly [number, number]): Promise<Matrix> {
+    await this.tensor(`${name}.weight`, shape);
+    return PLACEHOLDER_MATRIX;
   }
 
   async stacked(parts: Parameters<Weights["stacked"]>[0], width: number): Promise<Tensor> {
@@ -235,7 +256,7 @@ class Check extends WeightsBase {
       }
     }
     if (bias) await this.tensor(`${name}.bias`, [shape[0]]);
-    return new Linear(PLACEHOLDER);
+    return new Linear(PLACEHOLDER_MATRIX);
   }
 
   async fused<const Parts extends readonly RowPart[]>(
@@ -255,7 +276,7 @@ class Check extends WeightsBase {
     if (this.has(`${second}.weight`)) await this.linear(second, shape);
     this.bytes = bytes;
     for (const name of [embedding, head]) this.#optional.add(`${name}.weight`);
-    return { embedding: PLACEHOLDER, unembedding };
+    return { embedding: PLACEHOLDER_MATRIX, unembedding };
   }
 
   skip(...modules: string[]): void {
@@ -316,38 +337,44 @@ function asStored([out, width]: LinearShape, transposed = false): Shape {
 
 /** Stands for a tensor while names and shapes are checked; a builder only passes it on. */
 const PLACEHOLDER = Object.freeze({}) as Tensor;
+const PLACEHOLDER_MATRIX = Object.freeze({}) as Matrix;
 
 class Load extends WeightsBase {
   /** What the checkpoint's tensors have become. */
   readonly parameters = new Map<string, Parameter>();
   readonly linears = new Map<string, LinearModule>();
   readonly #memory: Scope;
-  #totalBytes: number;
+  readonly #upload: Uploader;
   readonly #merge: boolean;
-  readonly #onProgress: WeightOptions["onProgress"];
+  readonly #choice: QuantiseChoice;
   /** Sums of merged weights, by name: not finite where an element is not. */
   readonly #sums = new Map<string, Tensor<"f32">>();
-  #loadedBytes = 0;
-  #inFlight = 0;
 
   constructor(
     checkpoint: Checkpoint,
     device: Device,
     memory: Scope,
     totalBytes: number,
-    { merge = true, onProgress }: WeightOptions,
+    { merge = true, onProgress, quantise }: WeightOptions,
   ) {
     super(checkpoint, device);
     this.#memory = memory;
-    this.#totalBytes = totalBytes;
+    this.#upload = new Uploader(device, memory, totalBytes, onProgress);
     this.#merge = merge;
-    this.#onProgress = onProgress;
+    this.#choice = new QuantiseChoice(quantise);
   }
 
   async tensor(name: string, shape: Shape): Promise<Tensor> {
-    const tensor = await this.#upload(this.checkpoint.entry(name), shape);
+    const tensor = await this.#upload.tensor(this.checkpoint.entry(name), shape);
     this.parameters.set(name, plainParameter(tensor));
     return tensor;
+  }
+
+  async embedding(name: string, shape: readonly [number, number]): Promise<Matrix> {
+    const weight = `${name}.weight`;
+    const operand = await this.#matrix(name, shape, { role: "embedding" });
+    this.parameters.set(weight, parameterOf(operand));
+    return new Matrix(operand);
   }
 
   async stacked(parts: Parameters<Weights["stacked"]>[0], width: number): Promise<Tensor> {
@@ -357,7 +384,7 @@ class Load extends WeightsBase {
     const tensor = this.#memory.enter(() => this.device.empty([rows, width], dtype, name));
     let [offset, row] = [0, 0];
     for (const [i, entry] of entries.entries()) {
-      await this.#fill(tensor, entry, offset);
+      await this.#upload.fill(tensor, entry, offset);
       offset += entry.byteLength;
       const start = row;
       row += parts[i]!.rows;
@@ -378,7 +405,7 @@ class Load extends WeightsBase {
 
   async linear(name: string, shape: LinearShape, options: boolean | LinearOptions = {}): Promise<Linear> {
     const { bias, transposed } = linearOptions(options);
-    return this.#linear(name, shape, await this.#matrix(name, shape, transposed), { bias, transposed });
+    return this.#linear(name, shape, await this.#matrix(name, shape, { transposed }), { bias, transposed });
   }
 
   async fused<const Parts extends readonly RowPart[]>(
@@ -387,23 +414,28 @@ class Load extends WeightsBase {
     parts: Parts,
     { bias, transposed }: LinearOptions = {},
   ) {
-    const stored = await this.#matrix(name, shape, transposed);
+    const order = parts.flatMap(({ rows }) => rows);
+    const stored = await this.#matrix(name, shape, { transposed, order });
     const { weight, updates } = await this.#updated(name, stored);
     const offset = bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined;
-    const layers = parts.map((part) => {
+    const inOrder = consecutive(...parts.map(({ rows }) => rows.length));
+    const layers = parts.map((part, i) => {
       const own = (whole: Tensor) => this.#memory.enter(() => part.take(whole));
       return this.#layer(
-        own(weight),
+        weight instanceof Packed ? rowsOf(weight, inOrder[i]!, this.#memory) : own(weight),
         offset && own(offset),
         // The layers share what the updates make of their input at first.
         updates.map(({ a, b, scale }) => ({ a: this.#memory.enter(() => a.alias()), b: own(b), scale })),
       );
     });
-    const joined = joinedParameter(
-      layers.map((layer) => layer.weight),
-      parts,
-    );
-    this.parameters.set(`${name}.weight`, transposed ? turned(joined) : joined);
+    if (weight instanceof Packed) this.parameters.set(`${name}.weight`, packedParameter(weight));
+    else {
+      const joined = joinedParameter(
+        layers.map((layer) => layer.weight.tensor!),
+        parts,
+      );
+      this.parameters.set(`${name}.weight`, transposed ? turned(joined) : joined);
+    }
     const shares = layers.map((layer, i) => ({ layer, part: parts[i]! }));
     this.linears.set(name, { shape, layers: shares, ...(transposed && { transposed }) });
     if (offset) {
@@ -416,9 +448,23 @@ class Load extends WeightsBase {
     return layers as { [I in keyof Parts]: Linear };
   }
 
-  /** A layer's weight [out, in], as stored or turned. */
-  async #matrix(name: string, shape: LinearShape, transposed = false): Promise<Tensor> {
-    const stored = await this.tensor(`${name}.weight`, asStored(shape, transposed));
+  /**
+   * A weight [out, in], as stored or turned, or packed; then with its rows in the given order, which layers that share it
+   * take consecutive parts of.
+   */
+  async #matrix(
+    name: string,
+    shape: LinearShape,
+    { transposed = false, order, role = "linear" }: MatrixOptions = {},
+  ): Promise<Operand> {
+    const entry = this.checkpoint.entry(`${name}.weight`);
+    const packed = packedSource(entry, shape, this.#choice.formatOf(name, role), transposed);
+    if (packed) {
+      const inOrder = order?.every((row, i) => row === i) ?? true;
+      const source = inOrder ? packed : reordered(entry.name, packed, order!);
+      return await this.#upload.packed(source, shape, entry.byteLength);
+    }
+    const stored = await this.#upload.tensor(entry, asStored(shape, transposed));
     if (!transposed) return stored;
     const turned = this.#memory.enter(() => contiguous(stored.transpose()));
     stored.dispose();
@@ -435,41 +481,47 @@ class Load extends WeightsBase {
       this.linears.set(head, module);
       return { embedding: unembedding.weight, unembedding };
     };
-    if (!this.has(`${second}.weight`)) return both(await this.linear(first, shape));
+    const tied = async (name: string) =>
+      both(await this.#linear(name, shape, await this.#matrix(name, shape, { role: "tied" })));
+    if (!this.has(`${second}.weight`)) return await tied(first);
+    const own = this.checkpoint.entry(`${embedding}.weight`);
     const other = this.checkpoint.entry(`${head}.weight`);
-    const compared = comparedWith(this.checkpoint.entry(`${embedding}.weight`), other);
-    const stored = await this.#upload(compared.entry, shape);
-    if (compared.same() && this.checkpoint.updatesOf(other.name).length === 0) {
-      return both(await this.#linear(embedding, shape, stored));
+    const free = this.checkpoint.updatesOf(other.name).length === 0;
+    let stored: Operand;
+    if (this.#choice.isAny || own.packed || other.packed) {
+      if (free && (await sameTensor(own, other))) return await tied(embedding);
+      stored = await this.#matrix(embedding, shape, { role: "embedding" });
+    } else {
+      const compared = comparedWith(own, other);
+      stored = await this.#upload.tensor(compared.entry, shape);
+      if (compared.same() && free) return both(await this.#linear(embedding, shape, stored));
     }
-    if (this.checkpoint.updatesOf(`${embedding}.weight`).length > 0) {
-      throw noLinearLayer(this.checkpoint, `${embedding}.weight`);
-    }
-    this.#totalBytes += other.byteLength;
-    this.parameters.set(`${embedding}.weight`, plainParameter(stored));
-    return { embedding: stored, unembedding: await this.linear(head, shape) };
+    if (this.checkpoint.updatesOf(own.name).length > 0) throw noLinearLayer(this.checkpoint, own.name);
+    this.#upload.totalBytes += other.byteLength;
+    this.parameters.set(own.name, parameterOf(stored));
+    return { embedding: new Matrix(stored), unembedding: await this.linear(head, shape) };
   }
 
   /** The linear layer whose weight, as stored, is this one. */
   async #linear(
     name: string,
     shape: LinearShape,
-    stored: Tensor,
+    stored: Operand,
     { bias, transposed }: LinearOptions = {},
   ): Promise<Linear> {
     const { weight, updates } = await this.#updated(name, stored);
     const offset = bias ? await this.tensor(`${name}.bias`, [shape[0]]) : undefined;
     const layer = this.#layer(weight, offset, updates);
-    const parameter = plainParameter(layer.weight);
+    const parameter = parameterOf(layer.weight.operand);
     this.parameters.set(`${name}.weight`, transposed ? turned(parameter) : parameter);
     this.linears.set(name, { shape, layers: [{ layer }], ...(transposed && { transposed }) });
     return layer;
   }
 
-  /** A weight [out, in] with adapters merged into it, or with those that are not to be merged beside it. */
-  async #updated(name: string, stored: Tensor): Promise<{ weight: Tensor; updates: LowRankUpdate[] }> {
+  /** A weight [out, in] with adapters merged into it, or with those that are not to be merged (or cannot be) beside it. */
+  async #updated(name: string, stored: Operand): Promise<{ weight: Operand; updates: LowRankUpdate[] }> {
     const updates = await this.#updates(`${name}.weight`);
-    if (!this.#merge || updates.length === 0) return { weight: stored, updates };
+    if (!this.#merge || updates.length === 0 || stored instanceof Packed) return { weight: stored, updates };
     const weight = this.#memory.enter(() => mergedAsStored(stored, updates));
     this.#sums.set(
       `${name}.weight`,
@@ -478,13 +530,14 @@ class Load extends WeightsBase {
     return { weight, updates: [] };
   }
 
-  #layer(weight: Tensor, bias: Tensor | undefined, updates: readonly LowRankUpdate[]): Linear {
+  #layer(weight: Operand, bias: Tensor | undefined, updates: readonly LowRankUpdate[]): Linear {
     const preferred = updates.map(({ a, b, scale }) => ({
       a: this.#preferred(a),
       b: this.#preferred(b),
       scale,
     }));
-    return new Linear(this.#preferred(weight), bias, preferred);
+    const operand = weight instanceof Packed ? weight : this.#preferred(weight);
+    return new Linear(new Matrix(operand), bias, preferred);
   }
 
   /** Throws CheckpointError when a merged weight is beyond the range of its dtype. */
@@ -505,7 +558,11 @@ class Load extends WeightsBase {
   async #updates(weight: string): Promise<LowRankUpdate[]> {
     const updates: LowRankUpdate[] = [];
     for (const { a, b, scale } of this.checkpoint.updatesOf(weight)) {
-      updates.push({ a: await this.#upload(a, a.shape), b: await this.#upload(b, b.shape), scale });
+      updates.push({
+        a: await this.#upload.tensor(a, a.shape),
+        b: await this.#upload.tensor(b, b.shape),
+        scale,
+      });
     }
     return updates;
   }
@@ -517,25 +574,55 @@ class Load extends WeightsBase {
     return weight;
   }
 
-  async #upload(entry: TensorEntry, shape: Shape): Promise<Tensor> {
-    const tensor = this.#memory.enter(() => this.device.empty(shape, entry.dtype, entry.name));
-    await this.#fill(tensor, entry);
-    return tensor;
+  /** Throws ArgumentError for names that `quantise` gives and no matrix has. */
+  checkChoice(): void {
+    this.#choice.finish();
   }
+}
 
-  async #fill(tensor: Tensor, entry: TensorEntry, offset = 0): Promise<void> {
-    for await (const chunk of entry.stream()) {
-      this.device.write(tensor, padded(chunk), offset);
-      offset += chunk.length;
-      this.#loadedBytes += chunk.length;
-      this.#inFlight += chunk.length;
-      if (this.#inFlight >= MAX_IN_FLIGHT_BYTES) {
-        await this.device.sync();
-        this.#inFlight = 0;
-      }
-      this.#onProgress?.({ loadedBytes: this.#loadedBytes, totalBytes: this.#totalBytes });
+interface MatrixOptions {
+  readonly transposed?: boolean | undefined;
+  readonly order?: readonly number[];
+  readonly role?: MatrixRole;
+}
+
+/** How a matrix comes packed: as it is stored, or in a format that is asked for; undefined for one of floats. */
+function packedSource(
+  entry: TensorEntry,
+  shape: LinearShape,
+  format: PackedFormat | undefined,
+  transposed: boolean,
+): PackedSource | undefined {
+  if (!format) return entry.packed;
+  if (entry.packed) {
+    throw new CheckpointError(
+      `${entry.name} is stored in ${entry.packed.format.kind}; quantising that to ${format.kind} would lose twice: load it as ` +
+        'it is ("stored"), or quantise the model that it was made from',
+    );
+  }
+  const runs = transposed ? () => turnedRuns(entry, shape) : (run: number) => floatRuns(entry, run);
+  return packing(entry.name, format, shape, runs);
+}
+
+/** The elements of a matrix that is stored as [in, out], turned; for once it is whole in memory. */
+async function* turnedRuns(entry: TensorEntry, [out, width]: LinearShape) {
+  const turned = new Float32Array(out * width);
+  let at = 0;
+  for await (const values of floatRuns(entry, out)) {
+    for (const value of values) {
+      turned[(at % out) * width + Math.floor(at / out)] = value;
+      at++;
     }
   }
+  yield turned;
+}
+
+function rowsOf(matrix: Packed, { rows }: RowPart, memory: Scope): Packed {
+  return memory.enter(() => matrix.rows(rows[0]!, rows[0]! + rows.length));
+}
+
+function parameterOf(operand: Operand): Parameter {
+  return operand instanceof Packed ? packedParameter(operand) : plainParameter(operand);
 }
 
 function sumOf(weight: Tensor): Tensor<"f32"> {

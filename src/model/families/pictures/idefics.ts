@@ -1,5 +1,6 @@
 import { CheckpointError } from "../../../errors.ts";
 import { readProcessorConfig } from "../../../images/processors/processor-config.ts";
+import { Matrix } from "../../../kernels/matmul/matrix.ts";
 import { concat } from "../../../kernels/movement/concat.ts";
 import {
   type GatedCrossConfig,
@@ -299,7 +300,7 @@ async function readEnds(
   const heads = [await w.linear("lm_head", [base, width])];
   if (additionalVocab > 0) heads.push(await w.linear("lm_head.additional_fc", [additionalVocab, width]));
   return {
-    embedding: await w.stacked(tables, width),
+    embedding: new Matrix(await w.stacked(tables, width)),
     unembedding: {
       apply: (x) =>
         concat(

@@ -302,7 +302,7 @@ export const mllama: Family<MllamaConfig> = {
       );
     }
     const decoder = new Decoder(w.device, c, {
-      embedding: await w.tensor(`${prefix}embed_tokens.weight`, [vocab + FURTHER_IDS, width]),
+      embedding: await w.embedding(`${prefix}embed_tokens`, [vocab + FURTHER_IDS, width]),
       unembedding: await w.linear(head, [vocab, width]),
       blocks,
       finalNorm: await readRmsNorm(w, `${prefix}norm`, width, norm),

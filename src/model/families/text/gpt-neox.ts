@@ -106,7 +106,7 @@ export const gptNeox: TextFamily<GptNeoxConfig> = {
     const blocks: Block[] = [];
     for (let i = 0; i < c.layers; i++) blocks.push(await readBlock(w, c, `${prefix}layers.${i}.`, rope));
     return new Decoder(w.device, c, {
-      embedding: tied?.embedding ?? (await w.tensor(`${prefix}embed_in.weight`, [c.vocab, c.width])),
+      embedding: tied?.embedding ?? (await w.embedding(`${prefix}embed_in`, [c.vocab, c.width])),
       blocks,
       finalNorm: await readLayerNorm(w, `${prefix}final_layer_norm`, c.width, c.normEps),
       unembedding: tied?.unembedding ?? (await w.linear(head, [c.vocab, c.width])),

@@ -81,7 +81,7 @@ export const gpt2: TextFamily<Gpt2Config> = {
     const blocks: Block[] = [];
     for (let i = 0; i < c.layers; i++) blocks.push(await readBlock(w, c, `${prefix}h.${i}.`, c.scales[i]!));
     return new Decoder(w.device, c, {
-      embedding: tied?.embedding ?? (await w.tensor(`${prefix}wte.weight`, [c.vocab, c.width])),
+      embedding: tied?.embedding ?? (await w.embedding(`${prefix}wte`, [c.vocab, c.width])),
       positions: await w.tensor(`${prefix}wpe.weight`, [c.context, c.width]),
       blocks,
       finalNorm: await readLayerNorm(w, `${prefix}ln_f`, c.width, c.normEps),

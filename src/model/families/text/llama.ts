@@ -83,7 +83,7 @@ export async function readEnds(
 ): Promise<Pick<DecoderParts, "embedding" | "unembedding">> {
   if (tied) return await w.tied(`${prefix}embed_tokens`, head, [vocab, width]);
   return {
-    embedding: await w.tensor(`${prefix}embed_tokens.weight`, [vocab, width]),
+    embedding: await w.embedding(`${prefix}embed_tokens`, [vocab, width]),
     unembedding: await w.linear(head, [vocab, width]),
   };
 }

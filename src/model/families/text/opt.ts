@@ -102,7 +102,7 @@ export const opt: TextFamily<OptConfig> = {
     const blocks: Block[] = [];
     for (let i = 0; i < c.layers; i++) blocks.push(await readBlock(w, c, `${prefix}layers.${i}.`));
     return new Decoder(w.device, c, {
-      embedding: tied?.embedding ?? (await w.tensor(`${prefix}embed_tokens.weight`, shape)),
+      embedding: tied?.embedding ?? (await w.embedding(`${prefix}embed_tokens`, shape)),
       positions: w.rowsFrom(positions, FIRST_POSITION),
       blocks,
       finalNorm: await readLayerNorm(w, `${prefix}final_layer_norm`, c.width, c.normEps),

@@ -94,7 +94,7 @@ export const persimmon: TextFamily<PersimmonConfig> = {
     const blocks: Block[] = [];
     for (let i = 0; i < c.layers; i++) blocks.push(await readBlock(w, c, `${prefix}layers.${i}.`, rope));
     return new Decoder(w.device, c, {
-      embedding: tied?.embedding ?? (await w.tensor(`${prefix}embed_tokens.weight`, [c.vocab, c.width])),
+      embedding: tied?.embedding ?? (await w.embedding(`${prefix}embed_tokens`, [c.vocab, c.width])),
       blocks,
       finalNorm: await readLayerNorm(w, `${prefix}final_layernorm`, c.width, c.normEps),
       unembedding: tied?.unembedding ?? (await w.linear(head, [c.vocab, c.width])),

@@ -137,7 +137,7 @@ export async function buildT5(
   // transformers ties these as well, unless the file has others.
   const own = async (stack: string) =>
     w.has(`${prefix}${stack}.embed_tokens.weight`)
-      ? await w.tensor(`${prefix}${stack}.embed_tokens.weight`, shape)
+      ? await w.embedding(`${prefix}${stack}.embed_tokens`, shape)
       : embedding;
   // The first published files have it; no class reads it.
   w.skip(`${prefix}decoder.block.0.layer.1.EncDecAttention.relative_attention_bias`);

@@ -1,0 +1,23 @@
+import { DTYPE_BYTES, decode } from "../../../tensor/dtype.ts";
+import type { TensorEntry } from "../entries/tensor-entry.ts";
+
+/** Elements that come at a time at most, but for one whole run. */
+const MOST = 2 ** 20;
+
+/** A tensor's elements as numbers, each time a multiple of `run` of them but for the last. */
+export async function* floatRuns(
+  entry: TensorEntry,
+  run: number,
+): AsyncGenerator<Float32Array<ArrayBuffer>, void, undefined> {
+  let rest = new Float32Array();
+  for await (const chunk of entry.stream(MOST * DTYPE_BYTES[entry.dtype])) {
+    const values = decode(chunk, entry.dtype, chunk.length / DTYPE_BYTES[entry.dtype]);
+    const all = new Float32Array(rest.length + values.length);
+    all.set(rest);
+    all.set(values, rest.length);
+    const whole = all.length - (all.length % run);
+    if (whole > 0) yield all.subarray(0, whole);
+    rest = all.slice(whole);
+  }
+  if (rest.length > 0) yield rest;
+}

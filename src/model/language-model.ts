@@ -144,10 +144,11 @@ export async function readModelFiles(
       `${where}: the option intermediateLayers is for models of model_type mllama, found ${family.modelType}`,
     );
   }
-  if (readQuantisation(config, where)?.packed && !checkpoint.entries.some(({ packed }) => packed)) {
+  const { packed: method } = readQuantisation(config, where) ?? {};
+  if (method && !checkpoint.entries.some(({ packed }) => packed)) {
     throw new CheckpointError(
-      `${where}: quantization_config says that weights are quantised, but none of the tensors is; take the field out, and have ` +
-        'them quantised as they are read where that is wanted (quantise: "nf4")',
+      `${where}: quantization_config says that weights are quantised by ${method}, but none of the tensors is; take the field ` +
+        'out, and have them quantised as they are read where that is wanted (quantise: "nf4")',
     );
   }
   requireNeutral(config, where, ["transformers_weights"]);

@@ -240,8 +240,6 @@ describe("8-bit floats with scales", () => {
 
 describe("other ways of quantising are refused by name", () => {
   test.each<[name: string, config: Record<string, unknown>]>([
-    ["bitsandbytes", { quantization_config: { load_in_8bit: true } }],
-    ["bitsandbytes", { quantization_config: { quant_method: "bitsandbytes", load_in_4bit: true } }],
     ...[
       "gptq",
       "awq",
@@ -287,5 +285,14 @@ describe("other ways of quantising are refused by name", () => {
     const other = new Map(files);
     changeJson(other, "config.json", config);
     await expectRefusal(other, name, "are not read");
+  });
+
+  test.each<Record<string, unknown>>([
+    { load_in_8bit: true },
+    { quant_method: "bitsandbytes", load_in_4bit: true },
+  ])("bitsandbytes without quantised tensors: %o", async (quantization_config) => {
+    const other = new Map(files);
+    changeJson(other, "config.json", { quantization_config });
+    await expectRefusal(other, "quantised by bitsandbytes, but none of the tensors is");
   });
 });

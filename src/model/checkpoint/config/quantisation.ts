@@ -3,8 +3,8 @@ import { ConfigReader, isObject, type JsonObject } from "../json/config-reader.t
 
 /** What a config says of quantised weights that are read: 8-bit floats with scales, or matrices that are packed. */
 export interface Quantisation {
-  /** Weights are kept in fewer bits, as they are stored. */
-  readonly packed?: boolean;
+  /** By which method weights are stored in fewer bits, which they are kept in. */
+  readonly packed?: "bitsandbytes" | "xpatch";
   /** Rows and columns of a weight that share a scale, where the config says so. */
   readonly block?: readonly [rows: number, columns: number];
 }
@@ -48,8 +48,9 @@ function readMethod(given: JsonObject, isCompression: boolean, where: string): Q
     given["quant_method"] ?? (bits ? "bitsandbytes" : isCompression ? "compressed-tensors" : undefined);
   switch (bits ? "bitsandbytes" : method) {
     case "bitsandbytes":
+      return { packed: "bitsandbytes" };
     case "xpatch":
-      return { packed: true };
+      return { packed: "xpatch" };
     case "fbgemm_fp8":
       return {};
     case "fp8": {

@@ -126,10 +126,11 @@ export class QuantiseChoice {
     if (last !== undefined) return formatOf(last);
     if (role === "embedding") return formatOf(embedding);
     if (role === "tied") {
-      if (JSON.stringify(embedding) !== JSON.stringify(head)) {
+      const [first, second] = [embedding, head].map((to) => JSON.stringify(to ?? "stored"));
+      if (first !== second) {
         throw new ArgumentError(
           "quantise: embedding and head are one matrix in this model; expected the same format for both, found " +
-            `${JSON.stringify(embedding)} and ${JSON.stringify(head)}`,
+            `${first} and ${second}`,
         );
       }
       return formatOf(head);

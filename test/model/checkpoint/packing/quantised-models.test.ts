@@ -73,7 +73,8 @@ describe("models kept in few bits", () => {
     const device = await testDevice();
     const load = (quantise: unknown) =>
       loadModel("test/fixtures/llama/model", { device, quantise: quantise as Quantise });
-    await expect(load("int5")).rejects.toThrow("expected one of int8, int4, nf4");
+    await expect(load("int5")).rejects.toThrow("expected quantise to be one of int8, int4, nf4");
+    await expect(load({ linear: "int5" })).rejects.toThrow("quantise: expected one of int8, int4, nf4");
     await expect(load({ linears: "nf4" })).rejects.toThrow('the nearest is "linear"');
     await expect(load({ modules: { dwon_proj: "nf4" } })).rejects.toThrow('the nearest is "down_proj"');
     await expect(load({ linear: { format: "int4", group: 12 } })).rejects.toThrow("a multiple of 8");

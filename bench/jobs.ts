@@ -3,20 +3,19 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { sweepLayers } from "#src/analysis/vectors/sweep-layers";
 import { extractTaskVectors } from "#src/analysis/vectors/task-vectors";
-import { argmax } from "#src/kernels/reduction/reduce";
-import type { Prompt } from "#src/model/prompt/prompt";
 import { set } from "#src/patching/edit";
 import { logitDifference } from "#src/patching/metric";
 import type { PatchableModel } from "#src/patching/model";
-import type { RunOptions } from "#src/patching/run";
 import { type Tap, tap } from "#src/patching/tap";
 import type { Device, DeviceCounters } from "#src/tensor/device";
 import type { Tensor } from "#src/tensor/tensor";
 import { bestAndMedian, rounded } from "./harness.ts";
+import { hooks } from "./hooks.ts";
 import { layerChoice } from "./layer-choice.ts";
 import type { LoadFigures } from "./load.ts";
 import { loraStep } from "./lora-step.ts";
 import { maps } from "./maps.ts";
+import { nextToken, promptOf, readOnce } from "./model-work.ts";
 
 /** What a main job came to; the fields differ from job to job, and their names carry the unit. */
 export type JobResult = { readonly name: string } & Readonly<Record<string, unknown>>;
@@ -36,6 +35,7 @@ export const JOBS: Readonly<Record<string, Job>> = {
   gradients,
   "lora-step": loraStep,
   maps,
+  hooks,
 };
 
 const PREFILL_TOKENS = 128;
@@ -236,29 +236,6 @@ async function gradients(model: PatchableModel, rounds: number): Promise<JobResu
     },
     counts,
   };
-}
-
-/** A prompt of so many tokens; which ones makes no difference to the time. */
-function promptOf(model: PatchableModel, tokens: number): Prompt {
-  return model.promptFromIds(Array.from({ length: tokens }, (_, i) => (i * 379) % model.config.vocab));
-}
-
-function nextToken(
-  model: PatchableModel,
-  prompt: Prompt,
-  options: RunOptions<Record<string, Tap>> = {},
-): Tensor {
-  return argmax(model.run(prompt, options).logits!, -1);
-}
-
-/** Records some tensors, reads them all at once, and gives their memory back. */
-async function readOnce(device: Device, record: () => Tensor[]): Promise<ArrayLike<number>[]> {
-  const scope = device.openScope();
-  try {
-    return await device.read(scope.enter(record));
-  } finally {
-    scope.dispose();
-  }
 }
 
 interface Sample {

@@ -5,14 +5,17 @@ import { Command } from "commander";
 import { loadModel } from "#src/patching/model";
 import { cacheFolder } from "#src/platform/node-cache";
 import { writeWhole } from "#src/platform/node-write";
+import type { Limits } from "#src/profile/limits";
 import { type Device, openDevice } from "#src/tensor/device";
 import { attentionKernels } from "./attention.bench.ts";
+import { type BesideRow, besideRows, formatBeside } from "./beside-table.ts";
 import { compareJobs } from "./compare.ts";
 import { elementwise } from "./elementwise.bench.ts";
 import { formatJob, formatKernel, formatPeers, formatProfile } from "./format.ts";
 import { type BenchCase, type BenchResult, FULL, measure, QUICK, rounded, type Suite } from "./harness.ts";
 import { JOBS, type JobResult } from "./jobs.ts";
 import { jointStage } from "./joint.ts";
+import { limitsOf } from "./limits.ts";
 import { type Adapter, describeAdapter, describeMachine, type Machine } from "./machine.ts";
 import { matrix } from "./matmul.bench.ts";
 import { rowWise } from "./norm.bench.ts";
@@ -40,6 +43,10 @@ interface Report {
   model?: { name: string; family: string; weights: string };
   jobs: JobResult[];
   profiles: Profile[];
+  /** What the adapter can do at most, as two small kernels found in this run. */
+  limits?: Limits;
+  /** Ours, the best peer's and the limit's times. */
+  beside: BesideRow[];
 }
 
 interface Arguments {
@@ -101,6 +108,7 @@ async function main(
     kernels: [],
     jobs: [],
     profiles: [],
+    beside: [],
   };
   const measureKernels = async (on: Device, cases: Iterable<BenchCase>) => {
     for (const bench of cases) {
@@ -111,6 +119,7 @@ async function main(
   };
   say(`${adapter.description}, load average ${report.machine.loadAverage}`);
 
+  if (wanted("peers") || wanted("hooks")) report.limits = await limitsOf(device);
   if (wanted("peers")) {
     report.peers = await comparePeers(device, 512, effort);
     say(formatPeers(report.peers));
@@ -146,6 +155,9 @@ async function main(
       for (const profile of report.profiles) say(formatProfile(profile));
     }
   }
+
+  report.beside = besideRows(report.peers, report.jobs, report.limits);
+  if (report.beside.length > 0) say(`\n${formatBeside(report.beside)}`);
 
   const text = `${JSON.stringify(report, null, 2)}\n`;
   if (json) process.stdout.write(text);

@@ -73,7 +73,8 @@ def check_queries_and_keys(model, run, hooks, parts, found, layers):
 
             def change(_, __, output, part=part):
                 features = torch.arange(output.shape[-1])
-                output[:, 0, parts[part](features) if part else features] += 1
+                own = parts[part](features) if part else features
+                output[:, 0, own] += 1 + own % 2  # a LayerNorm takes away what is the same for all
                 return output
 
             handle = model.get_submodule(name).register_forward_hook(change)

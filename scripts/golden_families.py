@@ -17,6 +17,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
+    PersimmonConfig,
     Phi3Config,
     PreTrainedConfig,
     Qwen2Config,
@@ -50,6 +51,11 @@ WINDOW = 6  # less than the longer prompts have tokens
 
 ROPE = {"rope_type": "default", "rope_theta": 100.0}
 HALF_ROPE = {**ROPE, "partial_rotary_factor": 0.5}
+
+# Where each head has its q, k and v side by side.
+HEADS_APART = {
+    name: lambda x, i=i: x.unflatten(-1, (HEADS, 3, -1))[..., i, :].flatten(-2) for i, name in enumerate("qkv")
+}
 
 LLAMA = {
     **SIZES,
@@ -285,10 +291,37 @@ FAMILIES = {
         ],
         tokenizer="byte-gpt2",
         seed=2,
-        # Each head has its q, k and v side by side.
-        parts={
-            name: lambda x, i=i: x.unflatten(-1, (HEADS, 3, -1))[..., i, :].flatten(-2) for i, name in enumerate("qkv")
+        parts=HEADS_APART,
+    ),
+    "persimmon": Family(
+        PersimmonConfig,
+        {
+            **SIZES,
+            "intermediate_size": 48,
+            "max_position_embeddings": 64,
+            "layer_norm_eps": 0.01,
+            "rope_parameters": {**ROPE, "partial_rotary_factor": 0.75},
         },
+        {
+            **{site: hook for site, hook in LLAMA_SITES.items() if not site.startswith("mlp_") and site != "final_norm"},
+            **{f"{site}.N": f"model.layers.N.self_attn.query_key_value#{site}" for site in "qkv"},
+            "q_norm.N": "model.layers.N.self_attn.q_layernorm",
+            "k_norm.N": "model.layers.N.self_attn.k_layernorm",
+            "z.N": "<model.layers.N.self_attn.dense",
+            "mlp_in.N": "model.layers.N.post_attention_layernorm",
+            "mlp_pre.N": "model.layers.N.mlp.dense_h_to_4h",
+            "mlp_act.N": "<model.layers.N.mlp.dense_4h_to_h",
+            "mlp_out.N": "model.layers.N.mlp",
+            "final_norm": "model.final_layernorm",
+        },
+        [
+            {"layer_norm_eps": 1e-5},
+            {"hidden_act": "relu"},
+            {"rope_parameters": ROPE | {"partial_rotary_factor": 0.5}},
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.75}},
+        ],
+        parts=HEADS_APART,
+        texts=["The sky is", "Q: Italy\nA:"],
     ),
     "olmo2": Family(
         Olmo2Config,

@@ -80,7 +80,7 @@ function expectSlopes(found: readonly number[], expected: readonly number[]): vo
 
 const FAMILIES = [
   ...["llama-gqa-tied", "mistral", "gemma", "gemma2", "gemma3_text", "gpt_neox", "gpt2"],
-  ...["qwen2", "qwen3", "olmo2", "phi3-longrope"],
+  ...["qwen2", "qwen3", "olmo2", "phi3-longrope", "persimmon"],
 ];
 
 describe.each(FAMILIES)("%s", (name) => {

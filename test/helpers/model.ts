@@ -7,7 +7,7 @@ import { testDevice } from "./device.ts";
 export const TEXT_FIXTURES = [
   ...["llama", "llama-gqa-tied", "llama-rope-llama3", "llama-biases", "mistral"],
   ...["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"],
-  ...["olmo2", "phi3", "phi3-longrope", "opt"],
+  ...["olmo2", "phi3", "phi3-longrope", "opt", "persimmon"],
 ];
 
 const loaded = new Map<string, Promise<PatchableModel>>();

@@ -34,6 +34,14 @@ const WITHOUT_EFFECT: Readonly<Record<string, readonly string[]>> = {
   gemma3_text: ["add at k.2, 11", "projectOut at k.2, 11"],
   olmo2: ["projectOut at attn_out.2, 11"],
   "phi3-longrope": ["add at v.2, 11"],
+  persimmon: [
+    "projectOut at v.0, 11",
+    "projectOnto at k_norm.1, 11",
+    "set at v.2, 11",
+    "interpolate at v.2, 11",
+    "projectOnto at v.2, 11",
+    "projectOut at pattern.2, 11",
+  ],
 };
 
 /** A place, an operation and a seed for its value; the numbers are fractions of what there is to choose from. */
@@ -63,7 +71,7 @@ function drawnEdit(model: PatchableModel, prompt: Prompt, drawn: Drawn): Edit {
 const FIXTURES = [
   ...["llama-gqa-tied", "mistral"],
   ...["gpt2", "gpt_neox", "gpt_neox-sequential", "qwen2", "qwen3", "gemma2", "gemma3_text"],
-  ...["olmo2", "phi3-longrope"],
+  ...["olmo2", "phi3-longrope", "persimmon"],
 ];
 
 describe.each(FIXTURES)("%s", (name) => {

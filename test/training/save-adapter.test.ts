@@ -92,6 +92,7 @@ llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, olmo2: model.layers.N.
 phi3: model.layers.N. self_attn.qkv_proj self_attn.o_proj mlp.gate_up_proj mlp.down_proj
 fuyu: model.language_model.layers.N. self_attn.query_key_value self_attn.dense mlp.dense_h_to_Nh mlp.dense_Nh_to_h
 fuyu: model. vision_embed_tokens
+persimmon: model.layers.N. self_attn.query_key_value self_attn.dense mlp.dense_h_to_Nh mlp.dense_Nh_to_h
 opt: model.decoder.layers.N. self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj fcN
 gpt2: transformer.h.N. attn.c_attn attn.c_proj mlp.c_fc mlp.c_proj
 gpt_neox: gpt_neox.layers.N. attention.query_key_value attention.dense mlp.dense_h_to_Nh mlp.dense_Nh_to_h

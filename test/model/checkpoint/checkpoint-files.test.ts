@@ -250,6 +250,7 @@ describe("exported for transformers 4.46 and 5", () => {
     "gpt2",
     "gpt_neox",
     "gpt_neox-sequential",
+    "persimmon",
     "qwen2",
     "qwen3",
     "gemma2",

@@ -41,6 +41,14 @@ export function requireNeutral(
   }
 }
 
+/**
+ * Throws CheckpointError for a whole model whose `is_causal` its class in transformers reads beside the language model's: there
+ * null is true.
+ */
+export function requireCausalWhole(config: JsonObject, where: string): void {
+  requireNeutral({ ...config, is_causal: config["is_causal"] ?? true }, where, ["is_causal"]);
+}
+
 function isEmpty(value: unknown): boolean {
   return value === null || (isObject(value) && Object.keys(value).length === 0);
 }

@@ -1,7 +1,7 @@
 import { CheckpointError } from "../../../errors.ts";
 import { readIdefics3Processor } from "../../../images/processors/grid-processor-config.ts";
 import type { DecoderConfig } from "../../checkpoint/config/decoder-config.ts";
-import { requireNeutral } from "../../checkpoint/config/neutral-fields.ts";
+import { requireCausalWhole } from "../../checkpoint/config/neutral-fields.ts";
 import { patchesPerSide, readVisionConfig } from "../../checkpoint/config/vision-config.ts";
 import type { Picture } from "../../checkpoint/config/vision-setup.ts";
 import { ConfigReader, type JsonObject } from "../../checkpoint/json/config-reader.ts";
@@ -82,7 +82,7 @@ function readSetup(config: JsonObject, where: string, files: FamilyFiles): Shuff
     readIdefics3Processor(requirePreprocessor(files, where)),
     { where, factor: "scale_factor" },
   );
-  checkTileTokens(files.processor, "image_seq_len", setup, where);
+  checkTileTokens(files.processor, "image_seq_len", setup, { where, factor: "scale_factor" });
   return setup;
 }
 
@@ -106,7 +106,7 @@ function family(modelType: "idefics3" | "smolvlm"): Family<Idefics3Config> {
   return {
     modelType,
     readConfig(config, where, files) {
-      requireNeutral(config, where);
+      requireCausalWhole(config, where);
       const vision = readSetup(config, where, files);
       return { ...readInnerDecoder(config, where, files, DECODERS, false), vision };
     },

@@ -135,7 +135,7 @@ function readSetup(config: JsonObject, where: string, files: FamilyFiles): Inter
     readInternVlProcessor(requirePreprocessor(files, where)),
     { where, factor: "downsample_ratio" },
   );
-  checkTileTokens(files.processor, "image_seq_length", setup, where);
+  checkTileTokens(files.processor, "image_seq_length", setup, { where, factor: "downsample_ratio" });
   const video = files.specialTokens?.["video_token"];
   return {
     ...setup,

@@ -1,5 +1,5 @@
 import { LLAVA_NEXT_PINPOINTS } from "../../../images/processors/tiled-processor-config.ts";
-import { requireNeutral } from "../../checkpoint/config/neutral-fields.ts";
+import { requireCausalWhole } from "../../checkpoint/config/neutral-fields.ts";
 import type { Family } from "../family.ts";
 import { llavaProcessor, readLlavaDecoder, readLlavaTower } from "./parts/llava-parts.ts";
 import { buildTiled, readTiledSetup, type TiledConfig, tiledImageRules } from "./parts/llava-tiles.ts";
@@ -11,8 +11,7 @@ import { buildTiled, readTiledSetup, type TiledConfig, tiledImageRules } from ".
 export const llavaNext: Family<TiledConfig> = {
   modelType: "llava_next",
   readConfig(config, where, files) {
-    // Read from here by this class, where null is true.
-    requireNeutral({ ...config, is_causal: config["is_causal"] ?? true }, where, ["is_causal"]);
+    requireCausalWhole(config, where);
     const tower = readLlavaTower(config, where, files);
     const vision = readTiledSetup(config, where, tower, { pinpoints: LLAVA_NEXT_PINPOINTS });
     return { ...readLlavaDecoder(config, where, files), vision };

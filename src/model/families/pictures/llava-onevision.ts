@@ -1,5 +1,6 @@
 import { CheckpointError, PromptError } from "../../../errors.ts";
 import { ONEVISION_PINPOINTS } from "../../../images/processors/tiled-processor-config.ts";
+import { requireCausalWhole } from "../../checkpoint/config/neutral-fields.ts";
 import { patchesPerSide } from "../../checkpoint/config/vision-config.ts";
 import { ConfigReader, isObject, type JsonObject } from "../../checkpoint/json/config-reader.ts";
 import type { Family, FamilyFiles } from "../family.ts";
@@ -81,6 +82,7 @@ function checkProcessor(processor: unknown, where: string, expected: JsonObject)
 export const llavaOnevision: Family<TiledConfig> = {
   modelType: "llava_onevision",
   readConfig(config, where, files) {
+    requireCausalWhole(config, where);
     const vision = readSetup(config, where, files);
     return { ...readLlavaDecoder(config, where, files, DEFAULTS), vision };
   },

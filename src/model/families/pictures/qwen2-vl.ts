@@ -175,7 +175,7 @@ export function readSections(
   if (fits) return found;
   throw new CheckpointError(
     `${where}: expected mrope_section (of rope_scaling or rope_parameters) to be whole numbers that are ${headDim / 2} together, ` +
-      `half of a head (hidden_size by num_attention_heads), found ${JSON.stringify(found)}`,
+      `half of a head (head_dim, or hidden_size by num_attention_heads), found ${JSON.stringify(found)}`,
   );
 }
 

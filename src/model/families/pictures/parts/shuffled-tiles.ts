@@ -40,7 +40,8 @@ export function shuffledSetup(
   const side = patchesPerSide(tower);
   if (side % shuffle !== 0) {
     throw new CheckpointError(
-      `${where}: expected a tower whose patches, ${side} a side, divide into squares of ${shuffle} a side (${factor})`,
+      `${where}: expected a tower whose patches, ${side} a side, divide into squares of ${shuffle} a side (${factor}); there are ` +
+        `image_size by patch_size a side`,
     );
   }
   if (processor.grid.side !== tower.imageSize) {
@@ -141,13 +142,13 @@ export function checkTileTokens(
   processor: unknown,
   field: string,
   { tower, shuffle }: ShuffledSetup,
-  where: string,
+  { where, factor }: { where: string; factor: string },
 ): void {
   const expected = (patchesPerSide(tower) / shuffle) ** 2;
   const said = (processor as JsonObject | undefined)?.[field];
   if (said === undefined || said === null || said === expected) return;
   throw new CheckpointError(
-    `${where}: expected ${field} of processor_config.json to be ${expected}, as many features as a tile has, found ` +
-      JSON.stringify(said),
+    `${where}: expected ${field} of processor_config.json to be ${expected}, as many features as a tile has ` +
+      `(image_size, patch_size, ${factor}), found ${JSON.stringify(said)}`,
   );
 }

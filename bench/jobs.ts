@@ -56,11 +56,12 @@ async function load({ name: folder, device }: PatchableModel, rounds: number): P
     name: "load",
     ...summary(figures.map((f) => ({ ms: f.loadMs, cpuMs: f.cpuMs }))),
     weightMiB: most((f) => f.weightBytes),
+    bufferMiB: most((f) => f.bufferBytes),
     baseMiB: most((f) => f.baseBytes),
     peakMiB: most((f) => f.peakBytes),
     afterMiB: most((f) => f.afterBytes),
     // A software driver's buffers are host memory too. Those that loading needs for a while count as beyond.
-    hostMiBBeyondWeights: most((f) => f.peakBytes - f.baseBytes - (onHost ? f.weightBytes : 0)),
+    hostMiBBeyondBuffers: most((f) => f.peakBytes - f.baseBytes - (onHost ? f.bufferBytes : 0)),
   };
 }
 

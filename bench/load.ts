@@ -12,8 +12,9 @@ export interface LoadFigures {
   baseBytes: number;
   peakBytes: number;
   afterBytes: number;
-  /** All of them are in buffers in the end. */
   weightBytes: number;
+  /** Of the buffers that hold the weights in the end. */
+  bufferBytes: number;
 }
 
 await using device = await openDevice();
@@ -36,5 +37,6 @@ const figures: LoadFigures = {
   peakBytes: process.resourceUsage().maxRSS * 1024, // the system's own record, in kilobytes
   afterBytes: process.memoryUsage.rss(),
   weightBytes,
+  bufferBytes: device.memory.liveBytes,
 };
 console.log(JSON.stringify(figures));

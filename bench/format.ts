@@ -1,7 +1,6 @@
 import type { BenchResult } from "./harness.ts";
 import type { JobResult } from "./jobs.ts";
 import type { PeerComparison } from "./peers.ts";
-import type { Profile } from "./profile.ts";
 
 /** Results as lines for people; the JSON has more. */
 
@@ -41,16 +40,6 @@ export function formatPeers({ xpatch, peers, ratioToBestPeer, ratioToNative }: P
     ...lines,
     ...(ratios.length > 0 ? [`xpatch has ${ratios.join(", ")}`] : []),
   ].join("\n");
-}
-
-export function formatProfile({ name, ms: total, rows }: Profile): string {
-  const lines = rows.map(
-    (row) => `${`${row.operation} ${row.inputs}`.padEnd(82)} x${row.count} ${ms(row.ms)} ${row.percent} %`,
-  );
-  return [
-    `${name}: ${total} ms in ${rows.reduce((sum, row) => sum + row.dispatches, 0)} dispatches`,
-    ...lines,
-  ].join("\n  ");
 }
 
 function ms(value: number): string {

@@ -2,25 +2,27 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
+import { formatProfile } from "#src/cli/commands/profile-text";
 import { loadModel } from "#src/patching/model";
 import { cacheFolder } from "#src/platform/node-cache";
 import { writeWhole } from "#src/platform/node-write";
 import type { Limits } from "#src/profile/limits";
+import { type ProfilePhase, profile } from "#src/profile/profile";
 import { type Device, openDevice } from "#src/tensor/device";
 import { attentionKernels } from "./attention.bench.ts";
 import { type BesideRow, besideRows, formatBeside } from "./beside-table.ts";
 import { compareJobs } from "./compare.ts";
 import { elementwise } from "./elementwise.bench.ts";
-import { formatJob, formatKernel, formatPeers, formatProfile } from "./format.ts";
+import { formatJob, formatKernel, formatPeers } from "./format.ts";
 import { type BenchCase, type BenchResult, FULL, measure, QUICK, rounded, type Suite } from "./harness.ts";
 import { JOBS, type JobResult } from "./jobs.ts";
 import { jointStage } from "./joint.ts";
 import { limitsOf } from "./limits.ts";
 import { type Adapter, describeAdapter, describeMachine, type Machine } from "./machine.ts";
 import { matrix } from "./matmul.bench.ts";
+import { promptOf } from "./model-work.ts";
 import { rowWise } from "./norm.bench.ts";
 import { comparePeers, type PeerComparison } from "./peers.ts";
-import { type Profile, profileModel } from "./profile.ts";
 import { visionCases } from "./vision.bench.ts";
 
 const SUITES: Readonly<Record<string, Suite>> = {
@@ -42,7 +44,8 @@ interface Report {
   /** What ran the jobs and profiles. */
   model?: { name: string; family: string; weights: string };
   jobs: JobResult[];
-  profiles: Profile[];
+  /** Of a prompt of 128 tokens, and of the two steps after it. */
+  profiles: readonly ProfilePhase[];
   /** What the adapter can do at most, as two small kernels found in this run. */
   limits?: Limits;
   /** Ours, the best peer's and the limit's times. */
@@ -99,7 +102,7 @@ async function main(
   const effort = quick ? QUICK : FULL;
   const earlier = compare === undefined ? undefined : readReport(compare);
 
-  await using device = await openDevice();
+  await using device = await openDevice({ toggles: ["-timestamp_quantization"] });
   const adapter = describeAdapter(device);
   const report: Report = {
     date: new Date().toISOString(),
@@ -151,8 +154,11 @@ async function main(
       say(formatJob(result));
     }
     if (wanted("profile")) {
-      report.profiles = await profileModel(loaded, effort);
-      for (const profile of report.profiles) say(formatProfile(profile));
+      const limits = await limitsOf(device);
+      report.limits = limits;
+      const found = await profile(loaded, promptOf(loaded, 128), { maxNewTokens: 3, limits });
+      report.profiles = found.phases;
+      say(formatProfile(found));
     }
   }
 

@@ -104,8 +104,12 @@ export function remember(key, outcome) {
   try {
     all = JSON.parse(readFileSync(file(), "utf8"));
   } catch {}
-  mkdirSync(dirname(file()), { recursive: true });
-  const incoming = `${file()}.incoming-${process.pid}`;
-  writeFileSync(incoming, JSON.stringify({ ...all, [key]: outcome }, null, 1));
-  renameSync(incoming, file());
+  try {
+    mkdirSync(dirname(file()), { recursive: true });
+    const incoming = `${file()}.incoming-${process.pid}`;
+    writeFileSync(incoming, JSON.stringify({ ...all, [key]: outcome }, null, 1));
+    renameSync(incoming, file());
+  } catch {
+    // A cache that cannot be written to: the next start tests again.
+  }
 }

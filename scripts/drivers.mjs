@@ -102,8 +102,12 @@ function folderOf(driver) {
 
 function setAside(name) {
   const folder = folderOf(name);
-  rmSync(`${folder}.rejected`, { recursive: true, force: true });
-  renameSync(folder, `${folder}.rejected`);
+  try {
+    rmSync(`${folder}.rejected`, { recursive: true, force: true });
+    renameSync(folder, `${folder}.rejected`);
+  } catch (error) {
+    throw new SetupError(`cannot set aside ${folder}, whose driver is not to be used: ${error.message}`);
+  }
 }
 
 /** Installs a driver into the cache folder, if it passes the self-test. One that is there stays until then. */

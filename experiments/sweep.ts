@@ -50,6 +50,11 @@ export const sweep: Experiment = {
       verdict: verdictOf(lab, best, positions),
       text: [
         "Accuracies here are on validation items, from which layers are chosen; in the tables that of a best layer is therefore flattered by the choice.",
+        ...(lab.options.stack === "encoder"
+          ? [
+              "An encoder attends both ways: what is read at a token has seen the whole prompt, the answer and the query behind it too.",
+            ]
+          : []),
         "Not so in the verdict: there the answers to each half of the inputs are those of the layer that is best on the other half. The layer of the middle half of the model is one for all specifications and queries, those of the first and the last quarter the best for each, and so are those of each token.",
       ],
       figures: [

@@ -10,7 +10,7 @@ import {
   type Tensor,
 } from "xpatch";
 import { checkChoice, choicesOf, mostProbable } from "#src/model/walk/sampling";
-import { rowLayersOf } from "#src/patching/row-layers";
+import { encoderRowLayers, rowLayersOf } from "#src/patching/row-layers";
 import type { Lab } from "./lab.ts";
 
 /** Tokens of prompts in one recording, and patched prompts in one batch; both bound the memory. */
@@ -86,6 +86,9 @@ async function patchBatch(
             return mostProbable(resumed.logits);
           }),
         );
+      }
+      if (read && lab.options.stack === "encoder") {
+        rowLayers += batch.reduce((sum, prompt) => sum + encoderRowLayers(model, prompt), 0); // read by passes of their own
       }
       const rows = read && model.device.scope(() => statesOf(lab, recording, (i) => read(indices[i]!)));
       return [...chosen, ...(rows ? [rows] : [])];

@@ -67,7 +67,7 @@ export async function runExperiments(
       }
     } catch (error) {
       if (!goOn || !isRefusal(error)) throw error;
-      return notTestable(`the model refuses it: ${error.message}`);
+      return notTestable(`it cannot be run: ${error.message}`);
     }
     progress(experiment.name);
     return experiment.report(lab);

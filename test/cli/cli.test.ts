@@ -361,6 +361,51 @@ describe("running a model", () => {
     expect(cells.at(-1).tokens[0].id).toBe(golden.generate.ids[0]);
   });
 
+  test("vectors of an encoder are extracted, swept and patched there, and nowhere else", () => {
+    const t5 = join(root, "test", "fixtures", "t5", "model");
+    const vectors = path("encoder.safetensors");
+    writeFileSync(path("translate.txt"), "translate: Paris\n");
+    const site = "encoder.resid_post";
+    const made = [
+      "extract",
+      "--model",
+      t5,
+      "--prompts",
+      path("translate.txt"),
+      "--site",
+      site,
+      "--out",
+      vectors,
+    ];
+    const extracted = report(...made);
+    expect(extracted.vectors).toMatchObject({ site, layers: [0, 1, 2], position: "position -1" });
+    writeFileSync(path("queries.tsv"), "translate: Rome\tx\n");
+    const swept = report("sweep", "--model", t5, "--vectors", vectors, "--queries", path("queries.tsv"));
+    expect(swept.layers.map(({ layer }: { layer: number }) => layer)).toEqual([0, 1, 2]);
+    const asked = ["--model", t5, "--prompt", "translate: Rome", "--max-new-tokens", "3"];
+    const patched = report("patch", ...asked, "--vectors", vectors, "--layer", "2");
+    expect([patched.token, patched.vectors.site]).toEqual(["</s>", site]);
+    const edited = report("generate", ...asked, "--edit", `set:${site}.2@-1=${vectors}`);
+    expect(edited.answer.ids).toEqual(patched.patched.ids);
+    expect(edited.answer.ids).not.toEqual(patched.unpatched.ids);
+
+    const refused = (...args: string[]) => {
+      const { status, messages } = xpatch(args);
+      expect([status, messages.length]).toEqual([1, 1]);
+      return messages[0];
+    };
+    expect(refused("generate", ...asked, "--edit", `set:resid_post.1@-1=${vectors}`)).toMatch(
+      /expected vectors of the stack that resid_post.1 is in, found those of encoder.resid_post/,
+    );
+    const onLlama = ["--model", model, "--prompt", "a", "--layer", "0"];
+    expect(refused("patch", ...onLlama, "--vectors", vectors)).toMatch(/has no encoder of text/);
+    const task = ["--task", "food-color", "--question", "cherry", "--stack", "encoder"];
+    expect(refused("patch", "--model", model, ...task)).toMatch(
+      /^xpatch: --stack: .* has no encoder of text/,
+    );
+    expect(xpatch(["patch", ...onLlama, "--vectors", vectors, "--stack", "encoder"]).status).toBe(2);
+  });
+
   test("extract, patch, sweep: a vector of the last layer brings its own next token along", () => {
     const vectors = path("vectors.safetensors");
     writeFileSync(path("prompts.txt"), `${colors.text.replaceAll("\n", "\\n")}\n\n`);
@@ -578,8 +623,9 @@ describe("values on the command line", () => {
     ["project-out:z.2=v", { operation: "projectOut", site: "z.2", value: [2] }],
     ["project-onto:z.2=v", { operation: "projectOnto", site: "z.2", value: [2] }],
   ])("--edit %s", (text, expected) => {
-    const vectors = { at: (layer: number) => [layer] } as unknown as StoredTaskVectors;
-    expect(editOf(editArgument(text)[0]!, vectors)).toEqual({ kind: "edit", at: -1, ...expected });
+    const vectors = { at: (layer: number) => [layer], origin: { site: "resid_post" } };
+    const edit = editOf(editArgument(text)[0]!, vectors as unknown as StoredTaskVectors);
+    expect(edit).toEqual({ kind: "edit", at: -1, ...expected });
   });
 
   test("vectors at a site without a layer are refused", () => {

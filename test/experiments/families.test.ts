@@ -180,7 +180,7 @@ test("an experiment that the model refuses is named in the report, and the other
   const [first, second] = await runExperiments(lab, [refused, clustering], undefined, { goOn: true });
   expect(first!.findings.verdict).toMatchObject({
     outcome: "not testable here",
-    because: "the model refuses it: too long",
+    because: "it cannot be run: too long",
   });
   expect(second!.experiment).toBe(clustering);
   // What goes wrong otherwise is no refusal.

@@ -19,6 +19,8 @@ test.each([
   [["--out", "elsewhere"], ""],
   [["--seeds", "3"], ""],
   [["--seeds", "2", "--layer-by", "task"], " --seeds 2 --layer-by task"],
+  [["--stack", "decoder"], ""],
+  [["--stack", "encoder"], " --stack encoder"],
   [["--tasks", "a, b's.csv"], " --tasks 'a,b'\\''s.csv'"],
   [["--template", "Q:{x}\\nA:{y}\\n\\n"], " --template 'Q:{x}\\nA:{y}\\n\\n'"],
   [["--template", "{x}\\\\n = {y}\\t"], " --template '{x}\\\\n = {y}\\t'"],
@@ -32,3 +34,13 @@ test.each([
   expect(labOptions(again.args)).toEqual(labOptions(args));
   expect(again.args.tasks).toEqual(args.tasks);
 });
+
+test.each([[[]], [["--protocol", "paper"]]])(
+  "the encoder is part of a setting, the decoder none: %j",
+  (words) => {
+    const of = (...more: string[]) => labOptions(parsed([...words, ...more]).args);
+    expect(of("--stack", "encoder")).toEqual({ ...of(), stack: "encoder" });
+    expect(of("--stack", "decoder")).toEqual(of());
+    expect(of()).not.toHaveProperty("stack");
+  },
+);

@@ -25,7 +25,7 @@ for name, shape, dtype in [("even", (8, 128), torch.float32), ("odd", (7, 50), t
     if keep:
         out[f"{name}.weight"] = weight
     else:
-        # Recomputed by the test: (i * 7919 % 2003 - 1001) / 8192 is exact in f16.
+        # Recomputed by the test.
         i = torch.arange(shape[0] * shape[1], dtype=torch.float64)
         weight = (((i * 7919) % 2003 - 1001) / 8192 * (1 + i // 640 % 5)).to(torch.float16).reshape(shape)
     for kind in ["nf4", "fp4"]:

@@ -13,6 +13,7 @@ import { lensCommand } from "./commands/lens.ts";
 import { parityCommand } from "./commands/parity.ts";
 import { patchCommand } from "./commands/patch.ts";
 import { profileCommand } from "./commands/profile.ts";
+import { quantiseCommand } from "./commands/quantise.ts";
 import { reproduceCommand } from "./commands/reproduce.ts";
 import { sweepCommand } from "./commands/sweep.ts";
 import { trainCommand } from "./commands/train.ts";
@@ -35,5 +36,6 @@ export const COMMANDS: readonly (() => Command)[] = [
   parityCommand,
   convertCommand,
   exportCommand,
+  quantiseCommand,
   demoCommand,
 ];

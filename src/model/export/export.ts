@@ -12,15 +12,20 @@ import {
   publishedName,
   spellingOf,
 } from "../checkpoint/entries/module-names.ts";
+import type { PackedSource } from "../checkpoint/entries/packed-source.ts";
 import { sameTensor } from "../checkpoint/entries/same-tensor.ts";
 import { padded, readTensor, type TensorEntry } from "../checkpoint/entries/tensor-entry.ts";
 import { isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
 import { parseWholeFloats } from "../checkpoint/json/whole-floats.ts";
 import type { StoredUpdate } from "../checkpoint/lora/adapter.ts";
+import { floatRuns, turnedRuns } from "../checkpoint/packing/float-runs.ts";
+import { ownConfig, ownTensors } from "../checkpoint/packing/own-folder.ts";
+import { packing } from "../checkpoint/packing/pack.ts";
 import { writeSafetensors } from "../checkpoint/safetensors/safetensors-writer.ts";
 import { type FolderSink, jsonFile } from "../checkpoint/source/folder-sink.ts";
 import { type LowRankUpdate, merged } from "../checkpoint/weights/low-rank.ts";
-import { checkWeights } from "../checkpoint/weights/weights.ts";
+import { aQuantise, type Quantise } from "../checkpoint/weights/quantise.ts";
+import { checkWeights, type QuantisedMatrix } from "../checkpoint/weights/weights.ts";
 import { readModelFiles } from "../language-model.ts";
 import {
   exportedConfig,
@@ -41,6 +46,11 @@ export type ExportDType = keyof typeof EXPORT_DTYPES;
 export interface ExportOptions {
   /** Of all float tensors; unless given, each keeps the one that it has on the GPU. */
   dtype?: ExportDType;
+  /**
+   * Weights to write in 4 or 8 bits, in a form that xpatch alone reads (`packing/own-folder.ts`). What the checkpoint has quantised is
+   * then written as it is, and otherwise unpacked.
+   */
+  quantise?: Quantise;
   /** Called as tensors are written. */
   onProgress?: (progress: { writtenBytes: number; totalBytes: number }) => void;
 }
@@ -69,18 +79,22 @@ export async function exportModel(
   checkArgument("exportModel", "device", device, aKindOf(Device, "await openDevice()"));
   const known: Options<ExportOptions> = {
     dtype: oneOf(...Object.keys(EXPORT_DTYPES)),
+    quantise: aQuantise,
     onProgress: aFunction,
   };
   checkOptions("exportModel", options, known);
-  const { dtype, onProgress } = options;
+  const { dtype, quantise, onProgress } = options;
   const { family, decoder, config } = await readModelFiles(checkpoint);
   if (decoder.encoder) {
     throw new CheckpointError(
       `${checkpoint.name}: expected a model without an encoder of text, found a ${family.modelType}, which cannot be exported yet`,
     );
   }
-  const { transposed } = await checkWeights(checkpoint, device, (weights) =>
-    family.build(weights, decoder, config),
+  const { transposed, quantised } = await checkWeights(
+    checkpoint,
+    device,
+    (weights) => family.build(weights, decoder, config),
+    quantise,
   );
   if (decoder.vision && !family.processor) {
     throw new CheckpointError(
@@ -105,17 +119,27 @@ export async function exportModel(
     if (!decoder.vision) return moved ? embeddingName : name;
     return publishedName(moved ? EMBEDDING : name);
   };
-  const tensors = entries.map((entry) => {
+  const matrices = new Map<string, WrittenMatrix>();
+  const tensors = entries.flatMap((entry) => {
     const { shape } = entry;
     const name = nameOf(entry);
+    const isTurned = transposed.has(entry.name);
+    const matrix = writtenMatrix(entry, quantised.get(entry.name), quantise !== undefined, isTurned, () =>
+      elements(checkpoint, device, entry, entry.dtype, isTurned),
+    );
+    if (matrix) {
+      matrices.set(name, matrix);
+      readBytes += entry.byteLength;
+      return ownTensors(name, matrix.source);
+    }
     const as = dtype && isFloat(entry.dtype) ? dtype : entry.dtype;
     const stored = as === "i32" || as === "u32" ? as.toUpperCase() : EXPORT_DTYPES[as].stored;
     const data = async function* () {
-      yield* elements(checkpoint, device, entry, as, transposed.has(entry.name));
+      yield* elements(checkpoint, device, entry, as, isTurned);
       readBytes += entry.byteLength;
       onProgress?.({ writtenBytes: readBytes, totalBytes });
     };
-    return { name, stored, shape, data };
+    return [{ name, stored, shape, data }];
   });
   await sink.write("model.safetensors", writeSafetensors(tensors, { format: "pt" }));
   await checkpoint.verify();
@@ -140,7 +164,37 @@ export async function exportModel(
   const whole = (await wholeJson(checkpoint, "config.json")) ?? config;
   const tied = decoder.tied && !(await hasOwnHead(checkpoint));
   const written = exportedConfig(whole, { ...decoder, tied }, EXPORT_DTYPES[most ?? "f32"].torch);
-  await sink.write("config.json", jsonFile(written));
+  const quantization = matrices.size > 0 && { quantization_config: ownConfig(matrices) };
+  await sink.write("config.json", jsonFile({ ...written, ...quantization }));
+}
+
+interface WrittenMatrix {
+  readonly source: PackedSource;
+  readonly shape: readonly [number, number];
+}
+
+/** How a tensor is written packed; undefined for one that is written as floats. */
+function writtenMatrix(
+  entry: TensorEntry,
+  asked: QuantisedMatrix | undefined,
+  keepsPacked: boolean,
+  transposed: boolean,
+  stream: TensorEntry["stream"],
+): WrittenMatrix | undefined {
+  const { name, packed, dtype } = entry;
+  if (packed && asked) {
+    throw new CheckpointError(
+      `${name} is stored in ${packed.format.kind}; quantising that again would lose twice: quantise what it was made from`,
+    );
+  }
+  if (packed && keepsPacked) return { source: packed, shape: entry.shape as [number, number] };
+  if (packed && transposed) {
+    throw new CheckpointError(`${name} is quantised and turned, which cannot be exported as floats`);
+  }
+  if (!asked) return undefined;
+  const floats = { dtype, stream };
+  const runs = transposed ? () => turnedRuns(floats, asked.shape) : (run: number) => floatRuns(floats, run);
+  return { source: packing(name, asked.format, asked.shape, runs), shape: asked.shape };
 }
 
 /** A file of JSON, floats being kept floats; undefined when there is none or it is no object. */

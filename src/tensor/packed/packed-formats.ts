@@ -13,7 +13,7 @@ export const NF4_TABLE: readonly number[] = [
 
 /** What the codes of bitsandbytes' FP4 stand for: a sign, two bits of exponent, one of fraction, all over 12. */
 const FP4_MAGNITUDES = [0, 0.0625, 8, 12, 4, 6, 2, 3].map((value) => Math.fround(value / 12));
-export const FP4_TABLE: readonly number[] = [...FP4_MAGNITUDES, ...FP4_MAGNITUDES.map((value) => -value)];
+export const FP4_TABLE: readonly number[] = [...FP4_MAGNITUDES, ...FP4_MAGNITUDES.map((value) => 0 - value)];
 
 /** Integers of 8 bits, symmetric (-127 to 127 times a scale) or with zero points (0 to 255). */
 export function int8({ group = DEFAULT_GROUP, zeros = false } = {}): PackedFormat {

@@ -27,7 +27,8 @@ export function packedValues(
     const last = Math.min(end, (index + 1) * group);
     for (; i < last; i++) {
       const number = table ? Math.fround(table[code(i)]!) : code(i) - bias;
-      out[i - start] = scales === "zero" ? (number - offset) * factor : number * factor + offset;
+      if (scales === "zero") out[i - start] = (number - offset) * factor;
+      else out[i - start] = offset === 0 ? number * factor : number * factor + offset;
     }
   }
   return out;

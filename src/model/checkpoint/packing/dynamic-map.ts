@@ -19,12 +19,12 @@ function dynamicMap(): Float32Array<ArrayBuffer> {
   return Float32Array.from(values.sort((a, b) => a - b));
 }
 
-/** From 0.1 to 1, counted from whichever end is nearer. */
+/** From 0.1 to 1, counted from whichever end is nearer; products and sums are rounded once. */
 function linspace(count: number): number[] {
   const [start, end] = [f(0.1), 1];
   const step = f(f(end - start) / (count - 1));
   return Array.from({ length: count }, (_, i) =>
-    i < count >> 1 ? f(start + f(step * i)) : f(end - f(step * (count - 1 - i))),
+    i < count >> 1 ? f(start + step * i) : f(end - step * (count - 1 - i)),
   );
 }
 

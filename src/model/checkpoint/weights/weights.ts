@@ -14,7 +14,7 @@ import type { Checkpoint } from "../checkpoint.ts";
 import type { PackedSource } from "../entries/packed-source.ts";
 import { comparedWith, sameTensor } from "../entries/same-tensor.ts";
 import { readTensor, type TensorEntry } from "../entries/tensor-entry.ts";
-import { floatRuns } from "../packing/float-runs.ts";
+import { floatRuns, turnedRuns } from "../packing/float-runs.ts";
 import { packing } from "../packing/pack.ts";
 import { reordered } from "../packing/reorder-rows.ts";
 import { Linear } from "./linear-layer.ts";
@@ -105,6 +105,13 @@ export interface CheckedWeights {
   readonly entries: readonly TensorEntry[];
   /** Names of the weights that the file has as [in, out]. */
   readonly transposed: ReadonlySet<string>;
+  /** Matrices [out, in] that `quantise` asks to be kept in few bits, by name. */
+  readonly quantised: ReadonlyMap<string, QuantisedMatrix>;
+}
+
+export interface QuantisedMatrix {
+  readonly shape: LinearShape;
+  readonly format: PackedFormat;
 }
 
 /** Finds out whether everything that `build` asks for is there in the right shape; see {@link loadWeights}. */
@@ -112,9 +119,12 @@ export async function checkWeights(
   checkpoint: Checkpoint,
   device: Device,
   build: (weights: Weights) => Promise<unknown>,
+  quantise?: Quantise,
 ): Promise<CheckedWeights> {
-  const check = new Check(checkpoint, device);
+  const choice = new QuantiseChoice(quantise);
+  const check = new Check(checkpoint, device, choice);
   await build(check);
+  choice.finish();
   await check.finish();
   return check;
 }
@@ -191,7 +201,20 @@ class Check extends WeightsBase {
   readonly #optional = new Set<string>();
   readonly #skipped: string[] = [];
   readonly #misfits: string[] = [];
+  readonly #choice: QuantiseChoice;
+  readonly quantised = new Map<string, QuantisedMatrix>();
   bytes = 0;
+
+  constructor(checkpoint: Checkpoint, device: Device, choice: QuantiseChoice) {
+    super(checkpoint, device);
+    this.#choice = choice;
+  }
+
+  #quantise(name: string, shape: LinearShape, role: MatrixRole): void {
+    const format = this.#choice.formatOf(name, role);
+    if (format) this.quantised.set(`${name}.weight`, { shape, format });
+    else this.quantised.delete(`${name}.weight`);
+  }
 
   async tensor(name: string, shape: Shape): Promise<Tensor> {
     this.#names.add(name);
@@ -210,6 +233,7 @@ class Check extends WeightsBase {
 
   async embedding(name: string, shape: readonly [number, number]): Promise<Matrix> {
     await this.tensor(`${name}.weight`, shape);
+    this.#quantise(name, shape, "embedding");
     return PLACEHOLDER_MATRIX;
   }
 
@@ -242,7 +266,10 @@ class Check extends WeightsBase {
   async linear(name: string, shape: LinearShape, options: boolean | LinearOptions = {}): Promise<Linear> {
     const { bias, transposed } = linearOptions(options);
     const weight = `${name}.weight`;
-    await this.tensor(weight, asStored(shape, transposed));
+    // Packed matrices are [out, in], however their family stores others.
+    const isPacked = this.has(weight) && this.checkpoint.entry(weight).packed !== undefined;
+    await this.tensor(weight, asStored(shape, transposed && !isPacked));
+    this.#quantise(name, shape, "linear");
     this.#linear.add(weight);
     if (transposed) this.transposed.add(weight);
     for (const { a, b, adapter } of this.checkpoint.updatesOf(weight)) {
@@ -275,6 +302,7 @@ class Check extends WeightsBase {
     const { bytes } = this; // what a second one has is found out as it loads
     if (this.has(`${second}.weight`)) await this.linear(second, shape);
     this.bytes = bytes;
+    for (const name of [embedding, head]) if (this.has(`${name}.weight`)) this.#quantise(name, shape, "tied");
     for (const name of [embedding, head]) this.#optional.add(`${name}.weight`);
     return { embedding: PLACEHOLDER_MATRIX, unembedding };
   }
@@ -602,19 +630,6 @@ function packedSource(
   }
   const runs = transposed ? () => turnedRuns(entry, shape) : (run: number) => floatRuns(entry, run);
   return packing(entry.name, format, shape, runs);
-}
-
-/** The elements of a matrix that is stored as [in, out], turned; for once it is whole in memory. */
-async function* turnedRuns(entry: TensorEntry, [out, width]: LinearShape) {
-  const turned = new Float32Array(out * width);
-  let at = 0;
-  for await (const values of floatRuns(entry, out)) {
-    for (const value of values) {
-      turned[(at % out) * width + Math.floor(at / out)] = value;
-      at++;
-    }
-  }
-  yield turned;
 }
 
 function rowsOf(matrix: Packed, { rows }: RowPart, memory: Scope): Packed {

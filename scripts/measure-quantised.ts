@@ -2,11 +2,15 @@
  * What formats of weights do to a model, as a table for docs/quantised.md:
  *
  *   node scripts/run-ts.mjs scripts/measure-quantised.ts xpatch:vlm xpatch:smollm2
+ *   node scripts/run-ts.mjs scripts/measure-quantised.ts xpatch:vlm --layer 20 --formats nf4,fp4
  *
  * Against the model as stored: KL divergence and agreement of the most probable next token over all positions of eight few-shot
- * prompts, the cosine of task vectors (mean over layers), and how many of 24 questions a task vector answers.
+ * prompts, the cosine of task vectors (mean over layers), and how many of 24 questions a task vector answers in the layer that is
+ * best in the model as stored (or in the one given).
  */
+
 import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
 import { scoreSweep } from "../src/analysis/vectors/score-sweep.ts";
 import { sweepLayers } from "../src/analysis/vectors/sweep-layers.ts";
 import { extractTaskVectors } from "../src/analysis/vectors/task-vectors.ts";
@@ -103,12 +107,19 @@ function dot(a: Float32Array, b: Float32Array): number {
   return a.reduce((sum, x, i) => sum + x * b[i]!, 0);
 }
 
-for (const ref of process.argv.slice(2)) {
+const { positionals, values: given } = parseArgs({
+  options: { layer: { type: "string" }, formats: { type: "string" } },
+  allowPositionals: true,
+});
+const layer = given.layer === undefined ? undefined : Number(given.layer);
+const only = given.formats?.split(",");
+for (const ref of positionals) {
   let stored: Measured | undefined;
   for (const [name, quantise] of FORMATS) {
+    if (quantise && only && !only.includes(name)) continue;
     const model = await loadModel(ref, { device, ...(quantise && { quantise }) });
     const { vocab, width } = model.config;
-    const found = await measure(model, stored?.best.layer);
+    const found = await measure(model, layer ?? stored?.best.layer);
     stored ??= found;
     const cells = compare(found, stored, vocab, width);
     const size = `${(found.bytes / 2 ** 20).toFixed(1)} MiB`;

@@ -170,8 +170,8 @@ export type { FolderSink } from "./model/checkpoint/source/folder-sink.ts";
 export type { DownloadProgress } from "./model/checkpoint/source/hub-folder.ts";
 export { blobSource, memorySource } from "./model/checkpoint/source/sources.ts";
 export { urlSource } from "./model/checkpoint/source/url-source.ts";
-export { EXPORT_DTYPES, type ExportDType, type ExportOptions, exportModel } from "./model/export/export.ts";
 export type { Quantise, QuantiseFormat, QuantiseTo } from "./model/checkpoint/weights/quantise.ts";
+export { EXPORT_DTYPES, type ExportDType, type ExportOptions, exportModel } from "./model/export/export.ts";
 export type { LoadOptions, ReadOptions } from "./model/language-model.ts";
 // Models
 export type { WeightName } from "./model/layers/named-weights.ts";

@@ -9,6 +9,7 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
+import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { cache, root } from "./cache.mjs";
 
@@ -78,11 +79,14 @@ export function driverKey(folder, adapterName, { script = SELF_TEST } = {}) {
       if (statSync(path).isFile()) hash.update(`${file}\0`).update(readFileSync(path));
     }
   }
-  const dawn = join(root, "node_modules", "webgpu", "package.json");
-  hash.update(
-    `\0${adapterName}\0${existsSync(dawn) ? JSON.parse(readFileSync(dawn, "utf8")).version : ""}\0`,
-  );
+  hash.update(`\0${adapterName}\0${dawnVersion()}\0`);
   return hash.update(readFileSync(script)).digest("hex");
+}
+
+/** In a project of its own the package lies beside this one, not within. */
+function dawnVersion() {
+  const entry = createRequire(import.meta.url).resolve("webgpu");
+  return JSON.parse(readFileSync(join(dirname(entry), "package.json"), "utf8")).version;
 }
 
 const file = () => join(cache, "drivers", "checked.json");

@@ -1,3 +1,5 @@
+import type { GPUAdapterInfo } from "./global-types.ts";
+
 /** What drivers that compute on CPU cores call themselves: SwiftShader, Mesa's lavapipe (llvmpipe), Microsoft's WARP. */
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|\bwarp\b|basic render/i;
 

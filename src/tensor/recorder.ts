@@ -2,6 +2,8 @@ import type {
   GPUBindGroup,
   GPUBindGroupLayout,
   GPUBuffer,
+  GPUCommandEncoder,
+  GPUComputePassEncoder,
   GPUComputePipeline,
   GPUDevice,
 } from "../platform/global-types.ts";

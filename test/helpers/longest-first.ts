@@ -10,6 +10,7 @@ const LONGEST = [
   "test/cli/cli.test.ts",
   "test/cli/commands/experiment.test.ts",
   "test/model/checkpoint/config/config-fuzz.test.ts",
+  "test/model/checkpoint/config/picture-config-fuzz.test.ts",
   "test/project/outside-project.test.ts",
   "test/project/vite.test.ts",
   "test/project/docs.test.ts",

@@ -1,4 +1,4 @@
-import type { Place } from "../model/walk/walk.ts";
+import type { Place } from "../model/walk/place.ts";
 import type { Device, DeviceCounters } from "../tensor/device.ts";
 import { type ProfiledDispatch, Profiler, type TimingMethod } from "../tensor/profiler.ts";
 

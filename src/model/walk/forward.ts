@@ -3,9 +3,9 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import type { Prompt } from "../prompt/prompt.ts";
 import type { Network } from "./network.ts";
 import type { Pass } from "./pass.ts";
+import { at } from "./place.ts";
 import { RowMap, type RowSpan } from "./row-map.ts";
 import { Sites, type Walk } from "./site-events.ts";
-import { at } from "./walk.ts";
 
 /** Positions that get logits: the last of each sequence, all, or those of each sequence in a list. */
 export type LogitPositions = "last" | "all" | readonly (readonly number[])[];

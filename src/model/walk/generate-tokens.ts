@@ -6,12 +6,12 @@ import { computeStep, type GenerationStep } from "./generation-step.ts";
 import { ContextKeys, KvCache } from "./key-value-store.ts";
 import type { Network } from "./network.ts";
 import { Pass } from "./pass.ts";
+import { at } from "./place.ts";
 import { RowMap } from "./row-map.ts";
 import { greedy, type Sampler } from "./sampling.ts";
 import { SharedSteps } from "./shared-steps.ts";
 import { NO_VISITOR, type Visitor, type Walk } from "./site-events.ts";
 import type { SiteName } from "./sites.ts";
-import { at } from "./walk.ts";
 
 export interface GenerateTokensOptions {
   maxNewTokens: number;

@@ -2,8 +2,9 @@ import type { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { AttentionRule } from "./masks.ts";
 import type { Pass } from "./pass.ts";
+import { at } from "./place.ts";
 import type { Walk } from "./site-events.ts";
-import { at, giveBack, scoped } from "./walk.ts";
+import { giveBack, scoped } from "./walk.ts";
 
 /** One block of a stack. */
 export interface Block {

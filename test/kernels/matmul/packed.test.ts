@@ -43,7 +43,7 @@ const styles: readonly Style[] = [
   },
   {
     name: "register in windows",
-    options: { kernels: "register", maxBindingBytes: 1024 },
+    options: { kernels: "register", maxBindingBytes: 2048 },
     sizes: [{ of: /q6_k/, size: [1, 256, 33] }],
   },
 ];

@@ -60,7 +60,7 @@ async function load({ name: folder, device }: PatchableModel, rounds: number): P
     baseMiB: most((f) => f.baseBytes),
     peakMiB: most((f) => f.peakBytes),
     afterMiB: most((f) => f.afterBytes),
-    // A software driver's buffers are host memory too. Those that loading needs for a while count as beyond.
+    // A software driver's buffers are host memory too.
     hostMiBBeyondBuffers: most((f) => f.peakBytes - f.baseBytes - (onHost ? f.bufferBytes : 0)),
   };
 }

@@ -13,19 +13,21 @@ export interface LoadFigures {
   peakBytes: number;
   afterBytes: number;
   weightBytes: number;
-  /** Of the buffers that hold the weights in the end. */
+  /** Of all buffers when they were most: the weights', and those that hold one until its layout has been changed. */
   bufferBytes: number;
 }
 
 await using device = await openDevice();
 const baseBytes = process.memoryUsage.rss();
-let weightBytes = 0;
+let [weightBytes, bufferBytes] = [0, 0];
 const cpu = process.cpuUsage();
 const start = performance.now();
 using _model = await loadModel(process.argv[2]!, {
   device,
   onProgress({ totalBytes }) {
     weightBytes = totalBytes;
+    const { liveBytes, freeBytes } = device.memory;
+    bufferBytes = Math.max(bufferBytes, liveBytes + freeBytes);
   },
 });
 const loadMs = performance.now() - start;
@@ -37,6 +39,6 @@ const figures: LoadFigures = {
   peakBytes: process.resourceUsage().maxRSS * 1024, // the system's own record, in kilobytes
   afterBytes: process.memoryUsage.rss(),
   weightBytes,
-  bufferBytes: device.memory.liveBytes,
+  bufferBytes,
 };
 console.log(JSON.stringify(figures));

@@ -49,7 +49,7 @@ test("the console shows what a model is, its sizes and where it is, in three lin
 test("devices, checkpoints, tokenizers, recordings and events are a line each", async () => {
   const device = await testDevice();
   expect(inspect(device)).toBe(
-    `Device ${adapterName(device.info)} (${device.info.kernels} kernels): ${device.memory.liveBuffers} buffers, ` +
+    `Device ${adapterName(device.info)} (${device.info.fallback ? "a software driver, " : ""}${device.info.kernels} kernels): ${device.memory.liveBuffers} buffers, ` +
       `${(device.memory.liveBytes / 2 ** 20).toFixed(1)} MiB in use`,
   );
   await using checkpoint = await openCheckpoint(fixture("llama"));

@@ -42,12 +42,7 @@ describe("refused by name", () => {
         "SCB",
         "weight_format",
       ],
-      ...[
-        "weight.absmax",
-        "weight.quant_map",
-        "weight.nested_absmax",
-        "weight.quant_state.bitsandbytes__nf4",
-      ],
+      ...["weight.absmax", "weight.quant_map", "weight.nested_absmax", "weight.absmax"],
       ...["qweight", "qzeros", "scales", "g_idx", "weight_packed", "weight_shape", "weight_g", "weight_v"],
       ...[
         "bias",
@@ -90,6 +85,13 @@ describe("refused by name", () => {
     const load = logitsOf(await withMore(fixture, numbers(stray, [4], 1)));
     await expect(load).rejects.toThrow(CheckpointError);
     await expect(load).rejects.toThrow(`found ${stray} (`);
+  });
+
+  test("a state of bitsandbytes' 4 bits that is none", async () => {
+    const stray = `${Q}.weight.quant_state.bitsandbytes__nf4`;
+    const load = logitsOf(await withMore("llama", numbers(stray, [4], 1)));
+    await expect(load).rejects.toThrow(CheckpointError);
+    await expect(load).rejects.toThrow(`${stray}: expected JSON`);
   });
 
   test("weights that are no floats: bitsandbytes' int8, with a config that says nothing of it", async () => {

@@ -95,6 +95,8 @@ export class QuantiseChoice {
   readonly #modules: readonly (readonly [pattern: string, to: QuantiseTo])[];
   readonly #names: string[] = [];
   readonly #fitted = new Set<string>();
+  /** Roles that some matrix has. */
+  readonly #met = new Set<string>();
 
   /** Throws ArgumentError for what is no {@link Quantise}. */
   constructor(quantise: Quantise | undefined) {
@@ -120,6 +122,12 @@ export class QuantiseChoice {
   formatOf(module: string, role: MatrixRole): PackedFormat | undefined {
     this.#names.push(module);
     const { linear, embedding, head } = this.#roles;
+    const isHead = commonName(`${module}.weight`) === HEAD;
+    for (const met of role === "tied"
+      ? ["embedding", "head"]
+      : [role === "linear" && isHead ? "head" : role]) {
+      this.#met.add(met);
+    }
     const own = this.#modules.filter(([pattern]) => `.${module}.`.includes(`.${pattern}.`));
     for (const [pattern] of own) this.#fitted.add(pattern);
     const [, last] = own.at(-1) ?? [];
@@ -135,11 +143,17 @@ export class QuantiseChoice {
       }
       return formatOf(head);
     }
-    return formatOf(commonName(`${module}.weight`) === HEAD ? head : linear);
+    return formatOf(isHead ? head : linear);
   }
 
-  /** Throws ArgumentError for patterns that fit no matrix asked for so far. */
+  /** Throws ArgumentError for patterns that fit no matrix asked for so far, and for roles that none has. */
   finish(): void {
+    for (const [role, to] of Object.entries(this.#roles)) {
+      if (formatOf(to) === undefined || this.#met.has(role)) continue;
+      throw new ArgumentError(
+        `quantise: this model has no ${role} that can be kept in few bits; leave it out`,
+      );
+    }
     const idle = this.#modules.find(([pattern]) => !this.#fitted.has(pattern))?.[0];
     if (idle === undefined) return;
     const parts = this.#names.flatMap((name) => [name, name.slice(name.lastIndexOf(".") + 1)]);

@@ -78,6 +78,10 @@ describe("models kept in few bits", () => {
     await expect(load({ linears: "nf4" })).rejects.toThrow('the nearest is "linear"');
     await expect(load({ modules: { dwon_proj: "nf4" } })).rejects.toThrow('the nearest is "down_proj"');
     await expect(load({ linear: { format: "int4", group: 12 } })).rejects.toThrow("a multiple of 8");
+    // Its embedding is stacked from two tensors, and stays as stored.
+    await expect(
+      loadModel("test/fixtures/idefics/model", { device, quantise: { embedding: "int8" } }),
+    ).rejects.toThrow("no embedding that can be kept in few bits");
     const model = await load({ modules: { "layers.0": "int8" } });
     const [name] = model.parameterNames.filter((name) => name.endsWith("layers.0.mlp.down_proj.weight"));
     expect(() => model.gradients(model.promptFromIds([30]), logProbability(7), { weights: [name!] })).toThrow(

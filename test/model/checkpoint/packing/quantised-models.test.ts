@@ -8,6 +8,7 @@ import { resume } from "../../../../src/patching/resume.ts";
 import { run } from "../../../../src/patching/run.ts";
 import { tap } from "../../../../src/patching/tap.ts";
 import type { Tensor } from "../../../../src/tensor/tensor.ts";
+import { Lora } from "../../../../src/training/lora.ts";
 import { weightTensors } from "../../../../src/training/trainer.ts";
 import { largest, randomArray } from "../../../helpers/compare.ts";
 import { testDevice } from "../../../helpers/device.ts";
@@ -65,6 +66,26 @@ describe("models kept in few bits", () => {
     });
     expect(found.ids).toEqual(expected.ids);
     expect(distance(found.values[2] as Float32Array, found.values[0] as Float32Array)).toBeLessThan(1e-5);
+    quantised.dispose();
+    unpacked.dispose();
+  });
+
+  it("have LoRA beside them, with the same logits as beside their unpacked weights", async () => {
+    const { quantised, unpacked } = await quantisedFixture("llama", "nf4");
+    const prompt = quantised.promptFromIds(randomIds(7, 4));
+    const logits = async (model: typeof quantised, adapted: boolean) => {
+      using lora = new Lora(model, { rank: 2, modules: ["q_proj", "down_proj"], seed: 5 });
+      const ups = Object.entries(lora.parameters).filter(
+        ([name]) => adapted && name.endsWith("lora_B.weight"),
+      );
+      for (const [i, [, b]] of ups.entries()) {
+        model.device.write(b, new Uint8Array(randomArray(b.size, 6 + i).buffer));
+      }
+      return await run(model, prompt, { logits: "all" }).logits!.read();
+    };
+    const found = await logits(quantised, true);
+    expect(distance(found, await logits(unpacked, true))).toBeLessThan(1e-4);
+    expect(distance(found, await logits(quantised, false))).toBeGreaterThan(0.01);
     quantised.dispose();
     unpacked.dispose();
   });

@@ -1,0 +1,111 @@
+import { computed, type ReadonlySignal, signal } from "@preact/signals";
+import { EMPTY, type ExplorerDocument, type ModelChoice } from "./document.ts";
+import type { Json } from "./read.ts";
+import type { Slice } from "./slice.ts";
+
+/** Steps that can be undone. */
+const MOST_STEPS = 300;
+/** Changes of the same thing within this many milliseconds are one step: a slider that is dragged, a text that is typed. */
+const SAME_STEP = 1000;
+
+/** A state of the document that can be gone back to, and what was done to get there. */
+export interface Step {
+  readonly label: string;
+  readonly document: ExplorerDocument;
+  /** Milliseconds since 1970. */
+  readonly at: number;
+}
+
+/** The document, its history, and the one way to change it. Which view is shown is in it, but is no step of the history. */
+export class DocumentStore {
+  readonly #steps = signal<readonly Step[]>([{ label: "start", document: EMPTY, at: Date.now() }]);
+  readonly #index = signal(0);
+  readonly #view = signal("");
+  /** What the next change may be one step with. */
+  #merging: { what: string; at: number } | undefined;
+
+  readonly document: ReadonlySignal<ExplorerDocument> = computed(() => ({
+    ...this.#steps.value[this.#index.value]!.document,
+    view: this.#view.value,
+  }));
+  readonly view: ReadonlySignal<string> = this.#view;
+  readonly model: ReadonlySignal<ModelChoice | undefined> = computed(() => this.document.value.model);
+  /** All steps, the earliest first; those behind `index` have been undone. */
+  readonly steps: ReadonlySignal<readonly Step[]> = this.#steps;
+  readonly index: ReadonlySignal<number> = this.#index;
+  /** What undo takes back, and redo does again; undefined where there is nothing. */
+  readonly undoLabel = computed(() =>
+    this.#index.value > 0 ? this.#steps.value[this.#index.value]!.label : undefined,
+  );
+  readonly redoLabel = computed(() => this.#steps.value[this.#index.value + 1]?.label);
+
+  readonly #slices = new Map<string, ReadonlySignal<Json>>();
+
+  /** The value of a slice, as a signal that fires when it changes. */
+  slice<T extends Json>(slice: Slice<T>): ReadonlySignal<T> {
+    let found = this.#slices.get(slice.name);
+    if (!found) {
+      found = computed(() => this.document.value.slices[slice.name] ?? slice.initial);
+      this.#slices.set(slice.name, found);
+    }
+    return found as ReadonlySignal<T>;
+  }
+
+  /**
+   * Changes a slice. `label` says what was done, in a few words, for "Undo …". `same` names what is being changed where
+   * many changes in a row are one step.
+   */
+  set<T extends Json>(slice: Slice<T>, label: string, change: (value: T) => T, same?: string): void {
+    const value = change(this.slice(slice).peek());
+    this.change(label, (doc) => ({ ...doc, slices: { ...doc.slices, [slice.name]: value } }), same);
+  }
+
+  setModel(model: ModelChoice | undefined): void {
+    this.change("choose a model", ({ model: _, ...doc }) => ({ ...doc, ...(model && { model }) }));
+  }
+
+  /** Changes several things in one step. */
+  change(label: string, change: (document: ExplorerDocument) => ExplorerDocument, same?: string): void {
+    const now = Date.now();
+    const steps = this.#steps.peek().slice(0, this.#index.peek() + 1);
+    const document = change(steps.at(-1)!.document);
+    const merged =
+      same !== undefined &&
+      this.#merging?.what === same &&
+      now - this.#merging.at < SAME_STEP &&
+      steps.length > 1;
+    if (merged) steps.pop();
+    steps.push({ label, document, at: now });
+    steps.splice(0, Math.max(0, steps.length - MOST_STEPS));
+    this.#merging = same === undefined ? undefined : { what: same, at: now };
+    this.#steps.value = steps;
+    this.#index.value = steps.length - 1;
+  }
+
+  /** Shows a view. */
+  visit(view: string): void {
+    this.#view.value = view;
+  }
+
+  undo(): void {
+    this.goTo(this.#index.peek() - 1);
+  }
+
+  redo(): void {
+    this.goTo(this.#index.peek() + 1);
+  }
+
+  /** Goes to a step of the history. */
+  goTo(index: number): void {
+    if (index < 0 || index >= this.#steps.peek().length) return;
+    this.#merging = undefined;
+    this.#index.value = index;
+  }
+
+  /** Begins anew with a document from a link or from the last visit. */
+  open(document: ExplorerDocument, label: string): void {
+    this.#steps.value = [{ label, document, at: Date.now() }];
+    this.#index.value = 0;
+    this.#view.value = document.view;
+  }
+}

@@ -1,0 +1,15 @@
+import { render } from "preact";
+import "./style/theme.css";
+import "./style/base.css";
+import "./style/shell.css";
+import "./style/parts.css";
+import { startNavigation } from "./navigation.ts";
+import { Shell } from "./shell/shell.tsx";
+import { store } from "./state.ts";
+import { followTheme } from "./ui/theme.ts";
+import { toastError } from "./ui/toasts.tsx";
+import { VIEWS } from "./views/views.ts";
+
+followTheme();
+await startNavigation(store, { views: VIEWS.map(({ id }) => id), onError: toastError });
+render(<Shell />, document.querySelector("#app")!);

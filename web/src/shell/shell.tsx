@@ -1,0 +1,36 @@
+import type { JSX } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import { store } from "../state.ts";
+import { listenForKeys } from "../ui/keys.ts";
+import { Toasts } from "../ui/toasts.tsx";
+import { viewNamed } from "../views/views.ts";
+import { Header } from "./header.tsx";
+import { Help } from "./help.tsx";
+import { Nav } from "./nav.tsx";
+import { shortcuts } from "./shortcuts.ts";
+
+/** The page: header, navigation, the view, status; the Tab key goes through them in this order. */
+export function Shell(): JSX.Element {
+  useEffect(() => listenForKeys(shortcuts), []);
+  const main = useRef<HTMLElement>(null);
+  const view = viewNamed(store.view.value);
+  useEffect(() => {
+    document.title = view ? `${view.title} – xpatch explorer` : "xpatch explorer";
+  }, [view]);
+  const View = view?.component;
+  return (
+    <div class="shell">
+      <button type="button" class="skip" onClick={() => main.current?.focus()}>
+        To the view
+      </button>
+      <Header />
+      <Nav />
+      <main class="main" ref={main} id="main" tabIndex={-1} aria-label={view?.title}>
+        {View && <View />}
+      </main>
+      <footer class="status" />
+      <Toasts />
+      <Help />
+    </div>
+  );
+}

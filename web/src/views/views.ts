@@ -1,0 +1,9 @@
+import { modelView } from "./model/model-view.tsx";
+import type { View } from "./view.ts";
+
+/** In the order of the navigation. A view that is not here does not exist for the reader. */
+export const VIEWS: readonly View[] = [modelView];
+
+export function viewNamed(id: string): View | undefined {
+  return VIEWS.find((view) => view.id === id);
+}

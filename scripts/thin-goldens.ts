@@ -2,13 +2,15 @@
  * Copies a folder with goldens (docs/adding-a-family.md) with large tensors thinned: of each, every seventh number and
  * the largest are kept, which are rows, heads and channels of every kind, since no width is a multiple of the step.
  *
- *     node scripts/run-ts.mjs scripts/thin-goldens.ts <from> <to> [--drop-pixels]
+ *     node scripts/run-ts.mjs scripts/thin-goldens.ts <from> <to> [--drop-pixels] [--keep <pattern>]
  *
- * --drop-pixels leaves out pixel values as well, which `parity` then makes of the pictures, without comparing them.
+ * --drop-pixels leaves out pixel values as well, which `parity` then makes of the pictures, without comparing them; --keep
+ * keeps tensors whole whose name matches, which a test reads by itself.
  */
 
 import { chmodSync, cpSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { parseArgs } from "node:util";
 import { readTensor, type TensorEntry } from "../src/model/checkpoint/entries/tensor-entry.ts";
 import { SafetensorsFile } from "../src/model/checkpoint/safetensors/safetensors.ts";
 import {
@@ -19,16 +21,22 @@ import { readThinned, type Thinned, thin, thinnedMetadata } from "../src/parity/
 import { openFile } from "../src/platform/node-file.ts";
 
 /** Smaller tensors are kept whole. */
-const LEAST = 1000;
+const LEAST = 500;
 /** Steps to choose from: the first that no width is a multiple of. */
 const STEPS = [7, 11, 13];
 /** What the runs start from (pixel values apart: parity makes them anew), and what is compared as a whole. */
 const KEPT = /(^|\/)(in\.|generate\.|adamw|lora)|\.vector$/;
 const PIXELS = /\/in\.pixel_(values|attention_mask)$/;
 
-const [from, to] = process.argv.slice(2);
-const dropPixels = process.argv.includes("--drop-pixels");
-if (!from || !to) throw new Error("usage: thin-goldens.ts <from> <to> [--drop-pixels]");
+const { values: options, positionals } = parseArgs({
+  options: { "drop-pixels": { type: "boolean" }, keep: { type: "string" } },
+  allowPositionals: true,
+  args: process.argv.slice(2),
+});
+const [from, to] = positionals;
+if (!from || !to) throw new Error("usage: thin-goldens.ts <from> <to> [--drop-pixels] [--keep <pattern>]");
+const dropPixels = options["drop-pixels"];
+const keep = options.keep === undefined ? undefined : new RegExp(options.keep);
 
 cpSync(from, to, { recursive: true, dereference: true });
 for (const name of readdirSync(to, { recursive: true, encoding: "utf8" })) {
@@ -57,6 +65,7 @@ async function thinFile(path: string): Promise<void> {
 async function thinTensor(entry: TensorEntry): Promise<{ kept: Uint8Array; thinned: Thinned } | undefined> {
   const { name, shape, stored } = entry;
   if (stored !== "F32" || entry.storedBytes / 4 < LEAST) return undefined;
+  if (keep?.test(name)) return undefined;
   const isPixels = PIXELS.test(name) && shape.length >= 4;
   if (KEPT.test(name) && !isPixels) return undefined;
   const every = STEPS.find((step) => shape.every((n) => n % step !== 0));

@@ -6,7 +6,8 @@ edited copies (cases.json). The same versions of torch, transformers and PEFT gi
     python scripts/make-adapters.py families  only test/fixtures/family-adapters: those of families with other modules, unedited
 
 What a model's weights have become is told by probes: u·Wv of every matrix (of an embedding, its rows), w·v of every vector,
-with u_i = sin(i + 1) and v_j = cos(j + 1), in f64. cases.json has those that differ from the base's.
+with u_i = sin(i + 1) and v_j = cos(j + 1), in f64. cases.json has those that differ from the base's; of edited adapters those
+that differ from the unedited one's, null where the base's value is back.
 """
 
 import copy
@@ -298,6 +299,14 @@ def last_logits(model, base):
         return [round(x, 5) for x in model(**inputs(base)).logits[0, -1].tolist()]
 
 
+def compact(value):
+    return json.dumps(value, separators=(",", ":"))
+
+
+def rounded(values):
+    return {key: float(f"{value:.10g}") for key, value in values.items()}
+
+
 def make_families():
     out = FIXTURES / "family-adapters"
     shutil.rmtree(out, ignore_errors=True)
@@ -339,11 +348,15 @@ def main():
         lists += [[["unset", chosen.choice(["lora_alpha", "target_modules", "rank_pattern"])]]]
         for ops in lists:
             result = outcome(name, ops)
-            same = result.get("probes") == intact[name]["probes"]
-            edited.append([name, ops, {**result, "probes": "intact"} if same else result])
-    lines = [json.dumps(case) for case in edited]
-    text = json.dumps({"bases": {n: b for n, (b, _) in ADAPTERS.items()}, "ids": IDS, "intact": intact})
-    (OUT / "cases.json").write_text(text[:-1] + ', "edited": [\n' + ",\n".join(lines) + "\n]}\n")
+            if "probes" in result:
+                before, after = intact[name]["probes"], result["probes"]
+                changed = {key: value for key, value in after.items() if before.get(key) != value}
+                result["probes"] = rounded(changed) | {key: None for key in before if key not in after}
+            edited.append([name, ops, result])
+    lines = [compact(case) for case in edited]
+    intact = {name: {**case, "probes": rounded(case["probes"])} for name, case in intact.items()}
+    text = compact({"bases": {n: b for n, (b, _) in ADAPTERS.items()}, "ids": IDS, "intact": intact})
+    (OUT / "cases.json").write_text(text[:-1] + ',"edited":[\n' + ",\n".join(lines) + "\n]}\n")
 
 
 make_families() if sys.argv[1:] == ["families"] else main()

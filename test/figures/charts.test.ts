@@ -150,9 +150,8 @@ describe("what can be read from figures", () => {
       rows: panels.flatMap((panel) => heat.rows.map((row) => ({ ...row, panel }))),
     });
     // Each stands over the middle of its panel, and these are equally wide.
-    const [left, right] = [...svg.matchAll(/translate\(([\d.]+),0\)"><path d="[^"]*" stroke="#cccccc"/g)].map(
-      ([, x]) => Number(x),
-    );
+    const frames = svg.matchAll(/(?:translate\(([\d.]+),0\)">)?<path d="[^"]*" stroke="#cccccc"/g);
+    const [left, right] = [...frames].map(([, x]) => Number(x ?? 0));
     const [one, other] = panels.map((panel) => textWidth({ fontSize: 12 }, panel));
     expect(right! - left!).toBeGreaterThan((one! + other!) / 2 + 10);
   });

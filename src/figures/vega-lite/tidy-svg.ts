@@ -1,4 +1,5 @@
 import { NOT_XML } from "../escape.ts";
+import { shortSvg, withoutDefaults } from "./short-svg.ts";
 
 /** A mark with a description of its own, as Vega writes it. */
 const DESCRIBED =
@@ -21,12 +22,14 @@ export function tidySvg(svg: string): string {
       const attributes = `${before}${after}`.replace(/\s+/g, " ").trimEnd();
       return `<${tag}${attributes.startsWith(" ") ? "" : " "}${attributes}><title>${label.replaceAll("&#xA;", "\n")}</title>${text}</${tag}>`;
     })
-    .replace(/<[a-z][^>]*>/g, (tag) => (tag.startsWith("<svg") ? tag : tag.replace(ROLES, "")))
+    .replace(/<[a-z][^>]*>/g, (tag) =>
+      tag.startsWith("<svg") ? tag : withoutDefaults(tag.replace(ROLES, "")),
+    )
     .replaceAll(NOTHING, "")
     .replace(COORDINATES, (text) =>
       text.replace(LONG_NUMBER, (number) => `${Math.round(1000 * Number(number)) / 1000 || 0}`),
     );
-  return sharePictures(withoutEmptyGroups(tidy));
+  return shortSvg(sharePictures(withoutEmptyGroups(tidy)));
 }
 
 function withoutEmptyGroups(svg: string): string {

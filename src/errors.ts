@@ -72,3 +72,31 @@ export class ImageError extends XpatchError {
 export class FileError extends XpatchError {
   override name = "FileError";
 }
+
+/** What kind of {@link SessionError} it is. */
+export type SessionErrorCode =
+  /** The two sides speak different versions of the protocol. */
+  | "version"
+  /** A message that is none, or a request that there is none of. */
+  | "message"
+  /** A message, picture or number of things over what the host takes of a client. */
+  | "bounds"
+  /** A handle that the host does not know, or no longer. */
+  | "handle"
+  /** Something that this host does not do for its clients. */
+  | "refused"
+  /** The client has given the request up. */
+  | "cancelled"
+  /** The connection ended. */
+  | "closed";
+
+/** A session with a host that went wrong for no reason of the model's; `code` says how. */
+export class SessionError extends XpatchError {
+  override name = "SessionError";
+  readonly code: SessionErrorCode;
+
+  constructor(message: string, options: { readonly code: SessionErrorCode; readonly cause?: unknown }) {
+    super(message, "cause" in options ? { cause: options.cause } : {});
+    this.code = options.code;
+  }
+}

@@ -57,6 +57,7 @@ export {
   type SubspaceOptions,
 } from "./analysis/vectors/find-subspace.ts";
 export { chooseLayer, type LayerChoice } from "./analysis/vectors/layer-choice.ts";
+export { neighbourPlane, type Plane, principalPlane } from "./analysis/vectors/plane.ts";
 export { cosineSimilarity } from "./analysis/vectors/similarity.ts";
 export { type Steering, type SteeringOptions, trainSteering } from "./analysis/vectors/steering.ts";
 export { Subspace } from "./analysis/vectors/subspace.ts";
@@ -230,6 +231,7 @@ export {
 } from "./patching/metric.ts";
 export { loadModel, type PatchableModel } from "./patching/model.ts";
 export type { Positions } from "./patching/positions.ts";
+export { type Reached, reach } from "./patching/reached.ts";
 export { type Recording, type RecordOptions, record } from "./patching/recording.ts";
 export { type ResumeResult, resume, type Variant } from "./patching/resume.ts";
 export type { BatchResult, RunOptions, RunResult } from "./patching/run.ts";
@@ -276,6 +278,7 @@ export {
   scoreAnswers,
   scoreTokens,
 } from "./tasks/score.ts";
+export { SHIPPED_TASKS } from "./tasks/shipped-tasks.ts";
 export {
   askerIn,
   itemsIn,

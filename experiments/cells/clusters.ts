@@ -2,9 +2,12 @@ import {
   drawItems,
   extractActivations,
   mean,
+  neighbourPlane,
+  type Plane,
   type Prompt,
   PromptError,
   type PromptImage,
+  principalPlane,
   type SpecificationKind,
   stack,
   type TaskItem,
@@ -17,7 +20,6 @@ import { instructionOf, specifiedQueries, widestQuery } from "../framework/promp
 import { shuffled } from "../statistics/permutation.ts";
 import { centred, cosineDistances, type Points } from "../statistics/points.ts";
 import { crossValidated, probe } from "../statistics/probe.ts";
-import { neighbourPlane, type Plane, principalPlane } from "../statistics/projection.ts";
 import { neighbourPurity, type Purity } from "../statistics/purity.ts";
 import { sample, seededRandom } from "../statistics/random.ts";
 import { silhouettes } from "../statistics/silhouette.ts";
@@ -226,7 +228,7 @@ function measured({ points, vectors }: Cloud, instructions: Cloud): ClustersOfSt
       { points, vectors: centred(vectors) },
       { points: instructions.points, vectors: centred(instructions.vectors) },
     ),
-    principal: principalPlane(all),
+    principal: principalPlane(all).plane,
     neighbours: neighbourPlane(cosineDistances(all)),
   };
 }

@@ -302,6 +302,11 @@ export class ModelOutline {
     this.#imageRules = parts.imageRules;
   }
 
+  /** Whether it has a template for {@link chat}. */
+  get hasChat(): boolean {
+    return Object.keys(this.#chatTemplates).length > 0;
+  }
+
   /** What there is to tap and edit. */
   get sites(): SiteMap {
     return siteMapOf(this.config);

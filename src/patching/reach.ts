@@ -97,7 +97,7 @@ function waysIn(model: LanguageModel, prompt: Prompt, image: number, from: numbe
 }
 
 /** Where an image's rows lie among those that cross-attention reads. */
-function contextRows(prompt: Prompt, image: number, setup: VisionSetup): readonly KeyRange[] {
+export function contextRows(prompt: Prompt, image: number, setup: VisionSetup): readonly KeyRange[] {
   const layouts = picturesOf(prompt).map((picture) => setup.layout(picture));
   if (setup.contextRows) return setup.contextRows(layouts)[image]!;
   const [start, end] = [image, image + 1].map((end) =>

@@ -19,7 +19,6 @@ import { kernelAlignment } from "../../experiments/statistics/cka.ts";
 import { permuted } from "../../experiments/statistics/permutation.ts";
 import { centred, cosineDistances, randomPointsLike } from "../../experiments/statistics/points.ts";
 import { crossValidated, probe } from "../../experiments/statistics/probe.ts";
-import { neighbourPlane, principalPlane } from "../../experiments/statistics/projection.ts";
 import { neighbourPurity } from "../../experiments/statistics/purity.ts";
 import { normal, seededRandom } from "../../experiments/statistics/random.ts";
 import { correlation, ranks } from "../../experiments/statistics/rank-correlation.ts";
@@ -29,6 +28,7 @@ import { silhouettes } from "../../experiments/statistics/silhouette.ts";
 import { cosine } from "../../experiments/statistics/vectors.ts";
 import { SHIPPED, trainedFor } from "../../experiments/trained-for.ts";
 import { logitLens } from "../../src/analysis/lens/logit-lens.ts";
+import { neighbourPlane, principalPlane } from "../../src/analysis/vectors/plane.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
 import { tap } from "../../src/patching/tap.ts";
 import { atLastExample, byText, drawItems, exampleOf, fewShotPrompt } from "../../src/tasks/few-shot.ts";
@@ -101,7 +101,7 @@ describe("clusters", () => {
     const distances = points.map((a) =>
       points.map((b) => a.reduce((sum, x, d) => sum + (x - b[d]!) ** 2, 0)),
     );
-    const planes = () => [principalPlane(points), neighbourPlane(distances)];
+    const planes = () => [principalPlane(points).plane, neighbourPlane(distances)];
     for (const plane of planes()) {
       expect(neighbourPurity(flat(plane), labels, 3).values.every((value) => value === 1)).toBe(true);
     }

@@ -22,6 +22,7 @@ export const CONTENTS: Readonly<Record<string, string>> = {
   "src/analysis": "task vectors, sweeps, lenses, attention maps",
   "src/figures": "drawings",
   "src/index.ts": "the public API",
+  "src/session": "the session protocol: a client, a host, what is between them",
   "src/parity": "against transformers and the paper's program",
   experiments: "the paper's experiments and their report",
 };

@@ -48,6 +48,7 @@ export const ROOMS: readonly string[] = [
   "src/analysis",
   "src/figures",
   "src/index.ts",
+  "src/session",
   "experiments",
   "src/parity",
   "src/cli/terminal",

@@ -1,4 +1,13 @@
-import { aListOf, aNumber, aString, checkArgument, checkOptions, type Options } from "../../arguments.ts";
+import {
+  aListOf,
+  aNumber,
+  aString,
+  checkArgument,
+  checkOptions,
+  either,
+  type Options,
+  oneOf,
+} from "../../arguments.ts";
 import { PromptError } from "../../errors.ts";
 import { mean } from "../../kernels/reduction/reduce.ts";
 import type { LanguageModel, ModelOutline } from "../../model/language-model.ts";
@@ -23,8 +32,8 @@ export interface AttentionMapOptions {
   span?: string;
   /** Default: all. */
   layers?: readonly number[];
-  /** One head. Default: the mean of all. */
-  head?: number;
+  /** One head, or a map for each. Default: the mean of all. */
+  head?: number | "each";
 }
 
 /**
@@ -115,7 +124,10 @@ export async function attentionMaps(
   prompt: Prompt,
   options: AttentionMapOptions = {},
 ): Promise<AttentionMap[]> {
-  checkMaps("attentionMaps", model, prompt, options, { ...ROLLOUT_OPTIONS, head: aNumber });
+  checkMaps("attentionMaps", model, prompt, options, {
+    ...ROLLOUT_OPTIONS,
+    head: either(aNumber, oneOf("each")),
+  });
   const { at = -1, span, head } = options;
   const { site, grid, keys, ...those } = patchKeys(model, prompt, span);
   const { layers = those.layers } = options;
@@ -124,16 +136,23 @@ export async function attentionMaps(
   const scope = device.openScope();
   try {
     const rows = scope.enter(() => {
-      const part = head === undefined ? {} : { head };
+      const part = typeof head === "number" ? { head } : {};
       const taps = Object.fromEntries(layers.map((layer) => [`${layer}`, tap(`${site}.${layer}`, at, part)]));
       const tapped = run(model, prompt, { taps, stopAfter: Math.max(...layers) });
       return layers.map((layer) => {
         const row = tapped[`${layer}`]!; // [heads, keys], or [keys] of one head
-        return row.rank === 1 ? row : mean(row, 0);
+        return row.rank === 1 || head === "each" ? row : mean(row, 0);
       });
     });
     const read = await device.read(rows);
-    return layers.map((layer, i) => mapOf(settingOf(model), { grid, keys }, layer, read[i]!, head));
+    const setting = settingOf(model);
+    return layers.flatMap((layer, i) => {
+      if (head !== "each") return mapOf(setting, { grid, keys }, layer, read[i]!, head);
+      const [heads, width] = rows[i]!.shape as [number, number];
+      return Array.from({ length: heads }, (_, h) =>
+        mapOf(setting, { grid, keys }, layer, read[i]!.subarray(h * width, (h + 1) * width), h),
+      );
+    });
   } finally {
     scope.dispose();
   }

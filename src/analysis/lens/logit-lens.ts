@@ -1,8 +1,10 @@
 import {
   aCount,
+  aFunction,
   aKindOf,
   aListOf,
   aNumber,
+  anArray,
   checkArgument,
   checkOptions,
   type Expected,
@@ -16,9 +18,11 @@ import type { LanguageModel } from "../../model/language-model.ts";
 import type { Prompt } from "../../model/prompt/prompt.ts";
 import { RowMap } from "../../model/walk/row-map.ts";
 import { NO_VISITOR, Sites } from "../../model/walk/site-events.ts";
+import { siteInfo } from "../../model/walk/site-info.ts";
 import { LAYER_SITES, type LayerSite } from "../../model/walk/sites.ts";
 import { drive } from "../../model/walk/walk.ts";
 import { aModel, aPrompt, somePositions } from "../../patching/arguments.ts";
+import type { Edit } from "../../patching/edit.ts";
 import { type Positions, resolvePositions } from "../../patching/positions.ts";
 import { run } from "../../patching/run.ts";
 import { settingOf } from "../../patching/setting.ts";
@@ -63,7 +67,15 @@ export interface LensOptions {
   layers?: readonly number[];
   /** Tokens per cell. Default 5. */
   k?: number;
+  /** Edits that are in force as it is read. */
+  edits?: readonly Edit[];
+  /** Called after each layer with the number of layers read, which are then read one by one. */
+  onProgress?: (done: number) => void;
 }
+
+/** How to read cells: {@link LensOptions} with the defaults in. */
+export type LensReading = Required<Pick<LensOptions, "site" | "at" | "layers" | "k">> &
+  Pick<LensOptions, "edits" | "onProgress">;
 
 export const aCellCount: Expected = {
   words: "a whole number from 1",
@@ -75,6 +87,8 @@ const OPTIONS: Options<LensOptions> = {
   at: somePositions,
   layers: aListOf(aNumber),
   k: aCellCount,
+  edits: anArray,
+  onProgress: aFunction,
 };
 
 /** The logit lens over a prompt: a cell for each layer and position; `.table()` is its text. Throws SiteError and PromptError like `run`. */
@@ -86,7 +100,7 @@ export async function logitLens(
   checkArgument("logitLens", "model", model, aModel);
   checkArgument("logitLens", "prompt", prompt, aPrompt);
   checkOptions("logitLens", options, OPTIONS);
-  const { site = "resid_post", at = -1, k = 5 } = options;
+  const { site = "resid_post", at = -1, k = 5, edits, onProgress } = options;
   const layers = options.layers ?? allLayers(model);
   checkLayers(model, layers, "logit lens");
   if (!STREAM_SITES.has(site)) {
@@ -95,31 +109,36 @@ export async function logitLens(
       `logit lens: ${site} is not as wide as the residual stream; expected one of ${fitting}`,
     );
   }
-  return readLens(model, prompt, { site, at, layers, k }, (x) => decodeStream(model, x));
+  const reading = { site, at, layers, k, edits, onProgress };
+  return readLens(model, prompt, reading, (x) => decodeStream(model, x));
 }
 
 /** The cells of a lens over a prompt, which reads rows x [positions, width] of a layer as logits [positions, vocab]. */
 export async function readLens(
   model: LanguageModel,
   prompt: Prompt,
-  { site, at, layers, k }: Required<LensOptions>,
+  { site, at, layers, k, edits = [], onProgress }: LensReading,
   decode: (x: Tensor, layer: number) => Tensor,
 ): Promise<LensCells> {
   const { device } = model;
   const taps = Object.fromEntries(layers.map((layer) => [`${layer}`, tap(`${site}.${layer}`, at)]));
   const scope = device.openScope();
   try {
-    const read = scope.enter(() => {
-      const tapped = run(model, prompt, { taps, stopAfter: Math.max(...layers) });
-      return layers.map((layer) =>
+    const tapped = scope.enter(() =>
+      run(model, prompt, { taps, edits, stopAfter: lastLayer(layers, edits, model) }),
+    );
+    const cellsOf = (layer: number) =>
+      scope.enter(() =>
         device.scope(() => {
           const rows = tapped[`${layer}`]!;
           const logits = decode(rows.rank === 1 ? rows.reshape([1, rows.size]) : rows, layer);
-          return topK(softmax(logits), k);
+          const { values, indices } = topK(softmax(logits), k);
+          return [values, indices];
         }),
       );
-    });
-    const arrays = await device.read(read.flatMap(({ values, indices }) => [values, indices]));
+    const arrays = onProgress
+      ? await oneByOne(layers, async (layer) => device.read(cellsOf(layer)), onProgress)
+      : await device.read(layers.flatMap(cellsOf));
     const sequence = model.sequenceOf(prompt);
     const positions = resolvePositions(at, sequence);
     const cells = LensCells.over(tokenTexts(model.tokenizer, sequence), settingOf(model));
@@ -136,4 +155,27 @@ export async function readLens(
   } finally {
     scope.dispose();
   }
+}
+
+/** The last layer that has to be computed: that of the cells, or of an edit behind it, which would not fire. */
+function lastLayer(
+  layers: readonly number[],
+  edits: readonly Edit[],
+  { sites, config }: LanguageModel,
+): number | undefined {
+  const last = Math.max(...layers, ...edits.map(({ site }) => siteInfo(sites, site).order));
+  return last < config.layers ? last : undefined;
+}
+
+async function oneByOne<T>(
+  layers: readonly number[],
+  read: (layer: number) => Promise<readonly T[]>,
+  onProgress: (done: number) => void,
+): Promise<T[]> {
+  const all: T[] = [];
+  for (const [i, layer] of layers.entries()) {
+    all.push(...(await read(layer)));
+    onProgress(i + 1);
+  }
+  return all;
 }

@@ -29,7 +29,7 @@ export interface TunedLensOrigin {
   readonly weights: string;
 }
 
-const READ: Options<Omit<LensOptions, "site">> = {
+const READ: Options<Pick<LensOptions, "at" | "layers" | "k">> = {
   at: somePositions,
   layers: aListOf(aNumber),
   k: aCellCount,
@@ -80,7 +80,7 @@ export class TunedLens {
   async read(
     model: LanguageModel,
     prompt: Prompt,
-    options: Omit<LensOptions, "site"> = {},
+    options: Pick<LensOptions, "at" | "layers" | "k"> = {},
   ): Promise<LensCells> {
     checkArgument("read", "model", model, aModel);
     checkArgument("read", "prompt", prompt, aPrompt);

@@ -46,6 +46,8 @@ export interface ExtractOptions {
   onProgress?: (done: number) => void;
 }
 
+export const BATCH_TOKENS = 1024;
+
 const EXTRACT_OPTIONS: Options<ExtractOptions> = {
   site: oneOf(...VECTOR_SITES),
   at: onePosition,
@@ -65,7 +67,7 @@ export function extractActivations(
 ): Tensor {
   checkModelAndPrompts("extract", model, "prompts", prompts);
   checkOptions("extract", options, EXTRACT_OPTIONS);
-  const { site = "resid_post", at = -1, batchTokens = 1024, onProgress } = options;
+  const { site = "resid_post", at = -1, batchTokens = BATCH_TOKENS, onProgress } = options;
   if (prompts.length === 0) throw new SiteError("extract: expected at least one prompt, found none");
   const layers = layersToExtract(model, site, options.layers);
   const taps: Record<string, Tap<OnePosition>> = {};
@@ -163,9 +165,20 @@ export function extractTaskVectors(
 ): TaskVectors {
   checkModelAndPrompts("extract", model, "prompts", prompts);
   checkOptions("extract", options, EXTRACT_OPTIONS);
+  using activations = extractActivations(model, prompts, options);
+  return meanVectors(model, prompts, [activations], options);
+}
+
+/** Task vectors of what {@link extractActivations} gave for these prompts, in parts [prompts, layers, features] in their order. */
+export function meanVectors(
+  model: LanguageModel,
+  prompts: readonly Prompt[],
+  parts: readonly Tensor[],
+  options: Pick<ExtractOptions, "site" | "at" | "layers">,
+): TaskVectors {
   const { site = "resid_post", at = -1 } = options;
   const layers = layersToExtract(model, site, options.layers);
-  const vectors = model.device.scope(() => mean(extractActivations(model, prompts, options), 0));
+  const vectors = model.device.scope(() => mean(parts.length === 1 ? parts[0]! : concat(parts, 0), 0));
   return new TaskVectors(vectors, {
     model: model.name,
     site,

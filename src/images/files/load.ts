@@ -68,12 +68,7 @@ async function loadNamed(
 ): Promise<RgbImage> {
   const address = String(source);
   try {
-    const isFile = /^file:/i.test(address);
-    const isUrl = /^(https?|data|blob):/i.test(address) || (!isFile && platform.baseUrl() !== undefined);
-    const bytes = isUrl
-      ? await fetchBytes(address, options.fetch ?? fetch, maxPixels)
-      : await readFile(isFile ? filePath(address) : address, maxPixels);
-    return await decodeImage(bytes, options);
+    return await decodeImage(await readNamed(address, options.fetch ?? fetch, maxPixels), options);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     // A data: URL is the whole picture; its beginning is name enough.
@@ -81,6 +76,19 @@ async function loadNamed(
     // The platform's own errors name the file already.
     throw new ImageError(reason.includes(name) ? reason : `${name}: ${reason}`, { cause });
   }
+}
+
+/** The bytes of a picture's file, by its path or URL. */
+export function readNamed(
+  address: string,
+  get: Fetch = fetch,
+  maxPixels = DEFAULT_MAX_PIXELS,
+): Promise<Uint8Array> {
+  const isFile = /^file:/i.test(address);
+  const isUrl = /^(https?|data|blob):/i.test(address) || (!isFile && platform.baseUrl() !== undefined);
+  return isUrl
+    ? fetchBytes(address, get, maxPixels)
+    : readFile(isFile ? filePath(address) : address, maxPixels);
 }
 
 async function readFile(path: string, maxPixels: number): Promise<Uint8Array> {

@@ -100,7 +100,7 @@ export function createSampler(
   if (topK !== undefined && !(Number.isInteger(topK) && topK > 0)) {
     throw new PromptError(`sampling: expected topK to be a whole number > 0, found ${topK}`);
   }
-  const random = seedsOf(seed, prompts).map(uniform);
+  const random = seedsOf(seed, prompts).map(seededNumbers);
   return async (logits, rows) => {
     const vocab = logits.dim(1);
     const values = (await logits.read()) as Float32Array;
@@ -153,8 +153,8 @@ function draw(scores: Float32Array, temperature: number, topK: number, topP: num
   return order[kept - 1]!;
 }
 
-/** Numbers in [0, 1) by the generator mulberry32. */
-function uniform(seed: number): () => number {
+/** Numbers in [0, 1) by the generator mulberry32 (Ettinger 2017, public domain): the same for the same seed. */
+export function seededNumbers(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;

@@ -1,0 +1,62 @@
+import { tokenTexts } from "../analysis/token-texts.ts";
+import { encodePng } from "../images/files/png.ts";
+import { modelView } from "../images/preprocess.ts";
+import type { ModelOutline } from "../model/language-model.ts";
+import {
+  hashPrompts,
+  type ImageSpan,
+  type Prompt,
+  patchPositions,
+  wholeSpan,
+} from "../model/prompt/prompt.ts";
+import { type PromptImage, picturesOf } from "../model/prompt/prompt-image.ts";
+import { modelOf } from "./handle-models.ts";
+import { readPicture } from "./read-picture.ts";
+import { readPrompt } from "./read-prompt.ts";
+import type { SeenPicture, TokenList } from "./results.ts";
+import type { Handler } from "./work.ts";
+
+export const picture: Handler<"picture"> = async (work, { image }) => {
+  const read = await readPicture(work, image);
+  return { picture: work.kept.add("picture", read), width: read.width, height: read.height };
+};
+
+export const encode: Handler<"encode"> = async (work, { model: handle, prompt: ref, views = false }) => {
+  const model = modelOf(work, handle);
+  const prompt = await readPrompt(work, model, ref);
+  work.signal.throwIfAborted();
+  const pictures = seenPictures(model, prompt, views);
+  return {
+    prompt: work.kept.add("prompt", prompt),
+    text: prompt.text,
+    bos: prompt.bos,
+    ...tokensOf(model, prompt),
+    spans: prompt.spans,
+    pictures,
+    ...(model.config.encoder && { sequence: tokensOf(model, model.sequenceOf(prompt)) }),
+    hash: hashPrompts([prompt]),
+  };
+};
+
+function tokensOf({ tokenizer }: ModelOutline, { ids, tokens }: Prompt): TokenList {
+  return { ids, tokens, texts: tokenTexts(tokenizer, { ids, tokens }) };
+}
+
+function seenPictures(model: ModelOutline, prompt: Prompt<PromptImage>, views: boolean): SeenPicture[] {
+  return picturesOf(prompt).flatMap((image, i): SeenPicture[] => {
+    const name = i === 0 ? "image" : `image${i + 1}`;
+    // Those of requests always are pictures; pixel values are not.
+    if ("shape" in image) return [];
+    const span = prompt.spans[name];
+    const view = views ? modelView(image, model.config.vision!.processor) : undefined;
+    const { width, height } = image;
+    const seen = view && { width: view.width, height: view.height, png: encodePng(view) };
+    const patches = span && patchesOf(span);
+    return [{ span: name, width, height, ...(seen && { view: seen }), ...(patches && { patches }) }];
+  });
+}
+
+function patchesOf(span: ImageSpan): SeenPicture["patches"] {
+  const whole = wholeSpan(span);
+  return whole.grid && { ...whole.grid, positions: patchPositions(whole) };
+}

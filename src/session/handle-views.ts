@@ -1,0 +1,155 @@
+import { attentionMaps, rolloutMaps } from "../analysis/heads/attention-map.ts";
+import { allLayers } from "../analysis/layers.ts";
+import { logitLens } from "../analysis/lens/logit-lens.ts";
+import { BATCH_TOKENS, batches } from "../analysis/vectors/task-vectors.ts";
+import { ArgumentError } from "../errors.ts";
+import type { LayerSite, SiteName } from "../model/walk/sites.ts";
+import { parseSite } from "../model/walk/sites.ts";
+import { resolvePositions } from "../patching/positions.ts";
+import { settingOf } from "../patching/setting.ts";
+import { tap } from "../patching/tap.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { modelOf } from "./handle-models.ts";
+import { readEdits } from "./read-edits.ts";
+import { readPrompt, readPrompts } from "./read-prompt.ts";
+import type { ParamsOf } from "./requests.ts";
+import type { AttentionMapAnswer } from "./results.ts";
+import type { Handler, Work } from "./work.ts";
+
+export const lens: Handler<"lens"> = async (work, params) => {
+  const model = modelOf(work, params.model);
+  const prompt = await readPrompt(work, model, params.prompt);
+  const { at = "all", site, k = 1 } = params;
+  const layers = params.layers ?? allLayers(model);
+  const scope = model.device.openScope();
+  try {
+    const edits = scope.enter(() => readEdits(work, model.device, "lens", params.edits));
+    work.signal.throwIfAborted();
+    const cells = await logitLens(model, prompt, {
+      at,
+      k,
+      layers,
+      edits,
+      ...(site !== undefined && { site: site as LayerSite }),
+      onProgress: (done) => work.progress({ phase: "layers", done, total: layers.length }),
+    });
+    const tokens = [...cells].flatMap((cell) => cell.tokens);
+    return {
+      setting: settingOf(model),
+      layers: [...layers],
+      positions: resolvePositions(at, model.sequenceOf(prompt)),
+      k,
+      ids: Uint32Array.from(tokens, ({ id }) => id),
+      probabilities: Float32Array.from(tokens, ({ probability }) => probability),
+      texts: Object.fromEntries(tokens.map(({ id, text }) => [id, text])),
+    };
+  } finally {
+    scope.dispose();
+  }
+};
+
+export const attention: Handler<"attention"> = async (work, params) => {
+  const model = modelOf(work, params.model);
+  const prompt = await readPrompt(work, model, params.prompt);
+  const { at = -1, span, layers, heads = "mean" } = params;
+  const options = { at, ...(span !== undefined && { span }), ...(layers && { layers }) };
+  const maps =
+    heads === "rollout"
+      ? await rolloutMaps(model, prompt, options)
+      : await attentionMaps(model, prompt, { ...options, ...(heads !== "mean" && { head: heads }) });
+  const [position] = resolvePositions(at, model.sequenceOf(prompt));
+  return {
+    setting: settingOf(model),
+    position: position!,
+    maps: maps.map(
+      ({ layer, head, grid, weights, share }): AttentionMapAnswer => ({
+        layer,
+        ...(head !== undefined && { head }),
+        grid,
+        weights,
+        share,
+      }),
+    ),
+  };
+};
+
+export const activations: Handler<"activations"> = async (work, params) => {
+  const model = modelOf(work, params.model);
+  const prompts = await readPrompts(work, model, params.prompts);
+  if (prompts.length === 0) throw new ArgumentError("activations: expected at least one prompt, found none");
+  const { at = -1 } = params;
+  const site = params.site as SiteName;
+  parseSite(site);
+  const { device } = model;
+  const parts: Float32Array[] = [];
+  let features = 0;
+  let done = 0;
+  for (const batch of batches(prompts, BATCH_TOKENS)) {
+    using value: Tensor = device.scope(() => {
+      const taps = { v: tap(site, at) };
+      return (model.run(batch, { taps }) as unknown as { v: Tensor }).v;
+    });
+    if (value.rank !== 2)
+      throw new ArgumentError(`activations: ${site} has no vector a prompt at one position`);
+    features = value.dim(1);
+    parts.push((await value.read()) as Float32Array);
+    done += batch.length;
+    work.progress({ phase: "prompts", done, total: prompts.length });
+  }
+  const data = new Float32Array(prompts.length * features);
+  let start = 0;
+  for (const part of parts) {
+    data.set(part, start);
+    start += part.length;
+  }
+  return { shape: [prompts.length, features], data };
+};
+
+export const project: Handler<"project"> = async (work, params) => {
+  const points = await pointsOf(work, params.points);
+  const { principalPlane, neighbourPlane } = await import("../analysis/vectors/plane.ts");
+  work.signal.throwIfAborted();
+  if (params.method === "pca") {
+    const { plane, explained } = principalPlane(points);
+    return { points: Float32Array.from(plane.flat()), method: "pca", explained };
+  }
+  const distances = points.map((a) => points.map((b) => distance(a, b)));
+  const plane = neighbourPlane(distances, { seed: params.seed ?? 0 });
+  return { points: Float32Array.from(plane.flat()), method: "tsne" };
+};
+
+/** Euclidean. */
+function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += (a[i]! - b[i]!) ** 2;
+  return Math.sqrt(sum);
+}
+
+async function pointsOf(work: Work, given: ParamsOf<"project">["points"]): Promise<Float32Array[]> {
+  if ("shape" in given) {
+    const [count, features] = given.shape;
+    const fits =
+      given.shape.length === 2 &&
+      given.data instanceof Float32Array &&
+      given.data.length === count! * features!;
+    if (!fits)
+      throw new ArgumentError("project: expected { shape: [points, features], data } that go together");
+    return Array.from({ length: count! }, (_, i) => given.data.subarray(i * features!, (i + 1) * features!));
+  }
+  if (!Array.isArray(given))
+    throw new ArgumentError("project: expected points: a list of vectors, or { shape, data }");
+  const tensors = given.map(({ vector, layer }) => {
+    const stored = work.kept.get("vector", vector);
+    const value = stored.rows.device.scope(() => stored.valueFor(layer));
+    if (value.rank === 1) return value;
+    value.dispose();
+    throw new ArgumentError(`project: ${stored.words} has several positions, expected one`);
+  });
+  try {
+    const arrays: Float32Array[] = [];
+    for (const tensor of tensors) arrays.push((await tensor.read()) as Float32Array);
+    return arrays;
+  } finally {
+    for (const tensor of tensors) tensor.dispose();
+  }
+}

@@ -1,0 +1,99 @@
+import { SessionError } from "../errors.ts";
+import { DEFAULT_MAX_PIXELS } from "../images/files/rgb.ts";
+import type { Device, DeviceOptions } from "../tensor/device.ts";
+import { Engine } from "./engine.ts";
+import { FairQueue } from "./fair-queue.ts";
+import { Guest } from "./guest.ts";
+import type { HostPort } from "./protocol.ts";
+import type { Bounds, HelloResult } from "./results.ts";
+import { type TaskPlace, TaskShelf } from "./task-shelf.ts";
+import type { Offer } from "./work.ts";
+
+export interface HostOptions {
+  /** How it calls itself: "xpatch 0.1.0". */
+  readonly name: string;
+  readonly place: HelloResult["place"];
+  /** How to open the device. */
+  readonly device?: DeviceOptions | (() => Promise<Device>);
+  /** Whether the device is somebody else's, and stays when the host closes. */
+  readonly keepsDevice?: boolean;
+  /** Default: any model. */
+  readonly offer?: Partial<Offer>;
+  /** Where the tasks that come with xpatch are. */
+  readonly tasks?: TaskPlace;
+  readonly bounds?: Partial<Bounds>;
+}
+
+const DEFAULT_BOUNDS: Bounds = {
+  messageBytes: 2 ** 30,
+  picturePixels: DEFAULT_MAX_PIXELS,
+  waiting: 256,
+  handles: 4096,
+};
+
+/** What all clients of a host share. */
+export interface House {
+  readonly hello: Omit<HelloResult, "version">;
+  readonly engine: Engine;
+  readonly queue: FairQueue<Guest>;
+  readonly tasks: TaskShelf;
+  readonly offer: Offer;
+}
+
+/**
+ * The side of a session that has the device and the models. Any number of clients are attached to it; what needs the device is done
+ * for one at a time, in turn.
+ */
+export class SessionHost {
+  readonly #house: House;
+  readonly #guests = new Set<Guest>();
+  readonly #keepsDevice: boolean;
+  #closed = false;
+
+  constructor({
+    name,
+    place,
+    device = {},
+    offer = {},
+    tasks,
+    bounds = {},
+    keepsDevice = false,
+  }: HostOptions) {
+    this.#keepsDevice = keepsDevice;
+    this.#house = {
+      hello: { host: name, place, bounds: { ...DEFAULT_BOUNDS, ...bounds } },
+      engine: new Engine(device),
+      queue: new FairQueue(),
+      tasks: new TaskShelf(tasks),
+      offer: { models: [], anyRef: true, files: true, ...offer },
+    };
+  }
+
+  /** How many clients are attached, those included whose last request has not come to its end yet. */
+  get clients(): number {
+    return this.#guests.size;
+  }
+
+  /** The device, for whoever measures it. Opens it if nobody has. */
+  device(): Promise<Device> {
+    return this.#house.engine.device();
+  }
+
+  /** Serves a client until its connection ends; resolves when all that it held is free again. */
+  attach(port: HostPort): Promise<void> {
+    if (this.#closed) {
+      port.close();
+      return Promise.reject(new SessionError("this host has been closed", { code: "closed" }));
+    }
+    const guest = new Guest(this.#house, port);
+    this.#guests.add(guest);
+    return guest.gone.finally(() => this.#guests.delete(guest));
+  }
+
+  /** Ends all sessions, and the device. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all([...this.#guests].map((guest) => guest.leave()));
+    if (!this.#keepsDevice) await this.#house.engine.close();
+  }
+}

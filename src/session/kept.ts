@@ -1,0 +1,94 @@
+import { SessionError } from "../errors.ts";
+import type { RgbImage } from "../images/files/rgb.ts";
+import type { Prompt } from "../model/prompt/prompt.ts";
+import type { PromptImage } from "../model/prompt/prompt-image.ts";
+import type { Recording } from "../patching/recording.ts";
+import type { SharedModel } from "./engine.ts";
+import type { StoredVector } from "./stored-vector.ts";
+import type { Handle } from "./values.ts";
+
+/** What handles of each kind stand for. */
+interface Kinds {
+  readonly model: SharedModel;
+  readonly prompt: Prompt<PromptImage>;
+  readonly picture: RgbImage;
+  readonly recording: { readonly recording: Recording; readonly model: SharedModel };
+  readonly vector: StoredVector;
+}
+
+type Kind = keyof Kinds;
+
+interface Entry {
+  readonly kind: Kind;
+  readonly value: Kinds[Kind];
+  readonly free: () => void;
+}
+
+/** What the host keeps for one client, by handle. */
+export class Kept {
+  readonly #entries = new Map<string, Entry>();
+  readonly #most: number;
+  #last = 0;
+  #ended = false;
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  /** Throws SessionError, and frees the thing at once, where there are as many as the host keeps, or the client is gone. */
+  add<K extends Kind>(kind: K, value: Kinds[K], free: () => void = () => {}): `${K}:${string}` {
+    if (this.#ended || this.#entries.size >= this.#most) {
+      free();
+      if (this.#ended) throw new SessionError("the client has gone away", { code: "closed" });
+      throw new SessionError(`expected at most ${this.#most} handles at a time; free some first`, {
+        code: "bounds",
+      });
+    }
+    this.#last += 1;
+    const handle = `${kind}:${this.#last}` as const;
+    this.#entries.set(handle, { kind, value, free });
+    return handle;
+  }
+
+  /** Throws SessionError for handles of another kind and those that are none, or no longer. */
+  get<K extends Kind>(kind: K, handle: unknown): Kinds[K] {
+    const entry = typeof handle === "string" ? this.#entries.get(handle) : undefined;
+    if (entry?.kind === kind) return entry.value as Kinds[K];
+    const found = typeof handle === "string" ? JSON.stringify(handle.slice(0, 40)) : typeof handle;
+    throw new SessionError(`there is no ${kind} ${found} in this session`, { code: "handle" });
+  }
+
+  has(handle: string): boolean {
+    return this.#entries.has(handle);
+  }
+
+  /** Handles of a kind. */
+  of<K extends Kind>(kind: K): [handle: Handle, value: Kinds[K]][] {
+    return [...this.#entries]
+      .filter(([, entry]) => entry.kind === kind)
+      .map(([handle, { value }]) => [handle as Handle, value as Kinds[K]]);
+  }
+
+  /** Throws SessionError for what is no handle. */
+  free(handle: unknown): void {
+    const entry = this.#entries.get(handle as string);
+    if (!entry)
+      throw new SessionError(`there is no ${String(handle).slice(0, 40)} in this session`, {
+        code: "handle",
+      });
+    this.#entries.delete(handle as string);
+    entry.free();
+  }
+
+  /** Frees everything, and keeps nothing any more. */
+  end(): void {
+    this.#ended = true;
+    // What came last may be made of what came first.
+    for (const { free } of [...this.#entries.values()].reverse()) free();
+    this.#entries.clear();
+  }
+}

@@ -1,0 +1,64 @@
+import type { ParamsOf, Progress, RequestName, ResultOf } from "./requests.ts";
+
+/*
+ * A session is an exchange of messages that are plain data: numbers, strings, lists, objects, typed arrays (and Blobs, where the
+ * transport carries them). A client sends requests, the host answers each by its id, in any order.
+ */
+
+/** Raised by whatever a client of before would get wrong. Both sides have to have the same. */
+export const PROTOCOL_VERSION = 1;
+
+export interface RequestMessage<Name extends RequestName = RequestName> {
+  readonly type: "request";
+  /** Chosen by the client, its own, ascending. */
+  readonly id: number;
+  readonly name: Name;
+  readonly params: ParamsOf<Name>;
+}
+
+/** The request is to be given up; it is answered with an error of code `cancelled` if it was not done yet. */
+export interface CancelMessage {
+  readonly type: "cancel";
+  readonly id: number;
+}
+
+export interface ResultMessage<Name extends RequestName = RequestName> {
+  readonly type: "result";
+  readonly id: number;
+  readonly result: ResultOf<Name>;
+}
+
+export interface ErrorMessage {
+  readonly type: "error";
+  /** Of the request; absent where a message could not be read. */
+  readonly id?: number;
+  readonly error: WireError;
+}
+
+export interface ProgressMessage {
+  readonly type: "progress";
+  readonly id: number;
+  readonly progress: Progress;
+}
+
+/** An error of src/errors.ts, or one of the runtime: by its class, message and own fields, its causes by their messages. */
+export interface WireError {
+  readonly name: string;
+  readonly message: string;
+  readonly fields?: Readonly<Record<string, string | number | boolean>>;
+  readonly causes?: readonly string[];
+}
+
+export type ClientMessage = RequestMessage | CancelMessage;
+export type HostMessage = ResultMessage | ErrorMessage | ProgressMessage;
+
+/** Carries messages both ways, in order. */
+export interface Port<Out, In> {
+  send(message: Out): void;
+  /** Told of each message, and once of the end, with what ended it where that was an error. Set at once, before anything comes. */
+  listen(onMessage: (message: In) => void, onEnd: (error?: Error) => void): void;
+  close(): void;
+}
+
+export type ClientPort = Port<ClientMessage, HostMessage>;
+export type HostPort = Port<HostMessage, ClientMessage>;

@@ -92,7 +92,7 @@ export { grad, type ValueAndGradients, valueAndGradients } from "./gradient/grad
 export { Tape, type TapeOptions, type Watched } from "./gradient/tape.ts";
 // Pictures
 export { type ImageSource, loadImage } from "./images/files/load.ts";
-export { encodePng } from "./images/files/png.ts";
+export { encodePng } from "./images/files/png-write.ts";
 export type { RgbImage } from "./images/files/rgb.ts";
 export { modelView, type PixelValues, preprocess } from "./images/preprocess.ts";
 export { readProcessorConfig } from "./images/processors/processor-config.ts";

@@ -1,4 +1,4 @@
-import { encodePng } from "../images/files/png.ts";
+import { encodePng } from "../images/files/png-write.ts";
 import type { RgbImage } from "../images/files/rgb.ts";
 
 /** A picture as the URL of a PNG that is the URL itself. */

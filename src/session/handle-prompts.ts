@@ -1,5 +1,5 @@
 import { tokenTexts } from "../analysis/token-texts.ts";
-import { encodePng } from "../images/files/png.ts";
+import { encodePng } from "../images/files/png-write.ts";
 import { modelView } from "../images/preprocess.ts";
 import type { ModelOutline } from "../model/language-model.ts";
 import {

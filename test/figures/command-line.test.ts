@@ -8,7 +8,7 @@ import { addCommonOptions } from "../../src/cli/options/command.ts";
 import { PromptError, SiteError } from "../../src/errors.ts";
 import { decodeImage } from "../../src/images/files/decode.ts";
 import { loadImage } from "../../src/images/files/load.ts";
-import { encodePng } from "../../src/images/files/png.ts";
+import { encodePng } from "../../src/images/files/png-write.ts";
 import { modelView } from "../../src/images/preprocess.ts";
 import { readProcessorConfig } from "../../src/images/processors/processor-config.ts";
 import { readXml } from "../helpers/xml.ts";

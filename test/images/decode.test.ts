@@ -2,7 +2,7 @@ import { readdirSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { decodeImage } from "../../src/images/files/decode.ts";
-import { encodePng } from "../../src/images/files/png.ts";
+import { encodePng } from "../../src/images/files/png-write.ts";
 import { rgbaOverWhite } from "../../src/images/files/rgb.ts";
 import { buildPng, pngChunk, words } from "../helpers/build-png.ts";
 import { IMAGES, imageFile, preprocessCase, preprocessGoldens } from "../helpers/image-goldens.ts";

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { ImageError } from "../../src/errors.ts";
 import { crop } from "../../src/images/crop.ts";
 import { decodeImage } from "../../src/images/files/decode.ts";
-import { encodePng } from "../../src/images/files/png.ts";
+import { encodePng } from "../../src/images/files/png-write.ts";
 import type { RgbImage } from "../../src/images/files/rgb.ts";
 import { modelView } from "../../src/images/preprocess.ts";
 import { readProcessorConfig } from "../../src/images/processors/processor-config.ts";

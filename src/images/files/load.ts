@@ -79,11 +79,7 @@ async function loadNamed(
 }
 
 /** The bytes of a picture's file, by its path or URL. */
-export function readNamed(
-  address: string,
-  get: Fetch = fetch,
-  maxPixels = DEFAULT_MAX_PIXELS,
-): Promise<Uint8Array> {
+function readNamed(address: string, get: Fetch = fetch, maxPixels = DEFAULT_MAX_PIXELS): Promise<Uint8Array> {
   const isFile = /^file:/i.test(address);
   const isUrl = /^(https?|data|blob):/i.test(address) || (!isFile && platform.baseUrl() !== undefined);
   return isUrl

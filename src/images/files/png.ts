@@ -1,4 +1,3 @@
-import pngjs from "pngjs";
 import { ImageError } from "../../errors.ts";
 import { orientationOf, upright } from "./orientation.ts";
 import {
@@ -13,9 +12,7 @@ import {
   samplesOf,
 } from "./png-chunks.ts";
 import { readRows } from "./png-rows.ts";
-import { checkPixelCount, checkRgbImage, overWhite, type RgbImage } from "./rgb.ts";
-
-const { PNG } = pngjs;
+import { checkPixelCount, overWhite, type RgbImage } from "./rgb.ts";
 
 /**
  * Decodes a PNG as transformers 5 does through PIL: transparency is laid over white, 16-bit grey is clipped at 255 (not
@@ -65,17 +62,6 @@ interface Layer {
   readonly colours: Uint8Array;
   readonly transparent: readonly number[] | undefined;
   lay(sample: number, alpha: number): number;
-}
-
-/** Encodes a picture as an 8-bit RGB PNG. */
-export function encodePng(image: RgbImage): Uint8Array<ArrayBuffer> {
-  checkRgbImage("encodePng", image);
-  const png = new PNG({ width: image.width, height: image.height });
-  for (let from = 0, to = 0; from < image.data.length; from += 3, to += 4) {
-    png.data.set(image.data.subarray(from, from + 3), to);
-    png.data[to + 3] = 255;
-  }
-  return Uint8Array.from(PNG.sync.write(png, { colorType: 2 }));
 }
 
 /** The 256 colours that pixels of a palette may have, laid over white; those that the file does not give are black. */

@@ -7,7 +7,7 @@ import { type DemoReport, demoCommand } from "../../../src/cli/commands/demo.ts"
 import { formatDemo } from "../../../src/cli/commands/demo-text.ts";
 import { type PatchReport, patchCommand } from "../../../src/cli/commands/patch.ts";
 import { addCommonOptions } from "../../../src/cli/options/command.ts";
-import { encodePng } from "../../../src/images/files/png.ts";
+import { encodePng } from "../../../src/images/files/png-write.ts";
 import type { RgbImage } from "../../../src/images/files/rgb.ts";
 import type { Prompt } from "../../../src/model/prompt/prompt.ts";
 import { set } from "../../../src/patching/edit.ts";

@@ -1,7 +1,6 @@
 import { scoreSweep } from "../analysis/vectors/score-sweep.ts";
 import { sweepLayers } from "../analysis/vectors/sweep-layers.ts";
 import { SessionError } from "../errors.ts";
-import { readNamed } from "../images/files/load.ts";
 import { settingOf } from "../patching/setting.ts";
 import { type ScoredAnswers, scoreTokens } from "../tasks/score.ts";
 import { itemsIn } from "../tasks/specification.ts";
@@ -39,8 +38,7 @@ export const taskPicture: Handler<"task.picture"> = async (work, { task, input }
       code: "refused",
     });
   }
-  const address = await work.tasks.addressOf(task, input);
-  return { bytes: await readNamed(address), type: "image/png" };
+  return { bytes: await work.tasks.pictureFile(task, input), type: "image/png" };
 };
 
 export const sweep: Handler<"sweep"> = async (work, params) => {

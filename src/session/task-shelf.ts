@@ -45,9 +45,9 @@ export class TaskShelf {
     return { task, pictureOf: (input) => this.#picture(imageOf(task, input)) };
   }
 
-  /** The address of an item's picture, which is one of those that come with xpatch. */
-  async addressOf(name: string, input: string): Promise<string> {
-    return imageOf(await this.#shipped(name), input);
+  /** The file of an item's picture, of a task that comes with xpatch. */
+  async pictureFile(name: string, input: string): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#bytesAt(imageOf(await this.#shipped(name), input));
   }
 
   #shipped(name: string): Promise<Task> {
@@ -76,10 +76,23 @@ export class TaskShelf {
   #picture(address: string): Promise<RgbImage> {
     const known = this.#pictures.get(address);
     if (known) return known;
-    const loading = loadImage(address);
+    const loading = this.#bytesAt(address).then((bytes) => loadImage(bytes));
     this.#pictures.set(address, loading);
     loading.catch(() => this.#pictures.delete(address));
     return loading;
+  }
+
+  /** Read from the folder that the task came from, which need not be where its address leads to. */
+  async #bytesAt(address: string): Promise<Uint8Array<ArrayBuffer>> {
+    const place = this.#place;
+    const inside = place !== undefined && address.startsWith(`${place.address}/`);
+    const source = inside && (await place.folder.open(address.slice(place.address.length + 1)));
+    if (!source) throw new ImageError(`${address} is not there`);
+    try {
+      return await source.read(0, source.size);
+    } finally {
+      await source.close();
+    }
   }
 }
 

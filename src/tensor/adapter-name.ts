@@ -1,4 +1,11 @@
-/** What to call an adapter. */
-export function adapterName(info: { description: string; device: string; vendor: string }): string {
-  return info.description || info.device || info.vendor || "unnamed";
+interface Named {
+  readonly description: string;
+  readonly device: string;
+  readonly vendor: string;
+  readonly architecture?: string;
+}
+
+/** What to call an adapter. Browsers keep description and device to themselves: there it is "nvidia ampere". */
+export function adapterName({ description, device, vendor, architecture = "" }: Named): string {
+  return description || device || `${vendor} ${architecture}`.trim() || "unnamed";
 }

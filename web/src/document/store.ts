@@ -16,20 +16,25 @@ export interface Step {
   readonly at: number;
 }
 
-/** The document, its history, and the one way to change it. Which view is shown is in it, but is no step of the history. */
+/**
+ * The document, its history, and the one way to change it. Which view is shown and which model is loaded is in it, but is no step of the
+ * history: undo takes back what was made, not where one is.
+ */
 export class DocumentStore {
   readonly #steps = signal<readonly Step[]>([{ label: "start", document: EMPTY, at: Date.now() }]);
   readonly #index = signal(0);
   readonly #view = signal("");
+  readonly #model = signal<ModelChoice | undefined>(undefined);
   /** What the next change may be one step with. */
   #merging: { what: string; at: number } | undefined;
 
   readonly document: ReadonlySignal<ExplorerDocument> = computed(() => ({
     ...this.#steps.value[this.#index.value]!.document,
     view: this.#view.value,
+    model: this.#model.value,
   }));
   readonly view: ReadonlySignal<string> = this.#view;
-  readonly model: ReadonlySignal<ModelChoice | undefined> = computed(() => this.document.value.model);
+  readonly model: ReadonlySignal<ModelChoice | undefined> = this.#model;
   /** All steps, the earliest first; those behind `index` have been undone. */
   readonly steps: ReadonlySignal<readonly Step[]> = this.#steps;
   readonly index: ReadonlySignal<number> = this.#index;
@@ -60,10 +65,6 @@ export class DocumentStore {
     this.change(label, (doc) => ({ ...doc, slices: { ...doc.slices, [slice.name]: value } }), same);
   }
 
-  setModel(model: ModelChoice | undefined): void {
-    this.change("choose a model", ({ model: _, ...doc }) => ({ ...doc, ...(model && { model }) }));
-  }
-
   /** Changes several things in one step. */
   change(label: string, change: (document: ExplorerDocument) => ExplorerDocument, same?: string): void {
     const now = Date.now();
@@ -87,6 +88,10 @@ export class DocumentStore {
     this.#view.value = view;
   }
 
+  setModel(model: ModelChoice | undefined): void {
+    this.#model.value = model;
+  }
+
   undo(): void {
     this.goTo(this.#index.peek() - 1);
   }
@@ -107,5 +112,6 @@ export class DocumentStore {
     this.#steps.value = [{ label, document, at: Date.now() }];
     this.#index.value = 0;
     this.#view.value = document.view;
+    this.#model.value = document.model;
   }
 }

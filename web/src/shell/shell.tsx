@@ -4,14 +4,18 @@ import { store } from "../state.ts";
 import { listenForKeys } from "../ui/keys.ts";
 import { Toasts } from "../ui/toasts.tsx";
 import { viewNamed } from "../views/views.ts";
+import { listenForDrops } from "./drop.ts";
 import { Header } from "./header.tsx";
 import { Help } from "./help.tsx";
 import { Nav } from "./nav.tsx";
 import { shortcuts } from "./shortcuts.ts";
+import { Status } from "./status.tsx";
+import { Trouble } from "./trouble.tsx";
 
 /** The page: header, navigation, the view, status; the Tab key goes through them in this order. */
 export function Shell(): JSX.Element {
   useEffect(() => listenForKeys(shortcuts), []);
+  useEffect(listenForDrops, []);
   const main = useRef<HTMLElement>(null);
   const view = viewNamed(store.view.value);
   useEffect(() => {
@@ -26,9 +30,10 @@ export function Shell(): JSX.Element {
       <Header />
       <Nav />
       <main class="main" ref={main} id="main" tabIndex={-1} aria-label={view?.title}>
+        <Trouble />
         {View && <View />}
       </main>
-      <footer class="status" />
+      <Status />
       <Toasts />
       <Help />
     </div>

@@ -1,13 +1,24 @@
 import type { JSX } from "preact";
-import { Panel } from "../../ui/panel.tsx";
 import type { View } from "../view.ts";
+import { Elsewhere } from "./elsewhere.tsx";
+import { KeptModels } from "./kept-models.tsx";
+import { LoadedModel } from "./loaded-model.tsx";
+import { OfferedModels } from "./offered-models.tsx";
+import { OtherModels } from "./other-models.tsx";
 
+/** Which model, where it computes, and what the browser keeps. */
 function ModelView(): JSX.Element {
   return (
     <div class="panels two">
-      <Panel title="Model">
-        <p class="soft">No model is loaded.</p>
-      </Panel>
+      <div class="panels">
+        <LoadedModel />
+        <OfferedModels />
+        <OtherModels />
+      </div>
+      <div class="panels">
+        <Elsewhere />
+        <KeptModels />
+      </div>
     </div>
   );
 }

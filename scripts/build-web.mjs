@@ -1,0 +1,113 @@
+/**
+ * `npm run build:web`: the explorer as a static site in web/dist, which works from any sub-path of any server: the page, the shipped
+ * model in 8 bits as one folder, the tasks with their pictures. The page knows the hashes of their files. `ensureWeb` does nothing where
+ * the site was made from these very sources.
+ */
+import { createHash } from "node:crypto";
+import {
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { root } from "./cache.mjs";
+import { runScript, step } from "./command.mjs";
+import { ensureSmolLM2 } from "./fetch-smollm2.mjs";
+import { ensurePackedModel, filesIn } from "./pack-model.mjs";
+import { packTasks } from "./pack-tasks.mjs";
+import { setUp } from "./setup.mjs";
+
+const site = join(root, "web", "dist");
+const stamp = join(site, ".sources");
+const SOURCES = ["src", "web/src", "tasks"];
+const SETTINGS = ["web/index.html", "web/vite.config.ts", "web/tsconfig.json", "package-lock.json"];
+
+/** Builds the site if it is not that of these sources. Needs what set-up makes. */
+export async function ensureWeb() {
+  const model = await ensurePackedModel();
+  const hash = createHash("sha256").update(model);
+  const scripts = ["build-web.mjs", "pack-tasks.mjs"].map((name) => join("scripts", name));
+  for (const file of [...SOURCES.flatMap(filesIn), ...SETTINGS, ...scripts]) {
+    hash.update(`${file}\0`).update(readFileSync(join(root, file)));
+  }
+  const sources = hash.digest("hex");
+  if (existsSync(stamp) && readFileSync(stamp, "utf8") === sources) return site;
+  await step("the explorer's page", async () => {
+    rmSync(site, { recursive: true, force: true });
+    await buildPage(site);
+    offer(site, { models: [addModel(site, model)], tasks: addTasks(site) });
+    writeFileSync(stamp, sources);
+  });
+  return site;
+}
+
+/** The page alone, which offers nothing yet. */
+export async function buildPage(folder) {
+  const { build } = await import("vite");
+  const configFile = join(root, "web", "vite.config.ts");
+  await build({ configFile, logLevel: "error", build: { outDir: folder, emptyOutDir: true } });
+}
+
+/** Tells a built page what lies beside it. */
+export function offer(folder, offered) {
+  const file = join(folder, "index.html");
+  const place = /(<script type="application\/json" id="offered">)[^<]*(<\/script>)/;
+  const json = JSON.stringify(offered).replaceAll("<", "\\u003c");
+  writeFileSync(
+    file,
+    readFileSync(file, "utf8").replace(place, (_, begin, end) => `${begin}${json}${end}`),
+  );
+}
+
+function addModel(folder, model) {
+  return {
+    id: "xpatch:vlm",
+    title: "xpatch:vlm, int8",
+    words:
+      "The model that ships with xpatch: a small LLaVA over SmolLM2-135M that names flags, animals and foods, in 8 bits.",
+    files: addFiles(folder, "models/vlm-int8", model),
+  };
+}
+
+/** Puts the files of a folder beside the page; gives what the page has to know of them. The largest comes last. */
+export function addFiles(folder, path, from) {
+  mkdirSync(join(folder, path), { recursive: true });
+  const files = readdirSync(from).map((name) => {
+    const source = join(from, name);
+    const target = join(folder, path, name);
+    rmSync(target, { force: true });
+    try {
+      linkSync(source, target); // of the cache, which may be on another disk
+    } catch {
+      copyFileSync(source, target);
+    }
+    return known(name, `${path}/${name}`, readFileSync(target));
+  });
+  return files.sort((a, b) => a.bytes - b.bytes);
+}
+
+export function addTasks(folder) {
+  const bytes = packTasks();
+  mkdirSync(join(folder, "models"), { recursive: true });
+  writeFileSync(join(folder, "models", "tasks.bin"), bytes);
+  return { title: "tasks and their pictures", files: [known("tasks.bin", "models/tasks.bin", bytes)] };
+}
+
+function known(path, url, bytes) {
+  const hash = createHash("sha256").update(bytes).digest("hex");
+  return { path, bytes: bytes.length, algorithm: "sha256", hash, url };
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  await runScript(async () => {
+    await setUp();
+    await ensureSmolLM2();
+    console.log(`the explorer: ${await ensureWeb()}`);
+  });
+}

@@ -1,0 +1,101 @@
+import { signal } from "@preact/signals";
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { RequestOptions, SessionClient } from "../../src/session/client.ts";
+import type { Progress } from "../../src/session/requests.ts";
+import type { ModelHandle } from "../../src/session/values.ts";
+import { model } from "./model.ts";
+import { noteError, session } from "./session.ts";
+
+/** How many requests are being computed. */
+export const activity = signal(0);
+
+/** What a computation has to work with. */
+export interface Asking extends Required<Pick<RequestOptions, "signal">> {
+  readonly client: SessionClient;
+  readonly model: ModelHandle;
+  readonly onProgress: (progress: Progress) => void;
+}
+
+/** A value that is computed elsewhere: what is known of it. */
+export interface Asked<T> {
+  /** The newest there is; while another is being computed, that of before. */
+  readonly value?: T;
+  /** Whether `value` is of what was asked for last. */
+  readonly current: boolean;
+  readonly error?: Error;
+  readonly progress?: Progress;
+}
+
+/** Answers by what they were computed from, the latest last: values are never part of the document. */
+const answers = new Map<string, { readonly value: unknown; readonly free: () => void }>();
+const MOST_ANSWERS = 200;
+
+export interface AskOptions<T> {
+  /** Gives back what the answer holds on the device, when it is kept no longer. */
+  readonly free?: (value: T, client: SessionClient) => void;
+}
+
+/**
+ * Asks the session for a value that depends on nothing but `key` (plain data, or undefined for not now) and the model, and asks again when
+ * either changes. An answer that is known comes at once; what nobody waits for any more is cancelled.
+ */
+export function useAsked<T>(
+  key: unknown,
+  ask: (asking: Asking) => Promise<T>,
+  { free = () => {} }: AskOptions<T> = {},
+): Asked<T> {
+  const [asked, setAsked] = useState<Asked<T>>({ current: false });
+  const latest = useRef(ask);
+  latest.current = ask;
+  const state = model.value;
+  const [handle, serial] = state.status === "ready" ? [state.summary.model, state.serial] : [];
+  const client = session.value.status === "open" ? session.value.client : undefined;
+  const text = key === undefined || !handle || !client ? undefined : JSON.stringify([serial, key]);
+  useEffect(() => {
+    if (text === undefined) {
+      setAsked({ current: false });
+      return;
+    }
+    const known = answers.get(text);
+    if (known) {
+      answers.delete(text);
+      answers.set(text, known); // used again: the latest
+      setAsked({ value: known.value as T, current: true });
+      return;
+    }
+    const stop = new AbortController();
+    const { signal } = stop;
+    setAsked(({ value }) => ({ ...(value !== undefined && { value }), current: false }));
+    const onProgress = (progress: Progress) => {
+      if (!signal.aborted) setAsked((before) => ({ ...before, progress }));
+    };
+    activity.value++;
+    latest
+      .current({ client: client!, model: handle!, signal, onProgress })
+      .then(
+        (value) => {
+          if (signal.aborted) return free(value, client!);
+          keep(text, { value, free: () => free(value, client!) });
+          setAsked({ value, current: true });
+        },
+        (error: Error) => {
+          if (signal.aborted) return;
+          noteError(error);
+          setAsked({ error, current: true });
+        },
+      )
+      .finally(() => {
+        activity.value--;
+      });
+    return () => stop.abort(new DOMException("something else was asked for", "AbortError"));
+  }, [text, client]);
+  return asked;
+}
+
+function keep(key: string, answer: { readonly value: unknown; readonly free: () => void }): void {
+  answers.set(key, answer);
+  const [oldest] = answers;
+  if (answers.size <= MOST_ANSWERS || !oldest) return;
+  answers.delete(oldest[0]);
+  oldest[1].free();
+}

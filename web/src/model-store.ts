@@ -1,0 +1,4 @@
+import { ModelStore } from "./models/model-store.ts";
+
+/** The models and tasks that this browser keeps. */
+export const modelStore = new ModelStore();

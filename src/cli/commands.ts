@@ -15,6 +15,7 @@ import { patchCommand } from "./commands/patch.ts";
 import { profileCommand } from "./commands/profile.ts";
 import { quantiseCommand } from "./commands/quantise.ts";
 import { reproduceCommand } from "./commands/reproduce.ts";
+import { serveCommand } from "./commands/serve.ts";
 import { sweepCommand } from "./commands/sweep.ts";
 import { trainCommand } from "./commands/train.ts";
 
@@ -37,5 +38,6 @@ export const COMMANDS: readonly (() => Command)[] = [
   convertCommand,
   exportCommand,
   quantiseCommand,
+  serveCommand,
   demoCommand,
 ];

@@ -52,7 +52,9 @@ export class SessionClient {
     const connection = new Connection(port);
     try {
       const params = { version: PROTOCOL_VERSION, ...(client !== undefined && { client }) };
-      return new SessionClient(connection, await connection.request("hello", params));
+      const host = await connection.request("hello", params);
+      port.maxBytes = host.bounds.messageBytes;
+      return new SessionClient(connection, host);
     } catch (error) {
       port.close();
       throw error;

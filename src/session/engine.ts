@@ -43,16 +43,37 @@ export interface ModelOrder {
   readonly quantise?: Quantise | undefined;
 }
 
+/**
+ * Where a model's files are, of a reference that a request gives: the reference itself, or a folder, which may keep what it has read
+ * (a browser's cache). Throws where there are none.
+ */
+export type FindFolder = (
+  ref: string,
+  told: { readonly signal: AbortSignal; readonly onProgress: (progress: Progress) => void },
+) => string | Folder | Promise<string | Folder>;
+
+export interface EngineOptions {
+  /** How to open the device. */
+  readonly device?: DeviceOptions | (() => Promise<Device>);
+  readonly findFolder?: FindFolder | undefined;
+  /** For gated models of the hub. */
+  readonly accessToken?: string | undefined;
+}
+
 /** The device of a host, and the models that are on it. */
 export class Engine {
   readonly #open: () => Promise<Device>;
+  readonly #findFolder: FindFolder;
+  readonly #accessToken: string | undefined;
   #device: Promise<Device> | undefined;
   readonly #models = new Map<string, SharedModel>();
   /** One model is read at a time, beside what is computed: reading waits for disks and networks. */
   #loading: Promise<unknown> = Promise.resolve();
 
-  constructor(options: DeviceOptions | (() => Promise<Device>)) {
-    this.#open = typeof options === "function" ? options : () => openDevice(options);
+  constructor({ device = {}, findFolder = (ref) => ref, accessToken }: EngineOptions) {
+    this.#open = typeof device === "function" ? device : () => openDevice(device);
+    this.#findFolder = findFolder;
+    this.#accessToken = accessToken;
   }
 
   /** Opens it with the first call, and a new one when it has been lost. Throws DeviceError. */
@@ -142,16 +163,20 @@ export class Engine {
     tell: (progress: Progress) => void,
   ): Promise<PatchableModel> {
     signal.throwIfAborted();
-    return await loadModel(ref, {
+    const found = async (one: string | Folder) =>
+      typeof one === "string" ? this.#findFolder(one, { signal, onProgress: tell }) : one;
+    const accessToken = this.#accessToken;
+    return await loadModel(await found(ref), {
       device: await this.device(),
       fetch: (input, init) => fetch(input, { ...init, signal }),
       onProgress: ({ loadedBytes, totalBytes }) =>
         tell({ phase: "load", done: loadedBytes, total: totalBytes }),
       onDownload: ({ file, downloadedBytes, totalBytes }) =>
         tell({ phase: "download", file, done: downloadedBytes, total: totalBytes }),
-      ...(base !== undefined && { base }),
-      ...(adapters && { adapters }),
+      ...(base !== undefined && { base: await found(base) }),
+      ...(adapters && { adapters: await Promise.all(adapters.map(found)) }),
       ...(quantise !== undefined && { quantise }),
+      ...(accessToken !== undefined && { accessToken }),
     });
   }
 }

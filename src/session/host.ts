@@ -1,7 +1,7 @@
 import { SessionError } from "../errors.ts";
 import { DEFAULT_MAX_PIXELS } from "../images/files/rgb.ts";
-import type { Device, DeviceOptions } from "../tensor/device.ts";
-import { Engine } from "./engine.ts";
+import type { Device } from "../tensor/device.ts";
+import { Engine, type EngineOptions } from "./engine.ts";
 import { FairQueue } from "./fair-queue.ts";
 import { Guest } from "./guest.ts";
 import type { HostPort } from "./protocol.ts";
@@ -9,12 +9,10 @@ import type { Bounds, HelloResult } from "./results.ts";
 import { type TaskPlace, TaskShelf } from "./task-shelf.ts";
 import type { Offer } from "./work.ts";
 
-export interface HostOptions {
+export interface HostOptions extends EngineOptions {
   /** How it calls itself: "xpatch 0.1.0". */
   readonly name: string;
   readonly place: HelloResult["place"];
-  /** How to open the device. */
-  readonly device?: DeviceOptions | (() => Promise<Device>);
   /** Whether the device is somebody else's, and stays when the host closes. */
   readonly keepsDevice?: boolean;
   /** Default: any model. */
@@ -50,19 +48,12 @@ export class SessionHost {
   readonly #keepsDevice: boolean;
   #closed = false;
 
-  constructor({
-    name,
-    place,
-    device = {},
-    offer = {},
-    tasks,
-    bounds = {},
-    keepsDevice = false,
-  }: HostOptions) {
+  constructor(options: HostOptions) {
+    const { name, place, offer = {}, tasks, bounds = {}, keepsDevice = false } = options;
     this.#keepsDevice = keepsDevice;
     this.#house = {
       hello: { host: name, place, bounds: { ...DEFAULT_BOUNDS, ...bounds } },
-      engine: new Engine(device),
+      engine: new Engine(options),
       queue: new FairQueue(),
       tasks: new TaskShelf(tasks),
       offer: { models: [], anyRef: true, files: true, ...offer },

@@ -4,4 +4,6 @@ export { type RequestOptions, SessionClient } from "./client.ts";
 export * from "./protocol.ts";
 export type * from "./requests.ts";
 export type * from "./results.ts";
+export { connectSocket } from "./socket-port.ts";
 export type * from "./values.ts";
+export { workerPort } from "./worker-port.ts";

@@ -60,5 +60,8 @@ export interface Port<Out, In> {
   close(): void;
 }
 
-export type ClientPort = Port<ClientMessage, HostMessage>;
+export interface ClientPort extends Port<ClientMessage, HostMessage> {
+  /** Most bytes of a message that the host takes; set once it has said so, and heeded where messages have bytes. */
+  maxBytes?: number;
+}
 export type HostPort = Port<HostMessage, ClientMessage>;

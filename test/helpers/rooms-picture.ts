@@ -23,6 +23,7 @@ export const CONTENTS: Readonly<Record<string, string>> = {
   "src/figures": "drawings",
   "src/index.ts": "the public API",
   "src/session": "the session protocol: a client, a host, what is between them",
+  "src/session/serve": "sessions over a WebSocket, and the page",
   "src/parity": "against transformers and the paper's program",
   experiments: "the paper's experiments and their report",
 };

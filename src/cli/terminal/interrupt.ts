@@ -19,10 +19,25 @@ export async function stoppable<T>(
   }
 }
 
+let stopped: (() => void) | undefined;
+
+/** Resolves when the process is told to end, which it then leaves to the caller; it ends with the next signal all the same. */
+export function untilStopped(): Promise<void> {
+  return new Promise((resolve) => {
+    stopped = resolve;
+  });
+}
+
 /** Has signals that end the process leave no temporary files, locks or hidden cursor behind. It ends by the signal. */
 export function endCleanly(): void {
   for (const signal of SIGNALS) {
-    process.once(signal, () => {
+    process.on(signal, function end() {
+      if (stopped) {
+        stopped();
+        stopped = undefined;
+        return;
+      }
+      process.off(signal, end);
       cleanUp();
       const { isTTY } = process.stderr;
       if (isTTY) process.stderr.write(`${SHOW_CURSOR}\n`);

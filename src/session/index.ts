@@ -6,4 +6,4 @@ export type * from "./requests.ts";
 export type * from "./results.ts";
 export { connectSocket } from "./socket-port.ts";
 export type * from "./values.ts";
-export { workerPort } from "./worker-port.ts";
+export { pagePort, workerPort } from "./worker-port.ts";

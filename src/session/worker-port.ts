@@ -1,47 +1,56 @@
-import { SessionError } from "../errors.ts";
-import type { ClientPort, HostMessage, HostPort } from "./protocol.ts";
+import type { ClientMessage, ClientPort, HostMessage, HostPort, Port } from "./protocol.ts";
 
-/** What of a worker, or of its global scope, a port uses. */
-interface Messenger {
+/** A worker as its page sees it, or the page as the worker does. */
+interface Endpoint {
   postMessage(message: unknown): void;
-  addEventListener(type: string, listener: (event: never) => void): void;
+  addEventListener(type: string, listener: (event: MessageEvent & ErrorEvent) => void): void;
 }
 
-/** A session with a host that runs in a Web Worker: see `serveWorker`. Closing it ends the worker. */
-export function workerPort(worker: Messenger & { terminate(): void }): ClientPort {
-  let isOpen = true;
-  let ended = (_error?: Error): void => {};
+/**
+ * A session with a host that runs in a Web Worker, at the page's end. Other messages may go the same way, as long as they have no
+ * field `type`. Closing it ends the worker.
+ */
+export function workerPort(worker: Endpoint & { terminate(): void }): ClientPort {
+  return postPort<ClientMessage, HostMessage>(worker, () => worker.terminate());
+}
+
+/**
+ * The worker's end. Attach it to a host as the worker's module is run, before anything is waited for: messages that come earlier are
+ * lost.
+ *
+ * @example
+ * // worker.ts
+ * const host = new SessionHost({ name: "my page", place: "tab" });
+ * void host.attach(pagePort(globalThis));
+ * // page.ts
+ * const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+ * const session = await SessionClient.open(workerPort(worker));
+ */
+export function pagePort(scope: Endpoint): HostPort {
+  return postPort<HostMessage, ClientMessage>(scope, () => {});
+}
+
+function postPort<Out, In>(endpoint: Endpoint, close: () => void): Port<Out, In> {
+  let closed = false;
+  let onEnd: (error?: Error) => void = () => {};
   const end = (error?: Error) => {
-    if (!isOpen) return;
-    isOpen = false;
-    worker.terminate();
-    ended(error);
+    if (closed) return;
+    closed = true;
+    close();
+    onEnd(error);
   };
   return {
-    send: (message) => worker.postMessage(message),
-    listen(onMessage, onEnd) {
-      ended = onEnd;
-      worker.addEventListener("message", ({ data }: { data: HostMessage }) => {
-        if (isOpen) onMessage(data);
+    send(message) {
+      if (!closed) endpoint.postMessage(message);
+    },
+    listen(onMessage, ended) {
+      onEnd = ended;
+      endpoint.addEventListener("message", ({ data }) => {
+        if (!closed && typeof data === "object" && data !== null && "type" in data) onMessage(data as In);
       });
-      worker.addEventListener("error", ({ message = "it did not start" }: { message?: string }) => {
-        end(new SessionError(`the worker failed: ${message}`, { code: "closed" }));
-      });
-      worker.addEventListener("messageerror", () => {
-        end(new SessionError("a message of the worker could not be read", { code: "message" }));
-      });
+      endpoint.addEventListener("error", ({ message }) => end(new Error(message || "the worker has failed")));
+      endpoint.addEventListener("messageerror", () => end(new Error("a message could not be read")));
     },
     close: () => end(),
-  };
-}
-
-/** The other end, in the worker. */
-export function pagePort(scope: Messenger & { close(): void }): HostPort {
-  return {
-    send: (message) => scope.postMessage(message),
-    listen(onMessage) {
-      scope.addEventListener("message", ({ data }: { data: never }) => onMessage(data));
-    },
-    close: () => scope.close(),
   };
 }

@@ -1,8 +1,7 @@
 import { SessionError } from "../../src/errors.ts";
 import type { Folder } from "../../src/model/checkpoint/source/folder.ts";
 import { SessionHost } from "../../src/session/host.ts";
-import type { ClientMessage, HostMessage } from "../../src/session/protocol.ts";
-import { postPort } from "./post-port.ts";
+import { pagePort } from "../../src/session/worker-port.ts";
 import type { TabMessage } from "./tab.ts";
 import { unpackFolder } from "./task-folder.ts";
 
@@ -38,7 +37,7 @@ function askForTasks(): Promise<Folder> {
 }
 
 const host = new SessionHost({ name: "xpatch", place: "tab", tasks: { address: "tasks", folder } });
-void host.attach(postPort<HostMessage, ClientMessage>(scope));
+void host.attach(pagePort(scope));
 // Where there is no device, the page's own first request is told so.
 host.device().then(
   async (device) => tell({ tab: "lost", reason: (await device.gpu.lost).message }),

@@ -1,8 +1,8 @@
 import { signal } from "@preact/signals";
 import { DeviceLostError } from "../../src/errors.ts";
 import { SessionClient } from "../../src/session/client.ts";
-import type { ClientPort } from "../../src/session/protocol.ts";
 import type { AdapterSummary, ModelsResult } from "../../src/session/results.ts";
+import { connectSocket } from "../../src/session/socket-port.ts";
 import { connectTab, type Tab } from "./tab.ts";
 
 /** Where it computes: in a worker of this tab, or behind a link that `xpatch serve` has printed. */
@@ -48,7 +48,8 @@ export async function connect(target: Target): Promise<void> {
     const lost = (reason: string) =>
       lose(new DeviceLostError(`the device is gone${reason ? `: ${reason}` : ""}`));
     if (target.kind === "tab") tab = connectTab(lost);
-    client = await SessionClient.open(tab?.port ?? (await socketTo(target)), { client: "explorer" });
+    const port = target.kind === "serve" ? await connectSocket(target.link) : tab!.port;
+    client = await SessionClient.open(port, { client: "explorer" });
     const open = client;
     void open.ended.then((error) => lose(error ?? new Error("the connection has ended")));
     const [adapter, models] = [await open.adapters(), await open.models()];
@@ -59,11 +60,6 @@ export async function connect(target: Target): Promise<void> {
     const webgpu = target.kind === "serve" || navigator.gpu !== undefined;
     session.value = { status: "failed", target, error: error as Error, webgpu };
   }
-}
-
-/** A connection to `xpatch serve`. */
-async function socketTo(_: Target): Promise<ClientPort> {
-  throw new Error("the page cannot connect yet");
 }
 
 /** Asks again what the device has in use. */

@@ -1,6 +1,6 @@
 import type { ClientPort } from "../../src/session/protocol.ts";
+import { workerPort } from "../../src/session/worker-port.ts";
 import { offered } from "./offered.ts";
-import { postPort } from "./post-port.ts";
 import { taskFile } from "./tasks.ts";
 
 /** What the page and its worker tell each other besides the messages of the session. */
@@ -36,5 +36,5 @@ export function connectTab(onLost: (reason: string) => void): Tab {
     }
   });
   const close = () => worker.terminate();
-  return { port: postPort(worker, close), close };
+  return { port: workerPort(worker), close };
 }

@@ -38,6 +38,12 @@ export function fileOf({ hash, name }: Own): Blob {
   throw new ImageError(`${name} lies with whoever dropped it; drop the same file here`);
 }
 
+/** The same, looked for in the browser's storage first. */
+export async function findFile(picture: Own): Promise<Blob> {
+  if (!hasFile(picture)) await sought.get(picture.hash);
+  return fileOf(picture);
+}
+
 /** Whether the file is here; looks for it in the browser's storage where it is not, and fires when it is found. */
 export function hasFile({ hash }: Own): boolean {
   if (files.value.has(hash)) return true;

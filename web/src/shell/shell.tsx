@@ -1,5 +1,6 @@
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { model } from "../model.ts";
 import { store } from "../state.ts";
 import { listenForKeys } from "../ui/keys.ts";
 import { Toasts } from "../ui/toasts.tsx";
@@ -8,6 +9,7 @@ import { listenForDrops } from "./drop.ts";
 import { Header } from "./header.tsx";
 import { Help } from "./help.tsx";
 import { Nav } from "./nav.tsx";
+import { NeedsModel } from "./needs-model.tsx";
 import { shortcuts } from "./shortcuts.ts";
 import { Status } from "./status.tsx";
 import { Trouble } from "./trouble.tsx";
@@ -31,7 +33,7 @@ export function Shell(): JSX.Element {
       <Nav />
       <main class="main" ref={main} id="main" tabIndex={-1} aria-label={view?.title}>
         <Trouble />
-        {View && <View />}
+        {View && (view.needsModel && model.value.status !== "ready" ? <NeedsModel /> : <View />)}
       </main>
       <Status />
       <Toasts />

@@ -5,7 +5,7 @@ import { LongestFirst } from "./test/helpers/longest-first.ts";
 /** Files that have a process of their own; the others share one a core. */
 const ALONE = [
   // Run programs and browsers.
-  ...["cli", "platform", "project"].map((folder) => `test/${folder}/**/*.test.ts`),
+  ...["cli", "platform", "project", "web"].map((folder) => `test/${folder}/**/*.test.ts`),
   // Measure what the process holds, or lose devices.
   ...["growth", "memory"].map((name) => `test/patching/${name}.test.ts`),
   ...["device", "fate"].map((name) => `test/tensor/${name}.test.ts`),

@@ -25,26 +25,30 @@ import { setUp } from "./setup.mjs";
 
 const site = join(root, "web", "dist");
 const stamp = join(site, ".sources");
-const SOURCES = ["src", "web/src", "tasks"];
+const SOURCES = ["src", "web/src"];
 const SETTINGS = ["web/index.html", "web/vite.config.ts", "web/tsconfig.json", "package-lock.json"];
 
 /** Builds the site if it is not that of these sources. Needs what set-up makes. */
 export async function ensureWeb() {
   const model = await ensurePackedModel();
-  const hash = createHash("sha256").update(model);
-  const scripts = ["build-web.mjs", "pack-tasks.mjs"].map((name) => join("scripts", name));
-  for (const file of [...SOURCES.flatMap(filesIn), ...SETTINGS, ...scripts]) {
-    hash.update(`${file}\0`).update(readFileSync(join(root, file)));
-  }
-  const sources = hash.digest("hex");
+  const tasks = packTasks();
+  const sources = hashOfPage(createHash("sha256")).update(tasks).update(model).digest("hex");
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === sources) return site;
   await step("the explorer's page", async () => {
     rmSync(site, { recursive: true, force: true });
     await buildPage(site);
-    offer(site, { models: [addModel(site, model)], tasks: addTasks(site) });
+    offer(site, { models: [addModel(site, model)], tasks: addTasks(site, tasks) });
     writeFileSync(stamp, sources);
   });
   return site;
+}
+
+/** Takes what the page is made of into a hash. */
+export function hashOfPage(hash) {
+  for (const file of [...SOURCES.flatMap(filesIn), ...SETTINGS, join("scripts", "build-web.mjs")]) {
+    hash.update(`${file}\0`).update(readFileSync(join(root, file)));
+  }
+  return hash;
 }
 
 /** The page alone, which offers nothing yet. */
@@ -55,14 +59,16 @@ export async function buildPage(folder) {
 }
 
 /** Tells a built page what lies beside it. */
-export function offer(folder, offered) {
+function offer(folder, offered) {
   const file = join(folder, "index.html");
+  writeFileSync(file, withOffered(readFileSync(file, "utf8"), offered));
+}
+
+/** The page that offers these models and tasks. */
+export function withOffered(html, offered) {
   const place = /(<script type="application\/json" id="offered">)[^<]*(<\/script>)/;
   const json = JSON.stringify(offered).replaceAll("<", "\\u003c");
-  writeFileSync(
-    file,
-    readFileSync(file, "utf8").replace(place, (_, begin, end) => `${begin}${json}${end}`),
-  );
+  return html.replace(place, (_, begin, end) => `${begin}${json}${end}`);
 }
 
 function addModel(folder, model) {
@@ -76,7 +82,7 @@ function addModel(folder, model) {
 }
 
 /** Puts the files of a folder beside the page; gives what the page has to know of them. The largest comes last. */
-export function addFiles(folder, path, from) {
+function addFiles(folder, path, from) {
   mkdirSync(join(folder, path), { recursive: true });
   const files = readdirSync(from).map((name) => {
     const source = join(from, name);
@@ -92,8 +98,7 @@ export function addFiles(folder, path, from) {
   return files.sort((a, b) => a.bytes - b.bytes);
 }
 
-export function addTasks(folder) {
-  const bytes = packTasks();
+function addTasks(folder, bytes) {
   mkdirSync(join(folder, "models"), { recursive: true });
   writeFileSync(join(folder, "models", "tasks.bin"), bytes);
   return { title: "tasks and their pictures", files: [known("tasks.bin", "models/tasks.bin", bytes)] };

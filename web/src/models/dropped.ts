@@ -13,9 +13,10 @@ export interface DroppedFolder {
 
 /** The files of a drop, those in folders included. Has to be called while the event is being handled. */
 export async function droppedFolder(data: DataTransfer): Promise<DroppedFolder> {
-  // Entries are gone after the first await.
+  // Both are gone after the first await. What comes from a program, not from a disk, is no entry.
   const entries = [...data.items].flatMap((item) => item.webkitGetAsEntry() ?? []);
-  const files = new Map<string, File>();
+  const loose = entries.length > 0 ? [] : [...data.files];
+  const files = new Map<string, File>(loose.map((file) => [file.name, file]));
   for (const entry of entries) await addEntry(entry, "", files);
   return asFolder(files);
 }

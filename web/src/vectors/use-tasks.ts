@@ -1,0 +1,7 @@
+import type { TaskSummary } from "../../../src/session/results.ts";
+import { type Asked, useAsked } from "../ask.ts";
+
+/** The tasks that come with xpatch. */
+export function useTasks(): Asked<readonly TaskSummary[]> {
+  return useAsked(["task list"], async ({ client, signal }) => (await client.tasks({ signal })).tasks);
+}

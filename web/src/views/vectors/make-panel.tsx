@@ -1,0 +1,146 @@
+import type { JSX } from "preact";
+import { model } from "../../model.ts";
+import { store } from "../../state.ts";
+import { Panel } from "../../ui/panel.tsx";
+import { toastError } from "../../ui/toasts.tsx";
+import { type Recipe, recipeName } from "../../vectors/recipe.ts";
+import { firstLayer, SHELF, withVector } from "../../vectors/shelf.ts";
+import { useTasks } from "../../vectors/use-tasks.ts";
+import { NumberField } from "./number-field.tsx";
+import { type Maker, VECTORS } from "./vectors-slice.ts";
+
+/** Puts a vector on the shelf. Throws where there is no room. */
+export function shelve(recipe: Recipe, layer?: number, name = recipeName(recipe)): string {
+  const state = model.peek();
+  const layers = state.status === "ready" ? state.summary.layers : 1;
+  let id = "";
+  store.set(SHELF, `make ${name}`, (shelf) => {
+    const made = withVector(shelf, { name, recipe, layer: layer ?? firstLayer(layers) });
+    id = made.id;
+    return made.shelf;
+  });
+  return id;
+}
+
+/** The form for a new vector: from examples, or from an instruction. */
+export function MakePanel(): JSX.Element {
+  const { maker } = store.slice(VECTORS).value;
+  const { value: tasks = [], error } = useTasks();
+  const change = (part: Partial<Maker>, same?: string) =>
+    store.set(
+      VECTORS,
+      "change the new vector",
+      (slice) => ({ ...slice, maker: { ...slice.maker, ...part } }),
+      same,
+    );
+  const state = model.value;
+  const task = tasks.find(({ name }) => name === maker.task);
+  const takesPictures = state.status === "ready" && state.summary.takesPictures;
+  const hasPictures = takesPictures && (task?.items.some(({ picture }) => picture) ?? false);
+  const make = (event: SubmitEvent) => {
+    event.preventDefault();
+    const { kind, task: name, asked, count, seed, items, text } = maker;
+    try {
+      shelve(
+        kind === "instruction"
+          ? { kind, text }
+          : { kind, task: name, asked: hasPictures ? asked : "text", count, seed, items },
+      );
+    } catch (problem) {
+      toastError(problem);
+    }
+  };
+  return (
+    <Panel title="Make a vector">
+      {error && <p class="bad-words">{error.message}</p>}
+      <form class="form" onSubmit={make} aria-label="Make a vector">
+        <fieldset class="segments">
+          <legend class="visually-hidden">What says the task</legend>
+          {(["examples", "instruction"] as const).map((kind) => (
+            <label key={kind}>
+              <input
+                type="radio"
+                name="maker-kind"
+                checked={maker.kind === kind}
+                onChange={() => change({ kind })}
+              />
+              <span>{kind === "examples" ? "Examples" : "Instruction"}</span>
+            </label>
+          ))}
+        </fieldset>
+        <label class="field">
+          <span>Task</span>
+          <select
+            value={maker.task}
+            onChange={({ currentTarget: { value } }) => {
+              const instruction = tasks.find(({ name }) => name === value)?.instruction;
+              change({ task: value, ...(instruction !== undefined && { text: instruction }) });
+            }}
+          >
+            {!task && <option value={maker.task}>{maker.task}</option>}
+            {tasks.map(({ name }) => (
+              <option key={name} value={name}>
+                {name}
+              </option>
+            ))}
+          </select>
+        </label>
+        {maker.kind === "instruction" ? (
+          <label class="field wide">
+            <span>Instruction</span>
+            <textarea
+              rows={2}
+              value={maker.text}
+              onInput={({ currentTarget }) => change({ text: currentTarget.value }, "maker text")}
+            />
+          </label>
+        ) : (
+          <>
+            <label class="field">
+              <span>Shown as</span>
+              <select
+                value={hasPictures ? maker.asked : "text"}
+                onChange={({ currentTarget: { value } }) => change({ asked: value as Maker["asked"] })}
+              >
+                <option value="text">text</option>
+                <option value="image" disabled={!hasPictures}>
+                  pictures
+                </option>
+              </select>
+            </label>
+            <div class="fields">
+              <NumberField
+                label="Examples"
+                value={maker.count}
+                min={1}
+                max={20}
+                set={(count) => change({ count })}
+              />
+              <NumberField
+                label="Prompts"
+                value={maker.items}
+                min={1}
+                max={100}
+                set={(items) => change({ items })}
+              />
+              <NumberField
+                label="Seed"
+                value={maker.seed}
+                min={0}
+                max={99999}
+                set={(seed) => change({ seed })}
+              />
+            </div>
+          </>
+        )}
+        <button
+          type="submit"
+          class="primary"
+          disabled={state.status !== "ready" || (maker.kind === "instruction" && maker.text.trim() === "")}
+        >
+          Make
+        </button>
+      </form>
+    </Panel>
+  );
+}

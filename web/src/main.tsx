@@ -5,15 +5,16 @@ import "./style/shell.css";
 import "./style/parts.css";
 import { followSession } from "./model.ts";
 import { startNavigation } from "./navigation.ts";
-import { connect } from "./session.ts";
+import { connect, firstTarget } from "./session.ts";
 import { Shell } from "./shell/shell.tsx";
 import { store } from "./state.ts";
 import { followTheme } from "./ui/theme.ts";
 import { toastError } from "./ui/toasts.tsx";
 import { VIEWS } from "./views/views.ts";
 
+const target = firstTarget();
 followTheme();
 await startNavigation(store, { views: VIEWS.map(({ id }) => id), onError: toastError });
 followSession();
-void connect({ kind: "tab" });
+void connect(target);
 render(<Shell />, document.querySelector("#app")!);

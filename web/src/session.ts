@@ -25,12 +25,44 @@ export type SessionState =
 /** The session of the page. There is one at a time. */
 export const session = signal<SessionState>({ status: "connecting", target: { kind: "tab" } });
 
+/** Of this tab: a reload connects where it was connected. */
+const KEY = "xpatch-explorer-session";
+
+/**
+ * Where the page begins: at the server whose link it was opened by (the token then leaves the address, which readers copy), else where
+ * this tab was before it was reloaded, else in the tab.
+ */
+export function firstTarget(): Target {
+  if (new URLSearchParams(location.hash.slice(1)).has("token")) {
+    const link = location.href;
+    history.replaceState(null, "", location.pathname + location.search);
+    return { kind: "serve", link };
+  }
+  try {
+    const link = sessionStorage.getItem(KEY);
+    if (link) return { kind: "serve", link };
+  } catch {
+    // Storage is not allowed here.
+  }
+  return { kind: "tab" };
+}
+
+function keepTarget(target: Target): void {
+  try {
+    if (target.kind === "serve") sessionStorage.setItem(KEY, target.link);
+    else sessionStorage.removeItem(KEY);
+  } catch {
+    // It lasts as long as the page, then.
+  }
+}
+
 let close = () => {};
 
 /** Ends the session that there is, and opens one there. How that went is what `session` says; it throws nothing. */
 export async function connect(target: Target): Promise<void> {
   close();
   session.value = { status: "connecting", target };
+  keepTarget(target);
   let ended = false;
   let client: SessionClient | undefined;
   let tab: Tab | undefined;

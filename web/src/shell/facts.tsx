@@ -60,8 +60,13 @@ function software(): string | undefined {
   return state.status === "open" && state.adapter.software ? "software" : undefined;
 }
 
+/** Of a link that may be none. */
+export function hostOf({ link }: { link: string }): string {
+  return URL.canParse(link) ? new URL(link).host : "another machine";
+}
+
 function placeInWords(): string {
   const { target, status } = session.value;
-  const place = target.kind === "tab" ? "in this tab" : `on ${new URL(target.link).host}`;
+  const place = target.kind === "tab" ? "in this tab" : `on ${hostOf(target)}`;
   return status === "lost" ? "lost" : status === "failed" ? "not connected" : place;
 }

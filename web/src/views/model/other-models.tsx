@@ -17,6 +17,16 @@ export function OtherModels(): JSX.Element {
   const state = session.value;
   const open = state.status === "open";
   const how = quantise === "" ? {} : { quantise };
+  if (state.status === "open" && !state.models.anyRef) {
+    return (
+      <Panel title="Any other model">
+        <p class="soft">
+          This server lends only what it offers. Started with <code>--any-model</code> it loads any folder,
+          URL or hub name.
+        </p>
+      </Panel>
+    );
+  }
   return (
     <Panel title="Any other model">
       <div class="stack">

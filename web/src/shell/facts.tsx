@@ -25,8 +25,7 @@ interface FactProps {
 function Fact({ name, tag, children }: FactProps): JSX.Element {
   return (
     <a class="fact" href={addressOf("model")}>
-      <span class="name">{name}</span>
-      <span class="value">{children}</span>
+      <span class="name">{name}</span> <span class="value">{children}</span>
       {tag && <span class="tag warn">{tag}</span>}
     </a>
   );

@@ -104,7 +104,7 @@ export function PatchPicture(props: PatchPictureProps): JSX.Element | null {
         )}
       </div>
       <figcaption class="soft">
-        {label}: {seen.width} × {seen.height} pixels, seen as {view.width} × {view.height}
+        {label}: {seen.width} × {seen.height}, seen as {view.width} × {view.height}
         {patches ? `, ${rows} × ${columns} patches` : "; its patches are no one grid of places in the prompt"}
       </figcaption>
     </figure>

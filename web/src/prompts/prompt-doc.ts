@@ -75,8 +75,10 @@ export function insertPicture(
   );
 }
 
+/** Whether there is nothing to read yet. */
 export function isEmpty(prompt: PromptDoc): boolean {
-  return prompt.kind === "written" && prompt.pieces.every((piece) => "text" in piece && piece.text === "");
+  if (prompt.kind === "task") return prompt.input === "";
+  return prompt.pieces.every((piece) => "text" in piece && piece.text === "");
 }
 
 /** On one line, for headings. */

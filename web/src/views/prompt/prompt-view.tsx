@@ -114,7 +114,15 @@ function PromptView(): JSX.Element {
               </div>
             </>
           ) : (
-            !failed && <p class="soft">{isEmpty(prompt) ? "Write something." : "Reading…"}</p>
+            !failed && (
+              <p class="soft">
+                {isEmpty(prompt)
+                  ? prompt.kind === "task"
+                    ? "Choose what is asked about."
+                    : "Write something."
+                  : "Reading…"}
+              </p>
+            )
           )}
         </Panel>
         <Panel

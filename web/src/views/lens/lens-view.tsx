@@ -1,0 +1,100 @@
+import type { JSX } from "preact";
+import { useEffect } from "preact/hooks";
+import "../../style/prompt.css";
+import "../../style/lens.css";
+import { model } from "../../model.ts";
+import { tokensComputed, useEncoded } from "../../prompts/use-prompt.ts";
+import { store } from "../../state.ts";
+import type { View } from "../view.ts";
+import { EditList } from "./edit-list.tsx";
+import { How } from "./how.tsx";
+import { LayerStrip } from "./layer-strip.tsx";
+import { lensSlice } from "./lens-slice.ts";
+import { aimed, carried } from "./lens-state.ts";
+import { PatchedAnswer } from "./patched-answer.tsx";
+import { Side } from "./side.tsx";
+import { boundsOf, editsOf } from "./site-facts.ts";
+import { useLens, usePatched, useRecorded, useRunOf } from "./use-lens.ts";
+
+/** Two prompts as grids of tokens and layers; what is put from one onto the other changes the answer. */
+function LensView(): JSX.Element | null {
+  const slice = store.slice(lensSlice).value;
+  const source = useEncoded(slice.source);
+  const target = useEncoded(slice.target);
+  const state = model.value;
+  const summary = state.status === "ready" ? state.summary : undefined;
+  const bounds = {
+    source: source.value && tokensComputed(source.value).ids.length,
+    target: target.value && tokensComputed(target.value).ids.length,
+  };
+  const edits = editsOf(slice, summary, bounds);
+  const recorded = useRecorded(target);
+  const patched = usePatched(edits.inForce, source, recorded);
+  const sourceAnswer = useRunOf(source);
+  const sourceLens = useLens(source, slice.how.site);
+  const targetLens = useLens(target, slice.how.site, edits.inForce, source);
+  // Nothing is carried into another view, or when the prompts change.
+  useEffect(
+    () => () => {
+      carried.value = undefined;
+      aimed.value = undefined;
+    },
+    [source.key, target.key],
+  );
+  if (!summary) return null;
+  const extent = { ...boundsOf(summary, slice.how, bounds) };
+  return (
+    <div class="panels lens-view">
+      <How slice={slice} summary={summary} />
+      <div class="panels sides">
+        <Side
+          name="source"
+          slice={slice}
+          held={source}
+          lens={sourceLens}
+          summary={summary}
+          answer={sourceAnswer.value?.top[0]}
+          bounds={extent}
+        />
+        <Side
+          name="target"
+          slice={slice}
+          held={target}
+          lens={targetLens}
+          summary={summary}
+          answer={patched.value?.variant.top[0] ?? recorded.value?.answer.top[0]}
+          bounds={extent}
+          reach={edits.inForce.length > 0 ? patched.value?.variant.reach : undefined}
+          edits={edits.inForce}
+        />
+      </div>
+      <div class="panels below">
+        <EditList slice={slice} summary={summary} problems={edits.problems} />
+        <PatchedAnswer
+          slice={slice}
+          edits={edits.inForce}
+          source={source}
+          target={target}
+          recorded={recorded}
+          patched={patched}
+        />
+      </div>
+      <LayerStrip
+        slice={slice}
+        summary={summary}
+        source={source}
+        recorded={recorded}
+        sourceTop={sourceAnswer.value?.top[0]}
+        bounds={bounds}
+      />
+    </div>
+  );
+}
+
+export const lensView: View = {
+  id: "lens",
+  title: "Patch lens",
+  icon: "grid",
+  component: LensView,
+  needsModel: true,
+};

@@ -1,0 +1,148 @@
+import type { Setting } from "../../../../src/patching/setting.ts";
+import type { SessionClient } from "../../../../src/session/client.ts";
+import type {
+  Answer,
+  EncodedPrompt,
+  LensAnswer,
+  Reached,
+  RunAnswer,
+} from "../../../../src/session/results.ts";
+import type { EditSpec, ModelHandle, RecordingHandle } from "../../../../src/session/values.ts";
+import { type Asked, useAsked } from "../../ask.ts";
+import { type Held, useHeld } from "../../hold.ts";
+import { model } from "../../model.ts";
+import { editSpecs, wantedBy } from "./edit-specs.ts";
+import type { LensEdit } from "./lens-slice.ts";
+import { readSite } from "./site-facts.ts";
+import { readSource } from "./source-values.ts";
+
+/** Tokens of an answer that are shown. */
+export const TOP = 8;
+/** Tokens of a cell. */
+export const LENS_TOP = 3;
+
+/** The target's pass, from which patched ones start. */
+export interface Recorded {
+  readonly recording: RecordingHandle;
+  readonly answer: Answer;
+  readonly setting: Setting;
+  readonly rowLayers: number;
+}
+
+export interface Patched {
+  readonly variant: Answer & { readonly reach: Reached };
+  /** Probabilities without the edits, by the ids of the variant's tokens. */
+  readonly before: ReadonlyMap<number, number>;
+  readonly setting: Setting;
+  readonly rowLayers: number;
+}
+
+/** Edits without what does not change what they do. */
+export function essence(edits: readonly LensEdit[]): unknown {
+  return edits.map(({ operation, amount, site, head, from, to }) => ({
+    operation,
+    ...((operation === "add" || operation === "interpolate") && { amount }),
+    site,
+    head,
+    from,
+    to,
+  }));
+}
+
+export function useRecorded(target: Held<EncodedPrompt>): Held<Recorded> {
+  const { value, key } = target;
+  return useHeld(
+    value && key,
+    async ({ client, model, signal }) => {
+      const { recording, top, tracked, setting, rowLayers } = await client.record(
+        { model, prompt: value!.prompt, top: TOP },
+        { signal },
+      );
+      return { recording, answer: { top, tracked }, setting, rowLayers };
+    },
+    ({ recording }, client) => void client.free([recording]).catch(() => {}),
+  );
+}
+
+export function useRunOf({ value, key }: Held<EncodedPrompt>): Asked<RunAnswer> {
+  return useAsked(value && ["run", key], ({ client, model, signal }) =>
+    client.run({ model, prompt: value!.prompt, top: TOP }, { signal }),
+  );
+}
+
+/** What each cell of a prompt reads as, under edits if there are any. */
+export function useLens(
+  prompt: Held<EncodedPrompt>,
+  site: string,
+  edits: readonly LensEdit[] = [],
+  source?: Held<EncodedPrompt>,
+): Asked<LensAnswer> {
+  const { value, key } = prompt;
+  const from = edits.some((edit) => edit.from) ? source?.key : undefined;
+  return useAsked(
+    value && ["lens", key, readSite(site), essence(edits), from],
+    async ({ client, model, signal, onProgress }) => {
+      const specs = await specsOf(edits, source, { client, model, signal });
+      return client.lens(
+        { model, prompt: value!.prompt, site: readSite(site), k: LENS_TOP, edits: specs },
+        { signal, onProgress },
+      );
+    },
+  );
+}
+
+/** The answer under edits, from the recorded pass. */
+export function usePatched(
+  edits: readonly LensEdit[],
+  source: Held<EncodedPrompt>,
+  recorded: Held<Recorded>,
+): Asked<Patched> {
+  const { value, key } = recorded;
+  const from = edits.some((edit) => edit.from) ? source.key : undefined;
+  return useAsked(
+    value && edits.length > 0 ? ["patched", key, essence(edits), from] : undefined,
+    async ({ client, model, signal }) => {
+      const specs = await specsOf(edits, source, { client, model, signal });
+      const { recording } = value!;
+      const { variants, setting, rowLayers } = await client.resume(
+        { recording, variants: [specs], top: TOP },
+        { signal },
+      );
+      const variant = variants[0]!;
+      // Nothing is edited here: this reads the recorded answer alone.
+      const unpatched = await client.resume(
+        { recording, variants: [[]], top: 1, track: variant.top.map(({ id }) => id) },
+        { signal },
+      );
+      const { tracked } = unpatched.variants[0]!;
+      const before = new Map(tracked.map(({ id, probability }) => [id, probability]));
+      return { variant, before, setting, rowLayers };
+    },
+  );
+}
+
+interface At {
+  readonly client: SessionClient;
+  readonly model: ModelHandle;
+  readonly signal: AbortSignal;
+}
+
+/** Edits with what they take from the source, as the session takes them. */
+export async function specsOf(
+  edits: readonly LensEdit[],
+  source: Held<EncodedPrompt> | undefined,
+  at: At,
+): Promise<EditSpec[]> {
+  const wanted = wantedBy(edits);
+  if (wanted.length === 0) return edits.flatMap((edit) => editSpecs(edit, nothing));
+  if (!source?.value || source.key === undefined) throw new Error("the source is not read yet");
+  const { prompt } = source.value;
+  const state = model.peek();
+  const width = state.status === "ready" ? state.summary.width : 0;
+  const holds = await readSource({ ...at, prompt, key: source.key }, wanted, width);
+  return edits.flatMap((edit) => editSpecs(edit, holds));
+}
+
+function nothing(): never {
+  throw new Error("an edit takes something from the source that was not asked for");
+}

@@ -33,7 +33,7 @@ const CONTEXT_SITES: ReadonlySet<string> = new Set(["xattn_k", "xattn_k_norm", "
 
 /**
  * Which positions of which layers edits of a prompt could change, from the model's attention rules alone; nothing is computed. All
- * others keep their values to the last bit. Of an encoder-decoder positions are the decoder's.
+ * others keep their values. Of an encoder-decoder positions are the decoder's.
  *
  * Throws SiteError and PromptError for edits as `run` does, but does not look at their values.
  */
@@ -89,6 +89,7 @@ class Ways {
   readonly embedding: ReadonlySet<number>;
   readonly #model: LanguageModel;
   readonly #targets: readonly Target[];
+  readonly #placesOf: (image: number) => readonly number[];
   /** Positions of the pictures that change, and rows of the context. */
   readonly #places: ReadonlySet<number>;
   readonly #context: readonly { readonly start: number; readonly end: number }[];
@@ -110,9 +111,9 @@ class Ways {
         : vision && model.network.context
           ? [...images].flatMap((image) => contextRows(prompt, image, vision))
           : [];
-    this.#places = new Set(
-      vision && !encoder ? [...images].flatMap((image) => placesByImage(prompt, vision)[image] ?? []) : [],
-    );
+    const places = vision ? placesByImage(prompt, vision) : [];
+    this.#placesOf = (image) => places[image] ?? [];
+    this.#places = new Set(encoder ? [] : [...images].flatMap(this.#placesOf));
     const embeds = vision?.embeds !== false ? this.#places : new Set<number>();
     this.embedding = union(
       embeds,
@@ -120,9 +121,14 @@ class Ways {
     );
   }
 
-  /** Positions that change where a layer begins. */
+  /** Positions that change where a layer begins: those of pictures whose features are added there. */
   entering(layer: number): ReadonlySet<number> {
-    return this.#model.network.stack.blocks[layer]!.takesPictures ? this.#places : new Set();
+    const added = this.#targets.filter(({ info }) => info.site === "deepstack" && info.order === layer);
+    const own = added.flatMap(({ positions }) =>
+      [...positions.keys()].flatMap((image) => this.#placesOf(image)),
+    );
+    const { takesPictures } = this.#model.network.stack.blocks[layer]!;
+    return takesPictures ? union(this.#places, own) : new Set(own);
   }
 
   /**

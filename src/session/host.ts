@@ -65,6 +65,11 @@ export class SessionHost {
     return this.#guests.size;
   }
 
+  /** What it takes of one client. */
+  get bounds(): Bounds {
+    return this.#house.hello.bounds;
+  }
+
   /** The device, for whoever measures it. Opens it if nobody has. */
   device(): Promise<Device> {
     return this.#house.engine.device();

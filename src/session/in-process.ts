@@ -15,14 +15,17 @@ class End implements Port<unknown, never> {
   other: End | undefined;
   #onMessage: (message: never) => void = () => {};
   #onEnd: (error?: Error) => void = () => {};
+  /** Nothing is sent any more. */
   #closed = false;
+  /** Nothing arrives any more. */
+  #ended = false;
 
   send(message: unknown): void {
     if (this.#closed) return;
     const copy = structuredClone(message);
     const { other } = this;
     queueMicrotask(() => {
-      if (!other!.#closed) other!.#onMessage(copy as never);
+      if (!other!.#ended) other!.#onMessage(copy as never);
     });
   }
 
@@ -31,11 +34,15 @@ class End implements Port<unknown, never> {
     this.#onEnd = onEnd;
   }
 
+  /** What has been sent before arrives. */
   close(): void {
     if (this.#closed) return;
     for (const end of [this, this.other!]) {
       end.#closed = true;
-      queueMicrotask(() => end.#onEnd());
+      queueMicrotask(() => {
+        end.#ended = true;
+        end.#onEnd();
+      });
     }
   }
 }

@@ -91,7 +91,6 @@ function revive(value: unknown, parts: Uint8Array, depth: number): unknown {
   if (depth > MAX_DEPTH) throw new RangeError(`more than ${MAX_DEPTH} lists and objects within each other`);
   if (Array.isArray(value)) return value.map((each) => revive(each, parts, depth + 1));
   if (!isObject(value)) return value;
-  if (Object.hasOwn(value, "__proto__")) throw new RangeError('a key "__proto__"');
   if (!Object.hasOwn(value, MARK)) return revived(value, parts, depth);
   const kind = value[MARK];
   if (kind === "number") return numberOf(value["value"]);
@@ -103,6 +102,7 @@ function revive(value: unknown, parts: Uint8Array, depth: number): unknown {
 }
 
 function revived(value: Record<string, unknown>, parts: Uint8Array, depth: number): unknown {
+  if (Object.hasOwn(value, "__proto__")) throw new RangeError('a key "__proto__"');
   return Object.fromEntries(
     Object.entries(value).map(([key, each]) => [key, revive(each, parts, depth + 1)]),
   );

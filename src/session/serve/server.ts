@@ -32,8 +32,6 @@ export interface ServerOptions {
   readonly allowedOrigins?: readonly string[];
   /** Sessions at a time. Default 16. */
   readonly clients?: number;
-  /** Bytes of a message. Default that of {@link SERVER_BOUNDS}. */
-  readonly messageBytes?: number;
   /** How often to ask clients whether they are there, in milliseconds. Default 15 s. */
   readonly pingEvery?: number;
   /** Told of whatever is refused. */
@@ -76,15 +74,16 @@ export class SessionServer {
   /** Begins to listen. Throws XpatchError where it cannot. */
   static async open(sessions: SessionHost, options: ServerOptions = {}): Promise<SessionServer> {
     const { host = "127.0.0.1", port = 0, token = newToken(), page, note = () => {} } = options;
-    const { clients = 16, pingEvery = 15_000, messageBytes = SERVER_BOUNDS.messageBytes } = options;
+    const { clients = 16, pingEvery = 15_000 } = options;
     const { allowedHosts = [], allowedOrigins = [] } = options;
     const sockets = new WebSocketServer({
       noServer: true,
-      maxPayload: messageBytes,
+      maxPayload: sessions.bounds.messageBytes,
       perMessageDeflate: false,
       // Without it the token would be sent back as the protocol that was chosen.
       handleProtocols: () => SUBPROTOCOL,
     });
+    const accepted = new Set<WebSocket>();
     let names: Names = { host, port, allowedHosts, allowedOrigins };
     const http = createServer({ headersTimeout: 10_000, requestTimeout: 30_000 }, (request, response) => {
       answer(request, response, names, page, note);
@@ -107,10 +106,12 @@ export class SessionServer {
             WRONG_TOKEN,
             "wrong token: take the link that `xpatch serve` printed when it was last started",
           );
-        } else if (sockets.clients.size > clients) {
+        } else if (accepted.size >= clients) {
           note(`refused a session: there are ${clients} already`);
           turnAway(opened, TOO_MANY, `expected at most ${clients} sessions at a time`);
         } else {
+          accepted.add(opened);
+          opened.on("close", () => accepted.delete(opened));
           sessions.attach(watched(opened)).catch(() => opened.terminate());
         }
       });
@@ -194,8 +195,6 @@ function turnAway(socket: WebSocket, code: number, why: string): void {
   const error = new SessionError(why, { code: code === TOO_MANY ? "bounds" : "refused" });
   socket.send(encodeMessage({ type: "error", error: encodeError(error) }));
   socket.close(code, why.slice(0, 100));
-  // Nothing more is read of one that does not go.
-  socket.pause();
   setTimeout(() => socket.terminate(), 1000).unref();
 }
 

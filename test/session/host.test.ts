@@ -1,0 +1,337 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import * as errors from "../../src/errors.ts";
+import { SessionClient } from "../../src/session/client.ts";
+import { FairQueue } from "../../src/session/fair-queue.ts";
+import { inProcess } from "../../src/session/in-process.ts";
+import type { ClientMessage, HostMessage } from "../../src/session/protocol.ts";
+import type { ModelHandle } from "../../src/session/values.ts";
+import { decodeError, encodeError } from "../../src/session/wire-error.ts";
+import { testDevice } from "../helpers/device.ts";
+import { connect, LLAMA, testHost } from "./sessions.ts";
+
+// Clients of a host: versions, turns, requests that are given up, what is kept and freed.
+
+const host = testHost();
+let session: SessionClient;
+let model: ModelHandle;
+
+beforeAll(async () => {
+  session = await connect(host);
+  ({ model } = await session.load({ ref: LLAMA }));
+});
+afterAll(() => host.close());
+
+const PROMPT = { parts: "Q: Greece\nA: Athens\n\nQ: Italy\nA:" };
+/** Long enough to be given up on the way. */
+const LONG = { prompt: PROMPT, maxNewTokens: 60, stopIds: [] };
+
+/** A raw connection: what it is sent, and a way to send anything. */
+function rawPort(to = host) {
+  const { client, host: end } = inProcess();
+  void to.attach(end);
+  const received: HostMessage[] = [];
+  let wake = () => {};
+  let ended = false;
+  client.listen(
+    (message) => {
+      received.push(message);
+      wake();
+    },
+    () => {
+      ended = true;
+      wake();
+    },
+  );
+  const until = async (holds: () => boolean) => {
+    while (!holds()) await new Promise<void>((resolve) => (wake = resolve));
+  };
+  return {
+    send: (message: unknown) => client.send(message as ClientMessage),
+    received,
+    answer: async (id: number) => {
+      const found = () => received.find((m) => m.id === id && m.type !== "progress");
+      await until(() => found() !== undefined || ended);
+      return found();
+    },
+    ended: () => until(() => ended),
+  };
+}
+
+describe("hello", () => {
+  test("a client of another version is refused by name, and let go", async () => {
+    const port = rawPort();
+    port.send({ type: "request", id: 1, name: "hello", params: { version: 99 } });
+    expect(await port.answer(1)).toMatchObject({
+      type: "error",
+      error: {
+        name: "SessionError",
+        fields: { code: "version" },
+        message: expect.stringContaining("version 1"),
+      },
+    });
+    await port.ended();
+  });
+
+  test("nothing is done before it", async () => {
+    const port = rawPort();
+    port.send({ type: "request", id: 1, name: "models", params: {} });
+    expect(await port.answer(1)).toMatchObject({ type: "error", error: { fields: { code: "message" } } });
+    await port.ended();
+  });
+
+  test("it is said once", async () => {
+    const client = await connect(host);
+    await expect(client.request("hello", { version: 1 })).rejects.toMatchObject({ code: "message" });
+    expect(await client.models()).toMatchObject({ anyRef: true });
+    client.close();
+  });
+
+  test.each([null, 7, "x", [], {}, { type: "request" }, { type: "request", id: -1 }, { type: "x", id: 1 }])(
+    "%j is no message, and ends the connection",
+    async (message) => {
+      const port = rawPort();
+      port.send(message);
+      await port.ended();
+      expect(port.received).toMatchObject([{ type: "error", error: { fields: { code: "message" } } }]);
+    },
+  );
+});
+
+describe("turns", () => {
+  test("owners take turns, each in its own order", async () => {
+    const queue = new FairQueue<string>();
+    const done: string[] = [];
+    const { signal } = new AbortController();
+    const work = (name: string) => async () => {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      done.push(name);
+    };
+    await Promise.all(
+      ["a1", "a2", "a3", "b1", "b2", "c1"].map((name) => queue.add(name[0]!, work(name), { signal })),
+    );
+    expect(done).toEqual(["a1", "a2", "b1", "c1", "a3", "b2"]);
+  });
+
+  test("who waits hears how many are before it, and may leave", async () => {
+    const queue = new FairQueue<string>();
+    const places: number[] = [];
+    let release = () => {};
+    const running = queue.add("a", () => new Promise<void>((resolve) => (release = resolve)), {
+      signal: new AbortController().signal,
+    });
+    const leaving = new AbortController();
+    const left = queue.add("b", async () => {}, { signal: leaving.signal });
+    const last = queue.add("c", async () => "done", {
+      signal: new AbortController().signal,
+      onPlace: (ahead) => places.push(ahead),
+    });
+    leaving.abort(new Error("left"));
+    await expect(left).rejects.toThrow("left");
+    release();
+    expect(await last).toBe("done");
+    await running;
+    expect(places).toEqual([2, 1]);
+    expect(queue.length).toBe(0);
+  });
+
+  test("a client with one request does not wait for all of another's", async () => {
+    const [greedy, modest] = [await connect(host), await connect(host)];
+    const { model: own } = await greedy.load({ ref: LLAMA });
+    const { model: other } = await modest.load({ ref: LLAMA });
+    const order: string[] = [];
+    const many = Array.from({ length: 6 }, (_, i) =>
+      greedy.generate({ model: own, prompt: PROMPT, maxNewTokens: 5 }).then(() => order.push(`greedy ${i}`)),
+    );
+    const one = modest.run({ model: other, prompt: PROMPT }).then(() => order.push("modest"));
+    await Promise.all([...many, one]);
+    expect(order.indexOf("modest")).toBeLessThan(3);
+    greedy.close();
+    modest.close();
+  });
+
+  test("a model that one client has loaded is there for the next", async () => {
+    const other = await connect(host);
+    const { models } = await connect(testHost({ offer: { models: [{ ref: LLAMA, label: "l" }] } })).then(
+      (c) => c.models(),
+    );
+    expect(models).toEqual([{ ref: LLAMA, label: "l", loaded: false }]);
+    const before = (await testDevice()).memory.liveBytes;
+    const told: string[] = [];
+    const { model: shared } = await other.load(
+      { ref: LLAMA },
+      { onProgress: ({ phase }) => told.push(phase) },
+    );
+    expect((await testDevice()).memory.liveBytes).toBe(before);
+    expect(told).toEqual([]);
+    await other.unload({ model: shared });
+    expect(await session.run({ model, prompt: PROMPT, top: 1 })).toMatchObject({ top: [{}] });
+    other.close();
+  });
+});
+
+describe("giving up", () => {
+  test("a generation stops at the next token, and the next request is carried out", async () => {
+    const controller = new AbortController();
+    let tokens = 0;
+    const answer = session.generate(
+      { model, ...LONG },
+      {
+        signal: controller.signal,
+        onProgress: ({ phase }) => {
+          if (phase === "token" && ++tokens === 3) controller.abort();
+        },
+      },
+    );
+    await expect(answer).rejects.toMatchObject({ name: "AbortError" });
+    await session.run({ model, prompt: PROMPT });
+    expect(tokens).toBeLessThan(10);
+  });
+
+  test("the host says that it was, to a client that waits for it", async () => {
+    const port = rawPort();
+    port.send({ type: "request", id: 1, name: "hello", params: { version: 1 } });
+    await port.answer(1);
+    port.send({ type: "request", id: 2, name: "load", params: { ref: LLAMA } });
+    const loaded = (await port.answer(2)) as { result: { model: string } };
+    port.send({ type: "request", id: 3, name: "generate", params: { model: loaded.result.model, ...LONG } });
+    port.send({
+      type: "request",
+      id: 4,
+      name: "run",
+      params: { model: loaded.result.model, prompt: PROMPT },
+    });
+    port.send({ type: "cancel", id: 4 });
+    port.send({ type: "cancel", id: 3 });
+    for (const id of [3, 4]) {
+      expect(await port.answer(id)).toMatchObject({
+        type: "error",
+        error: { fields: { code: "cancelled" } },
+      });
+    }
+    port.send({ type: "cancel", id: 77 }); // nobody's: nothing happens
+    port.send({
+      type: "request",
+      id: 5,
+      name: "run",
+      params: { model: loaded.result.model, prompt: PROMPT },
+    });
+    expect(await port.answer(5)).toMatchObject({ type: "result" });
+    port.send({ type: "request", id: 6, name: "__proto__", params: {} });
+    expect(await port.answer(6)).toMatchObject({ type: "error", error: { fields: { code: "message" } } });
+  });
+
+  test("a signal that is aborted already asks nothing", async () => {
+    await expect(session.models({ signal: AbortSignal.abort(new Error("before")) })).rejects.toThrow(
+      "before",
+    );
+  });
+
+  test("a load that everybody gave up leaves nothing on the device", async () => {
+    const device = await testDevice();
+    const before = device.memory.liveBytes;
+    const other = await connect(host);
+    const controller = new AbortController();
+    const loading = other.load(
+      { ref: LLAMA, quantise: "int4" },
+      { signal: controller.signal, onProgress: () => controller.abort() },
+    );
+    await expect(loading).rejects.toMatchObject({ name: "AbortError" });
+    const { model: again } = await other.load({ ref: LLAMA, quantise: "nf4" });
+    await other.unload({ model: again });
+    expect(device.memory.liveBytes).toBe(before);
+    other.close();
+  });
+});
+
+describe("what is kept", () => {
+  test("goes with the client: the device is as it was", async () => {
+    const device = await testDevice();
+    const before = device.memory.liveBytes;
+    for (let i = 0; i < 5; i++) {
+      const { client, host: end } = inProcess();
+      const gone = host.attach(end);
+      const other = await SessionClient.open(client);
+      const { model: own } = await other.load({ ref: LLAMA });
+      await other.record({ model: own, prompt: PROMPT });
+      await other.makeVector({ model: own, recipe: { prompts: [PROMPT] } });
+      const waiting = [
+        other.generate({ model: own, ...LONG }),
+        other.record({ model: own, prompt: PROMPT }),
+        other.lens({ model: own, prompt: PROMPT }),
+      ].map((request) => request.catch((error) => error));
+      other.close();
+      for (const error of await Promise.all(waiting)) expect(error).toMatchObject({ code: "closed" });
+      await gone;
+      expect(device.memory.liveBytes).toBe(before);
+    }
+  });
+
+  test("is bounded, and so is what waits", async () => {
+    const small = testHost({ bounds: { handles: 3, waiting: 2, picturePixels: 100 } });
+    const client = await connect(small);
+    const { model: own } = await client.load({ ref: LLAMA });
+    const { prompt } = await client.encode({ model: own, prompt: PROMPT });
+    await client.encode({ model: own, prompt: PROMPT });
+    await expect(client.encode({ model: own, prompt: PROMPT })).rejects.toMatchObject({ code: "bounds" });
+    await client.free([prompt]);
+    await client.encode({ model: own, prompt: PROMPT });
+    const many = Array.from({ length: 4 }, () =>
+      client.run({ model: own, prompt: PROMPT }).catch((e) => e.code),
+    );
+    const codes = (await Promise.all(many)).filter((each) => typeof each === "string");
+    expect(codes).toEqual(["bounds", "bounds"]);
+    const image = { width: 11, height: 10, data: new Uint8Array(330) };
+    await expect(client.picture({ image })).rejects.toMatchObject({ name: "ImageError" });
+    client.close();
+    await small.close();
+  });
+
+  test("one client's handles are nobody else's", async () => {
+    const other = await connect(host);
+    await expect(other.run({ model, prompt: PROMPT })).rejects.toMatchObject({ code: "handle" });
+    await expect(other.free([model])).rejects.toMatchObject({ code: "handle" });
+    other.close();
+  });
+
+  test("a host that lends some models refuses others, and files", async () => {
+    const lending = testHost({
+      offer: { models: [{ ref: LLAMA, label: "l" }], anyRef: false, files: false },
+    });
+    const client = await connect(lending);
+    const refused = { name: "SessionError", code: "refused" };
+    await expect(client.load({ ref: "test/fixtures/gpt2/model" })).rejects.toMatchObject(refused);
+    await expect(client.load({ ref: LLAMA, base: "/etc" })).rejects.toMatchObject(refused);
+    await expect(client.load({ ref: LLAMA, adapters: ["https://example.org/x"] })).rejects.toMatchObject(
+      refused,
+    );
+    await expect(client.load({ files: {}, name: "dropped" })).rejects.toMatchObject(refused);
+    const { model: own } = await client.load({ ref: LLAMA });
+    const stranger = { name: "own", items: [{ input: "a", outputs: ["b"], image: "/etc/hostname" }] };
+    await expect(
+      client.encode({ model: own, prompt: { task: stranger as never, input: "a", asked: "image" } }),
+    ).rejects.toMatchObject({ code: "handle" });
+    await lending.close();
+  });
+});
+
+describe("errors on the wire", () => {
+  test("every class comes back as itself, with its fields and causes", () => {
+    for (const [name, type] of Object.entries(errors)) {
+      const made =
+        type === errors.SessionError
+          ? new errors.SessionError("words", { code: "bounds", cause: new Error("why") })
+          : new (type as typeof errors.XpatchError)("words", { cause: new Error("why") });
+      const back = decodeError(structuredClone(encodeError(made)));
+      expect(back).toBeInstanceOf(type);
+      expect(back).toMatchObject({ name, message: "words" });
+      expect((back.cause as Error).message).toBe("Error: why");
+      if (back instanceof errors.SessionError) expect(back.code).toBe("bounds");
+    }
+    expect(decodeError(encodeError(new RangeError("far")))).toMatchObject({
+      name: "RangeError",
+      message: "far",
+    });
+    expect(encodeError("text")).toEqual({ name: "Error", message: "text" });
+    expect(JSON.stringify(encodeError(new Error("x")))).not.toContain(".ts:");
+  });
+});

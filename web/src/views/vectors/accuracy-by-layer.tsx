@@ -58,6 +58,7 @@ export function AccuracyByLayer({ sweep, vector, onCancel }: AccuracyProps): JSX
       `layer ${id}`,
     );
   const here = value.layers.find((each) => each.layer === layer);
+  const bestCorrect = value.layers.find((each) => each.layer === best)!.correct;
   const words = `${name}: accuracy on ${task}, asked by ${asked === "image" ? "picture" : "name"}`;
   return (
     <div class="stack wide">
@@ -77,11 +78,10 @@ export function AccuracyByLayer({ sweep, vector, onCancel }: AccuracyProps): JSX
         <p role="status">
           Layer {layer}:{" "}
           {here ? `${here.correct} of ${here.total} right (${percentInWords(here.accuracy)})` : "not swept"}.
-          Best is layer {best} with {value.layers.find((each) => each.layer === best)?.correct} of{" "}
-          {unpatched.total}. Without a vector {unpatched.correct}, always the most frequent answer{" "}
-          {percentInWords(unpatched.majority)}.
+          Best is layer {best} with {bestCorrect} of {unpatched.total}. Without a vector {unpatched.correct},
+          always the most frequent answer {percentInWords(unpatched.majority)}.
         </p>
-        {layer !== best && (
+        {here && here.correct < bestCorrect && (
           <button type="button" onClick={() => choose(best)}>
             Use layer {best}
           </button>

@@ -54,8 +54,7 @@ export function MakePanel(): JSX.Element {
     <Panel title="Make a vector">
       {error && <p class="bad-words">{error.message}</p>}
       <form class="form" onSubmit={make} aria-label="Make a vector">
-        <fieldset class="segments">
-          <legend class="visually-hidden">What says the task</legend>
+        <div class="segments" role="radiogroup" aria-label="What says the task">
           {(["examples", "instruction"] as const).map((kind) => (
             <label key={kind}>
               <input
@@ -67,7 +66,7 @@ export function MakePanel(): JSX.Element {
               <span>{kind === "examples" ? "Examples" : "Instruction"}</span>
             </label>
           ))}
-        </fieldset>
+        </div>
         <label class="field">
           <span>Task</span>
           <select

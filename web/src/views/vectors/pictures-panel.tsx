@@ -1,10 +1,12 @@
 import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { model } from "../../model.ts";
 import { type PictureRef, pictureKey } from "../../pictures/picture-ref.ts";
 import { takeReadable } from "../../prompts/prompt-spec.ts";
 import { session } from "../../session.ts";
 import { store } from "../../state.ts";
 import { Panel } from "../../ui/panel.tsx";
+import { Provenance } from "../../ui/provenance.tsx";
 import { toastError } from "../../ui/toasts.tsx";
 import { SHELF } from "../../vectors/shelf.ts";
 import { useTasks } from "../../vectors/use-tasks.ts";
@@ -18,6 +20,7 @@ import { VECTORS, withDrop, withPicture } from "./vectors-slice.ts";
 export function PicturesPanel(): JSX.Element {
   const slice = store.slice(VECTORS).value;
   const { vectors } = store.slice(SHELF).value;
+  const state = model.value;
   const inHand = vectors.find(({ id }) => id === held.value);
   useEffect(() => {
     const letGo = (event: KeyboardEvent) => {
@@ -36,7 +39,10 @@ export function PicturesPanel(): JSX.Element {
     held.value = undefined;
   };
   return (
-    <Panel title="Pictures">
+    <Panel
+      title="Pictures"
+      footer={state.status === "ready" && <Provenance setting={state.summary.setting} />}
+    >
       <ContextFields
         context={slice.context}
         onChange={(context) =>

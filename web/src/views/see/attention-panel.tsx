@@ -164,7 +164,7 @@ function Chosen({ seen, map }: { seen: EncodedPrompt["pictures"][number]; map: M
         return {
           value: peak > 0 ? weight / peak : 0,
           text: percentInWords(weight),
-          title: `patch ${place}: ${(100 * weight).toFixed(3)} %`,
+          title: `patch ${place}: ${percentInWords(weight)} of the attention`,
         };
       }}
     />

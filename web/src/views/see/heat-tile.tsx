@@ -32,5 +32,5 @@ export function HeatTile({ picture, grid, weights, peak }: HeatTileProps): JSX.E
       context.fillRect((i % grid.columns) * width, Math.floor(i / grid.columns) * tall, width, tall);
     });
   }, [picture, weights, peak]);
-  return <canvas ref={canvas} width={SIDE} height={SIDE} aria-hidden="true" />;
+  return <canvas ref={canvas} width={SIDE} height={SIDE} />;
 }

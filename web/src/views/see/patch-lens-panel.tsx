@@ -143,10 +143,10 @@ async function lensFigureOf(value: LensAnswer, seen: EncodedPrompt["pictures"][n
   const cells = value.positions.map((position, p) => ({
     layer,
     position,
-    tokens: wordsOf(value, index, p).map((each) => ({ ...each, token: each.text })),
+    tokens: wordsOf(value, index, p),
   }));
   const { rows, columns } = seen.patches!;
-  return lensFigure(cells as never, {
+  return lensFigure(cells, {
     title: `what patches read as in layer ${layer}`,
     lines: [showSetting(value.setting)],
     picture: await rgbOf(seen.view!.png),

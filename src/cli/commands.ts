@@ -1,43 +1,37 @@
 import type { Command } from "commander";
-import { attendCommand } from "./commands/attend.ts";
-import { attributeCommand } from "./commands/attribute.ts";
-import { convertCommand } from "./commands/convert.ts";
-import { demoCommand } from "./commands/demo.ts";
-import { devicesCommand } from "./commands/devices.ts";
-import { experimentCommand } from "./commands/experiment.ts";
-import { exportCommand } from "./commands/export.ts";
-import { extractCommand } from "./commands/extract.ts";
-import { generateCommand } from "./commands/generate.ts";
-import { inspectCommand } from "./commands/inspect.ts";
-import { lensCommand } from "./commands/lens.ts";
-import { parityCommand } from "./commands/parity.ts";
-import { patchCommand } from "./commands/patch.ts";
-import { profileCommand } from "./commands/profile.ts";
-import { quantiseCommand } from "./commands/quantise.ts";
-import { reproduceCommand } from "./commands/reproduce.ts";
-import { serveCommand } from "./commands/serve.ts";
-import { sweepCommand } from "./commands/sweep.ts";
-import { trainCommand } from "./commands/train.ts";
 
-/** The commands of `xpatch`, in the order of its help. A new one is a file in commands/ and a line here. */
-export const COMMANDS: readonly (() => Command)[] = [
-  devicesCommand,
-  inspectCommand,
-  generateCommand,
-  extractCommand,
-  patchCommand,
-  sweepCommand,
-  lensCommand,
-  attendCommand,
-  profileCommand,
-  trainCommand,
-  attributeCommand,
-  experimentCommand,
-  reproduceCommand,
-  parityCommand,
-  convertCommand,
-  exportCommand,
-  quantiseCommand,
-  serveCommand,
-  demoCommand,
-];
+/**
+ * The commands of `xpatch` by name, in the order of its help. A new one is a file in commands/ and a line here. A command is
+ * loaded when it is made: reading the files of all takes longer than what some of them do.
+ */
+export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  devices: async () => (await import("./commands/devices.ts")).devicesCommand(),
+  inspect: async () => (await import("./commands/inspect.ts")).inspectCommand(),
+  generate: async () => (await import("./commands/generate.ts")).generateCommand(),
+  extract: async () => (await import("./commands/extract.ts")).extractCommand(),
+  patch: async () => (await import("./commands/patch.ts")).patchCommand(),
+  sweep: async () => (await import("./commands/sweep.ts")).sweepCommand(),
+  lens: async () => (await import("./commands/lens.ts")).lensCommand(),
+  attend: async () => (await import("./commands/attend.ts")).attendCommand(),
+  profile: async () => (await import("./commands/profile.ts")).profileCommand(),
+  train: async () => (await import("./commands/train.ts")).trainCommand(),
+  attribute: async () => (await import("./commands/attribute.ts")).attributeCommand(),
+  experiment: async () => (await import("./commands/experiment.ts")).experimentCommand(),
+  reproduce: async () => (await import("./commands/reproduce.ts")).reproduceCommand(),
+  parity: async () => (await import("./commands/parity.ts")).parityCommand(),
+  convert: async () => (await import("./commands/convert.ts")).convertCommand(),
+  export: async () => (await import("./commands/export.ts")).exportCommand(),
+  quantise: async () => (await import("./commands/quantise.ts")).quantiseCommand(),
+  serve: async () => (await import("./commands/serve.ts")).serveCommand(),
+  demo: async () => (await import("./commands/demo.ts")).demoCommand(),
+};
+
+export function allCommands(): Promise<Command[]> {
+  return Promise.all(Object.values(COMMANDS).map((make) => make()));
+}
+
+/** The command of this name; all where there is none, for the help and for what it may have been meant to be. */
+export async function commandsCalled(name: string | undefined): Promise<Command[]> {
+  const known = name !== undefined && Object.hasOwn(COMMANDS, name);
+  return known ? [await COMMANDS[name]!()] : allCommands();
+}

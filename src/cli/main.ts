@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { XpatchError } from "../errors.ts";
 import { showSystemError } from "../platform/node-write.ts";
-import { COMMANDS } from "./commands.ts";
+import { commandsCalled } from "./commands.ts";
 import { isSystemError } from "./options/checks.ts";
 import { addCommonOptions, outputError } from "./options/command.ts";
 import { endCleanly } from "./terminal/interrupt.ts";
@@ -16,7 +16,7 @@ const UNEXPECTED = 70;
 /** As a shell reports a program that SIGPIPE ended. */
 const BROKEN_PIPE = 141;
 
-function program(): Command {
+async function program(): Promise<Command> {
   const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
   const root = new Command("xpatch")
     .description("Reads and changes the activations of language models on WebGPU.")
@@ -25,7 +25,7 @@ function program(): Command {
     .showHelpAfterError('"xpatch --help" lists the commands.')
     .exitOverride()
     .configureOutput({ outputError });
-  for (const command of COMMANDS) root.addCommand(addCommonOptions(command()));
+  for (const command of await commandsCalled(process.argv[2])) root.addCommand(addCommonOptions(command));
   return root;
 }
 
@@ -72,7 +72,7 @@ endCleanly();
 
 try {
   checkEncoding();
-  await program().parseAsync();
+  await (await program()).parseAsync();
 } catch (error) {
   process.exitCode = report(error);
 }

@@ -18,7 +18,7 @@ import { CommanderError, InvalidArgumentError } from "commander";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { StoredTaskVectors } from "../../src/analysis/vectors/task-vectors.ts";
 import { formatLens, type LensReport } from "../../src/cli/commands/lens.ts";
-import { COMMANDS } from "../../src/cli/commands.ts";
+import { allCommands, COMMANDS } from "../../src/cli/commands.ts";
 import { escapedText, layers, number, positions, wholeNumber } from "../../src/cli/options/arguments.ts";
 import { addCommonOptions } from "../../src/cli/options/command.ts";
 import { editArgument, editOf } from "../../src/cli/options/edit-argument.ts";
@@ -60,16 +60,18 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 describe("help and mistakes", () => {
-  test("the help lists every command", () => {
+  test("the help lists every command", async () => {
     const { status, stdout } = xpatch(["--help"]);
     expect(status).toBe(0);
-    for (const command of COMMANDS) expect(stdout).toMatch(new RegExp(`^ {2}${command().name()} `, "m"));
+    for (const command of await allCommands())
+      expect(stdout).toMatch(new RegExp(`^ {2}${command.name()} `, "m"));
+    expect((await allCommands()).map((command) => command.name())).toEqual(Object.keys(COMMANDS));
   });
 
-  test("each command has a help of its own, with examples", () => {
-    for (const make of COMMANDS) {
+  test("each command has a help of its own, with examples", async () => {
+    for (const made of await allCommands()) {
       let help = "";
-      const command = addCommonOptions(make()).configureOutput({ writeOut: (text) => (help += text) });
+      const command = addCommonOptions(made).configureOutput({ writeOut: (text) => (help += text) });
       command.outputHelp();
       expect(help).toMatch(new RegExp(`^Examples:\n {2}xpatch ${command.name()}`, "m"));
       expect(help).toMatch(/--adapter .*--json/s);
@@ -78,8 +80,8 @@ describe("help and mistakes", () => {
     expect({ status, stdout }).toMatchObject({ status: 0, stdout: expect.stringMatching(/^Examples:$/m) });
   });
 
-  test("every command that runs a model has the same --model, with the same default", () => {
-    const found = COMMANDS.map((make) => make()).map((command) => {
+  test("every command that runs a model has the same --model, with the same default", async () => {
+    const found = (await allCommands()).map((command) => {
       const option = command.options.find(({ long }) => long === "--model");
       return [command.name(), option?.description, option?.defaultValue] as const;
     });
@@ -140,7 +142,7 @@ describe("help and mistakes", () => {
     ["convert", ["a.gguf"], /missing required argument 'folder'/],
   ])("%s refuses %j", async (name, args, message) => {
     let said = "";
-    const command = COMMANDS.map((make) => make()).find((made) => made.name() === name)!;
+    const command = await COMMANDS[name]!();
     command.configureOutput({ writeErr: (text) => (said += text) });
     await expect(command.parseAsync(args, { from: "user" })).rejects.toThrow(CommanderError);
     expect(said).toMatch(message);

@@ -29,7 +29,7 @@ const NO_DEVICE = { XPATCH_CACHE: "/xpatch-no-such-cache", XPATCH_ADAPTER: "lava
 
 /** Runs a command where there is no device, and no way to end the process. */
 async function inProcess(name: string, args: readonly string[], say: (words: string) => void = () => {}) {
-  const command = addCommonOptions(COMMANDS.map((make) => make()).find((made) => made.name() === name)!);
+  const command = addCommonOptions(await COMMANDS[name]!());
   command.configureOutput({ writeErr: say });
   for (const [variable, value] of Object.entries(NO_DEVICE)) vi.stubEnv(variable, value);
   try {

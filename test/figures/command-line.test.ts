@@ -37,7 +37,7 @@ describe("on the command line", () => {
       return true;
     });
     try {
-      const command = COMMANDS.map((make) => addCommonOptions(make())).find((made) => made.name() === name)!;
+      const command = addCommonOptions(await COMMANDS[name]!());
       await command.configureOutput({ writeErr() {} }).parseAsync(args, { from: "user" });
     } finally {
       stdout.mockRestore();

@@ -43,9 +43,9 @@ describe.each(PAGES)("%s", (page) => {
     expect(commands.length + blocks.filter(([, language]) => language === "js").length).toBeGreaterThan(0);
   });
 
-  test.each(commands)("%s", (line) => {
+  test.each(commands)("%s", async (line) => {
     const [name, ...args] = words(line).slice(2);
-    const command = COMMANDS.map((make) => make()).find((made) => made.name() === name)!;
+    const command = await COMMANDS[name!]!();
     addCommonOptions(command)
       .action(() => {})
       .configureOutput({ outputError: () => {} });
@@ -54,8 +54,8 @@ describe.each(PAGES)("%s", (page) => {
   });
 });
 
-test("an option that there is not is noticed", () => {
-  const command = COMMANDS.map((make) => make()).find((made) => made.name() === "generate")!;
+test("an option that there is not is noticed", async () => {
+  const command = await COMMANDS["generate"]!();
   command.action(() => {}).configureOutput({ outputError: () => {}, writeErr: () => {} });
   expect(() => command.parse(["--imagine", "x"], { from: "user" })).toThrow("--imagine");
 });

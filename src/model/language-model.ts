@@ -28,9 +28,10 @@ import {
   openCheckpoint,
 } from "./checkpoint/open-checkpoint.ts";
 import type { Folder } from "./checkpoint/source/folder.ts";
+import { loadWeights } from "./checkpoint/weights/load-weights.ts";
 import type { LoadedParts } from "./checkpoint/weights/parameters.ts";
 import { aQuantise } from "./checkpoint/weights/quantise.ts";
-import { loadWeights, type WeightOptions } from "./checkpoint/weights/weights.ts";
+import type { WeightOptions } from "./checkpoint/weights/weights.ts";
 import type { Family } from "./families/family.ts";
 import { familyFiles } from "./families/pictures/parts/family-files.ts";
 import { familyOf } from "./families/registry.ts";
@@ -55,6 +56,7 @@ import { type PromptImage, pictureAmong } from "./prompt/prompt-image.ts";
 import { createTokenizer, type Tokenizer } from "./prompt/tokenizer.ts";
 import { showModel } from "./show-model.ts";
 import type { Network } from "./walk/network.ts";
+import { noteIsPacked } from "./walk/shared-steps.ts";
 import { type SiteMap, siteMapOf } from "./walk/site-shapes.ts";
 
 export interface LoadOptions extends CheckpointOptions, WeightOptions, ReadOptions {
@@ -251,6 +253,8 @@ export class OpenModel {
       (weights) => family.build(weights, decoder, config),
       options,
     );
+    const layers = [...loaded.linears.values()].flatMap((module) => module.layers);
+    if (layers.some(({ layer }) => !layer.weight.tensor)) noteIsPacked(network);
     return { ...this.#parts, network, memory, loaded };
   }
 

@@ -113,6 +113,7 @@ export class Device {
   readonly maxBindingBytes: number;
   /** @internal */
   readonly observers = new Set<(record: OperationRecord) => void>();
+  readonly #keepers = new Set<(record: OperationRecord) => void>();
   /** @internal Told when few values are alive: between the blocks of a stack. */
   readonly boundaryObservers = new Set<() => void>();
   /** @internal Set while somebody profiles. */
@@ -279,14 +280,23 @@ export class Device {
   /**
    * Has `observer` called with a record of everything that makes, views or changes a tensor, after it was recorded; what
    * an operation does within itself is part of its own record. For counting, profiling and differentiation. Several may
-   * observe; what they do themselves is not told. Returns the function that ends it.
+   * observe; what they do themselves is not told. `keeps` says that it holds on to values. Returns the function that ends it.
    *
    * @example const stop = device.observe(({ operation }) => names.add(operation.name));
    */
-  observe(observer: (record: OperationRecord) => void): () => void {
+  observe(observer: (record: OperationRecord) => void, { keeps = false } = {}): () => void {
     const own = (record: OperationRecord) => observer(record); // the same function may be given twice
     this.observers.add(own);
-    return () => void this.observers.delete(own);
+    if (keeps) this.#keepers.add(own);
+    return () => {
+      this.observers.delete(own);
+      this.#keepers.delete(own);
+    };
+  }
+
+  /** Whether an observer keeps what operations give, so that one operation in place of several would spare nothing. */
+  get keepsValues(): boolean {
+    return this.#keepers.size > 0;
   }
 
   /** Copies several tensors to the host in one round trip, row-major. See {@link Tensor.read}. */

@@ -2,7 +2,7 @@ import { DeviceError, ShapeError } from "../errors.ts";
 import type { Device } from "./device.ts";
 import { DTYPE_BYTES, type DType } from "./dtype.ts";
 import { type Operand, Packed } from "./packed/packed.ts";
-import { bytesPerElement, formatKey } from "./packed/packed-format.ts";
+import { bytesPerElement, codesInWide, formatKey, type PackedFormat } from "./packed/packed-format.ts";
 import type { BoundBuffer } from "./pipelines.ts";
 import { SLOT_BYTES } from "./recorder.ts";
 import type { Tensor } from "./tensor.ts";
@@ -12,10 +12,12 @@ import {
   declarations,
   elementType,
   isVector,
+  isWide,
   isWritable,
   type PackedBinding,
   type ParameterType,
   type ValuesAccess,
+  type WideAccess,
 } from "./wgsl.ts";
 
 /** Values that are baked into the WGSL; each combination is compiled once. */
@@ -29,6 +31,8 @@ export interface Variant<B extends string, C extends Constants> {
   has(name: B): boolean;
   /** Of a tensor. */
   dtype(name: B): DType;
+  /** Of a packed matrix. */
+  format(name: B): PackedFormat;
   /** WGSL type of an element after loading: f32, i32 or u32. */
   element(name: B): string;
 }
@@ -52,7 +56,7 @@ export interface KernelSpec<
   code(variant: Variant<keyof B & string, C>): string;
 }
 
-type Bindable<A extends Access> = A extends ValuesAccess ? Operand : Tensor;
+type Bindable<A extends Access> = A extends ValuesAccess ? Operand : A extends WideAccess ? Packed : Tensor;
 
 type TensorsOf<B extends Record<string, Access>> = {
   [K in keyof B as B[K] extends `${string}?` ? never : K]: Bindable<B[K]>;
@@ -101,9 +105,10 @@ export function defineKernel<
         const access = spec.bindings[name]!;
         if (tensor instanceof Packed) {
           for (const [part, buffer] of tensor.parts) {
-            bound.push({ ...bind(spec.name, `${name}_${part}`, "read", buffer), isPart: true });
+            const own = isWide(access) && part === "codes" ? "read4" : "read";
+            bound.push({ ...bind(spec.name, `${name}_${part}`, own, buffer), isPart: true });
           }
-          packed.push(bindPacked(spec.name, name, access as ValuesAccess, tensor));
+          packed.push(bindPacked(spec.name, name, access as PackedBinding["access"], tensor));
         } else if (tensor) bound.push(bind(spec.name, name, access, tensor));
       }
       const device = bound[0]!.tensor.device;
@@ -116,7 +121,9 @@ export function defineKernel<
         key += ` ${shape.name}:${shape.dtype}${shape.windows > 1 ? `*${shape.windows}/${shape.windowBytes}` : ""}`;
         modes += (isWritable(shape.access) ? "w" : "r").repeat(shape.windows);
       }
-      for (const { name, format } of packed) key += ` ${name}:${formatKey(format)}`;
+      for (const { name, format, access } of packed) {
+        key += ` ${name}:${formatKey(format)}${isWide(access) ? " wide" : ""}`;
+      }
       for (const name in constants) key += ` ${name}=${constants[name]}`;
       const limit = device.gpu.limits.maxStorageBuffersPerShaderStage;
       if (modes.length > limit) {
@@ -196,10 +203,10 @@ interface BoundPacked extends PackedBinding {
 function bindPacked(
   kernel: string,
   name: string,
-  access: ValuesAccess,
+  access: PackedBinding["access"],
   { format, offset, size }: Packed,
 ): BoundPacked {
-  const unit = isVector(access) ? 4 : 1;
+  const unit = isWide(access) ? codesInWide(format) : isVector(access) ? 4 : 1;
   if (offset % unit !== 0) {
     throw new ShapeError(`${kernel}: ${name} starts at element ${offset}, not at a multiple of ${unit}`);
   }
@@ -251,6 +258,7 @@ function source<
     device,
     has: (name) => names.has(name),
     dtype: (name) => shapes.get(name)!.dtype,
+    format: (name) => packed.find((each) => each.name === name)!.format,
     element: (name) => elementType(shapes.get(name)!.dtype),
   });
   // Directives such as `enable f16;` have to come before all declarations.

@@ -1,11 +1,12 @@
 import type { DType } from "./dtype.ts";
 import type { PackedFormat } from "./packed/packed-format.ts";
-import { packedAccessors } from "./packed/packed-wgsl.ts";
+import { packedAccessors, wideAccessors } from "./packed/packed-wgsl.ts";
 
 /**
  * How a kernel sees a tensor: `read`, `write` or `update` (both), by single elements or, with a 4, by groups of four
  * elements (offset and rows then have to be multiples of four). `values` reads numbers, from a tensor of floats or from a
- * packed matrix. With a question mark the tensor may be absent.
+ * packed matrix, `wide` codes of a packed matrix 16 bytes at a time (see `wideAccessors`). With a question mark the tensor may be
+ * absent.
  */
 export type Access =
   | "read"
@@ -18,7 +19,11 @@ export type Access =
   | "read4?"
   | "write?"
   | "write4?"
-  | ValuesAccess;
+  | ValuesAccess
+  | WideAccess;
+
+/** Of what is packed. */
+export type WideAccess = "wide" | "wide?";
 
 /** Of what may be packed. */
 export type ValuesAccess = "values" | "values4" | "values?" | "values4?";
@@ -37,7 +42,7 @@ export interface BindingShape {
 /** A packed matrix as one kernel variant sees it; its parts are bindings of their own, called `<name>_<part>`. */
 export interface PackedBinding {
   name: string;
-  access: ValuesAccess;
+  access: ValuesAccess | WideAccess;
   format: PackedFormat;
 }
 
@@ -73,7 +78,9 @@ export function declarations(
     slot += binding.windows;
   }
   for (const { name, access, format } of packed) {
-    lines.push(packedAccessors(name, format, isVector(access)));
+    lines.push(
+      isWide(access) ? wideAccessors(name, format) : packedAccessors(name, format, isVector(access)),
+    );
   }
   const fields = [
     ...[...bindings, ...packed].map((b) => `  ${b.name}_offset: u32,`),
@@ -95,6 +102,10 @@ fn flat_group(group: vec3u, groups: vec3u) -> u32 {
 
 export function isWritable(access: Access): boolean {
   return access.startsWith("write") || access.startsWith("update");
+}
+
+export function isWide(access: Access): boolean {
+  return access.startsWith("wide");
 }
 
 export function isVector(access: Access): boolean {

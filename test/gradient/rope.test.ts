@@ -1,6 +1,7 @@
 import { beforeAll, expect, test } from "vitest";
 import { Tape } from "../../src/gradient/tape.ts";
-import { rope, ropeTable } from "../../src/kernels/attention/rope.ts";
+import { rope, ropePair, ropeTable } from "../../src/kernels/attention/rope.ts";
+import { concat } from "../../src/kernels/movement/concat.ts";
 import type { Device } from "../../src/tensor/device.ts";
 import { expectClose, randomArray } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
@@ -71,4 +72,30 @@ test("rows beyond the table: NaN where they are rotated, and the cotangent in wh
   const [dx, dtable] = await device.read([tape.gradient(ofX), tape.gradient(ofTable)]);
   expect(dx).toEqual(Float32Array.of(1, 2, 3, Number.NaN, Number.NaN, 6));
   expect(Array.from(dtable as Float32Array).every(Number.isFinite)).toBe(true);
+});
+
+test("a pair of queries and keys", async () => {
+  const [headDim, rotaryDim] = [12, 8];
+  const positions = [3, 0, 1, 3, 6];
+  const { cosSin } = ropeTable({ rotaryDim, theta: 10, length: 7 });
+  await checkGradients(device, {
+    inputs: [
+      { shape: [5, 3 * headDim] },
+      { shape: [5, headDim] },
+      { shape: [5], values: positions, dtype: "u32" },
+      { shape: [7, rotaryDim], values: cosSin },
+    ],
+    run: (x, y, at, table) => concat(ropePair([x!, y!], at!, table!, { headDim }), 1),
+    reference(x, y, _, table) {
+      const [a, b] = [x!, y!].map((each) => rotated(each, positions, table!, headDim, 1)) as [
+        Float64Array,
+        Float64Array,
+      ];
+      const [wide, narrow] = [3 * headDim, headDim];
+      return positions.flatMap((_, r) => [
+        ...a.subarray(r * wide, (r + 1) * wide),
+        ...b.subarray(r * narrow, (r + 1) * narrow),
+      ]);
+    },
+  });
 });

@@ -2,7 +2,7 @@ import { DTypeError, ShapeError } from "../../errors.ts";
 import { assertFloats } from "../../tensor/dtype.ts";
 import { defineKernel, type Variant } from "../../tensor/kernel.ts";
 import { apply, type Operation } from "../../tensor/operation.ts";
-import { showShape } from "../../tensor/shape.ts";
+import { contiguousStrides, showShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { SPECIAL_VALUES } from "../elementwise/float-bits.ts";
 import { contiguous } from "../movement/copy.ts";
@@ -133,6 +133,11 @@ export function rope(
   table: Tensor,
   { headDim, inverse = false }: RopeOptions,
 ): Tensor {
+  check(x, positions, table, headDim);
+  return apply(ropeOperation, [x, positions, table], inverse ? { headDim, inverse } : { headDim });
+}
+
+function check(x: Tensor, positions: Tensor, table: Tensor, headDim: number): void {
   assertFloats("rope", [x]);
   if (positions.dtype !== "u32" || table.dtype !== "f32") {
     throw new DTypeError(
@@ -153,7 +158,32 @@ export function rope(
         `found ${[x, positions, table].map((t) => showShape(t.shape)).join(", ")}`,
     );
   }
-  return apply(ropeOperation, [x, positions, table], inverse ? { headDim, inverse } : { headDim });
+}
+
+/**
+ * Rotates queries and keys of the same rows at once: {@link rope} of each of the two, whose numbers of heads may differ, with
+ * the same numbers.
+ *
+ * @throws ShapeError when shapes do not fit.
+ * @throws DTypeError for other dtypes.
+ */
+export function ropePair(
+  [x, y]: readonly [Tensor, Tensor],
+  positions: Tensor,
+  table: Tensor,
+  { headDim }: Pick<RopeOptions, "headDim">,
+): [Tensor, Tensor] {
+  for (const each of [x, y]) check(each, positions, table, headDim);
+  if (x.dtype !== y.dtype) {
+    throw new DTypeError(`ropePair: expected one dtype, found ${x.dtype} and ${y.dtype}`);
+  }
+  const whole = apply(ropePairOperation, [x, positions, table, y], { headDim });
+  const parts = [
+    whole.view(x.shape, contiguousStrides(x.shape), whole.offset),
+    whole.view(y.shape, contiguousStrides(y.shape), whole.offset + x.size),
+  ] as const;
+  whole.dispose();
+  return [...parts];
 }
 
 const SIZE = 64;
@@ -163,28 +193,51 @@ export const ropeOperation: Operation<RopeOptions> = {
   run(inputs, { headDim, inverse = false }, device) {
     const [x, positions, table] = inputs.map((t) => contiguous(t)) as [Tensor, Tensor, Tensor];
     const out = device.empty(x.shape, "f32", "rope");
-    const rotaryDim = table.dim(1);
-    const byFour = rotaryDim % 8 === 0 && headDim % 4 === 0 && x.offset % 4 === 0 && table.offset % 4 === 0;
-    const lanes = byFour ? 4 : 1;
-    // One invocation rotates both members of a pair, or copies what passes through.
-    const unitsPerHead = (rotaryDim / 2 + headDim - rotaryDim) / lanes;
-    const units = (x.size / headDim) * unitsPerHead;
-    (byFour ? vectorKernel : scalarKernel).launch({
-      tensors: { x, positions, table, out },
-      params: {
-        units,
-        units_per_head: unitsPerHead,
-        heads: x.dim(1) / headDim,
-        head_dim: headDim / lanes,
-        half: rotaryDim / 2 / lanes,
-        table_rows: table.dim(0),
-      },
-      constants: { inverse },
-      workgroups: Math.ceil(units / SIZE),
-    });
+    launch({ x, y: undefined, positions, table, out }, headDim, inverse);
     return out;
   },
 };
+
+/** Inputs: x, positions, table, y. Output: what becomes of x, and then of y, f32 [size of x + size of y]. */
+export const ropePairOperation: Operation<{ headDim: number }> = {
+  name: "rope (pair)",
+  run(inputs, { headDim }, device) {
+    const [x, positions, table, y] = inputs.map((t) => contiguous(t)) as [Tensor, Tensor, Tensor, Tensor];
+    const out = device.empty([x.size + y.size], "f32", "rope (pair)");
+    launch({ x, y, positions, table, out }, headDim, false);
+    return out;
+  },
+};
+
+function launch(
+  tensors: { x: Tensor; y: Tensor | undefined; positions: Tensor; table: Tensor; out: Tensor },
+  headDim: number,
+  inverse: boolean,
+): void {
+  const { x, y, table } = tensors;
+  const rotaryDim = table.dim(1);
+  const aligned = [x, table, ...(y ? [y] : [])].every(({ offset }) => offset % 4 === 0);
+  const byFour = rotaryDim % 8 === 0 && headDim % 4 === 0 && aligned;
+  const lanes = byFour ? 4 : 1;
+  // One invocation rotates both members of a pair, or copies what passes through.
+  const unitsPerHead = (rotaryDim / 2 + headDim - rotaryDim) / lanes;
+  const unitsOf = (t: Tensor | undefined) => ((t?.size ?? 0) / headDim) * unitsPerHead;
+  (byFour ? vectorKernel : scalarKernel).launch({
+    tensors,
+    params: {
+      units: unitsOf(x) + unitsOf(y),
+      units_of_x: unitsOf(x),
+      units_per_head: unitsPerHead,
+      heads: x.dim(1) / headDim,
+      heads_of_y: (y?.dim(1) ?? 0) / headDim,
+      head_dim: headDim / lanes,
+      half: rotaryDim / 2 / lanes,
+      table_rows: table.dim(0),
+    },
+    constants: { inverse },
+    workgroups: Math.ceil((unitsOf(x) + unitsOf(y)) / SIZE),
+  });
+}
 
 const scalarKernel = ropeKernel(1);
 const vectorKernel = ropeKernel(4);
@@ -193,51 +246,63 @@ function ropeKernel(lanes: 1 | 4) {
   const [n, type] = lanes === 4 ? ["4", "vec4f"] : ["", "f32"];
   return defineKernel({
     name: `rope by ${lanes}`,
-    partly: { table: "x" },
+    partly: { table: "out" },
     bindings: {
       x: lanes === 4 ? "read4" : "read",
+      y: lanes === 4 ? "read4?" : "read?",
       positions: "read",
       table: lanes === 4 ? "read4" : "read",
       out: lanes === 4 ? "write4" : "write",
     },
     params: {
       units: "u32",
+      units_of_x: "u32",
       units_per_head: "u32",
       heads: "u32",
+      heads_of_y: "u32",
       head_dim: "u32",
       half: "u32",
       table_rows: "u32",
     },
-    code: ({ constants }: Variant<string, { inverse: boolean }>) => `
+    code: ({ constants, has }: Variant<string, { inverse: boolean }>) => `
 alias F = ${type};
 alias U = ${lanes === 4 ? "vec4u" : "u32"};
 ${SPECIAL_VALUES}
+fn value_at(is_y: bool, i: u32) -> F {
+  ${has("y") ? `if (is_y) { return y_at${n}(i); }` : ""}
+  return x_at${n}(i);
+}
 @compute @workgroup_size(${SIZE})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
   let i = flat_group(group, groups) * ${SIZE}u + local;
   if (i >= params.units) { return; }
-  let unit = i % params.units_per_head;
-  let head = i / params.units_per_head; // of all rows
+  let is_y = i >= params.units_of_x;
+  let own = select(i, i - params.units_of_x, is_y);
+  let unit = own % params.units_per_head;
+  let head = own / params.units_per_head; // of all rows
+  let row = head / select(params.heads, params.heads_of_y, is_y);
   let start = head * params.head_dim;
+  // What becomes of y lies behind what becomes of x.
+  let out_start = i / params.units_per_head * params.head_dim;
   if (unit >= params.half) {
-    let at = start + params.half + unit;
-    out_set${n}(at, x_at${n}(at));
+    let at = params.half + unit;
+    out_set${n}(out_start + at, value_at(is_y, start + at));
     return;
   }
-  let a = x_at${n}(start + unit);
-  let b = x_at${n}(start + params.half + unit);
-  let position = positions_at(head / params.heads);
+  let a = value_at(is_y, start + unit);
+  let b = value_at(is_y, start + params.half + unit);
+  let position = positions_at(row);
   if (position >= params.table_rows) {
-    out_set${n}(start + unit, nan());
-    out_set${n}(start + params.half + unit, nan());
+    out_set${n}(out_start + unit, nan());
+    out_set${n}(out_start + params.half + unit, nan());
     return;
   }
   let angles = position * 2u * params.half;
   let cosine = table_at${n}(angles + unit);
   let sine = ${constants.inverse ? "-" : ""}table_at${n}(angles + params.half + unit);
-  out_set${n}(start + unit, a * cosine - b * sine);
-  out_set${n}(start + params.half + unit, b * cosine + a * sine);
+  out_set${n}(out_start + unit, a * cosine - b * sine);
+  out_set${n}(out_start + params.half + unit, b * cosine + a * sine);
 }`,
   });
 }

@@ -6,7 +6,7 @@ import { type Operand, Packed } from "../../tensor/packed/packed.ts";
 import { type Flat, flat, packedFrom } from "../../tensor/packed/packed-inputs.ts";
 import { showShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { launchProduct } from "./matmul.ts";
+import { launchProduct } from "./product-kernels.ts";
 
 export { preferredWeightLayout, toPreferredLayout, type WeightLayout } from "./matmul-layout.ts";
 

@@ -75,3 +75,64 @@ ${
 }
 }`,
 });
+
+/** Words that an invocation copies. */
+const RUN = 8;
+
+/**
+ * Tensors of one dtype side by side, bit for bit: each is `lines` lines one after the other, and so is the result, whose lines
+ * are those of all tensors joined. 1-D; in memory in order, and lines of whole words.
+ */
+export function joinLines(tensors: readonly Tensor[], lines: number): Tensor {
+  return apply(joinLinesOperation, tensors, { lines });
+}
+
+const joinLinesOperation: Operation<{ lines: number }> = {
+  name: "join_lines",
+  run(inputs, { lines }, device) {
+    const words = inputs.map((x) => x.bytes / lines / 4);
+    if (words.some((n) => !Number.isInteger(n))) {
+      throw new ShapeError(`joinLines: expected ${lines} lines of whole words, found ${inputs.join(", ")}`);
+    }
+    const total = words.reduce((sum, n) => sum + n, 0);
+    const size = inputs.reduce((sum, x) => sum + x.size, 0);
+    const out = device.empty([size], inputs[0]!.dtype, "join_lines");
+    let start = 0;
+    for (const [i, x] of inputs.entries()) {
+      const width = words[i]!;
+      joinKernel.launch({
+        tensors: { x, out },
+        params: { words: width * lines, width, total, start },
+        constants: {},
+        workgroups: Math.ceil((width * lines) / (64 * RUN)),
+      });
+      start += width;
+    }
+    return out;
+  },
+};
+
+const joinKernel = defineKernel({
+  name: "join_lines",
+  bindings: { x: "read", out: "write" },
+  params: { words: "u32", width: "u32", total: "u32", start: "u32" },
+  code: ({ dtype }) => /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let first = flat_group(group, groups) * ${64 * RUN}u + lane;
+  for (var i = 0u; i < ${RUN}u; i++) {
+    let word = first + i * 64u;
+    if (word >= params.words) { return; }
+    let at = word / params.width * params.total + params.start + word % params.width;
+${
+  dtype("x") === "f16" || dtype("x") === "bf16"
+    ? "    out_set_word(at, x_bits(2u * word) | (x_bits(2u * word + 1u) << 16u));"
+    : "    out_set_word(at, x_bits(word));"
+}
+  }
+}`,
+});

@@ -2,6 +2,8 @@ import type { Operand } from "../../tensor/packed/packed.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { ParameterType } from "../../tensor/wgsl.ts";
+import type { ActivationKind } from "../elementwise/activation.ts";
+import type { Epilogue } from "./epilogue.ts";
 
 /** `out = a @ b + bias + residual`, with leading dimensions already broadcast: what every matmul kernel computes. */
 export interface Product {
@@ -13,8 +15,20 @@ export interface Product {
   bias: Tensor | undefined;
   /** [rows, columns]; only without batch dimensions. */
   residual: Tensor | undefined;
-  /** f32 [...batch, rows, columns], contiguous. */
+  /** f32 [...batch, rows, columns], contiguous; with `parts`, one matrix [rows, part] after the other. */
   out: Tensor;
+  /** Columns of each tensor that the result is shared out to; only without batch dimensions and residual. */
+  parts?: readonly number[] | undefined;
+  /**
+   * Each column of the first half of b and its counterpart in the second give one of the result: act(gate) * up. Only without
+   * batch dimensions, residual and parts.
+   */
+  gate?: ActivationKind | undefined;
+}
+
+/** What the kernel does with the sums of a product. */
+export function epilogueOf({ parts, gate }: Product): Epilogue {
+  return { parts: parts?.length ?? 1, gate: gate ?? "" };
 }
 
 /** Parameters that all matmul kernels share; strides in elements. */
@@ -41,6 +55,9 @@ export const PRODUCT_PARAMS = {
   b_batch1: "u32",
   b_batch2: "u32",
   b_batch3: "u32",
+  part1: "u32",
+  part2: "u32",
+  gate_to_up: "u32",
 } as const satisfies Record<string, ParameterType>;
 
 /** Most leading dimensions that the parameters can describe (a tensor has at most six in all). */
@@ -48,15 +65,18 @@ const BATCH_RANK = 4;
 
 export type ProductParams = Record<keyof typeof PRODUCT_PARAMS, number>;
 
-export function productParams({ a, b, bias, residual, out }: Product): ProductParams {
-  const padding = new Array<number>(BATCH_RANK - (out.rank - 2));
-  const [, batch1, batch2, batch3] = [...padding.fill(1), ...out.shape.slice(0, -2)];
+export function productParams({ a, b, bias, residual, out, parts = [], gate }: Product): ProductParams {
+  const columns = b.dim(-1) / (gate ? 2 : 1);
+  const part1 = parts[0] ?? columns;
+  const batched = parts.length > 1 ? [] : out.shape.slice(0, -2);
+  const padding = new Array<number>(BATCH_RANK - batched.length);
+  const [, batch1, batch2, batch3] = [...padding.fill(1), ...batched];
   const [a0, a1, a2, a3] = [...padding.fill(0), ...a.strides.slice(0, -2)];
   const [b0, b1, b2, b3] = [...padding.fill(0), ...b.strides.slice(0, -2)];
   return {
-    batches: sizeOf(out.shape.slice(0, -2)),
+    batches: sizeOf(batched),
     rows: a.dim(-2),
-    columns: b.dim(-1),
+    columns,
     depth: a.dim(-1),
     a_row: a.strides.at(-2)!,
     a_depth: a.strides.at(-1)!,
@@ -76,6 +96,10 @@ export function productParams({ a, b, bias, residual, out }: Product): ProductPa
     b_batch1: b1!,
     b_batch2: b2!,
     b_batch3: b3!,
+    // Columns where the second part begins, and the third.
+    part1,
+    part2: part1 + (parts[1] ?? 0),
+    gate_to_up: columns * b.strides.at(-1)!,
   };
 }
 
@@ -114,16 +138,4 @@ fn batch_index(batch: u32) -> vec4u {
 }
 fn a_batch(batch: u32) -> u32 { return ${offset("a")}; }
 fn b_batch(batch: u32) -> u32 { return ${offset("b")}; }`;
-}
-
-/** WGSL: adds bias and residual to a sum and stores it, if it lies within the matrix. */
-export function finish(has: (name: "bias" | "residual") => boolean): string {
-  return /* wgsl */ `
-fn finish(batch: u32, row: u32, column: u32, sum: f32) {
-  if (row >= params.rows || column >= params.columns) { return; }
-  var value = sum;
-  ${has("bias") ? "value += bias_at(column * params.bias_column);" : ""}
-  ${has("residual") ? "value += residual_at(row * params.residual_row + column * params.residual_column);" : ""}
-  out_set((batch * params.rows + row) * params.columns + column, value);
-}`;
 }

@@ -1,13 +1,15 @@
 import { defineKernel } from "../../tensor/kernel.ts";
 import { spansWindows } from "../../tensor/packed/packed.ts";
+import { type Epilogue, finish } from "./epilogue.ts";
 import {
   batchOffsets,
-  finish,
+  epilogueOf,
   loadsByFour,
   PRODUCT_PARAMS,
   type Product,
   productParams,
 } from "./matmul-product.ts";
+import type { ProductKernel } from "./product-kernel.ts";
 import { SharedLoads } from "./shared-loads.ts";
 
 /** Of the vectors that CPU cores compute with. */
@@ -29,19 +31,28 @@ interface Block {
 }
 
 /** Few rows are bound by loading b; a block for more rows than there are wastes less than another pipeline costs. */
-function blockFor(rows: number, columns: number, windows: boolean, width: number): Block {
+function blockFor(rows: number, columns: number, windows: boolean, width: number, gated: boolean): Block {
   // Each load chooses among the windows of a tensor over the binding limit: few loads, or compiling takes minutes.
-  if (windows) return { rows: rows === 1 ? 1 : 4, vectors: 1, lanes: LANES };
+  if (windows) return { rows: rows === 1 ? 1 : 4, vectors: gated ? 2 : 1, lanes: LANES };
   const most = width > 1 ? 16 : 8;
   return {
     rows: [1, 4, 8].find((n) => rows <= n) ?? most,
-    // Rows of b that are far apart in memory are better read in longer pieces.
-    vectors: rows <= 4 && columns >= 8192 ? 8 : 4,
+    vectors: vectorsFor(rows, columns, gated),
     lanes: LANES,
   };
 }
 
-interface Variant extends Block {
+/**
+ * Groups of columns that an invocation computes. Few rows are bound by loading b: more columns share a load of a, and rows of b
+ * that are far apart in memory are better read in longer pieces; as long as there is work for every core.
+ */
+function vectorsFor(rows: number, columns: number, gated: boolean): number {
+  if (rows > 4) return 4;
+  if (gated || columns >= 8192) return 8;
+  return columns > 2 * 6 * 4 * LANES ? 6 : 4;
+}
+
+interface Variant extends Block, Epilogue {
   /** Of {@link SharedLoads}. */
   width: number;
   batched: boolean;
@@ -61,7 +72,11 @@ const kernel = defineKernel({
   },
   params: PRODUCT_PARAMS,
   code({ constants, has }) {
-    const { rows, vectors, lanes, width, batched } = constants as Variant;
+    const { rows, vectors, lanes, width, batched, gate } = constants as Variant;
+    // With a gate, half of the vectors are columns of the gate, and half their counterparts.
+    const across = gate ? vectors / 2 : vectors;
+    const columnOf = (v: number) => `column + ${4 * (v % across)}u`;
+    const half = (v: number) => (v < across ? "" : " + params.gate_to_up");
     const row = Array.from({ length: rows }, (_, i) => i);
     const shared = new SharedLoads(width);
     const vector = Array.from({ length: vectors }, (_, i) => i);
@@ -79,18 +94,18 @@ const kernel = defineKernel({
         );
     const startB = has("b4")
       ? perVector(
-          (v) => `  var b${v} = (b_batch(batch) + min(column + ${v * 4}u, params.columns - 4u)) / 4u;`,
+          (v) => `  var b${v} = (b_batch(batch) + min(${columnOf(v)}, params.columns - 4u)${half(v)}) / 4u;`,
         )
       : perVector(
           (v) =>
-            `  var b${v} = b_batch(batch) + min(vec4u(column + ${v * 4}u) + vec4u(0u, 1u, 2u, 3u), vec4u(params.columns - 1u)) * params.b_column;`,
+            `  var b${v} = b_batch(batch)${half(v)} + min(vec4u(${columnOf(v)}) + vec4u(0u, 1u, 2u, 3u), vec4u(params.columns - 1u)) * params.b_column;`,
         );
     const steps = [0, 1, 2, 3];
     const perColumn = (line: (v: number, c: number) => string) =>
       vector.flatMap((v) => steps.map((c) => line(v, c))).join("\n");
     const start = has("b4_depth")
       ? `${perLoad((i) => `  var a${i} = (a_batch(batch) + min(row + ${shared.index(i)}, params.rows - 1u) * params.a_row) / 4u;`)}
-${perColumn((v, c) => `  var b${v}_${c} = (b_batch(batch) + min(column + ${4 * v + c}u, params.columns - 1u) * params.b_column) / 4u;`)}`
+${perColumn((v, c) => `  var b${v}_${c} = (b_batch(batch)${half(v)} + min(${columnOf(v)} + ${c}u, params.columns - 1u) * params.b_column) / 4u;`)}`
       : `${perLoad((i) => `  var a${i} = a_batch(batch) + min(row + ${shared.index(i)}, params.rows - 1u) * params.a_row;`)}
 ${startB}`;
     const loop = has("b4_depth")
@@ -121,7 +136,7 @@ ${each((r, v) => `    sum${r}_${v} = fma(vec4f(x${r}), w${v}, sum${r}_${v});`)}
     return /* wgsl */ `
 ${shared.enable}
 ${batchOffsets(batched)}
-${finish(has)}
+${finish(has, constants as Variant)}
 
 @compute @workgroup_size(${lanes})
 fn main(
@@ -132,10 +147,10 @@ fn main(
 ) {
   // Row blocks vary fastest, so that neighbouring workgroups find the same columns of b in the cache.
   let row_blocks = (params.rows + ${rows - 1}u) / ${rows}u;
-  let column_blocks = (params.columns + ${4 * vectors * lanes - 1}u) / ${4 * vectors * lanes}u;
+  let column_blocks = (params.columns + ${4 * across * lanes - 1}u) / ${4 * across * lanes}u;
   let flat = flat_group(group, groups);
   let row = flat % row_blocks * ${rows}u;
-  let column = (flat / row_blocks % column_blocks * ${lanes}u + lane) * ${4 * vectors}u;
+  let column = (flat / row_blocks % column_blocks * ${lanes}u + lane) * ${4 * across}u;
   let batch = flat / row_blocks / column_blocks;
   if (batch >= params.batches) { return; }
 
@@ -147,24 +162,33 @@ ${loop}
   // An array from here on: written out, this would take longer to compile than all of the above.
   var sums = array<vec4f, ${rows * vectors}>(${sums});
   for (var r = 0u; r < ${rows}u; r++) {
-    for (var c = 0u; c < ${4 * vectors}u; c++) {
-      finish(batch, row + r, column + c, sums[r * ${vectors}u + c / 4u][c % 4u]);
+    for (var c = 0u; c < ${4 * across}u; c++) {
+      let at = r * ${vectors}u + c / 4u;
+      finish(batch, row + r, column + c, sums[at][c % 4u]${gate ? `, sums[at + ${across}u][c % 4u]` : ""});
     }
   }
 }`;
   },
 });
 
-export function launchRegister(product: Product): void {
+export const registerTiles: ProductKernel = {
+  name: "matmul_register",
+  style: "register",
+  fits: () => true,
+  launch,
+};
+
+function launch(product: Product): void {
   const { a, b, bias, residual, out } = product;
   const params = productParams(product);
-  const byFour = loadsByFour(b, -1);
+  const byFour = loadsByFour(b, -1) && params.columns % 4 === 0;
   const byDepth = !byFour && loadsByFour(b, -2) && loadsByFour(a, -1);
   const windows = [a, b].some(spansWindows);
   const width = params.rows === 1 ? 1 : SharedLoads.widthOn(out.device, LANES);
-  const block = blockFor(params.rows, params.columns, windows, width);
+  const block = blockFor(params.rows, params.columns, windows, width, product.gate !== undefined);
   const blocks =
-    Math.ceil(params.rows / block.rows) * Math.ceil(params.columns / (4 * block.vectors * block.lanes));
+    Math.ceil(params.rows / block.rows) *
+    Math.ceil(params.columns / (4 * (block.vectors / (product.gate ? 2 : 1)) * block.lanes));
   kernel.launch({
     tensors: {
       a: byDepth ? undefined : a,
@@ -177,7 +201,7 @@ export function launchRegister(product: Product): void {
       out,
     },
     params,
-    constants: { ...block, width, batched: out.rank > 2 },
+    constants: { ...block, ...epilogueOf(product), width, batched: out.rank > 2 },
     workgroups: params.batches * blocks,
   });
 }

@@ -1,12 +1,14 @@
 import { defineKernel } from "../../tensor/kernel.ts";
+import { type Epilogue, finish } from "./epilogue.ts";
 import {
   batchOffsets,
-  finish,
+  epilogueOf,
   loadsByFour,
   PRODUCT_PARAMS,
   type Product,
   productParams,
 } from "./matmul-product.ts";
+import type { ProductKernel } from "./product-kernel.ts";
 
 /** Invocations along each side of a workgroup. */
 const SIDE = 16;
@@ -32,7 +34,7 @@ const kernel = defineKernel({
   },
   params: PRODUCT_PARAMS,
   code({ constants, has }) {
-    const { block, batched, bRowMajor } = constants as {
+    const { block, batched, bRowMajor } = constants as Epilogue & {
       block: number;
       batched: boolean;
       bRowMajor: boolean;
@@ -66,7 +68,7 @@ ${
 var<workgroup> tile_a: array<vec4f, ${tile * stride}>;
 var<workgroup> tile_b: array<vec4f, ${tile * stride}>;
 ${batchOffsets(batched)}
-${finish(has)}
+${finish(has, constants as Epilogue)}
 ${load("a", "a_row", "rows")}
 ${load("b", "b_column", "columns")}
 
@@ -132,7 +134,14 @@ ${index
   },
 });
 
-export function launchWorkgroup(product: Product): void {
+export const workgroupTiles: ProductKernel = {
+  name: "matmul_workgroup",
+  style: "workgroup",
+  fits: ({ gate }) => !gate,
+  launch,
+};
+
+function launch(product: Product): void {
   const { a, b, bias, residual, out } = product;
   const params = productParams(product);
   const { rows, columns, batches } = params;
@@ -154,7 +163,12 @@ export function launchWorkgroup(product: Product): void {
       out,
     },
     params,
-    constants: { block, batched: out.rank > 2, bRowMajor: params.b_column === 1 && !b4 },
+    constants: {
+      ...epilogueOf(product),
+      block,
+      batched: out.rank > 2,
+      bRowMajor: params.b_column === 1 && !b4,
+    },
     workgroups: count(block),
   });
 }

@@ -1,13 +1,9 @@
 import { ShapeError } from "../../errors.ts";
-import type { Device } from "../../tensor/device.ts";
 import { assertFloats } from "../../tensor/dtype.ts";
 import { apply, type Operation } from "../../tensor/operation.ts";
 import { broadcastShapes, showShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { Product } from "./matmul-product.ts";
-import { launchRegister } from "./matmul-register.ts";
-import { launchWorkgroup } from "./matmul-workgroup.ts";
-import { launchMatvec } from "./matvec.ts";
+import { launchProduct } from "./product-kernels.ts";
 
 /**
  * Matrix product over the last two dimensions: a [..., M, K] @ b [..., K, N] -> f32 [..., M, N]. Leading dimensions
@@ -44,17 +40,3 @@ export const matmulOperation: Operation<Record<never, never>> = {
     return out;
   },
 };
-
-/** Computes a product with the variant that suits the device and the shapes. */
-export function launchProduct(product: Product): void {
-  if (product.out.device.info.kernels === "register") launchRegister(product);
-  else if (!launchMatvec(product)) launchWorkgroup(product);
-}
-
-/**
- * Whether a row of a product has the same bits whatever the number of rows computed with it: register kernels add up in
- * the order of the depth, all of them; those for GPUs share out a single row in another way than many.
- */
-export function rowsAreIndependent(device: Device): boolean {
-  return device.info.kernels === "register";
-}

@@ -1,37 +1,18 @@
 import { defineKernel } from "../../tensor/kernel.ts";
-import { finish, loadsByFour, PRODUCT_PARAMS, type Product, productParams } from "./matmul-product.ts";
+import { type Epilogue, finish } from "./epilogue.ts";
+import { epilogueOf, loadsByFour, PRODUCT_PARAMS, type Product, productParams } from "./matmul-product.ts";
+import type { ProductKernel } from "./product-kernel.ts";
 
 /** Most rows that matrix-vector kernels take; more are better served by tiles. */
 const MAX_ROWS = 8;
 
-/**
- * A product of few rows on a GPU, bound by reading b once: true, and launched, where a kernel here can read b by fours
- * along its depth (weights as checkpoints store them) or along its columns.
- */
-export function launchMatvec(product: Product): boolean {
-  const { a, b, bias, residual, out } = product;
-  const params = productParams(product);
-  if (out.rank > 2 || params.rows > MAX_ROWS) return false;
-  const rows = [1, 2, 4].find((n) => n >= params.rows) ?? MAX_ROWS;
-  if (loadsByFour(b, -2) && loadsByFour(a, -1)) {
-    alongDepth.launch({
-      tensors: { a, b, bias, residual, out },
-      params,
-      constants: { rows, subgroups: out.device.has("subgroups") },
-      workgroups: Math.ceil(params.columns / OUTPUTS),
-    });
-    return true;
-  }
-  if (loadsByFour(b, -1)) {
-    alongColumns.launch({
-      tensors: { a, b, bias, residual, out },
-      params,
-      constants: { rows },
-      workgroups: Math.ceil(params.columns / (4 * COLUMN_GROUPS)),
-    });
-    return true;
-  }
-  return false;
+function isSmall({ a, out }: Product): boolean {
+  return out.rank <= 2 && a.dim(-2) <= MAX_ROWS;
+}
+
+/** Rows of a product as one of a few numbers, for which kernels are compiled. */
+function rowClass(rows: number): number {
+  return [1, 2, 4].find((n) => n >= rows) ?? MAX_ROWS;
 }
 
 const LANES = 64;
@@ -40,13 +21,35 @@ const OUTPUTS = 4;
 /** Subgroups have at least four invocations. */
 const MOST_SUBGROUPS = LANES / 4;
 
-/** b's depth is contiguous: the workgroup strides along it together and adds up at the end. */
+/** Few rows, bound by reading b once; b's depth is contiguous: the workgroup strides along it together and adds up at the end. */
+export const matvecDepth: ProductKernel = {
+  name: "matvec_depth",
+  style: "workgroup",
+  fits: (product) => isSmall(product) && loadsByFour(product.b, -2) && loadsByFour(product.a, -1),
+  launch(product) {
+    const { a, b, bias, residual, out, gate } = product;
+    const params = productParams(product);
+    alongDepth.launch({
+      tensors: { a, b, bias, residual, out },
+      params,
+      constants: {
+        ...epilogueOf(product),
+        rows: rowClass(params.rows),
+        subgroups: out.device.has("subgroups"),
+      },
+      workgroups: Math.ceil(params.columns / (gate ? OUTPUTS / 2 : OUTPUTS)),
+    });
+  },
+};
+
 const alongDepth = defineKernel({
   name: "matvec_depth",
   bindings: { a: "read4", b: "values4", bias: "read?", residual: "read?", out: "write" },
   params: PRODUCT_PARAMS,
   code({ constants, has }) {
-    const { rows, subgroups } = constants as { rows: number; subgroups: boolean };
+    const { rows, subgroups, gate } = constants as Epilogue & { rows: number; subgroups: boolean };
+    // With a gate, half of the outputs are columns of the gate, and half their counterparts.
+    const columns = gate ? OUTPUTS / 2 : OUTPUTS;
     const row = Array.from({ length: rows }, (_, i) => i);
     const output = Array.from({ length: OUTPUTS }, (_, i) => i);
     const each = (line: (r: number, c: number) => string) =>
@@ -55,7 +58,13 @@ const alongDepth = defineKernel({
     return /* wgsl */ `
 ${subgroups ? "enable subgroups;" : ""}
 var<workgroup> partial: array<f32, ${sums * (subgroups ? MOST_SUBGROUPS : LANES)}>;
-${finish(has)}
+${finish(has, constants as Epilogue)}
+
+fn total(sum: u32, slots: u32) -> f32 {
+  var total = 0.0;
+  for (var i = 0u; i < slots; i++) { total += partial[i * ${sums}u + sum]; }
+  return total;
+}
 
 @compute @workgroup_size(${LANES})
 fn main(
@@ -65,10 +74,10 @@ fn main(
   ${subgroups ? "@builtin(subgroup_size) subgroup_size: u32," : ""}
   ${subgroups ? "@builtin(subgroup_invocation_id) subgroup_lane: u32," : ""}
 ) {
-  let column = flat_group(group, groups) * ${OUTPUTS}u;
+  let column = flat_group(group, groups) * ${columns}u;
   if (column >= params.columns) { return; }
 ${row.map((r) => `  let a${r} = min(${r}u, params.rows - 1u) * params.a_row / 4u;`).join("\n")}
-${output.map((c) => `  let b${c} = min(column + ${c}u, params.columns - 1u) * params.b_column / 4u;`).join("\n")}
+${output.map((c) => `  let b${c} = (min(column + ${c % columns}u, params.columns - 1u) * params.b_column${c < columns ? "" : " + params.gate_to_up"}) / 4u;`).join("\n")}
 ${each((r, c) => `  var sum${r}_${c} = 0.0;`)}
   for (var k = lane; k < params.depth / 4u; k += ${LANES}u) {
 ${output.map((c) => `    let w${c} = b_at4(b${c} + k);`).join("\n")}
@@ -89,10 +98,10 @@ ${each((r, c) => `    partial[slot * ${sums}u + ${r * OUTPUTS + c}u] = total${r}
 ${each((r, c) => `  partial[lane * ${sums}u + ${r * OUTPUTS + c}u] = sum${r}_${c};`)}`
 }
   workgroupBarrier();
-  if (lane < ${sums}u) {
-    var total = 0.0;
-    for (var i = 0u; i < slots; i++) { total += partial[i * ${sums}u + lane]; }
-    finish(0u, lane / ${OUTPUTS}u, column + lane % ${OUTPUTS}u, total);
+  if (lane < ${rows * columns}u) {
+    let row = lane / ${columns}u;
+    let own = lane % ${columns}u;
+    finish(0u, row, column + own, total(row * ${OUTPUTS}u + own, slots)${gate ? `, total(row * ${OUTPUTS}u + own + ${columns}u, slots)` : ""});
   }
 }`;
   },
@@ -102,7 +111,23 @@ ${each((r, c) => `  partial[lane * ${sums}u + ${r * OUTPUTS + c}u] = sum${r}_${c
 const COLUMN_GROUPS = 16;
 const SLICES = 16;
 
-/** b's columns are contiguous: neighbouring invocations load neighbouring columns of one slice of the depth. */
+/** Few rows; b's columns are contiguous: neighbouring invocations load neighbouring columns of one slice of the depth. */
+export const matvecColumns: ProductKernel = {
+  name: "matvec_columns",
+  style: "workgroup",
+  fits: (product) => isSmall(product) && !product.gate && loadsByFour(product.b, -1),
+  launch(product) {
+    const { a, b, bias, residual, out } = product;
+    const params = productParams(product);
+    alongColumns.launch({
+      tensors: { a, b, bias, residual, out },
+      params,
+      constants: { ...epilogueOf(product), rows: rowClass(params.rows) },
+      workgroups: Math.ceil(params.columns / (4 * COLUMN_GROUPS)),
+    });
+  },
+};
+
 const alongColumns = defineKernel({
   name: "matvec_columns",
   bindings: { a: "read", b: "values4", bias: "read?", residual: "read?", out: "write" },
@@ -111,7 +136,7 @@ const alongColumns = defineKernel({
     const row = Array.from({ length: (constants as { rows: number }).rows }, (_, i) => i);
     return /* wgsl */ `
 var<workgroup> partial: array<vec4f, ${COLUMN_GROUPS * SLICES}>;
-${finish(has)}
+${finish(has, constants as Epilogue)}
 
 fn total(lane: u32, sum: vec4f) -> vec4f {
   workgroupBarrier();

@@ -10,16 +10,22 @@ const SIZE = 64;
 const scatterKernel = defineKernel({
   name: "scatterRows",
   partly: { target: "source" },
-  bindings: { source: "read", ids: "read", target: "write" },
-  params: { count: "u32", rows: "u32", width: "u32" },
-  code: () => `
+  bindings: { source: "read", second: "read?", ids: "read", target: "write" },
+  params: { count: "u32", size: "u32", rows: "u32", width: "u32" },
+  code: ({ has }) => `
+fn value_at(i: u32) -> f32 {
+  ${has("second") ? "if (i >= params.size) { return second_at(i - params.size); }" : ""}
+  return source_at(i);
+}
 @compute @workgroup_size(${SIZE})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
   let i = flat_group(group, groups) * ${SIZE}u + local;
   if (i >= params.count) { return; }
-  let row = ids_at(i / params.width);
-  if (row < params.rows) { target_set(row * params.width + i % params.width, source_at(i)); }
+  let is_second = i >= params.size;
+  let row = ids_at(select(i, i - params.size, is_second) / params.width);
+  if (row >= params.rows) { return; }
+  target_set((row + select(0u, params.rows, is_second)) * params.width + i % params.width, value_at(i));
 }`,
 });
 
@@ -33,35 +39,62 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
  * @throws ShapeError, DTypeError
  */
 export function scatterRowsInto(target: Tensor, ids: Tensor, source: Tensor): void {
+  scatter(target, ids, [source]);
+}
+
+/**
+ * {@link scatterRowsInto} of two sources at once: `target` [2 * rows, width] is two tensors of `rows` rows, one under the other,
+ * and each source [n, width] goes to the same rows of its own.
+ *
+ * @throws ShapeError, DTypeError
+ */
+export function scatterPairInto(target: Tensor, ids: Tensor, sources: readonly [Tensor, Tensor]): void {
+  scatter(target, ids, sources);
+}
+
+function scatter(target: Tensor, ids: Tensor, sources: readonly Tensor[]): void {
   const fits =
     target.rank === 2 &&
     target.contiguous &&
-    source.rank === 2 &&
-    source.dim(1) === target.dim(1) &&
+    target.dim(0) % sources.length === 0 &&
     ids.rank === 1 &&
-    ids.size === source.dim(0);
+    sources.every(
+      (source) => source.rank === 2 && source.dim(1) === target.dim(1) && ids.size === source.dim(0),
+    );
   if (!fits) {
     throw new ShapeError(
       `scatterRowsInto: expected a contiguous target [rows, width], ids [n] and a source [n, width], found ` +
-        `${showShape(target.shape)}, ${showShape(ids.shape)} and ${showShape(source.shape)}`,
+        `${[target, ids, ...sources].map((t) => showShape(t.shape)).join(", ")}`,
     );
   }
-  if (target.dtype !== "f32" || source.dtype !== "f32" || ids.dtype !== "u32") {
+  if (target.dtype !== "f32" || sources.some(({ dtype }) => dtype !== "f32") || ids.dtype !== "u32") {
     throw new DTypeError(
-      `scatterRowsInto: expected f32, u32 ids and f32, found ${target.dtype}, ${ids.dtype} and ${source.dtype}`,
+      `scatterRowsInto: expected f32, u32 ids and f32, found ${[target, ids, ...sources].map((t) => t.dtype).join(", ")}`,
     );
   }
-  apply(scatterOperation, [target, ids, source], {});
+  apply(scatterOperation, [target, ids, ...sources], {});
 }
 
+/** Inputs: the target, ids, one source or two. */
 const scatterOperation: Operation<object> = {
   name: "scatterRowsInto",
-  run([target, ids, source]) {
+  run([target, ids, source, second]) {
+    const count = source!.size * (second ? 2 : 1);
     scatterKernel.launch({
-      tensors: { source: contiguous(source!), ids: contiguous(ids!), target: target! },
-      params: { count: source!.size, rows: target!.dim(0), width: target!.dim(1) },
+      tensors: {
+        source: contiguous(source!),
+        second: second && contiguous(second),
+        ids: contiguous(ids!),
+        target: target!,
+      },
+      params: {
+        count,
+        size: source!.size,
+        rows: target!.dim(0) / (second ? 2 : 1),
+        width: target!.dim(1),
+      },
       constants: {},
-      workgroups: Math.ceil(source!.size / SIZE),
+      workgroups: Math.ceil(count / SIZE),
     });
     return target!;
   },

@@ -23,9 +23,9 @@ import { ownConfig, ownTensors } from "../checkpoint/packing/own-folder.ts";
 import { packing } from "../checkpoint/packing/pack.ts";
 import { writeSafetensors } from "../checkpoint/safetensors/safetensors-writer.ts";
 import { type FolderSink, jsonFile } from "../checkpoint/source/folder-sink.ts";
+import { checkWeights, type QuantisedMatrix } from "../checkpoint/weights/check-weights.ts";
 import { type LowRankUpdate, merged } from "../checkpoint/weights/low-rank.ts";
 import { aQuantise, type Quantise } from "../checkpoint/weights/quantise.ts";
-import { checkWeights, type QuantisedMatrix } from "../checkpoint/weights/weights.ts";
 import { readModelFiles } from "../language-model.ts";
 import {
   exportedConfig,

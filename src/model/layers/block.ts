@@ -1,5 +1,6 @@
 import { add } from "../../kernels/elementwise/elementwise.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { LinearGroup } from "../checkpoint/weights/linear-group.ts";
 import type { Linear } from "../checkpoint/weights/linear-layer.ts";
 import type { AttentionRule } from "../walk/masks.ts";
 import type { Pass } from "../walk/pass.ts";
@@ -62,7 +63,11 @@ export interface TransformerBlock extends Block {
   readonly parts: BlockParts;
 }
 
-export function block(parts: BlockParts): TransformerBlock {
+export function block(given: BlockParts): TransformerBlock {
+  const { q, k, v } = given.attention;
+  const parts = given.keyRows
+    ? given
+    : { ...given, attention: { ...given.attention, qkv: new LinearGroup([q, k, v]) } };
   const { rule, cross = parts.crossAttention } = parts;
   return {
     rule,

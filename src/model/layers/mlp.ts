@@ -1,5 +1,6 @@
 import { type ActivationKind, activation, gatedActivation } from "../../kernels/elementwise/activation.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { LinearGroup } from "../checkpoint/weights/linear-group.ts";
 import type { Linear } from "../checkpoint/weights/linear-layer.ts";
 import type { Pass } from "../walk/pass.ts";
 import type { Sites, Walk } from "../walk/site-events.ts";
@@ -33,10 +34,14 @@ export function gatedMlp(
   w: { readonly gate: Linear; readonly up: Linear; readonly down: Linear },
   kind: ActivationKind,
 ): Mlp {
+  const into = new LinearGroup([w.gate, w.up]);
   return {
     *hidden(x, at) {
-      const gate = yield* at.pass("mlp_pre", w.gate.apply(x));
-      return yield* at.pass("mlp_act", gatedActivation(gate, w.up.apply(x), kind));
+      // A tape keeps gate and up; made in one, they would have to be computed again.
+      const whole = at.uses("mlp_pre") || x.device.keepsValues ? undefined : into.gated(x, kind);
+      if (whole) return yield* at.pass("mlp_act", whole);
+      const [gate, up] = into.apply(x) as [Tensor, Tensor];
+      return yield* at.pass("mlp_act", gatedActivation(yield* at.pass("mlp_pre", gate), up, kind));
     },
     in: w.up,
     gate: w.gate,

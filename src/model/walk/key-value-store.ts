@@ -1,4 +1,5 @@
-import { scatterRowsInto } from "../../kernels/movement/scatter.ts";
+import { copy } from "../../kernels/movement/copy.ts";
+import { scatterPairInto, scatterRowsInto } from "../../kernels/movement/scatter.ts";
 import type { Device } from "../../tensor/device.ts";
 import type { Scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
@@ -50,9 +51,14 @@ export class RecordedKeys implements KeyValueStore {
   }
 
   use(layer: number, computed: KeysAndValues): KeysAndValues {
-    this.layers[layer] = this.#scope.enter(() => ({ k: computed.k.alias(), v: computed.v.alias() }));
+    this.layers[layer] = this.#scope.enter(() => ({ k: kept(computed.k), v: kept(computed.v) }));
     return computed;
   }
+}
+
+/** A view to keep, or a copy where the view would keep more alive than itself. */
+function kept(x: Tensor): Tensor {
+  return x.storage.used > x.bytes ? copy(x) : x.alias();
 }
 
 /** A pass over changed rows only: what lies before them is found in a recorded run. */
@@ -132,7 +138,7 @@ export class ContextKeys implements KeyValueStore {
     const recorded = this.#recorded?.layers[layer];
     const { k, v } = computed;
     this.#keep?.enter(() => {
-      this.layers[layer] = { k: k.alias(), v: v.alias() };
+      this.layers[layer] = { k: kept(k), v: kept(v) };
     });
     return { ...computed, ...(recorded && { prefix: recorded }) };
   }
@@ -149,7 +155,7 @@ export class KvCache implements KeyValueStore {
   readonly #device: Device;
   readonly #slots: readonly number[];
   readonly #rows: number;
-  readonly #layers: KeysAndValues[] = [];
+  readonly #layers: Room[] = [];
   readonly #scope: Scope;
   #targets: Tensor | undefined;
 
@@ -182,13 +188,28 @@ export class KvCache implements KeyValueStore {
   }
 
   use(layer: number, { k, v }: KeysAndValues): KeysAndValues {
-    this.#layers[layer] ??= this.#scope.enter(() => ({
-      k: this.#device.empty([this.#rows, k.dim(1)], "f32", "KV cache"),
-      v: this.#device.empty([this.#rows, v.dim(1)], "f32", "KV cache"),
-    }));
+    this.#layers[layer] ??= this.#scope.enter(() => this.#room(k, v));
     const cache = this.#layers[layer];
-    scatterRowsInto(cache.k, this.#targets!, k);
-    scatterRowsInto(cache.v, this.#targets!, v);
+    if (cache.whole) {
+      scatterPairInto(cache.whole, this.#targets!, [k, v]);
+    } else {
+      scatterRowsInto(cache.k, this.#targets!, k);
+      scatterRowsInto(cache.v, this.#targets!, v);
+    }
     return cache;
   }
+
+  /** Keys and values one under the other, so that one kernel writes both, unless values are of another width. */
+  #room(k: Tensor, v: Tensor): Room {
+    const empty = (rows: number, width: number) => this.#device.empty([rows, width], "f32", "KV cache");
+    const width = k.dim(1);
+    if (v.dim(1) !== width) return { k: empty(this.#rows, width), v: empty(this.#rows, v.dim(1)) };
+    const whole = empty(2 * this.#rows, width);
+    return { whole, k: whole.rows(0, this.#rows), v: whole.rows(this.#rows) };
+  }
+}
+
+/** The cache of a layer. */
+interface Room extends KeysAndValues {
+  readonly whole?: Tensor;
 }

@@ -1,5 +1,5 @@
 import { OutOfMemoryError } from "../../errors.ts";
-import { rowsAreIndependent } from "../../kernels/matmul/matmul.ts";
+import { rowsAlike } from "../../kernels/matmul/product-kernels.ts";
 import { computeSteps, type GenerationStep } from "./generation-step.ts";
 import type { Network } from "./network.ts";
 
@@ -23,18 +23,20 @@ export class SharedSteps {
   readonly #waiting: Waiting[] = [];
   #members = 0;
   #working = false;
-  #mostRows = MOST_ROWS;
+  #mostRows: number;
 
-  private constructor(network: Network) {
+  private constructor(network: Network, mostRows: number) {
     this.#network = network;
+    this.#mostRows = mostRows;
   }
 
   /** Those of a network, or undefined where its device's kernels do not allow it. */
   static of(network: Network): SharedSteps | undefined {
-    if (!rowsAreIndependent(network.device)) return undefined;
     let shared = ofNetworks.get(network);
     if (!shared) {
-      shared = new SharedSteps(network);
+      const rows = Math.min(MOST_ROWS, rowsAlike(network.device, packed.has(network)));
+      if (rows <= 1) return undefined;
+      shared = new SharedSteps(network, rows);
       ofNetworks.set(network, shared);
     }
     return shared;
@@ -102,3 +104,9 @@ export class SharedSteps {
 }
 
 const ofNetworks = new WeakMap<Network, SharedSteps>();
+const packed = new WeakSet<Network>();
+
+/** Notes that a network has weights in few bits, whose products of few rows add up in another order than those of many. */
+export function noteIsPacked(network: Network): void {
+  packed.add(network);
+}

@@ -88,6 +88,16 @@ export function partsOf({ codes, group, scales }: PackedFormat, elements: number
   return parts;
 }
 
+/** Whether something is added behind the scale: of formats whose codes may stand for numbers of one sign. */
+export function hasOffset({ scales }: PackedFormat): boolean {
+  return scales === "affine" || scales === "zero" || scales === "superAffine";
+}
+
+/** Codes in 16 bytes; of 6 bits, which lie in two buffers, in the one with the lower four. */
+export function codesInWide({ codes }: PackedFormat): number {
+  return codes === "i8" || codes === "u8" ? 16 : 32;
+}
+
 /** Bytes of the parts together. */
 export function packedBytes(format: PackedFormat, elements: number): number {
   return partsOf(format, elements).reduce((sum, { dtype, length }) => sum + length * DTYPE_BYTES[dtype], 0);

@@ -1,4 +1,11 @@
-import { NESTED_BLOCK, NESTED_START, type PackedFormat, SUPER_BLOCK } from "./packed-format.ts";
+import {
+  codesInWide,
+  hasOffset,
+  NESTED_BLOCK,
+  NESTED_START,
+  type PackedFormat,
+  SUPER_BLOCK,
+} from "./packed-format.ts";
 
 /**
  * WGSL that reads elements of a packed matrix `x` as numbers, on top of the accessors of its parts `x_codes`, `x_scales`, …:
@@ -6,8 +13,7 @@ import { NESTED_BLOCK, NESTED_START, type PackedFormat, SUPER_BLOCK } from "./pa
  */
 export function packedAccessors(name: string, format: PackedFormat, byFour: boolean): string {
   const perGroup = format.group / 4;
-  const hasOffset = ["affine", "zero", "superAffine"].includes(format.scales);
-  const value = (code: string) => (hasOffset ? `${code} * scale.x + scale.y` : `${code} * scale`);
+  const value = (code: string) => (hasOffset(format) ? `${code} * scale.x + scale.y` : `${code} * scale`);
   const at = byFour
     ? /* wgsl */ `
 fn ${name}_at4(i: u32) -> vec4f {
@@ -22,6 +28,49 @@ fn ${name}_at(i: u32) -> f32 {
   return ${value(`${name}_code4(j / 4u)[j % 4u]`)};
 }`;
   return [codes(name, format), scales(name, format), at].join("\n");
+}
+
+/**
+ * WGSL that reads codes of a packed matrix `x` 16 bytes at a time, on top of the accessors of its parts:
+ *
+ * - `x_wide(i) -> vec4u`: the i-th 16 bytes of codes from the view's first element
+ * - `x_numbers<p>(word) -> vec4f`: the p-th four codes of a word as numbers, for p < {@link partsOfWord}
+ * - `x_factors(i) -> vec2f`: what numbers in the i-th 16 bytes are multiplied by, and what is then added to each
+ */
+export function wideAccessors(name: string, format: PackedFormat): string {
+  const { codes, bias = 0, table, group } = format;
+  const four = (p: number) => {
+    switch (codes) {
+      case "i8":
+        return "vec4f(bitcast<vec4i>(vec4u(word) << vec4u(24u, 16u, 8u, 0u)) >> vec4u(24u))";
+      case "u8":
+        return "vec4f((vec4u(word) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(255u))";
+      default: {
+        const nibbles = `((vec4u(word) >> vec4u(${[0, 4, 8, 12].map((n) => `${n + 16 * p}u`).join(", ")})) & vec4u(15u))`;
+        return table ? `${name}_table(${nibbles})` : `vec4f(${nibbles})`;
+      }
+    }
+  };
+  const numbers = Array.from(
+    { length: partsOfWord(format) },
+    (_, p) => `fn ${name}_numbers${p}(word: u32) -> vec4f { return ${four(p)}; }`,
+  );
+  const factors = hasOffset(format) ? "scale" : `vec2f(scale, ${bias ? `scale * -${bias}.0` : "0.0"})`;
+  return [
+    scales(name, format),
+    ...(table ? [`fn ${name}_table(codes: vec4u) -> vec4f { return ${lookup(table, "codes")}; }`] : []),
+    ...numbers,
+    `fn ${name}_wide(i: u32) -> vec4u { return ${name}_codes_at4(i + params.${name}_offset); }`,
+    `fn ${name}_factors(i: u32) -> vec2f {
+  let scale = ${name}_scale((i + params.${name}_offset) / ${group / codesInWide(format)}u);
+  return ${factors};
+}`,
+  ].join("\n");
+}
+
+/** Fours of codes in a word. */
+export function partsOfWord(format: PackedFormat): number {
+  return codesInWide(format) / 16;
 }
 
 /** Four codes as numbers, without their bias. */

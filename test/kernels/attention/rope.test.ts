@@ -1,7 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DTypeError, ShapeError } from "../../../src/errors.ts";
-import { type RopeScaling, rope, ropeTable } from "../../../src/kernels/attention/rope.ts";
+import { type RopeScaling, rope, ropePair, ropeTable } from "../../../src/kernels/attention/rope.ts";
+import { concat } from "../../../src/kernels/movement/concat.ts";
+import type { Tensor } from "../../../src/tensor/tensor.ts";
 import { expectClose, randomArray } from "../../helpers/compare.ts";
 import { testDevice } from "../../helpers/device.ts";
 
@@ -147,5 +149,45 @@ describe("rope arguments", () => {
     expect(() => rope(x, device.zeros([2], "u32"), table, { headDim: 4 })).toThrow(ShapeError);
     expect(() => rope(x, device.zeros([3]), table, { headDim: 4 })).toThrow(DTypeError);
     expect(() => rope(x, positions, device.zeros([5, 4], "f16"), { headDim: 4 })).toThrow(DTypeError);
+  });
+});
+
+describe("ropePair", () => {
+  it.each([
+    { headDim: 8, rotaryDim: 8, heads: [3, 1] },
+    { headDim: 12, rotaryDim: 8, heads: [1, 2] },
+    { headDim: 7, rotaryDim: 4, heads: [2, 3] },
+  ])("$heads heads of $headDim: the bits of each by itself", async ({ headDim, rotaryDim, heads }) => {
+    const device = await testDevice();
+    const positions = [3, 0, 9, 3, 6]; // 9 is beyond the table
+    const { cosSin } = ropeTable({ rotaryDim, theta: 10, length: 7 });
+    const at = device.tensor(Uint32Array.from(positions), { dtype: "u32" });
+    const table = device.tensor(cosSin, { shape: [7, rotaryDim] });
+    const [x, y] = heads.map((count, i) =>
+      device.tensor(randomArray(5 * count * headDim, i), { shape: [5, count * headDim] }),
+    ) as [Tensor, Tensor];
+    // One after the other in one buffer, and by themselves.
+    const joint = concat([x.reshape([x.size]), y.reshape([y.size])]);
+    const parts = [
+      joint.slice(0, 0, x.size).reshape(x.shape),
+      joint.slice(0, x.size, joint.size).reshape(y.shape),
+    ] as const;
+    for (const pair of [[x, y], parts, [x.transpose().transpose(), parts[1]]] as const) {
+      const made = ropePair(pair, at, table, { headDim });
+      const expected = [x, y].map((each) => rope(each, at, table, { headDim }));
+      const values = await device.read([...made, ...expected]);
+      expect(values.slice(0, 2)).toEqual(values.slice(2));
+      expect(made.map(({ shape }) => shape)).toEqual([x.shape, y.shape]);
+    }
+  });
+
+  it("refuses what does not belong together", async () => {
+    const device = await testDevice();
+    const at = device.tensor(Uint32Array.of(0, 1), { dtype: "u32" });
+    const table = device.zeros([7, 8]);
+    const x = device.zeros([2, 16]);
+    expect(() => ropePair([x, device.zeros([2, 12])], at, table, { headDim: 8 })).toThrow(ShapeError);
+    expect(() => ropePair([x, device.zeros([3, 8])], at, table, { headDim: 8 })).toThrow(ShapeError);
+    expect(() => ropePair([x, device.zeros([2, 8], "f16")], at, table, { headDim: 8 })).toThrow(DTypeError);
   });
 });

@@ -24,6 +24,9 @@ const styles: readonly Style[] = [
     options: { kernels: "register" },
     sizes: [
       { of: /./, size: [1, 256, 12] },
+      // Few rows have a kernel of their own, where groups may run on from row to row or a row may end within one.
+      { of: /int8|nf4.*nested|affine|q8_0|q4_0/, size: [3, 288, 37] },
+      { of: /int4|q4_k|q8_0/, size: [2, 96, 5] },
       { of: /nested|zero|q6_k/, size: [5, 7, 9] },
     ],
   },

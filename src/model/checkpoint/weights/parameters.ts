@@ -38,32 +38,48 @@ export function plainParameter(tensor: Tensor): Parameter {
   return { tensors: [tensor], whole: ([whole]) => whole! };
 }
 
+/** The weight (or the bias) of one linear layer or several, wherever their numbers are by then; `parts` says which rows are whose. */
+export function layerParameter(
+  layers: readonly Linear[],
+  which: "weight" | "bias",
+  parts?: readonly RowPart[],
+): Parameter {
+  return {
+    get tensors() {
+      for (const layer of layers) layer.separate(); // they may be changed in place
+      return layers.map(({ weight, bias }) => (which === "weight" ? weight.tensor! : bias!));
+    },
+    whole: parts ? (of) => joined(of, parts) : ([whole]) => whole!,
+  };
+}
+
 /** A matrix that is kept in few bits. */
 export function packedParameter({ format }: Packed): Parameter {
   return { tensors: [], packed: format.kind, whole: ([whole]) => whole! };
 }
 
 /** A matrix that the checkpoint has as [in, out]. */
-export function turned({ tensors, packed, whole }: Parameter): Parameter {
-  return { tensors, ...(packed && { packed }), whole: (parts) => whole(parts).transpose() };
+export function turned(parameter: Parameter): Parameter {
+  return {
+    get tensors() {
+      return parameter.tensors;
+    },
+    ...(parameter.packed && { packed: parameter.packed }),
+    whole: (parts) => parameter.whole(parts).transpose(),
+  };
 }
 
-/** A matrix (or a bias) whose rows belong to several layers. */
-export function joinedParameter(tensors: readonly Tensor[], parts: readonly RowPart[]): Parameter {
+/** A matrix (or a bias) whose rows belong to several layers, in its own order of rows. */
+function joined(of: readonly Tensor[], parts: readonly RowPart[]): Tensor {
   const places = parts.flatMap(({ rows }) => rows);
   const order = new Uint32Array(places.length);
   places.forEach((row, i) => {
     order[row] = i;
   });
-  return {
-    tensors,
-    whole(of) {
-      const { device, rank } = of[0]!;
-      return device.scope(() => {
-        const rows = concat(of.map((part) => (rank === 1 ? part.reshape([part.size, 1]) : part)));
-        const joined = gatherRows(rows, device.tensor(order, { dtype: "u32" }));
-        return rank === 1 ? joined.reshape([order.length]) : joined;
-      });
-    },
-  };
+  const { device, rank } = of[0]!;
+  return device.scope(() => {
+    const rows = concat(of.map((part) => (rank === 1 ? part.reshape([part.size, 1]) : part)));
+    const whole = gatherRows(rows, device.tensor(order, { dtype: "u32" }));
+    return rank === 1 ? whole.reshape([order.length]) : whole;
+  });
 }

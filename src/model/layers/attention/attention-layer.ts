@@ -1,4 +1,6 @@
+import { rope, ropePair } from "../../../kernels/attention/rope.ts";
 import type { Tensor } from "../../../tensor/tensor.ts";
+import type { LinearGroup } from "../../checkpoint/weights/linear-group.ts";
 import type { Linear } from "../../checkpoint/weights/linear-layer.ts";
 import type { KeysAndValues } from "../../walk/key-value-store.ts";
 import type { AttentionRule } from "../../walk/masks.ts";
@@ -15,6 +17,8 @@ export interface Attention extends Mixing {
   readonly k: Linear;
   readonly v: Linear;
   readonly o: Linear;
+  /** Queries, keys and values of the same rows; without it each is a product of its own. */
+  readonly qkv?: LinearGroup;
   /** Of queries and keys, before RoPE (Qwen 3, OLMo 2). */
   readonly qNorm?: Norm;
   readonly kNorm?: Norm;
@@ -49,10 +53,16 @@ export function* attend(
   from?: KeyRows,
 ): Walk<Tensor> {
   const at = pass.sites(layer);
-  const rotate = (t: Tensor) => w.rope?.rotate(t, pass, w.headDim) ?? t;
-  const q = rotate(yield* queriesOf(w, x, at));
-  const ofRows = yield* keysAndValuesOf(w, from?.x ?? x, from ? pass.sites(layer, { rows: from.rows }) : at);
-  const [k, v] = [from ? ofRows.k : rotate(ofRows.k), ofRows.v];
+  const own = from ? undefined : projected(w, x);
+  const queries = yield* queriesOf(w, x, at, own);
+  const ofRows = yield* keysAndValuesOf(
+    w,
+    from?.x ?? x,
+    from ? pass.sites(layer, { rows: from.rows }) : at,
+    own,
+  );
+  const { v } = ofRows;
+  const [q, k] = from ? [rotated(w, queries, pass), ofRows.k] : rotatedPair(w, [queries, ofRows.k], pass);
   let end = 0;
   const keys = pass.parts.map((part) => {
     if (part === pass) return pass.keys.use(layer, { k, v });
@@ -63,15 +73,44 @@ export function* attend(
   return yield* mixed(w, q, keys, layer, rule, pass);
 }
 
+function rotated({ rope: rotary, headDim }: Attention, x: Tensor, pass: Pass): Tensor {
+  if (!rotary) return x;
+  const { positions, table } = rotary.angles(pass);
+  return rope(x, positions, table, { headDim });
+}
+
+function rotatedPair(
+  { rope: rotary, headDim }: Attention,
+  pair: readonly [Tensor, Tensor],
+  pass: Pass,
+): readonly [Tensor, Tensor] {
+  if (!rotary) return pair;
+  const { positions, table } = rotary.angles(pass);
+  return ropePair(pair, positions, table, { headDim });
+}
+
+/** What the projections make of rows x [rows, width], before their sites. */
+interface Projected {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+}
+
+function projected({ qkv }: Attention, x: Tensor): Projected | undefined {
+  if (!qkv) return undefined;
+  const [q, k, v] = qkv.apply(x) as [Tensor, Tensor, Tensor];
+  return { q, k, v };
+}
+
 /** Queries up to RoPE: [rows, heads * headDim]. */
-export function* queriesOf(w: Attention, x: Tensor, at: Sites): Walk<Tensor> {
-  const q = yield* at.pass("q", w.q.apply(x));
+export function* queriesOf(w: Attention, x: Tensor, at: Sites, from?: Projected): Walk<Tensor> {
+  const q = yield* at.pass("q", from?.q ?? w.q.apply(x));
   return w.qNorm ? yield* at.pass("q_norm", w.qNorm(q)) : q;
 }
 
 /** Keys, up to RoPE, and values: each [rows, kvHeads * headDim]. */
-export function* keysAndValuesOf(w: Attention, x: Tensor, at: Sites): Walk<KeysAndValues> {
-  const projected = yield* at.pass("k", w.k.apply(x));
-  const k = w.kNorm ? yield* at.pass("k_norm", w.kNorm(projected)) : projected;
-  return { k, v: yield* at.pass("v", w.v.apply(x)) };
+export function* keysAndValuesOf(w: Attention, x: Tensor, at: Sites, from?: Projected): Walk<KeysAndValues> {
+  const own = yield* at.pass("k", from?.k ?? w.k.apply(x));
+  const k = w.kNorm ? yield* at.pass("k_norm", w.kNorm(own)) : own;
+  return { k, v: yield* at.pass("v", from?.v ?? w.v.apply(x)) };
 }

@@ -1,7 +1,6 @@
-import { rope } from "../../../kernels/attention/rope.ts";
 import type { Tensor } from "../../../tensor/tensor.ts";
 import type { Pass } from "../../walk/pass.ts";
-import type { Rotary } from "./rope-tables.ts";
+import type { Angles, Rotary } from "./rope-tables.ts";
 
 export interface AxisRopeOptions {
   /** Radians per step, for each pair of dimensions of a head: f32 [rotaryDim / 2]. */
@@ -23,9 +22,8 @@ export class AxisRope implements Rotary {
     this.#options = options;
   }
 
-  rotate(x: Tensor, pass: Pass, headDim: number): Tensor {
-    const table = pass.table(this, (whole) => this.#table(whole));
-    return rope(x, pass.rowNumbers, table, { headDim });
+  angles(pass: Pass): Angles {
+    return { positions: pass.rowNumbers, table: pass.table(this, (whole) => this.#table(whole)) };
   }
 
   /** Cosines and sines by row: f32 [rows, rotaryDim]. */

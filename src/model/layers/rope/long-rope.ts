@@ -1,8 +1,8 @@
-import { rope, ropeFrequencies, ropeMagnitude } from "../../../kernels/attention/rope.ts";
+import { ropeFrequencies, ropeMagnitude } from "../../../kernels/attention/rope.ts";
 import type { Tensor } from "../../../tensor/tensor.ts";
 import type { RopeConfig } from "../../checkpoint/config/rope-config.ts";
 import type { Pass } from "../../walk/pass.ts";
-import type { Rotary } from "./rope-tables.ts";
+import type { Angles, Rotary } from "./rope-tables.ts";
 
 /** Cosines and sines of a row are made of these. */
 interface Turns {
@@ -31,9 +31,8 @@ export class LongRope implements Rotary {
     this.#tokens = beyond.tokens;
   }
 
-  rotate(x: Tensor, pass: Pass, headDim: number): Tensor {
-    const table = pass.table(this, (whole) => this.#table(whole));
-    return rope(x, pass.rowNumbers, table, { headDim });
+  angles(pass: Pass): Angles {
+    return { positions: pass.rowNumbers, table: pass.table(this, (whole) => this.#table(whole)) };
   }
 
   /** Cosines and sines by row: f32 [rows, rotaryDim]. */

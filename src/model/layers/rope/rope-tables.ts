@@ -1,13 +1,21 @@
-import { type RopeTableOptions, rope, ropeTable } from "../../../kernels/attention/rope.ts";
+import { type RopeTableOptions, ropeTable } from "../../../kernels/attention/rope.ts";
 import type { Device } from "../../../tensor/device.ts";
 import type { Tensor } from "../../../tensor/tensor.ts";
 import type { Pass } from "../../walk/pass.ts";
 
 /** Rotary position embedding of a stack: what turns queries and keys by where their rows are. */
 export interface Rotary {
-  /** x: [rows, heads * headDim] → the same. */
-  rotate(x: Tensor, pass: Pass, headDim: number): Tensor;
+  /** What the rows of a pass are turned by. */
+  angles(pass: Pass): Angles;
   dispose(): void;
+}
+
+/** As `rope` takes them. */
+export interface Angles {
+  /** u32 [rows], rows of the table. */
+  readonly positions: Tensor;
+  /** Cosines and sines, f32 [positions, rotaryDim]. */
+  readonly table: Tensor;
 }
 
 interface Options extends Omit<RopeTableOptions, "length"> {
@@ -29,10 +37,10 @@ export class RopeTables implements Rotary {
     this.#scope = device.openScope();
   }
 
-  rotate(x: Tensor, pass: Pass, headDim: number): Tensor {
+  angles(pass: Pass): Angles {
     const { firstPosition: first = 0 } = this.#options;
     const positions = first === 0 ? pass.positions : pass.table(this, (whole) => countedFrom(first, whole));
-    return rope(x, positions, this.#upTo(pass.extent + first), { headDim });
+    return { positions, table: this.#upTo(pass.extent + first) };
   }
 
   /** f32 [positions, rotaryDim] with at least this many positions. */

@@ -23,6 +23,8 @@ await runScript(async () => {
     // The oldest Node has no `using` yet.
     oxc: { target: "node18" },
     server: { middlewareMode: true, hmr: false, ws: false, watch: null },
+    // Nothing is prepared for browsers, such as what the page in web/ imports.
+    optimizeDeps: { noDiscovery: true, include: [] },
   });
   try {
     await server.ssrLoadModule(resolve(file));

@@ -7,8 +7,9 @@ import type { Pass } from "../../walk/pass.ts";
 import type { Walk } from "../../walk/site-events.ts";
 import type { Mlp } from "../mlp.ts";
 import type { Norm } from "../norm.ts";
-import { type Attention, keysAndValuesOf, queriesOf } from "./attention-layer.ts";
+import type { Attention } from "./attention-layer.ts";
 import { mixed } from "./attention-mix.ts";
+import { keysAndValuesOf, queriesOf } from "./projections.ts";
 
 /** A gated block of cross-attention and an MLP (Flamingo, Alayrac et al. 2022, arXiv 2204.14198). */
 export interface CrossParts {

@@ -74,7 +74,7 @@ export function withOffered(html, offered) {
 function addModel(folder, model) {
   return {
     id: "xpatch:vlm",
-    title: "xpatch:vlm, int8",
+    title: "xpatch:vlm",
     words:
       "The model that ships with xpatch: a small LLaVA over SmolLM2-135M that names flags, animals and foods, in 8 bits.",
     files: addFiles(folder, "models/vlm-int8", model),

@@ -24,8 +24,10 @@ await runScript(async () => {
   const { server, address } = await serveFolder(await ensureWeb(), port).catch((error) => {
     throw new SetupError(`port ${port}: ${error.message}`);
   });
-  console.log(`The explorer: ${address}\nStop it with Ctrl+C.`);
-  if (open) await openBrowser(address);
+  // With the shipped model loaded, which is here already.
+  const page = `${address}#/?load=xpatch:vlm`;
+  console.log(`The explorer: ${page}\nStop it with Ctrl+C.`);
+  if (open) await openBrowser(page);
   for (const signal of ["SIGINT", "SIGTERM"]) {
     process.once(signal, () => {
       server.close();

@@ -1,11 +1,14 @@
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { cache, root } from "./cache.mjs";
 import { command, step } from "./command.mjs";
 
 /** What the shipped model is made of, and what makes one folder of it. */
 const PARTS = ["weights/vlm", "weights/llm", "src/model/export", "src/model/checkpoint"];
+
+/** Those of other states of the checkout, or of other checkouts, are kept for two weeks. */
+const KEPT_MS = 14 * 24 * 3600 * 1000;
 
 /**
  * The folder of the shipped model in 8 bits: adapters merged, in one file. Kept in the cache until a part of it changes. Needs the
@@ -26,6 +29,11 @@ export async function ensurePackedModel() {
       await command(process.execPath, [main, "quantise", "xpatch:vlm", ...formats, "--out", incoming]);
       // Whoever else made it at the same time made the same.
       if (!existsSync(folder)) renameSync(incoming, folder);
+      for (const name of readdirSync(join(cache, "models"))) {
+        const older = join(cache, "models", name);
+        const isOld = /^vlm-int8-\w+$/.test(name) && Date.now() - statSync(older).mtimeMs > KEPT_MS;
+        if (isOld) rmSync(older, { recursive: true, force: true });
+      }
     } finally {
       rmSync(incoming, { recursive: true, force: true });
     }

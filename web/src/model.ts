@@ -5,7 +5,7 @@ import type { ModelSummary } from "../../src/session/results.ts";
 import type { FileMap } from "../../src/session/values.ts";
 import type { ModelChoice } from "./document/document.ts";
 import { modelStore } from "./model-store.ts";
-import { hubManifest, isHubId } from "./models/hub.ts";
+import { hubKey, hubManifest, isHubId } from "./models/hub.ts";
 import type { Manifest } from "./models/manifest.ts";
 import { offered } from "./offered.ts";
 import { lookAtAdapter, noteError, session } from "./session.ts";
@@ -129,8 +129,11 @@ async function sourceOf(
     return (await kept(ref, manifest)) ?? { ref: folder };
   }
   if (kind === "hub" && isTab && isHubId(ref)) {
-    const { manifest, id } = await hubManifest(ref, signal);
-    return (await kept(id, manifest)) ?? { ref };
+    const id = hubKey(ref);
+    // What is here whole is used as it is: the hub is not asked whether there is a newer one.
+    const { models } = await modelStore.list();
+    const here = models.find((each) => each.id === id && each.whole)?.manifest;
+    return (await kept(id, here ?? (await hubManifest(ref, signal)))) ?? { ref };
   }
   return { ref };
 }

@@ -4,16 +4,19 @@ import { keepDocument, keptDocument } from "./document/keep.ts";
 import { decodeLink, encodeLink } from "./document/link.ts";
 import type { DocumentStore } from "./document/store.ts";
 
-/** What the part of the address behind `#` says: `/lens`, `/lens?d=1.…`. */
+/** What the part of the address behind `#` says: `/lens`, `/lens?d=1.…`, `/?load=xpatch:vlm`. */
 export interface Place {
   readonly view: string;
   readonly link?: string;
+  /** An offered model to begin with. */
+  readonly load?: string;
 }
 
 export function placeOf(hash: string): Place {
   const [, view = "", query = ""] = /^#?\/?([\w-]*)(?:\?(.*))?$/.exec(hash) ?? [];
-  const link = new URLSearchParams(query).get("d");
-  return { view, ...(link !== null && { link }) };
+  const params = new URLSearchParams(query);
+  const [link, load] = [params.get("d"), params.get("load")];
+  return { view, ...(link !== null && { link }), ...(load !== null && { load }) };
 }
 
 /** The address of a view of this page. */
@@ -43,7 +46,7 @@ export async function startNavigation(
   store: DocumentStore,
   { views, onError }: NavigationOptions,
 ): Promise<void> {
-  const open = async ({ view, link }: Place, first: boolean) => {
+  const open = async ({ view, link, load }: Place, first: boolean) => {
     let document = first ? keptDocument() : undefined;
     let label = "as it was left";
     if (link !== undefined) {
@@ -55,10 +58,11 @@ export async function startNavigation(
       }
     }
     if (document) store.open(document, label);
+    if (load !== undefined && !store.model.peek()) store.setModel({ kind: "offered", ref: load });
     const wanted = link === undefined && view !== "" ? view : store.view.peek();
     store.visit(views.includes(wanted) ? wanted : views[0]!);
     // The address is short again; what the link said is in the document now.
-    if (link !== undefined || view !== store.view.peek())
+    if (link !== undefined || load !== undefined || view !== store.view.peek())
       history.replaceState(null, "", addressOf(store.view.peek()));
   };
   await open(placeOf(location.hash), true);

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { extname, join } from "node:path";
+import { extname, resolve } from "node:path";
 // @ts-expect-error: plain JavaScript
 import { withOffered } from "../../../scripts/build-web.mjs";
 // @ts-expect-error: plain JavaScript
@@ -23,7 +23,7 @@ const TYPES: Record<string, string> = {
 const FOLDER = "some/where/";
 
 export interface SiteOptions {
-  /** Folders with models, from the root of the checkout, by the ids that they are offered under. */
+  /** Folders with models (relative to the checkout), by the ids that they are offered under. Default {@link TINY}. */
   readonly models?: Readonly<Record<string, string>>;
   /** With the tasks that come with xpatch, and their pictures. Default true. */
   readonly tasks?: boolean;
@@ -72,15 +72,15 @@ export class ExplorerSite {
         id,
         title: id,
         words: "A model of the tests.",
-        files: readdirSync(join(ROOT, folder)).map((name) =>
-          add(name, `models/${id}/${name}`, readFileSync(join(ROOT, folder, name))),
+        files: readdirSync(resolve(ROOT, folder)).map((name) =>
+          add(name, `models/${id}/${name}`, readFileSync(resolve(ROOT, folder, name))),
         ),
       })),
       ...(tasks && {
         tasks: { title: "tasks", files: [add("tasks.bin", "models/tasks.bin", packTasks())] },
       }),
     };
-    const index = readFileSync(join(page, "index.html"), "utf8");
+    const index = readFileSync(resolve(page, "index.html"), "utf8");
     files.set("", Buffer.from(withOffered(index, offered)));
     const servers = new FileServers();
     let site: ExplorerSite | undefined;
@@ -92,6 +92,11 @@ export class ExplorerSite {
   /** Paths of models' files that were asked for since the last call. */
   takeModelRequests(): string[] {
     return this.asked.splice(0).filter((path) => path.startsWith("models/"));
+  }
+
+  /** Bytes of a file that lies beside the page. */
+  sizeOf(path: string): number {
+    return this.#files.get(path)!.length;
   }
 
   close(): void {

@@ -1,6 +1,6 @@
 import { fetchFile } from "./fetch-file.ts";
 import { keyOf, type Manifest, totalBytes } from "./manifest.ts";
-import { lockOf, type Vault } from "./vault.ts";
+import { lockOf, RECORDS_LOCK, type Vault } from "./vault.ts";
 
 export interface FetchModelOptions {
   readonly signal: AbortSignal;
@@ -25,7 +25,7 @@ export async function fetchModel(
   const total = totalBytes(manifest);
   let before = 0;
   // Known before it is whole, so that a download that was given up can be seen and removed.
-  await vault.addModel({ id, manifest });
+  await navigator.locks.request(RECORDS_LOCK, () => vault.addModel({ id, manifest }));
   for (const file of manifest.files) {
     await fetchFile(vault, file, {
       signal,
@@ -38,7 +38,7 @@ export async function fetchModel(
 /** What a model takes in the vault. */
 export interface KeptBytes {
   readonly id: string;
-  readonly title: string;
+  readonly manifest: Manifest;
   readonly bytes: number;
   /** Those of the model when it is whole. */
   readonly total: number;
@@ -47,12 +47,12 @@ export interface KeptBytes {
 
 export async function keptBytes(vault: Vault): Promise<KeptBytes[]> {
   const files = await vault.files();
-  const models = await vault.models();
+  const models = await navigator.locks.request(RECORDS_LOCK, { mode: "shared" }, () => vault.models());
   return models.map(({ id, manifest }) => {
     const kept = manifest.files.map((file) => files.get(keyOf(file)));
     return {
       id,
-      title: manifest.title,
+      manifest,
       bytes: kept.reduce((sum, file) => sum + (file?.bytes ?? 0), 0),
       total: totalBytes(manifest),
       whole: kept.every((file) => file?.whole),
@@ -65,12 +65,15 @@ export async function keptBytes(vault: Vault): Promise<KeptBytes[]> {
  * or in another tab, stay.
  */
 export async function removeModel(vault: Vault, id: string | undefined): Promise<void> {
-  if (id !== undefined) await vault.removeModel(id);
-  const needed = new Set((await vault.models()).flatMap(({ manifest }) => manifest.files.map(keyOf)));
-  for (const key of (await vault.files()).keys()) {
-    if (needed.has(key)) continue;
-    await navigator.locks.request(lockOf(key), { ifAvailable: true }, async (lock) => {
-      if (lock) await vault.removeFile(key);
-    });
-  }
+  // Nobody adds a model between looking which files are needed and removing the others.
+  await navigator.locks.request(RECORDS_LOCK, async () => {
+    if (id !== undefined) await vault.removeModel(id);
+    const needed = new Set((await vault.models()).flatMap(({ manifest }) => manifest.files.map(keyOf)));
+    for (const key of (await vault.files()).keys()) {
+      if (needed.has(key)) continue;
+      await navigator.locks.request(lockOf(key), { ifAvailable: true }, async (lock) => {
+        if (lock) await vault.removeFile(key);
+      });
+    }
+  });
 }

@@ -13,6 +13,11 @@ export function isHubId(text: string): boolean {
   return ID.test(text);
 }
 
+/** What a model of the hub is kept under. */
+export function hubKey(id: string): string {
+  return `hub-${id.replace("/", "--")}`;
+}
+
 /** A file as the hub lists it. Of large ones it states the SHA-256, of small ones git's hash. */
 interface Sibling {
   readonly rfilename: string;
@@ -26,10 +31,7 @@ interface Sibling {
  *
  * @throws CheckpointError when there is no such model, or the hub does not say what is in it
  */
-export async function hubManifest(
-  id: string,
-  signal: AbortSignal,
-): Promise<{ id: string; manifest: Manifest }> {
+export async function hubManifest(id: string, signal: AbortSignal): Promise<Manifest> {
   const listed = await asked(`${HUB}/api/models/${id}?blobs=true`, id, signal);
   const { sha, siblings } = listed as { sha?: unknown; siblings?: unknown };
   if (typeof sha !== "string" || !Array.isArray(siblings))
@@ -50,7 +52,7 @@ export async function hubManifest(
     return { path: rfilename, bytes: lfs?.size ?? size, ...hash, url: url(rfilename) };
   });
   known.sort((a, b) => a.bytes - b.bytes);
-  return { id: `hub-${id.replace("/", "--")}`, manifest: { title: id, files: known } };
+  return { title: id, files: known };
 }
 
 /** Those that the index names, or the one file; undefined for all that there are. */

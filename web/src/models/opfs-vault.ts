@@ -1,3 +1,4 @@
+/// <reference path="../globals.d.ts" />
 import { readFields, readList, readString } from "../document/read.ts";
 import { readFile } from "./manifest.ts";
 import type { KeptModel, PartWriter, Vault } from "./vault.ts";

@@ -34,6 +34,9 @@ export interface Vault {
   removeModel(id: string): Promise<void>;
 }
 
+/** Held by whoever reads which models there are (shared), or changes that (exclusive). */
+export const RECORDS_LOCK = "xpatch-models";
+
 /** Keeps other tabs from writing a file at the same time. */
 export function lockOf(key: string): string {
   return `xpatch-file:${key}`;

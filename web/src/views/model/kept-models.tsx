@@ -51,7 +51,7 @@ function Table(): JSX.Element {
         </tr>
       </thead>
       <tbody>
-        {models.map(({ id, title, bytes, total, whole }) => (
+        {models.map(({ id, manifest: { title }, bytes, total, whole }) => (
           <tr key={id}>
             <td>{title}</td>
             <td>{whole ? bytesInWords(bytes) : `${bytesInWords(bytes)} of ${bytesInWords(total)}`}</td>

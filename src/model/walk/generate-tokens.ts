@@ -2,7 +2,7 @@ import { OutOfMemoryError, PromptError } from "../../errors.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { checkGrowth, type Prompt } from "../prompt/prompt.ts";
 import { enter } from "./forward.ts";
-import { computeStep, type GenerationStep } from "./generation-step.ts";
+import { type BegunStep, beginGreedily, computeStep, type GenerationStep } from "./generation-step.ts";
 import { ContextKeys, KvCache } from "./key-value-store.ts";
 import type { Network } from "./network.ts";
 import { Pass } from "./pass.ts";
@@ -12,6 +12,12 @@ import { greedy, type Sampler } from "./sampling.ts";
 import { SharedSteps } from "./shared-steps.ts";
 import { NO_VISITOR, type Visitor, type Walk } from "./site-events.ts";
 import type { SiteName } from "./sites.ts";
+
+/**
+ * New tokens of a generation from which on steps are computed ahead. Short answers end soon, and what is computed behind the end
+ * is computed for nothing.
+ */
+const AHEAD_FROM = 4;
 
 export interface GenerateTokensOptions {
   maxNewTokens: number;
@@ -75,28 +81,51 @@ async function* continuePrompts(
     const cache = new KvCache(device, capacities, memory);
     const context = new ContextKeys({ keep: memory }); // computed with the prompts, and read by all new tokens
     let rows = RowMap.packed(prompts.map((p) => p.length));
-    let previous: readonly number[] = [];
+    let previous: Tensor | undefined;
+    let begun: BegunStep | undefined;
     for (let step = 0; step < maxNewTokens && rows.length > 0; step++) {
-      cache.extend(rows);
       const sequences = rows.spans.map((span) => span.sequence);
-      const next: GenerationStep = {
-        rows: rows.length,
-        pass: () => Pass.over(device, prompts, { rows, keys: cache, context, inUse: uses }),
-        embed: (pass) => (step === 0 ? enter(network, prompts, pass) : embedTokens(network, previous, pass)),
-        sampler,
-        at: { sequences, step },
+      const stepOf = (step: number, rows: RowMap, tokens: Tensor | undefined): GenerationStep => {
+        cache.extend(rows);
+        return {
+          rows: rows.length,
+          pass: () => Pass.over(device, prompts, { rows, keys: cache, context, inUse: uses }),
+          embed: (pass) => (tokens ? embedTokens(network, tokens, pass) : enter(network, prompts, pass)),
+          sampler,
+          at: { sequences: rows.spans.map((span) => span.sequence), step },
+        };
       };
-      const ids = shared ? await shared.run(next) : await computeStep(network, next, visitor);
+      const begin = (...of: Parameters<typeof stepOf>) =>
+        memory.enter(() => beginGreedily(network, stepOf(...of)));
+      // The step behind this one is computed while this one's tokens travel, as if no sequence had ended.
+      const ahead =
+        sampler === greedy &&
+        visitor === NO_VISITOR &&
+        step >= AHEAD_FROM &&
+        step + 1 < maxNewTokens &&
+        shared?.isShared !== true;
+      const current = begun ?? (ahead ? begin(step, rows, previous) : undefined);
+      begun = undefined;
+      let ids: Uint32Array;
+      if (current) {
+        if (ahead) begun = attempt(() => begin(step + 1, continued(rows), current.tokens));
+        ids = await current.ids();
+        current.dispose();
+      } else {
+        const next = stepOf(step, rows, previous);
+        ids = shared ? await shared.run(next) : await computeStep(network, next, visitor);
+      }
       yield { sequences, ids: [...ids] };
 
       const going = rows.spans.map((_, i) => i).filter((i) => !stopIds.has(ids[i]!));
-      previous = going.map((i) => ids[i]!);
-      rows = new RowMap(
-        going.map((i, row) => {
-          const { sequence, position, count } = rows.spans[i]!;
-          return { sequence, position: position + count, row, count: 1 };
-        }),
-      );
+      if (going.length < rows.spans.length) {
+        begun?.dispose();
+        begun = undefined;
+      }
+      previous?.dispose();
+      const kept = Uint32Array.from(going, (i) => ids[i]!);
+      previous = begun ? undefined : memory.enter(() => device.tensor(kept, { dtype: "u32" }));
+      rows = continued(rows, going);
     }
   } finally {
     shared?.leave();
@@ -104,7 +133,25 @@ async function* continuePrompts(
   }
 }
 
-function embedTokens(network: Network, ids: readonly number[], pass: Pass): Walk<Tensor> {
-  const tokens = network.device.tensor(Uint32Array.from(ids), { dtype: "u32" });
+/** The rows of the step behind one: a new token of each sequence that goes on. */
+function continued({ spans }: RowMap, going: readonly number[] = spans.map((_, i) => i)): RowMap {
+  return new RowMap(
+    going.map((i, row) => {
+      const { sequence, position, count } = spans[i]!;
+      return { sequence, position: position + count, row, count: 1 };
+    }),
+  );
+}
+
+/** What is done ahead may fail: it is done again when its turn comes, and fails then. */
+function attempt<T>(fn: () => T): T | undefined {
+  try {
+    return fn();
+  } catch {
+    return undefined;
+  }
+}
+
+function embedTokens(network: Network, tokens: Tensor, pass: Pass): Walk<Tensor> {
   return at(network.device, { part: "embed" }, network.embedTokens(tokens, pass));
 }

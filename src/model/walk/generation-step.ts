@@ -3,7 +3,15 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { unembed } from "./forward.ts";
 import type { Network } from "./network.ts";
 import { Pass } from "./pass.ts";
-import { chooseGreedily, greedy, readMostProbable, type Sampler, type SamplerRows } from "./sampling.ts";
+import {
+  choicesOf,
+  chooseGreedily,
+  greedy,
+  mostProbable,
+  readMostProbable,
+  type Sampler,
+  type SamplerRows,
+} from "./sampling.ts";
 import { NO_VISITOR, type Visitor, type Walk } from "./site-events.ts";
 import { drive } from "./walk.ts";
 
@@ -60,6 +68,36 @@ export async function computeStep(
   const [result] = await computeSteps(network, [step], visitor);
   if (result!.status === "rejected") throw result!.reason;
   return result!.value;
+}
+
+/** A step whose tokens are on their way to the host, and on the device for the step behind it. */
+export interface BegunStep {
+  /** The tokens chosen, u32 [sequences]. */
+  readonly tokens: Tensor;
+  /** The same, once they are there. Throws what fails. */
+  ids(): Promise<Uint32Array>;
+  dispose(): void;
+}
+
+/** Has a greedy step computed without waiting for it. What its tokens are kept in lives in the scope that is current. */
+export function beginGreedily(network: Network, step: GenerationStep): BegunStep {
+  const { device } = network;
+  const best = device.scope(() => {
+    const { counts, logits } = forwardSteps(network, [step], NO_VISITOR);
+    const [count] = counts;
+    if (count!.status === "rejected") throw count!.reason;
+    return mostProbable(logits!);
+  });
+  const reading = best.read(); // asked for before what comes behind it is recorded
+  reading.catch(() => {}); // perhaps nobody waits for it
+  return {
+    tokens: best.at(0),
+    async ids() {
+      const { ids, logits } = choicesOf(await reading);
+      return chooseGreedily(ids, logits, step.at);
+    },
+    dispose: () => best.dispose(),
+  };
 }
 
 interface Input {

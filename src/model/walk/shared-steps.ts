@@ -42,6 +42,11 @@ export class SharedSteps {
     return shared;
   }
 
+  /** Whether several generations are going on. */
+  get isShared(): boolean {
+    return this.#members > 1;
+  }
+
   /** Registers a generation, whose next step the others wait a moment for. To be undone by {@link leave}. */
   join(): void {
     this.#members++;

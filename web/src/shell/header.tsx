@@ -1,4 +1,5 @@
 import type { JSX } from "preact";
+import { openKeep } from "../keep/keep-open.ts";
 import { linkTo } from "../navigation.ts";
 import { store } from "../state.ts";
 import { Icon, type IconName } from "../ui/icons.tsx";
@@ -30,6 +31,8 @@ export function Header(): JSX.Element {
           off={!redoLabel.value}
           run={() => store.redo()}
         />
+        <Action icon="clock" label="History" run={() => openKeep("history")} />
+        <Action icon="code" label="Copy as code" run={() => openKeep("code")} />
         <Action icon="link" label="Copy a link to this state" run={copyLink} />
         <Action icon={THEME_ICONS[theme.value]} label={`Theme: ${theme.value}`} run={nextTheme} />
         <Action icon="help" label="Keys" run={openHelp} />

@@ -1,5 +1,6 @@
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { KeepDialog } from "../keep/keep-dialog.tsx";
 import { model } from "../model.ts";
 import { store } from "../state.ts";
 import { listenForKeys } from "../ui/keys.ts";
@@ -37,6 +38,7 @@ export function Shell(): JSX.Element {
       </main>
       <Status />
       <Toasts />
+      <KeepDialog />
       <Help />
     </div>
   );

@@ -66,7 +66,7 @@ export const VECTORS = defineSlice<VectorsSlice>({
       asked: "text",
       count: 5,
       seed: 0,
-      items: 12,
+      items: 8,
       text: "The capital city of the country:",
     },
     pictures: ["Italy", "Kenya", "Japan"].map((input) => ({ kind: "task", task: "country-capital", input })),

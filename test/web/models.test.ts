@@ -145,6 +145,19 @@ test("a server without ranges has the file sent from its start", async () => {
   tab.expectQuiet();
 });
 
+test("where there is no room to keep it, a model is read from the network, and the page says so", async () => {
+  const tab = await (await explorer.visitor()).open();
+  const protocol = await tab.page.context().newCDPSession(tab.page);
+  const { origin } = new URL(explorer.site.url);
+  await protocol.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 100_000 });
+  await tab.load();
+  await tab.page
+    .getByText(/tiny is not kept for the next visit: the browser's storage for this site is full/)
+    .waitFor();
+  await tab.panel("Kept in this browser").getByText("Nothing yet.").waitFor();
+  tab.expectQuiet();
+});
+
 test("what is kept has a size, and a button that removes it", async () => {
   const tab = await explorer.loaded();
   const kept = tab.panel("Kept in this browser");

@@ -10,6 +10,7 @@ import type { Manifest } from "./models/manifest.ts";
 import { offered } from "./offered.ts";
 import { lookAtAdapter, noteError, session } from "./session.ts";
 import { store } from "./state.ts";
+import { toast } from "./ui/toasts.tsx";
 
 export type ModelState =
   | { readonly status: "none" }
@@ -110,11 +111,13 @@ async function sourceOf(
   const state = session.peek();
   const isTab = state.status === "open" && state.target.kind === "tab";
   const kept = async (id: string, manifest: Manifest) => {
-    const files = await modelStore.fetch(id, manifest, {
+    const found = await modelStore.fetch(id, manifest, {
       signal,
       onProgress: ({ file, bytes, total }) => show({ status: "fetching", choice, done: bytes, total, file }),
     });
-    return files && { files: Object.fromEntries(files), name: manifest.title };
+    if ("files" in found) return { files: Object.fromEntries(found.files), name: manifest.title };
+    toast(`${manifest.title} is not kept for the next visit: ${found.why}. It is read from the network.`);
+    return undefined;
   };
   if (kind === "files") {
     if (dropped?.name === ref) return dropped;

@@ -6,7 +6,7 @@ import type { Manifest } from "./models/manifest.ts";
 export async function taskFile(manifest: Manifest): Promise<Blob> {
   const [file] = manifest.files;
   const kept = await modelStore.fetch("tasks", manifest);
-  if (kept) return kept.get(file!.path)!;
+  if ("files" in kept) return kept.files.get(file!.path)!;
   const response = await fetch(file!.url);
   if (response.ok) return response.blob();
   throw new CheckpointError(

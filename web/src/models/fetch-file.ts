@@ -2,7 +2,7 @@ import { CheckpointError } from "../../../src/errors.ts";
 import { Attempts, retrying } from "../../../src/model/checkpoint/source/retry.ts";
 import { hasher } from "./hasher.ts";
 import { type KnownFile, keyOf } from "./manifest.ts";
-import { lockOf, type Vault } from "./vault.ts";
+import { lockOf, NoRoomError, type Vault } from "./vault.ts";
 
 /** A connection that brought this much before it broke does not count as a failed attempt. */
 const PROGRESS_BYTES = 2 ** 20;
@@ -20,7 +20,7 @@ export interface FetchFileOptions {
  * Brings a file into the vault, unless it is there: what an earlier visit has left is gone on with, what another tab is fetching is
  * waited for. It is there when its hash is right.
  *
- * @throws CheckpointError when the server does not send it, or sends another
+ * @throws CheckpointError when the server does not send it, or sends another; NoRoomError when the browser has no more room
  */
 export async function fetchFile(vault: Vault, file: KnownFile, options: FetchFileOptions): Promise<void> {
   const { signal, onBytes } = options;
@@ -110,10 +110,11 @@ async function fetchInto(
         }
       } catch (error) {
         signal.throwIfAborted();
-        if (error instanceof CheckpointError) {
-          await writer.close();
-          await vault.removeFile(key);
-          throw error;
+        const isFull = error instanceof NoRoomError || (error as Error)?.name === "QuotaExceededError";
+        if (isFull || error instanceof CheckpointError) {
+          await writer.close().catch(() => {});
+          await vault.removeFile(key); // gone on with, it would be no better
+          throw isFull ? new NoRoomError("the browser's storage for this site is full") : error;
         }
         problem = error;
       }

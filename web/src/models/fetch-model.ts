@@ -1,6 +1,7 @@
+import { bytesInWords } from "../ui/words.ts";
 import { fetchFile } from "./fetch-file.ts";
 import { keyOf, type Manifest, totalBytes } from "./manifest.ts";
-import { lockOf, RECORDS_LOCK, type Vault } from "./vault.ts";
+import { lockOf, NoRoomError, RECORDS_LOCK, type Vault } from "./vault.ts";
 
 export interface FetchModelOptions {
   readonly signal: AbortSignal;
@@ -15,7 +16,7 @@ export interface FetchProgress {
   readonly total: number;
 }
 
-/** Brings all files of a model into the vault, one after the other. Throws CheckpointError. */
+/** Brings all files of a model into the vault, one after the other. Throws CheckpointError and NoRoomError. */
 export async function fetchModel(
   vault: Vault,
   id: string,
@@ -23,6 +24,7 @@ export async function fetchModel(
   { signal, onProgress }: FetchModelOptions,
 ): Promise<void> {
   const total = totalBytes(manifest);
+  await checkRoom(vault, manifest);
   let before = 0;
   // Known before it is whole, so that a download that was given up can be seen and removed.
   await navigator.locks.request(RECORDS_LOCK, () => vault.addModel({ id, manifest }));
@@ -33,6 +35,19 @@ export async function fetchModel(
     });
     before += file.bytes;
   }
+}
+
+/** Browsers let a site keep a part of the disk, which may be little; some do not say how little before it is full. */
+async function checkRoom(vault: Vault, { files }: Manifest): Promise<void> {
+  const { quota, usage = 0 } = await navigator.storage.estimate();
+  if (quota === undefined) return;
+  const kept = await vault.files();
+  const missing = files.reduce((sum, file) => sum + file.bytes - (kept.get(keyOf(file))?.bytes ?? 0), 0);
+  const room = Math.max(0, quota - usage);
+  if (missing <= room) return;
+  throw new NoRoomError(
+    `it takes ${bytesInWords(missing)} more, and this browser has ${bytesInWords(room)} for this site`,
+  );
 }
 
 /** What a model takes in the vault. */

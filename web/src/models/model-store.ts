@@ -31,20 +31,20 @@ export class ModelStore {
   #last = 0;
 
   /**
-   * The files of a model, by their paths, from this browser's storage; what is not there is fetched first. Undefined where nothing can be
-   * kept. Throws CheckpointError when files cannot be had or are not those that they should be, and the signal's reason.
+   * The files of a model, by their paths, from this browser's storage; what is not there is fetched first. Where they cannot be kept it
+   * says why. Throws CheckpointError when files cannot be had or are not those that they should be, and the signal's reason.
    */
   async fetch(
     model: string,
     manifest: Manifest,
     options: FetchOptions = {},
-  ): Promise<ReadonlyMap<string, Blob> | undefined> {
+  ): Promise<{ readonly files: ReadonlyMap<string, Blob> } | { readonly why: string }> {
     const absolute = manifest.files.map((file) => ({
       ...file,
       url: new URL(file.url, document.baseURI).href,
     }));
     const request = { type: "fetch", model, manifest: { ...manifest, files: absolute } } as const;
-    return (await this.#ask<"fetched">(request, options)).files;
+    return this.#ask<"fetched">(request, options);
   }
 
   async list(): Promise<Kept> {

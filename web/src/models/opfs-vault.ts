@@ -1,14 +1,14 @@
 /// <reference path="../globals.d.ts" />
 import { readFields, readList, readString } from "../document/read.ts";
 import { readFile } from "./manifest.ts";
-import type { KeptModel, PartWriter, Vault } from "./vault.ts";
+import { type KeptModel, NoRoomError, type PartWriter, type Vault } from "./vault.ts";
 
 const FOLDER = "xpatch-models";
 const PART = ".part";
 
 /**
  * The origin's private file system: `files/<key>` and, of what is on its way, `files/<key>.part`; `models/<id>.json`. Reading works
- * anywhere, `write` in workers alone, since only there bytes can be appended to a file in place.
+ * anywhere, writing in workers alone, since only there bytes can be appended to a file in place.
  */
 export class OpfsVault implements Vault {
   readonly name = "OPFS";
@@ -50,7 +50,7 @@ export class OpfsVault implements Vault {
     return {
       async append(bytes) {
         const written = access.write(bytes, { at });
-        if (written !== bytes.length) throw new Error("the browser's storage is full");
+        if (written !== bytes.length) throw new NoRoomError("the browser's storage for this site is full");
         at += written;
       },
       async close() {
@@ -95,9 +95,10 @@ export class OpfsVault implements Vault {
 
   async addModel({ id, manifest }: KeptModel): Promise<void> {
     const handle = await this.#models.getFileHandle(`${id}.json`, { create: true });
-    const writable = await handle.createWritable();
-    await writable.write(JSON.stringify(manifest));
-    await writable.close();
+    const access = await handle.createSyncAccessHandle();
+    access.truncate(0);
+    access.write(new TextEncoder().encode(JSON.stringify(manifest)), { at: 0 });
+    access.close();
   }
 
   async removeModel(id: string): Promise<void> {

@@ -10,8 +10,10 @@ export type StoreRequest =
 
 export type StoreAnswer =
   | { readonly id: number; readonly type: "progress"; readonly progress: FetchProgress }
-  /** The files, by their paths; undefined where the browser keeps nothing. */
-  | { readonly id: number; readonly type: "fetched"; readonly files: ReadonlyMap<string, Blob> | undefined }
+  /** The files, by their paths. */
+  | { readonly id: number; readonly type: "fetched"; readonly files: ReadonlyMap<string, Blob> }
+  /** They cannot be kept here, and why. */
+  | { readonly id: number; readonly type: "fetched"; readonly why: string }
   | {
       readonly id: number;
       readonly type: "listed";

@@ -2,7 +2,7 @@ import { fetchModel, keptBytes, removeModel } from "./fetch-model.ts";
 import { keyOf, type Manifest } from "./manifest.ts";
 import { openVault } from "./open-vault.ts";
 import type { StoreAnswer, StoreRequest } from "./store-messages.ts";
-import type { Vault } from "./vault.ts";
+import { NoRoomError, type Vault } from "./vault.ts";
 
 /* The worker that fetches and keeps models: only a worker can append to a file of the private file system. */
 
@@ -46,12 +46,18 @@ async function answer(
       if (kept) await removeModel(kept, request.model);
       return { id, type: "removed" };
     case "fetch": {
-      if (!kept) return { id, type: "fetched", files: undefined };
+      if (!kept) return { id, type: "fetched", why: "this browser lets the page keep nothing" };
       const { manifest, model } = request;
-      await fetchModel(kept, model, manifest, {
-        signal,
-        onProgress: (progress) => scope.postMessage({ id, type: "progress", progress }),
-      });
+      try {
+        await fetchModel(kept, model, manifest, {
+          signal,
+          onProgress: (progress) => scope.postMessage({ id, type: "progress", progress }),
+        });
+      } catch (error) {
+        if (!(error instanceof NoRoomError)) throw error;
+        await removeModel(kept, model); // half of it is of no use
+        return { id, type: "fetched", why: error.message };
+      }
       await removeModel(kept, undefined); // an earlier build of the same model
       return { id, type: "fetched", files: await filesOf(kept, manifest) };
     }

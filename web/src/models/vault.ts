@@ -8,6 +8,7 @@ export interface KeptModel {
 
 /** Appends to a file. One at a time: whoever writes holds the lock of its key. */
 export interface PartWriter {
+  /** Throws NoRoomError, or QuotaExceededError as the browser does. */
   append(bytes: Uint8Array<ArrayBuffer>): Promise<void>;
   /** What was appended stays, also after a reload. */
   close(): Promise<void>;
@@ -32,6 +33,11 @@ export interface Vault {
   models(): Promise<KeptModel[]>;
   addModel(model: KeptModel): Promise<void>;
   removeModel(id: string): Promise<void>;
+}
+
+/** The browser has no more room for this site. */
+export class NoRoomError extends Error {
+  override name = "NoRoomError";
 }
 
 /** Held by whoever reads which models there are (shared), or changes that (exclusive). */

@@ -54,14 +54,14 @@ test("vectors of the shelf keep their ids, and have names of their own", () => {
 });
 
 test("what lies on a picture goes with it", () => {
-  const japan = "task/country-capital/Japan";
-  const dropped = withDrop(withDrop(VECTORS.initial, { vector: "v1", picture: japan }), {
+  const poland = "task/country-capital/Poland";
+  const dropped = withDrop(withDrop(VECTORS.initial, { vector: "v1", picture: poland }), {
     vector: "v1",
-    picture: japan,
+    picture: poland,
   });
   expect(dropped.drops).toHaveLength(1);
   expect(VECTORS.read(overJson(dropped), "vectors")).toEqual(dropped);
-  const without = withoutPicture(dropped, japan);
+  const without = withoutPicture(dropped, poland);
   expect(without.drops).toEqual([]);
   expect(without.pictures).toHaveLength(VECTORS.initial.pictures.length - 1);
   expect(withPicture(without, without.pictures[0]!)).toBe(without);

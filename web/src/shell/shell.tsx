@@ -5,6 +5,7 @@ import { model } from "../model.ts";
 import { store } from "../state.ts";
 import { listenForKeys } from "../ui/keys.ts";
 import { Toasts } from "../ui/toasts.tsx";
+import { TourCard } from "../views/tour/tour-card.tsx";
 import { viewNamed } from "../views/views.ts";
 import { listenForDrops } from "./drop.ts";
 import { Header } from "./header.tsx";
@@ -36,6 +37,7 @@ export function Shell(): JSX.Element {
         <Trouble />
         {View && (view.needsModel && model.value.status !== "ready" ? <NeedsModel /> : <View />)}
       </main>
+      <TourCard />
       <Status />
       <Toasts />
       <KeepDialog />

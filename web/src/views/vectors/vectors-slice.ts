@@ -69,7 +69,11 @@ export const VECTORS = defineSlice<VectorsSlice>({
       items: 8,
       text: "The capital city of the country:",
     },
-    pictures: ["Italy", "Kenya", "Japan"].map((input) => ({ kind: "task", task: "country-capital", input })),
+    pictures: ["Poland", "Egypt", "Denmark"].map((input) => ({
+      kind: "task",
+      task: "country-capital",
+      input,
+    })),
     context: NO_CONTEXT,
     drops: [],
   },

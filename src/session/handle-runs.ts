@@ -7,6 +7,7 @@ import { askTokens, asRows } from "./answers.ts";
 import { modelOf } from "./handle-models.ts";
 import { readEdits, readTaps } from "./read-edits.ts";
 import { readPrompt } from "./read-prompt.ts";
+import type { Answer } from "./results.ts";
 import type { ArraySpec } from "./values.ts";
 import type { Handler } from "./work.ts";
 
@@ -90,7 +91,17 @@ export const resume: Handler<"resume"> = async (work, params) => {
       };
     });
     const answers = asked.read(await device.read([...asked.tensors]));
-    const variants = answers.map((answer, i) => ({ ...answer, reach: reached[i]! }));
+    const ids = [...new Set(answers.flatMap(({ top }) => top.map(({ id }) => id)))];
+    const recorded = scope.enter(() =>
+      askTokens(model, recording.logits, { top: 1, track: ids }, () => "resume, the recorded pass"),
+    );
+    const [{ tracked }] = recorded.read(await device.read([...recorded.tensors])) as [Answer];
+    const unpatched = new Map(tracked.map((each) => [each.id, each]));
+    const variants = answers.map((answer, i) => ({
+      ...answer,
+      before: answer.top.map(({ id }) => unpatched.get(id)!),
+      reach: reached[i]!,
+    }));
     return { setting: settingOf(model), variants, rowLayers };
   } finally {
     scope.dispose();

@@ -181,7 +181,11 @@ export interface RecordAnswer extends Answer {
 
 export interface ResumeAnswer {
   readonly setting: Setting;
-  readonly variants: readonly (Answer & { readonly reach: Reached })[];
+  readonly variants: readonly (Answer & {
+    /** What the recorded pass says of each of the top tokens. */
+    readonly before: readonly TokenAnswer[];
+    readonly reach: Reached;
+  })[];
   readonly rowLayers: number;
 }
 

@@ -96,7 +96,13 @@ describe("recorded runs", () => {
     ]);
     const logits = await expected.logits.read();
     const { vocab } = text.config;
+    const unpatched = (await recording.logits.read()) as Float32Array;
+    const unpatchedTotal = Math.log(unpatched.reduce((sum, x) => sum + Math.exp(x), 0));
     for (const [i, variant] of variants.entries()) {
+      expect(variant.before.map(({ id }) => id)).toEqual(variant.top.map(({ id }) => id));
+      for (const { id, logprob } of variant.before) {
+        expect(logprob).toBeCloseTo(unpatched[id]! - unpatchedTotal, 4);
+      }
       const own = logits.subarray(i * vocab, (i + 1) * vocab);
       expect(variant.top.map(({ id }) => id)).toEqual(topIds(own, 10));
       const total = Math.log(own.reduce((sum, x) => sum + Math.exp(x), 0));

@@ -109,7 +109,7 @@ export function TaskPicker({ name, value, onChange }: TaskPickerProps): JSX.Elem
               min={1}
               max={MOST_EXAMPLES}
               value={value.count}
-              onChange={({ currentTarget }) => change({ count: whole(currentTarget, 1, MOST_EXAMPLES) })}
+              onInput={({ currentTarget }) => change({ count: whole(currentTarget, 1, MOST_EXAMPLES) })}
             />
           </label>
           <label>
@@ -118,7 +118,7 @@ export function TaskPicker({ name, value, onChange }: TaskPickerProps): JSX.Elem
               type="number"
               min={0}
               value={value.seed}
-              onChange={({ currentTarget }) => change({ seed: whole(currentTarget, 0, 2 ** 31) })}
+              onInput={({ currentTarget }) => change({ seed: whole(currentTarget, 0, 2 ** 31) })}
             />
           </label>
         </>
@@ -135,7 +135,6 @@ export function TaskPicker({ name, value, onChange }: TaskPickerProps): JSX.Elem
   );
 }
 
-function whole({ valueAsNumber, value }: HTMLInputElement, least: number, most: number): number {
-  const number = Number.isFinite(valueAsNumber) ? Math.round(valueAsNumber) : Number(value) || least;
-  return Math.min(most, Math.max(least, number));
+function whole({ valueAsNumber }: HTMLInputElement, least: number, most: number): number {
+  return Math.min(most, Math.max(least, Math.round(valueAsNumber) || least));
 }

@@ -1,7 +1,7 @@
 import type { JSX } from "preact";
 import type { EncodedPrompt, SpanSummary, TokenList } from "../../../src/session/results.ts";
 import { tokenInWords } from "../ui/words.ts";
-import { tokensComputed } from "./use-prompt.ts";
+import { tokensComputed } from "./tokens-computed.ts";
 
 /** The tokens that a model reads, each with its position and id; those of a picture as one. */
 export function TokenChips({ encoded }: { encoded: EncodedPrompt }): JSX.Element {

@@ -27,8 +27,3 @@ export function useAddress(bytes: Uint8Array | undefined, type = "image/png"): s
   useEffect(() => () => void (address && URL.revokeObjectURL(address)), [address]);
   return address;
 }
-
-/** What the positions of what is computed are: the decoder's where an encoder reads the prompt. */
-export function tokensComputed(encoded: EncodedPrompt) {
-  return encoded.sequence ?? encoded;
-}

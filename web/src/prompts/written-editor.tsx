@@ -23,7 +23,8 @@ interface Caret {
 /** Text with pictures in it. Pictures are dropped, pasted or picked, and go where the caret was. */
 export function WrittenEditor({ name, value, onChange }: WrittenEditorProps): JSX.Element {
   const { pieces } = value;
-  const caret = useRef<Caret>({ piece: 0, offset: 0 });
+  // Where the caret is, or was before the focus left; read when it is needed, since no event tells of each move.
+  const caret = useRef<() => Caret>(() => ({ piece: 0, offset: Number.POSITIVE_INFINITY }));
   const [over, setOver] = useState(false);
   const [taking, setTaking] = useState(0);
   // While a picture is read the text may go on being written.
@@ -46,8 +47,8 @@ export function WrittenEditor({ name, value, onChange }: WrittenEditorProps): JS
       try {
         const picture = await takeReadable(open.client, file);
         const { pieces: now } = latest.current;
-        const at = clamp(caret.current, now);
-        caret.current = { piece: at.piece + 2, offset: 0 };
+        const at = clamp(caret.current(), now);
+        caret.current = () => ({ piece: at.piece + 2, offset: 0 });
         const next = { ...latest.current, pieces: insertPicture(now, at, picture) };
         latest.current = next; // several files are put in one after the other
         onChange(`put ${pictureName(picture)} in`, next);
@@ -102,18 +103,14 @@ export function WrittenEditor({ name, value, onChange }: WrittenEditorProps): JS
             value={piece.text}
             placeholder={pieces.length === 1 ? "Q: Greece⏎A:" : ""}
             onInput={({ currentTarget }) => {
-              caret.current = { piece: i, offset: currentTarget.selectionStart };
               change(
                 `write the ${name}`,
                 pieces.map((each, k) => (k === i ? { text: currentTarget.value } : each)),
                 `${name}-text-${i}`,
               );
             }}
-            onSelect={({ currentTarget }) => {
-              caret.current = { piece: i, offset: currentTarget.selectionStart };
-            }}
             onFocus={({ currentTarget }) => {
-              caret.current = { piece: i, offset: currentTarget.selectionStart };
+              caret.current = () => ({ piece: i, offset: currentTarget.selectionStart });
             }}
           />
         ) : (

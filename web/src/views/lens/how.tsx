@@ -119,7 +119,7 @@ export function Amount({
         min={-1000}
         max={1000}
         value={value}
-        onChange={({ currentTarget: { valueAsNumber } }) => {
+        onInput={({ currentTarget: { valueAsNumber } }) => {
           if (Number.isFinite(valueAsNumber)) onChange(Math.max(-1000, Math.min(1000, valueAsNumber)));
         }}
       />

@@ -1,5 +1,5 @@
 import type { EncodedPrompt, LensAnswer } from "../../../../src/session/results.ts";
-import { tokensComputed } from "../../prompts/use-prompt.ts";
+import { tokensComputed } from "../../prompts/tokens-computed.ts";
 import { percentInWords, tokenInWords } from "../../ui/words.ts";
 import type { Cell } from "./places.ts";
 

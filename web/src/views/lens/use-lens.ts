@@ -109,13 +109,7 @@ export function usePatched(
         { signal },
       );
       const variant = variants[0]!;
-      // Nothing is edited here: this reads the recorded answer alone.
-      const unpatched = await client.resume(
-        { recording, variants: [[]], top: 1, track: variant.top.map(({ id }) => id) },
-        { signal },
-      );
-      const { tracked } = unpatched.variants[0]!;
-      const before = new Map(tracked.map(({ id, probability }) => [id, probability]));
+      const before = new Map(variant.before.map(({ id, probability }) => [id, probability]));
       return { variant, before, setting, rowLayers };
     },
   );

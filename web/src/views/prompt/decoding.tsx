@@ -15,7 +15,7 @@ export function Decoding({ value }: { value: PromptSlice }): JSX.Element {
           min={1}
           max={MOST_NEW_TOKENS}
           value={value.maxNewTokens}
-          onChange={({ currentTarget: { valueAsNumber } }) =>
+          onInput={({ currentTarget: { valueAsNumber } }) =>
             change({ maxNewTokens: within(valueAsNumber, 1, MOST_NEW_TOKENS) })
           }
         />
@@ -28,7 +28,7 @@ export function Decoding({ value }: { value: PromptSlice }): JSX.Element {
           max={10}
           step={0.1}
           value={value.temperature}
-          onChange={({ currentTarget: { valueAsNumber } }) =>
+          onInput={({ currentTarget: { valueAsNumber } }) =>
             change({ temperature: Math.min(10, Math.max(0, valueAsNumber || 0)) })
           }
         />
@@ -40,7 +40,7 @@ export function Decoding({ value }: { value: PromptSlice }): JSX.Element {
             type="number"
             min={0}
             value={value.seed}
-            onChange={({ currentTarget: { valueAsNumber } }) =>
+            onInput={({ currentTarget: { valueAsNumber } }) =>
               change({ seed: within(valueAsNumber, 0, 2 ** 31) })
             }
           />

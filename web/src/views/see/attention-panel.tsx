@@ -6,7 +6,7 @@ import { toCsv } from "../../keep/csv.ts";
 import { Export } from "../../keep/export.tsx";
 import { model } from "../../model.ts";
 import { PatchPicture } from "../../prompts/patch-picture.tsx";
-import { tokensComputed } from "../../prompts/use-prompt.ts";
+import { tokensComputed } from "../../prompts/tokens-computed.ts";
 import { store } from "../../state.ts";
 import { Panel } from "../../ui/panel.tsx";
 import { Provenance } from "../../ui/provenance.tsx";

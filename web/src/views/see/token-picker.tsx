@@ -2,7 +2,7 @@ import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import type { EncodedPrompt } from "../../../../src/session/results.ts";
 import { pictureSpans } from "../../prompts/token-chips.tsx";
-import { tokensComputed } from "../../prompts/use-prompt.ts";
+import { tokensComputed } from "../../prompts/tokens-computed.ts";
 import { store } from "../../state.ts";
 import { tokenInWords } from "../../ui/words.ts";
 import { SEE } from "./see-slice.ts";

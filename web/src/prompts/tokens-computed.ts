@@ -1,0 +1,6 @@
+import type { EncodedPrompt, TokenList } from "../../../src/session/results.ts";
+
+/** What the positions of what is computed are: the decoder's where an encoder reads the prompt. */
+export function tokensComputed(encoded: EncodedPrompt): TokenList {
+  return encoded.sequence ?? encoded;
+}

@@ -3,7 +3,7 @@
  * of the process. Fresh, because the highest that a process's memory has been never comes down again.
  */
 import { loadModel } from "#src/patching/model";
-import { openDevice } from "#src/tensor/device";
+import { openDevice } from "#src/tensor/open-device";
 
 export interface LoadFigures {
   loadMs: number;

@@ -1,5 +1,6 @@
 import { availableParallelism, cpus, loadavg, release, totalmem } from "node:os";
-import type { Device, DeviceInfo } from "#src/tensor/device";
+import type { Device } from "#src/tensor/device";
+import type { DeviceInfo } from "#src/tensor/device-info";
 import { rounded } from "./harness.ts";
 
 /** What figures depend on beside the code. */

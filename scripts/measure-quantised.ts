@@ -20,7 +20,7 @@ import { run } from "../src/patching/run.ts";
 import { fewShotPrompt } from "../src/tasks/few-shot.ts";
 import { taskSource } from "../src/tasks/specification.ts";
 import { itemsOf, parseTask } from "../src/tasks/task.ts";
-import { openDevice } from "../src/tensor/device.ts";
+import { openDevice } from "../src/tensor/open-device.ts";
 
 const FORMATS: readonly (readonly [name: string, quantise: Quantise | undefined])[] = [
   ["as stored", undefined],

@@ -305,15 +305,10 @@ export {
 } from "./tasks/task.ts";
 export { parseTaskCsv } from "./tasks/task-csv.ts";
 // Tensors
-export {
-  Device,
-  type DeviceInfo,
-  type DeviceOptions,
-  type Feature,
-  type KernelStyle,
-  openDevice,
-} from "./tensor/device.ts";
+export { Device } from "./tensor/device.ts";
+export type { DeviceInfo, Feature, KernelStyle } from "./tensor/device-info.ts";
 export type { DType, HostArray } from "./tensor/dtype.ts";
+export { type DeviceOptions, openDevice } from "./tensor/open-device.ts";
 export type { OperationRecord } from "./tensor/operation.ts";
 export type { Scope } from "./tensor/scope.ts";
 export type { Shape } from "./tensor/shape.ts";

@@ -100,7 +100,7 @@ export class Tape {
     if (this.#stop) return;
     const { boundaryObservers } = this.#device;
     const cut = () => this.cut();
-    const stop = this.#device.observe((record) => this.#note(record), { keeps: true });
+    const stop = this.#device.observe((record) => this.#note(record));
     boundaryObservers.add(cut);
     this.#stop = () => {
       stop();

@@ -52,5 +52,7 @@ export const platform: Platform = {
   freeMemory: () => undefined,
   svgToPng,
   saveFile,
+  readNote: async () => undefined,
+  writeNote: async () => {},
   show,
 };

@@ -3,6 +3,7 @@ import { requestAdapter } from "./node-adapter.ts";
 import { cachedModel } from "./node-cache.ts";
 import { openFile, subfolders } from "./node-file.ts";
 import { collectGarbage } from "./node-garbage.ts";
+import { readNote, writeNote } from "./node-notes.ts";
 import { packageFolder } from "./node-package.ts";
 import { show } from "./node-show.ts";
 import { svgToPng } from "./node-svg.ts";
@@ -24,5 +25,7 @@ export const platform: Platform = {
   freeMemory: freemem,
   svgToPng,
   saveFile: writeWhole,
+  readNote,
+  writeNote,
   show,
 };

@@ -61,6 +61,13 @@ export interface Platform {
   svgToPng(svg: string, zoom: number): Promise<Uint8Array<ArrayBuffer>>;
   /** Writes a file; in a browser, downloads it. Throws FileError. */
   saveFile(path: string, content: string | Uint8Array<ArrayBuffer>): Promise<unknown>;
+  /**
+   * A small text that an earlier program left under this name; undefined where there is none, or none can be kept (in a browser,
+   * where a page keeps its own).
+   */
+  readNote(name: string): Promise<string | undefined>;
+  /** Leaves a small text for later programs, where that is possible. */
+  writeNote(name: string, text: string): Promise<void>;
   /** Displays something to whoever runs the program, or prints it where nothing can be displayed. */
   show(shown: Shown): Promise<void>;
 }

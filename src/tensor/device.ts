@@ -1,15 +1,14 @@
 import { platform } from "#platform";
-import { aListOf, aNumber, aString, checkOptions, type Options, oneOf } from "../arguments.ts";
 import { DeviceError, DeviceLostError, LifetimeError, OutOfMemoryError, ShapeError } from "../errors.ts";
 import { INSPECT } from "../inspect.ts";
 import type { GPUDevice } from "../platform/global-types.ts";
-import type { AdapterChoice } from "../platform/platform.ts";
-import { isSoftware } from "../platform/software-adapter.ts";
 import { adapterName } from "./adapter-name.ts";
 import { BufferPool, type PoolStatistics, type Storage } from "./buffer-pool.ts";
+import { type DeviceInfo, deviceInfo, type Feature, type KernelStyle } from "./device-info.ts";
 import { DTYPE_BYTES, type DType, decode, encode, type HostArray } from "./dtype.ts";
 import { Fate, type Guard } from "./fate.ts";
 import { SHOWN } from "./first-values.ts";
+import { KernelChoices } from "./kernel-choices.ts";
 import { announce, apply, type Operation, type OperationRecord } from "./operation.ts";
 import { PipelineCache } from "./pipelines.ts";
 import type { Profiler } from "./profiler.ts";
@@ -19,78 +18,10 @@ import { Scope } from "./scope.ts";
 import { checkShape, type Shape, showShape, sizeOf } from "./shape.ts";
 import { Tensor } from "./tensor.ts";
 
-/** Optional WebGPU features that kernels have variants for. */
-export type Feature = "shader-f16" | "subgroups" | "timestamp-query";
-
-const WANTED_FEATURES: readonly Feature[] = ["shader-f16", "subgroups", "timestamp-query"];
-
-/**
- * Which family of kernel variants to take: register tiles without barriers (software drivers on CPU cores) or tiles
- * in workgroup memory (GPUs).
- */
-export type KernelStyle = "register" | "workgroup";
-
-export interface DeviceOptions {
-  /** Which driver (Node only): a real GPU if there is one, else lavapipe, else SwiftShader. Default "auto". */
-  adapter?: AdapterChoice;
-  /** Features to do without although the adapter has them. */
-  without?: readonly Feature[];
-  /** Kernel variants to prefer. Default: "register" on software adapters, "workgroup" on GPUs. */
-  kernels?: KernelStyle;
-  /** Caps the bytes of one binding below the adapter's limit; larger tensors are bound in several windows. */
-  maxBindingBytes?: number;
-  /** Dawn toggles to enable (Node only). */
-  toggles?: readonly string[];
-}
-
-const OPTIONS: Options<DeviceOptions> = {
-  adapter: oneOf("auto", "gpu", "lavapipe", "swiftshader"),
-  without: aListOf(aString),
-  kernels: oneOf("register", "workgroup"),
-  maxBindingBytes: aNumber,
-  toggles: aListOf(aString),
-};
-
-/** What a device is, for reports: everything that can change a number. */
-export interface DeviceInfo {
-  vendor: string;
-  architecture: string;
-  device: string;
-  description: string;
-  /** True for software drivers (lavapipe, SwiftShader, WARP), also those that a browser gives without saying so. */
-  fallback: boolean;
-  features: readonly string[];
-  /** Invocations of a subgroup, if kernels can use subgroups and all have one size. */
-  subgroupSize: number | undefined;
-  kernels: KernelStyle;
-}
-
 export interface DeviceCounters extends RecorderCounters {
   pipelines: number;
   bindGroups: number;
   bytesWritten: number;
-}
-
-/**
- * Opens a WebGPU device with the adapter's real limits and features. The same call works in Node and in browsers.
- *
- * Throws DeviceError, saying what to install, when there is no adapter.
- */
-export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
-  checkOptions("openDevice", options, OPTIONS);
-  const adapter = await platform.requestAdapter({ adapter: options.adapter, toggles: options.toggles });
-  const without: ReadonlySet<string> = new Set(options.without);
-  const requiredFeatures = WANTED_FEATURES.filter((f) => adapter.features.has(f) && !without.has(f));
-  const requiredLimits: Record<string, number> = {};
-  for (const name in adapter.limits) {
-    const value = (adapter.limits as unknown as Record<string, unknown>)[name];
-    if (typeof value === "number") requiredLimits[name] = value;
-  }
-  const gpu = await adapter.requestDevice({
-    requiredFeatures: requiredFeatures as GPUFeatureName[],
-    requiredLimits,
-  });
-  return new Device(gpu, options);
 }
 
 /**
@@ -113,9 +44,10 @@ export class Device {
   readonly maxBindingBytes: number;
   /** @internal */
   readonly observers = new Set<(record: OperationRecord) => void>();
-  readonly #keepers = new Set<(record: OperationRecord) => void>();
   /** @internal Told when few values are alive: between the blocks of a stack. */
   readonly boundaryObservers = new Set<() => void>();
+  /** Which of several kernels that compute the same is taken. */
+  choices = new KernelChoices();
   /** @internal Set while somebody profiles. */
   profiler: Profiler | undefined;
 
@@ -128,14 +60,12 @@ export class Device {
   #bytesWritten = 0;
 
   /** Wraps a GPUDevice that the caller made (to share it with other WebGPU code, say). */
-  constructor(gpu: GPUDevice, options: Pick<DeviceOptions, "kernels" | "maxBindingBytes"> = {}) {
+  constructor(
+    gpu: GPUDevice,
+    options: { kernels?: KernelStyle | undefined; maxBindingBytes?: number | undefined } = {},
+  ) {
     this.gpu = gpu;
-    const { vendor, architecture, device, description } = gpu.adapterInfo;
-    const fallback = isSoftware(gpu.adapterInfo);
-    const kernels = options.kernels ?? (fallback ? "register" : "workgroup");
-    const features = [...gpu.features].sort();
-    const subgroupSize = subgroupSizeOf(gpu);
-    this.info = { vendor, architecture, device, description, fallback, features, subgroupSize, kernels };
+    this.info = deviceInfo(gpu, options.kernels);
     this.maxBindingBytes = bindingLimit(gpu, options.maxBindingBytes);
 
     const guard: Guard = (what, fate, fn) => this.guard(what, fate, fn);
@@ -145,7 +75,7 @@ export class Device {
       this.recorder.parameterLayout,
       guard,
       // GPUs' drivers keep little for a group, and a collection halts a large program.
-      fallback ? platform.collectGarbage : () => {},
+      this.info.fallback ? platform.collectGarbage : () => {},
     );
     this.pool = new BufferPool(
       gpu,
@@ -280,23 +210,14 @@ export class Device {
   /**
    * Has `observer` called with a record of everything that makes, views or changes a tensor, after it was recorded; what
    * an operation does within itself is part of its own record. For counting, profiling and differentiation. Several may
-   * observe; what they do themselves is not told. `keeps` says that it holds on to values. Returns the function that ends it.
+   * observe; what they do themselves is not told. Returns the function that ends it.
    *
    * @example const stop = device.observe(({ operation }) => names.add(operation.name));
    */
-  observe(observer: (record: OperationRecord) => void, { keeps = false } = {}): () => void {
+  observe(observer: (record: OperationRecord) => void): () => void {
     const own = (record: OperationRecord) => observer(record); // the same function may be given twice
     this.observers.add(own);
-    if (keeps) this.#keepers.add(own);
-    return () => {
-      this.observers.delete(own);
-      this.#keepers.delete(own);
-    };
-  }
-
-  /** Whether an observer keeps what operations give, so that one operation in place of several would spare nothing. */
-  get keepsValues(): boolean {
-    return this.#keepers.size > 0;
+    return () => void this.observers.delete(own);
   }
 
   /** Copies several tensors to the host in one round trip, row-major. See {@link Tensor.read}. */
@@ -304,7 +225,9 @@ export class Device {
     tensors: T,
   ): Promise<{ [K in keyof T]: T[K] extends Tensor<infer D> ? HostArray<D> : never }> {
     this.assertUsable();
-    return (await readTensors(this, tensors)) as never;
+    const values = await readTensors(this, tensors);
+    await this.choices.settle();
+    return values as never;
   }
 
   /** Submits everything recorded and waits until the GPU has done it; throws what it reported. */
@@ -478,11 +401,6 @@ const WRITE: Operation<{ bytes: Uint8Array<ArrayBuffer>; byteOffset: number }> =
     return tensor!;
   },
 };
-
-function subgroupSizeOf({ features, adapterInfo }: GPUDevice): number | undefined {
-  const { subgroupMinSize, subgroupMaxSize } = adapterInfo;
-  return features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : undefined;
-}
 
 function bindingLimit(gpu: GPUDevice, cap: number | undefined): number {
   const limit = gpu.limits.maxStorageBufferBindingSize;

@@ -6,8 +6,9 @@ import { attention, causalSegments } from "../../src/kernels/attention/attention
 import { maskAttention } from "../../src/kernels/attention/attention-mask.ts";
 import { attentionMix, attentionScores } from "../../src/kernels/attention/attention-pattern.ts";
 import { copy } from "../../src/kernels/movement/copy.ts";
-import type { Device, DeviceOptions } from "../../src/tensor/device.ts";
+import type { Device } from "../../src/tensor/device.ts";
 import type { DType } from "../../src/tensor/dtype.ts";
+import type { DeviceOptions } from "../../src/tensor/open-device.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { expectClose, randomArray, seededNumbers } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";

@@ -14,7 +14,8 @@ import {
 } from "../../src/kernels/reduction/reduce.ts";
 import { rmsNorm } from "../../src/kernels/reduction/rms-norm.ts";
 import { logSoftmax, softmax } from "../../src/kernels/reduction/softmax.ts";
-import type { Device, DeviceOptions } from "../../src/tensor/device.ts";
+import type { Device } from "../../src/tensor/device.ts";
+import type { DeviceOptions } from "../../src/tensor/open-device.ts";
 import { type Shape, sizeOf } from "../../src/tensor/shape.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { expectClose, randomArray } from "../helpers/compare.ts";

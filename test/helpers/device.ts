@@ -1,4 +1,5 @@
-import { type Device, type DeviceOptions, openDevice } from "../../src/tensor/device.ts";
+import type { Device } from "../../src/tensor/device.ts";
+import { type DeviceOptions, openDevice } from "../../src/tensor/open-device.ts";
 
 const shared = globalThis as { __xpatchTestDevices?: Map<string, Promise<Device>> };
 

@@ -2,7 +2,8 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { loadModel } from "../../src/patching/model.ts";
 import { chromeTrace, type TraceEvent } from "../../src/profile/chrome-trace.ts";
 import { type Profile, profile, type TracedDispatch } from "../../src/profile/profile.ts";
-import { type Device, openDevice } from "../../src/tensor/device.ts";
+import type { Device } from "../../src/tensor/device.ts";
+import { openDevice } from "../../src/tensor/open-device.ts";
 import { nanoFiles, nanoFolder } from "../helpers/nano.ts";
 
 type Complete = Extract<TraceEvent, { ph: "X" }>;

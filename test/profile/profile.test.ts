@@ -6,7 +6,8 @@ import { loadModel, type PatchableModel } from "../../src/patching/model.ts";
 
 import { measureLimits } from "../../src/profile/limits.ts";
 import { profile, profileWork } from "../../src/profile/profile.ts";
-import { type Device, openDevice } from "../../src/tensor/device.ts";
+import type { Device } from "../../src/tensor/device.ts";
+import { openDevice } from "../../src/tensor/open-device.ts";
 import { nanoFiles, nanoFolder } from "../helpers/nano.ts";
 
 const LIMITS = { gflops: 100, gbPerSecond: 10 };

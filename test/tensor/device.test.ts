@@ -15,8 +15,9 @@ import { copyRowsInto, scaleRows } from "../../src/kernels/movement/row-edits.ts
 import { scatterRowsInto } from "../../src/kernels/movement/scatter.ts";
 import { sum } from "../../src/kernels/reduction/reduce.ts";
 import type { GPUBindGroupLayout, GPUDevice } from "../../src/platform/global-types.ts";
-import { Device, openDevice } from "../../src/tensor/device.ts";
+import { Device } from "../../src/tensor/device.ts";
 import { defineKernel } from "../../src/tensor/kernel.ts";
+import { openDevice } from "../../src/tensor/open-device.ts";
 import type { OperationRecord } from "../../src/tensor/operation.ts";
 import { PipelineCache } from "../../src/tensor/pipelines.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";

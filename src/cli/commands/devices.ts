@@ -4,6 +4,8 @@ import { DeviceError } from "../../errors.ts";
 import type { AdapterChoice } from "../../platform/platform.ts";
 import { isSoftware } from "../../platform/software-adapter.ts";
 import { adapterName } from "../../tensor/adapter-name.ts";
+import type { KernelChoice } from "../../tensor/kernel-choices.ts";
+import { knownChoices } from "../../tensor/stored-choices.ts";
 import { type CommonArguments, newCommand } from "../options/command.ts";
 import { printResult } from "../terminal/output.ts";
 
@@ -16,6 +18,8 @@ export interface AdapterReport {
   fallback: boolean;
   features: string[];
   limits: Record<string, number>;
+  /** Kernels that were measured on it, by class of work. */
+  kernels: Record<string, KernelChoice>;
 }
 
 export interface DevicesReport {
@@ -46,14 +50,14 @@ export async function reportDevices(choice?: AdapterChoice): Promise<DevicesRepo
 
 async function report(choice: AdapterChoice): Promise<DevicesReport["chosen"]> {
   try {
-    return { choice, adapter: describe(await platform.requestAdapter({ adapter: choice })) };
+    return { choice, adapter: await describe(await platform.requestAdapter({ adapter: choice })) };
   } catch (error) {
     if (!(error instanceof DeviceError)) throw error;
     return { choice, reason: error.message };
   }
 }
 
-function describe({ info, features, limits }: GPUAdapter): AdapterReport {
+async function describe({ info, features, limits }: GPUAdapter): Promise<AdapterReport> {
   const numbers: Record<string, number> = {};
   for (const name in limits) {
     const value = (limits as unknown as Record<string, unknown>)[name];
@@ -66,6 +70,7 @@ function describe({ info, features, limits }: GPUAdapter): AdapterReport {
     fallback: isSoftware(info),
     features: [...features].sort(),
     limits: numbers,
+    kernels: Object.fromEntries(await knownChoices(adapterName(info))),
   };
 }
 
@@ -79,12 +84,28 @@ export function formatDevices({ found, chosen }: DevicesReport): string {
     `chosen (${chosen.choice}): ${chosen.adapter ? nameOf(chosen.adapter) : `none: ${chosen.reason}`}`,
   );
   if (chosen.adapter) {
-    const { features, limits } = chosen.adapter;
+    const { features, limits, kernels } = chosen.adapter;
     lines.push("", `features: ${features.join(", ")}`, "", "limits:");
     for (const [name, value] of Object.entries(limits))
       lines.push(`  ${name.padEnd(44)}${formatLimit(name, value)}`);
+    lines.push("", formatKernels(kernels));
   }
   return lines.join("\n");
+}
+
+/** Which kernels were measured to be faster than those that the rules take. */
+function formatKernels(kernels: AdapterReport["kernels"]): string {
+  const all = Object.entries(kernels);
+  if (all.length === 0) return "kernels: chosen by rules, none measured on this adapter";
+  const others = all.filter(([, { kernel, rule }]) => kernel !== rule);
+  const lines = others.map(
+    ([work, { kernel, us, rule, ruleUs }]) =>
+      `  ${work.padEnd(52)}${kernel} ${us.toFixed(0)} µs, ${rule} ${ruleUs.toFixed(0)} µs`,
+  );
+  return [
+    `kernels: ${all.length} kinds of work measured, ${others.length} of them with another kernel than by the rules`,
+    ...lines,
+  ].join("\n");
 }
 
 function nameOf({ description, vendor, architecture, fallback }: AdapterReport): string {

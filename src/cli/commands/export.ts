@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { openCheckpoint } from "../../model/checkpoint/open-checkpoint.ts";
 import { EXPORT_DTYPES, type ExportDType, exportModel } from "../../model/export/export.ts";
 import { adapterChoice } from "../../platform/node-adapter.ts";
-import { openDevice } from "../../tensor/device.ts";
+import { openDevice } from "../../tensor/open-device.ts";
 import { choice } from "../options/arguments.ts";
 import { ofOption } from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";

@@ -6,7 +6,7 @@ import { AUTHORS_RULES } from "../../parity/authors.ts";
 import { checkFolder } from "../../parity/check-folder.ts";
 import { checkReal, readReal } from "../../parity/real-model.ts";
 import type { ParityResult } from "../../parity/report.ts";
-import { openDevice } from "../../tensor/device.ts";
+import { openDevice } from "../../tensor/open-device.ts";
 import { choice } from "../options/arguments.ts";
 import { ofOption } from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";

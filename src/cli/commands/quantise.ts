@@ -3,7 +3,7 @@ import { openCheckpoint } from "../../model/checkpoint/open-checkpoint.ts";
 import { QUANTISE_FORMATS, type QuantiseTo } from "../../model/checkpoint/weights/quantise.ts";
 import { exportModel } from "../../model/export/export.ts";
 import { adapterChoice } from "../../platform/node-adapter.ts";
-import { openDevice } from "../../tensor/device.ts";
+import { openDevice } from "../../tensor/open-device.ts";
 import { choice } from "../options/arguments.ts";
 import { ofOption } from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";

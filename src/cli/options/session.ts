@@ -15,7 +15,7 @@ import {
 import { PatchableModel } from "../../patching/model.ts";
 import { adapterChoice } from "../../platform/node-adapter.ts";
 import { packageFolder } from "../../platform/node-package.ts";
-import { type DeviceOptions, openDevice } from "../../tensor/device.ts";
+import { type DeviceOptions, openDevice } from "../../tensor/open-device.ts";
 import { type Update, withProgress } from "../terminal/progress.ts";
 import { choice, listed } from "./arguments.ts";
 import type { CommonArguments } from "./command.ts";

@@ -175,17 +175,26 @@ export const registerTiles: ProductKernel = {
   name: "matmul_register",
   style: "register",
   fits: () => true,
-  launch,
+  launch: (product) => launch(product),
 };
 
-function launch(product: Product): void {
+/** The same with as many groups of columns an invocation as the name says. */
+export const REGISTER_SIZES: readonly ProductKernel[] = [4, 6, 8].map((vectors) => ({
+  name: `matmul_register ${vectors}`,
+  style: "register",
+  fits: ({ a, b }) => !spansWindows(a) && !spansWindows(b),
+  launch: (product) => launch(product, vectors),
+}));
+
+function launch(product: Product, vectors?: number): void {
   const { a, b, bias, residual, out } = product;
   const params = productParams(product);
   const byFour = loadsByFour(b, -1) && params.columns % 4 === 0;
   const byDepth = !byFour && loadsByFour(b, -2) && loadsByFour(a, -1);
   const windows = [a, b].some(spansWindows);
   const width = params.rows === 1 ? 1 : SharedLoads.widthOn(out.device, LANES);
-  const block = blockFor(params.rows, params.columns, windows, width, product.gate !== undefined);
+  const byRule = blockFor(params.rows, params.columns, windows, width, product.gate !== undefined);
+  const block = vectors === undefined ? byRule : { ...byRule, vectors };
   const blocks =
     Math.ceil(params.rows / block.rows) *
     Math.ceil(params.columns / (4 * (block.vectors / (product.gate ? 2 : 1)) * block.lanes));

@@ -138,10 +138,17 @@ export const workgroupTiles: ProductKernel = {
   name: "matmul_workgroup",
   style: "workgroup",
   fits: ({ gate }) => !gate,
-  launch,
+  launch: (product) => launch(product),
 };
 
-function launch(product: Product): void {
+/** The same with tiles of 16 times the number in the name. */
+export const WORKGROUP_SIZES: readonly ProductKernel[] = [2, 4, 8].map((block) => ({
+  ...workgroupTiles,
+  name: `matmul_workgroup ${block}`,
+  launch: (product) => launch(product, block),
+}));
+
+function launch(product: Product, size?: number): void {
   const { a, b, bias, residual, out } = product;
   const params = productParams(product);
   const { rows, columns, batches } = params;
@@ -149,7 +156,7 @@ function launch(product: Product): void {
     batches * Math.ceil(rows / (SIDE * block)) * Math.ceil(columns / (SIDE * block));
   const fits = (block: number) =>
     SIDE * block < 2 * Math.min(rows, columns) && count(block) >= ENOUGH_WORKGROUPS;
-  const block = [8, 4].find(fits) ?? 2;
+  const block = size ?? [8, 4].find(fits) ?? 2;
   const a4 = loadsByFour(a, -1);
   const b4 = loadsByFour(b, -2);
   kernel.launch({

@@ -1,4 +1,4 @@
-import type { KernelStyle } from "../../tensor/device.ts";
+import type { KernelStyle } from "../../tensor/device-info.ts";
 import type { Product } from "./matmul-product.ts";
 
 /** One way to compute a product. */

@@ -1,25 +1,40 @@
 import { DeviceError } from "../../errors.ts";
 import type { Device } from "../../tensor/device.ts";
 import type { Product } from "./matmul-product.ts";
-import { registerTiles } from "./matmul-register.ts";
-import { workgroupTiles } from "./matmul-workgroup.ts";
+import { REGISTER_SIZES, registerTiles } from "./matmul-register.ts";
+import { WORKGROUP_SIZES, workgroupTiles } from "./matmul-workgroup.ts";
 import { matvecColumns, matvecDepth } from "./matvec.ts";
+import { measurement, productClass } from "./measure-product.ts";
 import { MOST_PACKED_ROWS, packedRegister } from "./packed-register.ts";
 import type { ProductKernel } from "./product-kernel.ts";
 
-/** All kernels that compute products, in the order in which they are preferred where several of a device's style fit. */
+/**
+ * All kernels that compute products. Those that a device's style has and that fit are candidates; by the rules it is the first of
+ * them. A kernel's variants in other sizes than it would take follow at the end.
+ */
 export const PRODUCT_KERNELS: readonly ProductKernel[] = [
   packedRegister,
   registerTiles,
   matvecDepth,
   matvecColumns,
   workgroupTiles,
+  ...REGISTER_SIZES,
+  ...WORKGROUP_SIZES,
 ];
 
 /** The kernel for a product on its device; undefined where none takes it (one with a gate). */
 export function productKernel(product: Product): ProductKernel | undefined {
-  const { kernels } = product.out.device.info;
-  return PRODUCT_KERNELS.find((kernel) => kernel.style === kernels && kernel.fits(product));
+  const { choices, info } = product.out.device;
+  const isCandidate = (kernel: ProductKernel) => kernel.style === info.kernels && kernel.fits(product);
+  const byRule = PRODUCT_KERNELS.find(isCandidate);
+  if (!choices.measures && choices.forced === undefined) return byRule;
+  // Packed weights add up in an order of their own, which is not to change from one choice to the next.
+  if (!byRule || byRule === packedRegister) return byRule;
+  const candidates = PRODUCT_KERNELS.filter(isCandidate);
+  const named = (name: string | undefined) => candidates.find((kernel) => kernel.name === name);
+  const forced = named(choices.forced);
+  if (forced || candidates.length === 1 || product.out.rank > 2) return forced ?? byRule;
+  return named(choices.kernelFor(productClass(product), measurement(product, candidates))) ?? byRule;
 }
 
 /** Computes a product with the kernel that suits the device and the shapes. Throws DeviceError where none fits. */

@@ -38,7 +38,7 @@ export function gatedMlp(
   return {
     *hidden(x, at) {
       // A tape keeps gate and up; made in one, they would have to be computed again.
-      const whole = at.uses("mlp_pre") || x.device.keepsValues ? undefined : into.gated(x, kind);
+      const whole = at.uses("mlp_pre") || x.device.isTaped ? undefined : into.gated(x, kind);
       if (whole) return yield* at.pass("mlp_act", whole);
       const [gate, up] = into.apply(x) as [Tensor, Tensor];
       return yield* at.pass("mlp_act", gatedActivation(yield* at.pass("mlp_pre", gate), up, kind));

@@ -8,7 +8,7 @@ import { formatProfile } from "../../../src/cli/commands/profile-text.ts";
 import { loadModel } from "../../../src/patching/model.ts";
 import type { ChromeTrace } from "../../../src/profile/chrome-trace.ts";
 import { profile } from "../../../src/profile/profile.ts";
-import { openDevice } from "../../../src/tensor/device.ts";
+import { openDevice } from "../../../src/tensor/open-device.ts";
 import { nanoFiles, nanoFolder } from "../../helpers/nano.ts";
 
 const root = join(import.meta.dirname, "..", "..", "..");

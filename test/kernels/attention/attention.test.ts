@@ -12,7 +12,8 @@ import {
   attentionPattern,
   attentionScores,
 } from "../../../src/kernels/attention/attention-pattern.ts";
-import type { Device, DeviceOptions } from "../../../src/tensor/device.ts";
+import type { Device } from "../../../src/tensor/device.ts";
+import type { DeviceOptions } from "../../../src/tensor/open-device.ts";
 import type { Tensor } from "../../../src/tensor/tensor.ts";
 import { expectClose, randomArray, seededNumbers } from "../../helpers/compare.ts";
 import { testDevice } from "../../helpers/device.ts";

@@ -3,7 +3,7 @@ import { ShapeError } from "../../../src/errors.ts";
 import { linear } from "../../../src/kernels/matmul/linear.ts";
 import { gatherRows } from "../../../src/kernels/movement/gather.ts";
 import { unpack } from "../../../src/kernels/movement/unpack.ts";
-import type { DeviceOptions } from "../../../src/tensor/device.ts";
+import type { DeviceOptions } from "../../../src/tensor/open-device.ts";
 import { Packed } from "../../../src/tensor/packed/packed.ts";
 import { formatKey } from "../../../src/tensor/packed/packed-format.ts";
 import { expectClose, randomArray } from "../../helpers/compare.ts";

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { DTypeError, ShapeError } from "../../../src/errors.ts";
 import { layerNorm } from "../../../src/kernels/reduction/layer-norm.ts";
 import { rmsNorm } from "../../../src/kernels/reduction/rms-norm.ts";
-import type { DeviceOptions } from "../../../src/tensor/device.ts";
+import type { DeviceOptions } from "../../../src/tensor/open-device.ts";
 import { expectClose, randomArray } from "../../helpers/compare.ts";
 import { testDevice } from "../../helpers/device.ts";
 

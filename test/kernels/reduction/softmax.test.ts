@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DTypeError, ShapeError } from "../../../src/errors.ts";
 import { logSoftmax, softmax } from "../../../src/kernels/reduction/softmax.ts";
-import type { DeviceOptions } from "../../../src/tensor/device.ts";
+import type { DeviceOptions } from "../../../src/tensor/open-device.ts";
 import { expectClose, randomArray } from "../../helpers/compare.ts";
 import { testDevice } from "../../helpers/device.ts";
 

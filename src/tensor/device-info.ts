@@ -1,0 +1,46 @@
+import type { GPUDevice } from "../platform/global-types.ts";
+import { isSoftware } from "../platform/software-adapter.ts";
+
+/** Optional WebGPU features that kernels have variants for. */
+export type Feature = "shader-f16" | "subgroups" | "timestamp-query";
+
+/**
+ * Which family of kernel variants to take: register tiles without barriers (software drivers on CPU cores) or tiles
+ * in workgroup memory (GPUs).
+ */
+export type KernelStyle = "register" | "workgroup";
+
+/** What a device is, for reports: everything that can change a number. */
+export interface DeviceInfo {
+  vendor: string;
+  architecture: string;
+  device: string;
+  description: string;
+  /** True for software drivers (lavapipe, SwiftShader, WARP), also those that a browser gives without saying so. */
+  fallback: boolean;
+  features: readonly string[];
+  /** Invocations of a subgroup, if kernels can use subgroups and all have one size. */
+  subgroupSize: number | undefined;
+  kernels: KernelStyle;
+}
+
+/** What a GPUDevice is; `kernels` where they are chosen by hand. */
+export function deviceInfo(gpu: GPUDevice, kernels?: KernelStyle): DeviceInfo {
+  const { vendor, architecture, device, description } = gpu.adapterInfo;
+  const fallback = isSoftware(gpu.adapterInfo);
+  return {
+    vendor,
+    architecture,
+    device,
+    description,
+    fallback,
+    features: [...gpu.features].sort(),
+    subgroupSize: subgroupSizeOf(gpu),
+    kernels: kernels ?? (fallback ? "register" : "workgroup"),
+  };
+}
+
+function subgroupSizeOf({ features, adapterInfo }: GPUDevice): number | undefined {
+  const { subgroupMinSize, subgroupMaxSize } = adapterInfo;
+  return features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : undefined;
+}

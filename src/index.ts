@@ -173,9 +173,9 @@ export { blobSource, memorySource } from "./model/checkpoint/source/sources.ts";
 export { urlSource } from "./model/checkpoint/source/url-source.ts";
 export type { Quantise, QuantiseFormat, QuantiseTo } from "./model/checkpoint/weights/quantise.ts";
 export { EXPORT_DTYPES, type ExportDType, type ExportOptions, exportModel } from "./model/export/export.ts";
-export type { LoadOptions, ReadOptions } from "./model/language-model.ts";
 // Models
 export type { WeightName } from "./model/layers/named-weights.ts";
+export type { LoadOptions, ReadOptions } from "./model/load-options.ts";
 export type { ChatMessage } from "./model/prompt/chat-template.ts";
 export type { PromptPart } from "./model/prompt/image-rules.ts";
 export {

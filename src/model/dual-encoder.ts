@@ -39,7 +39,6 @@ import { loadWeights } from "./checkpoint/weights/load-weights.ts";
 import type { LoadedParts } from "./checkpoint/weights/parameters.ts";
 import type { Weights } from "./checkpoint/weights/weights.ts";
 import { DUAL_ENCODER_KINDS } from "./families/dual-encoder-kinds.ts";
-import { checkLoad, type LoadOptions } from "./language-model.ts";
 import { type AttentionPooling, readAttentionPooling } from "./layers/towers/attention-pooling.ts";
 import { NaflexTower, readNaflexTower } from "./layers/towers/naflex-tower.ts";
 import {
@@ -51,6 +50,7 @@ import {
 } from "./layers/towers/text-tower.ts";
 import { uploadImages } from "./layers/towers/upload-images.ts";
 import { readVisionTower, type VisionTower } from "./layers/towers/vision-tower.ts";
+import { checkLoad, type LoadOptions } from "./load-options.ts";
 import { promptFromIds } from "./prompt/build-prompt.ts";
 import type { Prompt } from "./prompt/prompt.ts";
 import type { PromptImage } from "./prompt/prompt-image.ts";

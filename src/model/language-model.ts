@@ -1,45 +1,16 @@
-import {
-  aBoolean,
-  aFunction,
-  aKindOf,
-  aListOf,
-  checkArgument,
-  checkOptions,
-  type Options,
-  oneOf,
-} from "../arguments.ts";
-import { CheckpointError, LifetimeError } from "../errors.ts";
+import { aListOf, checkArgument, checkOptions } from "../arguments.ts";
+import { LifetimeError } from "../errors.ts";
 import { INSPECT } from "../inspect.ts";
 import { adapterName } from "../tensor/adapter-name.ts";
-import { Device } from "../tensor/device.ts";
+import type { Device } from "../tensor/device.ts";
 import type { Scope } from "../tensor/scope.ts";
-import type { Checkpoint } from "./checkpoint/checkpoint.ts";
-import type { IntermediateLayers } from "./checkpoint/config/canvas-tower-config.ts";
 import type { DecoderConfig } from "./checkpoint/config/decoder-config.ts";
-import { requireNeutral } from "./checkpoint/config/neutral-fields.ts";
-import { readQuantisation } from "./checkpoint/config/quantisation.ts";
-import { commonName, HEAD, isEmbedding, spellingOf } from "./checkpoint/entries/module-names.ts";
-import { ggufModel } from "./checkpoint/gguf-model.ts";
-import { isObject, type JsonObject } from "./checkpoint/json/config-reader.ts";
-import {
-  aCheckpointRef,
-  CHECKPOINT_OPTIONS,
-  type CheckpointOptions,
-  openCheckpoint,
-} from "./checkpoint/open-checkpoint.ts";
-import type { Folder } from "./checkpoint/source/folder.ts";
-import { loadWeights } from "./checkpoint/weights/load-weights.ts";
 import type { LoadedParts } from "./checkpoint/weights/parameters.ts";
-import { aQuantise } from "./checkpoint/weights/quantise.ts";
-import type { WeightOptions } from "./checkpoint/weights/weights.ts";
-import type { Family } from "./families/family.ts";
-import { familyFiles } from "./families/pictures/parts/family-files.ts";
-import { familyOf } from "./families/registry.ts";
 import { type PromptOptions, prompt, promptFromIds } from "./prompt/build-prompt.ts";
 import { type ChatMessage, type ChatOptions, chatPrompt } from "./prompt/chat-template.ts";
 import { checkPrompt } from "./prompt/check-prompt.ts";
 import { decoderSequence } from "./prompt/decoder-sequence.ts";
-import { type ChatTemplates, findChatTemplates } from "./prompt/find-chat-template.ts";
+import type { ChatTemplates } from "./prompt/find-chat-template.ts";
 import type { ImageRules, PromptPart } from "./prompt/image-rules.ts";
 import type { Prompt } from "./prompt/prompt.ts";
 import {
@@ -53,39 +24,10 @@ import {
   SPANS,
 } from "./prompt/prompt-arguments.ts";
 import { type PromptImage, pictureAmong } from "./prompt/prompt-image.ts";
-import { createTokenizer, type Tokenizer } from "./prompt/tokenizer.ts";
+import type { Tokenizer } from "./prompt/tokenizer.ts";
 import { showModel } from "./show-model.ts";
 import type { Network } from "./walk/network.ts";
-import { noteIsPacked } from "./walk/shared-steps.ts";
 import { type SiteMap, siteMapOf } from "./walk/site-shapes.ts";
-
-export interface LoadOptions extends CheckpointOptions, WeightOptions, ReadOptions {
-  device: Device;
-}
-
-/** How a checkpoint's config is to be understood. */
-export interface ReadOptions {
-  /**
-   * Of Llama 3.2 Vision (`mllama`) alone: whether the projector reads what enters the layers that `intermediate_layers_indices`
-   * names, as in Meta's own code and transformers 4, for which the published checkpoints were made (`"inputs"`, the default), or what
-   * leaves them, as in transformers 5 (`"outputs"`), for checkpoints trained with that.
-   */
-  intermediateLayers?: IntermediateLayers;
-}
-
-/** Throws ArgumentError for what is no reference to a checkpoint, or no options to load it with. */
-export function checkLoad(call: string, ref: unknown, options: unknown): void {
-  checkArgument(call, "ref", ref, aCheckpointRef);
-  const known: Options<LoadOptions> = {
-    ...CHECKPOINT_OPTIONS,
-    device: aKindOf(Device, "await openDevice()"),
-    merge: aBoolean,
-    onProgress: aFunction,
-    quantise: aQuantise,
-    intermediateLayers: oneOf("inputs", "outputs"),
-  };
-  checkOptions(call, options, known, { required: ["device"] });
-}
 
 /** What is known of a model without its weights. */
 export interface OutlineParts {
@@ -113,170 +55,6 @@ export interface ModelParts extends OutlineParts {
   readonly memory: Scope;
   /** The weights by the names that the checkpoint has them under, and the linear layers. */
   readonly loaded: LoadedParts;
-}
-
-/** Everything about a language model but its weights. */
-export interface ModelFiles {
-  readonly family: Family;
-  /** config.json */
-  readonly config: JsonObject;
-  readonly decoder: DecoderConfig;
-  readonly tokenizer: Tokenizer;
-  readonly chatTemplates: ChatTemplates;
-  /** Ids that end an answer, from generation_config.json or config.json. */
-  readonly endIds: ReadonlySet<number>;
-}
-
-/** Reads and checks the files around the weights. Throws CheckpointError. */
-export async function readModelFiles(
-  checkpoint: Checkpoint,
-  { intermediateLayers }: ReadOptions = {},
-): Promise<ModelFiles> {
-  const { config, name } = checkpoint;
-  if (!config)
-    throw new CheckpointError(
-      `${name}: a lone tensor file is no model; expected a folder with a config.json ` +
-        "(`xpatch convert` makes one of a GGUF file)",
-    );
-
-  const where = `${name}/config.json`;
-  const family = familyOf(config, where);
-  if (intermediateLayers !== undefined && family.modelType !== "mllama") {
-    throw new CheckpointError(
-      `${where}: the option intermediateLayers is for models of model_type mllama, found ${family.modelType}`,
-    );
-  }
-  const { packed: method } = readQuantisation(config, where) ?? {};
-  if (method && !checkpoint.entries.some(({ packed }) => packed)) {
-    throw new CheckpointError(
-      `${where}: quantization_config says that weights are quantised by ${method}, but none of the tensors is; take the field ` +
-        'out, and have them quantised as they are read where that is wanted (quantise: "nf4")',
-    );
-  }
-  requireNeutral(config, where, ["transformers_weights"]);
-  const tokenizerConfig = await checkpoint.json("tokenizer_config.json");
-  const tokenizerJson = await checkpoint.json("tokenizer.json");
-  const why = tokenizerJson === undefined ? checkpoint.whyMissing("tokenizer.json") : undefined;
-  if (why) throw new CheckpointError(`${name}: there is no tokenizer.json (${why})`);
-  const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig ?? undefined);
-  const processorConfig = await checkpoint.json("processor_config.json");
-  const decoder = family.readConfig(config, where, {
-    ...(await familyFiles(checkpoint, family, tokenizer, processorConfig)),
-    intermediateLayers,
-  });
-  const files = {
-    jinja: await checkpoint.text("chat_template.jinja"),
-    json: await checkpoint.json("chat_template.json"),
-    processorConfig,
-    tokenizerConfig,
-  };
-  const chatTemplates = findChatTemplates(files, decoder.vision !== undefined);
-  const generation = (await checkpoint.json("generation_config.json")) as Record<string, unknown> | undefined;
-  const start = generation?.["decoder_start_token_id"] ?? undefined;
-  if (decoder.encoder && start !== undefined && start !== decoder.encoder.startId) {
-    throw new CheckpointError(
-      `${name}: expected one decoder_start_token_id, found ${decoder.encoder.startId} in config.json and ` +
-        `${JSON.stringify(start)} in generation_config.json`,
-    );
-  }
-  const text = isObject(config["text_config"]) ? config["text_config"] : config;
-  const endIds = generation?.["eos_token_id"] ?? config["eos_token_id"] ?? text["eos_token_id"];
-  return { family, config, decoder, tokenizer, chatTemplates, endIds: idsOf(endIds, name) };
-}
-
-/**
- * Loads a Hugging Face checkpoint: a folder, a URL, a hub id such as `HuggingFaceTB/SmolLM2-135M-Instruct`, or a model that
- * comes with xpatch by its name (`xpatch:vlm`); see
- * `openCheckpoint` for assembled models and adapters. Throws CheckpointError for what is damaged, missing or not
- * supported.
- */
-export async function loadParts(ref: string | Folder, options: LoadOptions): Promise<ModelParts> {
-  checkLoad("loadModel", ref, options);
-  const { device, merge, onProgress, quantise, ...access } = options;
-  await using opened = await OpenModel.open(ref, access);
-  return await opened.load({
-    device,
-    ...(merge !== undefined && { merge }),
-    ...(onProgress && { onProgress }),
-    ...(quantise !== undefined && { quantise }),
-  });
-}
-
-/** A checkpoint whose config and tokenizer have been read, but not its weights: prompts can be made and checked. */
-export class OpenModel {
-  readonly outline: ModelOutline;
-  readonly #checkpoint: Checkpoint;
-  readonly #files: ModelFiles;
-  readonly #parts: OutlineParts;
-
-  private constructor(checkpoint: Checkpoint, files: ModelFiles) {
-    this.#checkpoint = checkpoint;
-    this.#files = files;
-    this.#parts = {
-      ...files,
-      name: checkpoint.name,
-      family: files.family.modelType,
-      imageRules: files.family.imageRules?.(files.decoder),
-      storedDtypes: checkpoint.storedDtypes,
-      adapters: checkpoint.adapters.map(({ name }) => name),
-      matrixNames: matrixNames(checkpoint),
-    };
-    this.outline = new ModelOutline(this.#parts);
-  }
-
-  /** Throws CheckpointError, as {@link loadParts} does. */
-  static async open(
-    ref: string | Folder,
-    { intermediateLayers, ...options }: CheckpointOptions & ReadOptions = {},
-  ): Promise<OpenModel> {
-    const opened = await openCheckpoint(ref, options);
-    try {
-      const checkpoint = ggufModel(opened);
-      const read = intermediateLayers === undefined ? {} : { intermediateLayers };
-      return new OpenModel(checkpoint, await readModelFiles(checkpoint, read));
-    } catch (error) {
-      await opened.close();
-      throw error;
-    }
-  }
-
-  /** Reads the weights. */
-  async load(options: WeightOptions & { device: Device }): Promise<ModelParts> {
-    const { family, decoder, config } = this.#files;
-    const {
-      built: network,
-      memory,
-      ...loaded
-    } = await loadWeights(
-      this.#checkpoint,
-      options.device,
-      (weights) => family.build(weights, decoder, config),
-      options,
-    );
-    const layers = [...loaded.linears.values()].flatMap((module) => module.layers);
-    if (layers.some(({ layer }) => !layer.weight.tensor)) noteIsPacked(network);
-    return { ...this.#parts, network, memory, loaded };
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#checkpoint.close();
-  }
-}
-
-/** With the output matrix, which a tied model's files do not name, and without the embedding, which is no linear layer. */
-function matrixNames({ entries }: Checkpoint): string[] {
-  const matrices = entries.filter(({ name, shape }) => shape.length === 2 && name.endsWith(".weight"));
-  const names = matrices.map(({ name }) => name).filter((name) => !isEmbedding(name));
-  const head = names.some((name) => commonName(name) === HEAD) ? [] : [spellingOf(names)(HEAD)!];
-  return [...names, ...head].map((name) => name.slice(0, -".weight".length));
-}
-
-function idsOf(value: unknown, where: string): ReadonlySet<number> {
-  const ids = (Array.isArray(value) ? value : [value]).filter((id) => id !== undefined && id !== null);
-  if (ids.every((id) => Number.isInteger(id))) return new Set(ids);
-  throw new CheckpointError(
-    `${where}: expected eos_token_id to be an id or a list of them, found ${JSON.stringify(value)}`,
-  );
 }
 
 /** A model without its weights: what it is, what there is to look at, and prompts for it. */

@@ -19,7 +19,7 @@ import { mean } from "../kernels/reduction/reduce.ts";
 import { logSoftmax } from "../kernels/reduction/softmax.ts";
 import type { Folder } from "../model/checkpoint/source/folder.ts";
 import { DualEncoder, type Embedded, loadDualEncoderParts } from "../model/dual-encoder.ts";
-import type { LoadOptions } from "../model/language-model.ts";
+import type { LoadOptions } from "../model/load-options.ts";
 import { checkPrompt } from "../model/prompt/check-prompt.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { aPicture } from "../model/prompt/prompt-arguments.ts";

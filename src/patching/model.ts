@@ -1,7 +1,9 @@
 import { aFunction, aNumber, aString, checkArgument, checkOptions } from "../arguments.ts";
 import type { Folder } from "../model/checkpoint/source/folder.ts";
-import { LanguageModel, type LoadOptions, loadParts } from "../model/language-model.ts";
+import { LanguageModel } from "../model/language-model.ts";
 import { namedWeight, type WeightName } from "../model/layers/named-weights.ts";
+import type { LoadOptions } from "../model/load-options.ts";
+import { loadParts } from "../model/open-model.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { forward } from "../model/walk/forward.ts";
 import { Pass } from "../model/walk/pass.ts";

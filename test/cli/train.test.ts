@@ -8,7 +8,7 @@ import { trainCommand } from "../../src/cli/commands/train.ts";
 import { formatTraining, type TrainReport } from "../../src/cli/commands/training.ts";
 import { addCommonOptions } from "../../src/cli/options/command.ts";
 import { readVectorFile } from "../../src/cli/options/vector-files.ts";
-import { OpenModel } from "../../src/model/language-model.ts";
+import { OpenModel } from "../../src/model/open-model.ts";
 import { addVector } from "../../src/patching/edit.ts";
 import { loadModel } from "../../src/patching/model.ts";
 import { answeredPrompt, fewShotPrompt } from "../../src/tasks/few-shot.ts";

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { attentionMaps } from "../../src/analysis/heads/attention-map.ts";
 import { PictureAttention } from "../../src/analysis/heads/picture-attention.ts";
 import { openCheckpoint } from "../../src/model/checkpoint/open-checkpoint.ts";
-import { OpenModel } from "../../src/model/language-model.ts";
+import { OpenModel } from "../../src/model/open-model.ts";
 import { loadDualEncoder } from "../../src/patching/dual-encoder.ts";
 import { zero } from "../../src/patching/edit.ts";
 import { loadModel } from "../../src/patching/model.ts";

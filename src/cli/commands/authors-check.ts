@@ -1,7 +1,8 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type ModelOutline, OpenModel } from "../../model/language-model.ts";
+import type { ModelOutline } from "../../model/language-model.ts";
+import { OpenModel } from "../../model/open-model.ts";
 import { AUTHORS_RULES, type AuthorsWeights, checkFit, compareWithAuthors } from "../../parity/authors.ts";
 import { type AuthorsTask, readAuthors } from "../../parity/authors-folder.ts";
 import { type AuthorsReport, newAuthorsReport } from "../../parity/authors-report.ts";

@@ -21,7 +21,8 @@ import {
   type Verdict,
 } from "#experiments/index";
 import { XpatchError } from "../../errors.ts";
-import { type ModelOutline, OpenModel } from "../../model/language-model.ts";
+import type { ModelOutline } from "../../model/language-model.ts";
+import { OpenModel } from "../../model/open-model.ts";
 import { nearestHint } from "../../nearest.ts";
 import { loadModel, type PatchableModel } from "../../patching/model.ts";
 import { itemsOf, type Task } from "../../tasks/task.ts";

@@ -6,12 +6,9 @@ import {
   type ShippedModel,
   shippedPlace,
 } from "../../model/checkpoint/source/shipped-models.ts";
-import {
-  type LoadOptions,
-  type ModelOutline,
-  OpenModel,
-  type ReadOptions,
-} from "../../model/language-model.ts";
+import type { ModelOutline } from "../../model/language-model.ts";
+import type { LoadOptions, ReadOptions } from "../../model/load-options.ts";
+import { OpenModel } from "../../model/open-model.ts";
 import { PatchableModel } from "../../patching/model.ts";
 import { adapterChoice } from "../../platform/node-adapter.ts";
 import { packageFolder } from "../../platform/node-package.ts";

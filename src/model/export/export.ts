@@ -26,7 +26,7 @@ import { type FolderSink, jsonFile } from "../checkpoint/source/folder-sink.ts";
 import { checkWeights, type QuantisedMatrix } from "../checkpoint/weights/check-weights.ts";
 import { type LowRankUpdate, merged } from "../checkpoint/weights/low-rank.ts";
 import { aQuantise, type Quantise } from "../checkpoint/weights/quantise.ts";
-import { readModelFiles } from "../language-model.ts";
+import { readModelFiles } from "../model-files.ts";
 import {
   exportedConfig,
   exportedGeneration,

@@ -9,7 +9,7 @@ import { readFuyuProcessorConfig } from "../../../src/images/processors/fuyu-pro
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
 import { exportModel } from "../../../src/model/export/export.ts";
-import { OpenModel } from "../../../src/model/language-model.ts";
+import { OpenModel } from "../../../src/model/open-model.ts";
 import { patchColumn, patchPositions, patchRow } from "../../../src/model/prompt/prompt.ts";
 import { siteNames } from "../../../src/model/walk/site-info.ts";
 import { logitDifference } from "../../../src/patching/metric.ts";

@@ -5,7 +5,7 @@ import { type PixelValues, preprocess } from "../../../src/images/preprocess.ts"
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
 import { exportModel } from "../../../src/model/export/export.ts";
-import { OpenModel } from "../../../src/model/language-model.ts";
+import { OpenModel } from "../../../src/model/open-model.ts";
 import { type Prompt, patchColumn, patchPositions, patchRow } from "../../../src/model/prompt/prompt.ts";
 import { addVector, type Edit } from "../../../src/patching/edit.ts";
 import { logitDifference } from "../../../src/patching/metric.ts";

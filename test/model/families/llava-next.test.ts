@@ -7,7 +7,7 @@ import { readProcessorConfig } from "../../../src/images/processors/processor-co
 import { readTiledProcessorConfig } from "../../../src/images/processors/tiled-processor-config.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
 import { featureMap, placesOf } from "../../../src/model/families/pictures/parts/llava-tiles.ts";
-import { OpenModel } from "../../../src/model/language-model.ts";
+import { OpenModel } from "../../../src/model/open-model.ts";
 import { tap } from "../../../src/patching/tap.ts";
 import { fixtureFiles } from "../../helpers/checkpoints.ts";
 import { expectClose } from "../../helpers/compare.ts";

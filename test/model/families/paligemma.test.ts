@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { CheckpointError, PromptError } from "../../../src/errors.ts";
 import { loadImage } from "../../../src/images/files/load.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
-import { OpenModel } from "../../../src/model/language-model.ts";
+import { OpenModel } from "../../../src/model/open-model.ts";
 import { loadModel, type PatchableModel } from "../../../src/patching/model.ts";
 import { tap } from "../../../src/patching/tap.ts";
 import { fixtureFiles } from "../../helpers/checkpoints.ts";

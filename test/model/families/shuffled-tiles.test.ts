@@ -7,7 +7,7 @@ import { type PixelValues, preprocess } from "../../../src/images/preprocess.ts"
 import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
 import { exportModel } from "../../../src/model/export/export.ts";
-import { OpenModel } from "../../../src/model/language-model.ts";
+import { OpenModel } from "../../../src/model/open-model.ts";
 import { patchColumn, patchRow } from "../../../src/model/prompt/prompt.ts";
 import { loadModel, type PatchableModel } from "../../../src/patching/model.ts";
 import { tap } from "../../../src/patching/tap.ts";

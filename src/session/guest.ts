@@ -144,9 +144,9 @@ export class Guest {
     if (name === "hello") return this.#hello(params as ParamsOf<"hello">);
     const { lane, carryOut, known, required = [] } = HANDLERS[name];
     if (known) checkOptions<object>(name, params, known, { name: "params", required: required as never[] });
-    const { engine, tasks, offer, queue, hello } = this.#house;
+    const { engine, tasks, offer, chores, queue, hello } = this.#house;
     const { bounds } = hello;
-    const work: Work = { engine, tasks, offer, bounds, kept: this.#kept, signal, progress };
+    const work: Work = { engine, tasks, offer, chores, bounds, kept: this.#kept, signal, progress };
     if (lane === "now") return carryOut(work, params as never);
     const onPlace = (done: number) => {
       if (!signal.aborted) progress({ phase: "queue", done });

@@ -105,25 +105,21 @@ export const activations: Handler<"activations"> = async (work, params) => {
   return { shape: [prompts.length, features], data };
 };
 
-export const project: Handler<"project"> = async (work, params) => {
-  const points = await pointsOf(work, params.points);
-  const { principalPlane, neighbourPlane } = await import("../analysis/vectors/plane.ts");
-  work.signal.throwIfAborted();
-  if (params.method === "pca") {
-    const { plane, explained } = principalPlane(points);
-    return { points: Float32Array.from(plane.flat()), method: "pca", explained };
-  }
-  const distances = points.map((a) => points.map((b) => distance(a, b)));
-  const plane = neighbourPlane(distances, { seed: params.seed ?? 0 });
-  return { points: Float32Array.from(plane.flat()), method: "tsne" };
-};
+/** Points that are laid out: t-SNE takes the square of their number. */
+const MOST_POINTS = 1000;
 
-/** Euclidean. */
-function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  let sum = 0;
-  for (let i = 0; i < a.length; i++) sum += (a[i]! - b[i]!) ** 2;
-  return Math.sqrt(sum);
-}
+export const project: Handler<"project"> = async (work, { points: given, method, seed = 0 }) => {
+  const points = await pointsOf(work, given);
+  const features = points[0]?.length ?? 0;
+  if (points.length < 2 || points.length > MOST_POINTS || points.some(({ length }) => length !== features)) {
+    throw new ArgumentError(
+      `project: expected from 2 to ${MOST_POINTS} vectors of one length, found ${points.length}`,
+    );
+  }
+  const data = new Float32Array(points.length * features);
+  for (const [i, point] of points.entries()) data.set(point, i * features);
+  return work.chores.plane(data, points.length, { method, seed });
+};
 
 async function pointsOf(work: Work, given: ParamsOf<"project">["points"]): Promise<Float32Array[]> {
   if ("shape" in given) {

@@ -144,7 +144,7 @@ export const HANDLERS: { readonly [Name in Exclude<RequestName, "hello">]: Entry
   },
   "vector.free": { lane: "device", carryOut: freeVector, known: { vector: aHandle }, required: ["vector"] },
   project: {
-    lane: "device",
+    lane: "now",
     carryOut: project,
     known: { points: anything, method: oneOf("pca", "tsne"), seed: aNumber },
     required: ["points", "method"],

@@ -1,6 +1,7 @@
 import { SessionError } from "../errors.ts";
 import { DEFAULT_MAX_PIXELS } from "../images/files/rgb.ts";
 import type { Device } from "../tensor/device.ts";
+import { type Chores, OWN_CHORES } from "./chores.ts";
 import { Engine, type EngineOptions } from "./engine.ts";
 import { FairQueue } from "./fair-queue.ts";
 import { Guest } from "./guest.ts";
@@ -20,6 +21,8 @@ export interface HostOptions extends EngineOptions {
   /** Where the tasks that come with xpatch are. */
   readonly tasks?: TaskPlace;
   readonly bounds?: Partial<Bounds>;
+  /** Who does what takes a CPU long. Default: this thread. */
+  readonly chores?: Chores;
 }
 
 const DEFAULT_BOUNDS: Bounds = {
@@ -36,6 +39,7 @@ export interface House {
   readonly queue: FairQueue<Guest>;
   readonly tasks: TaskShelf;
   readonly offer: Offer;
+  readonly chores: Chores;
 }
 
 /**
@@ -49,13 +53,14 @@ export class SessionHost {
   #closed = false;
 
   constructor(options: HostOptions) {
-    const { name, place, offer = {}, tasks, bounds = {}, keepsDevice = false } = options;
+    const { name, place, offer = {}, tasks, bounds = {}, keepsDevice = false, chores = OWN_CHORES } = options;
     this.#keepsDevice = keepsDevice;
     this.#house = {
       hello: { host: name, place, bounds: { ...DEFAULT_BOUNDS, ...bounds } },
       engine: new Engine(options),
       queue: new FairQueue(),
       tasks: new TaskShelf(tasks),
+      chores,
       offer: { models: [], anyRef: true, files: true, ...offer },
     };
   }

@@ -12,6 +12,7 @@ export function inProcess(): { readonly client: ClientPort; readonly host: HostP
 }
 
 class End implements Port<unknown, never> {
+  readonly carriesBlobs = true;
   other: End | undefined;
   #onMessage: (message: never) => void = () => {};
   #onEnd: (error?: Error) => void = () => {};

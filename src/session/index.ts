@@ -1,6 +1,7 @@
 /** The client's side of a session, and the messages: nothing of models or kernels. */
 export { SessionError, XpatchError } from "../errors.ts";
 export { type RequestOptions, SessionClient } from "./client.ts";
+export { inProcess } from "./in-process.ts";
 export * from "./protocol.ts";
 export type * from "./requests.ts";
 export type * from "./results.ts";

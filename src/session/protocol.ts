@@ -63,5 +63,7 @@ export interface Port<Out, In> {
 export interface ClientPort extends Port<ClientMessage, HostMessage> {
   /** Most bytes of a message that the host takes; set once it has said so, and heeded where messages have bytes. */
   maxBytes?: number;
+  /** Whether Blobs go through as they are. Else the client reads them first. */
+  readonly carriesBlobs: boolean;
 }
 export type HostPort = Port<HostMessage, ClientMessage>;

@@ -8,7 +8,8 @@ import type { Work } from "./work.ts";
 export async function readPicture(work: Work, spec: unknown): Promise<RgbImage> {
   if (typeof spec === "string") return work.kept.get("picture", spec);
   const maxPixels = work.bounds.picturePixels;
-  if (spec instanceof Uint8Array || spec instanceof Blob) return loadImage(spec, { maxPixels });
+  if (spec instanceof Uint8Array) return work.chores.decode(spec, maxPixels);
+  if (spec instanceof Blob) return loadImage(spec, { maxPixels });
   if (typeof spec === "object" && spec !== null) {
     if ("data" in spec) return fromPixels(spec as Pixels, maxPixels);
     if ("task" in spec && "input" in spec) {

@@ -90,6 +90,7 @@ function socketPort(socket: WebSocket): ClientPort {
   };
   socket.onclose = ({ code, reason }) => end(code === NORMAL ? undefined : closedBy(code, reason));
   const port: ClientPort = {
+    carriesBlobs: false,
     send(message) {
       if (socket.readyState !== OPEN) return;
       const frame = encodeMessage(message);

@@ -1,3 +1,4 @@
+import type { Chores } from "./chores.ts";
 import type { Engine } from "./engine.ts";
 import type { Kept } from "./kept.ts";
 import type { ParamsOf, Progress, RequestName, ResultOf } from "./requests.ts";
@@ -12,6 +13,7 @@ export interface Work {
   readonly tasks: TaskShelf;
   readonly bounds: Bounds;
   readonly offer: Offer;
+  readonly chores: Chores;
   /** Aborted when the client gives the request up, or goes away. */
   readonly signal: AbortSignal;
   /** Tells how far it is. Throws where the request has been given up, as every long request then does at its next step. */

@@ -11,7 +11,8 @@ interface Endpoint {
  * field `type`. Closing it ends the worker.
  */
 export function workerPort(worker: Endpoint & { terminate(): void }): ClientPort {
-  return postPort<ClientMessage, HostMessage>(worker, () => worker.terminate());
+  const port = postPort<ClientMessage, HostMessage>(worker, () => worker.terminate());
+  return { ...port, carriesBlobs: true };
 }
 
 /**

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import * as errors from "../../src/errors.ts";
 import { SessionClient } from "../../src/session/client.ts";
 import { FairQueue } from "../../src/session/fair-queue.ts";
+import { SessionHost } from "../../src/session/host.ts";
 import { inProcess } from "../../src/session/in-process.ts";
 import type { ClientMessage, HostMessage } from "../../src/session/protocol.ts";
 import type { ModelHandle } from "../../src/session/values.ts";
@@ -312,6 +313,39 @@ describe("what is kept", () => {
     ).rejects.toMatchObject({ code: "handle" });
     await lending.close();
   });
+});
+
+test("200 patches leave the device's memory as it is after the first", async () => {
+  const device = await testDevice();
+  const { recording } = await session.record({ model, prompt: PROMPT });
+  const { vector } = await session.makeVector({
+    model,
+    recipe: { prompt: PROMPT, site: "resid_post.0", at: -1 },
+  });
+  const patch = (i: number) =>
+    session.resume({
+      recording,
+      variants: [
+        [{ operation: "interpolate", site: "resid_post.0", at: -1, value: { vector }, amount: i / 200 }],
+      ],
+    });
+  await patch(0);
+  const before = device.memory.liveBytes;
+  for (let i = 1; i <= 200; i++) await patch(i);
+  expect(device.memory.liveBytes).toBe(before);
+  await session.free([recording, vector]);
+});
+
+test("after its device is lost, a host says so, and loads anew on another", async () => {
+  const own = new SessionHost({ name: "xpatch test", place: "process" });
+  const client = await connect(own);
+  const { model: lost } = await client.load({ ref: LLAMA });
+  await (await own.device()).destroy();
+  await expect(client.run({ model: lost, prompt: PROMPT })).rejects.toBeInstanceOf(errors.DeviceLostError);
+  const { model: again } = await client.load({ ref: LLAMA });
+  expect(await client.run({ model: again, prompt: PROMPT, top: 1 })).toMatchObject({ top: [{}] });
+  await client.unload({ model: lost });
+  await own.close();
 });
 
 describe("errors on the wire", () => {

@@ -383,6 +383,14 @@ describe("what is sent", () => {
     await expect(session.picture({ image: png })).rejects.toMatchObject({ name: "ImageError" });
   });
 
+  test("Blobs are read before they are sent; a folder of them is refused", async () => {
+    using session = await open();
+    const image = new Blob([readFileSync("test/fixtures/images/photo.png")]);
+    expect(await session.picture({ image })).toMatchObject({ width: expect.any(Number) });
+    const folder = { files: { "config.json": new Blob(["{}"]) }, name: "dropped" };
+    await expect(session.load(folder)).rejects.toMatchObject({ code: "refused" });
+  });
+
   test("what is half a handshake, or none, goes nowhere", async () => {
     const { port, hostname } = new URL(server.url);
     for (const text of ["\0\0\0", "GET /session HTTP/1.1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]) {

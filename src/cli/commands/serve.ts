@@ -8,6 +8,7 @@ import { packageFolder } from "../../platform/node-package.ts";
 import { SessionHost } from "../../session/host.ts";
 import { isLoopback } from "../../session/serve/access.ts";
 import { SERVER_BOUNDS, SessionServer } from "../../session/serve/server.ts";
+import { ThreadChores } from "../../session/serve/thread-chores.ts";
 import { listed, wholeNumber } from "../options/arguments.ts";
 import { type CommonArguments, newCommand } from "../options/command.ts";
 import { untilStopped } from "../terminal/interrupt.ts";
@@ -57,6 +58,7 @@ async function serve(args: Arguments): Promise<void> {
   const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
   const refs = [...new Set([...SHIPPED_MODELS, ...(args.model ?? [])])];
   const tasks = join(root, "tasks");
+  const chores = new ThreadChores();
   const host = new SessionHost({
     name: `xpatch ${version}`,
     place: "server",
@@ -64,6 +66,7 @@ async function serve(args: Arguments): Promise<void> {
     offer: { models: refs.map((ref) => ({ ref, label: ref })), anyRef: args.anyModel ?? false, files: false },
     tasks: { address: tasks, folder: localFolder(tasks) },
     bounds: SERVER_BOUNDS,
+    chores,
     accessToken: process.env.HF_TOKEN,
   });
   const server = await SessionServer.open(host, {
@@ -84,4 +87,5 @@ async function serve(args: Arguments): Promise<void> {
   if (args.open) await (await import("open")).default(server.link);
   await stopped;
   await server.close();
+  await chores.close();
 }

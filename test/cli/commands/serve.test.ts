@@ -4,6 +4,10 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { WebSocket as NodeSocket } from "ws";
+import { SessionClient } from "../../../src/session/client.ts";
+import { connectSocket } from "../../../src/session/socket-port.ts";
+import { buildPng } from "../../helpers/build-png.ts";
 import { fetched } from "../../helpers/runtimes.ts";
 
 // The command as it is started, and the programs of docs/serve.md against it.
@@ -60,6 +64,34 @@ test("the program of docs/serve.md prints in Node what it says", async () => {
 
 test("and in Deno, with the one permission that it names", async () => {
   expect(await printedBy(fetched("deno"), "run", "--no-prompt", "--allow-net")).toEqual(expected);
+});
+
+test("a picture of 20 megapixels is taken, and others are answered meanwhile", async () => {
+  const Socket = (globalThis.WebSocket ?? NodeSocket) as never;
+  const connect = async () => SessionClient.open(await connectSocket(link, { WebSocket: Socket }));
+  const [a, b] = [await connect(), await connect()];
+  const [width, height] = [5000, 4000];
+  const rows = new Uint8Array(height * (1 + 3 * width));
+  const photograph = (wide: number) => buildPng({ width: wide, height, depth: 8, colorType: 2, rows });
+  let done = false;
+  const taking = a.picture({ image: photograph(width) }).finally(() => {
+    done = true;
+  });
+  let answers = 0;
+  while (!done) {
+    await b.models();
+    answers += 1;
+  }
+  expect(await taking).toMatchObject({ width, height });
+  // Were it unpacked by the thread that answers, there would be one or two.
+  expect(answers).toBeGreaterThan(20);
+  const refused = a.picture({ image: photograph(2 * width) });
+  await expect(refused).rejects.toMatchObject({
+    name: "ImageError",
+    message: expect.stringMatching(/at most \d+ pixels/),
+  });
+  a.close();
+  b.close();
 });
 
 test("Ctrl-C ends it, sessions and all, with success", async () => {

@@ -1,0 +1,39 @@
+import { loadImage } from "../images/files/load.ts";
+import type { RgbImage } from "../images/files/rgb.ts";
+import type { ProjectAnswer } from "./results.ts";
+
+/** Work for a CPU that takes long and needs no device: a host whose thread has others to answer has it done by another. */
+export interface Chores {
+  /** Unpacks a picture's file. Throws ImageError. */
+  decode(file: Uint8Array, maxPixels: number): Promise<RgbImage>;
+  /** Lays vectors [points, features] out in a plane. */
+  plane(points: Float32Array, count: number, how: PlaneOptions): Promise<ProjectAnswer>;
+}
+
+export interface PlaneOptions {
+  readonly method: "pca" | "tsne";
+  readonly seed: number;
+}
+
+/** Done at once, where it is asked for. */
+export const OWN_CHORES: Chores = {
+  decode: (file, maxPixels) => loadImage(file, { maxPixels }),
+  async plane(data, count, { method, seed }) {
+    const { principalPlane, neighbourPlane } = await import("../analysis/vectors/plane.ts");
+    const features = data.length / count;
+    const points = Array.from({ length: count }, (_, i) => data.subarray(i * features, (i + 1) * features));
+    if (method === "pca") {
+      const { plane, explained } = principalPlane(points);
+      return { points: Float32Array.from(plane.flat()), method, explained };
+    }
+    const distances = points.map((a) => points.map((b) => distance(a, b)));
+    return { points: Float32Array.from(neighbourPlane(distances, { seed }).flat()), method };
+  },
+};
+
+/** Euclidean. */
+function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += (a[i]! - b[i]!) ** 2;
+  return Math.sqrt(sum);
+}

@@ -1,0 +1,15 @@
+import { parentPort } from "node:worker_threads";
+import { OWN_CHORES } from "../chores.ts";
+import { encodeError } from "../wire-error.ts";
+import type { ChoreAnswer, ChoreOrder } from "./thread-chores.ts";
+
+/* A thread that does the chores of a server. */
+
+parentPort!.on("message", async ({ id, name, args }: ChoreOrder) => {
+  const answer = (message: ChoreAnswer) => parentPort!.postMessage(message);
+  try {
+    answer({ id, result: await (OWN_CHORES[name] as (...args: unknown[]) => Promise<unknown>)(...args) });
+  } catch (error) {
+    answer({ id, error: encodeError(error) });
+  }
+});

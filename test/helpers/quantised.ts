@@ -23,7 +23,9 @@ export async function unpackedTwin(path: string, quantised: PatchableModel): Pro
     layers.forEach(({ layer }, i) => {
       const dense = layer.weight.dense();
       dense.scope?.forget(dense);
-      Object.assign(others[i]!.layer, { weight: new Matrix(dense) });
+      const other = others[i]!.layer;
+      other.separate();
+      other.moveTo(dense, other.bias);
     });
   }
   const embedding = decoderPartsOf(quantised.network.stack).embedding.dense();

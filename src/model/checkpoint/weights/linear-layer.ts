@@ -41,8 +41,8 @@ export class Linear {
 
   /** The same numbers in other memory, in place of the present; `separate` ends that they are shared with other layers. */
   moveTo(weight: Operand, bias: Tensor | undefined, separate?: () => void): void {
-    this.#weight.dispose();
-    this.#bias?.dispose();
+    if (weight !== this.#weight.operand) this.#weight.dispose();
+    if (bias !== this.#bias) this.#bias?.dispose();
     this.#weight = new Matrix(weight);
     this.#bias = bias;
     this.#separate = separate;

@@ -126,7 +126,7 @@ export function AttentionPanel({ encoded, encodedKey }: OfEncoded): JSX.Element 
             <div class="chosen">
               <h3>{nameOf(chosen)}</h3>
               <p class="soft">
-                From <span class="mono">{from}</span>: {percentInWords(chosen.share)} of its attention is on
+                From <span class="mono">“{from}”</span>: {percentInWords(chosen.share)} of its attention is on
                 the picture; the rest is on text.
               </p>
               <Chosen seen={seen} map={chosen} />

@@ -18,6 +18,8 @@ import { rgbOf } from "./use-bitmap.ts";
 const WORDS = 3;
 /** Up to so many patches all layers are computed at once, so that the slider moves freely; of more, the layer that is looked at. */
 const MOST_AT_ONCE = 64;
+/** Patches that a table of words is readable of. */
+const MOST_IN_TABLE = 16;
 
 /** What the patches of the picture read as in a layer, by the logit lens. */
 export function PatchLensPanel({
@@ -111,10 +113,14 @@ export function PatchLensPanel({
                   };
                 }}
               />
-              <p class="soft">
-                Each patch of layer {layer} read by the model's own head (logit lens); the darker, the more
-                probable. Pointing at one, or going to it with the arrows, tells its {WORDS} likeliest words.
-              </p>
+              <div>
+                <p class="soft">
+                  Each patch of layer {layer} read by the model's own head (logit lens); the darker, the more
+                  probable. Pointing at one, or going to it with the arrows, tells its {WORDS} likeliest
+                  words.
+                </p>
+                {positions.length <= MOST_IN_TABLE && <WordTable value={value} layer={index} seen={seen} />}
+              </div>
             </div>
           ) : (
             <ProgressBar label="Reading the patches" done={progress?.done ?? 0} total={progress?.total} />
@@ -122,6 +128,38 @@ export function PatchLensPanel({
         </>
       )}
     </Panel>
+  );
+}
+
+/** The words of every patch, for those who would rather read than point. */
+function WordTable({
+  value,
+  layer,
+  seen,
+}: {
+  value: LensAnswer;
+  layer: number;
+  seen: EncodedPrompt["pictures"][number];
+}): JSX.Element {
+  const { positions, columns } = seen.patches!;
+  return (
+    <table aria-label="Words of the patches">
+      <tbody>
+        {positions.map((position, i) => (
+          <tr key={position}>
+            <th scope="row" class="soft number">
+              row {Math.floor(i / columns)}, column {i % columns}
+            </th>
+            {wordsOf(value, layer, value.positions.indexOf(position)).map(({ id, text, probability }) => (
+              <td key={id}>
+                <span class="mono">{tokenInWords(text)}</span>{" "}
+                <span class="soft number">{percentInWords(probability)}</span>
+              </td>
+            ))}
+          </tr>
+        ))}
+      </tbody>
+    </table>
   );
 }
 

@@ -1,0 +1,96 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { CHAPTERS } from "../../web/src/views/tour/chapters.ts";
+import { Explorer, type ExplorerPage } from "./helpers/explorer.ts";
+import { shipped } from "./helpers/packed.ts";
+import { TINY } from "./helpers/site.ts";
+
+let explorer: Explorer;
+beforeAll(async () => {
+  const { models } = await shipped();
+  explorer = await Explorer.start({ models: { ...TINY, ...models } });
+}, 400_000);
+afterAll(() => explorer?.close());
+
+/** Waits until nothing is computed any more. */
+const idle = (tab: ExplorerPage, timeout: number) => tab.status.getByText("Ready.").waitFor({ timeout });
+
+/** Does a chapter's steps with Enter alone, from the button that begins it; gives what `look` sees after each. */
+async function walk<T>(
+  tab: ExplorerPage,
+  chapter: (typeof CHAPTERS)[number],
+  look: (title: string) => Promise<T>,
+  timeout: number,
+): Promise<T[]> {
+  const card = tab.page.getByRole("complementary");
+  const found: T[] = [];
+  for (const [s, step] of chapter.steps.entries()) {
+    await card.getByRole("heading", { name: step.title }).waitFor();
+    // Whoever reads with a screen reader hears what is next.
+    expect(await card.getByRole("heading").evaluate((head) => head === document.activeElement)).toBe(true);
+    if (step.doing) {
+      await card.getByRole("button", { name: step.doing }).press("Enter");
+      await card.getByText("Computed just now").waitFor({ timeout });
+      await idle(tab, timeout);
+    }
+    await tab.page
+      .locator(".panel[data-pointed]")
+      .getByRole("heading", { name: step.panel, exact: true })
+      .first()
+      .waitFor();
+    found.push(await look(step.title));
+    if (s < chapter.steps.length - 1) await card.getByRole("button", { name: "Next" }).press("Enter");
+  }
+  return found;
+}
+
+const saidOf = (tab: ExplorerPage) => async () =>
+  tab.page.locator(".said .answer").evaluateAll((all) => all.map((each) => each.textContent));
+
+test("the tour is walked with the keyboard, left, gone on with after a reload, and ended", async () => {
+  const tab = await explorer.loaded();
+  const { page } = tab;
+  await tab.go("Tour");
+  await page.getByText("The tour is made for xpatch:vlm").waitFor();
+  expect(await tab.axe()).toEqual([]);
+  const [first, second] = CHAPTERS;
+  await page.getByRole("button", { name: `Begin: ${first!.title}` }).press("Enter");
+  await walk(tab, first!, async () => undefined, 60_000);
+  expect(await tab.axe()).toEqual([]);
+  const card = page.getByRole("complementary");
+  await card.getByRole("button", { name: "Next chapter" }).press("Enter");
+  await card.getByRole("button", { name: "Next" }).press("Enter");
+  await card.getByRole("heading", { name: second!.steps[1]!.title }).waitFor();
+  await card.getByRole("button", { name: "Leave" }).press("Enter");
+  await expect.poll(() => card.count()).toBe(0);
+  await page.reload();
+  await idle(tab, 60_000);
+  await tab.go("Tour");
+  await page.getByRole("button", { name: `Go on: ${second!.steps[1]!.title}` }).press("Enter");
+  await card.getByRole("button", { name: "Back" }).press("Enter");
+  await walk(tab, second!, async () => undefined, 60_000);
+  await card.getByRole("button", { name: "Finish" }).press("Enter");
+  await expect.poll(() => card.count()).toBe(0);
+  tab.expectQuiet();
+});
+
+describe("on the shipped model", () => {
+  const MOST_MS = 400_000;
+
+  test("the first chapter: flags are answered with the task that a vector carries", async () => {
+    const tab = await explorer.loaded();
+    await tab.go("Model");
+    await tab.load("xpatch:vlm");
+    await tab.go("Tour");
+    const [chapter] = CHAPTERS;
+    await tab.page.getByRole("button", { name: `Begin: ${chapter!.title}` }).press("Enter");
+    const said = await walk(tab, chapter!, saidOf(tab), MOST_MS);
+    const answers = said.at(-1)!;
+    expect(answers).toHaveLength(12); // three flags: without, and with three vectors
+    const inWords = answers.join("\n");
+    // Without a vector the model names the country; with one, what its task asks for.
+    expect(inWords).toMatch(/without a vector: ␣Poland/);
+    expect(inWords).toMatch(/capital, layer 21: ␣Warsaw/);
+    expect(inWords).toMatch(/language, layer 21: ␣Polish/);
+    tab.expectQuiet();
+  }, 900_000);
+});

@@ -94,6 +94,54 @@ async function bitsandbytesFolder(): Promise<Files> {
   return files;
 }
 
+/** The files of a llama folder whose projections are in 8 bits as LLM.int8 stores them, and of one with the numbers that these stand for. */
+async function int8Folders(): Promise<{ packed: Files; plain: Files }> {
+  const [packed, plain]: [Files, Files] = [new Map(), new Map()];
+  for (const path of ["config.json", "tokenizer.json", "tokenizer_config.json"]) {
+    for (const files of [packed, plain]) files.set(path, Uint8Array.from(readFileSync(join(LLAMA, path))));
+  }
+  changeJson(packed, "config.json", {
+    quantization_config: { quant_method: "bitsandbytes", load_in_8bit: true },
+  });
+  await using checkpoint = await openCheckpoint(LLAMA);
+  const inPacked: TensorToWrite[] = [];
+  const inPlain: TensorToWrite[] = [];
+  for (const entry of checkpoint.entries) {
+    const { name, shape, stored } = entry;
+    if (!name.endsWith("_proj.weight")) {
+      for (const tensors of [inPacked, inPlain]) {
+        tensors.push({ name, stored, shape, data: () => entry.stream() });
+      }
+      continue;
+    }
+    const [rows, width] = shape as [number, number];
+    const values = new Float32Array(rows * width);
+    let at = 0;
+    for await (const run of floatRuns(entry, width)) {
+      values.set(run, at);
+      at += run.length;
+    }
+    const largest = Float32Array.from({ length: rows }, (_, row) =>
+      Math.max(...values.subarray(row * width, (row + 1) * width).map(Math.abs)),
+    );
+    const codes = Int8Array.from(values, (value, i) =>
+      Math.round((value * 127) / largest[Math.floor(i / width)]!),
+    );
+    const numbers = Float32Array.from(codes, (code, i) => (code * largest[Math.floor(i / width)]!) / 127);
+    const bytes = ({ buffer }: { buffer: ArrayBufferLike }) => new Uint8Array(buffer as ArrayBuffer);
+    const module = name.slice(0, -".weight".length);
+    inPacked.push(
+      { name, stored: "I8", shape, data: bytes(codes) },
+      { name: `${module}.SCB`, stored: "F32", shape: [rows], data: bytes(largest) },
+      { name: `${module}.weight_format`, stored: "U8", shape: [], data: new Uint8Array(1) },
+    );
+    inPlain.push({ name, stored: "F32", shape, data: bytes(numbers) });
+  }
+  packed.set("model.safetensors", await collect(writeSafetensors(inPacked)));
+  plain.set("model.safetensors", await collect(writeSafetensors(inPlain)));
+  return { packed, plain };
+}
+
 describe("folders of quantised weights", () => {
   it.each<[string, Quantise]>([
     ["llama", { linear: "nf4", head: "q4_1", embedding: { format: "int8", group: 8 } }],
@@ -124,6 +172,17 @@ describe("folders of quantised weights", () => {
       "would lose twice",
     );
     await expect(loadModel(localFolder(LLAMA), { device, quantise: "int8" })).resolves.toBeDefined();
+  });
+
+  it("of LLM.int8 keep their 8 bits, a scale a row", async () => {
+    const { packed, plain } = await int8Folders();
+    const [stored, expected] = [await logitsOf(memoryFolder(packed)), await logitsOf(memoryFolder(plain))];
+    expect(stored.formats).toEqual(new Set(["int8", "f32"]));
+    expectClose(stored.values, expected.values, { atol: 1e-5, rtol: 1e-5 });
+    const asStored = await logitsOf(LLAMA);
+    expect(
+      Math.max(...stored.values.map((value, i) => Math.abs(value - asStored.values[i]!))),
+    ).toBeGreaterThan(1e-4);
   });
 });
 

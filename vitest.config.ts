@@ -17,6 +17,12 @@ const ALONE = [
   ...["images", "kernels"].map((folder) => `test/${folder}/**/*.test.ts`),
 ];
 
+/**
+ * For files that run small models: a dispatch of a few numbers takes less than waking lavapipe's threads for it. Those that stand
+ * alone, the tests of all kernels among them, have its threads.
+ */
+const WITHOUT_THREADS = { LP_NUM_THREADS: "0" };
+
 export default defineConfig({
   resolve: { conditions: ["xpatch-source"] },
   ssr: { resolve: { conditions: ["xpatch-source", "node", "import", "module", "default"] } },
@@ -29,6 +35,9 @@ export default defineConfig({
     sequence: { sequencer: LongestFirst },
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    // The other cores have tests of their own.
+    execArgv: ["--single-threaded-gc"],
+    experimental: { fsModuleCache: true },
     // A fresh process is slow until its code is compiled, and opens its devices and makes its pipelines anew.
     projects: [
       { extends: true, test: { name: "alone", include: ALONE, isolate: true } },
@@ -39,6 +48,7 @@ export default defineConfig({
           include: ["test/**/*.test.ts"],
           exclude: ALONE,
           isolate: false,
+          env: WITHOUT_THREADS,
         },
       },
     ],

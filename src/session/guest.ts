@@ -1,5 +1,5 @@
 import { checkOptions } from "../arguments.ts";
-import { SessionError } from "../errors.ts";
+import { SessionError, XpatchError } from "../errors.ts";
 import { isObject } from "../model/checkpoint/json/config-reader.ts";
 import { HANDLERS } from "./handlers.ts";
 import type { House } from "./host.ts";
@@ -10,6 +10,9 @@ import type { HelloResult } from "./results.ts";
 import type { Handle } from "./values.ts";
 import { encodeError } from "./wire-error.ts";
 import type { Work } from "./work.ts";
+
+/** Messages of the largest size that may wait. */
+const MESSAGES = 4;
 
 const GIVEN_UP = () => new SessionError("the request has been given up", { code: "cancelled" });
 
@@ -23,6 +26,8 @@ export class Guest {
   /** What has been asked and not been answered, by id. */
   readonly #asked = new Map<number, AbortController>();
   readonly #running = new Set<Promise<void>>();
+  /** Of the typed arrays in what has been asked. */
+  #waitingBytes = 0;
   #greeted = false;
   #ended = false;
   #leave: () => void = () => {};
@@ -30,7 +35,7 @@ export class Guest {
   constructor(house: House, port: HostPort) {
     this.#house = house;
     this.#port = port;
-    this.#kept = new Kept(house.hello.bounds.handles);
+    this.#kept = new Kept(house.hello.bounds);
     const ended = new Promise<void>((resolve) => {
       this.#leave = resolve;
     });
@@ -85,6 +90,8 @@ export class Guest {
     const controller = new AbortController();
     const { signal } = controller;
     const isNew = !this.#asked.has(id);
+    const bytes = bytesIn(params);
+    this.#waitingBytes += bytes;
     try {
       if (!isNew) throw new SessionError(`the request ${id} is not answered yet`, { code: "message" });
       this.#check(name, params);
@@ -102,6 +109,7 @@ export class Guest {
     } catch (error) {
       // Whatever an aborted request failed with, it failed because of that.
       const why = signal.aborted ? signal.reason : error;
+      if (!(why instanceof XpatchError)) this.#house.onUnexpected(why);
       if (!this.#ended) this.#port.send({ type: "error", id, error: encodeError(why) });
       // Nothing can be made of one that speaks another version, or another language.
       if (!this.#greeted) {
@@ -110,6 +118,7 @@ export class Guest {
       }
     } finally {
       if (isNew) this.#asked.delete(id);
+      this.#waitingBytes -= bytes;
     }
   }
 
@@ -128,7 +137,12 @@ export class Guest {
         code: "message",
       });
     }
-    const { waiting } = this.#house.hello.bounds;
+    const { waiting, messageBytes } = this.#house.hello.bounds;
+    if (this.#waitingBytes > MESSAGES * messageBytes) {
+      throw new SessionError(`expected requests of at most ${MESSAGES * messageBytes} bytes at a time`, {
+        code: "bounds",
+      });
+    }
     if (this.#asked.size >= waiting) {
       throw new SessionError(`expected at most ${waiting} requests at a time`, { code: "bounds" });
     }
@@ -171,4 +185,13 @@ export class Guest {
       if (typeof value === "string" && this.#kept.has(value)) this.#kept.free(value as Handle);
     }
   }
+}
+
+/** Of what lies deeper no message is made. */
+const MAX_DEPTH = 64;
+
+function bytesIn(value: unknown, depth = 0): number {
+  if (typeof value !== "object" || value === null || depth > MAX_DEPTH) return 0;
+  if (ArrayBuffer.isView(value)) return value.byteLength;
+  return Object.values(value).reduce((sum: number, each) => sum + bytesIn(each, depth + 1), 0);
 }

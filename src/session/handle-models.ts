@@ -27,7 +27,7 @@ export const load: Handler<"load"> = async (work, params) => {
   const { engine, kept, signal, progress } = work;
   const order = orderOf(work.offer, params);
   const shared = await engine.take(order, { signal, onProgress: progress });
-  const handle = kept.add("model", shared, () => engine.giveBack(shared));
+  const handle = kept.add("model", shared, { free: () => engine.giveBack(shared) });
   return summaryOf(handle, shared);
 };
 

@@ -1,5 +1,6 @@
 import { tokenTexts } from "../analysis/token-texts.ts";
 import { encodePng } from "../images/files/png-write.ts";
+import type { RgbImage } from "../images/files/rgb.ts";
 import { modelView } from "../images/preprocess.ts";
 import type { ModelOutline } from "../model/language-model.ts";
 import {
@@ -18,7 +19,11 @@ import type { Handler } from "./work.ts";
 
 export const picture: Handler<"picture"> = async (work, { image }) => {
   const read = await readPicture(work, image);
-  return { picture: work.kept.add("picture", read), width: read.width, height: read.height };
+  return {
+    picture: work.kept.add("picture", read, { pictures: [read] }),
+    width: read.width,
+    height: read.height,
+  };
 };
 
 export const encode: Handler<"encode"> = async (work, { model: handle, prompt: ref, views = false }) => {
@@ -27,7 +32,7 @@ export const encode: Handler<"encode"> = async (work, { model: handle, prompt: r
   work.signal.throwIfAborted();
   const pictures = seenPictures(model, prompt, views);
   return {
-    prompt: work.kept.add("prompt", prompt),
+    prompt: work.kept.add("prompt", prompt, { pictures: picturesIn(prompt) }),
     text: prompt.text,
     bos: prompt.bos,
     ...tokensOf(model, prompt),
@@ -59,4 +64,8 @@ function seenPictures(model: ModelOutline, prompt: Prompt<PromptImage>, views: b
 function patchesOf(span: ImageSpan): SeenPicture["patches"] {
   const whole = wholeSpan(span);
   return whole.grid && { ...whole.grid, positions: patchPositions(whole) };
+}
+
+function picturesIn(prompt: Prompt<PromptImage>): RgbImage[] {
+  return picturesOf(prompt).filter((picture): picture is RgbImage => !("shape" in picture));
 }

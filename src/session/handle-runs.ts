@@ -63,7 +63,7 @@ export const record: Handler<"record"> = async (work, params) => {
   try {
     const asked = scope.enter(() => askTokens(model, recording.logits, params, () => "record"));
     const [answer] = asked.read(await device.read([...asked.tensors]));
-    const handle = kept.add("recording", { recording, model: shared }, () => recording.dispose());
+    const handle = kept.add("recording", { recording, model: shared }, { free: () => recording.dispose() });
     return { setting: settingOf(model), recording: handle, ...answer!, rowLayers: recording.rowLayers };
   } catch (error) {
     recording.dispose();

@@ -183,7 +183,7 @@ async function keep({ kept }: Work, vector: StoredVector): Promise<VectorSummary
     vector.dispose();
     throw error;
   }
-  const handle = kept.add("vector", vector, () => vector.dispose());
+  const handle = kept.add("vector", vector, { free: () => vector.dispose() });
   const shared = { vector: handle, features: rows.dim(1), norms, origin, setting };
   if (from.kind === "layers") return { ...shared, site: from.origin.site, layers: from.origin.layers };
   const layers: number[] = [];

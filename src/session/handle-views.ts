@@ -2,7 +2,9 @@ import { attentionMaps, rolloutMaps } from "../analysis/heads/attention-map.ts";
 import { allLayers } from "../analysis/layers.ts";
 import { logitLens } from "../analysis/lens/logit-lens.ts";
 import { BATCH_TOKENS, batches } from "../analysis/vectors/task-vectors.ts";
+import { aListOf, aNumber, anObject, aString, checkArgument, checkOptions } from "../arguments.ts";
 import { ArgumentError } from "../errors.ts";
+import { isObject } from "../model/checkpoint/json/config-reader.ts";
 import type { LayerSite, SiteName } from "../model/walk/sites.ts";
 import { parseSite } from "../model/walk/sites.ts";
 import { resolvePositions } from "../patching/positions.ts";
@@ -14,6 +16,7 @@ import { readEdits } from "./read-edits.ts";
 import { readPrompt, readPrompts } from "./read-prompt.ts";
 import type { ParamsOf } from "./requests.ts";
 import type { AttentionMapAnswer } from "./results.ts";
+import type { ArraySpec, VectorUse } from "./values.ts";
 import type { Handler, Work } from "./work.ts";
 
 export const lens: Handler<"lens"> = async (work, params) => {
@@ -122,21 +125,17 @@ export const project: Handler<"project"> = async (work, { points: given, method,
 };
 
 async function pointsOf(work: Work, given: ParamsOf<"project">["points"]): Promise<Float32Array[]> {
-  if ("shape" in given) {
-    const [count, features] = given.shape;
-    const fits =
-      given.shape.length === 2 &&
-      given.data instanceof Float32Array &&
-      given.data.length === count! * features!;
-    if (!fits)
-      throw new ArgumentError("project: expected { shape: [points, features], data } that go together");
-    return Array.from({ length: count! }, (_, i) => given.data.subarray(i * features!, (i + 1) * features!));
-  }
-  if (!Array.isArray(given))
-    throw new ArgumentError("project: expected points: a list of vectors, or { shape, data }");
-  const tensors = given.map(({ vector, layer }) => {
-    const stored = work.kept.get("vector", vector);
-    const value = stored.rows.device.scope(() => stored.valueFor(layer));
+  if (isObject(given) && "shape" in given) return rowsOf(given as unknown as ArraySpec);
+  checkArgument("project", "points", given, aListOf(anObject));
+  const tensors = (given as readonly VectorUse[]).map((point) => {
+    checkOptions(
+      "project",
+      point,
+      { vector: aString, layer: aNumber },
+      { name: "a point", required: ["vector"] },
+    );
+    const stored = work.kept.get("vector", point.vector);
+    const value = stored.rows.device.scope(() => stored.valueFor(point.layer));
     if (value.rank === 1) return value;
     value.dispose();
     throw new ArgumentError(`project: ${stored.words} has several positions, expected one`);
@@ -148,4 +147,13 @@ async function pointsOf(work: Work, given: ParamsOf<"project">["points"]): Promi
   } finally {
     for (const tensor of tensors) tensor.dispose();
   }
+}
+
+function rowsOf({ shape, data }: ArraySpec): Float32Array[] {
+  const [count = 0, features = 0] = Array.isArray(shape) && shape.length === 2 ? shape : [];
+  const areWhole = [count, features].every((size) => Number.isInteger(size) && size > 0);
+  if (!areWhole || !(data instanceof Float32Array) || data.length !== count * features) {
+    throw new ArgumentError("project: expected { shape: [points, features], data } that go together");
+  }
+  return Array.from({ length: count }, (_, i) => data.subarray(i * features, (i + 1) * features));
 }

@@ -23,11 +23,14 @@ export interface HostOptions extends EngineOptions {
   readonly bounds?: Partial<Bounds>;
   /** Who does what takes a CPU long. Default: this thread. */
   readonly chores?: Chores;
+  /** Told of errors that are none of the library's own: of xpatch itself. */
+  readonly onUnexpected?: (error: unknown) => void;
 }
 
 const DEFAULT_BOUNDS: Bounds = {
   messageBytes: 2 ** 30,
   picturePixels: DEFAULT_MAX_PIXELS,
+  pictureBytes: 2 ** 31,
   waiting: 256,
   handles: 4096,
 };
@@ -40,6 +43,7 @@ export interface House {
   readonly tasks: TaskShelf;
   readonly offer: Offer;
   readonly chores: Chores;
+  readonly onUnexpected: (error: unknown) => void;
 }
 
 /**
@@ -53,7 +57,16 @@ export class SessionHost {
   #closed = false;
 
   constructor(options: HostOptions) {
-    const { name, place, offer = {}, tasks, bounds = {}, keepsDevice = false, chores = OWN_CHORES } = options;
+    const {
+      name,
+      place,
+      offer = {},
+      tasks,
+      bounds = {},
+      keepsDevice = false,
+      chores = OWN_CHORES,
+      onUnexpected = () => {},
+    } = options;
     this.#keepsDevice = keepsDevice;
     this.#house = {
       hello: { host: name, place, bounds: { ...DEFAULT_BOUNDS, ...bounds } },
@@ -61,6 +74,7 @@ export class SessionHost {
       queue: new FairQueue(),
       tasks: new TaskShelf(tasks),
       chores,
+      onUnexpected,
       offer: { models: [], anyRef: true, files: true, ...offer },
     };
   }

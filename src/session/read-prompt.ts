@@ -55,7 +55,7 @@ async function fromParts(work: Work, model: ModelOutline, spec: Of<"parts">): Pr
 
 async function fromChat(work: Work, model: ModelOutline, spec: Of<"chat">): Promise<Prompt<PromptImage>> {
   const known = { chat: aList, bos: anything, addGenerationPrompt: anything, continueFinalMessage: anything };
-  checkOptions("chat", spec, known, { name: "the prompt" });
+  checkOptions("chat", spec, known, { name: "the prompt", required: ["chat"] });
   const { chat, ...options } = spec;
   const messages: ChatMessage<PromptImage>[] = [];
   for (const message of chat as readonly MessageSpec[]) messages.push(await readMessage(work, message));

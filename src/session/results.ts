@@ -38,7 +38,9 @@ export interface Bounds {
   readonly messageBytes: number;
   /** Pixels of one picture. */
   readonly picturePixels: number;
-  /** Requests that wait. */
+  /** Bytes of unpacked pictures that are kept, by their own handles and in prompts. */
+  readonly pictureBytes: number;
+  /** Requests that are not answered yet. Their typed arrays have at most four times the bytes of a message. */
   readonly waiting: number;
   /** Handles kept. */
   readonly handles: number;

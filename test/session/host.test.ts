@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import * as errors from "../../src/errors.ts";
 import { SessionClient } from "../../src/session/client.ts";
@@ -287,6 +288,22 @@ describe("what is kept", () => {
     await small.close();
   });
 
+  test("unpacked pictures count, those that several prompts have once", async () => {
+    const small = testHost({ bounds: { pictureBytes: 1000 } });
+    const client = await connect(small);
+    const image = { width: 10, height: 20, data: new Uint8Array(600) };
+    const { picture } = await client.picture({ image });
+    await expect(client.picture({ image })).rejects.toMatchObject({
+      code: "bounds",
+      message: expect.stringContaining("1200"),
+    });
+    await client.free([picture]);
+    const again = await client.picture({ image });
+    await client.free([again.picture]);
+    client.close();
+    await small.close();
+  });
+
   test("one client's handles are nobody else's", async () => {
     const other = await connect(host);
     await expect(other.run({ model, prompt: PROMPT })).rejects.toMatchObject({ code: "handle" });
@@ -314,6 +331,164 @@ describe("what is kept", () => {
     await lending.close();
   });
 });
+
+test("whatever a request has in place of what it should, the answer is one of the library's own errors, or none", async () => {
+  const unexpected: unknown[] = [];
+  const lending = testHost({
+    onUnexpected: (error) => unexpected.push(error),
+    offer: { models: [{ ref: LLAMA, label: "l" }], anyRef: false, files: false },
+  });
+  const client = await connect(lending);
+  const { model: m } = await client.load({ ref: LLAMA });
+  const { recording } = await client.record({ model: m, prompt: PROMPT });
+  const { vector } = await client.makeVector({ model: m, recipe: { prompts: [PROMPT] } });
+  const edit = {
+    operation: "add",
+    site: "resid_post.0",
+    at: [1, 2],
+    value: { vector, layer: 0 },
+    amount: 2,
+    head: 1,
+  };
+  const task = {
+    name: "own",
+    instruction: "Do:",
+    items: [
+      { input: "a", outputs: ["b"], split: "train" },
+      { input: "c", outputs: ["d"], split: "train" },
+    ],
+  };
+  const specify = { kind: "text", count: 1, seed: 0, template: "Q: {x}\nA: {y}\n\n" };
+  const data = Float32Array.of(1, 2, 3, 4);
+  const requests: [name: string, params: unknown][] = [
+    [
+      "encode",
+      {
+        model: m,
+        prompt: { parts: ["a", { text: "b", name: "n" }, { image: data }], bos: true },
+        views: true,
+      },
+    ],
+    ["encode", { model: m, prompt: { chat: [{ role: "user", content: [{ type: "text", text: "x" }] }] } }],
+    ["encode", { model: m, prompt: { ids: [5, 6], images: [], answer: [] } }],
+    ["encode", { model: m, prompt: { question: "a", examples: [{ question: "b", answer: "c" }] } }],
+    ["encode", { model: m, prompt: { task, input: "a", asked: "text", specify } }],
+    ["picture", { image: { width: 1, height: 1, data: Uint8Array.of(1, 2, 3) } }],
+    [
+      "run",
+      {
+        model: m,
+        prompt: PROMPT,
+        edits: [edit],
+        taps: { a: { site: "resid_post.*", at: { start: 0, end: 2 } } },
+        top: 2,
+        track: [5],
+      },
+    ],
+    ["record", { model: m, prompt: PROMPT, edits: [edit] }],
+    ["resume", { recording, variants: [[edit]], track: [1] }],
+    ["layers", { recording, edit: { ...edit, site: "resid_post" }, edits: [edit], layers: [0, 1] }],
+    [
+      "generate",
+      {
+        model: m,
+        prompt: PROMPT,
+        maxNewTokens: 1,
+        edits: [edit],
+        temperature: 1,
+        topK: 2,
+        topP: 0.5,
+        seed: 1,
+        stopIds: [1],
+      },
+    ],
+    ["lens", { model: m, prompt: PROMPT, site: "resid_post", at: [0], layers: [0], k: 1, edits: [edit] }],
+    ["reach", { model: m, prompt: PROMPT, edits: [edit] }],
+    ["attention", { model: m, prompt: PROMPT, at: -1, span: "image", layers: [0], heads: "each" }],
+    ["vector.make", { model: m, recipe: { task, specify, split: "train", items: 1, site: "resid_post" } }],
+    [
+      "vector.make",
+      { model: m, recipe: { prompt: PROMPT, site: "resid_post.0", at: -1, head: 0, edits: [edit] } },
+    ],
+    [
+      "vector.mix",
+      {
+        vectors: [
+          { vector, weight: 0.5 },
+          { vector, weight: 2 },
+        ],
+      },
+    ],
+    ["vector.load", { model: m, bytes: Uint8Array.of(1, 2), name: "x" }],
+    ["project", { points: { shape: [2, 2], data }, method: "pca", seed: 1 }],
+    [
+      "project",
+      {
+        points: [
+          { vector, layer: 0 },
+          { vector, layer: 1 },
+        ],
+        method: "tsne",
+      },
+    ],
+    ["activations", { model: m, prompts: [PROMPT], site: "resid_post.0", at: -1 }],
+    [
+      "sweep",
+      {
+        model: m,
+        vector,
+        task,
+        split: "train",
+        asked: "text",
+        items: 1,
+        layers: [0],
+        specify,
+        template: "Q: {x}\nA: {y}\n",
+      },
+    ],
+    ["task.picture", { task: "food-type", input: "x" }],
+    ["load", { ref: LLAMA, quantise: { linear: "int8", modules: { a: "nf4" } }, adapters: [], base: LLAMA }],
+  ];
+  const wrong = fc.oneof(
+    fc.jsonValue({ maxDepth: 2 }),
+    fc.double(),
+    fc.constant(undefined),
+    fc.uint8Array({ maxLength: 9 }),
+  );
+  await fc.assert(
+    fc.asyncProperty(
+      fc.nat(),
+      fc.array(fc.nat(), { minLength: 1, maxLength: 6 }),
+      wrong,
+      async (which, path, value) => {
+        const [name, params] = requests[which % requests.length]!;
+        const made = await client
+          .request(name as never, replaced(params, path, value) as never)
+          .catch((error) => error);
+        if (made instanceof Error) return;
+        const handles = Object.values(made as object).filter((each) =>
+          /^(prompt|picture|recording|vector):/.test(String(each)),
+        );
+        await client.free(handles.filter((handle) => handle !== recording && handle !== vector));
+      },
+    ),
+    { numRuns: 1000 },
+  );
+  expect(unexpected).toEqual([]);
+  expect(await client.run({ model: m, prompt: PROMPT, top: 1 })).toMatchObject({ top: [{}] });
+  await lending.close();
+});
+
+/** A copy with another value where the path leads to. */
+function replaced(value: unknown, [step, ...rest]: readonly number[], by: unknown): unknown {
+  if (step === undefined || typeof value !== "object" || value === null || ArrayBuffer.isView(value))
+    return by;
+  const keys = Object.keys(value);
+  const key = keys[step % Math.max(1, keys.length)];
+  const copy: Record<string, unknown> = Array.isArray(value) ? ([...value] as never) : { ...value };
+  if (key !== undefined) copy[key] = replaced(copy[key], rest, by);
+  return copy;
+}
 
 test("200 patches leave the device's memory as it is after the first", async () => {
   const device = await testDevice();

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { principalPlane } from "../../src/analysis/vectors/plane.ts";
 import {
@@ -266,6 +266,8 @@ describe("prompts and pictures", () => {
   test("the tasks that come with xpatch, and their pictures", async () => {
     const { tasks } = await session.tasks();
     expect(tasks.map(({ name }) => name)).toEqual([...SHIPPED_TASKS]);
+    const files = readdirSync("tasks").filter((name) => name.endsWith(".json"));
+    expect(files.sort()).toEqual(SHIPPED_TASKS.map((name) => `${name}.json`));
     const item = capital().items.find(({ image }) => image)!;
     const { bytes } = await session.taskPicture({ task: "country-capital", input: item.input });
     expect(Buffer.from(bytes)).toEqual(readFileSync(item.image!));

@@ -67,6 +67,10 @@ async function serve(args: Arguments): Promise<void> {
     tasks: { address: tasks, folder: localFolder(tasks) },
     bounds: SERVER_BOUNDS,
     chores,
+    onUnexpected: (error) => {
+      note(error instanceof Error ? `${error.stack}` : String(error));
+      note("xpatch: this is an error in xpatch itself; please report it with the lines above");
+    },
     accessToken: process.env.HF_TOKEN,
   });
   const server = await SessionServer.open(host, {

@@ -16,6 +16,7 @@ import { refuse, sendFile } from "./static-files.ts";
 export const SERVER_BOUNDS: Bounds = {
   messageBytes: 64 * 2 ** 20,
   picturePixels: 32 * 2 ** 20,
+  pictureBytes: 512 * 2 ** 20,
   waiting: 64,
   handles: 1024,
 };

@@ -92,5 +92,6 @@ function memoryOf(operand: Operand): <T>(fn: () => T) => T {
 /** A copy in the same layout. */
 function ownCopy(weight: Operand): Operand {
   if (weight instanceof Packed) return weight.alias();
-  return weight.strides[1] === 1 ? copy(weight) : copy(weight.transpose()).transpose();
+  if (weight.strides[1] === 1) return copy(weight);
+  return weight.device.scope(() => copy(weight.transpose()).transpose());
 }

@@ -20,7 +20,11 @@ export function percentInWords(probability: number): string {
   return percent >= 0.1 || percent === 0 ? `${percent.toFixed(1)} %` : "<0.1 %";
 }
 
+/** Other blanks, controls, and marks without a shape: by their code. */
+const UNSEEN = /[\p{Z}\p{C}]/gu;
+
 /** A token as it is shown: blanks and line ends are to be seen. */
 export function tokenInWords(text: string): string {
-  return text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "∅";
+  const seen = text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
+  return seen.replace(UNSEEN, (mark) => `‹${mark.codePointAt(0)!.toString(16)}›`) || "∅";
 }

@@ -40,7 +40,7 @@ export interface GridSizes {
 
 export const ROW_HEIGHT = 20;
 const WORDS_WIDTH = 58;
-const LEAST_WIDTH = 11;
+const LEAST_WIDTH = 5;
 
 /** Cells with room for words, or so narrow that all layers are in sight. */
 export function gridSizes(words: boolean, columns: number, width: number): GridSizes {
@@ -110,7 +110,7 @@ export function drawGrid(
     const y = head.height + at.row * cell.height - top;
     context.strokeStyle = css(colours.ink);
     context.lineWidth = 1;
-    const inset = picture.focused ? 2.5 : 3.5;
+    const inset = Math.min(picture.focused ? 2.5 : 3.5, cell.width / 2 - 1.5);
     context.strokeRect(x + inset, y + inset, cell.width - 1 - 2 * inset, cell.height - 1 - 2 * inset);
   }
   context.restore();

@@ -92,7 +92,7 @@ export function How({ slice, summary }: { slice: LensSlice; summary: ModelSummar
           ))}
         </div>
       </div>
-      <p class="soft hint">
+      <p class="soft lens-hint">
         Drag from the source to the target; or <kbd>Enter</kbd> picks up and puts down, <kbd>Shift</kbd> with
         arrows takes a span, <kbd>R</kbd> all layers of a token, <kbd>Del</kbd> ablates, <kbd>Esc</kbd> lets
         go.

@@ -130,7 +130,7 @@ function Legend({
   source: TokenAnswer | undefined;
 }): JSX.Element {
   return (
-    <p class="legend">
+    <p class="strip-legend">
       {before && (
         <span class="legend-item">
           <span class="key before" /> probability of <b class="mono">{tokenInWords(before.text)}</b>, which

@@ -4,6 +4,8 @@ import { tapOf, type Wanted, wantedKey } from "./edit-specs.ts";
 
 /** Numbers kept, of all values together: 32 MB. */
 const MOST_NUMBERS = 8 * 2 ** 20;
+/** Numbers that are read before anybody asks: 1 MB. */
+const MOST_AHEAD = 2 ** 18;
 
 /** What sources hold, by their prompt and place; those read first in front. */
 const known = new Map<string, ArraySpec>();
@@ -18,13 +20,16 @@ export interface Source {
   readonly signal: AbortSignal;
 }
 
-/** Reads what is not known yet, in one pass. `width` bounds what a row can hold. */
+/** Reads what is not known yet, in one pass; with it what may be wanted next, where that is not much. `width` bounds what a row can hold. */
 export async function readSource(
   { client, model, prompt, key, signal }: Source,
   wanted: readonly Wanted[],
   width: number,
+  next: readonly Wanted[] = [],
 ): Promise<(wanted: Wanted) => ArraySpec> {
-  const total = wanted.reduce((sum, { positions }) => sum + (positions.end - positions.start) * width, 0);
+  const size = (of: readonly Wanted[]) =>
+    of.reduce((sum, { positions }) => sum + (positions.end - positions.start) * width, 0);
+  const total = size(wanted);
   if (total > MOST_NUMBERS) {
     throw new Error(
       `the source's places hold some ${Math.round(total / 1e6)} million numbers, more than ${Math.round(MOST_NUMBERS / 1e6)} million: ` +
@@ -39,9 +44,10 @@ export async function readSource(
     else missing.push(each);
   }
   if (missing.length > 0) {
-    const taps = Object.fromEntries(missing.map((each) => [wantedKey(each), tapOf(each)]));
+    const all = size(next) <= MOST_AHEAD ? [...missing, ...next] : missing;
+    const taps = Object.fromEntries(all.map((each) => [wantedKey(each), tapOf(each)]));
     const answer = await client.run({ model, prompt, taps, top: 1 }, { signal });
-    for (const each of missing) {
+    for (const each of all) {
       const value = answer.taps[wantedKey(each)]!;
       values.set(wantedKey(each), value);
       keep(`${key}|${wantedKey(each)}`, value);
@@ -51,8 +57,9 @@ export async function readSource(
 }
 
 function keep(key: string, value: ArraySpec): void {
+  numbers += value.data.length - (known.get(key)?.data.length ?? 0);
+  known.delete(key);
   known.set(key, value);
-  numbers += value.data.length;
   for (const [first, { data }] of known) {
     if (numbers <= MOST_NUMBERS) break;
     known.delete(first);

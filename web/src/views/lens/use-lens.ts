@@ -11,9 +11,9 @@ import type { EditSpec, ModelHandle, RecordingHandle } from "../../../../src/ses
 import { type Asked, useAsked } from "../../ask.ts";
 import { type Held, useHeld } from "../../hold.ts";
 import { model } from "../../model.ts";
-import { editSpecs, wantedBy } from "./edit-specs.ts";
+import { editSpecs, layerVariants, wantedBy } from "./edit-specs.ts";
 import type { LensEdit } from "./lens-slice.ts";
-import { readSite } from "./site-facts.ts";
+import { boundsOf, readSite } from "./site-facts.ts";
 import { readSource } from "./source-values.ts";
 
 /** Tokens of an answer that are shown. */
@@ -115,6 +115,8 @@ export function usePatched(
   );
 }
 
+const NO_LENGTHS = { source: undefined, target: undefined };
+
 interface At {
   readonly client: SessionClient;
   readonly model: ModelHandle;
@@ -127,13 +129,20 @@ export async function specsOf(
   source: Held<EncodedPrompt> | undefined,
   at: At,
 ): Promise<EditSpec[]> {
+  const state = model.peek();
+  const summary = state.status === "ready" ? state.summary : undefined;
   const wanted = wantedBy(edits);
   if (wanted.length === 0) return edits.flatMap((edit) => editSpecs(edit, nothing));
   if (!source?.value || source.key === undefined) throw new Error("the source is not read yet");
   const { prompt } = source.value;
-  const state = model.peek();
-  const width = state.status === "ready" ? state.summary.width : 0;
-  const holds = await readSource({ ...at, prompt, key: source.key }, wanted, width);
+  const width = summary?.width ?? 0;
+  // With what the other layers hold there, since all of them are shown next to each other: it takes no other pass.
+  const others = summary
+    ? edits.flatMap((edit) =>
+        wantedBy(layerVariants(edit, boundsOf(summary, edit, NO_LENGTHS).siteLayers ?? [])),
+      )
+    : [];
+  const holds = await readSource({ ...at, prompt, key: source.key }, wanted, width, others);
   return edits.flatMap((edit) => editSpecs(edit, holds));
 }
 

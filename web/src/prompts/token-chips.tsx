@@ -27,7 +27,8 @@ interface ChipsProps {
 function Chips({ list: { ids, tokens, texts }, spans }: ChipsProps): JSX.Element {
   const pictures = pictureSpans(spans);
   return (
-    <ol class="chips">
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls has to be reached by keys
+    <ol class="chips" aria-label="Tokens" tabIndex={0}>
       {ids.map((id, position) => {
         const picture = pictures.find(({ start, end }) => position >= start && position < end);
         if (picture) {

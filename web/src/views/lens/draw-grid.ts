@@ -137,8 +137,10 @@ export function drawGrid(
   context.textAlign = "center";
   const every = Math.ceil(20 / cell.width);
   for (let column = firstColumn; column <= lastColumn; column++) {
-    if (column % every !== 0 && column !== at?.column) continue;
-    context.fillStyle = css(column === at?.column ? colours.ink : colours.soft);
+    const isAt = column === at?.column;
+    const isFree = column % every === 0 && (at === undefined || Math.abs(column - at.column) >= every);
+    if (!isAt && !isFree) continue;
+    context.fillStyle = css(isAt ? colours.ink : colours.soft);
     context.fillText(String(column), head.width + (column + 0.5) * cell.width - left, head.height / 2);
   }
   context.restore();

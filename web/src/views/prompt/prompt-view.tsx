@@ -29,7 +29,7 @@ function PromptView(): JSX.Element {
   const first = useAsked(encoded && ["run", key], ({ client, model, signal }) =>
     client.run({ model, prompt: encoded!.prompt, top: TOP }, { signal }),
   );
-  const options = { maxNewTokens, seed, ...(temperature > 0 && { temperature }) };
+  const options = { maxNewTokens, ...(temperature > 0 && { temperature, seed }) };
   const { generation, running, start, stop } = useGeneration(["generate", key, options]);
   const isReady = encoded !== undefined && current;
   const generate = () => {

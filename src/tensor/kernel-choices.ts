@@ -22,6 +22,7 @@ export class KernelChoices {
   readonly #measured = new Map<string, KernelChoice>();
   /** Measurements that are due: microseconds by kernel, the rule's first. */
   readonly #wanted = new Map<string, () => Promise<ReadonlyMap<string, number>>>();
+  readonly #failed = new Set<string>();
   readonly #keep: ((choices: ReadonlyMap<string, KernelChoice>) => Promise<void>) | undefined;
   #settling: Promise<void> | undefined;
 
@@ -49,7 +50,7 @@ export class KernelChoices {
   kernelFor(name: string, measure: () => Promise<ReadonlyMap<string, number>>): string | undefined {
     if (!this.measures) return undefined;
     const choice = this.#measured.get(name);
-    if (!choice && !this.#settling) this.#wanted.set(name, measure);
+    if (!choice && !this.#settling && !this.#failed.has(name)) this.#wanted.set(name, measure);
     return choice?.kernel;
   }
 
@@ -68,7 +69,11 @@ export class KernelChoices {
   async #measure(): Promise<void> {
     for (const [name, measure] of [...this.#wanted]) {
       this.#wanted.delete(name);
-      const times = await measure();
+      const times = await measure().catch(() => undefined);
+      if (!times) {
+        this.#failed.add(name); // for want of memory, say: the rules decide
+        continue;
+      }
       const [rule, ruleUs] = [...times][0]!;
       const [kernel, us] = [...times].reduce((best, each) => (each[1] < best[1] ? each : best));
       const [chosen, chosenUs] = us < GAIN * ruleUs ? [kernel, us] : [rule, ruleUs];

@@ -13,6 +13,14 @@ const MANY_ROWS = 256;
 /** How long a kernel is run over and over, at least twice. */
 const ENOUGH_MS = 2;
 
+/** Larger matrices are left to the rules: a second one of their size would be needed. */
+const MOST_BYTES = 128 * 2 ** 20;
+
+/** Whether a product is of a kind that is measured. */
+export function isMeasured({ b, out }: Product): boolean {
+  return out.rank <= 2 && b.bytes <= MOST_BYTES;
+}
+
 /** What a product has in common with others that the same kernel is best at. */
 export function productClass(product: Product): string {
   const { a, b, bias, residual, parts, gate } = product;
@@ -63,6 +71,8 @@ export function measurement(
       }));
       const times = new Map<string, number>();
       for (const kernel of kernels) if (kernel.fits(own)) times.set(kernel.name, await timeOf(kernel, own));
+      const flat = scope.enter(() => own.out.reshape([own.out.size]).slice(0, 0, 1));
+      await flat.read(); // throws where memory ran out, and nobody else hears of it
       return times;
     } finally {
       scope.dispose();
@@ -72,11 +82,16 @@ export function measurement(
 
 async function timeOf(kernel: ProductKernel, product: Product): Promise<number> {
   const { device } = product.out;
+  // Not `sync`, which would report the errors of others here.
+  const done = async () => {
+    device.recorder.flush();
+    await device.wait(device.gpu.queue.onSubmittedWorkDone());
+  };
   const run = async (count: number) => {
-    await device.sync();
+    await done();
     const began = performance.now();
     for (let i = 0; i < count; i++) kernel.launch(product);
-    await device.sync();
+    await done();
     return performance.now() - began;
   };
   await run(1); // compiles

@@ -4,7 +4,7 @@ import type { Product } from "./matmul-product.ts";
 import { REGISTER_SIZES, registerTiles } from "./matmul-register.ts";
 import { WORKGROUP_SIZES, workgroupTiles } from "./matmul-workgroup.ts";
 import { matvecColumns, matvecDepth } from "./matvec.ts";
-import { measurement, productClass } from "./measure-product.ts";
+import { isMeasured, measurement, productClass } from "./measure-product.ts";
 import { MOST_PACKED_ROWS, packedRegister } from "./packed-register.ts";
 import type { ProductKernel } from "./product-kernel.ts";
 
@@ -33,7 +33,7 @@ export function productKernel(product: Product): ProductKernel | undefined {
   const candidates = PRODUCT_KERNELS.filter(isCandidate);
   const named = (name: string | undefined) => candidates.find((kernel) => kernel.name === name);
   const forced = named(choices.forced);
-  if (forced || candidates.length === 1 || product.out.rank > 2) return forced ?? byRule;
+  if (forced || candidates.length === 1 || !isMeasured(product)) return forced ?? byRule;
   return named(choices.kernelFor(productClass(product), measurement(product, candidates))) ?? byRule;
 }
 

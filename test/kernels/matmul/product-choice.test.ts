@@ -115,6 +115,22 @@ it("a note that is damaged, old, or of another adapter is measured anew", async 
   await device.destroy();
 });
 
+it("a measurement that fails leaves it to the rules, once and for all, and no read fails by it", async () => {
+  const device = await openDevice({ measure: true });
+  let tries = 0;
+  const fail = async () => {
+    tries++;
+    throw new Error("no memory");
+  };
+  for (let i = 0; i < 3; i++) {
+    expect(device.choices.kernelFor("work", fail)).toBeUndefined();
+    expect([...(await device.zeros([2]).read())]).toEqual([0, 0]);
+  }
+  expect(tries).toBe(1);
+  expect(device.choices.measured.size).toBe(0);
+  await device.destroy();
+});
+
 it("software drivers go by rules unless asked to measure", async () => {
   const device = await openDevice();
   expect(device.info.fallback).toBe(true);

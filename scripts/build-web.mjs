@@ -26,7 +26,13 @@ import { setUp } from "./setup.mjs";
 const site = join(root, "web", "dist");
 const stamp = join(site, ".sources");
 const SOURCES = ["src", "web/src"];
-const SETTINGS = ["web/index.html", "web/vite.config.ts", "web/tsconfig.json", "package-lock.json"];
+const SETTINGS = [
+  "web/index.html",
+  "web/vite.config.ts",
+  "web/tsconfig.json",
+  "package.json",
+  "package-lock.json",
+];
 
 /** Builds the site if it is not that of these sources. Needs what set-up makes. */
 export async function ensureWeb() {

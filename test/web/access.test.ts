@@ -67,7 +67,7 @@ describe("by the keyboard alone", () => {
     const tab = await (await explorer.visitor()).open();
     await tab.status.getByText("No model is loaded.").waitFor();
     const order: string[] = [];
-    for (let i = 0; i < 14; i++) {
+    for (let i = 0; i < 30; i++) {
       await tab.page.keyboard.press("Tab");
       order.push(await focused(tab));
     }

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { gzipSync } from "node:zlib";
+import { deflateRawSync, gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { builtPage } from "./helpers/built-page.ts";
 import { Explorer } from "./helpers/explorer.ts";
@@ -79,6 +79,19 @@ describe("the state of the page", () => {
     await other.ready(); // the model that the link speaks of
     expect(new URL(other.page.url()).hash).toBe("#/model");
     other.expectQuiet();
+  });
+
+  test("of every view can be read before any of them has been shown", async () => {
+    const slices = ["prompt", "lens", "shelf", "vectors", "see", "tour"];
+    const tab = await (await explorer.visitor()).open();
+    // What is no part of the document is refused by name; a part of a view, for what is in it.
+    for (const name of [...slices, "nothing"]) {
+      const json = JSON.stringify({ version: 1, view: "model", slices: { [name]: "wrong" } });
+      const link = `#/model?d=1.${deflateRawSync(json).toString("base64url")}`;
+      await tab.page.goto(`${explorer.site.url}${link}`);
+      const message = slices.includes(name) ? `${name}: expected an object` : `there is no part "${name}"`;
+      await tab.page.getByRole("status", { name: "Messages" }).getByText(message).waitFor();
+    }
   });
 
   test.each([

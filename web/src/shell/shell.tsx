@@ -1,11 +1,12 @@
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { KeepDialog } from "../keep/keep-dialog.tsx";
+import { keepOpen } from "../keep/keep-open.ts";
 import { model } from "../model.ts";
 import { store } from "../state.ts";
 import { listenForKeys } from "../ui/keys.ts";
+import { later } from "../ui/later.tsx";
 import { Toasts } from "../ui/toasts.tsx";
-import { TourCard } from "../views/tour/tour-card.tsx";
+import { TOUR } from "../views/tour/tour-slice.ts";
 import { viewNamed } from "../views/views.ts";
 import { listenForDrops } from "./drop.ts";
 import { Header } from "./header.tsx";
@@ -15,6 +16,9 @@ import { NeedsModel } from "./needs-model.tsx";
 import { shortcuts } from "./shortcuts.ts";
 import { Status } from "./status.tsx";
 import { Trouble } from "./trouble.tsx";
+
+const TourCard = later(async () => (await import("../views/tour/tour-card.tsx")).TourCard);
+const KeepDialog = later(async () => (await import("../keep/keep-dialog.tsx")).KeepDialog);
 
 /** The page: header, navigation, the view, status; the Tab key goes through them in this order. */
 export function Shell(): JSX.Element {
@@ -37,10 +41,10 @@ export function Shell(): JSX.Element {
         <Trouble />
         {View && (view.needsModel && model.value.status !== "ready" ? <NeedsModel /> : <View />)}
       </main>
-      <TourCard />
+      {store.slice(TOUR).value.on && <TourCard />}
       <Status />
       <Toasts />
-      <KeepDialog />
+      {keepOpen.value && <KeepDialog />}
       <Help />
     </div>
   );

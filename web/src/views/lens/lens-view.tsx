@@ -6,7 +6,6 @@ import { model } from "../../model.ts";
 import { tokensComputed } from "../../prompts/tokens-computed.ts";
 import { useEncoded } from "../../prompts/use-prompt.ts";
 import { store } from "../../state.ts";
-import type { View } from "../view.ts";
 import { EditList } from "./edit-list.tsx";
 import { How } from "./how.tsx";
 import { LayerStrip } from "./layer-strip.tsx";
@@ -18,7 +17,7 @@ import { boundsOf, editsOf } from "./site-facts.ts";
 import { useLens, usePatched, useRecorded, useRunOf } from "./use-lens.ts";
 
 /** Two prompts as grids of tokens and layers; what is put from one onto the other changes the answer. */
-function LensView(): JSX.Element | null {
+export function LensView(): JSX.Element | null {
   const slice = store.slice(lensSlice).value;
   const source = useEncoded(slice.source);
   const target = useEncoded(slice.target);
@@ -91,11 +90,3 @@ function LensView(): JSX.Element | null {
     </div>
   );
 }
-
-export const lensView: View = {
-  id: "lens",
-  title: "Patch lens",
-  icon: "grid",
-  component: LensView,
-  needsModel: true,
-};

@@ -1,5 +1,4 @@
 import type { JSX } from "preact";
-import type { View } from "../view.ts";
 import { Elsewhere } from "./elsewhere.tsx";
 import { KeptModels } from "./kept-models.tsx";
 import { LoadedModel } from "./loaded-model.tsx";
@@ -7,7 +6,7 @@ import { OfferedModels } from "./offered-models.tsx";
 import { OtherModels } from "./other-models.tsx";
 
 /** Which model, where it computes, and what the browser keeps. */
-function ModelView(): JSX.Element {
+export function ModelView(): JSX.Element {
   return (
     <div class="panels two">
       <div class="panels">
@@ -22,11 +21,3 @@ function ModelView(): JSX.Element {
     </div>
   );
 }
-
-export const modelView: View = {
-  id: "model",
-  title: "Model",
-  icon: "cube",
-  component: ModelView,
-  needsModel: false,
-};

@@ -15,14 +15,13 @@ import { isCommand } from "../../ui/keys.ts";
 import { Notice } from "../../ui/notice.tsx";
 import { Panel } from "../../ui/panel.tsx";
 import { Provenance } from "../../ui/provenance.tsx";
-import type { View } from "../view.ts";
 import { Decoding } from "./decoding.tsx";
 import { promptSlice } from "./prompt-slice.ts";
 
 const TOP = 10;
 
 /** A prompt, what the model reads of it, and what it answers. */
-function PromptView(): JSX.Element {
+export function PromptView(): JSX.Element {
   const slice = store.slice(promptSlice).value;
   const { prompt, maxNewTokens, temperature, seed } = slice;
   const { value: encoded, key, current, error } = useEncoded(prompt);
@@ -143,11 +142,3 @@ function PromptView(): JSX.Element {
     </div>
   );
 }
-
-export const promptView: View = {
-  id: "prompt",
-  title: "Prompt",
-  icon: "text",
-  component: PromptView,
-  needsModel: true,
-};

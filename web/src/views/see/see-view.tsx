@@ -5,7 +5,6 @@ import { PromptEditor } from "../../prompts/prompt-editor.tsx";
 import { useEncoded } from "../../prompts/use-prompt.ts";
 import { store } from "../../state.ts";
 import { Panel } from "../../ui/panel.tsx";
-import type { View } from "../view.ts";
 import { AttentionPanel } from "./attention-panel.tsx";
 import { PatchLensPanel } from "./patch-lens-panel.tsx";
 import { PlanePanel } from "./plane-panel.tsx";
@@ -19,7 +18,7 @@ const WORDS: Record<Tab, string> = {
 };
 
 /** Where a token looks in a picture, what its patches read as, how vectors lie to each other. */
-function SeeView(): JSX.Element {
+export function SeeView(): JSX.Element {
   const { prompt, tab } = store.slice(SEE).value;
   return (
     <div class="see-view">
@@ -74,11 +73,3 @@ function OfPrompt({ prompt, tab }: { prompt: SeeSlice["prompt"]; tab: Tab }): JS
     </div>
   );
 }
-
-export const seeView: View = {
-  id: "see",
-  title: "See",
-  icon: "eye",
-  component: SeeView,
-  needsModel: true,
-};

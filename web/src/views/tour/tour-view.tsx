@@ -4,7 +4,6 @@ import { offered } from "../../offered.ts";
 import { session } from "../../session.ts";
 import { store } from "../../state.ts";
 import { Panel } from "../../ui/panel.tsx";
-import type { View } from "../view.ts";
 import { CHAPTERS } from "./chapters.ts";
 import { goTo } from "./tour-card.tsx";
 import { TOUR } from "./tour-slice.ts";
@@ -13,7 +12,7 @@ import { TOUR } from "./tour-slice.ts";
 const SHIPPED = "xpatch:vlm";
 
 /** The chapters, to begin, to go on with, to begin anew. */
-function TourView(): JSX.Element {
+export function TourView(): JSX.Element {
   const { on, chapter, step } = store.slice(TOUR).value;
   const state = model.value;
   const ready = state.status === "ready";
@@ -89,11 +88,3 @@ function TourView(): JSX.Element {
     </div>
   );
 }
-
-export const tourView: View = {
-  id: "tour",
-  title: "Tour",
-  icon: "flag",
-  component: TourView,
-  needsModel: false,
-};

@@ -1,6 +1,5 @@
 import type { JSX } from "preact";
 import "../../style/vectors.css";
-import type { View } from "../view.ts";
 import { MakePanel } from "./make-panel.tsx";
 import { MixPanel } from "./mix-panel.tsx";
 import { PicturesPanel } from "./pictures-panel.tsx";
@@ -8,7 +7,7 @@ import { ShelfPanel } from "./shelf-panel.tsx";
 import { SweepPanel } from "./sweep-panel.tsx";
 
 /** Make a vector, keep it, put it on pictures. */
-function VectorsView(): JSX.Element {
+export function VectorsView(): JSX.Element {
   return (
     <div class="vectors-view">
       <div class="panels">
@@ -23,11 +22,3 @@ function VectorsView(): JSX.Element {
     </div>
   );
 }
-
-export const vectorsView: View = {
-  id: "vectors",
-  title: "Task vectors",
-  icon: "vector",
-  component: VectorsView,
-  needsModel: true,
-};

@@ -12,13 +12,18 @@ export type Fetch = typeof globalThis extends { fetch: infer Type }
   ? Type
   : (input: string, init?: object) => Promise<unknown>;
 
+export type AbortController = Global<"AbortController">;
+export type AbortSignal = Global<"AbortSignal">;
 export type Blob = Global<"Blob">;
+export type ErrorEvent = Global<"ErrorEvent">;
 export type HTMLCanvasElement = Global<"HTMLCanvasElement">;
 export type ImageBitmap = Global<"ImageBitmap">;
 export type ImageData = Global<"ImageData">;
+export type MessageEvent = Global<"MessageEvent">;
 export type OffscreenCanvas = Global<"OffscreenCanvas">;
 export type TextDecoder = Global<"TextDecoder">;
 export type URL = Global<"URL">;
+export type WebSocket = Global<"WebSocket">;
 
 export type GPUAdapter = Global<"GPUAdapter">;
 export type GPUBindGroup = Global<"GPUBindGroup">;

@@ -1,4 +1,5 @@
 import { SessionError } from "../errors.ts";
+import type { AbortSignal } from "../platform/global-types.ts";
 import { type ClientPort, type HostMessage, PROTOCOL_VERSION, type RequestMessage } from "./protocol.ts";
 import type { ParamsOf, Progress, RequestName, ResultOf } from "./requests.ts";
 import type { HelloResult } from "./results.ts";

@@ -1,6 +1,7 @@
 import type { Folder } from "../model/checkpoint/source/folder.ts";
 import type { Quantise } from "../model/checkpoint/weights/quantise.ts";
 import { loadModel, type PatchableModel } from "../patching/model.ts";
+import type { AbortController, AbortSignal } from "../platform/global-types.ts";
 import type { Device } from "../tensor/device.ts";
 import { type DeviceOptions, openDevice } from "../tensor/open-device.ts";
 import type { Progress } from "./requests.ts";

@@ -1,3 +1,5 @@
+import type { AbortSignal } from "../platform/global-types.ts";
+
 /** A piece of work that waits for its turn. */
 interface Waiting {
   readonly start: () => Promise<unknown>;

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { SessionError } from "../errors.ts";
 import { DEFAULT_MAX_PIXELS } from "../images/files/rgb.ts";
 import type { Device } from "../tensor/device.ts";

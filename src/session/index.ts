@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** The client's side of a session, and the messages: nothing of models or kernels. */
 export { SessionError, XpatchError } from "../errors.ts";
 export { type RequestOptions, SessionClient } from "./client.ts";

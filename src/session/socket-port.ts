@@ -1,4 +1,5 @@
 import { SessionError } from "../errors.ts";
+import type { WebSocket } from "../platform/global-types.ts";
 import { decodeMessage, encodeMessage } from "./message-codec.ts";
 import type { ClientPort, HostMessage } from "./protocol.ts";
 

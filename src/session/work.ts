@@ -1,3 +1,4 @@
+import type { AbortSignal } from "../platform/global-types.ts";
 import type { Chores } from "./chores.ts";
 import type { Engine } from "./engine.ts";
 import type { Kept } from "./kept.ts";

@@ -1,3 +1,4 @@
+import type { ErrorEvent, MessageEvent } from "../platform/global-types.ts";
 import type { ClientMessage, ClientPort, HostMessage, HostPort, Port } from "./protocol.ts";
 
 /** A worker as its page sees it, or the page as the worker does. */

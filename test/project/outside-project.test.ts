@@ -8,6 +8,7 @@ let project: OutsideProject;
 beforeAll(() => {
   project = OutsideProject.create();
   project.write("index.ts", PROGRAM);
+  project.write("session.ts", SESSION_PROGRAM);
   project.write("browser.ts", BROWSER_PROGRAM);
   project.write("gpu.ts", GPU_PROGRAM);
   for (const types of ["@webgpu/types", "@types/node", "undici-types"]) project.link(types);
@@ -38,6 +39,22 @@ await loadImage(5);
 await loadModel("org/name", { devices: device });
 // @ts-expect-error: a string
 export const number: number = answer.text;
+`;
+
+const SESSION_PROGRAM = `
+import { connectSocket, type ModelHandle, SessionClient, SessionError } from "xpatch/session";
+import { SessionHost } from "xpatch/session/host";
+const session = await SessionClient.open(await connectSocket("http://127.0.0.1:8265/#token=x"));
+const { model } = await session.load({ ref: "xpatch:vlm" }, { onProgress: ({ done }) => { done.toFixed(); } });
+export const handle: ModelHandle = model;
+const { top } = await session.run({ model, prompt: { parts: ["Q:", { text: "Norway", name: "x" }] } });
+export const text: string = top[0]!.text;
+export const host = new SessionHost({ name: "own", place: "process" });
+export const code: string = new SessionError("x", { code: "bounds" }).code;
+// @ts-expect-error: no handle of a model
+await session.run({ model: "prompt:1", prompt: { parts: "x" } });
+// @ts-expect-error: no such request
+await session.request("walk", {});
 `;
 
 const BROWSER_PROGRAM = `
@@ -114,6 +131,9 @@ describe.each([
   test.each<[name: string, module: keyof typeof MODULES, file: string, types: string[], lib: string[]]>([
     ["no library but the language's", "nodenext", "index.ts", [], ["es2023"]],
     ["no library but the language's", "bundler", "index.ts", [], ["es2023"]],
+    ["no library but the language's", "nodenext", "session.ts", [], ["es2023"]],
+    ["the DOM", "bundler", "session.ts", [], DOM],
+    ["Node's types", "nodenext", "session.ts", ["node"], ["es2023"]],
     ["the DOM", "nodenext", "browser.ts", [], DOM],
     ["the DOM", "bundler", "browser.ts", [], DOM],
     ["Node's types", "nodenext", "index.ts", ["node"], ["es2023"]],

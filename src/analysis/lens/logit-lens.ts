@@ -21,7 +21,7 @@ import { NO_VISITOR, Sites } from "../../model/walk/site-events.ts";
 import { siteInfo } from "../../model/walk/site-info.ts";
 import { LAYER_SITES, type LayerSite } from "../../model/walk/sites.ts";
 import { drive } from "../../model/walk/walk.ts";
-import { aModel, aPrompt, somePositions } from "../../patching/arguments.ts";
+import { aModel, aPrompt, checkEdits, somePositions } from "../../patching/arguments.ts";
 import type { Edit } from "../../patching/edit.ts";
 import { type Positions, resolvePositions } from "../../patching/positions.ts";
 import { run } from "../../patching/run.ts";
@@ -100,7 +100,8 @@ export async function logitLens(
   checkArgument("logitLens", "model", model, aModel);
   checkArgument("logitLens", "prompt", prompt, aPrompt);
   checkOptions("logitLens", options, OPTIONS);
-  const { site = "resid_post", at = -1, k = 5, edits, onProgress } = options;
+  const { site = "resid_post", at = -1, k = 5, edits = [], onProgress } = options;
+  checkEdits("logitLens", edits);
   const layers = options.layers ?? allLayers(model);
   checkLayers(model, layers, "logit lens");
   if (!STREAM_SITES.has(site)) {

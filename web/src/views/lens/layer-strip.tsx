@@ -35,7 +35,7 @@ export function LayerStrip(props: LayerStripProps): JSX.Element | null {
   const tracked = [...new Set([first?.id, edit?.from && sourceTop?.id])].filter((id) => id !== undefined);
   const isReady = edit && !problem && recorded.value && first && (!edit.from || sourceTop);
   const from = edit?.from ? source.key : undefined;
-  const { value, error, current } = useAsked(
+  const asked = useAsked(
     isReady ? ["layers", recorded.key, essence([variants[0]!]), layers, from, tracked] : undefined,
     async ({ client, model, signal }) => {
       const wanted = wantedBy(variants);
@@ -59,10 +59,12 @@ export function LayerStrip(props: LayerStripProps): JSX.Element | null {
     },
   );
   if (!edit) return null;
+  const { error, current } = asked;
+  const value = current ? asked.value : undefined;
   return (
     <Panel
       title="All layers at once"
-      busy={!current}
+      busy={isReady && !current}
       footer={
         value && (
           <>

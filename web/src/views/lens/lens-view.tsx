@@ -53,7 +53,7 @@ export function LensView(): JSX.Element | null {
           held={source}
           lens={sourceLens}
           summary={summary}
-          answer={sourceAnswer.value?.top[0]}
+          answer={sourceAnswer.current ? sourceAnswer.value?.top[0] : undefined}
           bounds={extent}
         />
         <Side
@@ -62,9 +62,17 @@ export function LensView(): JSX.Element | null {
           held={target}
           lens={targetLens}
           summary={summary}
-          answer={patched.value?.variant.top[0] ?? recorded.value?.answer.top[0]}
+          answer={
+            edits.inForce.length > 0
+              ? patched.current
+                ? patched.value?.variant.top[0]
+                : undefined
+              : recorded.current
+                ? recorded.value?.answer.top[0]
+                : undefined
+          }
           bounds={extent}
-          reach={edits.inForce.length > 0 ? patched.value?.variant.reach : undefined}
+          reach={edits.inForce.length > 0 && patched.current ? patched.value?.variant.reach : undefined}
           edits={edits.inForce}
         />
       </div>
@@ -84,7 +92,7 @@ export function LensView(): JSX.Element | null {
         summary={summary}
         source={source}
         recorded={recorded}
-        sourceTop={sourceAnswer.value?.top[0]}
+        sourceTop={sourceAnswer.current ? sourceAnswer.value?.top[0] : undefined}
         bounds={bounds}
       />
     </div>

@@ -33,8 +33,9 @@ export function PatchedAnswer(props: PatchedAnswerProps): JSX.Element {
     maxNewTokens,
   ]);
   const isPatched = edits.length > 0;
-  const before = recorded.value?.answer.top;
-  const shown = isPatched ? patched.value?.variant.top : before;
+  const before = recorded.current ? recorded.value?.answer.top : undefined;
+  const after = patched.current ? patched.value : undefined;
+  const shown = isPatched ? after?.variant.top : before;
   const isReady = recorded.current && (!isPatched || patched.current) && target.value !== undefined;
   const generate = () =>
     start(async ({ client, model, signal, onToken }) => {
@@ -48,7 +49,7 @@ export function PatchedAnswer(props: PatchedAnswerProps): JSX.Element {
   return (
     <Panel
       title={isPatched ? "Answer, patched" : "Answer"}
-      busy={!isReady || running}
+      busy={(target.value !== undefined && !isReady && !recorded.error) || running}
       actions={
         <>
           <button type="button" disabled={!isReady || running} onClick={generate}>
@@ -64,9 +65,9 @@ export function PatchedAnswer(props: PatchedAnswerProps): JSX.Element {
       footer={
         recorded.value && (
           <>
-            {isPatched && patched.value && recorded.value && (
+            {isPatched && after && (
               <span>
-                {patched.value.rowLayers} of {recorded.value.rowLayers} rows × layers computed ·{" "}
+                {after.rowLayers} of {recorded.value.rowLayers} rows × layers computed ·{" "}
               </span>
             )}
             <Provenance setting={recorded.value.setting} />
@@ -83,7 +84,7 @@ export function PatchedAnswer(props: PatchedAnswerProps): JSX.Element {
         <AnswerTable
           label={isPatched ? "Next tokens with the edits" : "Next tokens"}
           top={shown}
-          {...(isPatched && patched.value && { before: patched.value.before })}
+          {...(isPatched && after && { before: after.before })}
         />
       ) : (
         !error && <p class="soft">{target.value ? "Computing…" : "Of the target, once there is one."}</p>

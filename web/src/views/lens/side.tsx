@@ -50,10 +50,11 @@ export function Side(props: SideProps): JSX.Element {
   const [open, setOpen] = useState(isEmpty(prompt));
   const encoded = held.value;
   const problem = held.error ?? lens.error;
+  const isBusy = !isEmpty(prompt) && !problem && !(held.current && lens.current);
   return (
     <Panel
       title={TITLES[name]}
-      busy={!held.current || !lens.current}
+      busy={isBusy}
       actions={
         answer && (
           <span class="says" title={`The most probable next token: ${percentInWords(answer.probability)}`}>

@@ -70,7 +70,13 @@ export function useRunOf({ value, key }: Held<EncodedPrompt>): Asked<RunAnswer> 
   );
 }
 
-/** What each cell of a prompt reads as, under edits if there are any. */
+/** What the cells of a prompt read as, and which prompt and site those are. */
+export interface PromptLens {
+  readonly of: string;
+  readonly answer: LensAnswer;
+}
+
+/** What each cell of a prompt reads as, under edits if there are any. What is known of another prompt or site is not shown. */
 export function useLens(
   prompt: Held<EncodedPrompt>,
   site: string,
@@ -79,16 +85,19 @@ export function useLens(
 ): Asked<LensAnswer> {
   const { value, key } = prompt;
   const from = edits.some((edit) => edit.from) ? source?.key : undefined;
-  return useAsked(
+  const of = `${key} ${readSite(site)}`;
+  const { value: known, ...asked } = useAsked<PromptLens>(
     value && ["lens", key, readSite(site), essence(edits), from],
     async ({ client, model, signal, onProgress }) => {
       const specs = await specsOf(edits, source, { client, model, signal });
-      return client.lens(
+      const answer = await client.lens(
         { model, prompt: value!.prompt, site: readSite(site), k: LENS_TOP, edits: specs },
         { signal, onProgress },
       );
+      return { of, answer };
     },
   );
+  return known?.of === of ? { ...asked, value: known.answer } : asked;
 }
 
 /** The answer under edits, from the recorded pass. */

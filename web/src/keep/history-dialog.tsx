@@ -115,6 +115,9 @@ function Compared({ was, is }: { was: ExplorerDocument; is: ExplorerDocument }):
     },
   );
   const labels = [...new Set([...before, ...after].map(({ label }) => label))];
+  const bestOf = (questions: readonly Question[], answers: readonly QuestionAnswer[] = [], label = "") =>
+    answers[questions.findIndex((each) => each.label === label)]?.top[0]?.id;
+  const isOther = (label: string) => bestOf(before, value?.was, label) !== bestOf(after, value?.is, label);
   const setting = value?.is[0]?.setting ?? value?.was[0]?.setting;
   return (
     <>
@@ -160,7 +163,7 @@ function Compared({ was, is }: { was: ExplorerDocument; is: ExplorerDocument }):
           </thead>
           <tbody>
             {labels.map((label) => (
-              <tr key={label}>
+              <tr key={label} class={current && isOther(label) ? "other" : ""}>
                 <th scope="row">{label}</th>
                 <td>{current ? answerInWords(before, value?.was, label) : "…"}</td>
                 <td>{current ? answerInWords(after, value?.is, label) : "…"}</td>

@@ -45,9 +45,9 @@ export function writeProgram(
 
 function questionCode(program: Program, { label, prompt, patch, lens }: Question): void {
   program.use(["logSoftmax"]);
-  program.useType("Edit", "Prompt");
+  program.useType("Edit");
   program.helper(`/** Prints the likeliest next tokens and their probabilities. */
-async function answer(label: string, prompt: Prompt<never>, edits: Edit[] = []) {
+async function answer(label: string, prompt: ReturnType<typeof model.prompt>, edits: Edit[] = []) {
   const { logits } = model.run(prompt, { edits });
   const scores = await logSoftmax(logits!).read();
   const ids = Array.from(scores.keys()).sort((a, b) => scores[b]! - scores[a]!).slice(0, ${TOP});

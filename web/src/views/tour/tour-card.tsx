@@ -87,6 +87,9 @@ export function goTo(place: TourSlice): void {
   store.set(TOUR, place.on ? "go on with the tour" : "leave the tour", () => place, "tour");
 }
 
+/** Pixels above the panel that a step is about. */
+const ROOM = 12;
+
 /** Rings the panel that a step is about, and brings it into view, also where it appears later. */
 function usePointer(panel: string | undefined): void {
   useEffect(() => {
@@ -102,7 +105,9 @@ function usePointer(panel: string | undefined): void {
       ringed = found;
       if (!found) return;
       found.dataset["pointed"] = "";
-      found.scrollIntoView({ block: "start" });
+      // Within the view alone: `scrollIntoView` would move the page as well.
+      const above = found.getBoundingClientRect().top - (main?.getBoundingClientRect().top ?? 0);
+      main?.scrollBy({ top: above - ROOM });
     };
     look();
     const watcher = new MutationObserver(look);

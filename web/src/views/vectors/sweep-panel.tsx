@@ -1,5 +1,5 @@
 import type { JSX } from "preact";
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { model } from "../../model.ts";
 import { type PictureRef, pictureKey, pictureName } from "../../pictures/picture-ref.ts";
 import { store } from "../../state.ts";
@@ -18,6 +18,10 @@ export function SweepPanel(): JSX.Element | null {
   const { vectors } = store.slice(SHELF).value;
   const { value: tasks = [] } = useTasks();
   const [draft, setDraft] = useState<Sweep>(() => sweep ?? firstSweep());
+  // Another sweep in the document (undo, a link, the tour) is what the form says too.
+  useEffect(() => {
+    if (sweep) setDraft(sweep);
+  }, [sweep]);
   const first = vectors[0];
   if (!first) return null;
   // What is shown is in the document; what is being chosen is not, until it is asked for.

@@ -102,7 +102,7 @@ function Compared({ was, is }: { was: ExplorerDocument; is: ExplorerDocument }):
     async (asking) => {
       const known = new Map<string, Promise<QuestionAnswer>>();
       const ask = (question: Question) => {
-        const { label: _, ...what } = question;
+        const { label: _, thing: __, ...what } = question;
         const key = JSON.stringify(what);
         const answer = known.get(key) ?? askQuestion(asking, question, width);
         known.set(key, answer);
@@ -114,10 +114,10 @@ function Compared({ was, is }: { was: ExplorerDocument; is: ExplorerDocument }):
       return answers;
     },
   );
-  const labels = [...new Set([...before, ...after].map(({ label }) => label))];
-  const bestOf = (questions: readonly Question[], answers: readonly QuestionAnswer[] = [], label = "") =>
-    answers[questions.findIndex((each) => each.label === label)]?.top[0]?.id;
-  const isOther = (label: string) => bestOf(before, value?.was, label) !== bestOf(after, value?.is, label);
+  const things = [...new Set([...before, ...after].map(({ thing }) => thing))];
+  const bestOf = (questions: readonly Question[], answers: readonly QuestionAnswer[] = [], thing = "") =>
+    answers[questions.findIndex((each) => each.thing === thing)]?.top[0]?.id;
+  const isOther = (thing: string) => bestOf(before, value?.was, thing) !== bestOf(after, value?.is, thing);
   const setting = value?.is[0]?.setting ?? value?.was[0]?.setting;
   return (
     <>
@@ -150,7 +150,7 @@ function Compared({ was, is }: { was: ExplorerDocument; is: ExplorerDocument }):
         <p class="bad-words" role="alert">
           {error.message}
         </p>
-      ) : labels.length === 0 ? (
+      ) : things.length === 0 ? (
         <p class="soft">This view asks the model nothing by itself.</p>
       ) : (
         <table aria-label="Both answers" aria-busy={!current}>
@@ -162,11 +162,11 @@ function Compared({ was, is }: { was: ExplorerDocument; is: ExplorerDocument }):
             </tr>
           </thead>
           <tbody>
-            {labels.map((label) => (
-              <tr key={label} class={current && isOther(label) ? "other" : ""}>
-                <th scope="row">{label}</th>
-                <td>{current ? answerInWords(before, value?.was, label) : "…"}</td>
-                <td>{current ? answerInWords(after, value?.is, label) : "…"}</td>
+            {things.map((thing) => (
+              <tr key={thing} class={current && isOther(thing) ? "other" : ""}>
+                <th scope="row">{thing}</th>
+                <td>{current ? answerInWords(before, value?.was, thing) : "…"}</td>
+                <td>{current ? answerInWords(after, value?.is, thing) : "…"}</td>
               </tr>
             ))}
           </tbody>
@@ -184,9 +184,9 @@ function Compared({ was, is }: { was: ExplorerDocument; is: ExplorerDocument }):
 function answerInWords(
   questions: readonly Question[],
   answers: readonly QuestionAnswer[] | undefined,
-  label: string,
+  thing: string,
 ): JSX.Element | string {
-  const best = answers?.[questions.findIndex((each) => each.label === label)]?.top[0];
+  const best = answers?.[questions.findIndex((each) => each.thing === thing)]?.top[0];
   if (!best) return "–";
   return (
     <>

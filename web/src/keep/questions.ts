@@ -14,8 +14,10 @@ import { VECTORS } from "../views/vectors/vectors-slice.ts";
 
 /** Something that a state of the page asks the model: plain data, from which it is asked, compared, and written as code. */
 export interface Question {
-  /** Tells it from the others of the state, and finds the same one in another state. */
+  /** All that tells it from the others of the state. */
   readonly label: string;
+  /** The same in another state where only how much, or in which layer, is another. */
+  readonly thing: string;
   readonly prompt: PromptDoc;
   /** A vector at the last token. */
   readonly patch?: Patch;
@@ -48,7 +50,7 @@ export function partOf<T>(
 }
 
 function ofPrompt(prompt: PromptDoc): Question[] {
-  return isEmpty(prompt) ? [] : [{ label: promptInWords(prompt), prompt }];
+  return isEmpty(prompt) ? [] : [{ label: promptInWords(prompt), thing: "the prompt", prompt }];
 }
 
 function ofLens(document: ExplorerDocument): Question[] {
@@ -58,7 +60,10 @@ function ofLens(document: ExplorerDocument): Question[] {
   if (plain.length === 0 || on.length === 0) return plain;
   if (isEmpty(source) && on.some((edit) => edit.from)) return plain;
   const label = `${plain[0]!.label} with ${on.length === 1 ? "the edit" : `${on.length} edits`}`;
-  return [...plain, { label, prompt: target, lens: { source, edits: on } }];
+  return [
+    ...plain,
+    { label, thing: "the prompt with its edits", prompt: target, lens: { source, edits: on } },
+  ];
 }
 
 function ofVectors(document: ExplorerDocument, tasks: readonly TaskSummary[]): Question[] {
@@ -74,22 +79,31 @@ function ofVectors(document: ExplorerDocument, tasks: readonly TaskSummary[]): Q
       return []; // the page says so at the picture
     }
     const key = pictureKey(picture);
-    const label = `${pictureName(picture)}${where}`;
+    const thing = pictureName(picture);
+    const label = `${thing}${where}`;
     const patched = drops.flatMap((drop): Question[] => {
       const vector = drop.picture === key ? named(drop.vector) : undefined;
       if (!vector) return [];
       const { name, recipe, layer } = vector;
-      return [{ label: `${label} + ${name} in layer ${layer}`, prompt, patch: { recipe, layer } }];
+      return [
+        {
+          label: `${label} + ${name} in layer ${layer}`,
+          thing: `${thing} + ${name}`,
+          prompt,
+          patch: { recipe, layer },
+        },
+      ];
     });
     const [first, second] = mix?.picture === key ? [named(mix.first), named(mix.second)] : [];
     if (mix && first && second) {
       const { amount } = mix;
       patched.push({
         label: `${label} + ${first.name} and ${second.name} mixed ${amount}`,
+        thing: `${thing} + the mix`,
         prompt,
         patch: { recipe: mixOf(first.recipe, second.recipe, amount), layer: first.layer },
       });
     }
-    return [{ label, prompt }, ...patched];
+    return [{ label, thing, prompt }, ...patched];
   });
 }

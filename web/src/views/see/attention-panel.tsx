@@ -9,6 +9,7 @@ import { PatchPicture } from "../../prompts/patch-picture.tsx";
 import { tokensComputed } from "../../prompts/tokens-computed.ts";
 import { store } from "../../state.ts";
 import { Panel } from "../../ui/panel.tsx";
+import { ProgressBar } from "../../ui/progress.tsx";
 import { Provenance } from "../../ui/provenance.tsx";
 import { percentInWords, tokenInWords } from "../../ui/words.ts";
 import { firstLayer } from "../../vectors/shelf.ts";
@@ -108,31 +109,29 @@ export function AttentionPanel({ encoded, encodedKey }: OfEncoded): JSX.Element 
         <p class="bad-words hint" role="alert">
           {error.message}
         </p>
+      ) : !value || !chosen || !bitmap ? (
+        <ProgressBar label="Reading the attention" words="" />
       ) : (
-        value &&
-        chosen &&
-        bitmap && (
-          <div class="attention">
-            <Tiles
-              maps={value.maps}
-              bitmap={bitmap}
-              isChosen={isChosen}
-              onChoose={(map) =>
-                mode === "heads"
-                  ? change(`look at head ${map.head}`, { head: map.head! }, "see head")
-                  : change(`look at layer ${map.layer}`, { layer: map.layer }, "see layer")
-              }
-            />
-            <div class="chosen">
-              <h3>{nameOf(chosen)}</h3>
-              <p class="soft">
-                From <span class="mono">“{from}”</span>: {percentInWords(chosen.share)} of its attention is on
-                the picture; the rest is on text.
-              </p>
-              <Chosen seen={seen} map={chosen} />
-            </div>
+        <div class="attention">
+          <Tiles
+            maps={value.maps}
+            bitmap={bitmap}
+            isChosen={isChosen}
+            onChoose={(map) =>
+              mode === "heads"
+                ? change(`look at head ${map.head}`, { head: map.head! }, "see head")
+                : change(`look at layer ${map.layer}`, { layer: map.layer }, "see layer")
+            }
+          />
+          <div class="chosen">
+            <h3>{nameOf(chosen)}</h3>
+            <p class="soft">
+              From <span class="mono">“{from}”</span>: {percentInWords(chosen.share)} of its attention is on
+              the picture; the rest is on text.
+            </p>
+            <Chosen seen={seen} map={chosen} />
           </div>
-        )
+        </div>
       )}
     </Panel>
   );

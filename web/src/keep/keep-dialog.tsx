@@ -1,5 +1,6 @@
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import "../style/vectors.css";
 import "../style/keep.css";
 import { CodeDialog } from "./code-dialog.tsx";
 import { HistoryDialog } from "./history-dialog.tsx";

@@ -1,4 +1,5 @@
 import type { JSX } from "preact";
+import "../../style/prompt.css";
 import "../../style/vectors.css";
 import "../../style/see.css";
 import { PromptEditor } from "../../prompts/prompt-editor.tsx";

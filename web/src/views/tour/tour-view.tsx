@@ -4,6 +4,8 @@ import { offered } from "../../offered.ts";
 import { session } from "../../session.ts";
 import { store } from "../../state.ts";
 import { Panel } from "../../ui/panel.tsx";
+import "../../style/vectors.css";
+import "../../style/tour.css";
 import { CHAPTERS } from "./chapters.ts";
 import { goTo } from "./tour-card.tsx";
 import { TOUR } from "./tour-slice.ts";

@@ -1,4 +1,5 @@
 import type { JSX } from "preact";
+import "../../style/prompt.css";
 import "../../style/vectors.css";
 import { MakePanel } from "./make-panel.tsx";
 import { MixPanel } from "./mix-panel.tsx";

@@ -1,5 +1,6 @@
 import type { JSX } from "preact";
 import "../../style/prompt.css";
+import "../../style/lens.css";
 import "../../style/vectors.css";
 import "../../style/see.css";
 import { PromptEditor } from "../../prompts/prompt-editor.tsx";

@@ -150,7 +150,7 @@ test("two states are compared, the history gone back in, and the program prints 
 
   await page.getByRole("button", { name: "History" }).press("Enter");
   const differs = page.getByRole("table", { name: "What differs" });
-  expect(await differs.getByRole("row").count()).toBe(1 + pictures.length);
+  await expect.poll(() => differs.getByRole("row").count(), SOON).toBe(1 + pictures.length);
   const both = page.getByRole("table", { name: "Both answers" });
   await expect.poll(() => both.getAttribute("aria-busy"), SOON).toBe("false");
   expect(await both.getByRole("row").count()).toBe(1 + 2 * pictures.length);

@@ -99,7 +99,9 @@ export async function lookAtAdapter(): Promise<void> {
   const state = session.peek();
   if (state.status !== "open") return;
   const adapter = await state.client.adapters();
-  if (session.peek() === state) session.value = { ...state, adapter };
+  // Whoever shows the session is drawn again, which the same number is not worth.
+  if (session.peek() === state && adapter.bytes !== state.adapter.bytes)
+    session.value = { ...state, adapter };
 }
 
 /** Told of errors of requests, since a lost device is noticed with the next of them at the latest. */

@@ -1,7 +1,8 @@
 import type { JSX } from "preact";
+import { useEffect } from "preact/hooks";
 import { activity } from "../ask.ts";
 import { model } from "../model.ts";
-import { session } from "../session.ts";
+import { lookAtAdapter, noteError, session } from "../session.ts";
 import { bytesInWords } from "../ui/words.ts";
 
 /** The last line of the page: what is being done, in words that are read out when they change. */
@@ -18,11 +19,20 @@ export function Status(): JSX.Element {
   );
 }
 
-/** Bytes of tensors on the device, as they were when a model was loaded last. */
+/** Bytes of tensors on the device, as they were when something was last computed. */
 function Memory(): JSX.Element | null {
   const state = session.value;
+  const rests = activity.value === 0;
+  useEffect(() => {
+    if (rests) void lookAtAdapter().catch(noteError);
+  }, [rests]);
   if (state.status !== "open" || model.value.status !== "ready") return null;
-  return <span class="number">{bytesInWords(state.adapter.bytes)} on the device</span>;
+  const { bytes } = state.adapter;
+  return (
+    <span class="number" title={`${bytes} bytes`}>
+      {bytesInWords(bytes)} on the device
+    </span>
+  );
 }
 
 function doing(): string {

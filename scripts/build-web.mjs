@@ -14,7 +14,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { join, relative, sep } from "node:path";
 import { pathToFileURL } from "node:url";
 import { root } from "./cache.mjs";
 import { runScript, step } from "./command.mjs";
@@ -25,6 +25,7 @@ import { setUp } from "./setup.mjs";
 
 const site = join(root, "web", "dist");
 const stamp = join(site, ".sources");
+export const SERVICE_WORKER = "service-worker.js";
 const SOURCES = ["src", "web/src"];
 const SETTINGS = [
   "web/index.html",
@@ -43,7 +44,9 @@ export async function ensureWeb() {
   await step("the explorer's page", async () => {
     rmSync(site, { recursive: true, force: true });
     await buildPage(site);
+    const page = filesOfPage(site);
     offer(site, { models: [addModel(site, model)], tasks: addTasks(site, tasks) });
+    keep(site, page);
     writeFileSync(stamp, sources);
   });
   return site;
@@ -68,6 +71,39 @@ export async function buildPage(folder) {
 function offer(folder, offered) {
   const file = join(folder, "index.html");
   writeFileSync(file, withOffered(readFileSync(file, "utf8"), offered));
+}
+
+/** Files of a built page by their addresses, relative to it; its service worker, which keeps them, is none of them. */
+export function filesOfPage(folder) {
+  const entries = readdirSync(folder, { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) =>
+      relative(folder, join(entry.parentPath ?? entry.path, entry.name))
+        .split(sep)
+        .join("/"),
+    )
+    .filter((path) => path !== SERVICE_WORKER)
+    .map((path) => (path === "index.html" ? "./" : path))
+    .sort();
+}
+
+/** Tells a page's service worker what it keeps. Comes last: it knows the hashes. */
+function keep(folder, paths) {
+  const read = (path) => readFileSync(join(folder, path === "./" ? "index.html" : path));
+  const file = join(folder, SERVICE_WORKER);
+  writeFileSync(file, withKept(readFileSync(file, "utf8"), new Map(paths.map((path) => [path, read(path)]))));
+}
+
+/** The service worker that keeps these files, bytes by their addresses. */
+export function withKept(worker, files) {
+  const hashes = Array.from(files, ([path, bytes]) => {
+    return [path, `sha256-${createHash("sha256").update(bytes).digest("base64")}`];
+  });
+  const version = createHash("sha256").update(JSON.stringify(hashes)).digest("hex").slice(0, 16);
+  const kept = JSON.stringify({ version, files: Object.fromEntries(hashes) });
+  if (worker.split("__KEPT__").length !== 2) throw new Error("the service worker has no place for its files");
+  return worker.replace("__KEPT__", () => kept);
 }
 
 /** The page that offers these models and tasks. */

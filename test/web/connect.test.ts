@@ -45,6 +45,12 @@ test("the link of xpatch serve opens the page, connected; a reload stays so", as
   tab.expectQuiet();
 });
 
+test("browsers do not keep the server's page, which is of its version", async () => {
+  const { status } = await fetch(new URL("service-worker.js?", server.url));
+  expect(status).toBe(404);
+  expect((await fetch(server.url)).status).toBe(200);
+});
+
 test("a page of elsewhere connects by the link, and comes back to the tab", async () => {
   const tab = await (await explorer.visitor()).open();
   const header = tab.page.getByRole("banner");

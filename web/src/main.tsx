@@ -3,6 +3,7 @@ import "./style/theme.css";
 import "./style/base.css";
 import "./style/shell.css";
 import "./style/parts.css";
+import { keepPage } from "./keep-page.ts";
 import { followSession } from "./model.ts";
 import { startNavigation } from "./navigation.ts";
 import { connect, firstTarget } from "./session.ts";
@@ -18,3 +19,4 @@ await startNavigation(store, { views: VIEWS.map(({ id }) => id), onError: toastE
 followSession();
 void connect(target);
 render(<Shell />, document.querySelector("#app")!);
+void keepPage(target);

@@ -39,6 +39,8 @@ export interface ServerOptions {
   readonly note?: (text: string) => void;
 }
 
+/** The page's service worker, which would open it without asking the server. */
+const KEEPS_PAGE = "/service-worker.js";
 /** Codes of our own, of those that RFC 6455 leaves to applications. */
 const WRONG_TOKEN = 4401;
 const TOO_MANY = 4429;
@@ -174,6 +176,12 @@ function answer(
     refuse(response, 405, "expected GET or HEAD");
   } else if (page === undefined || !existsSync(page)) {
     refuse(response, 404, "sessions are served here, but no page; npm run build:web builds it");
+  } else if (request.url!.split(/[?#]/)[0] === KEEPS_PAGE) {
+    refuse(
+      response,
+      404,
+      "browsers do not keep the page of a server with sessions: it is of the server's version",
+    );
   } else {
     sendFile(page, request, response).catch(() => response.destroy());
   }

@@ -57,9 +57,9 @@ export class Visitor {
   }
 
   /** Opens the explorer in a new tab; `hash` is what stands behind the address: `#/lens`. */
-  async open(hash = ""): Promise<ExplorerPage> {
+  async open(hash = "", url = this.site.url): Promise<ExplorerPage> {
     const explorer = new ExplorerPage(await this.context.newPage());
-    await explorer.page.goto(`${this.site.url}${hash}`);
+    await explorer.page.goto(`${url}${hash}`);
     await explorer.page.getByRole("banner").waitFor();
     return explorer;
   }

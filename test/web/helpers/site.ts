@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { extname, resolve } from "node:path";
 // @ts-expect-error: plain JavaScript
-import { withOffered } from "../../../scripts/build-web.mjs";
+import { filesOfPage, SERVICE_WORKER, withKept, withOffered } from "../../../scripts/build-web.mjs";
 // @ts-expect-error: plain JavaScript
 import { packTasks } from "../../../scripts/pack-tasks.mjs";
 import type { KnownFile, Offered } from "../../../web/src/models/manifest.ts";
@@ -39,21 +39,19 @@ export const TINY = { tiny: "test/fixtures/llava/model" };
 export class ExplorerSite {
   /** Of the page. */
   readonly url: string;
+  /** The same by a name that is not this machine's own, as of a static host: the browser keeps that page. */
+  readonly hosted: string;
   /** Paths that were asked for, in order. */
   readonly asked: string[] = [];
   /** To fail, to delay, to send something else. */
   intercept: Intercept | undefined;
   readonly #servers: FileServers;
-  readonly #files: ReadonlyMap<string, Buffer>;
+  readonly #files: Map<string, Buffer>;
   readonly #page: string;
 
-  private constructor(
-    origin: string,
-    servers: FileServers,
-    files: ReadonlyMap<string, Buffer>,
-    page: string,
-  ) {
+  private constructor(origin: string, servers: FileServers, files: Map<string, Buffer>, page: string) {
     this.url = `${origin}/${FOLDER}`;
+    this.hosted = this.url.replace("127.0.0.1", "explorer.localhost");
     this.#servers = servers;
     this.#files = files;
     this.#page = page;
@@ -81,12 +79,26 @@ export class ExplorerSite {
       }),
     };
     const index = readFileSync(resolve(page, "index.html"), "utf8");
-    files.set("", Buffer.from(withOffered(index, offered)));
     const servers = new FileServers();
     let site: ExplorerSite | undefined;
     const origin = await servers.start((request, response) => site!.#answer(request, response));
     site = new ExplorerSite(origin, servers, files, page);
+    site.publish(withOffered(index, offered));
     return site;
+  }
+
+  /** Puts another page in place of the one that there is, with its service worker. */
+  publish(html: string): void {
+    this.#files.set("", Buffer.from(html));
+    const bytesOf = (path: string) => (path === "./" ? this.#files.get("")! : readBuilt(this.#page, path)!);
+    const kept = new Map(filesOfPage(this.#page).map((path: string) => [path, bytesOf(path)]));
+    const worker = readBuilt(this.#page, SERVICE_WORKER)!.toString();
+    this.#files.set(SERVICE_WORKER, Buffer.from(withKept(worker, kept)));
+  }
+
+  /** The page as it was published last. */
+  get html(): string {
+    return this.#files.get("")!.toString();
   }
 
   /** Paths of models' files that were asked for since the last call. */

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Locator } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Explorer, type Visitor } from "./helpers/explorer.ts";
 
@@ -48,6 +49,7 @@ test("a model of the hub is fetched once, without what is not needed, checked by
   const tab = await visitor.open();
   const field = tab.page.getByRole("textbox", { name: /Hugging Face hub/ });
   await field.fill("tiny/llama");
+  await whenItCanLoad(field);
   await field.press("Enter");
   await tab.ready();
   expect(asked).toHaveLength(1 + readdirSync(FOLDER).length);
@@ -60,6 +62,10 @@ test("a model of the hub is fetched once, without what is not needed, checked by
   tab.expectQuiet();
 });
 
+/** The page takes no model before its session is open. */
+const whenItCanLoad = (field: Locator) =>
+  field.page().locator("form").filter({ has: field }).locator("button:enabled").waitFor();
+
 test("a file whose hash is another is refused, whichever kind of hash the hub states", async () => {
   for (const name of ["config.json", "model.safetensors"]) {
     const visitor = await explorer.visitor();
@@ -69,6 +75,7 @@ test("a file whose hash is another is refused, whichever kind of hash the hub st
     const tab = await visitor.open();
     const field = tab.page.getByRole("textbox", { name: /Hugging Face hub/ });
     await field.fill("tiny/llama");
+    await whenItCanLoad(field);
     await field.press("Enter");
     await tab
       .panel("Loaded")
@@ -83,6 +90,7 @@ test("a model that the hub does not have is refused by its name", async () => {
   const tab = await visitor.open();
   const field = tab.page.getByRole("textbox", { name: /Hugging Face hub/ });
   await field.fill("nobody/nothing");
+  await whenItCanLoad(field);
   await field.press("Enter");
   await tab
     .panel("Loaded")

@@ -20,9 +20,8 @@ export const MOST_PACKED_ROWS = 4;
 const MOST_UNROLLED = 4;
 
 /**
- * Few rows times packed weights, on CPU cores. An invocation goes along the depth of its columns of b, 16
- * bytes of codes a load (which takes as long as a load of less), adds up numbers times a, and multiplies the sum of a group by the
- * group's scale.
+ * Few rows times packed weights, on CPU cores. An invocation goes along the depth of its columns of b, 16 bytes of codes a load,
+ * adds up numbers times a, and multiplies the sum of a group by the group's scale, which is loaded once.
  */
 export const packedRegister: ProductKernel = {
   name: "packed_register",

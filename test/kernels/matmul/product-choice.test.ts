@@ -4,12 +4,15 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { linear, toPreferredLayout } from "../../../src/kernels/matmul/linear.ts";
 import { gatedLinear, linearParts } from "../../../src/kernels/matmul/linear-parts.ts";
-import { PRODUCT_KERNELS } from "../../../src/kernels/matmul/product-kernels.ts";
+import { PRODUCT_KERNELS, productKernel } from "../../../src/kernels/matmul/product-kernels.ts";
 import { cast } from "../../../src/kernels/movement/copy.ts";
 import type { Device } from "../../../src/tensor/device.ts";
 import { type DeviceOptions, openDevice } from "../../../src/tensor/open-device.ts";
+import type { PackedFormat } from "../../../src/tensor/packed/packed-format.ts";
+import { fourBit, GGML_FORMATS, int4, int8 } from "../../../src/tensor/packed/packed-formats.ts";
 import type { Tensor } from "../../../src/tensor/tensor.ts";
 import { expectClose, randomArray } from "../../helpers/compare.ts";
+import { randomPacked } from "../../helpers/packed.ts";
 
 let cache: string;
 let before: string | undefined;
@@ -90,6 +93,29 @@ describe.each(styles)("%s kernels", (style, options) => {
     expect(ruled.choices.measured.size).toBe(0);
     for (const each of [device, later, ruled]) await each.destroy();
   });
+});
+
+it("few rows of packed weights have a kernel of their own where groups are whole loads, and by no measurement", async () => {
+  const device = await openDevice({ kernels: "register", measure: true });
+  const kernelOf = (rows: number, width: number, format: PackedFormat) => {
+    const b = randomPacked(device, format, [16, width], 1).packed.transpose();
+    const product = {
+      a: device.zeros([rows, width]),
+      b,
+      bias: undefined,
+      residual: undefined,
+      out: device.zeros([rows, 16]),
+    };
+    return productKernel(product)?.name;
+  };
+  for (const format of [int8(), int4(), fourBit("nf4"), fourBit("fp4", { nested: false })]) {
+    for (const rows of [1, 2, 3, 4]) expect(kernelOf(rows, 256, format), format.kind).toBe("packed_register");
+    expect(kernelOf(5, 256, format), format.kind).toBe("matmul_register");
+  }
+  expect(kernelOf(1, 96, fourBit("nf4"))).toBe("packed_register"); // groups run on from row to row
+  expect(kernelOf(1, 72, int8())).toBe("matmul_register"); // the last load of a row would be half empty
+  expect(kernelOf(1, 256, GGML_FORMATS.q6_k)).toBe("matmul_register");
+  await device.destroy();
 });
 
 it("a note that is damaged, old, or of another adapter is measured anew", async () => {

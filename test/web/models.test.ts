@@ -208,11 +208,22 @@ describe("files of the reader", () => {
     tab.expectQuiet();
   });
 
-  test("a URL is loaded from its server; one that is none says what is missing", async () => {
-    const tab = await (await explorer.visitor()).open();
+  test("a URL is loaded from its server, be it chosen before there is a device; one that is none says what is missing", async () => {
+    const visitor = await explorer.visitor();
+    let letGo = () => {};
+    const gate = new Promise<void>((resolve) => {
+      letGo = resolve;
+    });
+    await visitor.context.route("**/session-worker*.js", async (route) => {
+      await gate;
+      await route.continue();
+    });
+    const tab = await visitor.open();
     const field = tab.page.getByRole("textbox", { name: /Hugging Face hub/ });
     await field.fill(`${explorer.site.url}models/tiny`);
     await field.press("Enter");
+    await tab.panel("Loaded").getByText("Waiting for the device").waitFor();
+    letGo();
     await tab.ready();
     await field.fill(`${explorer.site.url}models`);
     await field.press("Enter");

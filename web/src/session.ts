@@ -25,6 +25,11 @@ export type SessionState =
 /** The session of the page. There is one at a time. */
 export const session = signal<SessionState>({ status: "connecting", target: { kind: "tab" } });
 
+/** Whether there is a session, or will be: what is asked for until then is done as soon as it is there. */
+export function isOpenOrOpening({ status }: SessionState): boolean {
+  return status === "open" || status === "connecting";
+}
+
 /** Of this tab: a reload connects where it was connected. */
 const KEY = "xpatch-explorer-session";
 

@@ -2,6 +2,7 @@ import type { JSX } from "preact";
 import type { ModelSummary } from "../../../../src/session/results.ts";
 import { cancelLoading, loadModel, model } from "../../model.ts";
 import { session } from "../../session.ts";
+import { store } from "../../state.ts";
 import { Notice } from "../../ui/notice.tsx";
 import { Panel } from "../../ui/panel.tsx";
 import { ProgressBar } from "../../ui/progress.tsx";
@@ -50,12 +51,16 @@ function Loading(): JSX.Element {
         </Notice>
       );
     default:
-      return (
-        <p class="soft">
-          {session.value.status === "open" ? "No model is loaded. Choose one below." : "No model is loaded."}
-        </p>
-      );
+      return <None />;
   }
+}
+
+function None(): JSX.Element {
+  const choice = store.model.value;
+  const { status } = session.value;
+  if (choice && status === "connecting")
+    return <ProgressBar label={`Waiting for the device, to load ${choice.ref}`} onCancel={cancelLoading} />;
+  return <p class="soft">{`No model is loaded.${status === "open" ? " Choose one below." : ""}`}</p>;
 }
 
 function Facts({ summary }: { summary: ModelSummary }): JSX.Element {

@@ -1,8 +1,9 @@
 import type { JSX } from "preact";
-import { loadModel, model } from "../../model.ts";
+import { loadModel } from "../../model.ts";
 import { totalBytes } from "../../models/manifest.ts";
 import { offered } from "../../offered.ts";
-import { session } from "../../session.ts";
+import { isOpenOrOpening, session } from "../../session.ts";
+import { store } from "../../state.ts";
 import { Panel } from "../../ui/panel.tsx";
 import { bytesInWords } from "../../ui/words.ts";
 import { keptModels } from "./kept.ts";
@@ -17,7 +18,7 @@ interface Offer {
 export function OfferedModels(): JSX.Element | null {
   const offers = offersOf();
   if (offers.length === 0) return null;
-  const chosen = model.value.status === "none" ? undefined : model.value.choice;
+  const chosen = store.model.value;
   return (
     <Panel title="Offered here">
       <ul class="offers">
@@ -31,7 +32,7 @@ export function OfferedModels(): JSX.Element | null {
               type="button"
               class={chosen ? "" : "primary"}
               aria-label={`Load ${title}`}
-              disabled={session.value.status !== "open" || (chosen?.kind === "offered" && chosen.ref === id)}
+              disabled={!isOpenOrOpening(session.value) || (chosen?.kind === "offered" && chosen.ref === id)}
               onClick={() => void loadModel({ kind: "offered", ref: id })}
             >
               Load

@@ -4,7 +4,7 @@ import type { ModelChoice } from "../../document/document.ts";
 import { loadModel } from "../../model.ts";
 import { pickedFolder } from "../../models/dropped.ts";
 import { isHubId } from "../../models/hub.ts";
-import { session } from "../../session.ts";
+import { isOpenOrOpening, session } from "../../session.ts";
 import { Panel } from "../../ui/panel.tsx";
 import { toastError } from "../../ui/toasts.tsx";
 
@@ -15,7 +15,7 @@ export function OtherModels(): JSX.Element {
   const [ref, setRef] = useState("");
   const [quantise, setQuantise] = useState("");
   const state = session.value;
-  const open = state.status === "open";
+  const canLoad = isOpenOrOpening(state);
   const how = quantise === "" ? {} : { quantise };
   if (state.status === "open" && !state.models.anyRef) {
     return (
@@ -51,18 +51,18 @@ export function OtherModels(): JSX.Element {
               value={ref}
               onInput={(event) => setRef(event.currentTarget.value)}
             />
-            <button type="submit" disabled={!open}>
+            <button type="submit" disabled={!canLoad}>
               Load
             </button>
           </div>
         </form>
         <div class="row">
-          <label class="button" data-off={!open || undefined}>
+          <label class="button" data-off={!canLoad || undefined}>
             Choose a folder…
             <input
               type="file"
               class="visually-hidden"
-              disabled={!open}
+              disabled={!canLoad}
               // @ts-expect-error: every browser has it, no specification does
               webkitdirectory
               onChange={(event) => {

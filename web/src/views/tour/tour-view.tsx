@@ -1,7 +1,7 @@
 import type { JSX } from "preact";
 import { loadModel, model } from "../../model.ts";
 import { offered } from "../../offered.ts";
-import { session } from "../../session.ts";
+import { isOpenOrOpening, session } from "../../session.ts";
 import { store } from "../../state.ts";
 import { Panel } from "../../ui/panel.tsx";
 import "../../style/vectors.css";
@@ -19,7 +19,7 @@ export function TourView(): JSX.Element {
   const state = model.value;
   const ready = state.status === "ready";
   const isShipped = ready && state.choice.ref === SHIPPED;
-  const canLoad = session.value.status === "open" && offered.models.some(({ id }) => id === SHIPPED);
+  const canLoad = isOpenOrOpening(session.value) && offered.models.some(({ id }) => id === SHIPPED);
   const begun = !on && (chapter > 0 || step > 0);
   const start = (c: number, s: number) => goTo({ on: true, chapter: c, step: s });
   return (

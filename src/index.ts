@@ -211,8 +211,10 @@ export {
   meanAblate,
   projectOnto,
   projectOut,
+  type RowTransform,
   scale,
   set,
+  transform,
   zero,
 } from "./patching/edit.ts";
 export type { Generated, GenerateOptions, UnfiredEdit } from "./patching/generate.ts";

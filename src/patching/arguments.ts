@@ -1,4 +1,5 @@
 import {
+  aFunction,
   aKindOf,
   aListOf,
   aNumber,
@@ -67,7 +68,10 @@ const PART: Options<Part> = { head: aNumber, features: aRange, image: aNumber };
 const anything: Expected = { words: "anything", holds: () => true };
 
 /** What an operation needs besides site and positions; `amount` by the name that its function calls it. */
-const NEEDS: Record<EditOperation, { readonly value?: string; readonly amount?: string }> = {
+const NEEDS: Record<
+  EditOperation,
+  { readonly value?: string; readonly amount?: string; readonly transform?: string }
+> = {
   set: { value: "value" },
   add: { value: "value", amount: "scale" },
   scale: { amount: "factor" },
@@ -75,6 +79,7 @@ const NEEDS: Record<EditOperation, { readonly value?: string; readonly amount?: 
   interpolate: { value: "value", amount: "t" },
   projectOut: { value: "direction" },
   projectOnto: { value: "direction" },
+  transform: { transform: "fn" },
 };
 
 const SITE_AND_POSITIONS = { site: aString, at: somePositions };
@@ -91,6 +96,7 @@ const EDIT: Options<Edit> = {
   ...SITE_AND_POSITIONS,
   value: anything,
   amount: anything,
+  transform: anything,
   prompt: aNumber,
   ...PART,
 };
@@ -131,10 +137,11 @@ export function checkEdit(call: string, edit: unknown): asserts edit is Edit {
     );
   }
   checkOptions(call, edit, EDIT, { name: "the edit", required: ["operation", "site", "at"] });
-  const { value, amount } = NEEDS[edit["operation"] as EditOperation];
+  const { value, amount, transform } = NEEDS[edit["operation"] as EditOperation];
   if (value !== undefined) checkArgument(call, value, edit["value"], aValue);
   if (amount !== undefined)
     checkArgument(call, amount, edit["amount"] ?? (amount === "scale" ? 1 : undefined), aNumber);
+  if (transform !== undefined) checkArgument(call, transform, edit["transform"], aFunction);
 }
 
 /** Throws ArgumentError for what is no list of edits. */

@@ -1,3 +1,4 @@
+import { SiteError } from "../errors.ts";
 import { abs, div } from "../kernels/elementwise/elementwise.ts";
 import {
   addRows,
@@ -13,6 +14,7 @@ import { takeRows } from "../model/walk/forward.ts";
 import type { SiteEvent } from "../model/walk/site-events.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Edit } from "./edit.ts";
+import { transformed } from "./edit-transform.ts";
 import { PROJECTIONS, type ResolvedEdit } from "./edit-value.ts";
 import type { FeatureRange } from "./site-targets.ts";
 
@@ -36,6 +38,9 @@ export function editRows({ edit, target, value }: ResolvedEdit, event: SiteEvent
     });
   }
   if (found.length === 0) return { value: event.value, rows: 0 };
+  if (edit.transform) {
+    return { value: transformed(event.value, found, edit.transform, target), rows: found.length };
+  }
   let rowValue = value?.rank === 2 ? takeRows(value, fromValue) : value;
   if (PROJECTIONS.has(edit.operation)) rowValue = withoutZeros(rowValue!);
   return { value: change(event.value, found, edit, rowValue, target.features), rows: found.length };
@@ -46,7 +51,7 @@ function withoutZeros(value: Tensor): Tensor {
   return div(value, max(abs(value), -1, { keepDims: true }));
 }
 
-/** The rows of x [n, features] as an edit leaves them. */
+/** The rows of x [n, features] as an edit without a function leaves them. */
 export function change(
   x: Tensor,
   rows: readonly number[],
@@ -70,5 +75,7 @@ export function change(
       return projectOutRows(x, rows, value!, options);
     case "projectOnto":
       return keepDirectionRows(x, rows, value!, options);
+    case "transform":
+      throw new SiteError("only sites whose rows are tokens take a function");
   }
 }

@@ -20,10 +20,13 @@ const NEEDS_VALUE: ReadonlySet<EditOperation> = new Set(["set", "add", "interpol
 
 /**
  * The value of an edit on the device: [features] or [positions, features]. Throws SiteError when it is missing or does
- * not fit the site or names no direction where one is needed, LifetimeError for a tensor that is gone or of another
+ * not fit the site or names no direction where one is needed, or the site takes no function, LifetimeError for a tensor that is gone or of another
  * device. Keys of scores and patterns are counted only when the edit is applied.
  */
 export function editValue(edit: Edit, target: Target, device: Device): Tensor | undefined {
+  if (edit.operation === "transform" && target.layout === "attention") {
+    throw new SiteError(`${target.label}: scores and patterns take no function, only the other edits`);
+  }
   if (!NEEDS_VALUE.has(edit.operation)) return undefined;
   const { value } = edit;
   if (value === undefined) throw new SiteError(`${target.label}: the edit has no value`);

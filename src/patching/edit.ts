@@ -20,10 +20,18 @@ export type EditOperation =
   /** x without its component along v */
   | "projectOut"
   /** the component of x along v */
-  | "projectOnto";
+  | "projectOnto"
+  /** what a function makes of it */
+  | "transform";
 
 /** A vector [features], or a row for each edited position [positions, features]. */
 export type EditValue = Tensor | Float32Array | readonly number[];
+
+/**
+ * What {@link transform} makes of activations: x f32 [rows, features] → [rows, features], by operations on the device. Each row has to
+ * come of its own alone, since which rows are computed together depends on the batch, and on what a resumed run has to compute.
+ */
+export type RowTransform = (x: Tensor) => Tensor;
 
 /**
  * Changes an activation within the forward pass. A value like a tap, and plain data unless it holds a tensor or a function.
@@ -36,6 +44,7 @@ export interface Edit extends Part {
   readonly at: Positions;
   readonly value?: EditValue;
   readonly amount?: number;
+  readonly transform?: RowTransform;
   /** With several prompts: the index of the one to edit. All unless given. */
   readonly prompt?: number;
 }
@@ -53,7 +62,7 @@ function edit(
     at,
     options = {},
     ...rest
-  }: Pick<Edit, "site" | "at" | "value" | "amount"> & { options?: EditOptions },
+  }: Pick<Edit, "site" | "at" | "value" | "amount" | "transform"> & { options?: EditOptions },
 ): Edit {
   checkOptions(call, options, EDIT_OPTIONS);
   const made: Edit = { kind: "edit", operation, site, at, ...rest, ...options };
@@ -125,4 +134,15 @@ export function interpolate(
   options: EditOptions = {},
 ): Edit {
   return edit("interpolate", "interpolate", { site, at, value, amount: t, options });
+}
+
+/**
+ * Puts in place of the activation what a function makes of it: `transform("resid_post.3", -1, (x) => mul(x, tanh(x)))`. It is called
+ * once a pass with all edited rows that the pass computes, and what it makes beside its result is freed. Gradients go through it as far as they go
+ * through its operations. Not for scores and patterns, whose features are keys.
+ *
+ * Throws SiteError, when it is applied, for a result of another shape.
+ */
+export function transform(site: SiteName, at: Positions, fn: RowTransform, options: EditOptions = {}): Edit {
+  return edit("transform", "transform", { site, at, transform: fn, options });
 }

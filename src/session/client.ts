@@ -1,10 +1,15 @@
 import { SessionError } from "../errors.ts";
 import type { AbortSignal } from "../platform/global-types.ts";
-import { type ClientPort, type HostMessage, PROTOCOL_VERSION, type RequestMessage } from "./protocol.ts";
-import type { ParamsOf, Progress, RequestName, ResultOf } from "./requests.ts";
-import type { HelloResult } from "./results.ts";
-import type { Handle } from "./values.ts";
-import { decodeError } from "./wire-error.ts";
+import {
+  type ClientPort,
+  type HostMessage,
+  PROTOCOL_VERSION,
+  type RequestMessage,
+} from "./messages/protocol.ts";
+import type { ParamsOf, Progress, RequestName, ResultOf } from "./messages/requests.ts";
+import type { HelloResult } from "./messages/results.ts";
+import type { Handle } from "./messages/values.ts";
+import { decodeError } from "./messages/wire-error.ts";
 
 export interface RequestOptions {
   /** Gives the request up: the promise is rejected with its reason at once, the host stops at the next step. */

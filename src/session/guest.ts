@@ -1,15 +1,29 @@
 import { checkOptions } from "../arguments.ts";
 import { SessionError, XpatchError } from "../errors.ts";
 import { isObject } from "../model/checkpoint/json/config-reader.ts";
-import { HANDLERS } from "./handlers.ts";
-import type { House } from "./host.ts";
-import { Kept } from "./kept.ts";
-import { type HostPort, PROTOCOL_VERSION } from "./protocol.ts";
-import type { ParamsOf, Progress, RequestName } from "./requests.ts";
-import type { HelloResult } from "./results.ts";
-import type { Handle } from "./values.ts";
-import { encodeError } from "./wire-error.ts";
-import type { Work } from "./work.ts";
+import { HANDLERS } from "./handle/handlers.ts";
+import { type HostPort, PROTOCOL_VERSION } from "./messages/protocol.ts";
+import type { ParamsOf, Progress, RequestName } from "./messages/requests.ts";
+import type { HelloResult } from "./messages/results.ts";
+import type { Handle } from "./messages/values.ts";
+import { encodeError } from "./messages/wire-error.ts";
+import type { TaskShelf } from "./read/task-shelf.ts";
+import type { Offer, Work } from "./read/work.ts";
+import type { Chores } from "./state/chores.ts";
+import type { Engine } from "./state/engine.ts";
+import type { FairQueue } from "./state/fair-queue.ts";
+import { Kept } from "./state/kept.ts";
+
+/** What all clients of a host share. */
+export interface House {
+  readonly hello: Omit<HelloResult, "version">;
+  readonly engine: Engine;
+  readonly queue: FairQueue<Guest>;
+  readonly tasks: TaskShelf;
+  readonly offer: Offer;
+  readonly chores: Chores;
+  readonly onUnexpected: (error: unknown) => void;
+}
 
 /** Messages of the largest size that may wait. */
 const MESSAGES = 4;

@@ -2,14 +2,14 @@
 import { SessionError } from "../errors.ts";
 import { DEFAULT_MAX_PIXELS } from "../images/files/rgb.ts";
 import type { Device } from "../tensor/device.ts";
-import { type Chores, OWN_CHORES } from "./chores.ts";
-import { Engine, type EngineOptions } from "./engine.ts";
-import { FairQueue } from "./fair-queue.ts";
-import { Guest } from "./guest.ts";
-import type { HostPort } from "./protocol.ts";
-import type { Bounds, HelloResult } from "./results.ts";
-import { type TaskPlace, TaskShelf } from "./task-shelf.ts";
-import type { Offer } from "./work.ts";
+import { Guest, type House } from "./guest.ts";
+import type { HostPort } from "./messages/protocol.ts";
+import type { Bounds, HelloResult } from "./messages/results.ts";
+import { type TaskPlace, TaskShelf } from "./read/task-shelf.ts";
+import type { Offer } from "./read/work.ts";
+import { type Chores, OWN_CHORES } from "./state/chores.ts";
+import { Engine, type EngineOptions } from "./state/engine.ts";
+import { FairQueue } from "./state/fair-queue.ts";
 
 export interface HostOptions extends EngineOptions {
   /** How it calls itself: "xpatch 0.1.0". */
@@ -35,17 +35,6 @@ const DEFAULT_BOUNDS: Bounds = {
   waiting: 256,
   handles: 4096,
 };
-
-/** What all clients of a host share. */
-export interface House {
-  readonly hello: Omit<HelloResult, "version">;
-  readonly engine: Engine;
-  readonly queue: FairQueue<Guest>;
-  readonly tasks: TaskShelf;
-  readonly offer: Offer;
-  readonly chores: Chores;
-  readonly onUnexpected: (error: unknown) => void;
-}
 
 /**
  * The side of a session that has the device and the models. Any number of clients are attached to it; what needs the device is done

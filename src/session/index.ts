@@ -2,10 +2,10 @@
 /** The client's side of a session, and the messages: nothing of models or kernels. */
 export { SessionError, XpatchError } from "../errors.ts";
 export { type RequestOptions, SessionClient } from "./client.ts";
-export { inProcess } from "./in-process.ts";
-export * from "./protocol.ts";
-export type * from "./requests.ts";
-export type * from "./results.ts";
-export { connectSocket } from "./socket-port.ts";
-export type * from "./values.ts";
-export { pagePort, workerPort } from "./worker-port.ts";
+export * from "./messages/protocol.ts";
+export type * from "./messages/requests.ts";
+export type * from "./messages/results.ts";
+export type * from "./messages/values.ts";
+export { inProcess } from "./ports/in-process.ts";
+export { connectSocket } from "./ports/socket-port.ts";
+export { pagePort, workerPort } from "./ports/worker-port.ts";

@@ -1,7 +1,7 @@
 import { type Import, NODE_ONLY, ROOMS, roomOf } from "./rooms.ts";
 
-/** Folders whose rooms share a box. */
-const HALLS = ["src/kernels", "src/gradient", "src/model/checkpoint", "src/cli"];
+/** Folders whose rooms share a box, but for those that say what is in them. */
+const HALLS = ["src/kernels", "src/gradient", "src/model/checkpoint", "src/session", "src/cli"];
 
 /** What is in a room that is a box by itself. */
 export const CONTENTS: Readonly<Record<string, string>> = {
@@ -22,7 +22,6 @@ export const CONTENTS: Readonly<Record<string, string>> = {
   "src/analysis": "task vectors, sweeps, lenses, attention maps",
   "src/figures": "drawings",
   "src/index.ts": "the public API",
-  "src/session": "the session protocol: a client, a host, what is between them",
   "src/session/serve": "sessions over a WebSocket, and the page",
   "src/parity": "against transformers and the paper's program",
   experiments: "the paper's experiments and their report",
@@ -66,6 +65,7 @@ function textOf(name: string): string {
 
 /** The box of a room: a hall, the files on the ground, or itself. */
 function boxOf(room: string): string {
+  if (room in CONTENTS) return room;
   const hall = HALLS.find((name) => room === name || room.startsWith(`${name}/`));
   return hall ?? (/^src\/(?!index)[^/]*\.ts$/.test(room) ? "src" : room);
 }

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { SessionError } from "../../src/errors.ts";
-import { decodeMessage, encodeMessage } from "../../src/session/message-codec.ts";
+import { decodeMessage, encodeMessage } from "../../src/session/messages/message-codec.ts";
 
 const leaf = fc.oneof(
   fc.constant(null),

@@ -2,12 +2,12 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import * as errors from "../../src/errors.ts";
 import { SessionClient } from "../../src/session/client.ts";
-import { FairQueue } from "../../src/session/fair-queue.ts";
 import { SessionHost } from "../../src/session/host.ts";
-import { inProcess } from "../../src/session/in-process.ts";
-import type { ClientMessage, HostMessage } from "../../src/session/protocol.ts";
-import type { ModelHandle } from "../../src/session/values.ts";
-import { decodeError, encodeError } from "../../src/session/wire-error.ts";
+import type { ClientMessage, HostMessage } from "../../src/session/messages/protocol.ts";
+import type { ModelHandle } from "../../src/session/messages/values.ts";
+import { decodeError, encodeError } from "../../src/session/messages/wire-error.ts";
+import { inProcess } from "../../src/session/ports/in-process.ts";
+import { FairQueue } from "../../src/session/state/fair-queue.ts";
 import { testDevice } from "../helpers/device.ts";
 import { connect, LLAMA, testHost } from "./sessions.ts";
 

@@ -33,7 +33,7 @@ import {
   taskSource,
 } from "../../src/index.ts";
 import type { SessionClient } from "../../src/session/client.ts";
-import type { ModelHandle, PromptSpec } from "../../src/session/values.ts";
+import type { ModelHandle, PromptSpec } from "../../src/session/messages/values.ts";
 import { expectClose } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
 import { connect, LLAMA, LLAVA, testHost } from "./sessions.ts";

@@ -8,10 +8,10 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { WebSocket as NodeSocket } from "ws";
 import { addVector, loadModel, tap } from "../../src/index.ts";
 import { SessionClient } from "../../src/session/client.ts";
-import { encodeMessage } from "../../src/session/message-codec.ts";
+import { encodeMessage } from "../../src/session/messages/message-codec.ts";
+import { connectSocket, readLink, SUBPROTOCOL, TOKEN_PREFIX } from "../../src/session/ports/socket-port.ts";
 import { isOwnHost, isOwnOrigin, sameToken } from "../../src/session/serve/access.ts";
 import { SessionServer } from "../../src/session/serve/server.ts";
-import { connectSocket, readLink, SUBPROTOCOL, TOKEN_PREFIX } from "../../src/session/socket-port.ts";
 import { testDevice } from "../helpers/device.ts";
 import { LLAMA, LLAVA, testHost } from "./sessions.ts";
 

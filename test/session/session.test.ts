@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { loadModel } from "../../src/index.ts";
 import type { SessionClient } from "../../src/session/client.ts";
-import type { Progress } from "../../src/session/requests.ts";
-import type { ModelSummary } from "../../src/session/results.ts";
+import type { Progress } from "../../src/session/messages/requests.ts";
+import type { ModelSummary } from "../../src/session/messages/results.ts";
 import { testDevice } from "../helpers/device.ts";
 import { connect, LLAMA, testHost } from "./sessions.ts";
 

@@ -1,7 +1,7 @@
 import { localFolder } from "../../src/model/checkpoint/source/folder.ts";
 import { SessionClient } from "../../src/session/client.ts";
 import { type HostOptions, SessionHost } from "../../src/session/host.ts";
-import { inProcess } from "../../src/session/in-process.ts";
+import { inProcess } from "../../src/session/ports/in-process.ts";
 import { testDevice } from "../helpers/device.ts";
 
 export const LLAMA = "test/fixtures/llama/model";

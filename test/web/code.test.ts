@@ -5,7 +5,7 @@ import { promisify } from "node:util";
 import ts from "typescript-5.9";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { SessionClient } from "../../src/session/client.ts";
-import type { ModelSummary, TaskSummary } from "../../src/session/results.ts";
+import type { ModelSummary, TaskSummary } from "../../src/session/messages/results.ts";
 import type { Asking } from "../../web/src/ask.ts";
 import { EMPTY, type ExplorerDocument } from "../../web/src/document/document.ts";
 import type { Json } from "../../web/src/document/read.ts";

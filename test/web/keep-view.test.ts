@@ -5,7 +5,7 @@ import { promisify } from "node:util";
 import ts from "typescript-5.9";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { SessionClient } from "../../src/session/client.ts";
-import type { ModelSummary } from "../../src/session/results.ts";
+import type { ModelSummary } from "../../src/session/messages/results.ts";
 import { percentInWords, tokenInWords } from "../../web/src/ui/words.ts";
 import { ROOT } from "../helpers/rooms.ts";
 import { connect, LLAVA, testHost } from "../session/sessions.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { TaskSummary } from "../../src/session/results.ts";
+import type { TaskSummary } from "../../src/session/messages/results.ts";
 import { toCsv } from "../../web/src/keep/csv.ts";
 import { mixOf } from "../../web/src/vectors/mix.ts";
 import { NO_CONTEXT, queryOf } from "../../web/src/vectors/query.ts";

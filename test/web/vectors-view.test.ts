@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { SessionClient } from "../../src/session/client.ts";
-import type { ModelSummary } from "../../src/session/results.ts";
+import type { ModelSummary } from "../../src/session/messages/results.ts";
 import { percentInWords, tokenInWords } from "../../web/src/ui/words.ts";
 import { connect, LLAVA, testHost } from "../session/sessions.ts";
 import { Explorer, type ExplorerPage } from "./helpers/explorer.ts";

@@ -1,8 +1,8 @@
 import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { RequestOptions, SessionClient } from "../../src/session/client.ts";
-import type { Progress } from "../../src/session/requests.ts";
-import type { ModelHandle } from "../../src/session/values.ts";
+import type { Progress } from "../../src/session/messages/requests.ts";
+import type { ModelHandle } from "../../src/session/messages/values.ts";
 import { model } from "./model.ts";
 import { noteError, session } from "./session.ts";
 

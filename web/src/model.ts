@@ -1,8 +1,8 @@
 import { effect, signal } from "@preact/signals";
 import type { SessionClient } from "../../src/session/client.ts";
-import type { ParamsOf } from "../../src/session/requests.ts";
-import type { ModelSummary } from "../../src/session/results.ts";
-import type { FileMap } from "../../src/session/values.ts";
+import type { ParamsOf } from "../../src/session/messages/requests.ts";
+import type { ModelSummary } from "../../src/session/messages/results.ts";
+import type { FileMap } from "../../src/session/messages/values.ts";
 import type { ModelChoice } from "./document/document.ts";
 import { modelStore } from "./model-store.ts";
 import { hubKey, hubManifest, isHubId } from "./models/hub.ts";

@@ -1,7 +1,7 @@
 import { SessionError } from "../../src/errors.ts";
 import type { Folder } from "../../src/model/checkpoint/source/folder.ts";
 import { SessionHost } from "../../src/session/host.ts";
-import { pagePort } from "../../src/session/worker-port.ts";
+import { pagePort } from "../../src/session/ports/worker-port.ts";
 import type { TabMessage } from "./tab.ts";
 import { unpackFolder } from "./task-folder.ts";
 

@@ -1,8 +1,8 @@
 import { signal } from "@preact/signals";
 import { DeviceLostError } from "../../src/errors.ts";
 import { SessionClient } from "../../src/session/client.ts";
-import type { AdapterSummary, ModelsResult } from "../../src/session/results.ts";
-import { connectSocket } from "../../src/session/socket-port.ts";
+import type { AdapterSummary, ModelsResult } from "../../src/session/messages/results.ts";
+import { connectSocket } from "../../src/session/ports/socket-port.ts";
 import { connectTab, type Tab } from "./tab.ts";
 
 /** Where it computes: in a worker of this tab, or behind a link that `xpatch serve` has printed. */

@@ -1,5 +1,5 @@
-import type { ClientPort } from "../../src/session/protocol.ts";
-import { workerPort } from "../../src/session/worker-port.ts";
+import type { ClientPort } from "../../src/session/messages/protocol.ts";
+import { workerPort } from "../../src/session/ports/worker-port.ts";
 import { offered } from "./offered.ts";
 import { taskFile } from "./tasks.ts";
 

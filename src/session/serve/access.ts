@@ -1,6 +1,6 @@
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage } from "node:http";
-import { SUBPROTOCOL, TOKEN_PREFIX } from "../socket-port.ts";
+import { SUBPROTOCOL, TOKEN_PREFIX } from "../ports/socket-port.ts";
 
 /** 256 random bits. */
 export function newToken(): string {

@@ -1,6 +1,6 @@
 import { parentPort } from "node:worker_threads";
-import { OWN_CHORES } from "../chores.ts";
-import { encodeError } from "../wire-error.ts";
+import { encodeError } from "../messages/wire-error.ts";
+import { OWN_CHORES } from "../state/chores.ts";
 import type { ChoreAnswer, ChoreOrder } from "./thread-chores.ts";
 
 /* A thread that does the chores of a server. */

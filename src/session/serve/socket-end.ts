@@ -1,7 +1,7 @@
 import type { RawData, WebSocket } from "ws";
-import { decodeMessage, encodeMessage } from "../message-codec.ts";
-import type { HostMessage, HostPort } from "../protocol.ts";
-import { encodeError } from "../wire-error.ts";
+import { decodeMessage, encodeMessage } from "../messages/message-codec.ts";
+import type { HostMessage, HostPort } from "../messages/protocol.ts";
+import { encodeError } from "../messages/wire-error.ts";
 
 /** Bytes that may wait to be sent to a client that does not read. Then it is cut off. */
 const MAX_BUFFERED = 2 ** 28;

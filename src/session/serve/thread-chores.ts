@@ -1,8 +1,8 @@
 import { existsSync } from "node:fs";
 import { Worker } from "node:worker_threads";
-import { type Chores, OWN_CHORES } from "../chores.ts";
-import type { WireError } from "../protocol.ts";
-import { decodeError } from "../wire-error.ts";
+import type { WireError } from "../messages/protocol.ts";
+import { decodeError } from "../messages/wire-error.ts";
+import { type Chores, OWN_CHORES } from "../state/chores.ts";
 
 export interface ChoreOrder {
   readonly id: number;

@@ -6,7 +6,7 @@ import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { WebSocket as NodeSocket } from "ws";
 import { SessionClient } from "../../../src/session/client.ts";
-import { connectSocket } from "../../../src/session/socket-port.ts";
+import { connectSocket } from "../../../src/session/ports/socket-port.ts";
 import { buildPng } from "../../helpers/build-png.ts";
 import { fetched } from "../../helpers/runtimes.ts";
 

@@ -1,6 +1,6 @@
 import type { Setting } from "../../../src/patching/setting.ts";
-import type { Answer } from "../../../src/session/results.ts";
-import type { EditSpec } from "../../../src/session/values.ts";
+import type { Answer } from "../../../src/session/messages/results.ts";
+import type { EditSpec } from "../../../src/session/messages/values.ts";
 import type { Asking } from "../ask.ts";
 import { promptSpec } from "../prompts/prompt-spec.ts";
 import { patchEdit } from "../vectors/patched.ts";

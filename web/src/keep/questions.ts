@@ -1,4 +1,4 @@
-import type { TaskSummary } from "../../../src/session/results.ts";
+import type { TaskSummary } from "../../../src/session/messages/results.ts";
 import type { ExplorerDocument } from "../document/document.ts";
 import type { Slice } from "../document/slice.ts";
 import { pictureKey, pictureName } from "../pictures/picture-ref.ts";

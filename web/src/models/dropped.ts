@@ -1,4 +1,4 @@
-import type { FileMap } from "../../../src/session/values.ts";
+import type { FileMap } from "../../../src/session/messages/values.ts";
 
 /** Files beyond this many are no model, but somebody's home folder. */
 const MOST_FILES = 5000;

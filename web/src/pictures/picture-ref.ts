@@ -1,4 +1,4 @@
-import type { PictureSpec } from "../../../src/session/values.ts";
+import type { PictureSpec } from "../../../src/session/messages/values.ts";
 import { DocumentError, readFields, readOneOf, readString } from "../document/read.ts";
 
 /** A picture as the document names it: of a task's item, or one that the reader brought, by the hash of its file. Never its bytes. */

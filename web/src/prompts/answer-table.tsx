@@ -1,5 +1,5 @@
 import type { JSX } from "preact";
-import type { TokenAnswer } from "../../../src/session/results.ts";
+import type { TokenAnswer } from "../../../src/session/messages/results.ts";
 import { percentInWords, tokenInWords } from "../ui/words.ts";
 
 export interface AnswerTableProps {

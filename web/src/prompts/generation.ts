@@ -1,6 +1,6 @@
 import { signal } from "@preact/signals";
 import { useRef, useState } from "preact/hooks";
-import type { GeneratedAnswer } from "../../../src/session/results.ts";
+import type { GeneratedAnswer } from "../../../src/session/messages/results.ts";
 import { type Asking, activity } from "../ask.ts";
 import { model } from "../model.ts";
 import { noteError, session } from "../session.ts";

@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { useRef } from "preact/hooks";
-import type { SeenPicture } from "../../../src/session/results.ts";
+import type { SeenPicture } from "../../../src/session/messages/results.ts";
 import { useAddress } from "./use-prompt.ts";
 
 export interface PatchCell {

@@ -1,5 +1,5 @@
 import type { SessionClient } from "../../../src/session/client.ts";
-import type { PictureHandle, PictureSpec, PromptSpec } from "../../../src/session/values.ts";
+import type { PictureHandle, PictureSpec, PromptSpec } from "../../../src/session/messages/values.ts";
 import { findFile, takePicture } from "../pictures/own-pictures.ts";
 import type { PictureRef } from "../pictures/picture-ref.ts";
 import type { PromptDoc } from "./prompt-doc.ts";

@@ -1,5 +1,5 @@
 import type { JSX } from "preact";
-import type { EncodedPrompt, SpanSummary, TokenList } from "../../../src/session/results.ts";
+import type { EncodedPrompt, SpanSummary, TokenList } from "../../../src/session/messages/results.ts";
 import { tokenInWords } from "../ui/words.ts";
 import { tokensComputed } from "./tokens-computed.ts";
 

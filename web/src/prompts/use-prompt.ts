@@ -1,5 +1,5 @@
 import { useEffect, useMemo } from "preact/hooks";
-import type { EncodedPrompt } from "../../../src/session/results.ts";
+import type { EncodedPrompt } from "../../../src/session/messages/results.ts";
 import { type Held, useHeld, useSettled } from "../hold.ts";
 import { isEmpty, type PromptDoc } from "./prompt-doc.ts";
 import { promptSpec } from "./prompt-spec.ts";

@@ -1,4 +1,4 @@
-import type { VectorSummary } from "../../../src/session/results.ts";
+import type { VectorSummary } from "../../../src/session/messages/results.ts";
 import type { Asking } from "../ask.ts";
 import type { Recipe } from "./recipe.ts";
 import { Shared } from "./shared.ts";

@@ -1,4 +1,4 @@
-import type { TaskSummary } from "../../../src/session/results.ts";
+import type { TaskSummary } from "../../../src/session/messages/results.ts";
 import { readCount, readFields, readOneOf, readString } from "../document/read.ts";
 import type { PictureRef } from "../pictures/picture-ref.ts";
 import { MOST_EXAMPLES, type PromptDoc, SPECIFY, type Specify } from "../prompts/prompt-doc.ts";

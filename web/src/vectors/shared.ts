@@ -1,5 +1,5 @@
 import type { SessionClient } from "../../../src/session/client.ts";
-import type { Progress } from "../../../src/session/requests.ts";
+import type { Progress } from "../../../src/session/messages/requests.ts";
 import type { Asking } from "../ask.ts";
 
 interface Entry<T> {

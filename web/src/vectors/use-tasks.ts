@@ -1,4 +1,4 @@
-import type { TaskSummary } from "../../../src/session/results.ts";
+import type { TaskSummary } from "../../../src/session/messages/results.ts";
 import { type Asked, useAsked } from "../ask.ts";
 
 /** The tasks that come with xpatch. */

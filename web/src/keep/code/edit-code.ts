@@ -1,4 +1,4 @@
-import type { ArraySpec } from "../../../../src/session/values.ts";
+import type { ArraySpec } from "../../../../src/session/messages/values.ts";
 import type { Patch } from "../../vectors/patched.ts";
 import { type Recipe, recipeName } from "../../vectors/recipe.ts";
 import { editSpecs, type Wanted, wantedBy, wantedKey } from "../../views/lens/edit-specs.ts";

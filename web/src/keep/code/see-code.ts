@@ -1,4 +1,4 @@
-import type { TaskSummary } from "../../../../src/session/results.ts";
+import type { TaskSummary } from "../../../../src/session/messages/results.ts";
 import { planePrompts } from "../../views/see/plane.ts";
 import type { SeeSlice } from "../../views/see/see-slice.ts";
 import type { Program } from "./program.ts";

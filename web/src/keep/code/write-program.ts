@@ -1,4 +1,4 @@
-import type { TaskSummary } from "../../../../src/session/results.ts";
+import type { TaskSummary } from "../../../../src/session/messages/results.ts";
 import type { ExplorerDocument } from "../../document/document.ts";
 import { SHELF } from "../../vectors/shelf.ts";
 import { SEE } from "../../views/see/see-slice.ts";

@@ -1,4 +1,4 @@
-import type { ArraySpec, EditSpec, TapSpec } from "../../../../src/session/values.ts";
+import type { ArraySpec, EditSpec, TapSpec } from "../../../../src/session/messages/values.ts";
 import type { LensEdit } from "./lens-slice.ts";
 import { countOf, type Extent, type Range } from "./places.ts";
 

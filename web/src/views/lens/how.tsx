@@ -1,5 +1,5 @@
 import type { JSX } from "preact";
-import type { ModelSummary } from "../../../../src/session/results.ts";
+import type { ModelSummary } from "../../../../src/session/messages/results.ts";
 import { store } from "../../state.ts";
 import {
   HAS_AMOUNT,

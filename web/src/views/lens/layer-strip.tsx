@@ -1,5 +1,5 @@
 import type { JSX } from "preact";
-import type { EncodedPrompt, ModelSummary, TokenAnswer } from "../../../../src/session/results.ts";
+import type { EncodedPrompt, ModelSummary, TokenAnswer } from "../../../../src/session/messages/results.ts";
 import { useAsked } from "../../ask.ts";
 import type { Held } from "../../hold.ts";
 import { Notice } from "../../ui/notice.tsx";

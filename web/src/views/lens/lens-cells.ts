@@ -1,4 +1,4 @@
-import type { EncodedPrompt, LensAnswer } from "../../../../src/session/results.ts";
+import type { EncodedPrompt, LensAnswer } from "../../../../src/session/messages/results.ts";
 import { tokensComputed } from "../../prompts/tokens-computed.ts";
 import { percentInWords, tokenInWords } from "../../ui/words.ts";
 import type { Cell } from "./places.ts";

@@ -1,5 +1,5 @@
 import type { JSX } from "preact";
-import type { EncodedPrompt } from "../../../../src/session/results.ts";
+import type { EncodedPrompt } from "../../../../src/session/messages/results.ts";
 import type { Asked } from "../../ask.ts";
 import type { Held } from "../../hold.ts";
 import { AnswerTable } from "../../prompts/answer-table.tsx";

@@ -6,7 +6,7 @@ import type {
   ModelSummary,
   Reached,
   TokenAnswer,
-} from "../../../../src/session/results.ts";
+} from "../../../../src/session/messages/results.ts";
 import type { Asked } from "../../ask.ts";
 import type { Held } from "../../hold.ts";
 import { PatchPicture } from "../../prompts/patch-picture.tsx";

@@ -1,4 +1,4 @@
-import type { ModelSummary, SiteSummary } from "../../../../src/session/results.ts";
+import type { ModelSummary, SiteSummary } from "../../../../src/session/messages/results.ts";
 import { type Bounds, problemOf } from "./edit-specs.ts";
 import type { How, LensEdit, LensSlice } from "./lens-slice.ts";
 

@@ -1,5 +1,5 @@
 import type { SessionClient } from "../../../../src/session/client.ts";
-import type { ArraySpec, ModelHandle, PromptHandle } from "../../../../src/session/values.ts";
+import type { ArraySpec, ModelHandle, PromptHandle } from "../../../../src/session/messages/values.ts";
 import { tapOf, type Wanted, wantedKey } from "./edit-specs.ts";
 
 /** Numbers kept, of all values together: 32 MB. */

@@ -6,8 +6,8 @@ import type {
   LensAnswer,
   Reached,
   RunAnswer,
-} from "../../../../src/session/results.ts";
-import type { EditSpec, ModelHandle, RecordingHandle } from "../../../../src/session/values.ts";
+} from "../../../../src/session/messages/results.ts";
+import type { EditSpec, ModelHandle, RecordingHandle } from "../../../../src/session/messages/values.ts";
 import { type Asked, useAsked } from "../../ask.ts";
 import { type Held, useHeld } from "../../hold.ts";
 import { model } from "../../model.ts";

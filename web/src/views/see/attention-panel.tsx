@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import type { AttentionAnswer, EncodedPrompt } from "../../../../src/session/results.ts";
+import type { AttentionAnswer, EncodedPrompt } from "../../../../src/session/messages/results.ts";
 import { useAsked } from "../../ask.ts";
 import { toCsv } from "../../keep/csv.ts";
 import { Export } from "../../keep/export.tsx";

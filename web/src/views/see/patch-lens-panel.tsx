@@ -1,5 +1,5 @@
 import type { JSX } from "preact";
-import type { EncodedPrompt, LensAnswer } from "../../../../src/session/results.ts";
+import type { EncodedPrompt, LensAnswer } from "../../../../src/session/messages/results.ts";
 import { useAsked } from "../../ask.ts";
 import { toCsv } from "../../keep/csv.ts";
 import { Export } from "../../keep/export.tsx";

@@ -1,6 +1,6 @@
 import type { Setting } from "../../../../src/patching/setting.ts";
-import type { ProjectAnswer, TaskSummary } from "../../../../src/session/results.ts";
-import type { PromptSpec } from "../../../../src/session/values.ts";
+import type { ProjectAnswer, TaskSummary } from "../../../../src/session/messages/results.ts";
+import type { PromptSpec } from "../../../../src/session/messages/values.ts";
 import type { Asking } from "../../ask.ts";
 import { toCsv } from "../../keep/csv.ts";
 import { taskNamed } from "../../vectors/query.ts";

@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import type { EncodedPrompt } from "../../../../src/session/results.ts";
+import type { EncodedPrompt } from "../../../../src/session/messages/results.ts";
 import { pictureSpans } from "../../prompts/token-chips.tsx";
 import { tokensComputed } from "../../prompts/tokens-computed.ts";
 import { store } from "../../state.ts";

@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { showSetting } from "../../../../src/patching/setting.ts";
-import type { SweepAnswer } from "../../../../src/session/results.ts";
+import type { SweepAnswer } from "../../../../src/session/messages/results.ts";
 import { useAsked } from "../../ask.ts";
 import { toCsv } from "../../keep/csv.ts";
 import { Export } from "../../keep/export.tsx";

@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import type { Answer } from "../../../../src/session/results.ts";
+import type { Answer } from "../../../../src/session/messages/results.ts";
 import { isCorrect } from "../../../../src/tasks/correct.ts";
 import { useAsked } from "../../ask.ts";
 import { type PictureRef, pictureKey, pictureName } from "../../pictures/picture-ref.ts";

@@ -1,15 +1,15 @@
-import { reach as reachedBy } from "../patching/reached.ts";
-import { record as recordRun } from "../patching/recording.ts";
-import { resume as resumeRun } from "../patching/resume.ts";
-import { settingOf } from "../patching/setting.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { reach as reachedBy } from "../../patching/reached.ts";
+import { record as recordRun } from "../../patching/recording.ts";
+import { resume as resumeRun } from "../../patching/resume.ts";
+import { settingOf } from "../../patching/setting.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { Answer } from "../messages/results.ts";
+import type { ArraySpec } from "../messages/values.ts";
+import { readEdits, readTaps } from "../read/edits.ts";
+import { readPrompt } from "../read/prompt.ts";
+import type { Handler } from "../read/work.ts";
 import { askTokens, asRows } from "./answers.ts";
-import { modelOf } from "./handle-models.ts";
-import { readEdits, readTaps } from "./read-edits.ts";
-import { readPrompt } from "./read-prompt.ts";
-import type { Answer } from "./results.ts";
-import type { ArraySpec } from "./values.ts";
-import type { Handler } from "./work.ts";
+import { modelOf } from "./models.ts";
 
 export const run: Handler<"run"> = async (work, params) => {
   const model = modelOf(work, params.model);

@@ -1,9 +1,9 @@
-import { CheckpointError } from "../errors.ts";
-import { readTensor } from "../model/checkpoint/entries/tensor-entry.ts";
-import { SafetensorsFile } from "../model/checkpoint/safetensors/safetensors.ts";
-import { encodeSafetensors } from "../model/checkpoint/safetensors/safetensors-writer.ts";
-import { memorySource } from "../model/checkpoint/source/sources.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { CheckpointError } from "../../errors.ts";
+import { readTensor } from "../../model/checkpoint/entries/tensor-entry.ts";
+import { SafetensorsFile } from "../../model/checkpoint/safetensors/safetensors.ts";
+import { encodeSafetensors } from "../../model/checkpoint/safetensors/safetensors-writer.ts";
+import { memorySource } from "../../model/checkpoint/source/sources.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
 import type { PlaceOrigin, VectorOrigin } from "./stored-vector.ts";
 
 type Place = Extract<VectorOrigin, { kind: "place" }>;

@@ -1,4 +1,4 @@
-import type { AbortSignal } from "../platform/global-types.ts";
+import type { AbortSignal } from "../../platform/global-types.ts";
 
 /** A piece of work that waits for its turn. */
 interface Waiting {

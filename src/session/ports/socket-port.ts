@@ -1,7 +1,7 @@
-import { SessionError } from "../errors.ts";
-import type { WebSocket } from "../platform/global-types.ts";
-import { decodeMessage, encodeMessage } from "./message-codec.ts";
-import type { ClientPort, HostMessage } from "./protocol.ts";
+import { SessionError } from "../../errors.ts";
+import type { WebSocket } from "../../platform/global-types.ts";
+import { decodeMessage, encodeMessage } from "../messages/message-codec.ts";
+import type { ClientPort, HostMessage } from "../messages/protocol.ts";
 
 /** The subprotocol that both sides speak; the token goes along as a second one, since browsers send no headers of one's own. */
 export const SUBPROTOCOL = "xpatch.session";

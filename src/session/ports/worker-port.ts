@@ -1,5 +1,5 @@
-import type { ErrorEvent, MessageEvent } from "../platform/global-types.ts";
-import type { ClientMessage, ClientPort, HostMessage, HostPort, Port } from "./protocol.ts";
+import type { ErrorEvent, MessageEvent } from "../../platform/global-types.ts";
+import type { ClientMessage, ClientPort, HostMessage, HostPort, Port } from "../messages/protocol.ts";
 
 /** A worker as its page sees it, or the page as the worker does. */
 interface Endpoint {

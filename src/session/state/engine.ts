@@ -1,10 +1,10 @@
-import type { Folder } from "../model/checkpoint/source/folder.ts";
-import type { Quantise } from "../model/checkpoint/weights/quantise.ts";
-import { loadModel, type PatchableModel } from "../patching/model.ts";
-import type { AbortController, AbortSignal } from "../platform/global-types.ts";
-import type { Device } from "../tensor/device.ts";
-import { type DeviceOptions, openDevice } from "../tensor/open-device.ts";
-import type { Progress } from "./requests.ts";
+import type { Folder } from "../../model/checkpoint/source/folder.ts";
+import type { Quantise } from "../../model/checkpoint/weights/quantise.ts";
+import { loadModel, type PatchableModel } from "../../patching/model.ts";
+import type { AbortController, AbortSignal } from "../../platform/global-types.ts";
+import type { Device } from "../../tensor/device.ts";
+import { type DeviceOptions, openDevice } from "../../tensor/open-device.ts";
+import type { Progress } from "../messages/requests.ts";
 
 /** A model on the device, for as long as a client has it. */
 export class SharedModel {

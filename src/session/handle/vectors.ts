@@ -7,7 +7,7 @@ import {
   extractActivations,
   meanVectors,
   type TaskVectors,
-} from "../analysis/vectors/task-vectors.ts";
+} from "../../analysis/vectors/task-vectors.ts";
 import {
   aListOf,
   aNumber,
@@ -16,31 +16,31 @@ import {
   checkOptions,
   type Expected,
   oneOf,
-} from "../arguments.ts";
-import { ArgumentError, ShapeError, SiteError } from "../errors.ts";
-import { add, mul, square } from "../kernels/elementwise/elementwise.ts";
-import { sum } from "../kernels/reduction/reduce.ts";
-import { hashPrompts, type Prompt } from "../model/prompt/prompt.ts";
-import { siteInfo } from "../model/walk/site-info.ts";
-import { parseSite, type SiteName, VECTOR_SITES, type VectorSite } from "../model/walk/sites.ts";
-import { somePositions } from "../patching/arguments.ts";
-import type { PatchableModel } from "../patching/model.ts";
-import { isOnePosition, showPositions } from "../patching/positions.ts";
-import { settingOf } from "../patching/setting.ts";
-import { tap } from "../patching/tap.ts";
-import { SPLITS } from "../tasks/task.ts";
-import { sameShape, showShape } from "../tensor/shape.ts";
-import type { Tensor } from "../tensor/tensor.ts";
-import { modelOf } from "./handle-models.ts";
-import { readEdits } from "./read-edits.ts";
-import { readPrompt, readPrompts } from "./read-prompt.ts";
-import { readSpecify } from "./read-task.ts";
-import type { VectorRecipe } from "./requests.ts";
-import type { VectorSummary } from "./results.ts";
-import { mixedOrigin, StoredVector } from "./stored-vector.ts";
-import { vectorPrompts } from "./task-prompts.ts";
-import { decodePlaceVector, encodePlaceVector } from "./vector-file.ts";
-import type { Handler, Work } from "./work.ts";
+} from "../../arguments.ts";
+import { ArgumentError, ShapeError, SiteError } from "../../errors.ts";
+import { add, mul, square } from "../../kernels/elementwise/elementwise.ts";
+import { sum } from "../../kernels/reduction/reduce.ts";
+import { hashPrompts, type Prompt } from "../../model/prompt/prompt.ts";
+import { siteInfo } from "../../model/walk/site-info.ts";
+import { parseSite, type SiteName, VECTOR_SITES, type VectorSite } from "../../model/walk/sites.ts";
+import { somePositions } from "../../patching/arguments.ts";
+import type { PatchableModel } from "../../patching/model.ts";
+import { isOnePosition, showPositions } from "../../patching/positions.ts";
+import { settingOf } from "../../patching/setting.ts";
+import { tap } from "../../patching/tap.ts";
+import { SPLITS } from "../../tasks/task.ts";
+import { sameShape, showShape } from "../../tensor/shape.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { VectorRecipe } from "../messages/requests.ts";
+import type { VectorSummary } from "../messages/results.ts";
+import { readEdits } from "../read/edits.ts";
+import { readPrompt, readPrompts } from "../read/prompt.ts";
+import { readSpecify } from "../read/specify.ts";
+import { vectorPrompts } from "../read/task-prompts.ts";
+import type { Handler, Work } from "../read/work.ts";
+import { mixedOrigin, StoredVector } from "../state/stored-vector.ts";
+import { decodePlaceVector, encodePlaceVector } from "../state/vector-file.ts";
+import { modelOf } from "./models.ts";
 
 const anything: Expected = { words: "anything", holds: () => true };
 const DEFAULT_ITEMS = 20;

@@ -1,15 +1,15 @@
-import { scoreSweep } from "../analysis/vectors/score-sweep.ts";
-import { sweepLayers } from "../analysis/vectors/sweep-layers.ts";
-import { SessionError } from "../errors.ts";
-import { settingOf } from "../patching/setting.ts";
-import { type ScoredAnswers, scoreTokens } from "../tasks/score.ts";
-import { itemsIn } from "../tasks/specification.ts";
-import type { Task } from "../tasks/task.ts";
-import { modelOf } from "./handle-models.ts";
-import { readSpecify } from "./read-task.ts";
-import type { ScoreSummary, TaskSummary } from "./results.ts";
-import { taskPrompts } from "./task-prompts.ts";
-import type { Handler } from "./work.ts";
+import { scoreSweep } from "../../analysis/vectors/score-sweep.ts";
+import { sweepLayers } from "../../analysis/vectors/sweep-layers.ts";
+import { SessionError } from "../../errors.ts";
+import { settingOf } from "../../patching/setting.ts";
+import { type ScoredAnswers, scoreTokens } from "../../tasks/score.ts";
+import { itemsIn } from "../../tasks/specification.ts";
+import type { Task } from "../../tasks/task.ts";
+import type { ScoreSummary, TaskSummary } from "../messages/results.ts";
+import { readSpecify } from "../read/specify.ts";
+import { taskPrompts } from "../read/task-prompts.ts";
+import type { Handler } from "../read/work.ts";
+import { modelOf } from "./models.ts";
 
 /** Patched prompts of one batch: between batches the device is read, others hear how far it is, and the request can be given up. */
 const BATCH_ROWS = 64;

@@ -1,4 +1,4 @@
-import type { Blob } from "../platform/global-types.ts";
+import type { Blob } from "../../platform/global-types.ts";
 
 /*
  * What requests are made of: prompts, pictures, positions, taps and edits as plain data, which a structured clone or a

@@ -1,9 +1,9 @@
-import { PromptError } from "../errors.ts";
-import type { RgbImage } from "../images/files/rgb.ts";
-import type { ModelOutline } from "../model/language-model.ts";
-import type { Prompt } from "../model/prompt/prompt.ts";
-import type { PromptImage } from "../model/prompt/prompt-image.ts";
-import { type Asker, byText, drawItems, fewShotPrompt } from "../tasks/few-shot.ts";
+import { PromptError } from "../../errors.ts";
+import type { RgbImage } from "../../images/files/rgb.ts";
+import type { ModelOutline } from "../../model/language-model.ts";
+import type { Prompt } from "../../model/prompt/prompt.ts";
+import type { PromptImage } from "../../model/prompt/prompt-image.ts";
+import { type Asker, byText, drawItems, fewShotPrompt } from "../../tasks/few-shot.ts";
 import {
   instructionOf,
   poolOf,
@@ -11,10 +11,10 @@ import {
   type Specification,
   type VectorSource,
   vectorSource,
-} from "../tasks/specification.ts";
-import type { Split, TaskItem } from "../tasks/task.ts";
+} from "../../tasks/specification.ts";
+import type { Split, TaskItem } from "../../tasks/task.ts";
+import type { SpecifySpec } from "../messages/values.ts";
 import type { UsableTask } from "./task-shelf.ts";
-import type { SpecifySpec } from "./values.ts";
 
 const DEFAULT_EXAMPLES = 5;
 

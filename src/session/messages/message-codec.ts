@@ -1,5 +1,5 @@
-import { SessionError } from "../errors.ts";
-import { isObject } from "../model/checkpoint/json/config-reader.ts";
+import { SessionError } from "../../errors.ts";
+import { isObject } from "../../model/checkpoint/json/config-reader.ts";
 
 /*
  * Messages as frames of a WebSocket. Without binary parts a frame is text: JSON. Else it is bytes: the length of the JSON as u32,

@@ -1,21 +1,21 @@
-import { tokenTexts } from "../analysis/token-texts.ts";
-import { encodePng } from "../images/files/png-write.ts";
-import type { RgbImage } from "../images/files/rgb.ts";
-import { modelView } from "../images/preprocess.ts";
-import type { ModelOutline } from "../model/language-model.ts";
+import { tokenTexts } from "../../analysis/token-texts.ts";
+import { encodePng } from "../../images/files/png-write.ts";
+import type { RgbImage } from "../../images/files/rgb.ts";
+import { modelView } from "../../images/preprocess.ts";
+import type { ModelOutline } from "../../model/language-model.ts";
 import {
   hashPrompts,
   type ImageSpan,
   type Prompt,
   patchPositions,
   wholeSpan,
-} from "../model/prompt/prompt.ts";
-import { type PromptImage, picturesOf } from "../model/prompt/prompt-image.ts";
-import { modelOf } from "./handle-models.ts";
-import { readPicture } from "./read-picture.ts";
-import { readPrompt } from "./read-prompt.ts";
-import type { SeenPicture, TokenList } from "./results.ts";
-import type { Handler } from "./work.ts";
+} from "../../model/prompt/prompt.ts";
+import { type PromptImage, picturesOf } from "../../model/prompt/prompt-image.ts";
+import type { SeenPicture, TokenList } from "../messages/results.ts";
+import { readPicture } from "../read/picture.ts";
+import { readPrompt } from "../read/prompt.ts";
+import type { Handler } from "../read/work.ts";
+import { modelOf } from "./models.ts";
 
 export const picture: Handler<"picture"> = async (work, { image }) => {
   const read = await readPicture(work, image);

@@ -1,4 +1,4 @@
-import type { Setting } from "../patching/setting.ts";
+import type { Setting } from "../../patching/setting.ts";
 import type {
   ArraySpec,
   ModelHandle,

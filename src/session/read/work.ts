@@ -1,9 +1,9 @@
-import type { AbortSignal } from "../platform/global-types.ts";
-import type { Chores } from "./chores.ts";
-import type { Engine } from "./engine.ts";
-import type { Kept } from "./kept.ts";
-import type { ParamsOf, Progress, RequestName, ResultOf } from "./requests.ts";
-import type { Bounds, ModelsResult } from "./results.ts";
+import type { AbortSignal } from "../../platform/global-types.ts";
+import type { ParamsOf, Progress, RequestName, ResultOf } from "../messages/requests.ts";
+import type { Bounds, ModelsResult } from "../messages/results.ts";
+import type { Chores } from "../state/chores.ts";
+import type { Engine } from "../state/engine.ts";
+import type { Kept } from "../state/kept.ts";
 import type { TaskShelf } from "./task-shelf.ts";
 
 /** What carrying a request out takes. */

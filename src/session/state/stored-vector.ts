@@ -1,7 +1,7 @@
-import { type TaskVectorOrigin, TaskVectors } from "../analysis/vectors/task-vectors.ts";
-import { SiteError } from "../errors.ts";
-import type { Setting } from "../patching/setting.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { type TaskVectorOrigin, TaskVectors } from "../../analysis/vectors/task-vectors.ts";
+import { SiteError } from "../../errors.ts";
+import type { Setting } from "../../patching/setting.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
 
 /** Where a vector of one place was read. */
 export interface PlaceOrigin {

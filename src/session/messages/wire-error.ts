@@ -1,4 +1,4 @@
-import * as errors from "../errors.ts";
+import * as errors from "../../errors.ts";
 import type { WireError } from "./protocol.ts";
 
 const CLASSES = new Map<string, unknown>(Object.entries(errors));

@@ -1,12 +1,12 @@
-import { ArgumentError, ImageError, SessionError } from "../errors.ts";
-import { loadImage } from "../images/files/load.ts";
-import type { RgbImage } from "../images/files/rgb.ts";
-import { type Folder, readText } from "../model/checkpoint/source/folder.ts";
-import { nearestHint } from "../nearest.ts";
-import { SHIPPED_TASKS } from "../tasks/shipped-tasks.ts";
-import { parseTask, readItem, type Task } from "../tasks/task.ts";
-import { readPicture } from "./read-picture.ts";
-import type { TaskItemSpec, TaskRef, TaskSpec } from "./values.ts";
+import { ArgumentError, ImageError, SessionError } from "../../errors.ts";
+import { loadImage } from "../../images/files/load.ts";
+import type { RgbImage } from "../../images/files/rgb.ts";
+import { type Folder, readText } from "../../model/checkpoint/source/folder.ts";
+import { nearestHint } from "../../nearest.ts";
+import { SHIPPED_TASKS } from "../../tasks/shipped-tasks.ts";
+import { parseTask, readItem, type Task } from "../../tasks/task.ts";
+import type { TaskItemSpec, TaskRef, TaskSpec } from "../messages/values.ts";
+import { readPicture } from "./picture.ts";
 import type { Work } from "./work.ts";
 
 /** A task with the pictures of its items at hand. */

@@ -1,6 +1,6 @@
-import { loadImage } from "../images/files/load.ts";
-import type { RgbImage } from "../images/files/rgb.ts";
-import type { ProjectAnswer } from "./results.ts";
+import { loadImage } from "../../images/files/load.ts";
+import type { RgbImage } from "../../images/files/rgb.ts";
+import type { ProjectAnswer } from "../messages/results.ts";
 
 /** Work for a CPU that takes long and needs no device: a host whose thread has others to answer has it done by another. */
 export interface Chores {
@@ -19,7 +19,7 @@ export interface PlaneOptions {
 export const OWN_CHORES: Chores = {
   decode: (file, maxPixels) => loadImage(file, { maxPixels }),
   async plane(data, count, { method, seed }) {
-    const { principalPlane, neighbourPlane } = await import("../analysis/vectors/plane.ts");
+    const { principalPlane, neighbourPlane } = await import("../../analysis/vectors/plane.ts");
     const features = data.length / count;
     const points = Array.from({ length: count }, (_, i) => data.subarray(i * features, (i + 1) * features));
     if (method === "pca") {

@@ -1,15 +1,15 @@
-import { aListOf, aString, checkArgument, checkOptions, type Expected, oneOf } from "../arguments.ts";
-import { ArgumentError, PromptError } from "../errors.ts";
-import type { ModelOutline } from "../model/language-model.ts";
-import type { ChatMessage } from "../model/prompt/chat-template.ts";
-import type { PromptPart } from "../model/prompt/image-rules.ts";
-import type { Prompt } from "../model/prompt/prompt.ts";
-import type { PromptImage } from "../model/prompt/prompt-image.ts";
-import { type Example, fewShotPrompt, instructedPrompt, type Question } from "../tasks/few-shot.ts";
-import { readPicture } from "./read-picture.ts";
-import { readSpecify } from "./read-task.ts";
+import { aListOf, aString, checkArgument, checkOptions, type Expected, oneOf } from "../../arguments.ts";
+import { ArgumentError, PromptError } from "../../errors.ts";
+import type { ModelOutline } from "../../model/language-model.ts";
+import type { ChatMessage } from "../../model/prompt/chat-template.ts";
+import type { PromptPart } from "../../model/prompt/image-rules.ts";
+import type { Prompt } from "../../model/prompt/prompt.ts";
+import type { PromptImage } from "../../model/prompt/prompt-image.ts";
+import { type Example, fewShotPrompt, instructedPrompt, type Question } from "../../tasks/few-shot.ts";
+import type { MessageSpec, PartSpec, PromptSpec, QuestionSpec } from "../messages/values.ts";
+import { readPicture } from "./picture.ts";
+import { readSpecify } from "./specify.ts";
 import { taskPrompts } from "./task-prompts.ts";
-import type { MessageSpec, PartSpec, PromptSpec, QuestionSpec } from "./values.ts";
 import type { Work } from "./work.ts";
 
 type Of<Key extends string> = Extract<PromptSpec, Record<Key, unknown>>;

@@ -1,13 +1,13 @@
-import { aListOf, checkArgument, type Expected } from "../arguments.ts";
-import { ArgumentError } from "../errors.ts";
-import { takeAlongAxis } from "../kernels/movement/gather.ts";
-import { logSoftmax } from "../kernels/reduction/softmax.ts";
-import { MAX_TOP_K, topK } from "../kernels/reduction/top-k.ts";
-import { checkChoice, choicesOf, mostProbable } from "../model/walk/sampling.ts";
-import type { PatchableModel } from "../patching/model.ts";
-import type { Tensor } from "../tensor/tensor.ts";
-import type { AnswerOptions } from "./requests.ts";
-import type { Answer, TokenAnswer } from "./results.ts";
+import { aListOf, checkArgument, type Expected } from "../../arguments.ts";
+import { ArgumentError } from "../../errors.ts";
+import { takeAlongAxis } from "../../kernels/movement/gather.ts";
+import { logSoftmax } from "../../kernels/reduction/softmax.ts";
+import { MAX_TOP_K, topK } from "../../kernels/reduction/top-k.ts";
+import { checkChoice, choicesOf, mostProbable } from "../../model/walk/sampling.ts";
+import type { PatchableModel } from "../../patching/model.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { AnswerOptions } from "../messages/requests.ts";
+import type { Answer, TokenAnswer } from "../messages/results.ts";
 
 const DEFAULT_TOP = 10;
 

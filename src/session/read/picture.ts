@@ -1,7 +1,7 @@
-import { ArgumentError, ImageError } from "../errors.ts";
-import { loadImage } from "../images/files/load.ts";
-import { checkPixelCount, type RgbImage } from "../images/files/rgb.ts";
-import type { Pixels, TaskPicture } from "./values.ts";
+import { ArgumentError, ImageError } from "../../errors.ts";
+import { loadImage } from "../../images/files/load.ts";
+import { checkPixelCount, type RgbImage } from "../../images/files/rgb.ts";
+import type { Pixels, TaskPicture } from "../messages/values.ts";
 import type { Work } from "./work.ts";
 
 /** A picture of a request. Throws ImageError for what is none, or too large; ArgumentError for what says no picture at all. */

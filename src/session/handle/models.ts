@@ -1,15 +1,15 @@
-import { aListOf, anObject, aString, checkOptions } from "../arguments.ts";
-import { SessionError } from "../errors.ts";
-import { memoryFolder } from "../model/checkpoint/source/folder.ts";
-import { aQuantise } from "../model/checkpoint/weights/quantise.ts";
-import type { ModelOutline } from "../model/language-model.ts";
-import { layersWith, siteInfo, siteNames } from "../model/walk/site-info.ts";
-import { settingOf } from "../patching/setting.ts";
-import { adapterName } from "../tensor/adapter-name.ts";
-import type { ModelOrder, SharedModel } from "./engine.ts";
-import type { ParamsOf } from "./requests.ts";
-import type { ModelSummary, SiteSummary } from "./results.ts";
-import type { Handler, Offer, Work } from "./work.ts";
+import { aListOf, anObject, aString, checkOptions } from "../../arguments.ts";
+import { SessionError } from "../../errors.ts";
+import { memoryFolder } from "../../model/checkpoint/source/folder.ts";
+import { aQuantise } from "../../model/checkpoint/weights/quantise.ts";
+import type { ModelOutline } from "../../model/language-model.ts";
+import { layersWith, siteInfo, siteNames } from "../../model/walk/site-info.ts";
+import { settingOf } from "../../patching/setting.ts";
+import { adapterName } from "../../tensor/adapter-name.ts";
+import type { ParamsOf } from "../messages/requests.ts";
+import type { ModelSummary, SiteSummary } from "../messages/results.ts";
+import type { Handler, Offer, Work } from "../read/work.ts";
+import type { ModelOrder, SharedModel } from "../state/engine.ts";
 
 export const adapters: Handler<"adapters"> = async ({ engine }) => {
   const { info, memory } = await engine.device();

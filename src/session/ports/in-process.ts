@@ -1,4 +1,4 @@
-import type { ClientPort, HostPort, Port } from "./protocol.ts";
+import type { ClientPort, HostPort, Port } from "../messages/protocol.ts";
 
 /**
  * The two ends of a connection within a process. What is sent is copied, as between threads, so neither side can change what the

@@ -10,17 +10,17 @@ import {
   either,
   type Options,
   oneOf,
-} from "../arguments.ts";
-import { SPLITS } from "../tasks/task.ts";
+} from "../../arguments.ts";
+import { SPLITS } from "../../tasks/task.ts";
+import type { ParamsOf, RequestName } from "../messages/requests.ts";
+import type { Handler } from "../read/work.ts";
 import { aTop, someIds } from "./answers.ts";
-import { adapters, free, load, models, unload } from "./handle-models.ts";
-import { encode, picture } from "./handle-prompts.ts";
-import { generate, layers, reach, record, resume, run } from "./handle-runs.ts";
-import { sweep, taskPicture, tasks } from "./handle-tasks.ts";
-import { freeVector, loadVector, makeVector, mixVectors, readVector, saveVector } from "./handle-vectors.ts";
-import { activations, attention, lens, project } from "./handle-views.ts";
-import type { ParamsOf, RequestName } from "./requests.ts";
-import type { Handler } from "./work.ts";
+import { adapters, free, load, models, unload } from "./models.ts";
+import { encode, picture } from "./prompts.ts";
+import { generate, layers, reach, record, resume, run } from "./runs.ts";
+import { sweep, taskPicture, tasks } from "./tasks.ts";
+import { freeVector, loadVector, makeVector, mixVectors, readVector, saveVector } from "./vectors.ts";
+import { activations, attention, lens, project } from "./views.ts";
 
 /** Whether a request waits for its turn on the device, or is answered at once. */
 export type Lane = "device" | "now";

@@ -1,5 +1,5 @@
-import { aCount, aNumber, aString, checkOptions, type Options, oneOf } from "../arguments.ts";
-import type { SpecifySpec } from "./values.ts";
+import { aCount, aNumber, aString, checkOptions, type Options, oneOf } from "../../arguments.ts";
+import type { SpecifySpec } from "../messages/values.ts";
 
 const SPECIFY: Options<SpecifySpec> = {
   kind: oneOf("text", "image", "instruction", "none"),

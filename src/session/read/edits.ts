@@ -1,11 +1,11 @@
-import { anArray, anObject, checkArgument, checkOptions } from "../arguments.ts";
-import { ArgumentError } from "../errors.ts";
-import { parseSite, type SiteName } from "../model/walk/sites.ts";
-import { checkEdits, checkTaps } from "../patching/arguments.ts";
-import type { Edit, EditValue } from "../patching/edit.ts";
-import { type Taps, tap } from "../patching/tap.ts";
-import type { Device } from "../tensor/device.ts";
-import type { ArraySpec, EditSpec, TapSpec, ValueSpec } from "./values.ts";
+import { anArray, anObject, checkArgument, checkOptions } from "../../arguments.ts";
+import { ArgumentError } from "../../errors.ts";
+import { parseSite, type SiteName } from "../../model/walk/sites.ts";
+import { checkEdits, checkTaps } from "../../patching/arguments.ts";
+import type { Edit, EditValue } from "../../patching/edit.ts";
+import { type Taps, tap } from "../../patching/tap.ts";
+import type { Device } from "../../tensor/device.ts";
+import type { ArraySpec, EditSpec, TapSpec, ValueSpec } from "../messages/values.ts";
 import type { Work } from "./work.ts";
 
 /**

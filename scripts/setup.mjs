@@ -5,7 +5,7 @@
  *
  *   npm run setup                     dependencies, build, an adapter
  *   npm run setup -- swiftshader      … that adapter (gpu, lavapipe, swiftshader)
- *   npm run setup -- model chromium   … and these (runtimes: Bun and Deno)
+ *   npm run setup -- model chromium   … and these (runtimes: Bun and Deno; redis: for grids with a queue)
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -17,11 +17,12 @@ import { runScript, SetupError } from "./command.mjs";
 import { ensureDependencies } from "./dependencies.mjs";
 import { ensureAdapter } from "./drivers.mjs";
 import { ensureSmolLM2 } from "./fetch-smollm2.mjs";
+import { ensureRedis } from "./redis.mjs";
 import { ensureRuntimes } from "./runtimes.mjs";
 
 const OLDEST_NODE = [20, 11];
 const ADAPTERS = ["auto", "gpu", "lavapipe", "swiftshader"];
-const EXTRAS = ["model", "chromium", "runtimes"];
+const EXTRAS = ["model", "chromium", "runtimes", "redis"];
 
 /** Dependencies, build, and an adapter: the one that XPATCH_ADAPTER names, else any. */
 export async function setUp(adapter = process.env.XPATCH_ADAPTER || "auto") {
@@ -41,12 +42,15 @@ async function main() {
   const wanted = process.argv.slice(2);
   const unknown = wanted.find((word) => ![...ADAPTERS, ...EXTRAS].includes(word));
   if (unknown)
-    throw new SetupError(`expected ${ADAPTERS.join(", ")}, model, chromium or runtimes; found "${unknown}"`);
+    throw new SetupError(
+      `expected ${[...ADAPTERS, ...EXTRAS.slice(0, -1)].join(", ")} or ${EXTRAS.at(-1)}; found "${unknown}"`,
+    );
   const adapters = wanted.filter((word) => ADAPTERS.includes(word));
   for (const adapter of adapters.length > 0 ? adapters : [undefined])
     console.log(`adapter: ${await setUp(adapter)}`);
   if (wanted.includes("model")) console.log(`model: ${await ensureSmolLM2()}`);
   if (wanted.includes("chromium")) console.log(`chromium: ${await ensureChromium()}`);
+  if (wanted.includes("redis")) console.log(`redis: ${await ensureRedis()}`);
   if (wanted.includes("runtimes")) console.log(`runtimes: ${await ensureRuntimes()}`);
 }
 

@@ -6,6 +6,7 @@ import { become, runScript, SetupError } from "./command.mjs";
 import { ensureAdapter } from "./drivers.mjs";
 import { ensureSmolLM2 } from "./fetch-smollm2.mjs";
 import { ensurePackedModel } from "./pack-model.mjs";
+import { ensureRedis } from "./redis.mjs";
 import { ensureRuntimes } from "./runtimes.mjs";
 import { setUp } from "./setup.mjs";
 
@@ -14,7 +15,14 @@ await runScript(async () => {
   // The tests that need one of these fail with a message of their own; the others can go on without.
   const software = process.platform === "linux" ? ["lavapipe", "swiftshader"] : [];
   const drivers = software.map((name) => () => ensureAdapter(name));
-  for (const work of [...drivers, ensureSmolLM2, ensurePackedModel, ensureChromium, ensureRuntimes]) {
+  for (const work of [
+    ...drivers,
+    ensureSmolLM2,
+    ensurePackedModel,
+    ensureChromium,
+    ensureRuntimes,
+    ensureRedis,
+  ]) {
     await work().catch((error) => {
       if (!(error instanceof SetupError)) throw error;
       process.stderr.write(`\nxpatch set-up: ${error.message}\n\n`);

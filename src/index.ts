@@ -3,6 +3,19 @@
 
 // Patching
 export {
+  ablateLatents,
+  addToLatents,
+  type Latents,
+  scaleLatents,
+  setLatents,
+} from "./analysis/autoencoders/latent-edits.ts";
+export {
+  type LoadSaeOptions,
+  loadSparseAutoencoder,
+} from "./analysis/autoencoders/load-sparse-autoencoder.ts";
+export type { SaeConfig } from "./analysis/autoencoders/sae-config.ts";
+export type { SparseAutoencoder } from "./analysis/autoencoders/sparse-autoencoder.ts";
+export {
   type AttentionMap,
   type AttentionMapOptions,
   attentionMaps,

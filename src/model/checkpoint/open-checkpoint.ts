@@ -176,9 +176,12 @@ async function openPlace(place: string, options: CheckpointOptions): Promise<Byt
   throw new CheckpointError(`${folder.name}: no such file: ${opened.absent}`);
 }
 
-/** Whether a folder has one of the files that every folder with a model or an adapter has. */
-async function isModelFolder(folder: Folder): Promise<boolean> {
-  for (const file of [CONFIG, ASSEMBLY, ADAPTER_CONFIG]) {
+/** One of these is in every folder with a model or an adapter. */
+const MODEL_FILES: readonly string[] = [CONFIG, ASSEMBLY, ADAPTER_CONFIG];
+
+/** Whether a folder has one of the files that every folder of its kind has. */
+async function isModelFolder(folder: Folder, marks = MODEL_FILES): Promise<boolean> {
+  for (const file of marks) {
     const source = await folder.open(file);
     await source?.close();
     if (source) return true;
@@ -195,8 +198,15 @@ async function openFile(source: ByteSource, isGguf: boolean): Promise<GgufFile |
   }
 }
 
-/** Where the files of a reference are. Throws CheckpointError for what is no folder, URL or hub id. */
-async function folderOf(ref: string | Folder, options: HubOptions): Promise<Folder> {
+/**
+ * Where the files of a reference are; of local folders those are meant that have one of the files in `marks`. Throws CheckpointError
+ * for what is no folder, URL or hub id.
+ */
+export async function folderOf(
+  ref: string | Folder,
+  options: HubOptions,
+  marks = MODEL_FILES,
+): Promise<Folder> {
   if (typeof ref !== "string") return ref;
   const shipped = shippedFolder(ref);
   if (shipped) return shipped;
@@ -206,12 +216,12 @@ async function folderOf(ref: string | Folder, options: HubOptions): Promise<Fold
   if (isUrl(place)) return urlFolder(place, fetchFor(place, options));
   if (platform.name === "node") {
     const folder = localFolder(place);
-    if (await isModelFolder(folder)) return folder;
+    if (await isModelFolder(folder, marks)) return folder;
   }
   const local = platform.name === "node" ? await missingFolder(ref) : "a browser has no folders";
   if (!isHubId(place)) {
     throw new CheckpointError(
-      `${ref}: not a folder with a ${CONFIG} (or an ${ASSEMBLY} or ${ADAPTER_CONFIG}), nor a URL, nor a hub id like ` +
+      `${ref}: not a folder with a ${marks[0]} (or ${marks.slice(1).join(", ")}), nor a URL, nor a hub id like ` +
         `org/name, nor one of ${SHIPPED_MODELS.join(", ")}${shippedHint(ref)}; ${local}`,
     );
   }

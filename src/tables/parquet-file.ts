@@ -1,7 +1,16 @@
-import type { AsyncBuffer, Compressors, DecodedArray, FileMetaData, RowGroup } from "hyparquet";
+import type {
+  AsyncBuffer,
+  ColumnMetaData,
+  Compressors,
+  DecodedArray,
+  FileMetaData,
+  RowGroup,
+  SchemaTree,
+} from "hyparquet";
 import { FileError } from "../errors.ts";
 import { nearestHint } from "../nearest.ts";
 import type { ByteSource } from "../platform/platform.ts";
+import { checkPages, type Levels } from "./parquet-pages.ts";
 import { showType } from "./parquet-type.ts";
 
 /** A column of a file, with its type in the words of Arrow: `string`, `struct<bytes: binary, path: string>`. */
@@ -29,6 +38,8 @@ export class ParquetFile {
   readonly #footer: FileMetaData;
   readonly #buffer: AsyncBuffer;
   readonly #compressors: Compressors;
+  /** By the path of the leaf. */
+  readonly #levels: ReadonlyMap<string, Levels>;
 
   private constructor(
     source: ByteSource,
@@ -36,6 +47,7 @@ export class ParquetFile {
     footer: FileMetaData,
     fields: readonly ParquetField[],
     compressors: Compressors,
+    levels: ReadonlyMap<string, Levels>,
   ) {
     this.name = source.name;
     this.fields = fields;
@@ -45,6 +57,7 @@ export class ParquetFile {
     this.#footer = footer;
     this.#buffer = buffer;
     this.#compressors = compressors;
+    this.#levels = levels;
   }
 
   /** Reads the footer. Throws FileError for what is no Parquet file, is damaged, or compressed in a way that is not read here. */
@@ -55,9 +68,10 @@ export class ParquetFile {
     return await readable(`${source.name}: its footer`, async () => {
       const footer = await parquetMetadataAsync(buffer, { geoparquet: false });
       checkFooter(source, footer);
-      const { children } = parquetSchema(footer);
-      const fields = children.map((child) => ({ name: child.element.name, type: showType(child) }));
-      return new ParquetFile(source, buffer, footer, fields, await compressorsFor(footer));
+      const tree = parquetSchema(footer);
+      const fields = tree.children.map((child) => ({ name: child.element.name, type: showType(child) }));
+      const compressors = await compressorsFor(footer);
+      return new ParquetFile(source, buffer, footer, fields, compressors, await levelsOf(footer, tree));
     });
   }
 
@@ -86,7 +100,7 @@ export class ParquetFile {
     const metadata = { ...this.#footer, row_groups: [of], num_rows: of.num_rows };
     const scan = await readable(`${this.name}: row group ${group}`, () =>
       parquetScan({
-        file: this.#buffer,
+        file: this.#checked(of),
         metadata,
         columns: [...columns],
         compressors: this.#compressors,
@@ -107,6 +121,24 @@ export class ParquetFile {
       read.push(values);
     }
     return read;
+  }
+
+  /** The file, whose pages are checked as chunks of a row group are read. */
+  #checked(group: RowGroup): AsyncBuffer {
+    const chunks = group.columns.map(({ meta_data: meta }) => ({ meta: meta!, ...extentOf(meta!) }));
+    return {
+      byteLength: this.#buffer.byteLength,
+      slice: async (from, to = this.#buffer.byteLength) => {
+        const buffer = await this.#buffer.slice(from, to);
+        for (const { meta, start, end } of chunks) {
+          if (start < from || end > to) continue;
+          const bytes = new Uint8Array(buffer, start - from, end - start);
+          const levels = this.#levels.get(pathOf(meta))!;
+          await checkPages(bytes, meta, levels, Number(group.num_rows), this.#compressors);
+        }
+        return buffer;
+      },
+    };
   }
 
   /** Closes the source that the file was opened from. */
@@ -135,18 +167,45 @@ function checkFooter({ name, size }: ByteSource, { row_groups }: FileMetaData): 
     for (const { meta_data: meta, file_path: path } of columns) {
       if (path) throw new FileError(`${where}: columns in other files (${path}) are not supported`);
       if (!meta) throw new FileError(`${where}: a column without metadata (encrypted?) is not supported`);
-      const column = `${where}: column ${meta.path_in_schema.join(".")}`;
+      const column = `${where}: column ${pathOf(meta)}`;
       if (!CODECS.includes(meta.codec)) {
         throw new FileError(
           `${column}: expected compression by one of ${CODECS.join(", ")}, found ${meta.codec ?? "another"}`,
         );
       }
-      const start = meta.dictionary_page_offset || meta.data_page_offset;
-      if (start < 0n || start + meta.total_compressed_size > size) {
+      const { start, end } = extentOf(meta);
+      if (!(start >= 0 && start <= end && end <= size)) {
         throw new FileError(`${column}: lies outside the file, which is damaged or cut off`);
       }
     }
   }
+}
+
+/** From where to where the pages of a chunk lie. */
+function extentOf(meta: ColumnMetaData): { start: number; end: number } {
+  const start = Number(meta.dictionary_page_offset || meta.data_page_offset);
+  return { start, end: start + Number(meta.total_compressed_size) };
+}
+
+function pathOf({ path_in_schema: path }: ColumnMetaData): string {
+  return path.join(".");
+}
+
+/** The levels of each leaf that the footer has a chunk of. Throws where the schema lacks it. */
+async function levelsOf({ row_groups }: FileMetaData, tree: SchemaTree): Promise<Map<string, Levels>> {
+  const { getMaxDefinitionLevel, getMaxRepetitionLevel, getTreePath } = await import(
+    "hyparquet/src/schema.js"
+  );
+  const leaves = new Map<string, Levels>();
+  for (const { columns } of row_groups) {
+    for (const { meta_data: meta } of columns) {
+      if (leaves.has(pathOf(meta!))) continue;
+      const path = getTreePath(tree, meta!.path_in_schema);
+      const [repetition, definition] = [getMaxRepetitionLevel(path), getMaxDefinitionLevel(path)];
+      leaves.set(pathOf(meta!), { repetition, definition });
+    }
+  }
+  return leaves;
 }
 
 /** What decompresses the pages of a file; snappy comes with the reader. */
@@ -183,6 +242,7 @@ async function readable<T>(what: string, read: () => T | Promise<T>): Promise<T>
     return await read();
   } catch (cause) {
     if (cause instanceof FileError) throw cause;
-    throw new FileError(`${what} cannot be read: ${(cause as Error).message}`, { cause });
+    const reason = (cause as Error).message;
+    throw new FileError(`${what}: damaged, or of a kind that is not read here: ${reason}`, { cause });
   }
 }

@@ -138,3 +138,26 @@ test.each([
   expect(error.message).toContain("x.parquet: ");
   expect(error.message).toContain(message);
 });
+test("damaged files give typed errors that name the file, or the values", async () => {
+  let refused = 0;
+  let seed = 7;
+  const random = (below: number) => {
+    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+    return Math.floor((seed / 2 ** 32) * below);
+  };
+  for (const name of FILES) {
+    const whole = fixture(name);
+    for (let trial = 0; trial < (name.startsWith("brotli") ? 20 : 80); trial++) {
+      const bytes = whole.slice();
+      for (let n = 1 + random(3); n > 0; n--) bytes[4 + random(bytes.length - 8)] = random(256);
+      try {
+        await everything(await opened(bytes, name));
+      } catch (error) {
+        expect(error).toBeInstanceOf(FileError);
+        expect((error as Error).message).toMatch(new RegExp(`^${name}: `));
+        refused++;
+      }
+    }
+  }
+  expect(refused).toBeGreaterThan(150);
+});

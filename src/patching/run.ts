@@ -7,6 +7,7 @@ import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { forward, type LogitPositions, logitRows, takeRows } from "../model/walk/forward.ts";
 import { Pass } from "../model/walk/pass.ts";
 import type { RowMap } from "../model/walk/row-map.ts";
+import { sharedStarts } from "../model/walk/shared-starts.ts";
 import type { SiteName } from "../model/walk/sites.ts";
 import { drive } from "../model/walk/walk.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -17,6 +18,7 @@ import { eachResult, resolveTaps } from "./resolve-taps.ts";
 import { lastRows, measureRun, metricPositions, type RunMetric } from "./run-metric.ts";
 import type { SitesOf } from "./site-patterns.ts";
 import { batchOf, type Target } from "./site-targets.ts";
+import { startLimits } from "./start-limits.ts";
 import type { Tap, TapGroup, Taps } from "./tap.ts";
 import { resolveEdits, Watcher } from "./watcher.ts";
 
@@ -143,17 +145,24 @@ export function compute(
     const watcher = new Watcher(resolvedEdits, resolvedTaps, tape);
 
     const onPixels = measure?.back?.onPixels;
-    const pass = Pass.over(device, prompts, {
-      inUse: (site: SiteName) => watcher.uses(site),
-      ...(onPixels && { onPixels }),
-    });
     const everywhere =
       options.logits === "all" || targets.some((t) => headBeforeLast(t, config.layers, prompts));
     const computed: LogitPositions = everywhere
       ? "all"
       : ((measure && metricPositions(measure.metric, prompts, model)) ?? "last");
+    const limits = tape ? undefined : startLimits(prompts, resolvedEdits, resolvedTaps, computed);
+    const starts = limits && sharedStarts(network, prompts, limits);
+    const pass = Pass.over(device, prompts, {
+      ...(starts && { rows: starts.rows, keys: starts.keys }),
+      inUse: (site: SiteName) => watcher.uses(site),
+      ...(onPixels && { onPixels }),
+    });
     const rows = logitRows(pass.rows, computed);
-    const through = () => drive(forward(network, prompts, pass, { stopAfter, logits: computed }), watcher);
+    const through = () =>
+      drive(
+        forward(network, prompts, pass, { stopAfter, logits: computed, ...(starts && { entrance: starts }) }),
+        watcher,
+      );
     const logits = tape ? tape.record(through) : through();
     const metric = measure && measured(measure, watcher);
     return {

@@ -15,6 +15,8 @@ export interface ForwardOptions {
   stopAfter?: number;
   /** Default "last". */
   logits?: LogitPositions;
+  /** Default {@link WHOLE}. */
+  entrance?: Entrance;
 }
 
 /**
@@ -25,13 +27,22 @@ export function* forward(
   network: Network,
   prompts: readonly Prompt[],
   pass: Pass,
-  { stopAfter, logits = "last" }: ForwardOptions = {},
+  { stopAfter, logits = "last", entrance = WHOLE }: ForwardOptions = {},
 ): Walk<Tensor | undefined> {
-  const embedded = yield* enter(network, prompts, pass);
+  const embedded = yield* entrance.enter(network, prompts, pass);
   const blocks = stopAfter === undefined ? {} : { blocks: stopAfter + 1 };
   const x = yield* network.stack.run(embedded, pass, blocks);
   return stopAfter === undefined ? yield* unembed(network, x, pass, logits) : undefined;
 }
+
+/** Where what enters the first block comes from. */
+export interface Entrance {
+  /** [rows of the pass, width] */
+  enter(network: Network, prompts: readonly Prompt[], pass: Pass): Walk<Tensor>;
+}
+
+/** Whole prompts. */
+export const WHOLE: Entrance = { enter };
 
 /** What enters the first block: [rows, width]. The pass gets what the blocks' cross-attention reads. */
 export function enter(network: Network, prompts: readonly Prompt[], pass: Pass): Walk<Tensor> {

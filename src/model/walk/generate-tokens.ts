@@ -1,7 +1,7 @@
 import { OutOfMemoryError, PromptError } from "../../errors.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { checkGrowth, type Prompt } from "../prompt/prompt.ts";
-import { enter } from "./forward.ts";
+import { WHOLE } from "./forward.ts";
 import { type BegunStep, beginGreedily, computeStep, type GenerationStep } from "./generation-step.ts";
 import { ContextKeys, KvCache } from "./key-value-store.ts";
 import type { Network } from "./network.ts";
@@ -9,6 +9,7 @@ import { Pass } from "./pass.ts";
 import { at } from "./place.ts";
 import { RowMap } from "./row-map.ts";
 import { greedy, type Sampler } from "./sampling.ts";
+import { sharedStarts } from "./shared-starts.ts";
 import { SharedSteps } from "./shared-steps.ts";
 import { NO_VISITOR, type Visitor, type Walk } from "./site-events.ts";
 import type { SiteName } from "./sites.ts";
@@ -78,9 +79,10 @@ async function* continuePrompts(
   try {
     // The last token of a sequence is never fed back, so it needs no place.
     const capacities = prompts.map((p) => p.length + maxNewTokens - 1);
-    const cache = new KvCache(device, capacities, memory);
+    const starts = visitor === NO_VISITOR ? sharedStarts(network, prompts) : undefined;
+    const cache = new KvCache(device, capacities, memory, starts);
     const context = new ContextKeys({ keep: memory }); // computed with the prompts, and read by all new tokens
-    let rows = RowMap.packed(prompts.map((p) => p.length));
+    let rows = starts?.rows ?? RowMap.packed(prompts.map((p) => p.length));
     let previous: Tensor | undefined;
     let begun: BegunStep | undefined;
     for (let step = 0; step < maxNewTokens && rows.length > 0; step++) {
@@ -90,7 +92,8 @@ async function* continuePrompts(
         return {
           rows: rows.length,
           pass: () => Pass.over(device, prompts, { rows, keys: cache, context, inUse: uses }),
-          embed: (pass) => (tokens ? embedTokens(network, tokens, pass) : enter(network, prompts, pass)),
+          embed: (pass) =>
+            tokens ? embedTokens(network, tokens, pass) : (starts ?? WHOLE).enter(network, prompts, pass),
           sampler,
           at: { sequences: rows.spans.map((span) => span.sequence), step },
         };

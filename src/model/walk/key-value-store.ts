@@ -146,30 +146,64 @@ export class ContextKeys implements KeyValueStore {
 
 const NO_ROWS = new RowMap([]);
 
+/** The part of keys and values that shared starts lie in, so that attention does not look through all for them. */
+export class PrefixRows {
+  /** The map, counted from the part's first row. */
+  readonly rows: RowMap;
+  readonly #start: number;
+  readonly #end: number;
+
+  constructor({ spans }: RowMap) {
+    this.#start = Math.min(...spans.map(({ row }) => row));
+    this.#end = Math.max(...spans.map(({ row, count }) => row + count));
+    this.rows = new RowMap(spans.map((span) => ({ ...span, row: span.row - this.#start })));
+  }
+
+  of({ k, v }: KeysAndValues): KeysAndValues {
+    return { k: k.rows(this.#start, this.#end), v: v.rows(this.#start, this.#end) };
+  }
+}
+
+/** Starts of sequences that are those of others; see `SharedStarts`. */
+export interface StartsOfOthers {
+  /** The first position of a sequence that is its own. */
+  first(sequence: number): number;
+  /** Where the keys before that lie, if `rowOf` is where a sequence's position 0 does. */
+  prefix(rowOf: (sequence: number) => number): RowMap;
+}
+
 /**
- * The KV cache of generation: room for `capacities[i]` positions of sequence i. Each pass writes its rows at the
- * sequence's next free places. f32, as computed.
+ * The KV cache of generation: room for `capacities[i]` positions of sequence i, but for a start that it shares. Each pass writes
+ * its rows at the sequence's next free places. f32, as computed.
  */
 export class KvCache implements KeyValueStore {
   own: RowMap;
+  readonly prefix?: RowMap;
   readonly #device: Device;
   readonly #slots: readonly number[];
   readonly #rows: number;
   readonly #layers: Room[] = [];
   readonly #scope: Scope;
+  readonly #starts: StartsOfOthers | undefined;
+  readonly #prefixRows: PrefixRows | undefined;
   #targets: Tensor | undefined;
 
-  constructor(device: Device, capacities: readonly number[], scope: Scope) {
+  constructor(device: Device, capacities: readonly number[], scope: Scope, starts?: StartsOfOthers) {
     this.#device = device;
     this.#scope = scope;
     let row = 0;
-    this.#slots = capacities.map((capacity) => {
+    this.#starts = starts;
+    this.#slots = capacities.map((capacity, sequence) => {
       const slot = row;
-      row += capacity;
+      row += capacity - this.#first(sequence);
       return slot;
     });
     this.#rows = row;
     this.own = new RowMap([]);
+    if (starts) {
+      this.#prefixRows = new PrefixRows(starts.prefix((leader) => this.#slots[leader]!));
+      this.prefix = this.#prefixRows.rows;
+    }
   }
 
   /** Announces a pass: its rows are appended to what the cache holds. */
@@ -177,17 +211,19 @@ export class KvCache implements KeyValueStore {
     this.own = new RowMap(
       rows.spans.map(({ sequence, position, count }) => ({
         sequence,
-        position: 0,
+        position: this.#first(sequence),
         row: this.#slots[sequence]!,
-        count: position + count,
+        count: position + count - this.#first(sequence),
       })),
     );
-    const targets = [...rows.entries()].map(({ sequence, position }) => this.#slots[sequence]! + position);
+    const targets = [...rows.entries()].map(
+      ({ sequence, position }) => this.#slots[sequence]! + position - this.#first(sequence),
+    );
     this.#targets?.dispose();
     this.#targets = this.#scope.enter(() => this.#device.tensor(Uint32Array.from(targets), { dtype: "u32" }));
   }
 
-  use(layer: number, { k, v }: KeysAndValues): KeysAndValues {
+  use(layer: number, { k, v }: KeysAndValues): KeysToUse {
     this.#layers[layer] ??= this.#scope.enter(() => this.#room(k, v));
     const cache = this.#layers[layer];
     if (cache.whole) {
@@ -196,7 +232,12 @@ export class KvCache implements KeyValueStore {
       scatterRowsInto(cache.k, this.#targets!, k);
       scatterRowsInto(cache.v, this.#targets!, v);
     }
-    return cache;
+    return this.#prefixRows ? { ...cache, prefix: this.#prefixRows.of(cache) } : cache;
+  }
+
+  /** The first position that a sequence has a place for. */
+  #first(sequence: number): number {
+    return this.#starts?.first(sequence) ?? 0;
   }
 
   /** Keys and values one under the other, so that one kernel writes both, unless values are of another width. */

@@ -24,6 +24,8 @@ export const clustering: Experiment = {
     "The embeddings of what the examples show cluster by modality; the task vectors made from them cluster by task, across modalities, with those of the instructions.",
   untestable(lab) {
     if (pictured(lab).length < 2) return "it takes two tasks with pictures, and a model that takes pictures";
+    if (!lab.specifies("image"))
+      return "it compares prompts of pictures, which were left out, with those of text";
     return lab.model.config.vision?.embeds === false
       ? "pictures do not enter the model's embedding, where they could be compared with names: it reads them by cross-attention"
       : undefined;

@@ -23,8 +23,15 @@ export { addCosts, forwardPassEquivalents, NO_COST } from "./framework/cost.ts";
 export type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 export { FolderLock } from "./framework/folder-lock.ts";
 export { Lab } from "./framework/lab.ts";
+export {
+  checkTasks,
+  type GivenOptions,
+  labOptions,
+  OPTION_DEFAULTS,
+  SET_BY_PROTOCOL,
+} from "./framework/lab-options.ts";
 export { type Finished, type RunProgress, runExperiments } from "./framework/runner.ts";
-export { type LabOptions, type Setting, settingOf, taskSettings } from "./framework/setting.ts";
+export { type Setting, settingOf, taskSettings } from "./framework/setting.ts";
 export { Store } from "./framework/store.ts";
 export { PAPER_TASKS } from "./paper.ts";
 export { PAPER_PROTOCOL, paperTasks } from "./protocol.ts";

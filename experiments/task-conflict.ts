@@ -331,7 +331,7 @@ function askedWays(lab: Lab): Asked[] {
 
 /** Those of some pairs whose first task can be asked for so. */
 function pairsAsked(lab: Lab, specification: Asked, list = pairsInMeans(lab, widestQuery(lab))): Pair[] {
-  return list.filter(({ task }) => specification === "text" || lab.task(task).instruction !== undefined);
+  return list.filter(({ task }) => specification === "text" || lab.hasInstruction(lab.task(task)));
 }
 
 function paramsOf(lab: Lab, { task, other }: Pair, specification: Asked) {

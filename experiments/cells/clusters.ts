@@ -108,7 +108,7 @@ export const clusters = defineCell("clusters", async (lab): Promise<ClustersResu
       await addVectors(lab, ofPoints, { prompts, shown, layer });
       points.push(...kept.map((i) => ({ task: task.name, modality, item: items[i]!.input })));
     }
-    if (task.instruction === undefined) continue;
+    if (!lab.hasInstruction(task)) continue;
     const written = instructionOf(task);
     const texts = [written, ...noisyInstructions(written, "paraphrase")];
     const prompts = texts.map((text) => lab.model.prompt(text));

@@ -166,8 +166,8 @@ export function tasksWith(
   return tasks.filter((task) => {
     const modalities: readonly string[] = lab.modalities(task);
     const specified =
-      specification === "instruction" ? task.instruction !== undefined : modalities.includes(specification);
-    return specified && modalities.includes(query);
+      specification === "instruction" ? lab.hasInstruction(task) : modalities.includes(specification);
+    return specified && lab.specifies(specification) && modalities.includes(query);
   });
 }
 

@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { posix } from "node:path";
 import {
   decodeTaskVectors,
   encodeTaskVectors,
@@ -13,7 +12,6 @@ import {
   upToLastExample,
   XpatchError,
 } from "xpatch";
-import { writeWhole } from "#src/platform/node-write";
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { instructionOf, specifiedQueries } from "../framework/prompts.ts";
@@ -91,9 +89,8 @@ export async function extractInto(
   model = lab.model,
 ): Promise<VectorsResult> {
   using vectors = extractTaskVectors(model, prompts, { site: lab.stream });
-  const file = join("vectors", `${name}.safetensors`);
-  mkdirSync(join(lab.folder, "vectors"), { recursive: true });
-  await writeWhole(join(lab.folder, file), await encodeTaskVectors(vectors));
+  const file = posix.join("vectors", `${name}.safetensors`);
+  await lab.store.keepFile(file, await encodeTaskVectors(vectors));
   return { file, prompts: prompts.map(({ text }) => text) };
 }
 
@@ -112,8 +109,7 @@ export async function vectorsIn(
   lab: Lab,
   { file }: Pick<VectorsResult, "file">,
 ): Promise<readonly Float32Array[]> {
-  const bytes = new Uint8Array(readFileSync(join(lab.folder, file)));
-  using loaded = await decodeTaskVectors(bytes, lab.model.device, file);
+  using loaded = await decodeTaskVectors(lab.store.file(file), lab.model.device, file);
   const { site } = loaded.origin;
   if (site !== lab.stream) {
     throw new XpatchError(`${file}: expected vectors of ${lab.stream}, found those of ${site}`);

@@ -1,5 +1,5 @@
+import type { CellRecord } from "./cell-store.ts";
 import type { Setting } from "./setting.ts";
-import type { CellRecord } from "./store.ts";
 
 /** Of what cells hold. To be raised whenever a cell of the same key comes to hold something else. */
 export const CELL_FORMAT = 2;

@@ -12,6 +12,7 @@ import {
   patchEach,
   picturedItemsOf,
   type SiteName,
+  type SpecificationKind,
   type Split,
   type Task,
   type TaskItem,
@@ -21,9 +22,9 @@ import {
 import { rowLayersOf } from "#src/patching/row-layers";
 import { sample } from "../statistics/random.ts";
 import type { Cell } from "./cell.ts";
+import type { CellRecord, CellStore } from "./cell-store.ts";
 import { addCosts, type Cost, NO_COST } from "./cost.ts";
 import type { LabOptions, Setting, SettingParts } from "./setting.ts";
-import type { Store } from "./store.ts";
 
 /** The splits that experiments use: to choose by, and to report on. */
 export type AskedSplit = Exclude<Split, "train">;
@@ -33,7 +34,7 @@ const BATCH_TOKENS = 1024;
 
 export interface LabParts extends SettingParts {
   readonly setting: Setting;
-  readonly store: Store;
+  readonly store: CellStore;
   /** Where results, and files beside them, go. */
   readonly folder: string;
   /** The command line that computes an experiment again under this setting. */
@@ -49,7 +50,7 @@ export class Lab {
   readonly options: LabOptions;
   readonly setting: Setting;
   readonly folder: string;
-  readonly store: Store;
+  readonly store: CellStore;
   readonly command: LabParts["command"];
   readonly #pictures = new Map<string, Promise<Asker>>();
   #meter = { cost: NO_COST, secondsOfOthers: 0 };
@@ -67,8 +68,12 @@ export class Lab {
 
   /** The result of a cell: the stored one, or else it is computed and stored. */
   async run<R>(cell: Cell<R>): Promise<R> {
-    const stored = this.store.get(cell.key);
-    if (stored) return stored.result as R;
+    const stored = this.store.get(cell.key) ?? this.store.add(await this.compute(cell));
+    return stored.result as R;
+  }
+
+  /** Computes a cell, whether or not there is a stored one, with what that costs. Stores nothing but the cells that it asks for. */
+  protected async compute<R>(cell: Cell<R>): Promise<CellRecord> {
     const outer = this.#meter;
     const meter = { cost: NO_COST, secondsOfOthers: 0 };
     this.#meter = meter;
@@ -78,15 +83,7 @@ export class Lab {
       const seconds = (performance.now() - start) / 1000;
       outer.secondsOfOthers += seconds;
       const { key, kind, params } = cell;
-      const record = {
-        key,
-        kind,
-        params,
-        result,
-        cost: meter.cost,
-        seconds: seconds - meter.secondsOfOthers,
-      };
-      return this.store.add(record).result as R;
+      return { key, kind, params, result, cost: meter.cost, seconds: seconds - meter.secondsOfOthers };
     } finally {
       this.#meter = outer;
     }
@@ -154,6 +151,16 @@ export class Lab {
    */
   get readsPrompts(): boolean {
     return this.model.config.encoder === undefined || this.options.stack === "encoder";
+  }
+
+  /** Whether the user wants a kind of specification. */
+  specifies(kind: SpecificationKind): boolean {
+    return this.options.specifications?.includes(kind) ?? true;
+  }
+
+  /** Whether a task can be told by its instruction. */
+  hasInstruction({ instruction }: Task): boolean {
+    return instruction !== undefined && this.specifies("instruction");
   }
 
   /** Tasks whose accuracies go into means. */

@@ -38,7 +38,7 @@ export async function runExperiments(
   });
   const keys = new Map(plan.flatMap(({ cells }) => cells.map(({ key, kind }) => [key, kind] as const)));
   const progress = (experiment: string, cell?: string) => {
-    const left = [...keys].filter(([key]) => !lab.store.get(key)).map(([, kind]) => kind);
+    const left = [...keys].filter(([key]) => !lab.store.has(key)).map(([, kind]) => kind);
     const done = keys.size - left.length;
     onProgress({ experiment, cell, done, total: keys.size, secondsLeft: secondsLeft(lab, left) });
   };
@@ -90,8 +90,8 @@ function notTestable(because: string): Findings {
 }
 
 function secondsLeft({ store }: Lab, kinds: readonly string[]): number | undefined {
-  const { records } = store;
-  const mean = (list: typeof records) => list.reduce((sum, { seconds }) => sum + seconds, 0) / list.length;
+  const records = store.records.filter(({ seconds }) => seconds !== undefined);
+  const mean = (list: typeof records) => list.reduce((sum, { seconds }) => sum + seconds!, 0) / list.length;
   if (records.length === 0) return undefined;
   const byKind = new Map<string, number>();
   for (const kind of new Set(kinds)) {

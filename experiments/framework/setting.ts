@@ -9,6 +9,7 @@ import {
   openCheckpoint,
   type PatchableModel,
   type ReadOptions,
+  type SpecificationKind,
   type Task,
 } from "xpatch";
 
@@ -32,6 +33,8 @@ export interface LabOptions {
   readonly outsideMeans: readonly string[];
   /** Set where task vectors are of the layers of a model's encoder, not of its decoder. */
   readonly stack?: "encoder";
+  /** What may tell a task, text examples always among them. All three unless given. */
+  readonly specifications?: readonly SpecificationKind[];
   /** Whether upper and lower case differ in answers. They do not unless given. */
   readonly caseSensitive?: boolean;
   /** Of `fine-tuning`: tasks that are trained on, seeds of each training, and its steps. By default as few as take an hour. */
@@ -117,7 +120,11 @@ export function differences(before: unknown, now: unknown, path = ""): string[] 
   return show(before) === show(now) ? [] : [`${path} was ${show(before)}, now ${show(now)}`];
 }
 
-async function modelSetting(model: PatchableModel, opened?: CheckpointOptions): Promise<ModelSetting> {
+/** Of a model with or without its weights, which are read to be hashed. */
+export async function modelSetting(
+  model: Pick<PatchableModel, "name" | "family" | "config" | "storedDtypes">,
+  opened?: CheckpointOptions,
+): Promise<ModelSetting> {
   return {
     // Where a folder lies says nothing of the model; xpatch:vlm is the one called vlm.
     name: existsSync(model.name) ? basename(resolve(model.name)) : model.name.replace(/^xpatch:/, ""),

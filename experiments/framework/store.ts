@@ -4,38 +4,27 @@ import {
   fstatSync,
   fsyncSync,
   ftruncateSync,
+  mkdirSync,
   openSync,
   readFileSync,
   truncateSync,
   writeSync,
 } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { FileError, XpatchError } from "xpatch";
 import { decodeText } from "#src/platform/node-text";
 import { showSystemError, writeWhole } from "#src/platform/node-write";
-import type { Params } from "./cell.ts";
 import { CELL_FORMAT, outdated } from "./cell-format.ts";
-import type { Cost } from "./cost.ts";
+import type { CellRecord, CellStore } from "./cell-store.ts";
 import type { FolderLock } from "./folder-lock.ts";
 import { differences, type Setting } from "./setting.ts";
-
-/** A finished cell: a line of the store. */
-export interface CellRecord {
-  readonly key: string;
-  readonly kind: string;
-  readonly params: Params;
-  readonly result: unknown;
-  /** Of this cell alone, without the cells that it asked for. */
-  readonly cost: Cost;
-  readonly seconds: number;
-}
 
 /**
  * The finished cells of a run, in `cells.jsonl` of its folder: the setting and the cells' format, then a line a cell,
  * appended as they finish.
  * A process that is killed leaves whole lines and perhaps the beginning of one, which the next one cuts off.
  */
-export class Store {
+export class Store implements CellStore {
   readonly #path: string;
   readonly #records: Map<string, CellRecord>;
   readonly #lock: FolderLock;
@@ -80,6 +69,10 @@ export class Store {
     checkSame(folder, { options: before.options, tasks: before.tasks }, { options, tasks });
   }
 
+  has(key: string): boolean {
+    return this.#records.has(key);
+  }
+
   get(key: string): CellRecord | undefined {
     return this.#records.get(key);
   }
@@ -97,6 +90,16 @@ export class Store {
     const kept = JSON.parse(line) as CellRecord;
     this.#records.set(kept.key, kept);
     return kept;
+  }
+
+  async keepFile(path: string, bytes: Uint8Array): Promise<void> {
+    const target = join(this.#lock.folder, path);
+    mkdirSync(dirname(target), { recursive: true });
+    await writeWhole(target, bytes);
+  }
+
+  file(path: string): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(readFileSync(join(this.#lock.folder, path)));
   }
 }
 

@@ -357,7 +357,7 @@ describe("runs", () => {
       ["inner", 5],
       ["outer", 1],
     ]);
-    expect(nested.store.get("outer")!.seconds).toBeLessThan(nested.store.get("inner")!.seconds);
+    expect(nested.store.get("outer")!.seconds!).toBeLessThan(nested.store.get("inner")!.seconds!);
   });
 
   test("what was not run cannot be reported", () => {

@@ -26,6 +26,7 @@ export const CONTENTS: Readonly<Record<string, string>> = {
   "src/session/serve": "sessions over a WebSocket, and the page",
   "src/parity": "against transformers and the paper's program",
   experiments: "the paper's experiments and their report",
+  "experiments/grid": "plans of many runs, computed by many machines",
 };
 
 /**

@@ -57,6 +57,7 @@ export const ROOMS: readonly string[] = [
   "src/session",
   "src/session/serve",
   "experiments",
+  "experiments/grid",
   "src/parity",
   "src/cli/terminal",
   "src/cli/options",

@@ -2,14 +2,14 @@ import { join } from "node:path";
 import type { Command } from "commander";
 import {
   addCosts,
+  checkTasks,
   EXPERIMENTS,
   type Experiment,
   FolderLock,
   forwardPassEquivalents,
   Lab,
-  type LabOptions,
+  labOptions,
   NO_COST,
-  PAPER_TASKS,
   paperTasks,
   runExperiments,
   type Setting,
@@ -20,19 +20,15 @@ import {
   taskSettings,
   type Verdict,
 } from "#experiments/index";
-import { XpatchError } from "../../errors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import { OpenModel } from "../../model/open-model.ts";
-import { nearestHint } from "../../nearest.ts";
 import { loadModel, type PatchableModel } from "../../patching/model.ts";
-import { itemsOf, type Task } from "../../tasks/task.ts";
 import { oneOf } from "../options/arguments.ts";
 import { checkPictures, ofOption } from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";
 import {
   addExperimentOptions,
   type ExperimentArguments,
-  labOptions,
   shownOptions,
 } from "../options/experiment-options.ts";
 import { downloadShower, knownLlm, readOptions, withModel } from "../options/session.ts";
@@ -133,29 +129,6 @@ export async function runAndReport(
       return await withModel(args, prepare, run);
     },
   );
-}
-
-/** Throws XpatchError for mistakes that would show only after the models have been loaded, or not at all. */
-function checkTasks(tasks: readonly Task[], { shots, outsideMeans }: LabOptions): void {
-  const names = tasks.map(({ name }) => name);
-  const twice = names.find((name, i) => names.indexOf(name) !== i);
-  if (twice !== undefined) throw new XpatchError(`--tasks: two of the tasks are called ${twice}`);
-  const unknown = outsideMeans.find((name) => ![...names, ...PAPER_TASKS].includes(name));
-  if (unknown !== undefined) {
-    throw new XpatchError(
-      `--outside-means: there is no task ${unknown}; expected some of ${names.join(", ")}${nearestHint(unknown, names)}`,
-    );
-  }
-  for (const task of tasks) {
-    for (const split of ["validation", "test"] as const) {
-      const pool = itemsOf(task, split);
-      if (pool.length <= shots) {
-        throw new XpatchError(
-          `--shots: task ${task.name} has ${pool.length} ${split} items, too few to ask about one behind ${shots} others`,
-        );
-      }
-    }
-  }
 }
 
 function llmOf({ model, llm = knownLlm(model) }: ExperimentArguments): string | undefined {

@@ -1,38 +1,19 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { type LabOptions, PAPER_PROTOCOL, PAPER_TASKS } from "#experiments/index";
-import { SPACED_TEMPLATE } from "../../tasks/few-shot.ts";
+import { type GivenOptions, OPTION_DEFAULTS, PAPER_TASKS, SET_BY_PROTOCOL } from "#experiments/index";
+import { SPECIFICATION_KINDS, type SpecificationKind } from "../../tasks/specification.ts";
 import { choice, templateText, wholeNumber } from "./arguments.ts";
 import { addModelOptions, type ModelArguments } from "./session.ts";
-import { addStackOption, type StackArguments } from "./task-options.ts";
+import { addStackOption } from "./task-options.ts";
 
-export interface ExperimentArguments extends ModelArguments, StackArguments {
+export interface ExperimentArguments extends ModelArguments, GivenOptions {
   readonly llm?: string;
   readonly tasks: readonly string[];
-  readonly seeds: number;
-  readonly promptSeeds?: number;
-  readonly shots: number;
-  readonly template: string;
-  readonly validationItems?: number;
-  readonly testItems?: number;
-  readonly pictureWidth?: number;
-  readonly layerBy: LabOptions["layerBy"];
-  readonly outsideMeans: readonly string[];
-  readonly trainTasks?: number;
-  readonly trainSeeds?: number;
-  readonly trainSteps?: number;
   readonly out: string;
-  readonly protocol?: LabOptions["protocol"];
 }
-
-/** What the paper's protocol sets, so that it cannot be given beside it. */
-const SET_BY_PROTOCOL = [
-  ...["seeds", "promptSeeds", "shots", "template", "pictureWidth", "layerBy", "outsideMeans"],
-  "quick",
-];
 
 /** Adds what `experiment` and `reproduce` share. */
 export function addExperimentOptions(command: Command): Command {
-  const shown = SPACED_TEMPLATE.replaceAll("\n", "\\n");
+  const shown = OPTION_DEFAULTS.template.replaceAll("\n", "\\n");
   return addStackOption(addModelOptions(command))
     .option(
       "--llm <ref>",
@@ -44,17 +25,22 @@ export function addExperimentOptions(command: Command): Command {
       "where results go; a run that was broken off is continued from there",
       "results",
     )
-    .option("--seeds <n>", "draws of the examples", wholeNumber(1), 3)
+    .option("--seeds <n>", "draws of the examples", wholeNumber(1), OPTION_DEFAULTS.seeds)
     .option(
       "--prompt-seeds <n>",
       "of these, how many test prompts are made with, but for the claim's own (default: all)",
       wholeNumber(1),
     )
-    .option("--shots <n>", "examples in a prompt; a task vector sees all but the last", wholeNumber(2), 5)
+    .option(
+      "--shots <n>",
+      "examples in a prompt; a task vector sees all but the last",
+      wholeNumber(2),
+      OPTION_DEFAULTS.shots,
+    )
     .addOption(
       new Option("--template <text>", "one example; the query is what comes before {y}")
         .argParser(templateText)
-        .default(SPACED_TEMPLATE, shown),
+        .default(OPTION_DEFAULTS.template, shown),
     )
     .option("--validation-items <n>", "most validation items a task (default: all)", wholeNumber(1))
     .option("--test-items <n>", "most test items a task (default: all)", wholeNumber(1))
@@ -70,50 +56,23 @@ export function addExperimentOptions(command: Command): Command {
       choice("--layer-by <what>", "whether tasks share the layer that is best for their mean", [
         "mean",
         "task",
-      ]).default("mean"),
+      ]).default(OPTION_DEFAULTS.layerBy),
     )
-    .option("--outside-means <tasks>", "tasks to report but to keep out of means", names, ["food-flavor"])
+    .option("--outside-means <tasks>", "tasks to report but to keep out of means", names, [
+      ...OPTION_DEFAULTS.outsideMeans,
+    ])
+    .option(
+      "--specifications <kinds>",
+      "what may tell a task, divided by commas: text, and image and instruction or one of them (default: all)",
+      specifications,
+    )
     .addOption(
       choice(
         "--protocol <name>",
         "paper: all as the authors' program does, but for its 4-bit weights, which xpatch has not yet; and its table beside this run's",
         ["paper"],
-      ).conflicts(SET_BY_PROTOCOL),
+      ).conflicts([...SET_BY_PROTOCOL, "quick"]),
     );
-}
-
-export function labOptions(args: ExperimentArguments): LabOptions {
-  const {
-    seeds,
-    promptSeeds = seeds,
-    shots,
-    template,
-    validationItems,
-    testItems,
-    pictureWidth,
-    layerBy,
-    outsideMeans,
-    trainTasks,
-    trainSeeds,
-    trainSteps,
-    protocol,
-  } = args;
-  const training = { trainTasks, trainSeeds, trainSteps };
-  const ofStack = args.stack === "encoder" ? { stack: args.stack } : {};
-  if (protocol === "paper") return { ...PAPER_PROTOCOL, validationItems, testItems, ...ofStack, ...training };
-  return {
-    seeds,
-    promptSeeds: Math.min(promptSeeds, seeds),
-    shots,
-    template,
-    validationItems,
-    testItems,
-    pictureWidth,
-    layerBy,
-    outsideMeans,
-    ...ofStack,
-    ...training,
-  };
 }
 
 /** What an experiment does not depend on: where its results go, and how they are printed. */
@@ -136,7 +95,8 @@ export function shownOptions(command: Command, args: ExperimentArguments): strin
 
 /** The values of an option as a shell takes them; most have one. */
 function wordsOf(option: Option, value: unknown): string[] {
-  if (option.parseArg === names) return [shellWord((value as string[]).join(","))];
+  if (option.parseArg === names || option.parseArg === specifications)
+    return [shellWord((value as string[]).join(","))];
   if (Array.isArray(value)) return value.map((one) => shellWord(`${one}`));
   return [shellWord(option.parseArg === templateText ? escapesOf(`${value}`) : `${value}`)];
 }
@@ -154,4 +114,12 @@ function names(text: string): string[] {
   const list = text.split(",").map((name) => name.trim());
   if (list.every((name) => name !== "") && new Set(list).size === list.length) return list;
   throw new InvalidArgumentError("Expected names divided by commas, each once.");
+}
+
+/** Claims rest on text examples, so that these are always among them. */
+function specifications(text: string): SpecificationKind[] {
+  const given: readonly string[] = names(text);
+  const known = SPECIFICATION_KINDS.filter((kind) => given.includes(kind));
+  if (known.length === given.length && known.includes("text")) return known;
+  throw new InvalidArgumentError(`Expected text, and image and instruction or one of them.`);
 }

@@ -1,10 +1,10 @@
 import { execFileSync } from "node:child_process";
 import { Command } from "commander";
 import { expect, test } from "vitest";
+import { labOptions } from "../../../experiments/index.ts";
 import {
   addExperimentOptions,
   type ExperimentArguments,
-  labOptions,
   shownOptions,
 } from "../../../src/cli/options/experiment-options.ts";
 
@@ -21,6 +21,7 @@ test.each([
   [["--seeds", "2", "--layer-by", "task"], " --seeds 2 --layer-by task"],
   [["--stack", "decoder"], ""],
   [["--stack", "encoder"], " --stack encoder"],
+  [["--specifications", "instruction,text"], " --specifications text,instruction"],
   [["--tasks", "a, b's.csv"], " --tasks 'a,b'\\''s.csv'"],
   [["--template", "Q:{x}\\nA:{y}\\n\\n"], " --template 'Q:{x}\\nA:{y}\\n\\n'"],
   [["--template", "{x}\\\\n = {y}\\t"], " --template '{x}\\\\n = {y}\\t'"],

@@ -8,6 +8,7 @@ const ALONE = [
   ...["cli", "platform", "project", "web"].map((folder) => `test/${folder}/**/*.test.ts`),
   // Measure what the process holds, or lose devices.
   ...["growth", "memory"].map((name) => `test/patching/${name}.test.ts`),
+  "test/activations/memory.test.ts",
   ...["device", "fate"].map((name) => `test/tensor/${name}.test.ts`),
   // Hold a model of half a gigabyte.
   ...["authors", "shipped-model"].map((name) => `test/parity/${name}.test.ts`),

@@ -1,6 +1,16 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** The public API of xpatch, the same in Node and in browsers. */
 
+// Activation stores
+export {
+  type ActivationBatch,
+  type ActivationStore,
+  openActivations,
+  type ReadActivationsOptions,
+  readActivations,
+} from "./activations/activation-store.ts";
+export { type CollectOptions, type CollectProgress, collectActivations } from "./activations/collect.ts";
+export type { StoredPrompt } from "./activations/stored-prompt.ts";
 // Patching
 export {
   ablateLatents,

@@ -1,4 +1,4 @@
-import { CheckpointError, DeviceError } from "../errors.ts";
+import { CheckpointError, DeviceError, FileError } from "../errors.ts";
 import { saveFile, show, svgToPng } from "./browser-figures.ts";
 import type { AdapterRequest, ByteSource, Platform } from "./platform.ts";
 import { isSoftware } from "./software-adapter.ts";
@@ -31,6 +31,10 @@ function openFile(path: string): Promise<ByteSource> {
   );
 }
 
+function noFolders(path: string): Promise<never> {
+  return Promise.reject(new FileError(`cannot write ${path}: a browser has no local folders`));
+}
+
 /** A worker made from a Blob has an address that nothing is relative to; some runtimes have none at all. */
 function baseUrl(): string | undefined {
   if (globalThis.document) return document.baseURI;
@@ -43,6 +47,9 @@ export const platform: Platform = {
   name: "browser",
   requestAdapter,
   openFile,
+  filesIn: async () => undefined,
+  makeFolder: noFolders,
+  writeFile: noFolders,
   subfolders: async () => undefined,
   cachedModel: () => undefined,
   packageFolder: () => undefined,

@@ -1,5 +1,5 @@
-import { open, readdir } from "node:fs/promises";
-import { CheckpointError } from "../errors.ts";
+import { mkdir, open, readdir } from "node:fs/promises";
+import { CheckpointError, FileError } from "../errors.ts";
 import type { ByteSource } from "./platform.ts";
 
 /**
@@ -48,4 +48,16 @@ export async function openFile(path: string): Promise<ByteSource> {
 export async function subfolders(path: string): Promise<string[] | undefined> {
   const entries = await readdir(path, { withFileTypes: true }).catch(() => undefined);
   return entries?.filter((e) => e.isDirectory() || e.isSymbolicLink()).map(({ name }) => name);
+}
+
+/** Names of all that lies in a local folder; undefined when it is none. */
+export function filesIn(path: string): Promise<string[] | undefined> {
+  return readdir(path).catch(() => undefined);
+}
+
+/** Makes a local folder, and those that it lies in. Throws FileError where it cannot, as where a file has its name. */
+export async function makeFolder(path: string): Promise<void> {
+  await mkdir(path, { recursive: true }).catch((cause: Error) => {
+    throw new FileError(`cannot make the folder ${path}: ${cause.message}`, { cause });
+  });
 }

@@ -1,7 +1,7 @@
 import { freemem } from "node:os";
 import { requestAdapter } from "./node-adapter.ts";
 import { cachedModel } from "./node-cache.ts";
-import { openFile, subfolders } from "./node-file.ts";
+import { filesIn, makeFolder, openFile, subfolders } from "./node-file.ts";
 import { collectGarbage } from "./node-garbage.ts";
 import { readNote, writeNote } from "./node-notes.ts";
 import { packageFolder } from "./node-package.ts";
@@ -16,6 +16,9 @@ export const platform: Platform = {
   name: "node",
   requestAdapter,
   openFile,
+  filesIn,
+  makeFolder,
+  writeFile: writeWhole,
   subfolders,
   cachedModel,
   packageFolder,

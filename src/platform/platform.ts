@@ -49,6 +49,12 @@ export interface Platform {
   freeMemory(): number | undefined;
   /** Opens a file of a local folder. Throws CheckpointError in a browser. */
   openFile(path: string): Promise<ByteSource>;
+  /** Names of all that lies in a local folder; undefined when it is none, and in a browser. */
+  filesIn(path: string): Promise<string[] | undefined>;
+  /** Makes a local folder, and those that it lies in, as far as they are not there. Throws FileError, in a browser always. */
+  makeFolder(path: string): Promise<void>;
+  /** Writes a local file, whole or not at all, as its chunks come. Throws FileError, in a browser always. */
+  writeFile(path: string, content: string | AsyncIterable<Uint8Array>): Promise<unknown>;
   /** The folders in a local folder; undefined when it is none, and in a browser. */
   subfolders(path: string): Promise<string[] | undefined>;
   /** The folder where set-up puts a model of this name, whether it is there or not; undefined in a browser. */

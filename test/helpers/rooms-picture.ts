@@ -17,6 +17,7 @@ export const CONTENTS: Readonly<Record<string, string>> = {
   "src/model": "load a language model or a dual encoder",
   "src/model/export": "write a model as one folder",
   "src/patching": "taps, edits, runs, recordings, reach, resumed runs",
+  "src/activations": "activations of many prompts as files",
   "src/profile": "what a pass costs: dispatches, times, limits, traces",
   "src/tasks": "task files, few-shot prompts, scores",
   "src/training": "AdamW, LoRA, a trainer",

@@ -43,6 +43,7 @@ export const ROOMS: readonly string[] = [
   "src/model",
   "src/model/export",
   "src/patching",
+  "src/activations",
   "src/profile",
   "src/tasks",
   "src/training",

@@ -28,6 +28,7 @@ export const CONTENTS: Readonly<Record<string, string>> = {
   "src/parity": "against transformers and the paper's program",
   experiments: "the paper's experiments and their report",
   "experiments/grid": "plans of many runs, computed by many machines",
+  "experiments/grid/queue": "grids whose cells workers pull from Redis",
 };
 
 /**

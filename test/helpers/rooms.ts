@@ -59,6 +59,7 @@ export const ROOMS: readonly string[] = [
   "src/session/serve",
   "experiments",
   "experiments/grid",
+  "experiments/grid/queue",
   "src/parity",
   "src/cli/terminal",
   "src/cli/options",

@@ -30,6 +30,7 @@ export {
   type AttentionMapOptions,
   attentionMaps,
   imagePatches,
+  type RolloutOptions,
   rolloutMaps,
 } from "./analysis/heads/attention-map.ts";
 export {

@@ -168,6 +168,27 @@ describe("attention maps", () => {
     expect(device.memory.liveBuffers).toBe(before);
   });
 
+  test("of rollout tell how far they are, with the same numbers", async () => {
+    const told: number[] = [];
+    const maps = await rolloutMaps(model, two, { layers: [0, 1], onProgress: (done) => told.push(done) });
+    expect(told).toEqual([1, 2]);
+    expect(maps).toEqual(await rolloutMaps(model, two, { layers: [0, 1] }));
+  });
+
+  test("of rollout end at the layer at which they are given up, and leave nothing behind", async () => {
+    const before = device.memory.liveBuffers;
+    const told: number[] = [];
+    const given = rolloutMaps(model, two, {
+      onProgress(done) {
+        told.push(done);
+        if (done === 2) throw new Error("given up");
+      },
+    });
+    await expect(given).rejects.toThrow("given up");
+    expect(told).toEqual([1, 2]);
+    expect(device.memory.liveBuffers).toBe(before);
+  });
+
   test("need an image with a grid, and layers and heads that exist", async () => {
     const text = model.prompt([{ text: "Q: red", name: "question" }, "\nA:"]);
     await expect(attentionMaps(model, text)).rejects.toThrow(/no span "image"; it has question/);

@@ -7,9 +7,10 @@ import type { ClientMessage, HostMessage } from "../../src/session/messages/prot
 import type { ModelHandle } from "../../src/session/messages/values.ts";
 import { decodeError, encodeError } from "../../src/session/messages/wire-error.ts";
 import { inProcess } from "../../src/session/ports/in-process.ts";
+import { type Chores, OWN_CHORES } from "../../src/session/state/chores.ts";
 import { FairQueue } from "../../src/session/state/fair-queue.ts";
 import { testDevice } from "../helpers/device.ts";
-import { connect, LLAMA, testHost } from "./sessions.ts";
+import { connect, LLAMA, LLAVA, testHost } from "./sessions.ts";
 
 // Clients of a host: versions, turns, requests that are given up, what is kept and freed.
 
@@ -542,5 +543,74 @@ describe("errors on the wire", () => {
     });
     expect(encodeError("text")).toEqual({ name: "Error", message: "text" });
     expect(JSON.stringify(encodeError(new Error("x")))).not.toContain(".ts:");
+  });
+});
+
+describe("chores", () => {
+  const PIXELS = { width: 1024, height: 768, data: new Uint8Array(3 * 1024 * 768).map((_, i) => i % 251) };
+  const parts = (data: Uint8Array) => ({ parts: ["Q:", { image: { ...PIXELS, data } }, "A:"] });
+
+  test("large pictures are prepared by others, with the same numbers; small ones are not sent", async () => {
+    const done: string[] = [];
+    const noted = Object.fromEntries(
+      Object.entries(OWN_CHORES).map(([name, chore]) => [
+        name,
+        (...args: unknown[]) => {
+          done.push(name);
+          // As over to a thread: what comes back is another object.
+          return (chore as (...all: unknown[]) => Promise<unknown>)(...structuredClone(args)).then(
+            structuredClone,
+          );
+        },
+      ]),
+    ) as unknown as Chores;
+    const other = testHost({ chores: noted });
+    const [own, by] = [await connect(host), await connect(other)];
+    const answers = [];
+    for (const client of [own, by]) {
+      const { model: llava } = await client.load({ ref: LLAVA });
+      const { prompt, pictures } = await client.encode({
+        model: llava,
+        prompt: parts(Uint8Array.from(PIXELS.data)),
+        views: true,
+      });
+      const { top } = await client.run({ model: llava, prompt });
+      answers.push({ pictures, top });
+      const task = { task: "country-capital", input: "Italy", asked: "image" } as const;
+      await client.encode({ model: llava, prompt: task, views: true });
+    }
+    expect(answers[1]).toEqual(answers[0]);
+    expect(done).toEqual(["pixels", "view"]);
+    own.close();
+    await other.close();
+  });
+
+  test("while a picture is prepared for one client, the others are answered", async () => {
+    let release = () => {};
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    let begun = () => {};
+    const waits = new Promise<void>((resolve) => {
+      begun = resolve;
+    });
+    const chores: Chores = {
+      ...OWN_CHORES,
+      async pixels(...args) {
+        begun();
+        await held;
+        return OWN_CHORES.pixels(...args);
+      },
+    };
+    const other = testHost({ chores });
+    const [one, two] = [await connect(other), await connect(other)];
+    const { model: llava } = await one.load({ ref: LLAVA });
+    const encoding = one.encode({ model: llava, prompt: parts(PIXELS.data) });
+    await waits;
+    const { model: llama } = await two.load({ ref: LLAMA });
+    expect((await two.run({ model: llama, prompt: PROMPT })).top).toHaveLength(10);
+    release();
+    expect((await encoding).pictures).toHaveLength(1);
+    await other.close();
   });
 });

@@ -32,8 +32,9 @@ import {
   tap,
   taskSource,
 } from "../../src/index.ts";
+import { encodeSafetensors } from "../../src/model/checkpoint/safetensors/safetensors-writer.ts";
 import type { SessionClient } from "../../src/session/client.ts";
-import type { ModelHandle, PromptSpec } from "../../src/session/messages/values.ts";
+import type { ModelHandle, PromptSpec, VectorHandle } from "../../src/session/messages/values.ts";
 import { expectClose } from "../helpers/compare.ts";
 import { testDevice } from "../helpers/device.ts";
 import { connect, LLAMA, LLAVA, testHost } from "./sessions.ts";
@@ -181,7 +182,12 @@ describe("views", () => {
       expect(plain(map)).toEqual(plain(expected!));
     }
     expect(each.maps).toHaveLength(vlm.config.heads);
-    const rolled = await session.attention({ model: llava, prompt: spec, heads: "rollout" });
+    const told: unknown[] = [];
+    const rolled = await session.attention(
+      { model: llava, prompt: spec, heads: "rollout" },
+      { onProgress: (progress) => told.push(progress) },
+    );
+    expect(told).toEqual([1, 2, 3].map((done) => ({ phase: "layers", done, total: 3 })));
     expect(rolled.maps.map(plain)).toEqual((await rolloutMaps(vlm, prompt)).map(plain));
   });
 
@@ -347,6 +353,53 @@ describe("vectors", () => {
     await expect(
       session.makeVector({ model: llama, recipe: { ...recipe, site: "pattern.0" } }),
     ).rejects.toThrow(SiteError);
+  });
+
+  test("of a head; files of places are refused where the model has no such site, head or width", async () => {
+    const recipe = { prompt: PROMPT, site: "z.1", at: -1, head: 1 };
+    const { vector, ...made } = await session.makeVector({ model: llama, recipe });
+    expect(made).toMatchObject({ site: "z.1", head: 1, layers: [] });
+    const { bytes } = await session.saveVector({ vector });
+    expect(await session.loadVector({ model: llama, bytes })).toMatchObject({ site: "z.1", head: 1 });
+    const other = (change: Record<string, string>, features: number) =>
+      encodeSafetensors(
+        [{ name: "values", stored: "F32", shape: [1, features], data: new Uint8Array(4 * features) }],
+        {
+          format: "xpatch.activation.1",
+          onePosition: "true",
+          model: "m",
+          site: "resid_post.1",
+          position: "-1",
+          promptHash: "h",
+          weights: "F32",
+          ...change,
+        },
+      );
+    const load = (file: Uint8Array) => session.loadVector({ model: llama, bytes: file, name: "v" });
+    const { width, heads } = text.config;
+    await expect(load(await other({}, width + 1))).rejects.toThrow(
+      new SiteError(`v: expected a vector of ${width} features, found ${width + 1}`),
+    );
+    await expect(load(await other({ site: "resid_post.99" }, width))).rejects.toThrow(SiteError);
+    await expect(load(await other({ site: `z.1, head ${heads}` }, width / heads))).rejects.toThrow(
+      /has no head/,
+    );
+    await expect(load(await other({ site: "resid_post.1, head 0" }, width))).rejects.toThrow(/has no head/);
+    expect((await load(await other({}, width))).features).toBe(width);
+  });
+
+  test("of one site are mixed with none of another", async () => {
+    const make = (site: string) =>
+      session.makeVector({ model: llama, recipe: { prompts: [PROMPT], at: -1, site } });
+    const [a, b] = [(await make("resid_post")).vector, (await make("attn_out")).vector];
+    const mix = (...vectors: VectorHandle[]) =>
+      session.mixVectors({ vectors: vectors.map((vector) => ({ vector, weight: 0.5 })) });
+    await expect(mix(a, b)).rejects.toThrow(/expected vectors of resid_post, found one of attn_out/);
+    const place = async (site: string) =>
+      (await session.makeVector({ model: llama, recipe: { prompt: PROMPT, site, at: -1 } })).vector;
+    await expect(mix(await place("resid_post.1"), await place("attn_out.1"))).rejects.toThrow(SiteError);
+    const layers = await mix(await place("resid_post.0"), await place("resid_post.1"));
+    expect(layers.site).toBe("resid_post.0");
   });
 
   test("mixed, and swept over the items of a task", async () => {

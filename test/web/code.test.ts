@@ -12,7 +12,11 @@ import type { Json } from "../../web/src/document/read.ts";
 import { askQuestion } from "../../web/src/keep/ask-question.ts";
 import { writeProgram } from "../../web/src/keep/code/write-program.ts";
 import { questionsOf } from "../../web/src/keep/questions.ts";
+import { vectorOf } from "../../web/src/vectors/make-vector.ts";
+import { mixOf } from "../../web/src/vectors/mix.ts";
+import { askLayers, firstTokenOf } from "../../web/src/vectors/patched.ts";
 import type { Recipe } from "../../web/src/vectors/recipe.ts";
+import { takeVectorFile } from "../../web/src/vectors/vector-files.ts";
 import { askPlane } from "../../web/src/views/see/plane.ts";
 import { SEE } from "../../web/src/views/see/see-slice.ts";
 import { VECTORS } from "../../web/src/views/vectors/vectors-slice.ts";
@@ -24,7 +28,8 @@ let session: SessionClient;
 let model: ModelSummary;
 let tasks: readonly TaskSummary[];
 let asking: Asking;
-const folder = join(ROOT, ".cache", `programs-${process.pid}`);
+const folderName = join(".cache", `programs-${process.pid}`);
+const folder = join(ROOT, folderName);
 
 beforeAll(async () => {
   session = await connect(host);
@@ -133,6 +138,147 @@ test("vectors on pictures, mixed, and swept by layer", async () => {
   });
   const swept = layers.map(({ layer, correct, total }) => ["layer", layer, correct, total]);
   expect(await printed(document)).toEqual([...expected, ...swept]);
+});
+
+test("vectors of single places, in a layer, by layer, mixed, and of files", async () => {
+  const prompt = {
+    kind: "written",
+    pieces: [{ text: "Q: Greece\nA: Athens\n\nQ: Peru\nA:" }],
+    chat: false,
+  } as const;
+  const at = (site: string, part: Record<string, number>) =>
+    ({ kind: "place", prompt, site, position: 3, ...part }) as Recipe;
+  const one = at("resid_post", { layer: 1 });
+  const head = at("z", { layer: 1, head: 2 });
+  const all = at("attn_out", {});
+  // As the page has it from the files that `vector.save` gives.
+  const saved = async (recipe: Recipe, name: string): Promise<Recipe> => {
+    const { vector } = await vectorOf(asking, recipe);
+    const { bytes } = await session.saveVector({ vector });
+    writeFileSync(join(ROOT, folderName, name), bytes);
+    return takeVectorFile(new File([bytes as Uint8Array<ArrayBuffer>], `${folderName}/${name}`));
+  };
+  const recipes: Recipe[] = [
+    one,
+    head,
+    all,
+    mixOf(one, at("resid_post", { layer: 2 }), 0.25),
+    mixOf(capital, words, 0.75),
+    await saved(one, "place.safetensors"),
+    await saved(head, "head.safetensors"),
+    await saved(all, "layers.safetensors"),
+  ];
+  const ids = recipes.map((_, i) => `v${i + 1}`);
+  const italy = "task/country-capital/Italy";
+  const document = (sweep: Record<string, Json>): ExplorerDocument =>
+    documentOf("vectors", {
+      shelf: {
+        vectors: recipes.map((recipe, i) => ({ id: ids[i]!, name: `vector ${i}`, recipe, layer: 2 })),
+      },
+      vectors: {
+        ...VECTORS.initial,
+        pictures: [flag("Italy")],
+        drops: ids.map((vector) => ({ vector, picture: italy })),
+        sweep: {
+          vector: "v1",
+          measure: "picture",
+          task: "",
+          asked: "image",
+          items: 3,
+          picture: italy,
+          ...sweep,
+        },
+      },
+    });
+  const expected = await answers(document({}));
+  expect(new Set(expected.map((row) => JSON.stringify((row as unknown[]).slice(1)))).size).toBeGreaterThan(5);
+
+  const question = {
+    kind: "task",
+    task: "country-capital",
+    input: "Italy",
+    asked: "image",
+    specify: "none",
+    count: 5,
+    seed: 0,
+  } as const;
+  for (const [vector, recipe] of [
+    ["v2", head],
+    ["v5", recipes[4]!],
+  ] as const) {
+    const { layers } = await askLayers(asking, question, recipe, []);
+    const rows = layers.map(({ layer, top }) => [
+      "layer",
+      layer,
+      top[0]!.text,
+      top[0]!.probability.toFixed(4),
+    ]);
+    expect(await printed(document({ vector }))).toEqual([...expected, ...rows]);
+  }
+}, 120_000);
+
+test("the answers to one picture by layer, with the right one's probability; accuracy of a mix", async () => {
+  const mix = mixOf(capital, { ...capital, seed: 2 }, 0.5);
+  const document = (sweep: Record<string, Json>): ExplorerDocument =>
+    documentOf("vectors", {
+      shelf: { vectors: [{ id: "v1", name: "mixed", recipe: mix, layer: 1 }] },
+      vectors: {
+        ...VECTORS.initial,
+        pictures: [flag("Italy")],
+        sweep: {
+          vector: "v1",
+          measure: "picture",
+          task: "country-capital",
+          asked: "text",
+          items: 3,
+          picture: "task/country-capital/Italy",
+          ...sweep,
+        },
+      },
+    });
+  const plain = await answers(document({}));
+  const id = (await firstTokenOf(asking, "Rome"))!;
+  const question = questionsOf(document({}), tasks)[0]!.prompt;
+  const { layers } = await askLayers(asking, question, mix, [id]);
+  expect(await printed(document({}))).toEqual([
+    ...plain,
+    ...layers.map(({ layer, top, tracked }) => [
+      "layer",
+      layer,
+      top[0]!.text,
+      top[0]!.probability.toFixed(4),
+      tracked[0]!.probability.toFixed(4),
+    ]),
+  ]);
+
+  const { vector } = await vectorOf(asking, mix);
+  const swept = await session.sweep({
+    model: model.model,
+    vector,
+    task: "country-capital",
+    asked: "text",
+    items: 3,
+  });
+  expect(await printed(document({ measure: "accuracy" }))).toEqual([
+    ...plain,
+    ...swept.layers.map(({ layer, correct, total }) => ["layer", layer, correct, total]),
+  ]);
+});
+
+test("vectors of places and vectors of layers are not mixed", () => {
+  const prompt = { kind: "written", pieces: [{ text: "Q" }], chat: false } as const;
+  const place: Recipe = { kind: "place", prompt, site: "resid_post", position: 0, layer: 1 };
+  for (const recipe of [mixOf(place, capital, 0.5), mixOf(capital, place, 0.5)]) {
+    const document = documentOf("vectors", {
+      shelf: { vectors: [{ id: "v1", name: "mixed", recipe, layer: 1 }] },
+      vectors: {
+        ...VECTORS.initial,
+        pictures: [flag("Italy")],
+        drops: [{ vector: "v1", picture: "task/country-capital/Italy" }],
+      },
+    });
+    expect(() => writeProgram(document, tasks, { ref: "m" })).toThrow(/cannot be mixed/);
+  }
 });
 
 test("places put from one prompt onto another, with every operation", async () => {

@@ -1,13 +1,11 @@
-import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { RequestOptions, SessionClient } from "../../src/session/client.ts";
 import type { Progress } from "../../src/session/messages/requests.ts";
 import type { ModelHandle } from "../../src/session/messages/values.ts";
+import { KnownAnswers } from "./known-answers.ts";
 import { model } from "./model.ts";
+import { activity } from "./rest.ts";
 import { noteError, session } from "./session.ts";
-
-/** How many requests are being computed. */
-export const activity = signal(0);
 
 /** What a computation has to work with. */
 export interface Asking extends Required<Pick<RequestOptions, "signal">> {
@@ -26,24 +24,14 @@ export interface Asked<T> {
   readonly progress?: Progress;
 }
 
-/** Answers by what they were computed from, the latest last: values are never part of the document. */
-const answers = new Map<string, { readonly value: unknown; readonly free: () => void }>();
-const MOST_ANSWERS = 200;
-
-export interface AskOptions<T> {
-  /** Gives back what the answer holds on the device, when it is kept no longer. */
-  readonly free?: (value: T, client: SessionClient) => void;
-}
+/** Values are never part of the document: an answer to go back to is here, or is computed anew. */
+const known = new KnownAnswers(64 * 2 ** 20);
 
 /**
  * Asks the session for a value that depends on nothing but `key` (plain data, or undefined for not now) and the model, and asks again when
  * either changes. An answer that is known comes at once; what nobody waits for any more is cancelled.
  */
-export function useAsked<T>(
-  key: unknown,
-  ask: (asking: Asking) => Promise<T>,
-  { free = () => {} }: AskOptions<T> = {},
-): Asked<T> {
+export function useAsked<T>(key: unknown, ask: (asking: Asking) => Promise<T>): Asked<T> {
   const [asked, setAsked] = useState<Asked<T>>({ current: false });
   const latest = useRef(ask);
   latest.current = ask;
@@ -56,11 +44,8 @@ export function useAsked<T>(
       setAsked({ current: false });
       return;
     }
-    const known = answers.get(text);
-    if (known) {
-      answers.delete(text);
-      answers.set(text, known); // used again: the latest
-      setAsked({ value: known.value as T, current: true });
+    if (known.has(text)) {
+      setAsked({ value: known.get(text) as T, current: true });
       return;
     }
     const stop = new AbortController();
@@ -74,8 +59,8 @@ export function useAsked<T>(
       .current({ client: client!, model: handle!, signal, onProgress })
       .then(
         (value) => {
-          if (signal.aborted) return free(value, client!);
-          keep(text, { value, free: () => free(value, client!) });
+          if (signal.aborted) return;
+          known.keep(text, value);
           setAsked({ value, current: true });
         },
         (error: Error) => {
@@ -90,12 +75,4 @@ export function useAsked<T>(
     return () => stop.abort(new DOMException("something else was asked for", "AbortError"));
   }, [text, client]);
   return asked;
-}
-
-function keep(key: string, answer: { readonly value: unknown; readonly free: () => void }): void {
-  answers.set(key, answer);
-  const [oldest] = answers;
-  if (answers.size <= MOST_ANSWERS || !oldest) return;
-  answers.delete(oldest[0]);
-  oldest[1].free();
 }

@@ -1,7 +1,8 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { SessionClient } from "../../src/session/client.ts";
-import { type Asking, activity } from "./ask.ts";
+import type { Asking } from "./ask.ts";
 import { model } from "./model.ts";
+import { activity, unsettled } from "./rest.ts";
 import { noteError, session } from "./session.ts";
 
 /** Something that the session keeps for the page: the newest there is, and what it was made from. */
@@ -81,8 +82,20 @@ export function useSettled<T>(value: T, milliseconds: number): T {
   const text = JSON.stringify(value);
   useEffect(() => {
     if (text === JSON.stringify(settled)) return;
-    const timer = setTimeout(() => settle(value), milliseconds);
-    return () => clearTimeout(timer);
+    let isWaiting = true;
+    const end = () => {
+      if (isWaiting) unsettled.value--;
+      isWaiting = false;
+    };
+    unsettled.value++;
+    const timer = setTimeout(() => {
+      settle(value);
+      end();
+    }, milliseconds);
+    return () => {
+      clearTimeout(timer);
+      end();
+    };
   }, [text]);
   return settled;
 }

@@ -1,4 +1,5 @@
 import {
+  aFunction,
   aListOf,
   aNumber,
   aString,
@@ -20,6 +21,7 @@ import { type OnePosition, resolvePositions } from "../../patching/positions.ts"
 import { run } from "../../patching/run.ts";
 import { type Setting, settingOf } from "../../patching/setting.ts";
 import { tap } from "../../patching/tap.ts";
+import type { Scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allLayers, checkLayers } from "../layers.ts";
 import { PictureAttention } from "./picture-attention.ts";
@@ -125,7 +127,7 @@ export async function attentionMaps(
   options: AttentionMapOptions = {},
 ): Promise<AttentionMap[]> {
   checkMaps("attentionMaps", model, prompt, options, {
-    ...ROLLOUT_OPTIONS,
+    ...MAP_OPTIONS,
     head: either(aNumber, oneOf("each")),
   });
   const { at = -1, span, head } = options;
@@ -158,6 +160,11 @@ export async function attentionMaps(
   }
 }
 
+export interface RolloutOptions extends Omit<AttentionMapOptions, "head"> {
+  /** Called after each layer with the number of layers computed; the device is then waited for layer by layer. What it throws ends the rollout. */
+  onProgress?: (done: number) => void;
+}
+
 /**
  * The same for attention rollout (see `rollout`) from the embedding up to each of the layers. Throws PromptError and
  * SiteError.
@@ -165,10 +172,10 @@ export async function attentionMaps(
 export async function rolloutMaps(
   model: PatchableModel,
   prompt: Prompt,
-  options: Omit<AttentionMapOptions, "head"> = {},
+  options: RolloutOptions = {},
 ): Promise<AttentionMap[]> {
-  checkMaps("rolloutMaps", model, prompt, options, ROLLOUT_OPTIONS);
-  const { at = -1, span, layers = allLayers(model) } = options;
+  checkMaps("rolloutMaps", model, prompt, options, { ...MAP_OPTIONS, onProgress: aFunction });
+  const { at = -1, span, layers = allLayers(model), onProgress } = options;
   const { site, grid, keys } = patchKeys(model, prompt, span);
   if (site !== "pattern") {
     throw new PromptError(
@@ -180,10 +187,8 @@ export async function rolloutMaps(
   const { device } = model;
   const scope = device.openScope();
   try {
-    const rows = scope.enter(() => {
-      const patterns = meanPatterns(model, prompt, Math.max(...layers));
-      return layers.map((layer) => rollout(patterns.slice(0, layer + 1), position!));
-    });
+    const patterns = await meanPatterns(model, prompt, Math.max(...layers), scope, onProgress);
+    const rows = scope.enter(() => layers.map((layer) => rollout(patterns.slice(0, layer + 1), position!)));
     const read = await device.read(rows);
     return layers.map((layer, i) => mapOf(settingOf(model), { grid, keys }, layer, read[i]!));
   } finally {
@@ -192,12 +197,29 @@ export async function rolloutMaps(
 }
 
 /** The mean pattern of the heads of each layer up to `last`, [1, rows, rows]: a whole pattern lives for one layer. */
-function meanPatterns(model: PatchableModel, prompt: Prompt, last: number): Tensor[] {
-  const wanted = (site: SiteName) => site.startsWith("pattern.");
+async function meanPatterns(
+  model: PatchableModel,
+  prompt: Prompt,
+  last: number,
+  scope: Scope,
+  onProgress?: (done: number) => void,
+): Promise<Tensor[]> {
   const patterns: Tensor[] = [];
-  for (const { value } of model.walk(prompt, wanted)) {
-    patterns.push(mean(value, 0, { keepDims: true }));
-    if (patterns.length > last) break;
+  const walk = scope.enter(() => model.walk(prompt, (site: SiteName) => site.startsWith("pattern.")));
+  try {
+    while (patterns.length <= last) {
+      const step = scope.enter(() => {
+        const next = walk.next();
+        if (!next.done) patterns.push(mean(next.value.value, 0, { keepDims: true }));
+        return next;
+      });
+      if (step.done) break;
+      if (!onProgress) continue;
+      await model.device.sync();
+      onProgress(patterns.length);
+    }
+  } finally {
+    scope.enter(() => walk.return(undefined as never));
   }
   return patterns;
 }
@@ -214,7 +236,7 @@ function mapOf(
   return new PictureAttention({ setting, layer, ...(head !== undefined && { head }), grid, weights, share });
 }
 
-const ROLLOUT_OPTIONS: Options<Omit<AttentionMapOptions, "head">> = {
+const MAP_OPTIONS: Options<Omit<AttentionMapOptions, "head">> = {
   at: onePosition,
   span: aString,
   layers: aListOf(aNumber),

@@ -17,11 +17,27 @@ const prepared = new WeakMap<ProcessorSettings, WeakMap<RgbImage, PixelValues>>(
 /** Pixel values of a picture; computed once for each decoded picture and processor. */
 export function pixelValues(image: PromptImage, processor: ProcessorSettings): PixelValues {
   if ("shape" in image) return image;
-  const byImage = prepared.get(processor) ?? new WeakMap<RgbImage, PixelValues>();
-  prepared.set(processor, byImage);
-  const values = byImage.get(image) ?? preprocess(image, processor);
-  byImage.set(image, values);
+  const known = preparedBy(processor);
+  const values = known.get(image) ?? preprocess(image, processor);
+  known.set(image, values);
   return values;
+}
+
+/** Has them computed by somebody else, as `preprocess` does it, ahead of the pass that wants them. Rejects as `compute` does. */
+export async function preparePixels(
+  image: PromptImage,
+  processor: ProcessorSettings,
+  compute: (image: RgbImage, processor: ProcessorSettings) => Promise<PixelValues>,
+): Promise<void> {
+  if ("shape" in image) return;
+  const known = preparedBy(processor);
+  if (!known.has(image)) known.set(image, await compute(image, processor));
+}
+
+function preparedBy(processor: ProcessorSettings): WeakMap<RgbImage, PixelValues> {
+  const known = prepared.get(processor) ?? new WeakMap<RgbImage, PixelValues>();
+  prepared.set(processor, known);
+  return known;
 }
 
 const wholes = new WeakMap<RgbImage, RgbImage>();

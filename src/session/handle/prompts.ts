@@ -1,7 +1,5 @@
 import { tokenTexts } from "../../analysis/token-texts.ts";
-import { encodePng } from "../../images/files/png-write.ts";
 import type { RgbImage } from "../../images/files/rgb.ts";
-import { modelView } from "../../images/preprocess.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
 import {
   hashPrompts,
@@ -14,7 +12,8 @@ import { type PromptImage, picturesOf } from "../../model/prompt/prompt-image.ts
 import type { SeenPicture, TokenList } from "../messages/results.ts";
 import { readPicture } from "../read/picture.ts";
 import { readPrompt } from "../read/prompt.ts";
-import type { Handler } from "../read/work.ts";
+import type { Handler, Work } from "../read/work.ts";
+import { isLarge, OWN_CHORES } from "../state/chores.ts";
 import { modelOf } from "./models.ts";
 
 export const picture: Handler<"picture"> = async (work, { image }) => {
@@ -30,7 +29,8 @@ export const encode: Handler<"encode"> = async (work, { model: handle, prompt: r
   const model = modelOf(work, handle);
   const prompt = await readPrompt(work, model, ref);
   work.signal.throwIfAborted();
-  const pictures = seenPictures(model, prompt, views);
+  const pictures = await seenPictures(work, model, prompt, views);
+  work.signal.throwIfAborted();
   return {
     prompt: work.kept.add("prompt", prompt, { pictures: picturesIn(prompt) }),
     text: prompt.text,
@@ -47,18 +47,25 @@ function tokensOf({ tokenizer }: ModelOutline, { ids, tokens }: Prompt): TokenLi
   return { ids, tokens, texts: tokenTexts(tokenizer, { ids, tokens }) };
 }
 
-function seenPictures(model: ModelOutline, prompt: Prompt<PromptImage>, views: boolean): SeenPicture[] {
-  return picturesOf(prompt).flatMap((image, i): SeenPicture[] => {
-    const name = i === 0 ? "image" : `image${i + 1}`;
+async function seenPictures(
+  { chores }: Work,
+  model: ModelOutline,
+  prompt: Prompt<PromptImage>,
+  views: boolean,
+): Promise<SeenPicture[]> {
+  const seen: SeenPicture[] = [];
+  for (const [i, image] of picturesOf(prompt).entries()) {
     // Those of requests always are pictures; pixel values are not.
-    if ("shape" in image) return [];
+    if ("shape" in image) continue;
+    const name = i === 0 ? "image" : `image${i + 1}`;
     const span = prompt.spans[name];
-    const view = views ? modelView(image, model.config.vision!.processor) : undefined;
-    const { width, height } = image;
-    const seen = view && { width: view.width, height: view.height, png: encodePng(view) };
     const patches = span && patchesOf(span);
-    return [{ span: name, width, height, ...(seen && { view: seen }), ...(patches && { patches }) }];
-  });
+    const { width, height } = image;
+    const by = isLarge(image) ? chores : OWN_CHORES;
+    const view = views ? await by.view(image, model.config.vision!.processor) : undefined;
+    seen.push({ span: name, width, height, ...(view && { view }), ...(patches && { patches }) });
+  }
+  return seen;
 }
 
 function patchesOf(span: ImageSpan): SeenPicture["patches"] {

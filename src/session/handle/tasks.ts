@@ -6,6 +6,7 @@ import { type ScoredAnswers, scoreTokens } from "../../tasks/score.ts";
 import { itemsIn } from "../../tasks/specification.ts";
 import type { Task } from "../../tasks/task.ts";
 import type { ScoreSummary, TaskSummary } from "../messages/results.ts";
+import { preparePictures } from "../read/prepare-pictures.ts";
 import { readSpecify } from "../read/specify.ts";
 import { taskPrompts } from "../read/task-prompts.ts";
 import type { Handler } from "../read/work.ts";
@@ -49,6 +50,7 @@ export const sweep: Handler<"sweep"> = async (work, params) => {
   const items = itemsIn(asked, usable.task, split).slice(0, params.items);
   const specify = { ...readSpecify(params.specify), ...(template !== undefined && { template }) };
   const queries = await taskPrompts(model, usable, items, asked, specify);
+  await preparePictures(work, model, queries);
   const swept = await sweepLayers(model, queries, taskVectors, {
     batchRows: BATCH_ROWS,
     onProgress: (done) => work.progress({ phase: "items", done, total: items.length }),

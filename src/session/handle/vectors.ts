@@ -21,7 +21,7 @@ import { ArgumentError, ShapeError, SiteError } from "../../errors.ts";
 import { add, mul, square } from "../../kernels/elementwise/elementwise.ts";
 import { sum } from "../../kernels/reduction/reduce.ts";
 import { hashPrompts, type Prompt } from "../../model/prompt/prompt.ts";
-import { siteInfo } from "../../model/walk/site-info.ts";
+import { type SiteInfo, siteInfo } from "../../model/walk/site-info.ts";
 import { parseSite, type SiteName, VECTOR_SITES, type VectorSite } from "../../model/walk/sites.ts";
 import { somePositions } from "../../patching/arguments.ts";
 import type { PatchableModel } from "../../patching/model.ts";
@@ -34,6 +34,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import type { VectorRecipe } from "../messages/requests.ts";
 import type { VectorSummary } from "../messages/results.ts";
 import { readEdits } from "../read/edits.ts";
+import { preparePictures } from "../read/prepare-pictures.ts";
 import { readPrompt, readPrompts } from "../read/prompt.ts";
 import { readSpecify } from "../read/specify.ts";
 import { vectorPrompts } from "../read/task-prompts.ts";
@@ -70,6 +71,7 @@ async function fromTask(work: Work, model: PatchableModel, recipe: Of<"task">): 
   const specify = readSpecify(recipe.specify);
   const usable = await work.tasks.use(work, recipe.task);
   const { prompts, at } = await vectorPrompts(model, usable, split, specify, items);
+  await preparePictures(work, model, prompts);
   const vectors = await meanOver(work, model, prompts, { at, site: siteOf(site) });
   const { name } = usable.task;
   const words =
@@ -185,9 +187,10 @@ async function keep({ kept }: Work, vector: StoredVector): Promise<VectorSummary
   }
   const handle = kept.add("vector", vector, { free: () => vector.dispose() });
   const shared = { vector: handle, features: rows.dim(1), norms, origin, setting };
-  if (from.kind === "layers") return { ...shared, site: from.origin.site, layers: from.origin.layers };
-  const layers: number[] = [];
-  return { ...shared, site: from.origin.site, layers, ...(!from.onePosition && { positions: rows.dim(0) }) };
+  const { name: site, head } = vector.site;
+  if (from.kind === "layers") return { ...shared, site, layers: from.origin.layers };
+  const part = { ...(head !== undefined && { head }), ...(!from.onePosition && { positions: rows.dim(0) }) };
+  return { ...shared, site, layers: [], ...part };
 }
 
 export const mixVectors: Handler<"vector.mix"> = (work, { vectors }) => {
@@ -208,6 +211,10 @@ export const mixVectors: Handler<"vector.mix"> = (work, { vectors }) => {
     const others = vector.from.kind === "layers" ? `${vector.from.origin.layers}` : "";
     const alike =
       sameShape(vector.rows.shape, rows.shape) && vector.from.kind === from.kind && layers === others;
+    const [site, other] = [layerless(first.vector), layerless(vector)];
+    if (site !== other) {
+      throw new SiteError(`vector.mix: expected vectors of ${site}, found one of ${other} (${vector.words})`);
+    }
     if (alike && vector.rows.device === rows.device) continue;
     throw new ShapeError(
       `vector.mix: expected vectors of one model and one shape ${showShape(rows.shape)}, found ${showShape(vector.rows.shape)} (${vector.words})`,
@@ -219,6 +226,11 @@ export const mixVectors: Handler<"vector.mix"> = (work, { vectors }) => {
   const words = parts.map(({ vector, weight }) => `${weight} × (${vector.words})`).join(" + ");
   return keep(work, new StoredVector(total, mixedOrigin(parts), setting, words));
 };
+
+/** What a vector is of: layers of a site may be mixed, sites not. */
+function layerless({ site }: StoredVector): string {
+  return site.name.replace(/\.\d+$/, "");
+}
 
 export const readVector: Handler<"vector.read"> = async ({ kept }, { vector }) => {
   const { rows } = kept.get("vector", vector);
@@ -243,8 +255,20 @@ export const loadVector: Handler<"vector.load"> = async (work, { model: handle, 
   const words = `file ${name}`;
   if (place) {
     const { values, shape, from } = place;
-    fits(model, from.origin.site.replace(/, head \d+$/, ""), name);
-    return keep(work, new StoredVector(device.tensor(values, { shape }), from, settingOf(model), words));
+    const stored = new StoredVector(device.tensor(values, { shape }), from, settingOf(model), words);
+    try {
+      const { name: site, head } = stored.site;
+      const { features: own, heads } = fits(model, site, name);
+      if (head !== undefined && !(heads !== undefined && head < heads))
+        throw new SiteError(`${name}: this model's ${site} has no head ${head}`);
+      const expected = head === undefined ? own : own! / heads!;
+      if (expected !== shape[1])
+        throw new SiteError(`${name}: expected a vector of ${expected} features, found ${shape[1]}`);
+    } catch (error) {
+      stored.dispose();
+      throw error;
+    }
+    return keep(work, stored);
   }
   const vectors = await decodeTaskVectors(own, device, name);
   const stored = layered(vectors, model, words);
@@ -252,7 +276,7 @@ export const loadVector: Handler<"vector.load"> = async (work, { model: handle, 
     const { site, layers } = vectors.origin;
     const found = vectors.vectors.dim(1);
     for (const layer of layers) {
-      const expected = fits(model, `${site}.${layer}`, name);
+      const { features: expected } = fits(model, `${site}.${layer}`, name);
       if (expected === found) continue;
       throw new SiteError(`${name}: expected vectors of ${expected} features, found ${found}`);
     }
@@ -263,11 +287,11 @@ export const loadVector: Handler<"vector.load"> = async (work, { model: handle, 
   return keep(work, stored);
 };
 
-/** Features of a site of the model. Throws SiteError, led by the file's name, where it has no such site. */
-function fits(model: PatchableModel, site: string, name: string): number | undefined {
+/** What a site of the model holds. Throws SiteError, led by the file's name, where it has no such site. */
+function fits(model: PatchableModel, site: string, name: string): SiteInfo {
   try {
     parseSite(site);
-    return siteInfo(model.sites, site as SiteName).features;
+    return siteInfo(model.sites, site as SiteName);
   } catch (cause) {
     throw new SiteError(`${name}: ${(cause as Error).message}`, { cause });
   }

@@ -58,7 +58,11 @@ export const attention: Handler<"attention"> = async (work, params) => {
   const options = { at, ...(span !== undefined && { span }), ...(layers && { layers }) };
   const maps =
     heads === "rollout"
-      ? await rolloutMaps(model, prompt, options)
+      ? await rolloutMaps(model, prompt, {
+          ...options,
+          onProgress: (done) =>
+            work.progress({ phase: "layers", done, total: 1 + Math.max(...(layers ?? allLayers(model))) }),
+        })
       : await attentionMaps(model, prompt, { ...options, ...(heads !== "mean" && { head: heads }) });
   const [position] = resolvePositions(at, model.sequenceOf(prompt));
   return {

@@ -227,6 +227,8 @@ export interface VectorSummary {
   readonly site: string;
   /** Layers that there is a vector of; empty where it is of one place. */
   readonly layers: readonly number[];
+  /** Of one place: the head, where it is of one alone. */
+  readonly head?: number;
   /** Positions, where it holds a row for each of several; else absent. */
   readonly positions?: number;
   readonly features: number;

@@ -8,6 +8,7 @@ import type { PromptImage } from "../../model/prompt/prompt-image.ts";
 import { type Example, fewShotPrompt, instructedPrompt, type Question } from "../../tasks/few-shot.ts";
 import type { MessageSpec, PartSpec, PromptSpec, QuestionSpec } from "../messages/values.ts";
 import { readPicture } from "./picture.ts";
+import { preparePictures } from "./prepare-pictures.ts";
 import { readSpecify } from "./specify.ts";
 import { taskPrompts } from "./task-prompts.ts";
 import type { Work } from "./work.ts";
@@ -28,6 +29,12 @@ export async function readPrompt(
   ref: unknown,
 ): Promise<Prompt<PromptImage>> {
   if (typeof ref === "string") return model.check(work.kept.get("prompt", ref));
+  const prompt = await madeOf(work, model, ref);
+  await preparePictures(work, model, [prompt]);
+  return prompt;
+}
+
+async function madeOf(work: Work, model: ModelOutline, ref: unknown): Promise<Prompt<PromptImage>> {
   if (typeof ref === "object" && ref !== null) {
     if ("parts" in ref) return fromParts(work, model, ref as Of<"parts">);
     if ("chat" in ref) return fromChat(work, model, ref as Of<"chat">);

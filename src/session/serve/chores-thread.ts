@@ -6,9 +6,12 @@ import type { ChoreAnswer, ChoreOrder } from "./thread-chores.ts";
 /* A thread that does the chores of a server. */
 
 parentPort!.on("message", async ({ id, name, args }: ChoreOrder) => {
-  const answer = (message: ChoreAnswer) => parentPort!.postMessage(message);
+  const answer = (message: ChoreAnswer, own: ArrayBuffer[] = []) => parentPort!.postMessage(message, own);
   try {
-    answer({ id, result: await (OWN_CHORES[name] as (...args: unknown[]) => Promise<unknown>)(...args) });
+    const result = await (OWN_CHORES[name] as (...args: unknown[]) => Promise<object>)(...args);
+    // Pixels go over as they are, and are not copied.
+    const arrays = Object.values(result).filter((value) => ArrayBuffer.isView(value));
+    answer({ id, result }, [...new Set(arrays.map(({ buffer }) => buffer as ArrayBuffer))]);
   } catch (error) {
     answer({ id, error: encodeError(error) });
   }

@@ -27,6 +27,14 @@ export class ThreadChores implements Chores {
     return this.#ask("decode", file, maxPixels);
   }
 
+  pixels(...args: Parameters<Chores["pixels"]>) {
+    return this.#ask("pixels", ...args);
+  }
+
+  view(...args: Parameters<Chores["view"]>) {
+    return this.#ask("view", ...args);
+  }
+
   plane(...args: Parameters<Chores["plane"]>) {
     return this.#ask("plane", ...args);
   }

@@ -1,13 +1,26 @@
 import { loadImage } from "../../images/files/load.ts";
+import { encodePng } from "../../images/files/png-write.ts";
 import type { RgbImage } from "../../images/files/rgb.ts";
+import { modelView, type PixelValues, preprocess } from "../../images/preprocess.ts";
+import type { ProcessorSettings } from "../../images/processors/processor-config.ts";
 import type { ProjectAnswer } from "../messages/results.ts";
 
 /** Work for a CPU that takes long and needs no device: a host whose thread has others to answer has it done by another. */
 export interface Chores {
   /** Unpacks a picture's file. Throws ImageError. */
   decode(file: Uint8Array, maxPixels: number): Promise<RgbImage>;
+  /** Resizes, cuts and normalises a picture for a model, as `preprocess`. Throws ImageError. */
+  pixels(picture: RgbImage, processor: ProcessorSettings): Promise<PixelValues>;
+  /** What a model sees of a picture, as `modelView`, with the PNG of it. Throws ImageError. */
+  view(picture: RgbImage, processor: ProcessorSettings): Promise<SeenView>;
   /** Lays vectors [points, features] out in a plane. */
   plane(points: Float32Array, count: number, how: PlaneOptions): Promise<ProjectAnswer>;
+}
+
+export interface SeenView {
+  readonly width: number;
+  readonly height: number;
+  readonly png: Uint8Array<ArrayBuffer>;
 }
 
 export interface PlaneOptions {
@@ -15,9 +28,21 @@ export interface PlaneOptions {
   readonly seed: number;
 }
 
+/** Pictures of more pixels are large: what is done with them takes longer than sending them to somebody else. */
+const LARGE_PICTURE = 2 ** 18;
+
+export function isLarge({ width, height }: RgbImage): boolean {
+  return width * height > LARGE_PICTURE;
+}
+
 /** Done at once, where it is asked for. */
 export const OWN_CHORES: Chores = {
   decode: (file, maxPixels) => loadImage(file, { maxPixels }),
+  pixels: async (picture, processor) => preprocess(picture, processor),
+  async view(picture, processor) {
+    const seen = modelView(picture, processor);
+    return { width: seen.width, height: seen.height, png: encodePng(seen) };
+  },
   async plane(data, count, { method, seed }) {
     const { principalPlane, neighbourPlane } = await import("../../analysis/vectors/plane.ts");
     const features = data.length / count;

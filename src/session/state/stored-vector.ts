@@ -34,6 +34,12 @@ export class StoredVector {
     this.words = words;
   }
 
+  /** The site that it was read at, of a place with its layer, and the head. */
+  get site(): { readonly name: string; readonly head?: number } {
+    const [, name, head] = /^(.*?)(?:, head (\d+))?$/.exec(this.from.origin.site)!;
+    return { name: name!, ...(head !== undefined && { head: Number(head) }) };
+  }
+
   /** Its layers, where it has one a layer. Throws SiteError where it has not. */
   get taskVectors(): TaskVectors {
     if (this.from.kind === "layers") return new TaskVectors(this.rows, this.from.origin);

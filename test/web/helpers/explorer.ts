@@ -95,9 +95,12 @@ export class ExplorerPage {
     await this.ready();
   }
 
-  /** Waits until the model is there and nothing is being computed. */
-  async ready(): Promise<void> {
-    await this.status.getByText("Ready.").waitFor({ timeout: READY_MS });
+  /** Waits until the model is there, nothing is being computed, and nothing of what was done last is going to be. */
+  async ready(timeout = READY_MS): Promise<void> {
+    await this.page
+      .locator("footer.status[aria-busy=false]")
+      .getByText("Ready.", { exact: true })
+      .waitFor({ timeout });
   }
 
   /** Shows a view, by its name in the navigation. */

@@ -7,6 +7,8 @@ import type { Json } from "./read.ts";
 export interface Slice<T extends Json = Json> {
   readonly name: string;
   readonly initial: T;
+  /** Where the reader is, not what was made: no step of the history. */
+  readonly apart?: boolean;
   read(value: unknown, at: string): T;
 }
 

@@ -1,7 +1,7 @@
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import { EMPTY, type ExplorerDocument, type ModelChoice } from "./document.ts";
 import type { Json } from "./read.ts";
-import type { Slice } from "./slice.ts";
+import { type Slice, sliceNamed } from "./slice.ts";
 
 /** Steps that can be undone. */
 const MOST_STEPS = 300;
@@ -17,22 +17,27 @@ export interface Step {
 }
 
 /**
- * The document, its history, and the one way to change it. Which view is shown and which model is loaded is in it, but is no step of the
- * history: undo takes back what was made, not where one is.
+ * The document, its history, and the one way to change it. Which view is shown, which model is loaded, and slices that are kept apart are
+ * in it, but are no steps of the history: undo takes back what was made, not where one is.
  */
 export class DocumentStore {
   readonly #steps = signal<readonly Step[]>([{ label: "start", document: EMPTY, at: Date.now() }]);
   readonly #index = signal(0);
   readonly #view = signal("");
   readonly #model = signal<ModelChoice | undefined>(undefined);
+  readonly #apart = signal<Readonly<Record<string, Json>>>({});
   /** What the next change may be one step with. */
   #merging: { what: string; at: number } | undefined;
 
-  readonly document: ReadonlySignal<ExplorerDocument> = computed(() => ({
-    ...this.#steps.value[this.#index.value]!.document,
-    view: this.#view.value,
-    model: this.#model.value,
-  }));
+  readonly document: ReadonlySignal<ExplorerDocument> = computed(() => {
+    const { document } = this.#steps.value[this.#index.value]!;
+    return {
+      ...document,
+      view: this.#view.value,
+      model: this.#model.value,
+      slices: { ...document.slices, ...this.#apart.value },
+    };
+  });
   readonly view: ReadonlySignal<string> = this.#view;
   readonly model: ReadonlySignal<ModelChoice | undefined> = this.#model;
   /** All steps, the earliest first; those behind `index` have been undone. */
@@ -63,6 +68,12 @@ export class DocumentStore {
   set<T extends Json>(slice: Slice<T>, label: string, change: (value: T) => T, same?: string): void {
     const value = change(this.slice(slice).peek());
     this.change(label, (doc) => ({ ...doc, slices: { ...doc.slices, [slice.name]: value } }), same);
+  }
+
+  /** Sets a slice that is kept apart. */
+  place<T extends Json>(slice: Slice<T> & { readonly apart?: boolean }, value: T): void {
+    if (!slice.apart) throw new Error(`the slice ${slice.name} is part of the history`);
+    this.#apart.value = { ...this.#apart.peek(), [slice.name]: value };
   }
 
   /** Changes several things in one step. */
@@ -109,7 +120,11 @@ export class DocumentStore {
 
   /** Begins anew with a document from a link or from the last visit. */
   open(document: ExplorerDocument, label: string): void {
-    this.#steps.value = [{ label, document, at: Date.now() }];
+    const slices = Object.entries(document.slices);
+    const isApart = ([name]: [string, Json]) => sliceNamed(name)?.apart ?? false;
+    const made = Object.fromEntries(slices.filter((entry) => !isApart(entry)));
+    this.#apart.value = Object.fromEntries(slices.filter(isApart));
+    this.#steps.value = [{ label, document: { ...document, slices: made }, at: Date.now() }];
     this.#index.value = 0;
     this.#view.value = document.view;
     this.#model.value = document.model;

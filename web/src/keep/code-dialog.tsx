@@ -1,4 +1,5 @@
 import type { JSX } from "preact";
+import type { TaskSummary } from "../../../src/session/messages/results.ts";
 import type { ModelChoice } from "../document/document.ts";
 import { model } from "../model.ts";
 import { offered } from "../offered.ts";
@@ -16,14 +17,15 @@ export function CodeDialog(): JSX.Element {
   const { value: tasks, error } = useTasks();
   const state = model.value;
   const ready = state.status === "ready" && tasks;
-  const code = ready ? writeProgram(store.document.value, tasks, modelCode(state.choice)) : undefined;
+  const { code, problem } = ready ? programOf(tasks, state.choice) : {};
+  const why = error ?? problem;
   const copy = async (what: string) => {
     try {
       await navigator.clipboard.writeText(what);
       toast("The program is copied.");
       closeKeep();
-    } catch (problem) {
-      toastError(problem);
+    } catch (refused) {
+      toastError(refused);
     }
   };
   return (
@@ -34,8 +36,8 @@ export function CodeDialog(): JSX.Element {
           <Icon name="close" />
         </button>
       </header>
-      {error ? (
-        <p class="bad-words">{error.message}</p>
+      {why ? (
+        <p class="bad-words">{why.message}</p>
       ) : !ready ? (
         <p class="soft">Load a model first: the program names it.</p>
       ) : code === undefined ? (
@@ -61,6 +63,18 @@ export function CodeDialog(): JSX.Element {
       )}
     </div>
   );
+}
+
+/** The program of the view; why there is none, where vectors do not go together. */
+function programOf(
+  tasks: readonly TaskSummary[],
+  choice: ModelChoice,
+): { readonly code?: string | undefined; readonly problem?: Error } {
+  try {
+    return { code: writeProgram(store.document.value, tasks, modelCode(choice)) };
+  } catch (problem) {
+    return { problem: problem as Error };
+  }
 }
 
 /** Where a program finds what this page has loaded: the very files, where they lie beside the page. */

@@ -1,8 +1,9 @@
 import { signal } from "@preact/signals";
 import { useRef, useState } from "preact/hooks";
 import type { GeneratedAnswer } from "../../../src/session/messages/results.ts";
-import { type Asking, activity } from "../ask.ts";
+import type { Asking } from "../ask.ts";
 import { model } from "../model.ts";
+import { activity } from "../rest.ts";
 import { noteError, session } from "../session.ts";
 
 /** What has been generated, as far as it is. */

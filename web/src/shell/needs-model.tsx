@@ -13,6 +13,16 @@ export function NeedsModel(): JSX.Element {
     const words = total === undefined ? "" : `${bytesInWords(done)} of ${bytesInWords(total)}`;
     return <ProgressBar label={`Loading ${choice.ref}`} done={done} total={total} words={words} />;
   }
+  if (state.status === "failed") {
+    return (
+      <Notice kind="bad" title={`${state.choice.ref} cannot be loaded`}>
+        <p>{state.error.message}</p>
+        <a class="button" href={addressOf("model")}>
+          Choose a model
+        </a>
+      </Notice>
+    );
+  }
   return (
     <Notice title="No model is loaded">
       <p>This view shows what a model computes.</p>

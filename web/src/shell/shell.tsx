@@ -6,9 +6,11 @@ import { store } from "../state.ts";
 import { listenForKeys } from "../ui/keys.ts";
 import { later } from "../ui/later.tsx";
 import { Toasts } from "../ui/toasts.tsx";
+import { listenForTouchDrags } from "../ui/touch-drag.ts";
 import { TOUR } from "../views/tour/tour-slice.ts";
 import { viewNamed } from "../views/views.ts";
 import { listenForDrops } from "./drop.ts";
+import { Guarded } from "./guarded.tsx";
 import { Header } from "./header.tsx";
 import { Help } from "./help.tsx";
 import { Nav } from "./nav.tsx";
@@ -24,6 +26,7 @@ const KeepDialog = later(async () => (await import("../keep/keep-dialog.tsx")).K
 export function Shell(): JSX.Element {
   useEffect(() => listenForKeys(shortcuts), []);
   useEffect(listenForDrops, []);
+  useEffect(listenForTouchDrags, []);
   const main = useRef<HTMLElement>(null);
   const view = viewNamed(store.view.value);
   useEffect(() => {
@@ -39,12 +42,24 @@ export function Shell(): JSX.Element {
       <Nav />
       <main class="main" ref={main} id="main" tabIndex={-1} aria-label={view?.title}>
         <Trouble />
-        {View && (view.needsModel && model.value.status !== "ready" ? <NeedsModel /> : <View />)}
+        {View && (
+          <Guarded key={view.id} what={view.title}>
+            {view.needsModel && model.value.status !== "ready" ? <NeedsModel /> : <View />}
+          </Guarded>
+        )}
       </main>
-      {store.slice(TOUR).value.on && <TourCard />}
+      {store.slice(TOUR).value.on && (
+        <Guarded what="The tour">
+          <TourCard />
+        </Guarded>
+      )}
       <Status />
       <Toasts />
-      {keepOpen.value && <KeepDialog />}
+      {keepOpen.value && (
+        <Guarded what={keepOpen.value === "code" ? "The program" : "The history"}>
+          <KeepDialog />
+        </Guarded>
+      )}
       <Help />
     </div>
   );

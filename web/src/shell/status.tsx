@@ -1,14 +1,14 @@
 import type { JSX } from "preact";
 import { useEffect } from "preact/hooks";
-import { activity } from "../ask.ts";
 import { model } from "../model.ts";
+import { activity, rests } from "../rest.ts";
 import { lookAtAdapter, noteError, session } from "../session.ts";
 import { bytesInWords } from "../ui/words.ts";
 
 /** The last line of the page: what is being done, in words that are read out when they change. */
 export function Status(): JSX.Element {
   return (
-    <footer class="status">
+    <footer class="status" aria-busy={!rests.value}>
       <span role="status">{doing()}</span>
       <Memory />
       <span class="end">
@@ -22,10 +22,10 @@ export function Status(): JSX.Element {
 /** Bytes of tensors on the device, as they were when something was last computed. */
 function Memory(): JSX.Element | null {
   const state = session.value;
-  const rests = activity.value === 0;
+  const isAtRest = rests.value;
   useEffect(() => {
-    if (rests) void lookAtAdapter().catch(noteError);
-  }, [rests]);
+    if (isAtRest) void lookAtAdapter().catch(noteError);
+  }, [isAtRest]);
   if (state.status !== "open" || model.value.status !== "ready") return null;
   const { bytes } = state.adapter;
   return (

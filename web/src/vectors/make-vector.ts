@@ -1,5 +1,6 @@
 import type { VectorSummary } from "../../../src/session/messages/results.ts";
 import type { Asking } from "../ask.ts";
+import { promptSpec } from "../prompts/prompt-spec.ts";
 import type { Recipe } from "./recipe.ts";
 import { Shared } from "./shared.ts";
 import { vectorFile } from "./vector-files.ts";
@@ -34,6 +35,15 @@ async function make(asking: Asking, recipe: Recipe): Promise<VectorSummary> {
         parts.push({ vector: (await vectorOf(asking, part.recipe)).vector, weight: part.weight });
       }
       return client.mixVectors({ vectors: parts }, options);
+    }
+    case "place": {
+      const { site, position: at, layer, head } = recipe;
+      const prompt = await promptSpec(client, recipe.prompt);
+      const from =
+        layer === undefined
+          ? { prompts: [prompt], at, site }
+          : { prompt, at, site: `${site}.${layer}`, ...(head !== undefined && { head }) };
+      return client.makeVector({ model, recipe: from }, options);
     }
     case "file":
       return client.loadVector({ model, bytes: vectorFile(recipe), name: recipe.name }, options);

@@ -1,5 +1,5 @@
 import type { Setting } from "../../../src/patching/setting.ts";
-import type { Answer, LayersAnswer } from "../../../src/session/messages/results.ts";
+import type { Answer, LayersAnswer, VectorSummary } from "../../../src/session/messages/results.ts";
 import type { EditSpec } from "../../../src/session/messages/values.ts";
 import type { Asking } from "../ask.ts";
 import type { PromptDoc } from "../prompts/prompt-doc.ts";
@@ -20,8 +20,18 @@ export interface PatchedAnswers {
 const TOP = 5;
 
 export async function patchEdit(asking: Asking, { recipe, layer }: Patch): Promise<EditSpec> {
-  const { vector, site } = await vectorOf(asking, recipe);
-  return { operation: "set", site: `${site}.${layer}`, at: -1, value: { vector, layer } };
+  const summary = await vectorOf(asking, recipe);
+  const { site, ...part } = targetOf(summary);
+  const value = { vector: summary.vector, layer };
+  return { operation: "set", site: `${site}.${layer}`, at: -1, ...part, value };
+}
+
+/** What of a layer a vector replaces: the site, without a layer, and the head that it was read at. Throws where it is no one row. */
+function targetOf({ site, layers, head, positions, origin }: VectorSummary) {
+  if (positions !== undefined)
+    throw new Error(`${origin} holds ${positions} positions; a question's last token takes one`);
+  const bare = layers.length > 0 ? site : site.replace(/\.\d+$/, "");
+  return { site: bare, ...(head !== undefined && { head }) };
 }
 
 /** One pass over the question, and of each patched one what the vector can change. */
@@ -61,12 +71,13 @@ export async function askLayers(
   track: readonly number[],
 ): Promise<ByLayer> {
   const { client, model, signal, onProgress } = asking;
-  const { vector, site } = await vectorOf(asking, recipe);
+  const summary = await vectorOf(asking, recipe);
   const options = { track, top: TOP };
   const spec = await promptSpec(client, prompt);
   const { recording, top, tracked } = await client.record({ model, prompt: spec, ...options }, { signal });
   try {
-    const edit = { operation: "set" as const, site, at: -1, value: { vector } };
+    const { vector } = summary;
+    const edit = { operation: "set" as const, ...targetOf(summary), at: -1, value: { vector } };
     const answer = await client.layers({ recording, edit, ...options }, { signal, onProgress });
     return { ...answer, plain: { top, tracked } };
   } finally {

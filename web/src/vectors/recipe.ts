@@ -5,9 +5,11 @@ import {
   readList,
   readNumber,
   readOneOf,
+  readOptional,
   readRecord,
   readString,
 } from "../document/read.ts";
+import { type PromptDoc, promptInWords, readPromptDoc } from "../prompts/prompt-doc.ts";
 
 /* How a task vector is made, as the document has it: plain data that says all of it. Types, not interfaces, since those are no Json. */
 
@@ -34,13 +36,31 @@ export type MixRecipe = {
   readonly parts: readonly { readonly recipe: Recipe; readonly weight: number }[];
 };
 
-/** Of a safetensors file that lies with the reader; told by its hash. */
-export type FileRecipe = { readonly kind: "file"; readonly hash: string; readonly name: string };
+/** What a place of one prompt holds: one layer, or every layer of a site. */
+export type PlaceRecipe = {
+  readonly kind: "place";
+  readonly prompt: PromptDoc;
+  /** Without its layer: `resid_post`. */
+  readonly site: string;
+  readonly position: number;
+  readonly layer?: number;
+  /** One head alone; of one layer. */
+  readonly head?: number;
+};
 
-export type Recipe = ExamplesRecipe | InstructionRecipe | MixRecipe | FileRecipe;
+/** Of a safetensors file that lies with the reader; told by its hash. */
+export type FileRecipe = {
+  readonly kind: "file";
+  readonly hash: string;
+  readonly name: string;
+  /** The site, where the file holds a place and not a vector a layer: `resid_post.12`. */
+  readonly place?: string;
+};
+
+export type Recipe = ExamplesRecipe | InstructionRecipe | MixRecipe | PlaceRecipe | FileRecipe;
 
 export const ASKED = ["text", "image"] as const;
-const KINDS = ["examples", "instruction", "mix", "file"] as const;
+const KINDS = ["examples", "instruction", "mix", "place", "file"] as const;
 
 /** Most mixes within mixes, and parts of one. */
 const MOST_DEEP = 6;
@@ -60,9 +80,16 @@ export function recipeInWords(recipe: Recipe): string {
       return recipe.parts
         .map((part) => `${round(part.weight)} × (${recipeInWords(part.recipe)})`)
         .join(" + ");
+    case "place":
+      return `${siteOf(recipe)} at position ${recipe.position} of ${promptInWords(recipe.prompt)}`;
     case "file":
       return `file ${recipe.name}`;
   }
+}
+
+function siteOf({ site, layer, head }: PlaceRecipe): string {
+  const where = layer === undefined ? `${site}, each layer,` : `${site}.${layer}`;
+  return head === undefined ? where : `${where}, head ${head},`;
 }
 
 /** A name to begin with. */
@@ -74,6 +101,8 @@ export function recipeName(recipe: Recipe): string {
       return recipe.text.replace(/:\s*$/, "").slice(0, 40);
     case "mix":
       return "mix";
+    case "place":
+      return `${recipe.layer === undefined ? recipe.site : `${recipe.site}.${recipe.layer}`} at ${recipe.position}`;
     case "file":
       return recipe.name.replace(/\.safetensors$/, "");
   }
@@ -81,6 +110,24 @@ export function recipeName(recipe: Recipe): string {
 
 function round(value: number): number {
   return Math.round(value * 1000) / 1000;
+}
+
+/** Where a vector of one place was read; undefined for recipes with a vector a layer. */
+export function placeOf(recipe: Recipe): { readonly site: string; readonly head?: number } | undefined {
+  switch (recipe.kind) {
+    case "place": {
+      const { site, layer, head } = recipe;
+      return layer === undefined ? undefined : { site, ...(head !== undefined && { head }) };
+    }
+    case "file": {
+      const [, site, head] = /^(.*?)\.\d+(?:, head (\d+))?$/.exec(recipe.place ?? "") ?? [];
+      return site === undefined ? undefined : { site, ...(head !== undefined && { head: Number(head) }) };
+    }
+    case "mix":
+      return placeOf(recipe.parts[0]!.recipe);
+    default:
+      return undefined;
+  }
 }
 
 /** The task that a recipe is of; undefined where it is of none, or of several. */
@@ -124,11 +171,31 @@ export function readRecipe(value: unknown, at: string, depth = 0): Recipe {
       if (parts.length === 0) throw new DocumentError(`${at}.parts: expected at least one`);
       return { kind, parts };
     }
+    case "place": {
+      const fields = readFields(value, at, ["kind", "prompt", "site", "position", "layer", "head"]);
+      const [layer, head] = ["layer", "head"].map((key) =>
+        readOptional(fields[key], `${at}.${key}`, (each, place) => readCount(each, place, 10_000)),
+      );
+      if (head !== undefined && layer === undefined)
+        throw new DocumentError(`${at}.head: expected a layer besides`);
+      return {
+        kind,
+        prompt: readPromptDoc(fields["prompt"], `${at}.prompt`),
+        site: readString(fields["site"], `${at}.site`, 60),
+        position: readCount(fields["position"], `${at}.position`),
+        ...(layer !== undefined && { layer }),
+        ...(head !== undefined && { head }),
+      };
+    }
     case "file": {
-      const fields = readFields(value, at, ["kind", "hash", "name"]);
+      const fields = readFields(value, at, ["kind", "hash", "name", "place"]);
+      const held = readOptional(fields["place"], `${at}.place`, (each, where) =>
+        readString(each, where, 100),
+      );
       const hash = readString(fields["hash"], `${at}.hash`, 64);
       if (!/^[0-9a-f]{64}$/.test(hash)) throw new DocumentError(`${at}.hash: expected 64 hexadecimal digits`);
-      return { kind, hash, name: readString(fields["name"], `${at}.name`, 200) };
+      const name = readString(fields["name"], `${at}.name`, 200);
+      return { kind, hash, name, ...(held !== undefined && { place: held }) };
     }
   }
 }

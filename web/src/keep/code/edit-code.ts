@@ -1,6 +1,6 @@
 import type { ArraySpec } from "../../../../src/session/messages/values.ts";
 import type { Patch } from "../../vectors/patched.ts";
-import { type Recipe, recipeName } from "../../vectors/recipe.ts";
+import { placeOf, type Recipe, recipeName } from "../../vectors/recipe.ts";
 import { editSpecs, type Wanted, wantedBy, wantedKey } from "../../views/lens/edit-specs.ts";
 import type { Question } from "../questions.ts";
 import { type Program, text } from "./program.ts";
@@ -8,25 +8,89 @@ import { promptCode, taskCode } from "./prompt-code.ts";
 
 /** The edit that puts a vector in place of what a layer has at the last token. */
 export function patchCode(program: Program, { recipe, layer }: Patch): string {
-  if (recipe.kind !== "mix") {
-    program.use(["patchOf"]);
-    return `patchOf(${vectorsCode(program, recipe)}, ${layer})`;
-  }
-  program.use(["set"]);
-  return `set("resid_post.${layer}", -1, ${rowCode(program, recipe, layer)})`;
+  const edit = patcherCode(program, recipe);
+  return edit(String(layer));
 }
 
-/** A vector of one layer. */
-function rowCode(program: Program, recipe: Recipe, layer: number): string {
-  if (recipe.kind !== "mix") return `${vectorsCode(program, recipe)}.at(${layer})`;
+/** The same for a layer that the program has in a variable. */
+export function patcherCode(program: Program, recipe: Recipe): (layer: string) => string {
+  const place = placeOf(recipe);
+  if (!place) {
+    const vectors = vectorsCode(program, recipe);
+    program.use(["patchOf"]);
+    return (layer) => `patchOf(${vectors}, ${layer})`;
+  }
+  const { site, head } = place;
+  const row = rowCode(program, recipe);
+  program.use(["set"]);
+  const options = head === undefined ? "" : `, { head: ${head} }`;
+  return (layer) => {
+    const name = /^\d+$/.test(layer) ? text(`${site}.${layer}`) : `\`${site}.\${${layer}}\``;
+    return `set(${name}, -1, ${row}${options})`;
+  };
+}
+
+/** A sum of others, each by its weight, as `mixVectors` of a session computes it. */
+function sumCode(
+  program: Program,
+  parts: readonly { readonly code: string; readonly weight: number }[],
+): string {
   program.use(["mul"]);
-  const parts = recipe.parts.map((part) => `mul(${rowCode(program, part.recipe, layer)}, ${part.weight})`);
   if (parts.length > 1) program.use(["add"]);
-  return parts.reduce((sum, part) => `add(${sum}, ${part})`);
+  return parts
+    .map(({ code, weight }) => `mul(${code}, ${weight})`)
+    .reduce((sum, part) => `add(${sum}, ${part})`);
+}
+
+/** The name of what one place holds: [features]. */
+function rowCode(program: Program, recipe: Recipe): string {
+  const known = `row ${JSON.stringify(recipe)}`;
+  const hint = recipeName(recipe);
+  switch (recipe.kind) {
+    case "place": {
+      const { prompt, site, layer, position, head } = recipe;
+      const from = promptCode(program, prompt, "source");
+      program.use(["tap"]);
+      const options = head === undefined ? "" : `, { head: ${head} }`;
+      return program.define(
+        known,
+        hint,
+        () =>
+          `model.run(${from}, { taps: { v: tap(${text(`${site}.${layer}`)}, ${position}${options}) } }).v`,
+      );
+    }
+    case "file":
+      program.use(["readFile"], "node:fs/promises");
+      program.helper(`/** What one place of a prompt holds, of a file that the explorer has saved. */
+async function readPlace(path: string) {
+  const bytes = await readFile(path);
+  const start = 8 + Number(bytes.readBigUInt64LE(0));
+  const { values } = JSON.parse(bytes.toString("utf8", 8, start));
+  const [from, to] = values.data_offsets.map((offset: number) => start + offset);
+  return device.tensor(new Float32Array(Uint8Array.from(bytes.subarray(from, to)).buffer));
+}`);
+      return program.define(known, hint, () => `await readPlace(${text(recipe.name)})`);
+    case "mix": {
+      const parts = recipe.parts.map((part) => ({
+        code: rowCode(program, part.recipe),
+        weight: part.weight,
+      }));
+      return program.define(known, hint, () => sumCode(program, parts));
+    }
+    default:
+      throw unlike(recipe);
+  }
+}
+
+function unlike(recipe: Recipe): Error {
+  return new Error(
+    `a vector of one place cannot be mixed with one that has a vector a layer: ${recipeName(recipe)}`,
+  );
 }
 
 /** The name of the vectors of a recipe, one a layer. */
-export function vectorsCode(program: Program, recipe: Exclude<Recipe, { kind: "mix" }>): string {
+export function vectorsCode(program: Program, recipe: Recipe): string {
+  if (placeOf(recipe)) throw unlike(recipe);
   const known = `vectors ${JSON.stringify(recipe)}`;
   const hint = `${recipeName(recipe)} vectors`;
   switch (recipe.kind) {
@@ -57,6 +121,25 @@ async function vectorsOf(
         hint,
         () => `extractTaskVectors(model, [model.prompt(${text(recipe.text)})], { at: -1 })`,
       );
+    case "place": {
+      const { prompt, site, position } = recipe;
+      const from = promptCode(program, prompt, "source");
+      program.use(["extractTaskVectors"]);
+      const options = `{ at: ${position}${site === "resid_post" ? "" : `, site: ${text(site)}`} }`;
+      return program.define(known, hint, () => `extractTaskVectors(model, [${from}], ${options})`);
+    }
+    case "mix": {
+      const parts = recipe.parts.map((part) => ({
+        name: vectorsCode(program, part.recipe),
+        weight: part.weight,
+      }));
+      program.use(["TaskVectors"]);
+      const sum = sumCode(
+        program,
+        parts.map(({ name, weight }) => ({ code: `${name}.vectors`, weight })),
+      );
+      return program.define(known, hint, () => `new TaskVectors(${sum}, ${parts[0]!.name}.origin)`);
+    }
     case "file":
       program.use(["decodeTaskVectors"]);
       program.use(["readFile"], "node:fs/promises");

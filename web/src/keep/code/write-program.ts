@@ -1,11 +1,15 @@
 import type { TaskSummary } from "../../../../src/session/messages/results.ts";
 import type { ExplorerDocument } from "../../document/document.ts";
-import { SHELF } from "../../vectors/shelf.ts";
+import { pictureKey } from "../../pictures/picture-ref.ts";
+import type { PromptDoc } from "../../prompts/prompt-doc.ts";
+import { queryOf, rightAnswers } from "../../vectors/query.ts";
+import { placeOf, taskOf } from "../../vectors/recipe.ts";
+import { SHELF, type ShelfVector } from "../../vectors/shelf.ts";
 import { SEE } from "../../views/see/see-slice.ts";
-import { VECTORS } from "../../views/vectors/vectors-slice.ts";
+import { type Sweep, VECTORS } from "../../views/vectors/vectors-slice.ts";
 import { TOP } from "../ask-question.ts";
 import { partOf, type Question, questionsOf } from "../questions.ts";
-import { lensEditsCode, patchCode, vectorsCode } from "./edit-code.ts";
+import { lensEditsCode, patchCode, patcherCode, vectorsCode } from "./edit-code.ts";
 import { Program, text } from "./program.ts";
 import { promptCode, taskCode } from "./prompt-code.ts";
 import { seeCode } from "./see-code.ts";
@@ -28,7 +32,19 @@ export function writeProgram(
 ): string | undefined {
   const questions = questionsOf(document, tasks);
   const program = new Program();
-  program.reserve("device", "model", "answer", "readTask", "vectorsOf", "askInContext", "process", "console");
+  program.reserve(
+    "device",
+    "model",
+    "answer",
+    "right",
+    "readTask",
+    "readPlace",
+    "vectorsOf",
+    "askInContext",
+    "beginningOf",
+    "process",
+    "console",
+  );
   program.use(["loadModel", "openDevice"]);
   program.line("const device = await openDevice();");
   const options = quantise === undefined ? "{ device }" : `{ device, quantise: ${text(quantise)} }`;
@@ -36,7 +52,9 @@ export function writeProgram(
   program.line();
   for (const question of questions) questionCode(program, question);
   const more =
-    document.view === "see" ? seeCode(program, partOf(document, SEE), tasks) : sweepCode(program, document);
+    document.view === "see"
+      ? seeCode(program, partOf(document, SEE), tasks)
+      : sweepCode(program, document, tasks);
   if (questions.length === 0 && !more) return undefined;
   program.line();
   program.line("await device.destroy();");
@@ -59,13 +77,63 @@ async function answer(label: string, prompt: ReturnType<typeof model.prompt>, ed
   program.line(`await answer(${text(label)}, ${name}${edits});`);
 }
 
-/** The accuracy by layer, where the page shows one. */
-function sweepCode(program: Program, document: ExplorerDocument): boolean {
+/** What the page shows by layer, where it does. */
+function sweepCode(program: Program, document: ExplorerDocument, tasks: readonly TaskSummary[]): boolean {
   if (document.view !== "vectors") return false;
-  const { sweep } = partOf(document, VECTORS);
+  const { sweep, pictures, context } = partOf(document, VECTORS);
   const vector = partOf(document, SHELF).vectors.find(({ id }) => id === sweep?.vector);
-  if (sweep?.measure !== "accuracy" || !vector || vector.recipe.kind === "mix") return false;
-  const { task, asked, items: count } = sweep;
+  if (!sweep || !vector) return false;
+  if (sweep.measure === "accuracy") return accuracyCode(program, sweep, vector);
+  const picture = pictures.find((each) => pictureKey(each) === sweep.picture);
+  if (!picture) return false;
+  let prompt: PromptDoc;
+  try {
+    prompt = queryOf(picture, context, tasks);
+  } catch {
+    return false; // the page says so at the picture
+  }
+  answersCode(program, prompt, vector, rightAnswers(picture, taskOf(vector.recipe), tasks)[0]);
+  return true;
+}
+
+/** What a question is answered with, by the layer that the vector is put into, and how probable the right answer is. */
+function answersCode(
+  program: Program,
+  prompt: PromptDoc,
+  { recipe }: ShelfVector,
+  right: string | undefined,
+): void {
+  const name = promptCode(program, prompt);
+  const edit = patcherCode(program, recipe);
+  const layers = placeOf(recipe)
+    ? "[...Array(model.config.layers).keys()]"
+    : `${vectorsCode(program, recipe)}.origin.layers`;
+  program.use(["logSoftmax", "record", "resume"]);
+  const recorded = program.name("recorded");
+  program.line();
+  if (right !== undefined) {
+    program.helper(`/** The id of the token that an answer begins with behind a question. */
+function beginningOf(answer: string) {
+  const cue = model.prompt("A:").ids;
+  return model.prompt(\`A: \${answer}\`).ids.find((id, i) => id !== cue[i])!;
+}`);
+    program.line(`const right = beginningOf(${text(right)});`);
+  }
+  program.line(`const ${recorded} = record(model, [${name}]);`);
+  program.line(`for (const layer of ${layers}) {`);
+  program.line(`  const { logits } = resume(${recorded}, [{ edits: [${edit("layer")}] }]);`);
+  program.line("  const scores = await logSoftmax(logits).read();");
+  program.line("  const best = scores.reduce((best, score, id) => (score > scores[best]! ? id : best), 0);");
+  const more = right === undefined ? "" : ", Math.exp(scores[right]!).toFixed(4)";
+  program.line(
+    `  console.log(JSON.stringify(["layer", layer, model.tokenizer.decode([best]), Math.exp(scores[best]!).toFixed(4)${more}]));`,
+  );
+  program.line("}");
+}
+
+/** How often the vector's answers are right, by layer. */
+function accuracyCode(program: Program, { task, asked, items: count }: Sweep, vector: ShelfVector): boolean {
+  if (placeOf(vector.recipe)) return false; // it has no vector a layer, which the page says
   const vectors = vectorsCode(program, vector.recipe);
   const name = taskCode(program, task);
   program.use(["askerIn", "fewShotPrompt", "itemsIn", "scoreTokens", "sweepLayers"]);

@@ -10,19 +10,30 @@ import type {
 import type { Asked } from "../../ask.ts";
 import type { Held } from "../../hold.ts";
 import { PatchPicture } from "../../prompts/patch-picture.tsx";
-import { isEmpty, promptInWords } from "../../prompts/prompt-doc.ts";
+import { isEmpty, type PromptDoc, promptInWords } from "../../prompts/prompt-doc.ts";
 import { PromptEditor } from "../../prompts/prompt-editor.tsx";
 import { store } from "../../state.ts";
 import { Notice } from "../../ui/notice.tsx";
 import { Panel } from "../../ui/panel.tsx";
 import { Provenance } from "../../ui/provenance.tsx";
+import { toast, toastError } from "../../ui/toasts.tsx";
 import { percentInWords, tokenInWords } from "../../ui/words.ts";
+import { nameOnShelf, shelve } from "../../vectors/shelve.ts";
 import type { Bounds } from "./edit-specs.ts";
 import { cellInWords, cellReader, gridRows } from "./lens-cells.ts";
 import { LensGrid } from "./lens-grid.tsx";
-import { type LensEdit, type LensSlice, lensSlice } from "./lens-slice.ts";
+import { type How, type LensEdit, type LensSlice, lensSlice } from "./lens-slice.ts";
 import { aimed, carried, choices, type SideName } from "./lens-state.ts";
-import { type Cell, type Choice, holds, placeInWords, placeOf, putAt } from "./places.ts";
+import {
+  type Cell,
+  type Choice,
+  countOf,
+  holds,
+  type Place,
+  placeInWords,
+  placeOf,
+  putAt,
+} from "./places.ts";
 import { ablate, letGo, put } from "./put.ts";
 import { readSite } from "./site-facts.ts";
 
@@ -275,6 +286,7 @@ function Grids(props: SideProps & { encoded: EncodedPrompt; layers: number }): J
               >
                 All layers
               </button>
+              <ToShelf how={how} prompt={slice.source} place={place} layers={layers} />
             </>
           )}
         </div>
@@ -292,6 +304,44 @@ function Grids(props: SideProps & { encoded: EncodedPrompt; layers: number }): J
   function isAimed(cell: Cell): boolean {
     return isTarget && aimed.value !== undefined && holds(aimed.value, cell);
   }
+}
+
+/** Keeps what one token has, in one layer or in all, as a vector of the shelf. */
+function ToShelf({
+  how: { site, head },
+  prompt,
+  place: { positions, layers: chosen },
+  layers,
+}: {
+  how: How;
+  prompt: PromptDoc;
+  place: Place;
+  layers: number;
+}): JSX.Element {
+  const isOne = countOf(chosen) === 1;
+  const isAll = countOf(chosen) === layers && head === undefined;
+  const fits = countOf(positions) === 1 && (isOne || isAll);
+  return (
+    <button
+      type="button"
+      disabled={!fits}
+      title={fits ? "Keep it as a task vector" : "One token, of one layer or of all of them"}
+      onClick={() => {
+        try {
+          const part = isOne ? { layer: chosen.start, ...(head !== undefined && { head }) } : {};
+          const id = shelve(
+            { kind: "place", prompt, site, position: positions.start, ...part },
+            isOne ? chosen.start : undefined,
+          );
+          toast(`${nameOnShelf(id)} is on the shelf of Task vectors.`);
+        } catch (error) {
+          toastError(error);
+        }
+      }}
+    >
+      To the shelf
+    </button>
+  );
 }
 
 /** A choice of before may be of a longer prompt or a deeper model. */

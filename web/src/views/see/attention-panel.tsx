@@ -37,9 +37,9 @@ export function AttentionPanel({ encoded, encodedKey }: OfEncoded): JSX.Element 
   const layer = Math.min(slice.layer ?? firstLayer(layers), layers - 1);
   const seen = encoded.pictures[0];
   const bitmap = useBitmap(seen?.view?.png);
-  const { value, current, error } = useAsked(
+  const { value, current, error, progress } = useAsked(
     seen ? ["attention", encodedKey, at, mode, mode === "heads" ? layer : ""] : undefined,
-    ({ client, model: handle, signal }) =>
+    ({ client, model: handle, signal, onProgress }) =>
       client.attention(
         {
           model: handle,
@@ -49,9 +49,10 @@ export function AttentionPanel({ encoded, encodedKey }: OfEncoded): JSX.Element 
           heads: mode === "layers" ? "mean" : mode === "heads" ? "each" : "rollout",
           ...(mode === "heads" && { layers: [layer] }),
         },
-        { signal },
+        { signal, onProgress },
       ),
   );
+  const counted = progress?.phase === "layers" ? progress : undefined;
   const change = (label: string, part: Partial<SeeSlice>, same?: string) =>
     store.set(SEE, label, (before) => ({ ...before, ...part }), same);
   const texts = tokensComputed(encoded).texts;
@@ -110,7 +111,12 @@ export function AttentionPanel({ encoded, encodedKey }: OfEncoded): JSX.Element 
           {error.message}
         </p>
       ) : !value || !chosen || !bitmap ? (
-        <ProgressBar label="Reading the attention" words="" />
+        <ProgressBar
+          label="Reading the attention"
+          done={counted?.done ?? 0}
+          total={counted?.total}
+          words={counted ? `${counted.done} of ${counted.total} layers` : ""}
+        />
       ) : (
         <div class="attention">
           <Tiles

@@ -1,8 +1,8 @@
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import "../../style/tour.css";
-import { activity } from "../../ask.ts";
 import { model } from "../../model.ts";
+import { rests } from "../../rest.ts";
 import { store } from "../../state.ts";
 import { CHAPTERS, isDone } from "./chapters.ts";
 import { TOUR, type TourSlice } from "./tour-slice.ts";
@@ -50,7 +50,7 @@ export function TourCard(): JSX.Element | null {
           </button>
         )}
         <p class="soft" role="status">
-          {activity.value > 0 ? "The model computes…" : done ? "Computed just now: see above." : ""}
+          {!done ? "" : rests.value ? "Computed just now: see above." : "The model computes…"}
         </p>
         {!isThere && (
           <button type="button" class="quiet" onClick={() => store.visit(step.view)}>
@@ -84,7 +84,7 @@ export function TourCard(): JSX.Element | null {
 }
 
 export function goTo(place: TourSlice): void {
-  store.set(TOUR, place.on ? "go on with the tour" : "leave the tour", () => place, "tour");
+  store.place(TOUR, place);
 }
 
 /** Pixels above the panel that a step is about. */

@@ -11,6 +11,7 @@ export type TourSlice = {
 /** Where the reader is on the tour. */
 export const TOUR = defineSlice<TourSlice>({
   name: "tour",
+  apart: true,
   initial: { on: false, chapter: 0, step: 0 },
   read(value, at) {
     const fields = readFields(value, at, ["on", "chapter", "step"]);

@@ -3,24 +3,10 @@ import { model } from "../../model.ts";
 import { store } from "../../state.ts";
 import { Panel } from "../../ui/panel.tsx";
 import { toastError } from "../../ui/toasts.tsx";
-import { type Recipe, recipeName } from "../../vectors/recipe.ts";
-import { firstLayer, SHELF, withVector } from "../../vectors/shelf.ts";
+import { shelve } from "../../vectors/shelve.ts";
 import { useTasks } from "../../vectors/use-tasks.ts";
 import { NumberField } from "./number-field.tsx";
 import { type Maker, VECTORS } from "./vectors-slice.ts";
-
-/** Puts a vector on the shelf. Throws where there is no room. */
-export function shelve(recipe: Recipe, layer?: number, name = recipeName(recipe)): string {
-  const state = model.peek();
-  const layers = state.status === "ready" ? state.summary.layers : 1;
-  let id = "";
-  store.set(SHELF, `make ${name}`, (shelf) => {
-    const made = withVector(shelf, { name, recipe, layer: layer ?? firstLayer(layers) });
-    id = made.id;
-    return made.shelf;
-  });
-  return id;
-}
 
 /** The form for a new vector: from examples, or from an instruction. */
 export function MakePanel(): JSX.Element {

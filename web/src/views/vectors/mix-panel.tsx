@@ -11,8 +11,8 @@ import { mixOf } from "../../vectors/mix.ts";
 import { askPatched } from "../../vectors/patched.ts";
 import { queryOf } from "../../vectors/query.ts";
 import { SHELF } from "../../vectors/shelf.ts";
+import { shelve } from "../../vectors/shelve.ts";
 import { useTasks } from "../../vectors/use-tasks.ts";
-import { shelve } from "./make-panel.tsx";
 import { type Mix, VECTORS } from "./vectors-slice.ts";
 
 /** Steps of the slider: the answer at each is computed, all of them in one batch. */

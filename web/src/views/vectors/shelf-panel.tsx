@@ -1,6 +1,7 @@
 import type { JSX } from "preact";
 import { useRef } from "preact/hooks";
 import { useAsked } from "../../ask.ts";
+import { partOf } from "../../keep/questions.ts";
 import { model } from "../../model.ts";
 import { session } from "../../session.ts";
 import { store } from "../../state.ts";
@@ -13,11 +14,12 @@ import { toastError } from "../../ui/toasts.tsx";
 import { vectorOf } from "../../vectors/make-vector.ts";
 import { recipeInWords } from "../../vectors/recipe.ts";
 import { changeVector, SHELF, type ShelfVector, withoutVector } from "../../vectors/shelf.ts";
+import { shelve } from "../../vectors/shelve.ts";
 import { takeVectorFile } from "../../vectors/vector-files.ts";
 import { Badge } from "./badge.tsx";
 import { held, VECTOR_TYPE } from "./held.ts";
-import { shelve } from "./make-panel.tsx";
 import { NumberField } from "./number-field.tsx";
+import { VECTORS, withoutUses } from "./vectors-slice.ts";
 
 /** The vectors that are kept: how each was made, where it goes, and what can be done with it. */
 export function ShelfPanel(): JSX.Element {
@@ -78,9 +80,17 @@ function ShelfCard({ vector }: { vector: ShelfVector }): JSX.Element {
     store.set(SHELF, label, (shelf) => changeVector(shelf, id, part), same);
   const remove = () => {
     if (held.peek() === id) held.value = undefined;
-    store.set(SHELF, `take ${name} off the shelf`, (shelf) => withoutVector(shelf, id));
+    // With what it was put on: the next vector may have its id.
+    store.change(`take ${name} off the shelf`, (document) => ({
+      ...document,
+      slices: {
+        ...document.slices,
+        [SHELF.name]: withoutVector(partOf(document, SHELF), id),
+        [VECTORS.name]: withoutUses(partOf(document, VECTORS), id),
+      },
+    }));
   };
-  const norm = value?.norms[value.layers.indexOf(layer)];
+  const norm = value?.norms[value.layers.length > 0 ? value.layers.indexOf(layer) : 0];
   return (
     <li
       class={`shelf-card ${isHeld ? "held" : ""}`}
@@ -111,8 +121,11 @@ function ShelfCard({ vector }: { vector: ShelfVector }): JSX.Element {
         </p>
       ) : current && value ? (
         <p class="soft number">
-          {value.layers.length} layers of {value.features}
-          {norm !== undefined && `; length ${norm.toFixed(1)} in layer ${layer}`}
+          {value.layers.length > 0
+            ? `${value.layers.length} layers of ${value.features}`
+            : `${value.features} numbers`}
+          {norm !== undefined &&
+            `; length ${norm.toFixed(1)}${value.layers.length > 0 ? ` in layer ${layer}` : ""}`}
         </p>
       ) : (
         state.status === "ready" && (

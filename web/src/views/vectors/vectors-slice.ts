@@ -157,6 +157,17 @@ export function withPicture(slice: VectorsSlice, picture: PictureRef): VectorsSl
   return { ...slice, pictures: [...slice.pictures, picture] };
 }
 
+/** Without all that was done with a vector. */
+export function withoutUses({ mix, sweep, ...slice }: VectorsSlice, vector: string): VectorsSlice {
+  const isMixed = mix?.first === vector || mix?.second === vector;
+  return {
+    ...slice,
+    drops: slice.drops.filter((drop) => drop.vector !== vector),
+    ...(mix && !isMixed && { mix }),
+    ...(sweep && sweep.vector !== vector && { sweep }),
+  };
+}
+
 /** Without a picture, and all that was dropped on it. */
 export function withoutPicture(slice: VectorsSlice, key: string): VectorsSlice {
   return {

@@ -19,6 +19,7 @@ import { sweep } from "./sweep.ts";
 import { taskConflict } from "./task-conflict.ts";
 import { templates } from "./templates.ts";
 
+export { AskedTasks, hasPictures } from "./framework/asked-tasks.ts";
 export { addCosts, forwardPassEquivalents, NO_COST } from "./framework/cost.ts";
 export type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
 export { FolderLock } from "./framework/folder-lock.ts";
@@ -36,6 +37,7 @@ export { Store } from "./framework/store.ts";
 export { PAPER_TASKS } from "./paper.ts";
 export { PAPER_PROTOCOL, paperTasks } from "./protocol.ts";
 export { showCell, type Table } from "./report/table.ts";
+export { ROW_FORMATS, type RowFormat, type WrittenRows, writeRows } from "./rows/write-rows.ts";
 
 /** In the order of the report. */
 export const EXPERIMENTS: readonly Experiment[] = [

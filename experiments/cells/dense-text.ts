@@ -8,6 +8,7 @@ import {
   type Task,
   type TaskItem,
 } from "xpatch";
+import type { AskedItemsOf } from "../framework/asked-tasks.ts";
 import { defineCell } from "../framework/cell.ts";
 import type { Lab } from "../framework/lab.ts";
 import { instructionOf } from "../framework/prompts.ts";
@@ -29,7 +30,7 @@ interface DescribedItem extends TaskItem {
 }
 
 /** The test items that are described, but for those whose description has a right answer in it. */
-export function describedItems(lab: Lab, task: Task): DescribedItem[] {
+export function describedItems(lab: AskedItemsOf, task: Task): DescribedItem[] {
   const described = lab.pool(task, "test").filter((item) => isDescribed(item) && !isGivenAway(item));
   return lab.items(task, "test", described) as DescribedItem[];
 }

@@ -171,7 +171,7 @@ export function lastOfName(name: Prompt, picture: Prompt): number {
 }
 
 /** The next item that shares no answer with this one, or else the next. */
-function anotherItem(items: readonly TaskItem[], index: number): number {
+export function anotherItem(items: readonly TaskItem[], index: number): number {
   const others = items.map((_, i) => (index + 1 + i) % items.length).slice(0, -1);
   const apart = others.find(
     (i) => !items[i]!.outputs.some((output) => items[index]!.outputs.includes(output)),

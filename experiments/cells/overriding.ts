@@ -22,8 +22,12 @@ export const QUESTION = "What is it?";
 /** The items of a split, as they answer the question in the prompt (`own`) and the task that overrides it (`other`). */
 export function overriddenItems(lab: Lab, task: Task, split: AskedSplit) {
   const other = lab.items(task, split);
-  const own = other.map((item): TaskItem => ({ ...item, outputs: item.answers ?? [item.input] }));
-  return { indices: [...other.keys()], own, other };
+  return { indices: [...other.keys()], own: other.map(asQuestion), other };
+}
+
+/** An item as its own question is answered; one without a question by its name. */
+export function asQuestion(item: TaskItem): TaskItem {
+  return { ...item, outputs: item.answers ?? [item.input] };
 }
 
 interface OverridingPrompts {

@@ -1,4 +1,5 @@
 import { type Modality, relatedTasks, type Task, type TaskItem, type Tokenizer } from "xpatch";
+import type { AskedItemsOf } from "../framework/asked-tasks.ts";
 import type { AskedSplit, Lab } from "../framework/lab.ts";
 import { type Answered, answered, type Scoring } from "../framework/scored.ts";
 import { tasksWith } from "./layer-sweep.ts";
@@ -50,11 +51,11 @@ export function withoutPairs(lab: Lab, query: Modality): string | undefined {
     : "it takes two tasks that ask about the same things, in validation and in test";
 }
 
-export function sharedItems(lab: Lab, { task, other }: Pair, split: AskedSplit): SharedItems {
+export function sharedItems(lab: AskedItemsOf, { task, other }: Pair, split: AskedSplit): SharedItems {
   return sharedBy(lab, lab.task(task), lab.task(other), split);
 }
 
-function sharedBy(lab: Lab, task: Task, other: Task, split: AskedSplit): SharedItems {
+function sharedBy(lab: AskedItemsOf, task: Task, other: Task, split: AskedSplit): SharedItems {
   const byInput = new Map(other.items.map((item) => [item.input, item]));
   const shared = lab.items(task, split).flatMap((own, index) => {
     const match = byInput.get(own.input);

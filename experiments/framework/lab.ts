@@ -2,7 +2,6 @@ import {
   type Asker,
   byText,
   type Edit,
-  itemsOf,
   loadPictures,
   type Modality,
   mostProbableTokens,
@@ -10,24 +9,21 @@ import {
   type PicturedItem,
   type Prompt,
   patchEach,
-  picturedItemsOf,
   type SiteName,
   type SpecificationKind,
-  type Split,
   type Task,
   type TaskItem,
   type Tensor,
   XpatchError,
 } from "xpatch";
 import { rowLayersOf } from "#src/patching/row-layers";
-import { sample } from "../statistics/random.ts";
+import { type AskedSplit, AskedTasks, hasPictures } from "./asked-tasks.ts";
 import type { Cell } from "./cell.ts";
 import type { CellRecord, CellStore } from "./cell-store.ts";
 import { addCosts, type Cost, NO_COST } from "./cost.ts";
 import type { LabOptions, Setting, SettingParts } from "./setting.ts";
 
-/** The splits that experiments use: to choose by, and to report on. */
-export type AskedSplit = Exclude<Split, "train">;
+export type { AskedSplit } from "./asked-tasks.ts";
 
 /** Tokens of prompts in one pass; bounds the memory. */
 const BATCH_TOKENS = 1024;
@@ -52,6 +48,7 @@ export class Lab {
   readonly folder: string;
   readonly store: CellStore;
   readonly command: LabParts["command"];
+  readonly #asked: AskedTasks;
   readonly #pictures = new Map<string, Promise<Asker>>();
   #meter = { cost: NO_COST, secondsOfOthers: 0 };
 
@@ -64,6 +61,7 @@ export class Lab {
     this.folder = parts.folder;
     this.command = parts.command;
     this.store = parts.store;
+    this.#asked = new AskedTasks(parts.tasks, parts.options, (task) => this.isPictured(task));
   }
 
   /** The result of a cell: the stored one, or else it is computed and stored. */
@@ -102,11 +100,7 @@ export class Lab {
   }
 
   task(name: string): Task {
-    const task = this.tasks.find((t) => t.name === name);
-    if (task) return task;
-    throw new XpatchError(
-      `there is no task ${name}; expected one of ${this.tasks.map((t) => t.name).join(", ")}`,
-    );
+    return this.#asked.task(name);
   }
 
   /** Where task vectors are read and put: the residual stream of the decoder's layers, or of an encoder's. */
@@ -170,9 +164,8 @@ export class Lab {
   }
 
   /** Whether a task can be asked about by pictures: the model takes them and both splits have them. */
-  isPictured({ items }: Task): boolean {
-    const pictured = (split: AskedSplit) => items.some((i) => i.split === split && i.image !== undefined);
-    return this.model.config.vision !== undefined && pictured("validation") && pictured("test");
+  isPictured(task: Task): boolean {
+    return this.model.config.vision !== undefined && hasPictures(task);
   }
 
   modalities(task: Task): Modality[] {
@@ -181,7 +174,7 @@ export class Lab {
 
   /** Where the examples of a split's prompts are drawn from. Where there are pictures, only items with one. */
   pool(task: Task, split: AskedSplit): TaskItem[] {
-    return this.isPictured(task) ? picturedItemsOf(task, split) : itemsOf(task, split);
+    return this.#asked.pool(task, split);
   }
 
   /**
@@ -189,10 +182,8 @@ export class Lab {
    *
    * @param pool - To take them from, if not from all.
    */
-  items(task: Task, split: AskedSplit, pool = this.pool(task, split)): TaskItem[] {
-    const { validationItems, testItems } = this.options;
-    const most = split === "validation" ? validationItems : testItems;
-    return most === undefined ? pool : sample(pool, most);
+  items(task: Task, split: AskedSplit, pool?: readonly TaskItem[]): TaskItem[] {
+    return this.#asked.items(task, split, pool);
   }
 
   /** How items of a split are asked about. */

@@ -47,12 +47,10 @@ export class Store implements CellStore {
       return new Store(path, new Map(), lock);
     }
     const bytes = readFileSync(path);
-    const whole = bytes.lastIndexOf("\n") + 1;
+    const whole = wholeLines(bytes);
     if (whole < bytes.length) truncateSync(path, whole);
-    const [header, ...lines] = decodeText(bytes.subarray(0, whole), path).split("\n").slice(0, -1);
-    const { format, ...before } = parse(header ?? "", path, 1) as Setting & { format?: number };
-    checkSame(folder, before, setting);
-    const records = lines.map((line, i) => parse(line, path, i + 2) as CellRecord);
+    const check = (found: Setting) => checkSame(folder, found, setting);
+    const { format, records } = contents(bytes, path, check);
     checkFormat(folder, format, records, setting);
     return new Store(path, new Map(records.map((record) => [record.key, record])), lock);
   }
@@ -67,6 +65,22 @@ export class Store implements CellStore {
     const [header] = decodeText(readFileSync(path), path).split("\n");
     const before = parse(header ?? "", path, 1) as Setting;
     checkSame(folder, { options: before.options, tasks: before.tasks }, { options, tasks });
+  }
+
+  /**
+   * The setting and the finished cells of a folder, as they are now: also while a run goes on. Throws XpatchError where there are
+   * none, or of another format.
+   */
+  static read(folder: string): { setting: Setting; records: CellRecord[] } {
+    const path = join(folder, "cells.jsonl");
+    if (!existsSync(path)) {
+      throw new XpatchError(
+        `${folder}: expected the folder of a run, with cells.jsonl, as xpatch experiment and reproduce write it`,
+      );
+    }
+    const { format, setting, records } = contents(readFileSync(path), path);
+    checkFormat(folder, format, records, setting);
+    return { setting, records };
   }
 
   has(key: string): boolean {
@@ -101,6 +115,25 @@ export class Store implements CellStore {
   file(path: string): Uint8Array<ArrayBuffer> {
     return new Uint8Array(readFileSync(join(this.#lock.folder, path)));
   }
+}
+
+/** How many bytes are whole lines. */
+function wholeLines(bytes: Uint8Array): number {
+  return bytes.lastIndexOf(0x0a) + 1;
+}
+
+/** What the whole lines of a store say; `check` sees the setting before the cells are read. */
+function contents(
+  bytes: Uint8Array,
+  path: string,
+  check: (setting: Setting) => void = () => {},
+): { format: number | undefined; setting: Setting; records: CellRecord[] } {
+  const [header, ...lines] = decodeText(bytes.subarray(0, wholeLines(bytes)), path)
+    .split("\n")
+    .slice(0, -1);
+  const { format, ...setting } = parse(header ?? "", path, 1) as Setting & { format?: number };
+  check(setting);
+  return { format, setting, records: lines.map((line, i) => parse(line, path, i + 2) as CellRecord) };
 }
 
 /** Throws XpatchError where settings differ. */

@@ -18,6 +18,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   attribute: async () => (await import("./commands/attribute.ts")).attributeCommand(),
   experiment: async () => (await import("./commands/experiment.ts")).experimentCommand(),
   reproduce: async () => (await import("./commands/reproduce.ts")).reproduceCommand(),
+  rows: async () => (await import("./commands/rows.ts")).rowsCommand(),
   parity: async () => (await import("./commands/parity.ts")).parityCommand(),
   convert: async () => (await import("./commands/convert.ts")).convertCommand(),
   export: async () => (await import("./commands/export.ts")).exportCommand(),

@@ -19,6 +19,8 @@ import {
   type Table,
   taskSettings,
   type Verdict,
+  type WrittenRows,
+  writeRows,
 } from "#experiments/index";
 import type { ModelOutline } from "../../model/language-model.ts";
 import { OpenModel } from "../../model/open-model.ts";
@@ -49,6 +51,8 @@ export interface ExperimentReport {
   /** Of all cells of the folder. */
   readonly forwardPassEquivalents: number;
   readonly plainForwardPasses: number;
+  /** Files of answers and measures. */
+  readonly rows: readonly WrittenRows[];
 }
 
 const NAMES = EXPERIMENTS.map(({ name }) => name);
@@ -107,8 +111,10 @@ export async function runAndReport(
     const finished = await runExperiments(lab, experiments, progress.update, {
       goOn: experiments.length > 1,
     });
+    const { records } = store;
+    const rows = await writeRows({ folder: args.out, setting, records, asked: lab }, args.rows);
     const paper = finished.flatMap(({ findings }) => findings.tables.filter(({ name }) => name === "paper"));
-    const cost = store.records.reduce((sum, record) => addCosts(sum, record.cost), NO_COST);
+    const cost = records.reduce((sum, record) => addCosts(sum, record.cost), NO_COST);
     return {
       setting,
       folder: args.out,
@@ -120,6 +126,7 @@ export async function runAndReport(
       ...(args.protocol === "paper" && { paper }),
       forwardPassEquivalents: forwardPassEquivalents(cost),
       plainForwardPasses: cost.plainPasses,
+      rows,
     };
   };
   return await stoppable(
@@ -172,6 +179,7 @@ export function formatReport(report: ExperimentReport): string {
     ]),
     `${computed} forward-pass equivalents; a full pass for every prompt and patch takes ${plainForwardPasses.toLocaleString("en")}`,
     `report: ${join(folder, "report.html")}`,
+    `rows: ${report.rows.map(({ file, rows }) => `${file} (${rows.toLocaleString("en")})`).join(", ")}`,
   ].join("\n");
 }
 

@@ -1,5 +1,12 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { type GivenOptions, OPTION_DEFAULTS, PAPER_TASKS, SET_BY_PROTOCOL } from "#experiments/index";
+import {
+  type GivenOptions,
+  OPTION_DEFAULTS,
+  PAPER_TASKS,
+  ROW_FORMATS,
+  type RowFormat,
+  SET_BY_PROTOCOL,
+} from "#experiments/index";
 import { SPECIFICATION_KINDS, type SpecificationKind } from "../../tasks/specification.ts";
 import { choice, templateText, wholeNumber } from "./arguments.ts";
 import { addModelOptions, type ModelArguments } from "./session.ts";
@@ -9,6 +16,7 @@ export interface ExperimentArguments extends ModelArguments, GivenOptions {
   readonly llm?: string;
   readonly tasks: readonly string[];
   readonly out: string;
+  readonly rows: RowFormat;
 }
 
 /** Adds what `experiment` and `reproduce` share. */
@@ -24,6 +32,11 @@ export function addExperimentOptions(command: Command): Command {
       "--out <folder>",
       "where results go; a run that was broken off is continued from there",
       "results",
+    )
+    .addOption(
+      choice("--rows <format>", "how answers and measures are written, a row each", ROW_FORMATS).default(
+        "parquet",
+      ),
     )
     .option("--seeds <n>", "draws of the examples", wholeNumber(1), OPTION_DEFAULTS.seeds)
     .option(
@@ -76,7 +89,7 @@ export function addExperimentOptions(command: Command): Command {
 }
 
 /** What an experiment does not depend on: where its results go, and how they are printed. */
-const WITHOUT_EFFECT: readonly string[] = ["out", "json", "quick", "full"];
+const WITHOUT_EFFECT: readonly string[] = ["out", "rows", "json", "quick", "full"];
 
 /** The options with which `xpatch experiment` computes the same as a command did: all that are not at their defaults. */
 export function shownOptions(command: Command, args: ExperimentArguments): string {

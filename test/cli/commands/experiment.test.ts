@@ -9,7 +9,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { hostname, tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { CellRecord } from "../../../experiments/framework/cell-store.ts";
@@ -84,6 +84,19 @@ test("a run that is killed twice ends as one that is not, with nothing lost or c
   expect(untimed(cells)).toEqual(untimed(cellsOf(whole)));
   expect(readFileSync(join(broken, "report.html"), "utf8")).toBe(
     readFileSync(join(whole, "report.html"), "utf8"),
+  );
+
+  const answers = (out: string) => readFileSync(join(out, "answers.parquet"));
+  expect(answers(broken).equals(answers(whole))).toBe(true);
+  const converted = spawnSync(
+    process.execPath,
+    [join(root, "dist/cli/main.js"), "rows", whole, "--tasks", args[3]!, "--out", folder, "--json"],
+    { cwd: root, encoding: "utf8" },
+  );
+  expect(converted.status, converted.stderr).toBe(0);
+  expect(answers(folder).equals(answers(whole))).toBe(true);
+  expect(JSON.parse(converted.stdout).files.map(({ file }: { file: string }) => basename(file))).toEqual(
+    ["answers", "measures"].flatMap((name) => [`${name}.parquet`, `${name}.csv`]),
   );
 
   const report = JSON.parse(resumed.stdout);

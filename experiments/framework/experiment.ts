@@ -9,7 +9,9 @@ export type Outcome =
   | "replicates in part"
   | "does not replicate"
   | "too few items to tell"
-  | "not testable here";
+  | "not testable here"
+  /** Cells are missing, in a grid. */
+  | "incomplete";
 
 /** What is known of a part of a claim, or of a comparison that it rests on. */
 export type Status = "holds" | "ruled out" | "open";

@@ -138,10 +138,8 @@ export async function modelSetting(
 /** Of all that makes the model's numbers: config, tokenizer, preprocessing, weights, and what adapters add to them. */
 async function hashCheckpoint(ref: string, opened: CheckpointOptions = {}): Promise<string> {
   await using checkpoint = await openCheckpoint(ref, { ...opened, accessToken: process.env.HF_TOKEN });
-  const hash = createHash("sha256").update(JSON.stringify(checkpoint.config));
-  for (const file of ["tokenizer.json", "preprocessor_config.json"]) {
-    hash.update(`\0${file}\0`).update((await checkpoint.text(file)) ?? "");
-  }
+  const hash = createHash("sha256");
+  await hashOutline(hash, checkpoint);
   for (const name of checkpoint.names.sort()) {
     await hashEntry(hash, name, checkpoint.entry(name));
     for (const { a, b, scale } of checkpoint.updatesOf(name)) {
@@ -151,6 +149,14 @@ async function hashCheckpoint(ref: string, opened: CheckpointOptions = {}): Prom
     }
   }
   return hash.digest("hex");
+}
+
+/** Of what is read of a model without its weights. */
+export async function hashOutline(hash: Hash, checkpoint: Checkpoint): Promise<void> {
+  hash.update(JSON.stringify(checkpoint.config));
+  for (const file of ["tokenizer.json", "preprocessor_config.json"]) {
+    hash.update(`\0${file}\0`).update((await checkpoint.text(file)) ?? "");
+  }
 }
 
 async function hashEntry(hash: Hash, name: string, entry: ReturnType<Checkpoint["entry"]>): Promise<void> {

@@ -14,6 +14,7 @@ import {
   loadSource,
   openedWith,
   openOutline,
+  outlineHash,
   placeOf,
   readTask,
   readWith,
@@ -71,6 +72,7 @@ async function runsOf(
     model: { ...(await modelSetting(outline, openedWith(source, folder))), ...readWith(source) },
     ...(llm && { llm: await modelSetting(llm) }),
   };
+  const hash = await outlineHash(outline.name, openedWith(source, folder));
   const read = await readTasks(plan, outline, sources);
   const runs: (PlannedRun & RunCells)[] = [];
   for (const { value: options, label: variant, where: place } of plan.variants) {
@@ -88,6 +90,7 @@ async function runsOf(
       id: runId(planned),
       label: variant === "" ? label : `${label}/${variant}`,
       setting: planned,
+      outline: hash,
     };
     runs.push({ ...run, ...(await cellsOf(plan, run, { outline, llm }, tasks)) });
   }

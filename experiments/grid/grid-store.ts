@@ -4,7 +4,7 @@ import { XpatchError } from "xpatch";
 import { decodeText } from "#src/platform/node-text";
 import { writeWhole } from "#src/platform/node-write";
 import type { CellRecord } from "../framework/cell-store.ts";
-import { GRID_FORMAT, nameParts, plannedCell, sha256, VERSION } from "./cell-names.ts";
+import { GRID_FORMAT, nameParts, plannedCell, VERSION } from "./cell-names.ts";
 import type { ExpandedPlan, PlannedCell, PlannedRun, RunCells } from "./plan.ts";
 import { type CellState, RunStore } from "./run-store.ts";
 
@@ -108,10 +108,15 @@ export class GridStore {
     return this.#cellsOf(run).experiments;
   }
 
-  /** A cell by its name. Throws XpatchError where there is none of that name. */
-  cell(name: string): PlannedCell {
+  /** A planned cell by its name; undefined where there is none, as of those that only other cells ask for. */
+  cellNamed(name: string): PlannedCell | undefined {
     const run = nameParts(name)?.run;
-    const found = run === undefined ? undefined : this.#cellsOf(run).byName.get(name);
+    return run === undefined ? undefined : this.#cellsOf(run).byName.get(name);
+  }
+
+  /** The same. Throws XpatchError where there is none of that name. */
+  cell(name: string): PlannedCell {
+    const found = this.cellNamed(name);
     if (found) return found;
     throw new XpatchError(`${this.folder}: there is no cell ${name}`);
   }
@@ -185,9 +190,4 @@ function parse<T>(text: string, path: string): T {
   } catch (cause) {
     throw new XpatchError(`${path} is damaged: ${(cause as Error).message}`, { cause });
   }
-}
-
-/** For tests and messages: a short name of what a grid asks for. */
-export function planHash(store: GridStore): string {
-  return sha256(JSON.stringify(store.runs.map(({ id, label }) => [id, label])));
 }

@@ -1,9 +1,11 @@
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import {
   type Device,
   type LoadOptions,
   loadModel,
+  openCheckpoint,
   type PatchableModel,
   type Task,
   XpatchError,
@@ -11,6 +13,7 @@ import {
 import type { ModelOutline } from "#src/model/language-model";
 import { OpenModel } from "#src/model/open-model";
 import type { GivenOptions } from "../framework/lab-options.ts";
+import { hashOutline } from "../framework/setting.ts";
 import { paperTasks } from "../protocol.ts";
 import type { PlanModel } from "./plan.ts";
 
@@ -59,6 +62,14 @@ export async function openOutline(source: PlanModel, folder: string): Promise<Mo
     accessToken: process.env.HF_TOKEN,
   });
   return opened.outline;
+}
+
+/** SHA-256 over config, tokenizer and preprocessing of an opened model, by its name. */
+export async function outlineHash(name: string, opened: ReturnType<typeof openedWith>): Promise<string> {
+  await using checkpoint = await openCheckpoint(name, { ...opened, accessToken: process.env.HF_TOKEN });
+  const hash = createHash("sha256");
+  await hashOutline(hash, checkpoint);
+  return hash.digest("hex");
 }
 
 /** Throws CheckpointError, as `loadModel` does. */

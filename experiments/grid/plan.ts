@@ -45,6 +45,8 @@ export interface PlannedRun {
   /** As they were given; the setting has what they come to. */
   readonly options: GivenOptions;
   readonly setting: PlannedSetting;
+  /** SHA-256 over what is read of the model without its weights: config, tokenizer, preprocessing. */
+  readonly outline: string;
 }
 
 /** The cells of a run. */

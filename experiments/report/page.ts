@@ -35,6 +35,7 @@ const VERDICT_COLOURS: Readonly<Record<Outcome, string>> = {
   "does not replicate": "#d55e00",
   "too few items to tell": "#0072b2",
   "not testable here": "#888888",
+  incomplete: "#888888",
 };
 
 /** Rows that a table may have and still be shown unfolded. */

@@ -19,6 +19,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   experiment: async () => (await import("./commands/experiment.ts")).experimentCommand(),
   reproduce: async () => (await import("./commands/reproduce.ts")).reproduceCommand(),
   rows: async () => (await import("./commands/rows.ts")).rowsCommand(),
+  grid: async () => (await import("./commands/grid.ts")).gridCommand(),
   parity: async () => (await import("./commands/parity.ts")).parityCommand(),
   convert: async () => (await import("./commands/convert.ts")).convertCommand(),
   export: async () => (await import("./commands/export.ts")).exportCommand(),

@@ -13,14 +13,23 @@ export interface CommonArguments {
 /**
  * A command of `xpatch`: examples below its help, and mistakes in its arguments thrown as CommanderError. `examples` are
  * what follows the word "xpatch".
+ *
+ * @param parent - The command that it is part of.
  */
-export function newCommand(name: string, summary: string, examples: readonly string[]): Command {
+export function newCommand(
+  name: string,
+  summary: string,
+  examples: readonly string[],
+  parent?: string,
+): Command {
   const lines = examples.map((example) => `  xpatch ${example}`);
   return new Command(name)
     .description(summary)
     .allowExcessArguments(false)
     .addHelpText("after", `\nExamples:\n${lines.join("\n")}`)
-    .showHelpAfterError(`"xpatch ${name} --help" says what it takes.`)
+    .showHelpAfterError(
+      `"xpatch ${parent === undefined ? name : `${parent} ${name}`} --help" says what it takes.`,
+    )
     .exitOverride()
     .configureOutput({ outputError });
 }

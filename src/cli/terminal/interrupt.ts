@@ -19,10 +19,13 @@ export async function stoppable<T>(
   }
 }
 
-let stopped: (() => void) | undefined;
+let stopped: ((signal: NodeJS.Signals) => void) | undefined;
 
-/** Resolves when the process is told to end, which it then leaves to the caller; it ends with the next signal all the same. */
-export function untilStopped(): Promise<void> {
+/**
+ * Resolves with the signal that tells the process to end, which it then leaves to the caller; it ends with the next one all the
+ * same.
+ */
+export function untilStopped(): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
     stopped = resolve;
   });
@@ -33,7 +36,7 @@ export function endCleanly(): void {
   for (const signal of SIGNALS) {
     process.on(signal, function end() {
       if (stopped) {
-        stopped();
+        stopped(signal);
         stopped = undefined;
         return;
       }

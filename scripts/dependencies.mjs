@@ -3,19 +3,19 @@ import { join } from "node:path";
 import { root } from "./cache.mjs";
 import { command, step } from "./command.mjs";
 
-/** Installs the npm dependencies as locked, unless they already are. */
-export async function ensureDependencies() {
-  if (installed()) return;
+/** Installs the npm dependencies of a folder as locked, unless they already are. */
+export async function ensureDependencies(folder = root, title = "npm dependencies") {
+  if (installed(folder)) return;
   await step(
-    "npm dependencies",
-    () => command("npm", ["ci", "--include=dev", "--no-audit", "--no-fund"], { cwd: root, show: true }),
+    title,
+    () => command("npm", ["ci", "--include=dev", "--no-audit", "--no-fund"], { cwd: folder, show: true }),
     { quiet: true },
   );
 }
 
 /** Whether node_modules holds the versions of package-lock.json, going by the record that npm keeps of it. */
-function installed() {
-  const packagesOf = (file) => JSON.parse(readFileSync(join(root, file), "utf8")).packages;
+function installed(folder) {
+  const packagesOf = (file) => JSON.parse(readFileSync(join(folder, file), "utf8")).packages;
   const locked = packagesOf("package-lock.json");
   let found;
   try {

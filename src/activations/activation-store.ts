@@ -36,6 +36,7 @@ export interface ActivationBatch extends SiteRows {
   readonly rows: number;
 }
 
+/** Which part of a store is read. */
 export interface ReadActivationsOptions {
   /** Which sites; all unless given. */
   sites?: SiteName | readonly SiteName[];
@@ -55,6 +56,7 @@ const aRange: Expected = {
   holds: (value) => isObject(value) && aCount.holds(value["start"]) && aCount.holds(value["end"]),
 };
 const OPTIONS: Options<ReadActivationsOptions> = {
+  /** The sites that were collected. */
   sites: either(aString, aListOf(aString)),
   prompts: either(aRange, aListOf(aCount)),
   batchRows: aWholeFromOne,
@@ -97,10 +99,12 @@ export class ActivationStore {
     this.manifest = manifest;
   }
 
+  /** The folder, path or URL that it was opened by. */
   get name(): string {
     return this.#folder.name;
   }
 
+  /** The sites that were collected. */
   get sites(): SiteName[] {
     return this.manifest.sites.map(({ site }) => site);
   }

@@ -32,6 +32,7 @@ import {
 import type { PromptRows } from "./shard-file.ts";
 import { StoreWriter } from "./store-writer.ts";
 
+/** What is collected, in which form, and in how large shards. */
 export interface CollectOptions {
   /** What to collect: names of sites and patterns. Those whose features are keys, scores and patterns, cannot be. */
   sites: SitePattern | readonly SitePattern[];
@@ -51,6 +52,7 @@ export interface CollectOptions {
   onProgress?: (progress: CollectProgress) => void;
 }
 
+/** How far a collection is. */
 export interface CollectProgress {
   readonly prompts: number;
   readonly stored: number;

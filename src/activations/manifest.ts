@@ -53,6 +53,7 @@ export interface StoredShard {
   readonly rows: readonly number[];
 }
 
+/** What a store says of itself: what was collected, of which model, and its shards. */
 export interface Manifest extends StoreSetting {
   /** Whether all prompts that were given are in it. */
   readonly complete: boolean;

@@ -22,6 +22,7 @@ import { showPatch, showShare, showToken } from "./text.ts";
 import { tokenFigure } from "./token-figure.ts";
 import { picturePanelsSpec } from "./vega-lite/picture-panels.ts";
 
+/** Titles of {@link attentionFigure}, and what it draws the weights over. */
 export interface AttentionFigureOptions {
   title?: string;
   /** Lines below the title, behind the one that says model, dtypes and adapter. */

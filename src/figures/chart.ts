@@ -20,7 +20,7 @@ interface Panelled {
 }
 
 /** A value with its confidence interval and what it rests on, if it has them. */
-interface Value extends Panelled {
+export interface Value extends Panelled {
   readonly y: number;
   readonly low?: number;
   readonly high?: number;

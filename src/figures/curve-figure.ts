@@ -27,6 +27,7 @@ export interface CurvePoint {
 /** The values at 0, 1, 2, …, or points. What is not finite is left out. */
 export type Curve = ArrayLike<number> | readonly CurvePoint[];
 
+/** Titles, axes and reference lines of {@link curveFigure}. */
 export interface CurveOptions {
   title?: string;
   caption?: string;

@@ -84,7 +84,7 @@ export class Figure {
     await platform.saveFile(path, await this.as(formatOf(path)));
   }
 
-  /** In one of the formats of {@link FIGURE_FORMATS}. */
+  /** The figure as `svg` or `html`, which are text, or as the bytes of a `png`. */
   as(format: FigureFormat): Promise<string | Uint8Array<ArrayBuffer>> {
     switch (format) {
       case "svg":

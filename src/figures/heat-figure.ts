@@ -27,12 +27,15 @@ import { showNumber, showToken } from "./text.ts";
 
 /** Numbers by row and column, with what they are called. */
 export interface HeatData {
+  /** Labels from top to bottom. */
   readonly rows: readonly (string | number)[];
+  /** Labels from left to right. */
   readonly columns: readonly (string | number)[];
   /** [rows, columns]; squares whose value is not finite are left white. */
   readonly values: readonly ArrayLike<number>[];
 }
 
+/** Titles, labels and the scale of {@link heatFigure}. */
 export interface HeatOptions {
   title?: string;
   /** What is seen, below the picture. */

@@ -22,6 +22,7 @@ import { showPatch, showShare, showToken, showWord } from "./text.ts";
 import { MOST_WORDS } from "./vega-lite/heat.ts";
 import { picturePanelsSpec } from "./vega-lite/picture-panels.ts";
 
+/** Titles of {@link lensFigure}, names of its tokens, and the picture below its cells. */
 export interface LensFigureOptions {
   title?: string;
   /** Lines below the title, behind the one that says model, dtypes and adapter. */

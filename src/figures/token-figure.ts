@@ -15,6 +15,7 @@ import { Figure } from "./figure.ts";
 import { showNumber, showToken } from "./text.ts";
 import { tokenLinesSpec } from "./vega-lite/token-lines.ts";
 
+/** Titles and the scale of {@link tokenFigure}. */
 export interface TokenFigureOptions {
   title?: string;
   caption?: string;

@@ -38,10 +38,13 @@ interface Segment {
 
 /** A tensor whose gradient is asked for. */
 export interface Watched {
+  /** @internal */
   readonly node: Node;
+  /** @internal */
   readonly place: Place;
 }
 
+/** How much a tape keeps. */
 export interface TapeOptions {
   /**
    * Bytes of activations that are kept for the way back. Beyond them the earliest segments keep only what enters them, and
@@ -96,6 +99,7 @@ export class Tape {
     }
   }
 
+  /** Begins to note what is computed; does nothing if it does so already. */
   start(): void {
     if (this.#stop) return;
     const { boundaryObservers } = this.#device;
@@ -108,6 +112,7 @@ export class Tape {
     };
   }
 
+  /** Stops noting. What has been noted stays. */
   stop(): void {
     this.#stop?.();
     this.#stop = undefined;
@@ -189,6 +194,7 @@ export class Tape {
     );
   }
 
+  /** Stops, and frees what it keeps. */
   dispose(): void {
     this.stop();
     for (const { values } of this.#segments) values.dispose();

@@ -1,6 +1,7 @@
 import { ImageError } from "../errors.ts";
 import { checkRgbImage, type RgbImage } from "./files/rgb.ts";
 
+/** A filter of {@link resize}, by the name that Pillow has for it. */
 export type ResizeFilter = "nearest" | "box" | "bilinear" | "hamming" | "bicubic" | "lanczos";
 
 /** A rectangle of pixels; `left` and `top` may be negative, and it may reach past the picture. */

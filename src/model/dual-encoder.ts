@@ -61,7 +61,8 @@ import type { Pass } from "./walk/pass.ts";
 import type { Walk } from "./walk/site-events.ts";
 import { type SiteMap, towerSites } from "./walk/site-shapes.ts";
 
-interface DualEncoderConfig {
+/** The config of CLIP, SigLIP and SigLIP 2: two towers and the space that they share. */
+export interface DualEncoderConfig {
   readonly kind: (typeof DUAL_ENCODER_KINDS)[number];
   readonly text: TextTowerConfig;
   readonly vision: VisionConfig | NaflexConfig;
@@ -120,6 +121,7 @@ export class DualEncoder {
     this.loaded = loaded;
   }
 
+  /** `clip`, `siglip` or `siglip2`. */
   get family(): string {
     return this.config.kind;
   }
@@ -162,7 +164,7 @@ export class DualEncoder {
     return id;
   }
 
-  /** Pooled text states and their embeddings of unit length, each [texts, embeddingWidth]. */
+  /** @internal Pooled text states and their embeddings of unit length, each [texts, embeddingWidth]. */
   *encodeTexts(prompts: readonly Prompt[], pass: Pass): Walk<Embedded> {
     const { text, textHead } = this.#network;
     const states = yield* text.encode(prompts, pass);
@@ -171,7 +173,7 @@ export class DualEncoder {
     return { pooled, embeds: unitLength(pooled) };
   }
 
-  /** Pooled image states and their embeddings of unit length, each [images, embeddingWidth]. */
+  /** @internal Pooled image states and their embeddings of unit length, each [images, embeddingWidth]. */
   *encodeImages(images: readonly PromptImage[], pass: Pass): Walk<Embedded> {
     const { vision, imageHead } = this.#network;
     const stream = yield* this.#streamOf(images, pass);
@@ -228,8 +230,9 @@ export class DualEncoder {
 
 /** What a tower makes of its inputs, a row each. */
 export interface Embedded {
-  /** Before normalisation. */
+  /** Before normalisation: [texts or pictures, embeddingWidth]. */
   readonly pooled: Tensor;
+  /** The same, each row of unit length. */
   readonly embeds: Tensor;
 }
 

@@ -59,12 +59,19 @@ export interface ModelParts extends OutlineParts {
 
 /** A model without its weights: what it is, what there is to look at, and prompts for it. */
 export class ModelOutline {
+  /** What it was loaded by: a name, path, URL or hub id. */
   readonly name: string;
+  /** Name of its family: `llama`, `llava`, … */
   readonly family: string;
+  /** Sizes and rules of the network. */
   readonly config: DecoderConfig;
+  /** Its tokenizer. */
   readonly tokenizer: Tokenizer;
+  /** Tokens that end a generation. */
   readonly endIds: ReadonlySet<number>;
+  /** Dtypes of the weights as stored, most bytes first. */
   readonly storedDtypes: readonly string[];
+  /** LoRA adapters on top, in order. */
   readonly adapters: readonly string[];
   /** Names of the matrices of its files, without `.weight`: every linear layer is among them. */
   readonly matrixNames: readonly string[];
@@ -204,12 +211,13 @@ export class LanguageModel extends ModelOutline {
     this.#memory = parts.memory;
   }
 
-  /** Throws LifetimeError when the model has been disposed of. */
+  /** @internal Throws LifetimeError when the model has been disposed of. */
   get network(): Network {
     if (this.#isDisposed) throw new LifetimeError(`${this.name}: this model has been disposed of`);
     return this.#network;
   }
 
+  /** The device that its weights are on. */
   get device(): Device {
     return this.#network.device;
   }

@@ -13,6 +13,7 @@ import { aCheckpointRef, CHECKPOINT_OPTIONS, type CheckpointOptions } from "./ch
 import { aQuantise } from "./checkpoint/weights/quantise.ts";
 import type { WeightOptions } from "./checkpoint/weights/weights.ts";
 
+/** The device that a model is loaded onto, and how its weights are kept there. */
 export interface LoadOptions extends CheckpointOptions, WeightOptions, ReadOptions {
   device: Device;
 }

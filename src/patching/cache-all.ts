@@ -23,6 +23,7 @@ import { matchSites, type SiteFilterLike, type SitePattern, type SitesOf } from 
 import { type Batch, batchOf, resolveTarget, type Target } from "./site-targets.ts";
 import type { Tap } from "./tap.ts";
 
+/** Which part of each activation is cached, and how much memory that may take. */
 export interface CacheOptions {
   /** Token positions. Default: all. Sites of images, whose rows are no tokens, come whole. */
   at?: Positions;

@@ -52,6 +52,7 @@ export interface DualRun {
 /** A number made of a run of both towers; of several, their sum counts. */
 export type DualMetric = (run: DualRun) => Tensor;
 
+/** What the gradients of a dual encoder's metric are taken by. */
 export interface DualGradientOptions<Pattern extends SitePattern = SitePattern> {
   /** Sites of either tower, by names and patterns. */
   of?: Pattern | readonly Pattern[];
@@ -75,6 +76,7 @@ const GRADIENT_OPTIONS: Options<DualGradientOptions> = {
   keepBytes: aNumber,
 };
 
+/** A metric of embeddings with its gradients. */
 export interface DualGradients<Pattern extends SitePattern> {
   readonly metric: Tensor<"f32">;
   /** By site, a tensor for each text or picture. */
@@ -84,6 +86,7 @@ export interface DualGradients<Pattern extends SitePattern> {
   readonly pixels: Tensor<"f32"> | undefined;
 }
 
+/** Taps and edits of a tower's pass. */
 export interface EncodeOptions<T extends Taps = Record<never, never>> {
   taps?: T;
   edits?: readonly Edit[];

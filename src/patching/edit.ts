@@ -39,16 +39,22 @@ export type RowTransform = (x: Tensor) => Tensor;
  */
 export interface Edit extends Part {
   readonly kind: "edit";
+  /** What is done there; `meanAblate` is a `set`. */
   readonly operation: EditOperation;
+  /** The activation that is edited. */
   readonly site: SiteName;
+  /** The positions of the prompt that are edited. */
   readonly at: Positions;
+  /** What the operation takes: a row for all positions, or a row for each. */
   readonly value?: EditValue;
+  /** Factor of `scale` and `addVector`, share of `interpolate`. */
   readonly amount?: number;
   readonly transform?: RowTransform;
   /** With several prompts: the index of the one to edit. All unless given. */
   readonly prompt?: number;
 }
 
+/** Which part of an activation is edited, and, with several prompts, of which prompt. */
 export interface EditOptions extends Part {
   readonly prompt?: number;
 }

@@ -23,6 +23,7 @@ import { checkDirections, type ResolvedEdit } from "./edit-value.ts";
 import { type Batch, batchOf, type Target } from "./site-targets.ts";
 import { type Computed, resolveEdits, Watcher } from "./watcher.ts";
 
+/** How many tokens are generated, how they are chosen, and what is edited and tapped on the way. */
 export interface GenerateOptions extends SamplingOptions {
   /** Most tokens to add to each prompt. */
   maxNewTokens: number;
@@ -54,6 +55,7 @@ export interface Generated {
   readonly unfired: readonly UnfiredEdit[];
 }
 
+/** An edit of positions that a generation never computed, because the answer ended before them. */
 export interface UnfiredEdit {
   /** Index in the list of edits. */
   readonly edit: number;

@@ -29,6 +29,7 @@ import { type RunMetric, resolveRunMetric } from "./run-metric.ts";
 import type { SitePattern } from "./site-patterns.ts";
 import { gradient, type Tap, type TapGroup, type Taps } from "./tap.ts";
 
+/** What the gradients of a metric are taken by: sites, weights, pixels, values of edits. */
 export interface GradientOptions<
   Pattern extends SitePattern = SitePattern,
   At extends Positions = Positions,
@@ -72,7 +73,8 @@ const OPTIONS: Options<GradientOptions> = {
   keepBytes: aNumber,
 };
 
-interface Back<Name extends string> {
+/** A metric with the gradients that do not belong to a site. */
+export interface GradientFields<Name extends string> {
   /** [prompts] */
   readonly metric: Tensor<"f32">;
   /** By name, in the shape that the checkpoint has the weight in. */
@@ -96,7 +98,7 @@ export type Gradients<
   At extends Positions,
   T extends Taps,
   Name extends string,
-> = RunResult<T & OfTap<Pattern, At>> & Back<Name>;
+> = RunResult<T & OfTap<Pattern, At>> & GradientFields<Name>;
 
 /** The same of several prompts; each in the shape that a batch's taps have. */
 export type BatchGradients<
@@ -104,7 +106,7 @@ export type BatchGradients<
   At extends Positions,
   T extends Taps,
   Name extends string,
-> = BatchResult<T & OfTap<Pattern, At>> & Back<Name>;
+> = BatchResult<T & OfTap<Pattern, At>> & GradientFields<Name>;
 
 /** Of GPUs' memory, of which WebGPU does not say how much there is. */
 const GPU_KEEP_BYTES = 4 * 2 ** 30;

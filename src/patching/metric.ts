@@ -33,6 +33,7 @@ export function logProbability(answer: OneToken): NamedMetric {
   return checked("logProbability", { kind: "logProbability", answer });
 }
 
+/** The probability of the answer as next token, from 0 to 1. The answer is a token's id, or a text of one token. */
 export function probability(answer: OneToken): NamedMetric {
   return checked("probability", { kind: "probability", answer });
 }

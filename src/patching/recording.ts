@@ -25,6 +25,7 @@ import { rowLayersOf } from "./row-layers.ts";
 import { batchOf } from "./site-targets.ts";
 import { resolveEdits, Watcher } from "./watcher.ts";
 
+/** Edits of a recorded run. */
 export interface RecordOptions {
   /** What to change in the recorded run. Runs that are resumed from it keep these edits and have their own on top. */
   edits?: readonly Edit[];
@@ -54,15 +55,15 @@ export class Recording {
   readonly edits: readonly Edit[];
   /** What the layers ran over: the prompts, or what the decoder of an encoder-decoder reads for each. */
   readonly sequences: readonly Prompt[];
-  /** Where the rows of each sequence lie. */
+  /** @internal Where the rows of each sequence lie. */
   readonly rows: RowMap;
-  /** Keys and values by layer. */
+  /** @internal Keys and values by layer. */
   readonly keys: readonly KeysAndValues[];
   /** `stream[l]` enters layer l: stream[0] is the embedding, the last one leaves the last layer. Each [rows, width]. */
   readonly stream: readonly Tensor[];
-  /** What cross-attention reads, and its keys and values by layer. Undefined where it reads nothing. */
+  /** @internal What cross-attention reads, and its keys and values by layer. Undefined where it reads nothing. */
   readonly context: (Context & RecordedContext) | undefined;
-  /** What is added to the stream between layers, before any edits of it. */
+  /** @internal What is added to the stream between layers, before any edits of it. */
   readonly additions: readonly Addition[];
   /** [prompts, vocab], at each prompt's last token. */
   readonly logits: Tensor;
@@ -104,6 +105,7 @@ export class Recording {
     return `Recording of ${length === 1 ? "a prompt" : `${length} prompts`} on ${this.model.name}: ${this.rows.length} tokens, ${this.keys.length} layers${edited}${state}`;
   }
 
+  /** Frees all that was recorded. */
   dispose(): void {
     this.#memory.dispose();
   }

@@ -37,9 +37,11 @@ import { type Computed, resolveEdits, Watcher } from "./watcher.ts";
 export interface Variant {
   /** Index among the recorded prompts. Default 0. */
   readonly prompt?: number;
+  /** Made on top of those of the recording. */
   readonly edits: readonly Edit[];
 }
 
+/** Taps of resumed runs. */
 export interface ResumeOptions<T extends Taps> {
   /** Taken in every variant. They must lie where the variants differ from the recording. */
   taps?: T;

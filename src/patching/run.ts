@@ -22,6 +22,7 @@ import { startLimits } from "./start-limits.ts";
 import type { Tap, TapGroup, Taps } from "./tap.ts";
 import { resolveEdits, Watcher } from "./watcher.ts";
 
+/** Taps, edits and extent of a run. */
 export interface RunOptions<T extends Taps = Record<never, never>> {
   /** What to copy; the result has a tensor under each of these names. */
   taps?: T;
@@ -41,7 +42,7 @@ const OPTIONS: Options<RunOptions> = {
 };
 
 /** A tap's value for one prompt; of a tap of several sites by site. */
-type TapValues<T> = {
+export type TapValues<T> = {
   [K in keyof T]: T[K] extends TapGroup<infer _, infer Pattern>
     ? { [Site in SitesOf<Pattern>]: Tensor<"f32"> }
     : Tensor<"f32">;
@@ -57,7 +58,7 @@ export type TapLists<T> = {
 };
 
 /** Of scores and patterns always an array; the site has to be known to the compiler to tell. */
-type TapList<At, Site extends SiteName> = Site extends `${string}${"scores" | "pattern"}.${number}`
+export type TapList<At, Site extends SiteName> = Site extends `${string}${"scores" | "pattern"}.${number}`
   ? Tensor<"f32">[]
   : At extends OnePosition
     ? Tensor<"f32">

@@ -3,12 +3,15 @@ import type { PatchableModel } from "./model.ts";
 
 /** What every result and report states. */
 export interface Setting {
+  /** What it was loaded by: a name, path, URL or hub id. */
   readonly model: string;
+  /** Name of its family: `llama`, `llava`, … */
   readonly family: string;
   /** Dtypes of the weights as stored, most bytes first. */
   readonly dtypes: readonly string[];
   /** LoRA adapters on top of the weights; missing where there are none. */
   readonly adapters?: readonly string[];
+  /** The GPU or software driver. */
   readonly adapter: string;
   /** Of whatever is drawn at random; missing where nothing is. */
   readonly seed?: number;

@@ -45,10 +45,13 @@ export interface TapGroup<At extends Positions = Positions, Pattern extends Site
 export type Taps = Readonly<Record<string, Tap | TapGroup>>;
 
 /**
- * @example const { v } = model.run(prompt, { taps: { v: tap("resid_post.15", -1) } });
+ * Asks a run for a copy of an activation: of the site of that name, or, given a pattern or a list of names and patterns, of each of
+ * several; at some token positions, or at all. The run checks it, and throws SiteError and PromptError for what its model or prompt does
+ * not have.
+ *
+ * @example
+ * const { v } = model.run(prompt, { taps: { v: tap("resid_post.15", -1) } });
  * const { all } = model.run(prompt, { taps: { all: tap("resid_post.*", -1) } }); // all["resid_post.15"]
- * @param site a site's name; or a pattern, or a list of names and patterns, for several sites
- * @param at which token positions; all unless given
  */
 export function tap<Site extends SiteName>(site: Site): Tap<"all", Site>;
 export function tap<Site extends SiteName, At extends Positions>(

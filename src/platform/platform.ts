@@ -18,6 +18,7 @@ export interface ByteSource {
    * neighbours are better read together.
    */
   expect?(offset: number, length: number): void;
+  /** Frees the file, if it is one. */
   close(): Promise<void>;
 }
 

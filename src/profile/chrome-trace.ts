@@ -22,6 +22,7 @@ export type TraceEvent =
       readonly args: { readonly name: string };
     };
 
+/** A trace in the format of chrome://tracing and Perfetto. */
 export interface ChromeTrace {
   readonly traceEvents: readonly TraceEvent[];
   readonly displayTimeUnit: "ms";

@@ -12,6 +12,7 @@ import { type Limits, measureLimits } from "./limits.ts";
 import { type Dispatch, msOf, profileParts, type WorkPart } from "./profile-work.ts";
 import { type KernelRow, kernelRows, type ProfileRow, placeRows, type Total, totalOf } from "./rows.ts";
 
+/** What {@link profile} generates, and how often. */
 export interface ProfileOptions extends ProfileWorkOptions {
   /** Tokens to generate: the first one's step is the prefill, the others are decoding. Default 5. */
   maxNewTokens?: number;
@@ -19,6 +20,7 @@ export interface ProfileOptions extends ProfileWorkOptions {
   edits?: readonly Edit[];
 }
 
+/** How often {@link profileWork} repeats the work. */
 export interface ProfileWorkOptions {
   /** How often to profile; the fastest counts. Default 2. */
   rounds?: number;
@@ -43,6 +45,7 @@ export interface ProfilePhase extends Total {
   readonly places: readonly ProfileRow[];
 }
 
+/** What was measured: phases with their kernels, and every dispatch. */
 export interface Profile {
   readonly adapter: DeviceInfo;
   readonly limits: Limits;
@@ -57,6 +60,7 @@ export interface Profile {
   readonly dispatches: readonly TracedDispatch[];
 }
 
+/** A dispatch with its time, and where in the run it was. */
 export interface TracedDispatch extends Dispatch {
   readonly phase: string;
   /** Number of the step in the phase. */

@@ -18,6 +18,7 @@ export interface Total {
   readonly ofLimit: number;
 }
 
+/** Times and traffic of the dispatches of one name. */
 export interface ProfileRow extends Total {
   readonly name: string;
   /** Of the time of all rows. */

@@ -11,9 +11,11 @@ import type { HelloResult } from "./messages/results.ts";
 import type { Handle } from "./messages/values.ts";
 import { decodeError } from "./messages/wire-error.ts";
 
+/** How a request is followed and given up. */
 export interface RequestOptions {
   /** Gives the request up: the promise is rejected with its reason at once, the host stops at the next step. */
   readonly signal?: AbortSignal | undefined;
+  /** Told how far the request is. */
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
 
@@ -24,7 +26,8 @@ interface Pending {
   readonly done: () => void;
 }
 
-type Call<Name extends RequestName> = (
+/** A request as a method. */
+export type Call<Name extends RequestName> = (
   params: ParamsOf<Name>,
   options?: RequestOptions,
 ) => Promise<ResultOf<Name>>;
@@ -76,10 +79,13 @@ export class SessionClient {
     return this.#connection.request(name, params, options);
   }
 
+  /** What it computes on; opens the device. Throws DeviceError, saying what is missing, where there is none. */
   readonly adapters = (options?: RequestOptions) => this.request("adapters", {}, options);
+  /** The models that can be loaded. */
   readonly models = (options?: RequestOptions) => this.request("models", {}, options);
   readonly load = this.#call("load");
   readonly unload = this.#call("unload");
+  /** Gives handles back. */
   readonly free = (handles: readonly Handle[]) => this.request("free", { handles });
   readonly picture = this.#call("picture");
   readonly encode = this.#call("encode");
@@ -99,6 +105,7 @@ export class SessionClient {
   readonly freeVector = this.#call("vector.free");
   readonly project = this.#call("project");
   readonly activations = this.#call("activations");
+  /** The tasks that come with xpatch. */
   readonly tasks = (options?: RequestOptions) => this.request("tasks", {}, options);
   readonly taskPicture = this.#call("task.picture");
   readonly sweep = this.#call("sweep");

@@ -11,6 +11,12 @@ import { type Chores, OWN_CHORES } from "./state/chores.ts";
 import { Engine, type EngineOptions } from "./state/engine.ts";
 import { FairQueue } from "./state/fair-queue.ts";
 
+export type { TaskPlace } from "./read/task-shelf.ts";
+export type { Offer } from "./read/work.ts";
+export type { Chores, PlaneOptions, SeenView } from "./state/chores.ts";
+export type { FindFolder } from "./state/engine.ts";
+
+/** What a {@link SessionHost} offers, where it runs, and what it takes of a client. */
 export interface HostOptions extends EngineOptions {
   /** How it calls itself: "xpatch 0.1.0". */
   readonly name: string;

@@ -1,5 +1,6 @@
 import type { Tokenizer } from "../model/prompt/tokenizer.ts";
 
+/** How answers are compared. */
 export interface ScoreOptions {
   /** Whether upper and lower case count as the same. Default true. */
   readonly ignoreCase?: boolean;

@@ -31,8 +31,10 @@ export type Question = string | PromptImage;
 /** How items are asked about: {@link byText}, or by the pictures that `loadPictures` gives. */
 export type Asker = (item: TaskItem) => Question;
 
+/** Asks about an item by its text. */
 export const byText: Asker = ({ input }) => input;
 
+/** A question and its answer, as a few-shot prompt shows them. */
 export interface Example {
   readonly question: Question;
   readonly answer: string;
@@ -147,6 +149,7 @@ export function instructedPrompt(
   return model.prompt([`${instruction}\n`, ...ask(splitTemplate(template), question)]);
 }
 
+/** How many examples, and which draw. */
 export interface DrawOptions {
   /** Number of examples. Default 5. */
   readonly count?: number;

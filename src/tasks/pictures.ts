@@ -15,6 +15,7 @@ const AT_ONCE = 8;
 /** The picture of an item, ready for a prompt. Throws XpatchError for an item whose picture was not loaded. */
 export type Pictures = (item: TaskItem) => PixelValues;
 
+/** How pictures are loaded, and how wide they are made. */
 export interface LoadPicturesOptions extends LoadImageOptions {
   /** Pixels that pictures are made wide before the model's own preprocessing, in proportion (Luo et al. 2025: 224). */
   readonly width?: number;

@@ -5,8 +5,11 @@ import type { TaskItem } from "./task.ts";
 
 /** How many answers are right, beside what a model that knows nothing would get. */
 export interface Score {
+  /** How many answers are right. */
   readonly correct: number;
+  /** How many there are. */
   readonly total: number;
+  /** `correct / total`, 0 to 1. */
   readonly accuracy: number;
   /** Different answers given. One or two of them mean a model stuck on a word, whatever the accuracy says. */
   readonly distinct: number;

@@ -38,10 +38,12 @@ import {
 
 /** What questions are made of. */
 export const MODALITIES = ["text", "image"] as const;
+/** How items are asked about: `"text"`, by name, or `"image"`, by picture. */
 export type Modality = (typeof MODALITIES)[number];
 
 /** What tells a model the task: examples with text or pictures as questions, or words. */
 export const SPECIFICATION_KINDS = ["text", "image", "instruction"] as const;
+/** What tells the task: examples by `"text"` or by `"image"`, or an `"instruction"`. */
 export type SpecificationKind = (typeof SPECIFICATION_KINDS)[number];
 
 /** How prompts say what the task is. */
@@ -73,6 +75,7 @@ export async function askerIn(
   );
 }
 
+/** What tells a model the task: examples or an instruction, how many and how drawn. */
 export interface SpecifyOptions {
   readonly kind: SpecificationKind;
   /** Examples in a prompt. Default 5. */
@@ -150,7 +153,9 @@ export function promptInContext(
 
 /** Prompts to extract a task vector from, and where in each of them it is read. */
 export interface VectorSource {
+  /** Prompts that specify the task. */
   readonly prompts: readonly Prompt<PromptImage>[];
+  /** The token of each that holds the task vector. */
   readonly at: OnePosition;
 }
 
@@ -174,6 +179,7 @@ export function vectorSource(
   return { prompts: prompts.map((prompt) => upToLastExample(model, prompt)), at: -1 };
 }
 
+/** What tells the task, and for how many items prompts are made. */
 export interface TaskSourceOptions extends SpecifyOptions {
   /** Most items to make prompts for. Default: all of the split. */
   readonly items?: number;

@@ -3,16 +3,19 @@ import { XpatchError } from "../errors.ts";
 import { addressFrom } from "./address.ts";
 import { hashText } from "./text-hash.ts";
 
+/** Vectors come from `train`, layers are chosen on `validation`, and `test` is scored. */
 export const SPLITS = ["train", "validation", "test"] as const;
 
 /** What an item may be used for: to train on, to choose by (a layer, a template), or to report on. */
 export type Split = (typeof SPLITS)[number];
 
+/** A question with its right answers, and its split. */
 export interface TaskItem {
   /** The question as text, e.g. "Greece". */
   readonly input: string;
   /** Right answers, at least one. The first is the one shown in examples. */
   readonly outputs: readonly string[];
+  /** What it is used for. */
   readonly split: Split;
   /** Path or URL of a picture of the input. In a task file it may be relative to that file. */
   readonly image?: string;
@@ -26,17 +29,20 @@ export interface TaskItem {
   readonly answers?: readonly string[];
 }
 
+/** An item that has a picture. */
 export interface PicturedItem extends TaskItem {
   readonly image: string;
 }
 
 /** A map from inputs to outputs, given by examples: country → capital, animal → young. */
 export interface Task {
+  /** `country-capital`. */
   readonly name: string;
   /** The task in words, for prompts that instruct instead of showing examples: "The capital city of the country:". */
   readonly instruction?: string;
   /** Where the answers come from. */
   readonly source?: string;
+  /** What the items may be used under: `CC0-1.0`. */
   readonly license?: string;
   /** In the order of the file; no input twice. */
   readonly items: readonly TaskItem[];

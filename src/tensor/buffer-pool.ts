@@ -24,6 +24,7 @@ export interface Storage {
   readonly bindGroups: Set<string>;
 }
 
+/** What the buffer pool holds. */
 export interface PoolStatistics {
   /** Buffers and bytes in use by live tensors. */
   liveBuffers: number;

@@ -12,15 +12,18 @@ export type KernelStyle = "register" | "workgroup";
 
 /** What a device is, for reports: everything that can change a number. */
 export interface DeviceInfo {
+  /** This and the next three as `GPUAdapterInfo` has them; empty where they are not told. */
   vendor: string;
   architecture: string;
   device: string;
   description: string;
   /** True for software drivers (lavapipe, SwiftShader, WARP), also those that a browser gives without saying so. */
   fallback: boolean;
+  /** The WebGPU features that the device was opened with. */
   features: readonly string[];
   /** Invocations of a subgroup, if kernels can use subgroups and all have one size. */
   subgroupSize: number | undefined;
+  /** Which kernels it prefers. */
   kernels: KernelStyle;
 }
 

@@ -18,6 +18,7 @@ import { Scope } from "./scope.ts";
 import { checkShape, type Shape, showShape, sizeOf } from "./shape.ts";
 import { Tensor } from "./tensor.ts";
 
+/** Counts of dispatches, submits, pipelines and bind groups, and of bytes written from the host. */
 export interface DeviceCounters extends RecorderCounters {
   pipelines: number;
   bindGroups: number;
@@ -32,7 +33,9 @@ export interface DeviceCounters extends RecorderCounters {
  * DeviceLostError.
  */
 export class Device {
+  /** The WebGPU device, which other code may use as well. */
   readonly gpu: GPUDevice;
+  /** Adapter, features and preferred kernels. */
   readonly info: DeviceInfo;
   /** @internal */
   readonly pool: BufferPool;
@@ -101,6 +104,7 @@ export class Device {
     });
   }
 
+  /** Whether the device was opened with this feature. */
   has(feature: Feature): boolean {
     return this.gpu.features.has(feature);
   }
@@ -115,6 +119,7 @@ export class Device {
     return this.boundaryObservers.size > 0;
   }
 
+  /** What the device has done since it was opened; for tests and benchmarks. */
   get counters(): DeviceCounters {
     return {
       ...this.recorder.counters,
@@ -168,6 +173,7 @@ export class Device {
     return tensor;
   }
 
+  /** A tensor of zeros. Throws ShapeError. */
   zeros<D extends DType = "f32">(shape: Shape, dtype: D = "f32" as D): Tensor<D> {
     const tensor = apply(CLEAR, [this.empty(shape, dtype, "zeros")], {}) as Tensor<D>;
     tensor.remember(new Uint8Array(Math.min(SHOWN, tensor.size)), tensor.storage.writes);

@@ -8,6 +8,7 @@ import { storedChoices } from "./stored-choices.ts";
 
 const WANTED_FEATURES: readonly Feature[] = ["shader-f16", "subgroups", "timestamp-query"];
 
+/** Which adapter to open, and what to do without. */
 export interface DeviceOptions {
   /** Which driver (Node only): a real GPU if there is one, else lavapipe, else SwiftShader. Default "auto". */
   adapter?: AdapterChoice;

@@ -23,10 +23,12 @@ export class Scope {
     }
   }
 
+  /** Frees this tensor with the others. */
   adopt(tensor: Tensor): void {
     this.#tensors.add(tensor);
   }
 
+  /** Leaves this tensor to whoever has it. */
   forget(tensor: Tensor): void {
     this.#tensors.delete(tensor);
   }

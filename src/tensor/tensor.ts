@@ -24,8 +24,11 @@ import {
  * `device.scope` it was made in.
  */
 export class Tensor<D extends DType = DType> {
+  /** The device that holds it. */
   readonly device: Device;
+  /** Type of its elements. */
   readonly dtype: D;
+  /** Elements along each dimension; `[]` is a scalar. */
   readonly shape: Shape;
   /** Distance between neighbours along each dimension, in elements. */
   readonly strides: readonly number[];
@@ -62,6 +65,7 @@ export class Tensor<D extends DType = DType> {
     return sizeOf(this.shape);
   }
 
+  /** Number of its dimensions. */
   get rank(): number {
     return this.shape.length;
   }
@@ -71,10 +75,12 @@ export class Tensor<D extends DType = DType> {
     return this.size * DTYPE_BYTES[this.dtype];
   }
 
+  /** Whether its elements lie one after the other, in the order of its shape. */
   get contiguous(): boolean {
     return isContiguous(this.shape, this.strides);
   }
 
+  /** Whether it has been freed; every use then throws LifetimeError. */
   get disposed(): boolean {
     return this.#disposed;
   }
@@ -243,6 +249,7 @@ export class Tensor<D extends DType = DType> {
     this.dispose();
   }
 
+  /** Dtype and shape: `f32[2, 3]`. */
   toString(): string {
     return `${this.dtype}${showShape(this.shape)}`;
   }

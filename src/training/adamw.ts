@@ -10,6 +10,7 @@ import { apply, type Operation } from "../tensor/operation.ts";
 import { type Shape, sameShape, showShape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
+/** The hyperparameters of {@link AdamW}, with PyTorch's defaults. */
 export interface AdamWOptions {
   /** Default 1e-3. */
   readonly learningRate?: number;
@@ -164,6 +165,7 @@ export class AdamW {
     this.#step = step;
   }
 
+  /** Frees the moments and master copies. The parameters stay. */
   dispose(): void {
     for (const { target, master, mean, square } of this.#slots.values()) {
       for (const tensor of new Set([target, master, mean, square])) tensor.dispose();

@@ -8,6 +8,7 @@ import { nearest } from "../nearest.ts";
 import type { Scope } from "../tensor/scope.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
+/** Rank, scale and layers of a {@link Lora} adapter. */
 export interface LoraOptions {
   /** Default 8. */
   readonly rank?: number;

@@ -8,6 +8,7 @@ import { LanguageModel } from "../model/language-model.ts";
 import { encode } from "../tensor/dtype.ts";
 import { Lora } from "./lora.ts";
 
+/** What {@link saveAdapter} notes besides. */
 export interface SaveAdapterOptions {
   /** What the adapter goes on, for whoever loads it: a folder or hub id. Default: where the model came from. */
   readonly base?: string;

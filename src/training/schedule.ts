@@ -1,5 +1,6 @@
 import { ArgumentError } from "../errors.ts";
 
+/** Warm-up and end of a {@link cosineSchedule}. */
 export interface CosineOptions {
   /** Steps over which the rate rises from 0, in a line. Default none. */
   readonly warmUp?: number;

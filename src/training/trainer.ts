@@ -33,6 +33,7 @@ export interface AuxiliaryLoss {
   readonly of: (taps: Readonly<Record<string, Tensor>>) => Tensor;
 }
 
+/** What a {@link Trainer} trains, on which loss, with the options of its optimizer. */
 export interface TrainerOptions extends AdamWOptions {
   /**
    * What is trained, by names of one's own: an adapter's (`lora.parameters`), weights (`weightTensors`), values of edits (steering
@@ -116,6 +117,7 @@ export class Trainer {
     });
   }
 
+  /** The device of the model. */
   get device(): Device {
     return this.#model.device;
   }
@@ -140,6 +142,7 @@ export class Trainer {
     });
   }
 
+  /** Frees the optimizer's state. Parameters and model stay. */
   dispose(): void {
     this.optimizer.dispose();
   }

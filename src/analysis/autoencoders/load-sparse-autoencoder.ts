@@ -31,6 +31,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { readSaeConfig, type SaeConfig } from "./sae-config.ts";
 import { type SaeWeights, SparseAutoencoder } from "./sparse-autoencoder.ts";
 
+/** Where {@link loadSparseAutoencoder} reads from, and what it loads onto. */
 export interface LoadSaeOptions extends HubOptions {
   device: Device;
   /** The folder within `ref`, as SAELens' releases have one for each hook: `blocks.8.hook_resid_pre`. */

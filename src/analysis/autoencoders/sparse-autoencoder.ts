@@ -83,6 +83,7 @@ export class SparseAutoencoder {
     }
   }
 
+  /** The device that its weights are on. */
   get device(): Device {
     return this.weights.W_dec.device;
   }
@@ -164,6 +165,7 @@ export class SparseAutoencoder {
     });
   }
 
+  /** Frees the weights. */
   dispose(): void {
     this.#memory?.dispose();
   }

@@ -27,6 +27,7 @@ import { allLayers, checkLayers } from "../layers.ts";
 import { PictureAttention } from "./picture-attention.ts";
 import { rollout } from "./rollout.ts";
 
+/** Which token, picture, layers and heads {@link attentionMaps} gives maps of. */
 export interface AttentionMapOptions {
   /** The token that attends. Default: the last. */
   at?: OnePosition;
@@ -160,6 +161,7 @@ export async function attentionMaps(
   }
 }
 
+/** Which token, picture and layers {@link rolloutMaps} gives maps of. */
 export interface RolloutOptions extends Omit<AttentionMapOptions, "head"> {
   /** Called after each layer with the number of layers computed; the device is then waited for layer by layer. What it throws ends the rollout. */
   onProgress?: (done: number) => void;

@@ -7,6 +7,7 @@ import { textTable } from "../text-table.ts";
 export interface HeadEffect {
   readonly layer: number;
   readonly head: number;
+  /** How far this head brings the answer back: the metric with it patched, less that without, averaged over the prompts. */
   readonly effect: number;
 }
 
@@ -55,6 +56,7 @@ export class FunctionVector implements Disposable {
     );
   }
 
+  /** Frees the vector. */
   dispose(): void {
     this.vector.dispose();
   }

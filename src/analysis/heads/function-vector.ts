@@ -23,10 +23,13 @@ import { headOutputs } from "./head-outputs.ts";
 
 /** A prompt from which the task cannot be read, and the token that it would be answered with. */
 export interface CorruptedPrompt {
+  /** Examples whose answers are permuted, and a question. */
   readonly prompt: Prompt;
+  /** The right next token: its id, or a text of one token. */
   readonly answer: OneToken;
 }
 
+/** What {@link functionVector} judges heads by, and how many it sums. */
 export interface FunctionVectorOptions {
   /** Few-shot prompts whose answers are permuted, say: heads are judged by how far they bring back the answer. */
   corrupted: readonly CorruptedPrompt[];

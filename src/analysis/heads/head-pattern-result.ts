@@ -4,7 +4,8 @@ import { resolvePosition } from "../../model/prompt/prompt.ts";
 import type { Setting } from "../../patching/setting.ts";
 import { shortToken, textTable } from "../text-table.ts";
 
-interface HeadPatternFields {
+/** What a {@link HeadPattern} holds. */
+export interface HeadPatternFields {
   /** Of which model, in which dtypes, on which adapter. */
   readonly setting?: Setting;
   /** The text of each token. */
@@ -12,7 +13,7 @@ interface HeadPatternFields {
   readonly layer: number;
   /** Absent for the mean of all heads. */
   readonly head?: number;
-  /** [tokens, tokens]: from the token of the row to that of the column. A row sums to 1; what it may not see is 0. */
+  /** `[tokens, tokens]`: from the token of the row to that of the column. A row sums to 1; what it may not see is 0. */
   readonly weights: readonly (readonly number[])[];
 }
 

@@ -11,6 +11,7 @@ import { checkLayers } from "../layers.ts";
 import { tokenTexts } from "../token-texts.ts";
 import { HeadPattern } from "./head-pattern-result.ts";
 
+/** Which head {@link headPattern} shows. */
 export interface HeadPatternOptions {
   layer: number;
   /** Default: the mean of all heads of the layer. */

@@ -8,6 +8,7 @@ import { number, type PatchMap } from "../maps/patch-map-result.ts";
 import { checkPair } from "../maps/patch-pairs.ts";
 import { textTable } from "../text-table.ts";
 
+/** A head with what patching it does to the metric. */
 export interface RankedHead {
   readonly layer: number;
   readonly head: number;
@@ -41,6 +42,7 @@ export class HeadRanking {
     }));
   }
 
+  /** The heads, the strongest effect first. */
   [Symbol.iterator](): IterableIterator<RankedHead> {
     return this.heads[Symbol.iterator]();
   }

@@ -14,6 +14,7 @@ import { batches } from "../vectors/task-vectors.ts";
 import { Moments } from "./ridge.ts";
 import { TunedLens } from "./tuned-lens.ts";
 
+/** Layers, positions and regularisation of {@link fitTunedLens}. */
 export interface FitLensOptions {
   /** Layers, ascending. Default: all. */
   layers?: readonly number[];

@@ -2,6 +2,7 @@ import { INSPECT } from "../../inspect.ts";
 import type { Setting } from "../../patching/setting.ts";
 import { foldedTable, shortToken } from "../text-table.ts";
 
+/** A token that a cell of a lens names: its id, its text, and its probability from 0 to 1. */
 export interface LensToken {
   readonly id: number;
   readonly text: string;
@@ -10,8 +11,11 @@ export interface LensToken {
 
 /** What one position of one layer reads as: the most probable tokens first. */
 export interface LensCell {
+  /** From 0. */
   readonly layer: number;
+  /** In the expanded sequence, from 0. */
   readonly position: number;
+  /** The most probable tokens, the most probable first. */
   readonly tokens: readonly LensToken[];
 }
 

@@ -6,8 +6,11 @@ import { shortToken, textTable } from "../text-table.ts";
 export interface LogitComponent {
   /** `embed`, `z.5 head 3`, `mlp_out.7`, `b_O.2`, `final_norm bias`, `b_U` */
   readonly name: string;
+  /** Absent outside the layers. */
   readonly layer?: number;
+  /** Of `z`: which head. */
   readonly head?: number;
+  /** What it adds to the logit, or to the difference. */
   readonly value: number;
 }
 
@@ -42,6 +45,7 @@ export class LogitAttribution {
     return this.components.toSorted((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, count);
   }
 
+  /** The largest contributions as a table. */
   toString(): string {
     const tokens = this.tokens.map((token) => shortToken(token, 20)).join(" − ");
     const rows = this.top(SHOWN).map(({ name, value }) => [name, value.toFixed(3)]);

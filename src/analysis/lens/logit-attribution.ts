@@ -26,6 +26,7 @@ import { tap } from "../../patching/tap.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { LogitAttribution, type LogitComponent } from "./logit-attribution-result.ts";
 
+/** Which logit {@link logitAttribution} takes apart, and where. */
 export interface LogitAttributionOptions {
   /** Whose logit is taken apart: an id, or a text of one token. */
   answer: OneToken;

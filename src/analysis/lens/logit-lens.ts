@@ -58,6 +58,7 @@ export const STREAM_SITES: ReadonlySet<LayerSite> = new Set([
   "resid_post",
 ]);
 
+/** What {@link logitLens} reads, and how many tokens it names for each cell. */
 export interface LensOptions {
   /** Which activation of each layer. Default resid_post. */
   site?: LayerSite;

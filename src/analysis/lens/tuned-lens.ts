@@ -91,6 +91,7 @@ export class TunedLens {
     return readLens(model, prompt, { site: "resid_post", at, layers, k }, decode);
   }
 
+  /** Frees the maps and biases. */
   dispose(): void {
     this.maps.dispose();
     this.biases.dispose();

@@ -28,6 +28,7 @@ import {
   pairUp,
 } from "./patch-pairs.ts";
 
+/** What {@link attributionMap} estimates, and how. */
 export interface AttributionMapOptions extends PairOptions {
   /**
    * Integrated gradients: the gradient averaged over this many points between the embeddings of both prompts. Default: the

@@ -4,6 +4,7 @@ import { INSPECT } from "../../inspect.ts";
 import { textTable } from "../text-table.ts";
 import { number, type PatchCell, type PatchColumn, PatchMap } from "./patch-map-result.ts";
 
+/** How {@link compareMaps} compares. */
 export interface CompareMapsOptions {
   /** How many of the strongest cells to compare. Default 10, or all where there are fewer. */
   top?: number;
@@ -20,7 +21,8 @@ export type ComparedCell = PatchColumn & {
   readonly estimate: number;
 };
 
-interface MapComparisonFields {
+/** What a {@link MapComparison} holds. */
+export interface MapComparisonFields {
   /** Rank correlation of the effects, ties at their mean rank; NaN where all of a map's are equal. */
   readonly spearman: number;
   /** Correlation of the effects; NaN where all of a map's are equal. */

@@ -14,7 +14,8 @@ export interface KnockoutLayer {
   readonly change: number;
 }
 
-interface KnockoutSweepFields {
+/** What a {@link KnockoutSweep} holds. */
+export interface KnockoutSweepFields {
   /** Of which model, in which dtypes, on which adapter. */
   readonly setting?: Setting;
   /** Which tokens did not attend to which, in words. */

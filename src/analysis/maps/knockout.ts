@@ -23,6 +23,7 @@ export interface Cut {
   heads?: readonly number[];
 }
 
+/** Which attention {@link knockout} cuts, and in which layers. */
 export interface KnockoutOptions extends Cut {
   layers: readonly number[];
   /** With several prompts in a run: the index of this one. Edits are for all unless given. */
@@ -79,6 +80,7 @@ function cutOf(
   return { queries, value };
 }
 
+/** Which attention {@link knockoutSweep} cuts, and what it measures. */
 export interface KnockoutSweepOptions extends Cut {
   /** Layers that are cut at once, around each layer of the sweep: as many before it as behind it. Default 1. */
   window?: number;
@@ -88,6 +90,7 @@ export interface KnockoutSweepOptions extends Cut {
   metric?: Metric;
   /** Most rows in one batch; bounds the memory. Default 2048. */
   batchRows?: number;
+  /** Called with the number of layers done, and of all. */
   onProgress?: (done: number, all: number) => void;
 }
 

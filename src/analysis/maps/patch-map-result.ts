@@ -24,7 +24,8 @@ export type PatchCell = PatchColumn & {
  */
 export type PatchMethod = "exact" | "attribution" | "integrated gradients";
 
-interface PatchMapFields {
+/** What a {@link PatchMap} holds. */
+export interface PatchMapFields {
   /** Of which model, in which dtypes, on which adapter. */
   readonly setting?: Setting;
   readonly rows: readonly SiteName[];

@@ -19,6 +19,7 @@ import {
   pairUp,
 } from "./patch-pairs.ts";
 
+/** Which activations {@link patchMap} patches, and what it measures. */
 export interface PatchMapOptions extends PairOptions {
   /** Most rows (tokens times patched copies) in one batch; bounds the memory. Default 2048. */
   batchRows?: number;

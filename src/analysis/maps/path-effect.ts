@@ -2,7 +2,8 @@ import { INSPECT } from "../../inspect.ts";
 import type { Setting } from "../../patching/setting.ts";
 import { number } from "./patch-map-result.ts";
 
-interface PathEffectFields {
+/** What a {@link PathEffect} holds. */
+export interface PathEffectFields {
   /** Of which model, in which dtypes, on which adapter. */
   readonly setting?: Setting;
   /** Sender and receivers, in words. */

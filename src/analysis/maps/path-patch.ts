@@ -33,6 +33,7 @@ export interface PathEnd {
   readonly at?: Positions;
 }
 
+/** The path that {@link pathPatch} patches, and what it measures. */
 export interface PathPatchOptions extends Pick<PairOptions, "metric" | "direction"> {
   /** The sender: a head (`z`), `attn_out`, `mlp_out` or `embed`. */
   from: PathEnd;

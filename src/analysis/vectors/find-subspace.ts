@@ -35,12 +35,15 @@ import { activationsAt, editsOf, exchange, orthonormal, Subspace } from "./subsp
 
 /** Two prompts, and what the first is to say once it has the second's value of a variable. */
 export interface InterchangePair {
+  /** The prompt that is run. */
   readonly base: Prompt;
+  /** The prompt whose activation takes its place, within the subspace. */
   readonly source: Prompt;
   /** The next token: its id, or a text of one token. */
   readonly expected: OneToken;
 }
 
+/** Where {@link findSubspace} looks, for how many dimensions, and how it trains. */
 export interface SubspaceOptions {
   /** A site of a layer whose rows are vectors, `resid_post.12` say. */
   site: SiteName;
@@ -76,6 +79,7 @@ const OPTIONS: Options<SubspaceOptions> = {
 
 /** What {@link findSubspace} found. Accuracies are over held-out pairs: how many runs say the expected token. */
 export interface FoundSubspace {
+  /** To be saved, and to project by. */
   readonly subspace: Subspace;
   /** f32 [rank, features], that of the subspace. */
   readonly basis: Tensor;
@@ -83,6 +87,7 @@ export interface FoundSubspace {
   readonly losses: readonly number[];
   /** With the random subspace that training started from. */
   readonly accuracyBefore: number;
+  /** With the one that was found. */
   readonly accuracyAfter: number;
   /** With the whole activation exchanged. Where this is as high, any subspace with what counts in it does. */
   readonly accuracyWhole: number;

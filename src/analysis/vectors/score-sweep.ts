@@ -3,6 +3,7 @@ import { type ScoredAnswers, scoreTokens } from "../../tasks/score.ts";
 import type { TaskItem } from "../../tasks/task.ts";
 import type { SweepResult } from "./sweep-layers.ts";
 
+/** A sweep over layers, scored: answers and accuracy by layer. */
 export interface ScoredSweep {
   readonly layers: readonly ({ readonly layer: number } & ScoredAnswers)[];
   /** The layer with the highest accuracy; of equals the first. */

@@ -26,6 +26,7 @@ import { Trainer, type TrainingStep } from "../../training/trainer.ts";
 import { vectorSite } from "../layers.ts";
 import { TaskVectors } from "./task-vectors.ts";
 
+/** Where {@link trainSteering} adds its vector, and how it trains it. */
 export interface SteeringOptions {
   /** Where the vector is added: a site of a layer whose rows are vectors, `resid_post.12` say. */
   site: SiteName;
@@ -58,6 +59,7 @@ const OPTIONS: Options<SteeringOptions> = {
   onStep: aFunction,
 };
 
+/** A steering vector that {@link trainSteering} has trained, with its losses. */
 export interface Steering {
   /** The vector, in the form that task vectors are saved, loaded and patched in: `vectors.at(layer)` is [features]. */
   readonly vectors: TaskVectors;

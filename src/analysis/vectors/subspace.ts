@@ -67,6 +67,7 @@ export class Subspace {
     });
   }
 
+  /** Frees the basis. */
   dispose(): void {
     this.basis.dispose();
   }

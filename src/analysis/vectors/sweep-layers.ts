@@ -11,6 +11,7 @@ import { resume, type Variant } from "../../patching/resume.ts";
 import { rowLayersOf } from "../../patching/row-layers.ts";
 import { aTaskVectors, type TaskVectors } from "./task-vectors.ts";
 
+/** How {@link patchEach} batches its work. */
 export interface PatchEachOptions {
   /** Most patched prompts in one batch; bounds the memory (each has its own logits). Default 256. */
   batchRows?: number;
@@ -20,6 +21,7 @@ export interface PatchEachOptions {
 
 const EACH: Options<PatchEachOptions> = { batchRows: aNumber, onProgress: aFunction };
 
+/** The next token of each query under each set of edits, and without edits. */
 export interface PatchedTokens {
   /** `patched[e][q]`: the most probable next token of query q under `edits[e]`. */
   readonly patched: readonly (readonly number[])[];
@@ -30,6 +32,7 @@ export interface PatchedTokens {
   readonly plainRowLayers: number;
 }
 
+/** Which position and layers {@link sweepLayers} patches. */
 export interface SweepOptions extends PatchEachOptions {
   /** Which token of each query is patched. Default −1, the last. */
   at?: OnePosition;
@@ -39,6 +42,7 @@ export interface SweepOptions extends PatchEachOptions {
 
 /** `patched[l][q]` is of query q with the vector of `layers[l]` patched in. */
 export interface SweepResult extends PatchedTokens {
+  /** The layers that were patched, in the order of `patched`. */
   readonly layers: readonly number[];
 }
 

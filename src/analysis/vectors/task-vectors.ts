@@ -27,6 +27,7 @@ import { Device } from "../../tensor/device.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allLayers, checkLayers } from "../layers.ts";
 
+/** Which activations {@link extractActivations} and {@link extractTaskVectors} read. */
 export interface ExtractOptions {
   /**
    * Which activation of each layer. Default resid_post: in an encoder-decoder the decoder's. `encoder.resid_post` is the
@@ -141,6 +142,7 @@ export class TaskVectors {
     return this.vectors.at(indexOfLayer(this.origin, layer));
   }
 
+  /** Frees the vectors. */
   dispose(): void {
     this.vectors.dispose();
   }

@@ -28,6 +28,7 @@ import type { TaskVectors } from "./task-vectors.ts";
 /** Prompts with context in one pass: few, so that progress is seen. */
 const BATCH_PROMPTS = 8;
 
+/** How the task is specified, how it is asked about, and over how many items. */
 export interface TransferOptions extends SpecifyOptions {
   /** What the questions are: the items' text, or their pictures. */
   readonly query: Modality;
@@ -43,6 +44,7 @@ const OPTIONS: Options<TransferOptions> = {
   testItems: aNumber,
 };
 
+/** What {@link Transfer.test} does beside patching the task's own vector. */
 export interface TestOptions {
   /** Vectors of other tasks of the same things, to be tried on the same questions. */
   readonly others?: readonly { readonly task: Task; readonly vectors: TaskVectors }[];
@@ -55,8 +57,11 @@ export interface TestOptions {
 
 /** Something of the bare question, of the question in context, and of the bare question with a vector patched in. */
 export interface ThreeWays<T> {
+  /** The question alone. */
   readonly noContext: T;
+  /** Behind the examples or the instruction. */
   readonly prompted: T;
+  /** The question alone, with the task vector patched in. */
   readonly patched: T;
 }
 
@@ -66,11 +71,13 @@ export interface TransferTest extends ThreeWays<ScoredAnswers> {
   readonly named: ScoredAnswers;
   /** The first questions at more length. */
   readonly shown: readonly ShownItem[];
+  /** With the vectors of other tasks of the same things. */
   readonly switched: readonly SwitchedTask[];
 }
 
 /** First lines of answers. */
 export interface ShownItem extends ThreeWays<string> {
+  /** What is asked about. */
   readonly item: TaskItem;
   /** With the vectors of the other tasks, in their order. */
   readonly switched: readonly string[];

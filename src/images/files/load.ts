@@ -21,6 +21,7 @@ import { checkPixelCount, DEFAULT_MAX_PIXELS, type RgbImage, rgbaOverWhite } fro
  */
 export type ImageSource = string | URL | Uint8Array | ArrayBuffer | Blob | Drawable | ImageData | RgbImage;
 
+/** How {@link loadImage} fetches and decodes. */
 export interface LoadImageOptions extends DecodeOptions {
   /** Used for URLs in place of the global `fetch`. */
   fetch?: Fetch;

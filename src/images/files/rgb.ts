@@ -2,7 +2,9 @@ import { ImageError } from "../../errors.ts";
 
 /** An 8-bit RGB picture: `height` rows of `width` pixels, three bytes each, without padding. */
 export interface RgbImage {
+  /** In pixels. */
   readonly width: number;
+  /** In pixels. */
   readonly height: number;
   /** `height * width * 3` bytes. */
   readonly data: Uint8Array;

@@ -8,7 +8,9 @@ import { contiguous } from "../movement/copy.ts";
 
 /** Rows of keys and of values, each [keys, kvHeads * headDim]. */
 export interface KeysAndValues {
+  /** [keys, kvHeads * headDim] */
   readonly k: Tensor;
+  /** Like k. */
   readonly v: Tensor;
 }
 
@@ -36,6 +38,7 @@ export interface AttentionSource extends KeysAndValues {
   readonly bias: AttentionBias | undefined;
 }
 
+/** Heads and scale of {@link attention}. */
 export interface AttentionOptions {
   readonly headDim: number;
   /** Factor of the scores, usually headDim ** -0.5. */
@@ -44,6 +47,7 @@ export interface AttentionOptions {
   readonly softcap?: number;
 }
 
+/** Queries, keys and values, and which keys each query row attends to. */
 export interface AttentionInputs extends KeysAndValues {
   /** [rows, heads * headDim] */
   readonly q: Tensor;

@@ -29,6 +29,7 @@ export type RopeScaling =
    */
   | { readonly type: "longrope"; readonly factors: readonly number[]; readonly magnitude: number };
 
+/** Frequencies and length of a {@link ropeTable}. */
 export interface RopeTableOptions {
   /** Dimensions of a head that are rotated; even. Usually the head's whole width. */
   rotaryDim: number;
@@ -110,7 +111,9 @@ function scale(frequency: number, scaling: Exclude<RopeScaling, { type: "longrop
   }
 }
 
+/** How {@link rope} rotates. */
 export interface RopeOptions {
+  /** Features of a head. */
   headDim: number;
   /** Rotate back, by the negative angles. Default false. */
   inverse?: boolean;

@@ -10,6 +10,7 @@ import { launchProduct } from "./product-kernels.ts";
 
 export { preferredWeightLayout, toPreferredLayout, type WeightLayout } from "./matmul-layout.ts";
 
+/** What {@link linear} adds to the product. */
 export interface LinearOptions {
   /** [N], any float dtype. */
   bias?: Tensor;
@@ -19,7 +20,7 @@ export interface LinearOptions {
 
 /**
  * A linear layer: x [rows, K] @ weight^T (+ bias) (+ add) -> f32 [rows, N]. The weight is logically [N, K], f32, f16
- * or bf16, either row-major as checkpoints store it or in the layout of {@link toPreferredLayout}; other strides work,
+ * or bf16, either row-major as checkpoints store it or in the layout that loaded models keep theirs in; other strides work,
  * slower. Or it is packed, and unpacked as it is read. Sums are in f32. NaN and infinity follow IEEE arithmetic.
  *
  * @throws ShapeError when shapes do not fit.

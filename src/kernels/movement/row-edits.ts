@@ -9,6 +9,7 @@ import { checkRange, type Range, type RowSelection, selectRows } from "./row-sel
 
 export type { Range, RowSelection } from "./row-selection.ts";
 
+/** Which part of each row is edited. */
 export interface RowOptions {
   /** Edit only these features (columns): a head, or some neurons. Default: the whole width. */
   features?: Range;

@@ -5,7 +5,9 @@ import { Tensor } from "../../tensor/tensor.ts";
 
 /** start, start + 1, …, end - 1. */
 export interface Range {
+  /** The first. */
   readonly start: number;
+  /** The one behind the last. */
   readonly end: number;
 }
 

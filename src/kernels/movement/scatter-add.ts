@@ -92,6 +92,7 @@ const scatterAddOperation: Operation<ScatterAddAttributes> = {
   },
 };
 
+/** Where {@link scatterAdd} adds. */
 export interface ScatterAddOptions {
   /** The result is a transposed view, row-major the other way. Default false. */
   readonly transposed?: boolean;

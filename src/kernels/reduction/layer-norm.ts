@@ -7,6 +7,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { contiguous } from "../movement/copy.ts";
 import { rowLoop } from "./row-loop.ts";
 
+/** The constant of {@link layerNorm}. */
 export interface LayerNormOptions {
   /** Added to the variance before the root. */
   eps: number;

@@ -213,6 +213,7 @@ export const reduceOperation: Operation<ReduceAttributes> = {
   },
 };
 
+/** Shape of a reduction's result. */
 export interface ReduceOptions {
   /** Leave reduced axes in the shape, with size 1. Default false. */
   keepDims?: boolean;

@@ -7,6 +7,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { contiguous } from "../movement/copy.ts";
 import { rowLoop } from "./row-loop.ts";
 
+/** The constants of {@link rmsNorm}. */
 export interface RmsNormOptions {
   /** Added to the mean square before the root. */
   eps: number;

@@ -200,7 +200,7 @@ export const topKOperation: Operation<{ k: number }> = {
  * The k greatest elements along the last axis, greatest first; equal elements by ascending index, NaN before all.
  *
  * @param x [..., n], any dtype.
- * @param k 0..min(n, {@link MAX_TOP_K}).
+ * @param k 0..min(n, 1024).
  * @returns values [..., k] (f32 for floats, else x's dtype) and indices u32 [..., k].
  * @throws ShapeError
  */

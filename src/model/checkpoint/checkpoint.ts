@@ -44,10 +44,12 @@ export class Checkpoint {
     this.#digests = parts.digests;
   }
 
+  /** Names of all tensors, as the files have them. */
   get names(): string[] {
     return [...this.#entries.keys()];
   }
 
+  /** All tensors, unread. */
   get entries(): TensorEntry[] {
     return [...this.#entries.values()];
   }
@@ -72,6 +74,7 @@ export class Checkpoint {
     return `Checkpoint ${this.name} (${family}${this.storedDtypes.join(" and ")}): ${this.#entries.size} tensors${lora}`;
   }
 
+  /** Whether there is a tensor of this name. */
   has(name: string): boolean {
     return this.#entries.has(name);
   }
@@ -127,6 +130,7 @@ export class Checkpoint {
     return this.#folder?.whyMissing?.(path);
   }
 
+  /** Closes the files. */
   async close(): Promise<void> {
     await closeAll(this.files);
   }

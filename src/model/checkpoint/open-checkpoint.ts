@@ -45,6 +45,7 @@ import { openUrl } from "./source/url-source.ts";
 
 const CONFIG = "config.json";
 
+/** What is put together with a checkpoint: LoRA adapters, and the base of an assembled model. */
 export interface CheckpointOptions extends HubOptions {
   /** LoRA adapters in PEFT's layout to put on top, in this order: folders, URLs, hub ids or {@link Folder}s. */
   adapters?: readonly (string | Folder)[];

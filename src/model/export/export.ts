@@ -41,8 +41,10 @@ export const EXPORT_DTYPES = {
   bf16: { stored: "BF16", torch: "bfloat16" },
 } as const;
 
+/** `f32`, `f16` or `bf16`: what weights are stored in. */
 export type ExportDType = keyof typeof EXPORT_DTYPES;
 
+/** How {@link exportModel} writes. */
 export interface ExportOptions {
   /** Of all float tensors; unless given, each keeps the one that it has on the GPU. */
   dtype?: ExportDType;

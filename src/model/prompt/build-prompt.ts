@@ -7,6 +7,7 @@ import { frameOf, specialsInFront } from "./prompt-frame.ts";
 import { findPiece, freeName, imageSpans, movedBy, textSpans } from "./prompt-spans.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
+/** Special tokens, named spans and pictures of a prompt. */
 export interface PromptOptions<Image = unknown> {
   /**
    * `"auto"` (default): the special tokens that the tokenizer adds by itself, which may be none. `true`: the same,

@@ -11,6 +11,7 @@ export type ChatContent<Image = unknown> =
   | { readonly type: "text"; readonly text: string }
   | { readonly type: "image"; readonly image: Image };
 
+/** A turn of a conversation. Roles are the template's: mostly `system`, `user` and `assistant`. */
 export interface ChatMessage<Image = unknown> {
   readonly role: string;
   readonly content: string | readonly ChatContent<Image>[];
@@ -33,6 +34,7 @@ export interface RenderOptions {
   readonly variables?: Readonly<Record<string, unknown>>;
 }
 
+/** How a conversation becomes a prompt; named as in `apply_chat_template` of transformers. */
 export interface ChatOptions<Image = unknown> extends Omit<PromptOptions<Image>, "images">, RenderOptions {
   /**
    * `"auto"` (default): as `apply_chat_template` of transformers. A text model's prompt has the special tokens that the

@@ -4,6 +4,7 @@ import type { ProcessorSettings } from "../../images/processors/processor-config
 import type { Picture } from "../checkpoint/config/vision-setup.ts";
 import type { Prompt } from "./prompt.ts";
 
+/** A picture of a prompt: RGB pixels, or pixel values that are preprocessed already. */
 export type PromptImage = Picture;
 
 /** The pictures of a prompt, which a model's own methods only make of pictures. */

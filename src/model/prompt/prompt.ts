@@ -2,13 +2,17 @@ import { PromptError } from "../../errors.ts";
 
 /** Positions `start` up to but not including `end` of a prompt. */
 export interface Span {
+  /** Its first position. */
   readonly start: number;
+  /** The position behind its last. */
   readonly end: number;
 }
 
 /** Image features laid out row by row, one position each. */
 export interface PatchGrid {
+  /** Patches from top to bottom. */
   readonly rows: number;
+  /** Patches from left to right. */
   readonly columns: number;
 }
 
@@ -79,7 +83,7 @@ export class Prompt<Image = unknown> {
     return this.ids.length - 1;
   }
 
-  /** The absolute position of `position`; see {@link resolvePosition}. */
+  /** The absolute position of `position`; negative ones count from the end. Throws PromptError outside the sequence. */
   at(position: number): number {
     return resolvePosition(position, this.length);
   }

@@ -111,8 +111,8 @@ export class Tokenizer {
 
   /**
    * Ids of a text. Special tokens written in the text (`<image>`, `</s>`) become their own ids.
+   * `prefix` and `suffix` are put around it unless `specials` is false.
    *
-   * @param options.specials put `prefix` and `suffix` around it (default true)
    * @throws PromptError if the tokenizer has no token, not even an unknown one, for a piece of the text, or for half of a
    *   character (a lone surrogate)
    */
@@ -128,8 +128,7 @@ export class Tokenizer {
   /**
    * Text of ids. Ids without a token (padding rows of an embedding) are left out; bytes that are no complete
    * UTF-8 become U+FFFD. Nothing is tidied up: blanks come back as the decoder of tokenizer.json has them.
-   *
-   * @param options.skipSpecial leave special tokens out (default false)
+   * With `skipSpecial`, special tokens are left out.
    */
   decode(ids: Iterable<number>, { skipSpecial = false }: { skipSpecial?: boolean } = {}): string {
     const { decoder, model } = this.#stages;

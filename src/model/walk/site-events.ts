@@ -58,6 +58,7 @@ export class SiteEvent {
     this.mask = mask;
   }
 
+  /** The activation, [rows, …] as docs/sites.md says for its site. Setting it puts another of that shape in its place. */
   get value(): Tensor {
     return this.#value;
   }

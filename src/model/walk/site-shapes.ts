@@ -61,7 +61,7 @@ export function sitesOfLayer(
 }
 
 /** A site outside the blocks. */
-interface OuterShape {
+export interface OuterShape {
   readonly site: OuterSite;
   /** Of a row. */
   readonly features: number;
@@ -74,7 +74,7 @@ interface OuterShape {
 }
 
 /** Which rows of images meet in cross-attention. */
-interface CrossRows {
+export interface CrossRows {
   /** Those that keys and values are made of, and how many, where all images have as many. Default those of the resampler. */
   readonly keyRowsOf?: ImageRows;
   readonly keyRows?: number | undefined;

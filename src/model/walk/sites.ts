@@ -49,11 +49,13 @@ export const CROSS_SITES = [
   "xmlp_out",
 ] as const;
 
+/** A site of cross-attention, or of the MLP that goes with it: `xattn_q`, `xattn_pattern`, `xmlp_out`, … */
 export type CrossSite = (typeof CROSS_SITES)[number];
 
 /** What those names have before the name that the same has elsewhere. */
 export type SiteMark = "x" | "xattn_";
 
+/** A site of a layer without the layer's number: `resid_post`, `q`, `pattern`, … docs/sites.md lists them. */
 export type LayerSite = (typeof LAYER_SITES)[number] | (typeof FURTHER_LAYER_SITES)[number] | CrossSite;
 
 /** Everything that may be born in a block. */
@@ -72,6 +74,7 @@ export const STACKS = {
   encoder: "encoder.",
 } as const;
 
+/** A stack of blocks: `text`, `vision`, `global`, `resampler`, `qformer` or `encoder`. */
 export type StackName = keyof typeof STACKS;
 
 /** Goes in front of the names of a stack's sites. */
@@ -96,6 +99,7 @@ export const OUTER_SITES = {
   encoder: ["encoder.embed", "encoder.final_norm"],
 } as const satisfies Record<StackName, readonly string[]>;
 
+/** A site outside the layers: `embed`, `final_norm`, `logits`, `vision.features`, `projector`, … */
 export type OuterSite = (typeof OUTER_SITES)[StackName][number];
 
 /**
@@ -122,9 +126,9 @@ export function stackOfVectors(site: VectorSite): "text" | "encoder" {
 
 /** What the rows of a site's value stand for. */
 export type SiteLayout =
-  /** [rows, features]: a row a token (or image patch). */
+  /** `[rows, features]`: a row a token (or image patch). */
   | "rows"
-  /** [heads, rows, keys]: a row a query token, for each head. */
+  /** `[heads, rows, keys]`: a row a query token, for each head. */
   | "attention";
 
 export function layoutOf(site: LayerSite | OuterSite): SiteLayout {

@@ -8,6 +8,7 @@ import type { ParamsOf, Progress, RequestName, ResultOf } from "./requests.ts";
 /** Raised by whatever a client of before would get wrong. Both sides have to have the same. */
 export const PROTOCOL_VERSION = 1;
 
+/** Asks the host for something. */
 export interface RequestMessage<Name extends RequestName = RequestName> {
   readonly type: "request";
   /** Chosen by the client, its own, ascending. */
@@ -22,12 +23,14 @@ export interface CancelMessage {
   readonly id: number;
 }
 
+/** Answers a request. */
 export interface ResultMessage<Name extends RequestName = RequestName> {
   readonly type: "result";
   readonly id: number;
   readonly result: ResultOf<Name>;
 }
 
+/** Says why a request failed. */
 export interface ErrorMessage {
   readonly type: "error";
   /** Of the request; absent where a message could not be read. */
@@ -35,6 +38,7 @@ export interface ErrorMessage {
   readonly error: WireError;
 }
 
+/** Tells how far a request is. */
 export interface ProgressMessage {
   readonly type: "progress";
   readonly id: number;
@@ -49,21 +53,27 @@ export interface WireError {
   readonly causes?: readonly string[];
 }
 
+/** What a client sends. */
 export type ClientMessage = RequestMessage | CancelMessage;
+/** What a host sends. */
 export type HostMessage = ResultMessage | ErrorMessage | ProgressMessage;
 
 /** Carries messages both ways, in order. */
 export interface Port<Out, In> {
+  /** Sends a message; does nothing after the end. Throws SessionError for one of more bytes than the other side takes. */
   send(message: Out): void;
   /** Told of each message, and once of the end, with what ended it where that was an error. Set at once, before anything comes. */
   listen(onMessage: (message: In) => void, onEnd: (error?: Error) => void): void;
+  /** Ends the connection. */
   close(): void;
 }
 
+/** The client's end of a connection. */
 export interface ClientPort extends Port<ClientMessage, HostMessage> {
   /** Most bytes of a message that the host takes; set once it has said so, and heeded where messages have bytes. */
   maxBytes?: number;
   /** Whether Blobs go through as they are. Else the client reads them first. */
   readonly carriesBlobs: boolean;
 }
+/** The host's end of a connection. */
 export type HostPort = Port<HostMessage, ClientMessage>;

@@ -60,12 +60,14 @@ export interface AnswerOptions {
   readonly track?: readonly number[];
 }
 
+/** Where a model comes from. */
 export type ModelSource =
   /** One of those offered; where the host allows it also a folder, a URL or a hub id. */
   | { readonly ref: string; readonly base?: string; readonly adapters?: readonly string[] }
   /** A folder that the user has dropped. Its base, if it needs one, by a reference. */
   | { readonly files: FileMap; readonly name: string; readonly base?: string };
 
+/** How a vector is made. */
 export type VectorRecipe =
   /** What says the task in words or examples: a vector a layer (the mean over the prompts of a split's items). */
   | {
@@ -97,6 +99,7 @@ export type VectorRecipe =
       readonly edits?: readonly EditSpec[];
     };
 
+/** All requests by name: what each takes (`params`), and what it is answered with (`result`). */
 export interface Requests {
   /** The first request of every client. A client of another version is refused. */
   readonly hello: {
@@ -313,6 +316,9 @@ export interface Requests {
   };
 }
 
+/** Name of a request. */
 export type RequestName = keyof Requests;
+/** What a request takes. */
 export type ParamsOf<Name extends RequestName> = Requests[Name]["params"];
+/** What a request is answered with. */
 export type ResultOf<Name extends RequestName> = Requests[Name]["result"];

@@ -23,6 +23,7 @@ export interface AdapterSummary {
   readonly bytes: number;
 }
 
+/** What a host says of itself. */
 export interface HelloResult {
   readonly version: number;
   /** "xpatch 0.1.0". */
@@ -46,6 +47,7 @@ export interface Bounds {
   readonly handles: number;
 }
 
+/** A model that the host offers. */
 export interface OfferedModel {
   /** What `load` takes. */
   readonly ref: string;
@@ -54,6 +56,7 @@ export interface OfferedModel {
   readonly loaded: boolean;
 }
 
+/** What can be loaded. */
 export interface ModelsResult {
   readonly models: readonly OfferedModel[];
   /** Whether `load` takes other references too: folders, URLs, hub ids. */
@@ -76,6 +79,7 @@ export interface SiteSummary {
   readonly rows: "prompts" | "images" | "sources";
 }
 
+/** A loaded model: its handle, sizes and sites. */
 export interface ModelSummary {
   readonly model: ModelHandle;
   readonly setting: Setting;
@@ -92,6 +96,7 @@ export interface ModelSummary {
   readonly sites: readonly SiteSummary[];
 }
 
+/** Tokens by id, spelling and text. */
 export interface TokenList {
   readonly ids: readonly number[];
   /** As the vocabulary spells them. */
@@ -100,6 +105,7 @@ export interface TokenList {
   readonly texts: readonly string[];
 }
 
+/** Rows and columns of a picture's patches. */
 export interface GridOfPatches {
   readonly rows: number;
   readonly columns: number;
@@ -131,6 +137,7 @@ export interface SeenPicture {
   readonly patches?: GridOfPatches & { readonly positions: readonly number[] };
 }
 
+/** A prompt that the host keeps: its tokens, spans and pictures. */
 export interface EncodedPrompt extends TokenList {
   readonly prompt: PromptHandle;
   readonly text: string;
@@ -143,6 +150,7 @@ export interface EncodedPrompt extends TokenList {
   readonly hash: string;
 }
 
+/** A token with its probability. */
 export interface TokenAnswer {
   readonly id: number;
   readonly token: string;
@@ -160,6 +168,7 @@ export interface Answer {
   readonly tracked: readonly TokenAnswer[];
 }
 
+/** What edits can change; see `reach` of the library. */
 export interface Reached {
   /** First layer and first position that can change; the number of layers means the head alone. */
   readonly layer: number;
@@ -168,12 +177,14 @@ export interface Reached {
   readonly cells: readonly (readonly number[])[];
 }
 
+/** What a pass says comes next, and what its taps read. */
 export interface RunAnswer extends Answer {
   readonly setting: Setting;
   /** Of a tap of several sites under `<name>/<site>`. */
   readonly taps: Readonly<Record<string, ArraySpec>>;
 }
 
+/** What a recorded pass says comes next, and its handle. */
 export interface RecordAnswer extends Answer {
   readonly setting: Setting;
   readonly recording: RecordingHandle;
@@ -181,6 +192,7 @@ export interface RecordAnswer extends Answer {
   readonly rowLayers: number;
 }
 
+/** Of each variant what comes next, before and after. */
 export interface ResumeAnswer {
   readonly setting: Setting;
   readonly variants: readonly (Answer & {
@@ -191,12 +203,14 @@ export interface ResumeAnswer {
   readonly rowLayers: number;
 }
 
+/** Of each edited layer what comes next. */
 export interface LayersAnswer {
   readonly setting: Setting;
   readonly layers: readonly (Answer & { readonly layer: number })[];
   readonly rowLayers: number;
 }
 
+/** What was generated; see `Generated` of the library. */
 export interface GeneratedAnswer {
   readonly setting: Setting;
   readonly ids: readonly number[];
@@ -221,6 +235,7 @@ export interface LensAnswer {
   readonly texts: Readonly<Record<number, string>>;
 }
 
+/** A vector that the host keeps: where it is of, and how long it is. */
 export interface VectorSummary {
   readonly vector: VectorHandle;
   /** The site; of one with a vector a layer without the layer (`resid_post`), else with it (`resid_post.15`). */
@@ -239,6 +254,7 @@ export interface VectorSummary {
   readonly setting: Setting;
 }
 
+/** How a token's attention lies over a picture, in one layer. */
 export interface AttentionMapAnswer {
   readonly layer: number;
   /** Absent for means and rollouts. */
@@ -249,12 +265,14 @@ export interface AttentionMapAnswer {
   readonly share: number;
 }
 
+/** Attention maps by layer, or by layer and head. */
 export interface AttentionAnswer {
   readonly setting: Setting;
   readonly position: number;
   readonly maps: readonly AttentionMapAnswer[];
 }
 
+/** Points on a plane. */
 export interface ProjectAnswer {
   /** x and y of each, one after the other. */
   readonly points: Float32Array;
@@ -263,6 +281,7 @@ export interface ProjectAnswer {
   readonly explained?: readonly [number, number];
 }
 
+/** A task that comes with xpatch. */
 export interface TaskSummary {
   readonly name: string;
   readonly instruction?: string;
@@ -278,6 +297,7 @@ export interface TaskSummary {
   }[];
 }
 
+/** How many answers are right; see `Score` of the library. */
 export interface ScoreSummary {
   readonly correct: number;
   readonly total: number;
@@ -288,6 +308,7 @@ export interface ScoreSummary {
   readonly answers: readonly string[];
 }
 
+/** Accuracy by layer, patched and not. */
 export interface SweepAnswer {
   readonly setting: Setting;
   /** Inputs of the items, in the order of the answers. */

@@ -7,10 +7,15 @@ import type { Blob } from "../../platform/global-types.ts";
 
 /** Handles stand for what the host keeps for a client; to other clients they mean nothing. `free` gives them back. */
 export type ModelHandle = `model:${string}`;
+/** A prompt that `encode` has made. */
 export type PromptHandle = `prompt:${string}`;
+/** A picture that `picture` has kept. */
 export type PictureHandle = `picture:${string}`;
+/** A pass that `record` has kept. */
 export type RecordingHandle = `recording:${string}`;
+/** A vector that `vector.make`, `vector.mix` or `vector.load` has kept. */
 export type VectorHandle = `vector:${string}`;
+/** Any handle. */
 export type Handle = ModelHandle | PromptHandle | PictureHandle | RecordingHandle | VectorHandle;
 
 /** 8-bit pixels, row by row: three bytes each (RGB), or four (RGBA, laid over white). */
@@ -38,6 +43,7 @@ export type PartSpec =
   | { readonly text: string; readonly name: string }
   | { readonly image: PictureSpec };
 
+/** A turn of a conversation; as `ChatMessage` of the library. */
 export interface MessageSpec {
   readonly role: string;
   readonly content:
@@ -48,13 +54,16 @@ export interface MessageSpec {
       )[];
 }
 
+/** A question as text or as a picture. */
 export type QuestionSpec = string | { readonly image: PictureSpec };
 
+/** Which items of a task. */
 export type SplitName = "train" | "validation" | "test";
 
 /** A task that comes with xpatch by its name, or one of the client's own. */
 export type TaskRef = string | TaskSpec;
 
+/** A task of the client's own; as `Task` of the library. */
 export interface TaskSpec {
   readonly name: string;
   /** The task in words. */
@@ -62,6 +71,7 @@ export interface TaskSpec {
   readonly items: readonly TaskItemSpec[];
 }
 
+/** An item of a task of the client's own. */
 export interface TaskItemSpec {
   readonly input: string;
   /** Right answers, at least one. */
@@ -137,6 +147,7 @@ export interface TapSpec extends PartOfRows {
   readonly at?: PositionsSpec;
 }
 
+/** What an edit does; named as the functions of the library that make edits. */
 export type OperationName = "set" | "add" | "scale" | "zero" | "interpolate" | "projectOut" | "projectOnto";
 
 /** A vector that the host keeps; of one that has a vector a layer, that of the edit's own layer unless another is named. */

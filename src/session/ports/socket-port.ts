@@ -25,6 +25,7 @@ export function readLink(link: string): { readonly url: string; readonly token: 
   return { url: url.href, token };
 }
 
+/** How {@link connectSocket} connects. */
 export interface SocketOptions {
   /** Where there is no global one, as in Node 20: that of the package ws. */
   readonly WebSocket?: new (

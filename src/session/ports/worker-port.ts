@@ -2,8 +2,10 @@ import type { ErrorEvent, MessageEvent } from "../../platform/global-types.ts";
 import type { ClientMessage, ClientPort, HostMessage, HostPort, Port } from "../messages/protocol.ts";
 
 /** A worker as its page sees it, or the page as the worker does. */
-interface Endpoint {
+export interface Endpoint {
+  /** As of a `Worker`. */
   postMessage(message: unknown): void;
+  /** As of a `Worker`: for `message`, `messageerror` and `error`. */
   addEventListener(type: string, listener: (event: MessageEvent & ErrorEvent) => void): void;
 }
 

@@ -17,12 +17,14 @@ export interface Chores {
   plane(points: Float32Array, count: number, how: PlaneOptions): Promise<ProjectAnswer>;
 }
 
+/** A picture as a model sees it, as a PNG. */
 export interface SeenView {
   readonly width: number;
   readonly height: number;
   readonly png: Uint8Array<ArrayBuffer>;
 }
 
+/** How vectors are laid out in a plane: by their principal components, or by t-SNE from this seed. */
 export interface PlaneOptions {
   readonly method: "pca" | "tsne";
   readonly seed: number;

@@ -9,12 +9,17 @@ import type { VisionSetup } from "./vision-setup.ts";
 
 /** What is known of every decoder from its config.json (or the text_config of a vision-language model). */
 export interface DecoderConfig {
+  /** Blocks of the stack. */
   readonly layers: number;
   /** Width of the residual stream. */
   readonly width: number;
+  /** Heads of queries, of a layer. */
   readonly heads: number;
+  /** Heads of keys and values; fewer than `heads` with grouped-query attention. */
   readonly kvHeads: number;
+  /** Features of a head. */
   readonly headDim: number;
+  /** Hidden features of the MLP. */
   readonly mlpWidth: number;
   /** Rows of the embedding; may be more than the tokenizer has tokens. */
   readonly vocab: number;
@@ -22,7 +27,9 @@ export interface DecoderConfig {
   readonly inputIds?: number;
   /** Most positions that the model was made for; Infinity where only distances count. */
   readonly context: number;
+  /** Added to the variance, or the mean square, in norms. */
   readonly normEps: number;
+  /** Of the MLP. */
   readonly activation: ActivationKind;
   /** Absent where positions are learned. */
   readonly rope?: RopeConfig;

@@ -11,6 +11,7 @@ const MAX_DIMENSIONS = 4;
 
 /** 64-bit integers are bigints only where a number would not be exact; arrays of booleans are bytes. */
 export type GgufValue = number | bigint | boolean | string | GgufArray;
+/** An array of a GGUF file's metadata. */
 export type GgufArray = readonly string[] | NumberArray;
 type NumberArray = InstanceType<(typeof NUMBER_TYPES)[number]["array"]>;
 

@@ -38,6 +38,7 @@ export class GgufFile {
     return new GgufFile(source, metadata, tensors);
   }
 
+  /** Closes the source. */
   close(): Promise<void> {
     return this.#source.close();
   }

@@ -2,6 +2,7 @@ import { CheckpointError } from "../../../errors.ts";
 import { type Shape, showShape, sizeOf } from "../../../tensor/shape.ts";
 import { STORED_DTYPES } from "./stored-dtype.ts";
 
+/** A tensor for {@link writeSafetensors}. */
 export interface TensorToWrite {
   readonly name: string;
   /** The format's word for the dtype: `F32`, `F16`, `I64`… */

@@ -33,10 +33,12 @@ export class SafetensorsFile {
     return [...this.#entries.keys()];
   }
 
+  /** All tensors, unread, in the order of the header. */
   get entries(): TensorEntry[] {
     return [...this.#entries.values()];
   }
 
+  /** Whether there is a tensor of this name. */
   has(name: string): boolean {
     return this.#entries.has(name);
   }
@@ -49,6 +51,7 @@ export class SafetensorsFile {
     throw new CheckpointError(`${this.name} has no tensor ${name}${near ? `; the nearest is ${near}` : ""}`);
   }
 
+  /** Closes the source. */
   close(): Promise<void> {
     return this.#source.close();
   }

@@ -26,6 +26,7 @@ export interface TensorFile {
   readonly name: string;
   readonly metadata: ReadonlyMap<string, unknown>;
   readonly entries: readonly TensorEntry[];
+  /** Closes the source. */
   close(): Promise<void>;
 }
 

@@ -15,7 +15,7 @@ const MAX_TEXT_BYTES = 256 * 2 ** 20;
 /** Where a checkpoint's files are: a local folder, a URL prefix, the hub, or memory. */
 export interface Folder {
   readonly name: string;
-  /** Opens the file at a path that {@link checkPath} has let through; undefined when there is none. */
+  /** Opens the file at a path below the folder, its parts with `/` between them; undefined when there is none. */
   open(path: string): Promise<ByteSource | undefined>;
   /** What stood in the way where `open` found nothing, if there is more to say about it than that. */
   whyMissing?(path: string): string | undefined;

@@ -31,7 +31,7 @@ export interface QuantisedMatrix {
   readonly format: PackedFormat;
 }
 
-/** Finds out whether everything that `build` asks for is there in the right shape; see {@link loadWeights}. */
+/** Finds out whether everything that `build` asks for is there in the right shape; see `loadWeights`. */
 export async function checkWeights(
   checkpoint: Checkpoint,
   device: Device,

@@ -9,6 +9,10 @@ import { isObject } from "../json/config-reader.ts";
 /** Formats that weights can be quantised to; K-quants of GGUF files are read, but not made. */
 export const QUANTISE_FORMATS = ["int8", "int4", "nf4", "fp4", "q8_0", "q4_0", "q4_1"] as const;
 
+/**
+ * A format of 4 or 8 bits: `int8`, `int4`, `nf4`, `fp4`, `q8_0`, `q4_0`, `q4_1`, or one of the first four with its
+ * group size. docs/quantised.md compares them.
+ */
 export type QuantiseFormat =
   | (typeof QUANTISE_FORMATS)[number]
   /** `group` elements of a row share a scale: a multiple of 8, default 64. `zeros`: with zero points, instead of symmetric. */

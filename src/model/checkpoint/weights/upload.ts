@@ -10,6 +10,7 @@ import { padded, type TensorEntry } from "../entries/tensor-entry.ts";
 /** Bytes handed to the driver before waiting for it; bounds the host memory that loading takes. */
 const MAX_IN_FLIGHT_BYTES = 32 * 2 ** 20;
 
+/** Bytes of weights that are on the device, of all. */
 export interface LoadProgress {
   loadedBytes: number;
   totalBytes: number;

@@ -1,0 +1,2 @@
+/** A fault of the documentation, not of the program. */
+export class DocsFault extends Error {}

@@ -25,6 +25,7 @@ export const PAGES = {
   Results: [
     "docs/experiments.md",
     "docs/grids.md",
+    "docs/exchange.md",
     "docs/report/README.md",
     "docs/known-circuit.md",
     "docs/evidence.md",

@@ -11,7 +11,7 @@ import {
   oneOf,
 } from "../arguments.ts";
 import { ArgumentError, SiteError } from "../errors.ts";
-import type { LanguageModel } from "../model/language-model.ts";
+import type { LanguageModel, ModelOutline } from "../model/language-model.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { type SiteInfo, siteInfo } from "../model/walk/site-info.ts";
 import { aModel, aPrompt, somePositions } from "../patching/arguments.ts";
@@ -71,7 +71,7 @@ const OPTIONS: Options<CollectOptions> = {
 };
 
 /** What {@link collectActivations} is to have begun with, of a model and options. Throws SiteError and ArgumentError. */
-export function storeSetting(model: LanguageModel, options: CollectOptions): StoreSetting {
+export function storeSetting(model: ModelOutline, options: CollectOptions): StoreSetting {
   const { at = "all", image, dtype = "f32", files = "safetensors", shardBytes = 64 * 2 ** 20 } = options;
   if (typeof at === "function") {
     throw new ArgumentError(

@@ -33,7 +33,10 @@ export interface FileSetting {
   readonly model: string;
 }
 
-/** Rows in one group of a Parquet file: what a reader holds at once. */
+/** Bytes that are written at once. */
+const BLOCK_BYTES = 2 ** 21;
+/** Numbers in one group of a Parquet file, which a writer and a reader hold at once; and rows at most. */
+const GROUP_NUMBERS = 2 ** 20;
 const GROUP_ROWS = 8192;
 const INDEX = ["prompt", "position", "token"] as const;
 
@@ -48,27 +51,45 @@ export function encodeShardFile(
   const metadata = { format: "xpatch.activations.1", model, site, layer: String(layer ?? "") };
   if (kind === "parquet")
     return encodeParquet(COLUMNS, groupsOf(parts, site, width), { metadata, codec: "UNCOMPRESSED" });
-  const index = (key: "prompts" | "positions" | "tokens") =>
-    async function* () {
-      for (const part of parts) yield bytesOf(part[key]);
-    };
+  const index = (key: "prompts" | "positions" | "tokens") => () =>
+    gathered(parts.map((part) => bytesOf(part[key])));
+  const stored = dtype === "f32" ? "F32" : "F16";
+  const data = () => gathered(vectorBytes(parts, dtype, site));
   return writeSafetensors(
     [
-      {
-        name: "vectors",
-        stored: dtype === "f32" ? "F32" : "F16",
-        shape: [rows, width],
-        async *data() {
-          for (const { vectors } of parts)
-            yield dtype === "f32" ? bytesOf(vectors) : bytesOf(halves(vectors, site));
-        },
-      },
+      { name: "vectors", stored, shape: [rows, width], data },
       { name: "prompt", stored: "I32", shape: [rows], data: index("prompts") },
       { name: "position", stored: "I32", shape: [rows], data: index("positions") },
       { name: "token", stored: "I32", shape: [rows], data: index("tokens") },
     ],
     metadata,
   );
+}
+
+function* vectorBytes(
+  parts: readonly PromptRows[],
+  dtype: StoreDType,
+  site: SiteName,
+): Generator<Uint8Array> {
+  for (const { vectors } of parts) yield bytesOf(dtype === "f32" ? vectors : halves(vectors, site));
+}
+
+/** Many short pieces as few long ones: each is a call of the system. What it yields is overwritten when the next one is asked for. */
+async function* gathered(pieces: Iterable<Uint8Array>): AsyncGenerator<Uint8Array, void> {
+  const block = new Uint8Array(BLOCK_BYTES);
+  let filled = 0;
+  for (const piece of pieces) {
+    if (filled + piece.length > block.length) {
+      if (filled > 0) yield block.subarray(0, filled);
+      filled = 0;
+    }
+    if (piece.length > block.length) yield piece;
+    else {
+      block.set(piece, filled);
+      filled += piece.length;
+    }
+  }
+  if (filled > 0) yield block.subarray(0, filled);
 }
 
 const COLUMNS: readonly ParquetColumn[] = [
@@ -87,6 +108,7 @@ function* groupsOf(
   width: number,
 ): Generator<readonly DecodedArray[]> {
   const layer = parseSite(site).layer ?? null;
+  const most = Math.max(1, Math.min(GROUP_ROWS, Math.floor(GROUP_NUMBERS / width)));
   const columns: unknown[][] = COLUMNS.map(() => []);
   const take = () => columns.map((column) => column.splice(0)) as DecodedArray[];
   for (const { prompts, positions, tokens, spelt, vectors } of parts) {
@@ -94,7 +116,7 @@ function* groupsOf(
       const vector = Array.from(vectors.subarray(row * width, (row + 1) * width));
       const values = [prompts[row], positions[row], tokens[row], spelt[row], site, layer, vector];
       for (const [i, value] of values.entries()) columns[i]!.push(value);
-      if (columns[0]!.length === GROUP_ROWS) yield take();
+      if (columns[0]!.length === most) yield take();
     }
   }
   if (columns[0]!.length > 0) yield take();
@@ -104,10 +126,19 @@ function bytesOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Arra
   return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 }
 
-/** Numbers as f16. Throws CheckpointError for those beyond its range. */
+/** Numbers as f16, to the nearest. Throws CheckpointError for those beyond its range. */
 function halves(values: Float32Array, site: SiteName): Uint16Array {
   const out = new Uint16Array(values.length);
-  for (let i = 0; i < values.length; i++) {
+  const floats = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  for (let i = 0; i < out.length; i++) {
+    const bits = floats[i]!;
+    const magnitude = bits & 0x7fffffff;
+    // As f16Bits does, of those that are normal numbers in f16: nearly all.
+    if (magnitude >= 0x38800000 && magnitude < 0x477ff000) {
+      const rounded = magnitude + 0xfff + ((magnitude >>> 13) & 1);
+      out[i] = ((bits >>> 16) & 0x8000) | ((rounded - 0x38000000) >>> 13);
+      continue;
+    }
     out[i] = f16Bits(values[i]!);
     if ((out[i]! & 0x7fff) === 0x7c00 && Number.isFinite(values[i])) {
       throw new CheckpointError(

@@ -46,27 +46,10 @@ export class StoreWriter {
 
   /** Throws FileError for a folder that has other things in it, or a store of another setting; nothing is written then. */
   static async open(folder: string, setting: StoreSetting): Promise<StoreWriter> {
-    const where = `${folder}/${MANIFEST}`;
-    const text = await readText(localFolder(folder), MANIFEST);
-    if (text !== undefined) {
-      const before = parseManifest(text, where);
-      const change = settingChange(before, setting);
-      if (change) {
-        throw new FileError(
-          `${folder}: expected to go on with what was begun there, but it was begun with ${change}; take another folder`,
-        );
-      }
-      return new StoreWriter(folder, setting, before);
-    }
-    const present = (await platform.filesIn(folder)) ?? [];
-    const others = present.filter((name) => name !== "lock" && !name.endsWith(".tmp"));
-    if (others.length > 0) {
-      throw new FileError(
-        `${folder}: expected an empty folder, or one with ${MANIFEST} to go on with, found ${others.slice(0, 3).join(", ")}`,
-      );
-    }
+    const before = await storeToGoOnWith(folder, setting);
+    const writer = new StoreWriter(folder, setting, before ?? { shards: [], complete: false });
+    if (before) return writer;
     await platform.makeFolder(folder);
-    const writer = new StoreWriter(folder, setting, { shards: [], complete: false });
     await writer.#saveManifest();
     return writer;
   }
@@ -152,4 +135,26 @@ export class StoreWriter {
     const manifest = { ...this.#setting, complete: this.#complete, shards: this.#shards };
     return platform.writeFile(`${this.folder}/${MANIFEST}`, encodeManifest(manifest));
   }
+}
+
+/**
+ * The manifest of the store that a folder has; undefined where it has none yet. Throws FileError for a folder that has other things in
+ * it, or a store of another setting.
+ */
+export async function storeToGoOnWith(folder: string, setting: StoreSetting): Promise<Manifest | undefined> {
+  const text = await readText(localFolder(folder), MANIFEST);
+  if (text !== undefined) {
+    const before = parseManifest(text, `${folder}/${MANIFEST}`);
+    const change = settingChange(before, setting);
+    if (change === undefined) return before;
+    throw new FileError(
+      `${folder}: expected to go on with what was begun there, but it was begun with ${change}; take another folder`,
+    );
+  }
+  const present = (await platform.filesIn(folder)) ?? [];
+  const others = present.filter((name) => name !== "lock" && !name.endsWith(".tmp"));
+  if (others.length === 0) return undefined;
+  throw new FileError(
+    `${folder}: expected an empty folder, or one with ${MANIFEST} to go on with, found ${others.slice(0, 3).join(", ")}`,
+  );
 }

@@ -9,6 +9,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   inspect: async () => (await import("./commands/inspect.ts")).inspectCommand(),
   generate: async () => (await import("./commands/generate.ts")).generateCommand(),
   extract: async () => (await import("./commands/extract.ts")).extractCommand(),
+  collect: async () => (await import("./commands/collect.ts")).collectCommand(),
   patch: async () => (await import("./commands/patch.ts")).patchCommand(),
   sweep: async () => (await import("./commands/sweep.ts")).sweepCommand(),
   lens: async () => (await import("./commands/lens.ts")).lensCommand(),

@@ -17,6 +17,7 @@ const PROGRAMS = [
   "docs/coming-from.md",
   "docs/gradients.md",
   "docs/interventions.md",
+  "docs/activations.md",
 ];
 
 const SMOLLM2 = join(cacheFolder(), "models", "smollm2-135m-instruct");

@@ -46,6 +46,9 @@ export function f16Bits(value: number): number {
   return sign | ((rounded - 0x38000000) >>> 13);
 }
 
+/** Of all halves by their bits, made when first needed: checkpoints have billions of them. */
+let f16Values: Float32Array | undefined;
+
 /** The value of an IEEE half given as its 16 bits. */
 export function f16Value(bits: number): number {
   const exponent = (bits >>> 10) & 0x1f;
@@ -96,10 +99,15 @@ export function decode<D extends DType>(
   else if (dtype === "i32") out = new Int32Array(buffer, byteOffset, count).slice();
   else if (dtype === "u32") out = new Uint32Array(buffer, byteOffset, count).slice();
   else {
-    const widen = dtype === "f16" ? f16Value : bf16Value;
     const halves = new Uint16Array(buffer, byteOffset, count);
     out = new Float32Array(count);
-    for (let i = 0; i < count; i++) out[i] = widen(halves[i]!);
+    if (dtype === "f16") {
+      f16Values ??= Float32Array.from({ length: 2 ** 16 }, (_, bits) => f16Value(bits));
+      for (let i = 0; i < count; i++) out[i] = f16Values[halves[i]!]!;
+    } else {
+      const bits = new Uint32Array(out.buffer);
+      for (let i = 0; i < count; i++) bits[i] = halves[i]! << 16;
+    }
   }
   return out as HostArray<D>;
 }

@@ -15,6 +15,10 @@ export async function* floatRuns(
   let rest = new Float32Array();
   for await (const chunk of entry.stream(MOST * DTYPE_BYTES[entry.dtype])) {
     const values = decode(chunk, entry.dtype, chunk.length / DTYPE_BYTES[entry.dtype]);
+    if (rest.length === 0 && values.length % run === 0 && values instanceof Float32Array) {
+      yield values;
+      continue;
+    }
     const all = new Float32Array(rest.length + values.length);
     all.set(rest);
     all.set(values, rest.length);

@@ -38,23 +38,23 @@ export class FourBitCoder {
   /** The codes of some groups, the first of each pair in the low half; whole words. */
   code(values: Float32Array): Uint8Array<ArrayBuffer> {
     const { group, kind } = this.#format;
-    const code = kind === "nf4" ? nf4Code : fp4Code;
+    const fill = kind === "nf4" ? nf4Codes : fp4Codes;
     const bytes = new Uint8Array(Math.ceil(values.length / 8) * 4);
     for (let start = 0; start < values.length; start += group) {
       const end = Math.min(start + group, values.length);
       let largest = 0;
+      let finite = 0; // 0 times what is not finite is NaN
       for (let i = start; i < end; i++) {
         const size = Math.abs(values[i]!);
-        if (!(size < Number.POSITIVE_INFINITY)) {
-          throw new CheckpointError(`${this.#name} has ${values[i]}, which ${kind} cannot hold`);
-        }
+        finite += 0 * size;
         if (size > largest) largest = size;
       }
-      this.#largest[this.#groups++] = largest;
-      const inverse = f(1 / Math.max(largest, f(1e-38)));
-      for (let i = start; i < end; i++) {
-        bytes[i >> 1]! |= code(f(values[i]! * inverse)) << ((i & 1) * 4);
+      if (finite !== 0) {
+        const bad = values.subarray(start, end).find((value) => !Number.isFinite(value));
+        throw new CheckpointError(`${this.#name} has ${bad}, which ${kind} cannot hold`);
       }
+      this.#largest[this.#groups++] = largest;
+      fill(values, start, end, f(1 / Math.max(largest, f(1e-38))), bytes);
     }
     return bytes;
   }
@@ -91,22 +91,54 @@ function nest(scales: Float32Array): { codes: Uint8Array<ArrayBuffer>; nested: F
   return { codes, nested };
 }
 
-/** How many bounds a number is beyond. */
-function rank(x: number, bounds: Float32Array): number {
-  let low = 0;
-  let high = bounds.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (x > bounds[middle]!) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+/** Intervals of a table of ranks, in a length of 1: so short that none has two bounds in it. */
+const STEPS = 128;
+
+/** How many bounds lie at or below the start of each interval from `from` to 1. */
+function ranks(bounds: Float32Array, from: number): Uint8Array {
+  const startOf = (i: number) => from + i / STEPS;
+  return Uint8Array.from({ length: (1 - from) * STEPS + 1 }, (_, i) => {
+    const rank = bounds.findIndex((bound) => !(startOf(i) > bound));
+    return rank < 0 ? bounds.length : rank;
+  });
 }
+
+/** With a bound that nothing is beyond. */
+const endless = (bounds: Float32Array) => Float32Array.of(...bounds, Number.POSITIVE_INFINITY);
+
+const NF4_RANKS = ranks(NF4_BOUNDS, -1);
+const NF4_ENDS = endless(NF4_BOUNDS);
+const FP4_RANKS = ranks(FP4_BOUNDS, 0);
+const FP4_ENDS = endless(FP4_BOUNDS);
+
+/** Puts the codes of a group, times `inverse` from -1 to 1, in `bytes`, which holds 0 there. */
+type FillCodes = (
+  values: Float32Array,
+  start: number,
+  end: number,
+  inverse: number,
+  bytes: Uint8Array,
+) => void;
+
+const nf4Codes: FillCodes = (values, start, end, inverse, bytes) => {
+  let i = start;
+  for (; i + 1 < end; i += 2) {
+    bytes[i >> 1] = nf4Code(f(values[i]! * inverse)) | (nf4Code(f(values[i + 1]! * inverse)) << 4);
+  }
+  if (i < end) bytes[i >> 1] = nf4Code(f(values[i]! * inverse));
+};
 
 function nf4Code(x: number): number {
-  return rank(x, NF4_BOUNDS);
+  const rank = NF4_RANKS[((x + 1) * STEPS) | 0]!;
+  return x > NF4_ENDS[rank]! ? rank + 1 : rank;
 }
 
-function fp4Code(x: number): number {
-  return FP4_CODES[rank(Math.abs(x), FP4_BOUNDS)]! + (x < 0 ? 8 : 0);
-}
+const fp4Codes: FillCodes = (values, start, end, inverse, bytes) => {
+  for (let i = start; i < end; i++) {
+    const x = f(values[i]! * inverse);
+    const size = Math.abs(x);
+    const rank = FP4_RANKS[(size * STEPS) | 0]!;
+    const code = FP4_CODES[size > FP4_ENDS[rank]! ? rank + 1 : rank]! + (x < 0 ? 8 : 0);
+    bytes[i >> 1]! |= code << ((i & 1) * 4);
+  }
+};

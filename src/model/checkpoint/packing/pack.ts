@@ -2,7 +2,7 @@ import { CheckpointError } from "../../../errors.ts";
 import type { PackedFormat } from "../../../tensor/packed/packed-format.ts";
 import type { PackedPiece, PackedSource } from "../entries/packed-source.ts";
 import { FourBitCoder } from "./pack-four-bit.ts";
-import { type GroupCoder, groupCoder } from "./pack-rows.ts";
+import { type Group, type GroupCoder, groupCoder } from "./pack-rows.ts";
 import { bytesOf, nibbles, PieceWriter } from "./piece-writer.ts";
 
 /** Numbers of a matrix in row-major order; see `floatRuns`. */
@@ -50,26 +50,31 @@ async function* byRows(
   const writer = new PieceWriter();
   const perRow = Math.ceil(width / group);
   const halves = format.scales === "f16" ? 1 : 2;
-  const part = new Float32Array(group);
+  const own: Group = { values: new Float32Array(), start: 0, end: 0 };
+  const filled = new Float32Array(group); // a row's last group, with zeros behind it
   for await (const values of runs(width)) {
+    refuse(name, format, values);
     const rows = values.length / width;
     const codes = new Uint8Array(rows * perRow * group);
     const scales = new Uint16Array(rows * perRow * halves);
-    for (let row = 0; row < rows; row++) {
-      for (let g = 0; g < perRow; g++) {
-        const start = row * width + g * group;
-        part.fill(0);
-        part.set(values.subarray(start, Math.min(start + group, (row + 1) * width)));
-        refuse(name, format, part);
-        const at = row * perRow + g;
-        const own = scales.subarray(at * halves, (at + 1) * halves);
-        coder(part, codes.subarray(at * group, (at + 1) * group), own);
-        if (own.some((bits) => (bits & 0x7c00) === 0x7c00)) {
-          throw new CheckpointError(
-            `${name} has numbers too large for the scales of ${format.kind}, which are f16`,
-          );
-        }
+    for (let at = 0; at < rows * perRow; at++) {
+      const g = at % perRow;
+      own.values = values;
+      own.start = ((at - g) / perRow) * width + g * group;
+      own.end = own.start + group;
+      if ((g + 1) * group > width) {
+        filled.fill(0);
+        filled.set(values.subarray(own.start, own.start + width - g * group));
+        own.values = filled;
+        own.start = 0;
+        own.end = group;
       }
+      coder(own, codes, at * group, scales.subarray(at * halves, (at + 1) * halves));
+    }
+    if (scales.some((bits) => (bits & 0x7c00) === 0x7c00)) {
+      throw new CheckpointError(
+        `${name} has numbers too large for the scales of ${format.kind}, which are f16`,
+      );
     }
     yield* writer.add("codes", format.codes === "u4" ? nibbles(codes) : codes);
     yield* writer.add("scales", bytesOf(scales));
@@ -79,6 +84,9 @@ async function* byRows(
 
 /** Throws CheckpointError for numbers that are not finite. */
 function refuse(name: string, { kind }: PackedFormat, values: Float32Array): void {
+  let finite = 0; // 0 times what is not finite is NaN
+  for (let i = 0; i < values.length; i++) finite += 0 * values[i]!;
+  if (finite === 0) return;
   const bad = values.find((value) => !Number.isFinite(value));
-  if (bad !== undefined) throw new CheckpointError(`${name} has ${bad}, which ${kind} cannot hold`);
+  throw new CheckpointError(`${name} has ${bad}, which ${kind} cannot hold`);
 }

@@ -42,6 +42,6 @@ export function bytesOf(array: {
 /** Codes of four bits, the first in the low half of each byte. */
 export function nibbles(codes: Uint8Array): Uint8Array<ArrayBuffer> {
   const out = new Uint8Array(Math.ceil(codes.length / 2));
-  for (let i = 0; i < codes.length; i++) out[i >> 1]! |= codes[i]! << ((i & 1) * 4);
+  for (let i = 0; i < codes.length; i += 2) out[i >> 1] = codes[i]! | ((codes[i + 1] ?? 0) << 4);
   return out;
 }

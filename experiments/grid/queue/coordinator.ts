@@ -39,7 +39,7 @@ export interface CoordinatorOptions {
   readonly store: CellStore;
   readonly limits?: QueueLimits;
   readonly signal?: AbortSignal;
-  readonly onProgress?: (progress: GridProgress) => void;
+  readonly onProgress?: (progress: GridProgress, givenUp: readonly GivenUp[], isOver: boolean) => void;
   readonly note?: (text: string) => void;
 }
 
@@ -107,7 +107,7 @@ export async function coordinate(options: CoordinatorOptions): Promise<GridOutco
       }
       const progress = { runs: runs.map((run) => run.counts), workers, seconds: (since - begin) / 1000 };
       const isOver = runs.every((run) => run.isOver(givenUp(runs).length < limits.givenUp));
-      onProgress(progress);
+      onProgress(progress, givenUp(runs), isOver);
       if (isOver || signal?.aborted) {
         if (isOver) {
           await board.post({ ...posted, state: "done" });

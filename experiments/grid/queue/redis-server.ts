@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, readFileSync } from "node:fs";
 import { createServer } from "node:net";
+import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import type { Duplex } from "node:stream";
 import { FileError, XpatchError } from "xpatch";
@@ -34,6 +35,8 @@ kill "$reader" 2>/dev/null
 exit "$code"`;
 
 interface Place {
+  /** The machine that it is a port of. */
+  readonly host: string;
   readonly port: number;
   readonly password: string;
 }
@@ -90,7 +93,7 @@ export class RedisServer {
   ): Promise<RedisServer> {
     const program = await redisProgram();
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    const place = placeOf(folder) ?? (await newPlace(folder));
+    const place = await placeHere(folder);
     if (!(await isFree(place.port))) {
       throw new XpatchError(
         `port ${place.port} of this machine, at which workers look for the queue, is taken by another program; end that one, or ` +
@@ -132,9 +135,18 @@ export class RedisServer {
   }
 }
 
-/** The address of the server that a folder has or had; undefined where none was ever started there. */
+/**
+ * The address of the server that a folder has or had; undefined where none was ever started there. Throws XpatchError where that was
+ * on another machine: it can be reached from there only.
+ */
 export function addressIn(folder: string): RedisAddress | undefined {
   const place = placeOf(folder);
+  if (place && place.host !== hostname()) {
+    throw new XpatchError(
+      `the queue of ${folder} is a server on ${place.host} that only ${place.host} can reach, this is ${hostname()}; for workers on ` +
+        "several machines take a server that all of them reach: --redis",
+    );
+  }
   return place && addressOf(place);
 }
 
@@ -146,19 +158,22 @@ function placeOf(folder: string): Place | undefined {
   const file = join(folder, ADDRESS_FILE);
   if (!existsSync(file)) return undefined;
   try {
-    const { port, password } = JSON.parse(readFileSync(file, "utf8")) as Place;
-    if (Number.isInteger(port) && typeof password === "string" && /^\w+$/.test(password))
-      return { port, password };
+    const { host, port, password } = JSON.parse(readFileSync(file, "utf8")) as Place;
+    if (typeof host === "string" && Number.isInteger(port) && /^\w+$/.test(password))
+      return { host, port, password };
   } catch {
     // It says nothing that can be used.
   }
   throw new FileError(
-    `${file} is damaged: expected the port and password of a server; delete it for a new one`,
+    `${file} is damaged: expected host, port and password of a server; delete it for a new one`,
   );
 }
 
-async function newPlace(folder: string): Promise<Place> {
-  const place = { port: await freePort(), password: randomBytes(32).toString("hex") };
+/** The place that a folder says, if it is one of this machine; else a new one. */
+async function placeHere(folder: string): Promise<Place> {
+  const before = placeOf(folder);
+  if (before?.host === hostname()) return before;
+  const place = { host: hostname(), port: await freePort(), password: randomBytes(32).toString("hex") };
   const file = join(folder, ADDRESS_FILE);
   await writeWhole(file, `${JSON.stringify(place)}\n`);
   chmodSync(file, 0o600);

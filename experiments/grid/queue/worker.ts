@@ -50,8 +50,15 @@ export async function work(options: WorkOptions): Promise<WorkDone> {
   const stop = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
   const redis = await connect(address, wait);
+  let isGone = false;
+  redis.on("ready", () => {
+    if (isGone) note(`the queue at ${address.shown} answers again`);
+    isGone = false;
+  });
+  // Each try to come back ends with it, too.
   redis.on("close", () => {
-    if (!signal.aborted) note(`the queue at ${address.shown} does not answer; waiting for it`);
+    if (!isGone && !signal.aborted) note(`the queue at ${address.shown} does not answer; waiting for it`);
+    isGone = true;
   });
   try {
     const grid = await findGrid(new Board(redis), options, signal);

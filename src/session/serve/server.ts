@@ -151,7 +151,8 @@ export class SessionServer {
   }
 }
 
-function listening(http: Server, host: string, port: number): Promise<void> {
+/** Begins to listen. Throws XpatchError where it cannot. */
+export function listening(http: Server, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     http.once("error", (cause: NodeJS.ErrnoException) => {
       const hint = cause.code === "EADDRINUSE" ? "; --port takes another, and 0 any that is free" : "";

@@ -120,8 +120,18 @@ describe("a server of a grid's own", () => {
     await first.stop();
     writeFileSync(join(folder, "address.json"), '{"port": 1}');
     await expect(RedisServer.start(folder)).rejects.toThrow(
-      "address.json is damaged: expected the port and password",
+      "address.json is damaged: expected host, port and password",
     );
+  });
+
+  test("one of another machine is not taken for one of this", async () => {
+    const file = join(folder, "address.json");
+    writeFileSync(file, JSON.stringify({ host: "elsewhere", port: 1234, password: "secret" }));
+    expect(() => addressIn(folder)).toThrow("is a server on elsewhere that only elsewhere can reach");
+    const server = await RedisServer.start(folder, { persist: false });
+    expect(addressIn(folder)).toEqual(server.address);
+    expect(server.address.options.password).not.toBe("secret");
+    await server.stop();
   });
 
   test("a program that is none, or too old, is refused by name", async () => {

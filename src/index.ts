@@ -89,6 +89,13 @@ export type { PairOptions, PatchDirection } from "./analysis/maps/patch-pairs.ts
 export type { PathEffect, PathEffectFields } from "./analysis/maps/path-effect.ts";
 export { type PathEnd, type PathPatchOptions, pathPatch } from "./analysis/maps/path-patch.ts";
 export {
+  type ControlOptions,
+  ControlVector,
+  controlVectorOf,
+  decodeControlVector,
+  encodeControlVector,
+} from "./analysis/vectors/control-vector.ts";
+export {
   type FoundSubspace,
   findSubspace,
   type InterchangePair,
@@ -116,6 +123,8 @@ export {
   encodeTaskVectors,
   extractActivations,
   extractTaskVectors,
+  parseTaskVectors,
+  StoredTaskVectors,
   type TaskVectorOrigin,
   TaskVectors,
 } from "./analysis/vectors/task-vectors.ts";

@@ -10,6 +10,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   generate: async () => (await import("./commands/generate.ts")).generateCommand(),
   extract: async () => (await import("./commands/extract.ts")).extractCommand(),
   collect: async () => (await import("./commands/collect.ts")).collectCommand(),
+  "control-vector": async () => (await import("./commands/control-vector.ts")).controlVectorCommand(),
   patch: async () => (await import("./commands/patch.ts")).patchCommand(),
   sweep: async () => (await import("./commands/sweep.ts")).sweepCommand(),
   lens: async () => (await import("./commands/lens.ts")).lensCommand(),

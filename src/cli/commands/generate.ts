@@ -1,4 +1,6 @@
 import type { Command } from "commander";
+import { checkLayers } from "../../analysis/layers.ts";
+import type { ControlVector } from "../../analysis/vectors/control-vector.ts";
 import type { StoredTaskVectors } from "../../analysis/vectors/task-vectors.ts";
 import type { RgbImage } from "../../images/files/rgb.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
@@ -11,11 +13,18 @@ import { batchOf, resolveTarget } from "../../patching/site-targets.ts";
 import { listed, positiveNumber, wholeNumber } from "../options/arguments.ts";
 import { checkLengths, checkWidth, ofOption } from "../options/checks.ts";
 import { newCommand } from "../options/command.ts";
+import {
+  CONTROL_HELP,
+  type ControlArgument,
+  controlArgument,
+  controlEdits,
+  showControl,
+} from "../options/control-argument.ts";
 import { EDIT_HELP, type EditArgument, editArgument, editOf, showEdit } from "../options/edit-argument.ts";
 import { checkImages, IMAGE_OPTION, readImages } from "../options/image-prompt.ts";
 import { addModelOptions, type ModelArguments, withModel } from "../options/session.ts";
 import { addPromptOptions, type PromptArguments, promptText } from "../options/text-files.ts";
-import { readVectorFile } from "../options/vector-files.ts";
+import { readControlFile, readVectorsToEdit } from "../options/vector-files.ts";
 import { note, printResult } from "../terminal/output.ts";
 import { withProgress } from "../terminal/progress.ts";
 
@@ -27,6 +36,7 @@ interface Arguments extends ModelArguments, PromptArguments {
   readonly seed: number;
   readonly chat?: boolean;
   readonly edit?: readonly EditArgument[];
+  readonly control?: readonly ControlArgument[];
   readonly image?: readonly string[];
 }
 
@@ -54,6 +64,7 @@ export function generateCommand(): Command {
     )
     .option("--seed <n>", "seed of the sampling", wholeNumber(0), 0)
     .option("--edit <edit>", EDIT_HELP, editArgument)
+    .option("--control <vector>", CONTROL_HELP, controlArgument)
     .action(async (args: Arguments) => {
       const { temperature, topK, topP } = args;
       if (temperature === undefined && (topK ?? topP) !== undefined) {
@@ -63,11 +74,12 @@ export function generateCommand(): Command {
       }
       const text = await promptText(args, command);
       const edits = await Promise.all((args.edit ?? []).map(readEdit));
+      const controls = await Promise.all((args.control ?? []).map(readControl));
       const images = await readImages(args.image);
       await withModel(
         args,
-        (model) => prepare(model, text, images, edits, args),
-        (model, prompt) => generate(model, prompt, edits, args),
+        (model) => prepare(model, text, images, { edits, controls }, args),
+        (model, prompt) => generate(model, prompt, { edits, controls }, args),
       );
     });
 }
@@ -76,13 +88,31 @@ export function generateCommand(): Command {
 interface ReadEdit {
   readonly argument: EditArgument;
   readonly edit: Edit;
-  readonly vectors: StoredTaskVectors | undefined;
+  readonly vectors: StoredTaskVectors | ControlVector | undefined;
+}
+
+interface ReadControl {
+  readonly argument: ControlArgument;
+  readonly vector: ControlVector;
+}
+
+interface Changes {
+  readonly edits: readonly ReadEdit[];
+  readonly controls: readonly ReadControl[];
 }
 
 function readEdit(argument: EditArgument): Promise<ReadEdit> {
   return ofOption(`--edit ${argument.text}`, async () => {
-    const vectors = argument.file === undefined ? undefined : await readVectorFile(argument.file);
+    const vectors = argument.file === undefined ? undefined : await readVectorsToEdit(argument.file);
     return { argument, edit: editOf(argument, vectors), vectors };
+  });
+}
+
+function readControl(argument: ControlArgument): Promise<ReadControl> {
+  return ofOption(`--control ${argument.text}`, async () => {
+    const vector = await readControlFile(argument.file);
+    for (const layer of argument.layers ?? []) vector.at(layer);
+    return { argument, vector };
   });
 }
 
@@ -91,7 +121,7 @@ async function prepare(
   model: ModelOutline,
   text: string,
   images: readonly RgbImage[],
-  edits: readonly ReadEdit[],
+  { edits, controls }: Changes,
   args: Arguments,
 ): Promise<Prompt> {
   await checkImages(model, images);
@@ -114,16 +144,25 @@ async function prepare(
       if (vectors) checkWidth(model, edit.site, vectors);
     });
   }
+  for (const { argument, vector } of controls) {
+    await ofOption(`--control ${argument.text}`, () => {
+      checkLayers(model, argument.layers ?? vector.layers, "its layers", "resid_post");
+      checkWidth(model, `resid_post.${vector.layers[0]!}`, vector);
+    });
+  }
   return prompt;
 }
 
 async function generate(
   model: PatchableModel,
   prompt: Prompt,
-  edits: readonly ReadEdit[],
+  { edits, controls }: Changes,
   args: Arguments,
 ): Promise<void> {
   const { maxNewTokens, temperature, topK, topP, seed, json } = args;
+  const added = controls.flatMap(({ argument, vector }) =>
+    controlEdits(argument, vector, model.sequenceOf(prompt).length + maxNewTokens - 1),
+  );
   const started = performance.now();
   const generated = (onToken: GenerateOptions["onToken"]) =>
     model.generate(prompt, {
@@ -132,18 +171,23 @@ async function generate(
       topK,
       topP,
       seed,
-      edits: edits.map(({ edit }) => edit),
+      edits: [...edits.map(({ edit }) => edit), ...added],
       onToken,
     });
-  const answer = json
+  const whole = json
     ? await withProgress("generating", (update) => {
         let tokens = 0;
         return generated(() => update(++tokens, maxNewTokens));
       })
     : await generated(({ text }) => void process.stdout.write(text));
   const seconds = (performance.now() - started) / 1000;
+  // A control vector is added as far as the answer goes.
+  const answer = { ...whole, unfired: whole.unfired.filter(({ edit }) => edit < edits.length) };
   const setting = settingOf(model, seed);
-  const described = edits.map(({ argument }) => showEdit(argument));
+  const described = [
+    ...edits.map(({ argument }) => showEdit(argument)),
+    ...controls.map(({ argument }) => showControl(argument)),
+  ];
   const result = { ...setting, edits: described, prompt: promptReport(prompt), answer, seconds };
   // The text has been streamed.
   printResult(result, json, () => "");

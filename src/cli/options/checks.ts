@@ -1,6 +1,7 @@
 import { access, constants, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { checkLayers } from "../../analysis/layers.ts";
+import type { ControlVector } from "../../analysis/vectors/control-vector.ts";
 import type { StoredTaskVectors } from "../../analysis/vectors/task-vectors.ts";
 import { FileError, ImageError, SiteError, XpatchError } from "../../errors.ts";
 import type { ModelOutline } from "../../model/language-model.ts";
@@ -87,11 +88,16 @@ export function checkPositions(
 }
 
 /** Throws SiteError when vectors are not of the width of the site that they are for, or when the model lacks that site. */
-export function checkWidth(model: ModelOutline, site: SiteName, vectors: StoredTaskVectors): void {
+export function checkWidth(
+  model: ModelOutline,
+  site: SiteName,
+  vectors: StoredTaskVectors | ControlVector,
+): void {
   const { features } = siteInfo(model.sites, site);
   if (features !== undefined && features !== vectors.width) {
+    const of = "origin" in vectors ? vectors.origin.model : vectors.modelHint;
     throw new SiteError(
-      `${site} of ${model.name} is ${features} wide, the vectors of ${vectors.origin.model} are ${vectors.width}`,
+      `${site} of ${model.name} is ${features} wide, the vectors of ${of} are ${vectors.width}`,
     );
   }
 }

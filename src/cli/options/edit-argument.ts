@@ -1,4 +1,5 @@
 import { InvalidArgumentError } from "commander";
+import { ControlVector } from "../../analysis/vectors/control-vector.ts";
 import type { StoredTaskVectors } from "../../analysis/vectors/task-vectors.ts";
 import { SiteError, XpatchError } from "../../errors.ts";
 import { parseSite, type SiteName, stackOfVectors } from "../../model/walk/sites.ts";
@@ -78,14 +79,18 @@ function siteName(name: string): SiteName {
 }
 
 /** The edit itself; `vectors` are those of its file. Throws SiteError when they have none for the site's layer. */
-export function editOf({ operation, site, at, amount }: EditArgument, vectors?: StoredTaskVectors): Edit {
+export function editOf(
+  { operation, site, at, amount }: EditArgument,
+  vectors?: StoredTaskVectors | ControlVector,
+): Edit {
   switch (operation) {
     case "zero":
       return zero(site, at);
     case "scale":
       return scale(site, at, amount!);
     default: {
-      const value = vectorFor(site, vectors!);
+      const value =
+        vectors instanceof ControlVector ? directionFor(operation, site, vectors) : vectorFor(site, vectors!);
       if (operation === "set") return set(site, at, value);
       if (operation === "add") return addVector(site, at, value, { scale: amount });
       if (operation === "interpolate") return interpolate(site, at, value, amount!);
@@ -104,6 +109,23 @@ function vectorFor(site: SiteName, vectors: StoredTaskVectors): Float32Array {
     throw new SiteError(`expected vectors of the stack that ${site} is in, found those of ${origin.site}`);
   }
   return vectors.at(layer);
+}
+
+/** Operations that mean something with a direction; in place of an activation it would take all else away. */
+const WITH_DIRECTIONS: readonly OperationName[] = ["add", "project-out", "project-onto"];
+
+function directionFor(operation: OperationName, site: SiteName, vector: ControlVector): Float32Array {
+  if (!WITH_DIRECTIONS.includes(operation)) {
+    throw new SiteError(
+      `control vectors are directions: expected one of ${WITH_DIRECTIONS.join(", ")}, found ${operation}, ` +
+        "which puts a vector in place of the activation",
+    );
+  }
+  const { layer } = parseSite(site);
+  if (layer === undefined || site !== `resid_post.${layer}`) {
+    throw new SiteError(`control vectors are of resid_post.<layer>, found ${site}`);
+  }
+  return vector.at(layer);
 }
 
 /** How reports name an edit. */

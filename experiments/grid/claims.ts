@@ -39,7 +39,7 @@ export class Claims {
         const under = join(this.#folder, `${id}.${generation - 1}`);
         // The owner that was found stopped may have been another one's predecessor: then the one that is there now has it.
         if (generation === 1 || ownerOf(under) === below) return claim;
-        claim.release();
+        claim.withdraw();
         return undefined;
       }
       const owner = ownerOf(path);
@@ -86,11 +86,16 @@ export class Claim {
 
   /** Gives it up, and with it what is left of the workers that it was taken over from. */
   release(): void {
-    keep(this.#path);
     const stem = this.#path.slice(0, this.#path.lastIndexOf("."));
     for (let generation = 1; generation < this.#generation; generation++) {
       rmSync(`${stem}.${generation}`, { force: true });
     }
+    this.withdraw();
+  }
+
+  /** Gives it up alone: those below may be claims that count. */
+  withdraw(): void {
+    keep(this.#path);
     if (ownerOf(this.#path) === this.#worker) rmSync(this.#path, { force: true });
   }
 }

@@ -9,6 +9,7 @@ import { FolderLock } from "../framework/folder-lock.ts";
 import { type Finished, runExperiments } from "../framework/runner.ts";
 import { differences, type Setting, taskSettings } from "../framework/setting.ts";
 import { EXPERIMENTS } from "../index.ts";
+import { type RowFormat, writeRows } from "../rows/write-rows.ts";
 import { plannedCell } from "./cell-names.ts";
 import type { GridStore, StoredRun } from "./grid-store.ts";
 import { type MissingCell, missingOf } from "./missing.ts";
@@ -29,6 +30,8 @@ export interface MergeOptions {
   readonly out: string;
   /** Whether experiments that lack cells are reported as incomplete. Default: they are an error. */
   readonly partial?: boolean;
+  /** How answers and measures are written, a row each. Default: Parquet. */
+  readonly rows?: RowFormat;
   /** The command line that computes an experiment of a run. */
   readonly command?: (run: StoredRun, experiment: string) => string;
   readonly onProgress?: (label: string, experiment: string) => void;
@@ -64,7 +67,7 @@ const SHOWN = 5;
 export async function mergeGrid(
   store: GridStore,
   sources: GridSources,
-  { out, partial = false, command, onProgress = () => {} }: MergeOptions,
+  { out, partial = false, rows = "parquet", command, onProgress = () => {} }: MergeOptions,
 ): Promise<MergedRun[]> {
   checkOwn(store, out);
   store.refresh();
@@ -75,7 +78,7 @@ export async function mergeGrid(
   const merged: MergedRun[] = [];
   for (const one of lacking) {
     const folder = join(out, one.run.label);
-    const finished = await mergeRun(store, sources, one, { folder, command, onProgress });
+    const finished = await mergeRun(store, sources, one, { folder, rows, command, onProgress });
     merged.push({
       label: one.run.label,
       folder,
@@ -126,7 +129,12 @@ async function mergeRun(
   store: GridStore,
   sources: GridSources,
   { run, kept, setting, missing }: Lacking,
-  { folder, command, onProgress }: Pick<MergeOptions, "command" | "onProgress"> & { readonly folder: string },
+  {
+    folder,
+    rows,
+    command,
+    onProgress,
+  }: Pick<MergeOptions, "command" | "onProgress"> & { readonly folder: string; readonly rows: RowFormat },
 ): Promise<Finished[]> {
   const { planFolder } = store;
   const opened = { ...openedWith(run.source, planFolder) };
@@ -163,6 +171,8 @@ async function mergeRun(
     { goOn: true },
   );
   await writeCells(lab, kept);
+  const { setting: settled, store: cells } = lab;
+  await writeRows({ folder, setting: settled, records: cells.records, asked: lab }, rows);
   return finished;
 }
 

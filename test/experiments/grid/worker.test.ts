@@ -17,6 +17,7 @@ import {
   runShard,
 } from "../../../experiments/grid/index.ts";
 import { EXPERIMENTS } from "../../../experiments/index.ts";
+import { writeRows } from "../../../experiments/rows/write-rows.ts";
 import { readTask } from "../../../src/cli/options/task-file.ts";
 import { loadModel } from "../../../src/patching/model.ts";
 import { testDevice } from "../../helpers/device.ts";
@@ -85,6 +86,7 @@ test("cells are computed in any order, each once, and come to what a single proc
   });
   const experiments = EXPERIMENTS.filter(({ name }) => ["sweep", "instructions"].includes(name));
   await runExperiments(lab, [experiments[1]!, experiments[0]!]);
+  await writeRows({ folder, setting, records: lab.store.records, asked: lab }, "parquet");
   const [merged, single] = [filesOf(join(root, "merged", "llama")), filesOf(folder)];
   expect(Object.keys(merged)).toEqual(Object.keys(single));
   for (const [path, content] of Object.entries(single)) expect(merged[path] === content, path).toBe(true);

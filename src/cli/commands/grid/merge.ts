@@ -1,5 +1,7 @@
 import { Command } from "commander";
 import { GridStore, type MergedRun, mergeGrid, type StoredRun } from "#experiments/grid/index";
+import { ROW_FORMATS, type RowFormat } from "#experiments/index";
+import { choice } from "../../options/arguments.ts";
 import { type CommonArguments, newCommand } from "../../options/command.ts";
 import {
   addExperimentOptions,
@@ -14,6 +16,7 @@ import { printResult } from "../../terminal/output.ts";
 interface MergeArguments extends CommonArguments {
   readonly out: string;
   readonly partial?: boolean;
+  readonly rows: RowFormat;
 }
 
 interface MergeReport {
@@ -31,10 +34,16 @@ export function gridMergeCommand(): Command {
     .argument("<store>", 'the folder that "grid plan" wrote')
     .requiredOption("--out <folder>", "where results go: new, or what the same grid was merged to")
     .option("--partial", "where cells are missing, leave their experiments out, and say so in the report")
+    .addOption(
+      choice("--rows <format>", "how answers and measures are written, a row each", ROW_FORMATS).default(
+        "parquet",
+      ),
+    )
     .action(async (folder: string, _: MergeArguments, command: Command) => {
-      const { out, partial, json } = command.optsWithGlobals<MergeArguments>();
+      const { out, partial, rows, json } = command.optsWithGlobals<MergeArguments>();
       const runs = await mergeGrid(GridStore.open(folder), GRID_SOURCES, {
         out,
+        rows,
         ...(partial && { partial }),
         command: experimentCommandOf,
       });

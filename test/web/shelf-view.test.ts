@@ -113,6 +113,24 @@ test("what a token holds is kept as a vector: of one layer, of a head, of all la
     ).toContain(answer);
   expect(await tab.axe()).toEqual([]);
 
+  // A file that is dropped on the shelf is a vector, not a model.
+  const { bytes } = await session.saveVector({ vector: await make("resid_post.1") });
+  const files = await page.evaluateHandle(
+    (numbers) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([Uint8Array.from(numbers)], "own.safetensors"));
+      return transfer;
+    },
+    [...bytes],
+  );
+  for (const type of ["dragover", "drop"])
+    await tab.panel("Shelf").getByRole("list").dispatchEvent(type, { dataTransfer: files });
+  await expect.poll(() => held.count(), SOON).toBe(4);
+  await expect
+    .poll(() => held.nth(3).textContent(), SOON)
+    .toMatch(new RegExp(`file own\\.safetensors${model.width} numbers; length`));
+  await page.getByRole("button", { name: "Take own off the shelf" }).press("Enter");
+
   // They are in the document: made anew after a reload.
   await page.reload();
   await tab.ready();

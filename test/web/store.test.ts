@@ -1,12 +1,30 @@
 import { describe, expect, test } from "vitest";
 import { EMPTY } from "../../web/src/document/document.ts";
+import { readString } from "../../web/src/document/read.ts";
 import { defineSlice } from "../../web/src/document/slice.ts";
 import { DocumentStore } from "../../web/src/document/store.ts";
 
 const text = defineSlice<string>({ name: "test text", initial: "", read: String });
 const where = defineSlice<number>({ name: "test where", initial: 0, apart: true, read: Number });
 
+const short = defineSlice<string>({
+  name: "test short",
+  initial: "",
+  read: (value, at) => readString(value, at, 5),
+});
+
 describe("the document", () => {
+  test("holds nothing that could not be read again: what could not is refused, and said", () => {
+    const store = new DocumentStore();
+    const refused: string[] = [];
+    store.onRefused = ({ message }) => refused.push(message);
+    store.set(short, "write", () => "12345");
+    store.set(short, "write more", () => "123456");
+    expect(store.slice(short).value).toBe("12345");
+    expect(store.steps.value.map(({ label }) => label)).toEqual(["start", "write"]);
+    expect(refused).toEqual([expect.stringContaining("test short: expected a text of at most 5 characters")]);
+  });
+
   test("goes back and forth through its steps; changes of one thing in a row are one", () => {
     const store = new DocumentStore();
     store.set(text, "write", () => "a", "typing");

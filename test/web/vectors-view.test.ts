@@ -132,7 +132,7 @@ test("vectors are dropped, mixed and swept; a reload has it all again", async ()
   await form.getByRole("spinbutton", { name: "Items" }).fill("4");
   await form.getByRole("spinbutton", { name: "Items" }).press("Tab");
   await form.getByRole("button", { name: "Sweep" }).click();
-  await tab.panel("By layer").getByText("rows × layers computed").waitFor();
+  await tab.panel("By layer").getByText("computed were").waitFor();
   const { vector } = await session.makeVector({
     model: model.model,
     recipe: { task: "country-capital", specify: { kind: "text", count: COUNT, seed: 0 }, items: ITEMS },

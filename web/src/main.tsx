@@ -15,6 +15,7 @@ import { VIEWS } from "./views/views.ts";
 
 const target = firstTarget();
 followTheme();
+store.onRefused = toastError;
 await startNavigation(store, { views: VIEWS.map(({ id }) => id), onError: toastError });
 followSession();
 void connect(target);

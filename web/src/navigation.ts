@@ -16,7 +16,7 @@ export function placeOf(hash: string): Place {
   const [, view = "", query = ""] = /^#?\/?([\w-]*)(?:\?(.*))?$/.exec(hash) ?? [];
   const params = new URLSearchParams(query);
   const [link, load] = [params.get("d"), params.get("load")];
-  return { view, ...(link !== null && { link }), ...(load !== null && { load }) };
+  return { view, ...(link !== null && { link }), ...(load && { load }) };
 }
 
 /** The address of a view of this page. */

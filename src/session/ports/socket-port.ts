@@ -118,8 +118,15 @@ function socketPort(socket: WebSocket): ClientPort {
 /** Codes of RFC 6455. */
 const NORMAL = 1000;
 const TOO_LARGE = 1009;
+/** Of a connection that broke off without a word. */
+const ABNORMAL = 1006;
+
+const CLOSED_BY: Readonly<Record<number, string>> = {
+  [TOO_LARGE]: "a message was too large",
+  [ABNORMAL]: "it broke off; is the server still running?",
+};
 
 function closedBy(code: number, reason: string): SessionError {
-  const why = reason || (code === TOO_LARGE ? "a message was too large" : `code ${code}`);
+  const why = reason || (CLOSED_BY[code] ?? `code ${code}`);
   return new SessionError(`the connection ended: ${why}`, { code: code === TOO_LARGE ? "bounds" : "closed" });
 }

@@ -1,6 +1,6 @@
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import { EMPTY, type ExplorerDocument, type ModelChoice } from "./document.ts";
-import type { Json } from "./read.ts";
+import { DocumentError, type Json } from "./read.ts";
 import { type Slice, sliceNamed } from "./slice.ts";
 
 /** Steps that can be undone. */
@@ -26,6 +26,8 @@ export class DocumentStore {
   readonly #view = signal("");
   readonly #model = signal<ModelChoice | undefined>(undefined);
   readonly #apart = signal<Readonly<Record<string, Json>>>({});
+  /** Told why a change was not made. */
+  onRefused: (error: DocumentError) => void = () => {};
   /** What the next change may be one step with. */
   #merging: { what: string; at: number } | undefined;
 
@@ -76,11 +78,17 @@ export class DocumentStore {
     this.#apart.value = { ...this.#apart.peek(), [slice.name]: value };
   }
 
-  /** Changes several things in one step. */
+  /** Changes several things in one step. What could not be read again after a reload, or from a link, is not made. */
   change(label: string, change: (document: ExplorerDocument) => ExplorerDocument, same?: string): void {
     const now = Date.now();
     const steps = this.#steps.peek().slice(0, this.#index.peek() + 1);
-    const document = change(steps.at(-1)!.document);
+    const before = steps.at(-1)!.document;
+    const document = change(before);
+    const problem = unreadable(document, before);
+    if (problem) {
+      this.onRefused(problem);
+      return;
+    }
     const merged =
       same !== undefined &&
       this.#merging?.what === same &&
@@ -129,4 +137,16 @@ export class DocumentStore {
     this.#view.value = document.view;
     this.#model.value = document.model;
   }
+}
+
+/** Why what has been changed could not be read again; undefined where it can. */
+function unreadable({ slices }: ExplorerDocument, before: ExplorerDocument): DocumentError | undefined {
+  try {
+    for (const [name, value] of Object.entries(slices))
+      if (value !== before.slices[name]) sliceNamed(name)?.read(value, name);
+  } catch (error) {
+    if (error instanceof DocumentError) return error;
+    throw error;
+  }
+  return undefined;
 }

@@ -1,12 +1,13 @@
 import type { JSX } from "preact";
 import { model } from "../model.ts";
 import { addressOf } from "../navigation.ts";
+import { session } from "../session.ts";
 import { Notice } from "../ui/notice.tsx";
 import { ProgressBar } from "../ui/progress.tsx";
 import { bytesInWords } from "../ui/words.ts";
 
 /** In place of a view that has nothing to show without a model. */
-export function NeedsModel(): JSX.Element {
+export function NeedsModel(): JSX.Element | null {
   const state = model.value;
   if (state.status === "fetching" || state.status === "loading") {
     const { choice, done, total } = state;
@@ -23,6 +24,8 @@ export function NeedsModel(): JSX.Element {
       </Notice>
     );
   }
+  // What is wrong with it is said above.
+  if (["lost", "failed"].includes(session.value.status)) return null;
   return (
     <Notice title="No model is loaded">
       <p>This view shows what a model computes.</p>

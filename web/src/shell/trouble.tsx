@@ -13,8 +13,8 @@ export function Trouble(): JSX.Element | null {
         title={state.target.kind === "tab" ? "The device was lost" : "The connection was lost"}
       >
         <p>
-          {state.error.message}. What you made is still here; the model has to be loaded again, from what this
-          browser keeps.
+          {state.error.message}. What you made is still here; the model has to be loaded again,{" "}
+          {state.target.kind === "tab" ? "from what this browser keeps" : "by the server"}.
         </p>
         <button type="button" class="primary" onClick={reconnect}>
           Start again

@@ -44,8 +44,9 @@ export function withVector(
   const last = vectors.reduce((most, { id }) => Math.max(most, Number(id.slice(1)) || 0), 0);
   const id = `v${last + 1}`;
   const names = new Set(vectors.map(({ name }) => name));
-  let name = vector.name;
-  for (let n = 2; names.has(name); n++) name = `${vector.name} ${n}`;
+  const own = vector.name.slice(0, 90); // with a number behind it a name fits the document
+  let name = own;
+  for (let n = 2; names.has(name); n++) name = `${own} ${n}`;
   return { shelf: { vectors: [...vectors, { ...vector, name, id }] }, id };
 }
 

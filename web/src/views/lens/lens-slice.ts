@@ -139,6 +139,16 @@ export function withEdit(slice: LensSlice, edit: Omit<LensEdit, "id" | "on">): L
   return { ...slice, edits: [...slice.edits, { ...edit, id, on: true }], chosen: id };
 }
 
+/** With two prompts to begin with: a question behind examples of a task, and one about something else that says no task. */
+export function withExample(slice: LensSlice, takesPictures: boolean): LensSlice {
+  const shared = { kind: "task", task: "country-capital", count: 5, seed: 0 } as const;
+  return {
+    ...slice,
+    source: { ...shared, input: "Egypt", asked: "text", specify: "text" },
+    target: { ...shared, input: "Japan", asked: takesPictures ? "image" : "text", specify: "none" },
+  };
+}
+
 export function chosenEdit({ edits, chosen }: LensSlice): LensEdit | undefined {
   return edits.find(({ id }) => id === chosen) ?? edits.at(-1);
 }

@@ -3,13 +3,14 @@ import { useEffect } from "preact/hooks";
 import "../../style/prompt.css";
 import "../../style/lens.css";
 import { model } from "../../model.ts";
+import { isEmpty } from "../../prompts/prompt-doc.ts";
 import { tokensComputed } from "../../prompts/tokens-computed.ts";
 import { useEncoded } from "../../prompts/use-prompt.ts";
 import { store } from "../../state.ts";
 import { EditList } from "./edit-list.tsx";
 import { How } from "./how.tsx";
 import { LayerStrip } from "./layer-strip.tsx";
-import { lensSlice } from "./lens-slice.ts";
+import { lensSlice, withExample } from "./lens-slice.ts";
 import { aimed, carried } from "./lens-state.ts";
 import { PatchedAnswer } from "./patched-answer.tsx";
 import { Side } from "./side.tsx";
@@ -46,6 +47,25 @@ export function LensView(): JSX.Element | null {
   return (
     <div class="panels lens-view">
       <How slice={slice} summary={summary} />
+      {isEmpty(slice.source) && isEmpty(slice.target) && (
+        <p class="row lens-begin">
+          <span class="soft">
+            Write two prompts, or see what becomes of a task that is put from examples in words onto a bare
+            question.
+          </span>
+          <button
+            type="button"
+            class="primary"
+            onClick={() =>
+              store.set(lensSlice, "begin with an example", (before) =>
+                withExample(before, summary.takesPictures),
+              )
+            }
+          >
+            Begin with an example
+          </button>
+        </p>
+      )}
       <div class="panels sides">
         <Side
           name="source"

@@ -1,6 +1,7 @@
 import type { JSX } from "preact";
 import type { ModelSummary } from "../../../../src/session/messages/results.ts";
 import { cancelLoading, loadModel, model } from "../../model.ts";
+import { addressOf } from "../../navigation.ts";
 import { session } from "../../session.ts";
 import { store } from "../../state.ts";
 import { Notice } from "../../ui/notice.tsx";
@@ -15,7 +16,21 @@ export function LoadedModel(): JSX.Element {
   const setting = state.status === "ready" && state.summary.setting;
   return (
     <Panel title="Loaded" footer={setting && <Provenance setting={setting} />} busy={isBusy(state.status)}>
-      {state.status === "ready" ? <Facts summary={state.summary} /> : <Loading />}
+      {state.status === "ready" ? (
+        <>
+          <Facts summary={state.summary} />
+          <p class="row next">
+            <a class="button primary" href={addressOf("tour")}>
+              Take the tour
+            </a>
+            <a class="button" href={addressOf("prompt")}>
+              Write a prompt
+            </a>
+          </p>
+        </>
+      ) : (
+        <Loading />
+      )}
     </Panel>
   );
 }

@@ -78,8 +78,9 @@ export function AccuracyByLayer({ sweep, vector, onCancel }: AccuracyProps): JSX
         <p role="status">
           Layer {layer}:{" "}
           {here ? `${here.correct} of ${here.total} right (${percentInWords(here.accuracy)})` : "not swept"}.
-          Best is layer {best} with {bestCorrect} of {unpatched.total}. Without a vector {unpatched.correct},
-          always the most frequent answer {percentInWords(unpatched.majority)}.
+          Best is layer {best} with {bestCorrect} of {unpatched.total}. Without a vector {unpatched.correct}{" "}
+          are right; the most frequent right answer, given each time, would be in{" "}
+          {percentInWords(unpatched.majority)}.
         </p>
         {here && here.correct < bestCorrect && (
           <button type="button" onClick={() => choose(best)}>
@@ -94,8 +95,8 @@ export function AccuracyByLayer({ sweep, vector, onCancel }: AccuracyProps): JSX
       </div>
       <p class="soft small">
         {task}, validation split, {unpatched.total} items asked by {asked === "image" ? "picture" : "name"};{" "}
-        {value.rowLayers} rows × layers computed, {value.plainRowLayers} by full passes.{" "}
-        <Provenance setting={value.setting} />
+        computed were {value.rowLayers.toLocaleString("en")} tokens × layers, where full passes take{" "}
+        {value.plainRowLayers.toLocaleString("en")}. <Provenance setting={value.setting} />
       </p>
     </div>
   );

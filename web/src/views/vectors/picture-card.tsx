@@ -3,8 +3,10 @@ import { useState } from "preact/hooks";
 import type { Answer } from "../../../../src/session/messages/results.ts";
 import { isCorrect } from "../../../../src/tasks/correct.ts";
 import { useAsked } from "../../ask.ts";
+import { model } from "../../model.ts";
 import { type PictureRef, pictureKey, pictureName } from "../../pictures/picture-ref.ts";
 import { Thumbnail } from "../../prompts/picture-chip.tsx";
+import type { PromptDoc } from "../../prompts/prompt-doc.ts";
 import { store } from "../../state.ts";
 import { Icon } from "../../ui/icons.tsx";
 import { percentInWords, tokenInWords } from "../../ui/words.ts";
@@ -30,7 +32,9 @@ export function PictureCard({ picture }: { picture: PictureRef }): JSX.Element {
     return vector ? [vector] : [];
   });
   const patches = dropped.map(({ recipe, layer }) => ({ recipe, layer }));
-  const question = questionOf(picture, slice.context, tasks);
+  const state = model.value;
+  const canAsk = state.status === "ready" && state.summary.takesPictures;
+  const question = canAsk ? questionOf(picture, slice.context, tasks) : {};
   const { value, current, error } = useAsked(
     tasks.length > 0 && question.prompt ? ["patched", question.prompt, patches] : undefined,
     (asking) => askPatched(asking, question.prompt!, patches),
@@ -107,7 +111,11 @@ export function PictureCard({ picture }: { picture: PictureRef }): JSX.Element {
   );
 }
 
-function questionOf(picture: PictureRef, context: Context, tasks: Parameters<typeof queryOf>[2]) {
+function questionOf(
+  picture: PictureRef,
+  context: Context,
+  tasks: Parameters<typeof queryOf>[2],
+): { readonly prompt?: PromptDoc; readonly error?: Error } {
   try {
     return tasks.length > 0 ? { prompt: queryOf(picture, context, tasks) } : {};
   } catch (error) {

@@ -64,6 +64,12 @@ export function PicturesPanel(): JSX.Element {
           </span>
         )}
       </p>
+      {state.status === "ready" && !state.summary.takesPictures && (
+        <p class="hint">
+          {state.summary.setting.model} takes no pictures. Its vectors can be swept below, asked by name, once
+          there is one on the shelf.
+        </p>
+      )}
       <ul class="cards">
         {slice.pictures.map((picture) => (
           <PictureCard key={pictureKey(picture)} picture={picture} />
@@ -82,8 +88,13 @@ function AddPicture(): JSX.Element {
   const [over, setOver] = useState(false);
   const input = useRef<HTMLInputElement>(null);
   const task = withPictures.find(({ name }) => name === chosen);
-  const add = (picture: PictureRef) =>
-    store.set(VECTORS, "add a picture", (slice) => withPicture(slice, picture));
+  const add = (picture: PictureRef) => {
+    try {
+      store.set(VECTORS, "add a picture", (slice) => withPicture(slice, picture));
+    } catch (error) {
+      toastError(error);
+    }
+  };
   const take = async (files: Iterable<File>) => {
     const state = session.peek();
     if (state.status !== "open") return;

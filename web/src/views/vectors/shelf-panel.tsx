@@ -26,7 +26,7 @@ export function ShelfPanel(): JSX.Element {
   const { vectors } = store.slice(SHELF).value;
   const input = useRef<HTMLInputElement>(null);
   const state = model.value;
-  const load = async (files: FileList | null) => {
+  const load = async (files: FileList | null | undefined) => {
     try {
       for (const file of files ?? []) shelve(await takeVectorFile(file));
     } catch (error) {
@@ -36,6 +36,7 @@ export function ShelfPanel(): JSX.Element {
   return (
     <Panel
       title="Shelf"
+      onFiles={load}
       actions={
         <button type="button" class="quiet" onClick={() => input.current?.click()}>
           Load…
@@ -56,7 +57,10 @@ export function ShelfPanel(): JSX.Element {
         }}
       />
       {vectors.length === 0 ? (
-        <p class="soft">No vector yet. Make one above, then drag it onto a picture.</p>
+        <p class="soft">
+          No vector yet. Make one above, drop a safetensors file here, or keep what a token holds in the patch
+          lens; then drag it onto a picture.
+        </p>
       ) : (
         <ul class="shelf">
           {vectors.map((vector) => (

@@ -1,15 +1,13 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { attentionMaps, rolloutMaps } from "../../src/analysis/heads/attention-map.ts";
 import { type HeadRanking, rankHeads } from "../../src/analysis/heads/rank-heads.ts";
-import { CheckpointError, PromptError, SiteError } from "../../src/errors.ts";
+import { PromptError, SiteError } from "../../src/errors.ts";
 import { bestCanvas, canvasTiles } from "../../src/images/canvas-tiles.ts";
 import { crop } from "../../src/images/crop.ts";
 import { loadImage } from "../../src/images/files/load.ts";
 import type { RgbImage } from "../../src/images/files/rgb.ts";
 import { preprocess } from "../../src/images/preprocess.ts";
-import { openCheckpoint } from "../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../src/model/checkpoint/source/folder.ts";
-import { exportModel } from "../../src/model/export/export.ts";
 import { mllama } from "../../src/model/families/pictures/mllama.ts";
 import { mllamaImageRules } from "../../src/model/families/pictures/parts/mllama-images.ts";
 import { chatPrompt } from "../../src/model/prompt/chat-template.ts";
@@ -602,11 +600,4 @@ test("heads of layers of self-attention are ranked, and those of cross-attention
   const across = await rankHeads(model, prompts[0]!, corrupted, { metric, sites: "xattn_z.*" });
   expect(layersOf(across)).toEqual(new Set([1, 3]));
   expect(() => model.weight("W_Q.1")).toThrow(/layer 1 is no plain block/);
-});
-
-test("export is refused by name", async () => {
-  await using checkpoint = await openCheckpoint("test/fixtures/mllama/model");
-  const exported = exportModel(checkpoint, await testDevice(), { write: async () => {} });
-  await expect(exported).rejects.toThrow(CheckpointError);
-  await expect(exported).rejects.toThrow(/found mllama/);
 });

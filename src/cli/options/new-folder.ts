@@ -1,5 +1,5 @@
 import { mkdir, readdir, realpath, rename, rm, rmdir } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { CheckpointError, FileError } from "../../errors.ts";
 import type { FolderSink } from "../../model/checkpoint/source/folder-sink.ts";
 import { keep, removeOnExit } from "../../platform/node-exit.ts";
@@ -36,6 +36,7 @@ export async function writeFolder(
     await mkdir(incoming, { recursive: true }).catch((error) => refuse(folder, error));
     await write({
       async write(name, chunks) {
+        await mkdir(dirname(join(incoming, name)), { recursive: true });
         const bytes = await writeWhole(join(incoming, name), chunks).catch((error) => {
           // Where the file was to be in the end.
           if (error instanceof FileError) error.message = error.message.replace(incoming, folder);

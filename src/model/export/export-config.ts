@@ -34,6 +34,11 @@ export function exportedConfig(
   };
 }
 
+/** A config that stays as it is but for the dtype. */
+export function keptConfig(config: JsonObject, dtype: string): JsonObject {
+  return { ...without(config), torch_dtype: dtype };
+}
+
 function without(json: JsonObject): JsonObject {
   const entries = Object.entries(json).filter(([key]) => !GONE.has(key));
   return Object.fromEntries(entries.map(([key, value]) => [key, isObject(value) ? without(value) : value]));

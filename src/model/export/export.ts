@@ -9,14 +9,13 @@ import {
   commonName,
   EMBEDDING,
   HEAD,
+  isEmbedding,
   publishedName,
   spellingOf,
 } from "../checkpoint/entries/module-names.ts";
 import type { PackedSource } from "../checkpoint/entries/packed-source.ts";
 import { sameTensor } from "../checkpoint/entries/same-tensor.ts";
 import { padded, readTensor, type TensorEntry } from "../checkpoint/entries/tensor-entry.ts";
-import { isObject, type JsonObject } from "../checkpoint/json/config-reader.ts";
-import { parseWholeFloats } from "../checkpoint/json/whole-floats.ts";
 import type { StoredUpdate } from "../checkpoint/lora/adapter.ts";
 import { floatRuns, turnedRuns } from "../checkpoint/packing/float-runs.ts";
 import { ownConfig, ownTensors } from "../checkpoint/packing/own-folder.ts";
@@ -27,12 +26,8 @@ import { checkWeights, type QuantisedMatrix } from "../checkpoint/weights/check-
 import { type LowRankUpdate, merged } from "../checkpoint/weights/low-rank.ts";
 import { aQuantise, type Quantise } from "../checkpoint/weights/quantise.ts";
 import { readModelFiles } from "../model-files.ts";
-import {
-  exportedConfig,
-  exportedGeneration,
-  exportedPreprocessor,
-  exportedTokenizerConfig,
-} from "./export-config.ts";
+import { exportedConfig, keptConfig } from "./export-config.ts";
+import { copyFiles, wholeJson, writeRespeltFiles } from "./export-files.ts";
 
 /** The dtypes that a model can be written in, by the names of the safetensors format and of PyTorch. */
 export const EXPORT_DTYPES = {
@@ -57,17 +52,12 @@ export interface ExportOptions {
   onProgress?: (progress: { writtenBytes: number; totalBytes: number }) => void;
 }
 
-/** Files that go along as they are. */
-const COPIED = [
-  ...["tokenizer.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"],
-  ...["processor_config.json", "generation_config.json"],
-];
-
 /**
- * Writes a model as one complete Hugging Face folder, which transformers 4.46 and 5 read alike: adapters merged (in f32, then
- * rounded once to the dtype written), the parts of an assembled model put together, tokens respelt, tensors under the names
- * of published checkpoints. Unneeded tensors of a dtype that is not read are left out. Weights are [out, in], as checkpoints
- * have them. One tensor at a time is in memory. config.json comes last, so a folder that has it is complete.
+ * Writes a model as one complete Hugging Face folder: adapters merged (in f32, then rounded once to the dtype written), the parts of an
+ * assembled model put together. Language models, and LLaVA and its relatives, are written such that transformers 4.46 and 5 read them
+ * alike: tokens respelt, tensors under the names of published checkpoints. Models of other families keep the names, config and
+ * processors of their own folder, so what read that reads this. Unneeded tensors of a dtype that is not read are left out. Weights are
+ * [out, in], as checkpoints have them. One tensor at a time is in memory. config.json comes last, so a folder that has it is complete.
  *
  * Throws CheckpointError for what `loadModel` would not load, and for a weight beyond the dtype's range.
  */
@@ -87,24 +77,15 @@ export async function exportModel(
   checkOptions("exportModel", options, known);
   const { dtype, quantise, onProgress } = options;
   const { family, decoder, config } = await readModelFiles(checkpoint);
-  if (decoder.encoder) {
-    throw new CheckpointError(
-      `${checkpoint.name}: expected a model without an encoder of text, found a ${family.modelType}, which cannot be exported yet`,
-    );
-  }
   const { transposed, quantised } = await checkWeights(
     checkpoint,
     device,
     (weights) => family.build(weights, decoder, config),
     quantise,
   );
-  if (decoder.vision && !family.processor) {
-    throw new CheckpointError(
-      `${checkpoint.name}: of models that take pictures only LLaVA and its relatives can be exported, found ${family.modelType}`,
-    );
-  }
-
   const ownProcessor = family.processor?.(decoder); // throws where names cannot be written
+  const isRespelt = !decoder.encoder && (!decoder.vision || ownProcessor !== undefined);
+  if (!isRespelt && decoder.tied) await refuseUntied(checkpoint);
 
   const entries = checkpoint.entries.filter((entry) => entry.problem === undefined);
   for (const entry of entries) {
@@ -116,6 +97,7 @@ export async function exportModel(
   const hasEmbedding = entries.some((entry) => commonName(entry.name) === EMBEDDING);
   const embeddingName = spellingOf(checkpoint.names)(EMBEDDING)!;
   const nameOf = ({ name }: TensorEntry) => {
+    if (!isRespelt) return name;
     // Where a tied model has its one matrix as the head, 4.46 would not find it.
     const moved = decoder.tied && !hasEmbedding && commonName(name) === HEAD;
     if (!decoder.vision) return moved ? embeddingName : name;
@@ -146,28 +128,20 @@ export async function exportModel(
   await sink.write("model.safetensors", writeSafetensors(tensors, { format: "pt" }));
   await checkpoint.verify();
 
-  for (const path of COPIED) {
-    const text = await checkpoint.text(path);
-    if (text !== undefined) await sink.write(path, textFile(text));
-  }
-  const template = await checkpoint.text("chat_template.jinja");
-  const tokenizer = (await wholeJson(checkpoint, "tokenizer_config.json")) ?? {};
-  await sink.write("tokenizer_config.json", jsonFile(exportedTokenizerConfig(tokenizer, template)));
-  const processor = await wholeJson(checkpoint, "processor_config.json");
-  const given = await wholeJson(checkpoint, "preprocessor_config.json");
-  const preprocessor = exportedPreprocessor(given, processor);
-  if (preprocessor) await sink.write("preprocessor_config.json", jsonFile(preprocessor));
-  if (ownProcessor && !processor) await sink.write("processor_config.json", jsonFile(ownProcessor));
-  if ((await checkpoint.text("generation_config.json")) === undefined) {
-    await sink.write("generation_config.json", jsonFile(exportedGeneration(config)));
-  }
   const most =
     dtype ?? (["f16", "bf16"] as const).find((d) => EXPORT_DTYPES[d].stored === checkpoint.storedDtypes[0]);
+  const torch = EXPORT_DTYPES[most ?? "f32"].torch;
   const whole = (await wholeJson(checkpoint, "config.json")) ?? config;
-  const tied = decoder.tied && !(await hasOwnHead(checkpoint));
-  const written = exportedConfig(whole, { ...decoder, tied }, EXPORT_DTYPES[most ?? "f32"].torch);
   const quantization = matrices.size > 0 && { quantization_config: ownConfig(matrices) };
-  await sink.write("config.json", jsonFile({ ...written, ...quantization }));
+  if (isRespelt) {
+    await writeRespeltFiles(checkpoint, config, ownProcessor, sink);
+    const tied = decoder.tied && !(await hasOwnHead(checkpoint));
+    const written = exportedConfig(whole, { ...decoder, tied }, torch);
+    await sink.write("config.json", jsonFile({ ...written, ...quantization }));
+  } else {
+    await copyFiles(checkpoint, family.tokenizers ?? [], sink);
+    await sink.write("config.json", jsonFile({ ...keptConfig(whole, torch), ...quantization }));
+  }
 }
 
 interface WrittenMatrix {
@@ -199,11 +173,16 @@ function writtenMatrix(
   return { source: packing(name, asked.format, asked.shape, runs), shape: asked.shape };
 }
 
-/** A file of JSON, floats being kept floats; undefined when there is none or it is no object. */
-async function wholeJson(checkpoint: Checkpoint, path: string): Promise<JsonObject | undefined> {
-  const text = await checkpoint.text(path);
-  const json = text === undefined ? undefined : parseWholeFloats(text);
-  return isObject(json) ? json : undefined;
+/** Throws where the output matrix is not the embedding, as config.json, which stays as it is, says that it is. */
+async function refuseUntied(checkpoint: Checkpoint): Promise<void> {
+  const changed = checkpoint.names.some(
+    (name) => (isEmbedding(name) || commonName(name) === HEAD) && checkpoint.updatesOf(name).length > 0,
+  );
+  if (!changed && !(await hasOwnHead(checkpoint))) return;
+  throw new CheckpointError(
+    `${checkpoint.name}: expected an output matrix that is the embedding, as config.json says (tie_word_embeddings), found one that ` +
+      "differs from it; of this family such a model cannot be exported",
+  );
 }
 
 /** Whether a model that is said to be tied has an output matrix of its own. */
@@ -265,8 +244,4 @@ async function mergedValues(
   } finally {
     scope.dispose();
   }
-}
-
-async function* textFile(text: string): AsyncGenerator<Uint8Array, void, undefined> {
-  yield new TextEncoder().encode(text);
 }

@@ -38,10 +38,10 @@ export interface Family<Config extends DecoderConfig = DecoderConfig> {
   /** How its prompts hold images; absent for text models. */
   imageRules?(config: Config): ImageRules<PromptImage> | undefined;
   /**
-   * processor_config.json as transformers reads it, for models that take pictures; the names of their tensors are then LLaVA's.
-   * Without it such a model is not exported.
+   * processor_config.json as transformers reads it, for models that take pictures and whose tensors are exported under the names of
+   * LLaVA's. What is without it is exported under its own names, with its own config.
    */
-  processor?(config: Config): JsonObject;
+  processor?(config: Config): JsonObject | undefined;
   /** Called twice: to check names and shapes, and to load. See `loadWeights`. */
   build(weights: Weights, config: Config, json: JsonObject): Promise<Network>;
 }

@@ -6,9 +6,7 @@ import { loadImage } from "../../../src/images/files/load.ts";
 import { pixelRows } from "../../../src/images/patch-rows.ts";
 import { preprocess, viewSize } from "../../../src/images/preprocess.ts";
 import { readFuyuProcessorConfig } from "../../../src/images/processors/fuyu-processor-config.ts";
-import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
-import { exportModel } from "../../../src/model/export/export.ts";
 import { OpenModel } from "../../../src/model/open-model.ts";
 import { patchColumn, patchPositions, patchRow } from "../../../src/model/prompt/prompt.ts";
 import { siteNames } from "../../../src/model/walk/site-info.ts";
@@ -302,12 +300,6 @@ describe("checkpoints of Fuyu", () => {
       "no vision tower",
     );
     expect(() => model.run(prompt, { taps: { x: tap("vision.embed" as never) } })).toThrow("no such site");
-  });
-
-  test("is not exported, and says so", async () => {
-    await using checkpoint = await openCheckpoint(memoryFolder(fixtureFiles("fuyu"), "fuyu"));
-    const exported = exportModel(checkpoint, await testDevice(), { write: async () => {} });
-    await expect(exported).rejects.toThrow("found fuyu");
   });
 });
 

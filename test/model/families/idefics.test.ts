@@ -2,9 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { CheckpointError, PromptError } from "../../../src/errors.ts";
 import { loadImage } from "../../../src/images/files/load.ts";
-import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
-import { exportModel } from "../../../src/model/export/export.ts";
 import { loadModel } from "../../../src/patching/model.ts";
 import { utf8 } from "../../helpers/bytes.ts";
 import { testDevice } from "../../helpers/device.ts";
@@ -130,14 +128,4 @@ describe("prompts are written as by the processor", () => {
     expect(() => model.prompt(["a", { text: "  ", name: "z" }, photo])).toThrow(PromptError);
     expect(() => model.prompt(["a", { text: "  ", name: "z" }, photo])).toThrow(/span "z", found blanks/);
   });
-});
-
-test("is not exported, by name", async () => {
-  await using checkpoint = await openCheckpoint(FOLDER);
-  const attempt = exportModel(checkpoint, await testDevice(), {
-    write: () => Promise.reject(new Error("nothing is written")),
-  });
-  await expect(attempt).rejects.toThrow(
-    /of models that take pictures only LLaVA and its relatives can be exported, found idefics/,
-  );
 });

@@ -2,9 +2,7 @@ import { describe, expect, test } from "vitest";
 import { CheckpointError } from "../../../src/errors.ts";
 import { loadImage } from "../../../src/images/files/load.ts";
 import { type PixelValues, preprocess } from "../../../src/images/preprocess.ts";
-import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
-import { exportModel } from "../../../src/model/export/export.ts";
 import { OpenModel } from "../../../src/model/open-model.ts";
 import { type Prompt, patchColumn, patchPositions, patchRow } from "../../../src/model/prompt/prompt.ts";
 import { addVector, type Edit } from "../../../src/patching/edit.ts";
@@ -12,7 +10,6 @@ import { logitDifference } from "../../../src/patching/metric.ts";
 import { tap } from "../../../src/patching/tap.ts";
 import { fixtureFiles } from "../../helpers/checkpoints.ts";
 import { randomArray } from "../../helpers/compare.ts";
-import { testDevice } from "../../helpers/device.ts";
 import { fixtureModel, readAll } from "../../helpers/model.ts";
 
 // Gemma 3, LLaVA-OneVision and LLaVA with a Pixtral tower: prompts, what configs mean, gradients.
@@ -89,16 +86,6 @@ describe("a Pixtral tower", () => {
     expect([prompt.tokens[row.end], row.end - row.start]).toEqual(["[IMG_BREAK]", 3]);
     expect(patchColumn(span, -1)).toEqual(Array.from({ length: 6 }, (_, r) => span.start + 2 + 4 * r));
     expect(prompt.tokens[span.end]).toBe("[IMG_END]");
-  });
-
-  test("is not exported, by name", async () => {
-    await using checkpoint = await openCheckpoint(
-      memoryFolder(fixtureFiles("llava-pixtral"), "llava-pixtral"),
-    );
-    const sink = { write: () => Promise.reject(new Error("nothing is to be written")) };
-    await expect(exportModel(checkpoint, await testDevice(), sink)).rejects.toThrow(
-      /pixtral tower cannot be exported/,
-    );
   });
 });
 

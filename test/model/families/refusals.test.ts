@@ -73,9 +73,6 @@ test.each<[fixture: string, field: string, value: unknown]>([
 });
 
 test.each([
-  ["t5", /found a t5, which cannot be exported/],
-  ["blip2-opt", /can be exported, found blip-2/],
-  ["instructblip-llama", /can be exported, found instructblip/],
   ["clip", /loadDualEncoder/],
   ["siglip", /loadDualEncoder/],
   ["siglip2", /loadDualEncoder/],

@@ -4,9 +4,7 @@ import { CheckpointError, ImageError, PromptError } from "../../../src/errors.ts
 import { loadImage } from "../../../src/images/files/load.ts";
 import type { RgbImage } from "../../../src/images/files/rgb.ts";
 import { type PixelValues, preprocess } from "../../../src/images/preprocess.ts";
-import { openCheckpoint } from "../../../src/model/checkpoint/open-checkpoint.ts";
 import { memoryFolder } from "../../../src/model/checkpoint/source/folder.ts";
-import { exportModel } from "../../../src/model/export/export.ts";
 import { OpenModel } from "../../../src/model/open-model.ts";
 import { patchColumn, patchRow } from "../../../src/model/prompt/prompt.ts";
 import { loadModel, type PatchableModel } from "../../../src/patching/model.ts";
@@ -221,12 +219,6 @@ describe.each(["smolvlm", "internvl"])("%s", (name) => {
     const prompt = model.prompt(["Q:", values]);
     const ids = prompt.ids.filter((_, i) => i !== prompt.span("image").start);
     expect(() => model.promptFromIds(ids, [values])).toThrow(PromptError);
-  });
-
-  test("is not exported, by name", async () => {
-    await using checkpoint = await openCheckpoint(memoryFolder(fixtureFiles(name), name));
-    const sink = { write: async () => {} };
-    await expect(exportModel(checkpoint, device, sink)).rejects.toThrow(new RegExp(`found ${name}`));
   });
 });
 

@@ -1,4 +1,3 @@
-import { CheckpointError } from "../../../errors.ts";
 import { readProcessorConfig } from "../../../images/processors/processor-config.ts";
 import {
   patchesPerSide,
@@ -67,10 +66,7 @@ export const llava: Family<LlavaConfig | PixtralConfig> = {
   },
   imageRules: (config) =>
     isPixtral(config) ? pixtralImageRules(config.vision) : llavaImageRules(config.vision),
-  processor(config) {
-    if (!isPixtral(config)) return llavaProcessor("LlavaProcessor", config);
-    throw new CheckpointError("a LLaVA with a pixtral tower cannot be exported yet");
-  },
+  processor: (config) => (isPixtral(config) ? undefined : llavaProcessor("LlavaProcessor", config)),
   async build(w, config, json) {
     if (isPixtral(config)) return await buildPixtral(w, config, json);
     const setup = config.vision;

@@ -89,7 +89,7 @@ export class GridLab extends Lab {
     if (!claim) throw new CellBusy(cell.key);
     try {
       // Another worker may have finished it since this one looked.
-      this.#kept.refresh();
+      this.#kept.refreshNowAndThen();
       const found = this.#find(cell.key);
       if (!found) return await this.#attempt(cell, claim);
       claim.release();

@@ -12,7 +12,7 @@ import { EXPERIMENTS } from "../index.ts";
 import { type RowFormat, writeRows } from "../rows/write-rows.ts";
 import { plannedCell } from "./cell-names.ts";
 import type { GridStore, StoredRun } from "./grid-store.ts";
-import { type MissingCell, missingOf } from "./missing.ts";
+import { type MissingCell, missingOf, type ReadCells } from "./missing.ts";
 import {
   type GridSources,
   openedWith,
@@ -97,10 +97,12 @@ function lackingOf(store: GridStore, run: StoredRun): Lacking {
   const kept = store.storeOf(run.id);
   const cells = store.cellsOf(run.id);
   const missing = new Map<string, MissingCell[]>();
+  const read: ReadCells = new Map();
   for (const { name, cells: places } of store.experimentsOf(run.id)) {
     const found = missingOf(
       kept,
       places.map((place) => cells[place]!.key),
+      read,
     );
     if (found.length > 0) missing.set(name, found);
   }

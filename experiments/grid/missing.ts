@@ -7,31 +7,42 @@ export interface MissingCell {
   readonly error?: string;
 }
 
+/** What has been read of cells: those that they asked for, or that they are missing. */
+export type ReadCells = Map<string, readonly string[] | MissingCell>;
+
 /**
- * What is missing of some cells and of those that they asked for. Reads them all.
+ * What is missing of some cells and of those that they asked for. Reads them all, and their files.
  *
+ * @param read - What earlier calls for the run have read, which is not read again.
  * @throws XpatchError for a cell or file that is damaged in all places where it is kept, or was kept with different contents
  */
-export function missingOf(kept: RunStore, keys: readonly string[]): MissingCell[] {
-  const seen = new Set<string>();
+export function missingOf(
+  kept: RunStore,
+  keys: readonly string[],
+  read: ReadCells = new Map(),
+): MissingCell[] {
+  const seen = new Set(keys);
   const missing: MissingCell[] = [];
-  const visit = (key: string) => {
-    if (seen.has(key)) return;
-    seen.add(key);
-    const found = kept.cell(key);
-    if (!found) {
-      const error = kept.failure(key);
-      missing.push({ key, ...(error !== undefined && { error }) });
-      return;
-    }
-    kept.checkSame(key);
-    for (const need of found.needs) visit(need);
-    if ("refused" in found) return;
-    for (const path of found.files) {
-      kept.checkSame(path, `the file ${path}`);
-      kept.file(path);
-    }
-  };
-  for (const key of keys) visit(key);
+  // Grows as cells ask for others.
+  for (const key of seen) {
+    const found = read.get(key) ?? readCell(kept, key);
+    read.set(key, found);
+    if ("key" in found) missing.push(found);
+    else for (const need of found) seen.add(need);
+  }
   return missing;
+}
+
+function readCell(kept: RunStore, key: string): readonly string[] | MissingCell {
+  const found = kept.cell(key);
+  if (!found) {
+    const error = kept.failure(key);
+    return { key, ...(error !== undefined && { error }) };
+  }
+  kept.checkSame(key);
+  for (const path of "refused" in found ? [] : found.files) {
+    kept.checkSame(path, `the file ${path}`);
+    kept.file(path);
+  }
+  return found.needs;
 }

@@ -72,6 +72,7 @@ export async function runShard(
       if (busy.length === left.length) {
         progress(busy[0]!.key, true);
         await pause(wait, signal);
+        store.refresh(id);
         wait = Math.min(2 * wait, LAST_LOOK);
       } else {
         wait = FIRST_LOOK;

@@ -30,6 +30,9 @@ export interface FailedCell {
   readonly error: string;
 }
 
+/** How many times as long as looking took the next look has to wait. */
+const LOOKING = 20;
+
 export type CellState = "finished" | "refused" | "failed" | "missing";
 
 /** What is kept of one run of a grid: a folder with the setting, the packs of all workers and their claims. */
@@ -42,6 +45,7 @@ export class RunStore {
   readonly #others = new Map<string, Entry[]>();
   readonly #failed = new Map<string, Entry>();
   #header: string | undefined;
+  #refreshAt = 0;
 
   constructor(folder: string, id: string) {
     this.folder = folder;
@@ -106,7 +110,15 @@ export class RunStore {
 
   /** Sees what other processes have finished since. */
   refresh(): void {
+    const start = performance.now();
     for (const entry of this.#packs.refresh()) this.take(entry);
+    const now = performance.now();
+    this.#refreshAt = now + LOOKING * (now - start);
+  }
+
+  /** The same, as long as looking takes a small part of the time: of a run with a thousand workers it is a thousand files. */
+  refreshNowAndThen(): void {
+    if (performance.now() >= this.#refreshAt) this.refresh();
   }
 
   /** Takes note of an entry. */

@@ -96,6 +96,7 @@ export class GridWorker {
       if (outcome) return outcome;
       this.#options.onProgress?.({ doing: "waiting", what: this.store.cell(name).key });
       await pause(wait, options.signal);
+      this.store.refresh(this.store.cell(name).run);
     }
   }
 
@@ -107,7 +108,7 @@ export class GridWorker {
     signal?.throwIfAborted();
     const { key, run } = this.store.cell(name);
     const kept = this.store.storeOf(run);
-    if (!isFinal(kept.state(key))) kept.refresh();
+    if (!isFinal(kept.state(key))) kept.refreshNowAndThen();
     if (isFinal(kept.state(key))) return { state: "already", seconds: 0 };
     const { lab, cells } = await this.#enter(this.store.run(run));
     const cell = cells.get(key);

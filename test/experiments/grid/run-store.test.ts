@@ -178,8 +178,8 @@ test("what cells asked for is looked for as well, and failures go when somebody 
   pack.flush();
   store.refresh();
   expect(missingOf(store, ["k n=0", "k n=2"])).toEqual([
-    { key: "k n=1", error: "Error: no" },
     { key: "k n=2" },
+    { key: "k n=1", error: "Error: no" },
   ]);
   expect(store.state("k n=1")).toBe("failed");
   add(cell("k n=1"));

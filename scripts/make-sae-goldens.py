@@ -1,6 +1,6 @@
 """Writes what SAELens computes with tiny sparse autoencoders: python scripts/make-sae-goldens.py test/fixtures/sae
 
-Needs `pip install sae-lens==6.54.12` (which writes v6.safetensors and the folder topk-6) or `pip install sae-lens==5.11.0` (v5.safetensors).
+Needs `pip install sae-lens==6.54.12` (which writes v6.safetensors and the folders topk-6 and for-llama) or `pip install sae-lens==5.11.0` (v5.safetensors).
 Weights and activations are those of a rule that the test has too; the files hold the configs as SAELens writes them, and its results.
 """
 import json
@@ -26,18 +26,14 @@ def numbers(shape, seed, scale=1.0):
     return (((i + 1) * 7919 + seed * 104729) % 2003 - 1001).double().div(4096).mul(scale).reshape(shape)
 
 
-SHAPES = {
-    "W_enc": (WIDTH, LATENTS), "W_dec": (LATENTS, WIDTH), "b_enc": (LATENTS,), "b_dec": (WIDTH,),
-    "b_gate": (LATENTS,), "b_mag": (LATENTS,), "r_mag": (LATENTS,), "threshold": (LATENTS,),
-    "finetuning_scaling_factor": (LATENTS,),
-}
-SEEDS = {name: i + 1 for i, name in enumerate(SHAPES)}
+NAMES = ["W_enc", "W_dec", "b_enc", "b_dec", "b_gate", "b_mag", "r_mag", "threshold", "finetuning_scaling_factor"]
+SEEDS = {name: i + 1 for i, name in enumerate(NAMES)}
 
 
 def fill(sae):
     state = sae.state_dict()
     for name, tensor in state.items():
-        values = numbers(SHAPES[name], SEEDS[name])
+        values = numbers(tensor.shape, SEEDS[name])
         if name == "threshold":
             values = values.abs()
         if name == "finetuning_scaling_factor":
@@ -110,6 +106,13 @@ def version6(folder):
         configs[name] = {"cfg": written, **also}
         for key, value in results(sae, also.get("heads")).items():
             tensors[f"{name}.{key}"] = value
+    # One for the stream of test/fixtures/llama, to look at.
+    options = {"k": 4, "dtype": "float16"}
+    cfg = topk_sae.TopKSAEConfig(d_in=48, d_sae=32, **options)
+    cfg.metadata = SAEMetadata(model_name="tiny", hook_name="blocks.1.hook_resid_post", prepend_bos=True, context_size=64)
+    sae = topk_sae.TopKSAE(cfg)
+    fill(sae)
+    sae.save_model(Path(folder) / "for-llama")
     return tensors, configs
 
 

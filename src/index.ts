@@ -18,6 +18,13 @@ export type { Manifest, PlainPositions, StoredShard, StoredSite } from "./activa
 export type { StoredPrompt } from "./activations/stored-prompt.ts";
 // Patching
 export {
+  type LatentAttribution,
+  type LatentValue,
+  latentAttribution,
+  type TopLatentOptions,
+  topLatents,
+} from "./analysis/autoencoders/latent-attribution.ts";
+export {
   ablateLatents,
   addToLatents,
   type LatentEditOptions,
@@ -25,12 +32,22 @@ export {
   scaleLatents,
   setLatents,
 } from "./analysis/autoencoders/latent-edits.ts";
+export type {
+  LatentActivity,
+  LatentExample,
+  LatentExamples,
+} from "./analysis/autoencoders/latent-examples.ts";
 export {
   type LoadSaeOptions,
   loadSparseAutoencoder,
 } from "./analysis/autoencoders/load-sparse-autoencoder.ts";
 export type { SaeArchitecture, SaeConfig, SaeNormalisation } from "./analysis/autoencoders/sae-config.ts";
 export type { SaeWeights, SparseAutoencoder } from "./analysis/autoencoders/sparse-autoencoder.ts";
+export {
+  type ActivationSource,
+  type TopActivationOptions,
+  topActivations,
+} from "./analysis/autoencoders/top-activations.ts";
 export {
   type AttentionMap,
   type AttentionMapOptions,
@@ -151,6 +168,7 @@ export { chartFigure } from "./figures/chart-figure.ts";
 export { type Curve, type CurveOptions, type CurvePoint, curveFigure } from "./figures/curve-figure.ts";
 export type { Figure } from "./figures/figure.ts";
 export { type HeatData, type HeatOptions, heatFigure } from "./figures/heat-figure.ts";
+export { type LatentFigureOptions, latentFigure } from "./figures/latent-figure.ts";
 export { type LensFigureOptions, lensFigure } from "./figures/lens-figure.ts";
 export { show } from "./figures/show.ts";
 export { type TokenFigureOptions, tokenFigure } from "./figures/token-figure.ts";

@@ -18,6 +18,7 @@ const PROGRAMS = [
   "docs/gradients.md",
   "docs/interventions.md",
   "docs/activations.md",
+  "docs/sparse-autoencoders.md",
 ];
 
 const SMOLLM2 = join(cacheFolder(), "models", "smollm2-135m-instruct");

@@ -166,6 +166,19 @@ export class SparseAutoencoder {
   }
 
   /** Frees the weights. */
+  /**
+   * The gradient with respect to latents, where that with respect to activations x [rows, width] is `gradient` [rows, width], and all that is no
+   * latent stays. [rows, latents]
+   */
+  gradientOf(x: Tensor, gradient: Tensor): Tensor {
+    this.#checkRows("gradientOf", x, this.config.width);
+    this.#checkRows("gradientOf", gradient, this.config.width);
+    // What latents go through on their way to x is a product with a diagonal, W_dec, and one with another diagonal.
+    return x.device.scope(() =>
+      this.#toDecoder(linear(this.#normalise(x).rescale(gradient), this.weights.W_dec)),
+    );
+  }
+
   dispose(): void {
     this.#memory?.dispose();
   }

@@ -410,6 +410,13 @@ export {
 export type { KernelRow, ProfileRow } from "./profile/rows.ts";
 export { isCorrect, isCorrectTokens, isWholeAnswer, type ScoreOptions } from "./tasks/correct.ts";
 export {
+  type DatasetColumns,
+  type DatasetFile,
+  type DatasetItem,
+  datasetItems,
+  splitOfPath,
+} from "./tasks/dataset.ts";
+export {
   type Asker,
   answeredPrompt,
   atLastExample,

@@ -22,6 +22,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   reproduce: async () => (await import("./commands/reproduce.ts")).reproduceCommand(),
   rows: async () => (await import("./commands/rows.ts")).rowsCommand(),
   grid: async () => (await import("./commands/grid.ts")).gridCommand(),
+  task: async () => (await import("./commands/task.ts")).taskCommand(),
   parity: async () => (await import("./commands/parity.ts")).parityCommand(),
   convert: async () => (await import("./commands/convert.ts")).convertCommand(),
   export: async () => (await import("./commands/export.ts")).exportCommand(),

@@ -87,7 +87,7 @@ describe("help and mistakes", () => {
       const option = command.options.find(({ long }) => long === "--model");
       return [command.name(), option?.description, option?.defaultValue] as const;
     });
-    const without = ["devices", "control-vector", "rows", "grid", "convert"];
+    const without = ["devices", "control-vector", "rows", "grid", "task", "convert"];
     expect(found.filter(([, description]) => description === undefined).map(([name]) => name)).toEqual(
       without,
     );

@@ -17,6 +17,8 @@ export const PAGES = {
     "docs/figures.md",
     "docs/tasks.md",
     "docs/training.md",
+    "docs/activations.md",
+    "docs/sparse-autoencoders.md",
     "docs/explorer.md",
     "docs/serve.md",
     "docs/cli.md",

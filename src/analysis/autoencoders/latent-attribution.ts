@@ -30,6 +30,7 @@ export interface LatentAttribution extends LatentValue {
   readonly effect: number;
 }
 
+/** Which latents {@link topLatents} and {@link latentAttribution} give, and of which run. */
 export interface TopLatentOptions {
   /** Which positions. Default: all. */
   at?: Positions;

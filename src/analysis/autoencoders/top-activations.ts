@@ -29,6 +29,7 @@ export type ActivationSource =
   | ActivationStore
   | { readonly model: LanguageModel; readonly prompts: Iterable<Prompt> | AsyncIterable<Prompt> };
 
+/** Which latents {@link topActivations} is about, and how much of each it gives. */
 export interface TopActivationOptions {
   /** Which latents. */
   latents: readonly number[];

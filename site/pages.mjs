@@ -13,6 +13,7 @@ export const PAGES = {
     "docs/patching.md",
     "docs/interventions.md",
     "docs/gradients.md",
+    "docs/activations.md",
     "docs/sites.md",
     "docs/figures.md",
     "docs/tasks.md",

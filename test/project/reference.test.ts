@@ -68,6 +68,25 @@ test("everything that the public API exports has a docstring", () => {
   expect(bare.map(({ file, name }) => `${file}: ${name}`)).toEqual([]);
 });
 
+test("every method of a class of the public API has a docstring", () => {
+  let methods = 0;
+  const bare = api.flatMap(({ file, name }) => {
+    const source = readFileSync(file, "utf8");
+    const [, body] = new RegExp(`^export class ${name}\\b(.*?)^}`, "ms").exec(source) ?? [];
+    const found = [
+      ...(body ?? "").matchAll(
+        /^(.*)\n {2}(?:static |async |get |\*)*(?!constructor)([a-z]\w*)(?:<.*)?\(.*$/gm,
+      ),
+    ];
+    methods += found.length;
+    return found
+      .filter(([, before]) => !before!.endsWith("*/") && !/^ {2}\S.*;$/.test(before!))
+      .map(([, , method]) => `${file}: ${name}.${method}`);
+  });
+  expect(methods).toBeGreaterThan(100);
+  expect(bare).toEqual([]);
+});
+
 test("what a docstring links to is in the scope of its file, or in the public API", () => {
   const exported = new Set(api.map(({ name }) => name));
   let links = 0;

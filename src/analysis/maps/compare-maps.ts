@@ -58,6 +58,7 @@ export class MapComparison implements MapComparisonFields {
     Object.assign(this, fields);
   }
 
+  /** The measures, and the cells whose estimates are farthest off, as text. */
   toString(): string {
     const { spearman, pearson, signAgreement, top, cells, estimated, metric } = this;
     const rows = cells

@@ -43,6 +43,7 @@ export class KnockoutSweep implements KnockoutSweepFields {
     Object.assign(this, fields);
   }
 
+  /** The metric without a cut, and layer by layer, as a table. */
   toString(): string {
     const { metric, value, from, to, window, layers } = this;
     const rows = layers.map(({ layer, cut: { first, last }, value, change }) => [

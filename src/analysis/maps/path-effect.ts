@@ -47,6 +47,7 @@ export class PathEffect implements PathEffectFields {
     return (this.value - from) / (to - from);
   }
 
+  /** Path and effect, as text. */
   toString(): string {
     const { metric, clean, corrupted, from, to, value, effect, direction, freeze } = this;
     return [

@@ -10,6 +10,7 @@ import type { StoredTaskVectors } from "./task-vectors.ts";
 
 const ARCHITECTURE = "controlvector";
 
+/** How strongly a control vector is added, in which layers, and to which tokens. */
 export interface ControlOptions {
   /** What directions are multiplied by. Default 1. */
   readonly scale?: number;

@@ -225,6 +225,7 @@ export class StoredTaskVectors {
     return this.values.subarray(index * this.width, (index + 1) * this.width);
   }
 
+  /** The vectors on a device, to be patched in. */
   on(device: Device): TaskVectors {
     const { values, width, origin } = this;
     return new TaskVectors(device.tensor(values, { shape: [origin.layers.length, width] }), origin);

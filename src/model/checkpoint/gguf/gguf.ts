@@ -77,6 +77,7 @@ export class GgufEntry implements TensorEntry {
     }
   }
 
+  /** Says that it will be read. */
   expect(): void {
     this.#source.expect?.(this.#begin, this.storedBytes);
   }

@@ -14,6 +14,7 @@ export const PAGES = {
     "docs/interventions.md",
     "docs/gradients.md",
     "docs/activations.md",
+    "docs/sparse-autoencoders.md",
     "docs/sites.md",
     "docs/figures.md",
     "docs/tasks.md",

@@ -179,6 +179,7 @@ export class SparseAutoencoder {
     );
   }
 
+  /** Frees the weights. */
   dispose(): void {
     this.#memory?.dispose();
   }

@@ -19,6 +19,7 @@ export interface DatasetColumns {
   readonly answer?: string;
 }
 
+/** A Parquet file of a data set. */
 export interface DatasetFile {
   readonly source: ByteSource;
   /** What its name or folder says. */

@@ -1,8 +1,17 @@
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CommanderError } from "commander";
+import { parse } from "csv-parse/sync";
 import { afterAll, expect, test, vi } from "vitest";
 import { trainCommand } from "../../src/cli/commands/train.ts";
 import { formatTraining, type TrainReport } from "../../src/cli/commands/training.ts";
@@ -53,6 +62,10 @@ async function train(...args: string[]): Promise<TrainReport> {
 const llama = (out: string, ...args: string[]) =>
   train("--model", LLAMA, "--steps", "5", "--lr", "0.01", "--out", path(out), ...args);
 
+function logOf(folder: string): Record<string, string>[] {
+  return parse(readFileSync(path(`${folder}/log.csv`), "utf8"), { columns: true });
+}
+
 test("an adapter is trained, scored before and after, and written for loadModel", async () => {
   const report = await llama("adapter", "--rank", "3", "--lora", "q_proj,down_proj");
   const model = await fixtureModel("llama");
@@ -66,7 +79,21 @@ test("an adapter is trained, scored before and after, and written for loadModel"
   for (const { loss, gradNorm } of report.steps) expect(loss > 0 && gradNorm > 0).toBe(true);
   // The rate is 0 in the first step, and the second meets other items.
   expect(report.steps.at(-1)!.loss).toBeLessThan(report.steps[0]!.loss);
-  expect(readdirSync(path("adapter")).sort()).toEqual(["adapter_config.json", "adapter_model.safetensors"]);
+  const files = ["adapter_config.json", "adapter_model.safetensors", "log.csv"];
+  expect(readdirSync(path("adapter")).sort()).toEqual(files);
+  const rows = logOf("adapter");
+  expect(rows.map(({ step }) => step)).toEqual(["0", "1", "2", "3", "4", "5", "5"]);
+  expect([rows[0]!.accuracy, rows.at(-1)!.accuracy].map(Number)).toEqual([
+    report.before.accuracy,
+    report.after.accuracy,
+  ]);
+  for (const [i, { loss, gradNorm }] of report.steps.entries()) {
+    expect([rows[i + 1]!.loss, rows[i + 1]!.gradnorm].map(Number)).toEqual([loss, gradNorm]);
+  }
+  expect(rows.slice(1, 4).map(({ lr }) => Number(lr))).toEqual([0, 0.01, expect.closeTo(0.00854, 4)]);
+  // What trackio keeps of a column's name.
+  expect(Object.keys(rows[0]!).every((name) => /^[a-z]{1,10}$/.test(name))).toBe(true);
+  for (const { timestamp } of rows) expect(new Date(timestamp!).toISOString()).toBe(timestamp);
   const config = JSON.parse(readFileSync(path("adapter/adapter_config.json"), "utf8"));
   expect(config).toMatchObject({ r: 3, lora_alpha: 6, base_model_name_or_path: LLAMA });
 
@@ -117,6 +144,24 @@ test("a run that is killed goes on from its last step, to the same bits", async 
     readFileSync(path("whole/adapter_model.safetensors")),
   );
   expect(existsSync(path("killed/training.safetensors"))).toBe(false);
+  const untimed = (rows: Record<string, string>[]) => rows.map(({ timestamp: _, ...rest }) => rest);
+  expect(untimed(logOf("killed"))).toEqual(untimed(logOf("whole")));
+});
+
+test("the beginning of a log is no folder in use; another file of its name is", async () => {
+  mkdirSync(path("begun"));
+  writeFileSync(
+    path("begun/log.csv"),
+    "step,timestamp,loss,gradnorm,lr,accuracy\n0,2026-01-01T00:00:00.000Z,,,,0\n",
+  );
+  await llama("begun", "--steps", "2", "--warm-up", "0");
+  expect(logOf("begun").map(({ step }) => step)).toEqual(["0", "1", "2", "2"]);
+  mkdirSync(path("other"));
+  writeFileSync(path("other/log.csv"), "time,water\n");
+  await expect(llama("other")).rejects.toThrow(
+    "expected an empty folder, or one with training.safetensors to go on from, found log.csv",
+  );
+  expect(readFileSync(path("other/log.csv"), "utf8")).toBe("time,water\n");
 });
 
 test("a run that is stopped says that it can be gone on from where it can; a second one is refused at once", async () => {

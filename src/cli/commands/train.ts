@@ -19,6 +19,7 @@ import { addTaskOptions, type TaskArguments } from "../options/task-options.ts";
 import { stoppable } from "../terminal/interrupt.ts";
 import { printResult } from "../terminal/output.ts";
 import { CHECKPOINT, checkKept, formatTraining, train } from "./training.ts";
+import { isTrainingLog, LOG } from "./training-log.ts";
 
 export interface TrainArguments extends Omit<ModelArguments, "lora">, TaskArguments {
   readonly task: string;
@@ -159,7 +160,11 @@ async function checkItems(task: Task, { split, query, shots }: TrainArguments): 
 async function checkFolder(folder: string): Promise<void> {
   const present = await readdir(folder);
   if (present.includes(CHECKPOINT)) return;
-  const others = present.filter((name) => name !== "lock" && !name.endsWith(".tmp"));
+  // A training that was broken off before its first checkpoint leaves the beginning of a log.
+  const begun = present.includes(LOG) && (await isTrainingLog(join(folder, LOG)));
+  const others = present.filter(
+    (name) => name !== "lock" && !name.endsWith(".tmp") && !(begun && name === LOG),
+  );
   if (others.length === 0) return;
   throw new CheckpointError(
     `--out: ${folder}: expected an empty folder, or one with ${CHECKPOINT} to go on from, found ${others.slice(0, 3).join(", ")}`,

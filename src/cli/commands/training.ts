@@ -28,6 +28,7 @@ import { showCount, showPercent, table } from "../terminal/layout.ts";
 import { note } from "../terminal/output.ts";
 import { withProgress } from "../terminal/progress.ts";
 import type { TrainArguments, TrainingData } from "./train.ts";
+import { LOG, TrainingLog } from "./training-log.ts";
 
 /** What a training goes on from, in the folder of what it trains. */
 export const CHECKPOINT = "training.safetensors";
@@ -152,12 +153,15 @@ export async function train(
     const before = await score();
     const resumedAt = kept() ? await restoreTraining(trainer, await openFile(path), settings) : 0;
     if (resumedAt > 0) note(`going on from step ${resumedAt} of ${total}`);
+    const log = await TrainingLog.begin(join(args.out, LOG), resumedAt);
+    if (resumedAt === 0) log.add({ step: 0, accuracy: before.accuracy });
     const save = async () => {
       lock.check();
       await writeWhole(path, encodeTraining(trainer, settings));
     };
-    const run = await steps(trainer, data.prompts, args, save);
+    const run = await steps(trainer, data.prompts, args, { log, save });
     const after = await score();
+    log.add({ step: total, accuracy: after.accuracy });
     const files: string[] = [];
     await trained.save(async (name, chunks) => {
       lock.check();
@@ -194,8 +198,8 @@ function settingsOf({ prompts }: TrainingData, args: TrainArguments): TrainingSe
 async function steps(
   trainer: Trainer,
   prompts: readonly Prompt[],
-  { steps: total, batch, seed }: TrainArguments,
-  save: () => Promise<void>,
+  { steps: total, batch, seed, lr, warmUp }: TrainArguments,
+  { log, save }: { readonly log: TrainingLog; readonly save: () => Promise<void> },
 ): Promise<Pick<TrainReport, "steps" | "seconds" | "tokensPerSecond">> {
   const started = performance.now();
   const seconds = () => (performance.now() - started) / 1000;
@@ -215,6 +219,8 @@ async function steps(
           `step ${step + 1}: the loss is ${loss}, the gradient's norm ${gradNorm}; try a smaller --lr`,
         );
       }
+      // Before the checkpoint, so that no step that is kept lacks its row.
+      log.add({ step: step + 1, loss, gradnorm: gradNorm, lr: lr * cosineSchedule(step, total, { warmUp }) });
       await save();
       done.push({ step: step + 1, loss, gradNorm });
       tokens += chosen.reduce((sum, { length }) => sum + length, 0);

@@ -5,6 +5,7 @@ import type { ExplorerDocument } from "../document/document.ts";
 import { model } from "../model.ts";
 import { store } from "../state.ts";
 import { Icon } from "../ui/icons.tsx";
+import { Problem } from "../ui/problem.tsx";
 import { Provenance } from "../ui/provenance.tsx";
 import { percentInWords, tokenInWords } from "../ui/words.ts";
 import { useTasks } from "../vectors/use-tasks.ts";
@@ -125,13 +126,7 @@ function Compared({ was, is }: { was: ExplorerDocument; is: ExplorerDocument }):
         <p class="soft">The two states are the same.</p>
       ) : (
         <table aria-label="What differs">
-          <thead>
-            <tr>
-              <th scope="col">Where</th>
-              <th scope="col">A</th>
-              <th scope="col">B</th>
-            </tr>
-          </thead>
+          <HeadOf what="Where" />
           <tbody>
             {found.map(({ at, was: a, is: b }) => (
               <tr key={`${at} ${a} ${b}`}>
@@ -147,20 +142,12 @@ function Compared({ was, is }: { was: ExplorerDocument; is: ExplorerDocument }):
       )}
       <h3>Answers</h3>
       {error ? (
-        <p class="bad-words" role="alert">
-          {error.message}
-        </p>
+        <Problem error={error} />
       ) : things.length === 0 ? (
         <p class="soft">This view asks the model nothing by itself.</p>
       ) : (
         <table aria-label="Both answers" aria-busy={!current}>
-          <thead>
-            <tr>
-              <th scope="col">Question</th>
-              <th scope="col">A</th>
-              <th scope="col">B</th>
-            </tr>
-          </thead>
+          <HeadOf what="Question" />
           <tbody>
             {things.map((thing) => (
               <tr key={thing} class={current && isOther(thing) ? "other" : ""}>
@@ -178,6 +165,18 @@ function Compared({ was, is }: { was: ExplorerDocument; is: ExplorerDocument }):
         </p>
       )}
     </>
+  );
+}
+
+function HeadOf({ what }: { what: string }): JSX.Element {
+  return (
+    <thead>
+      <tr>
+        <th scope="col">{what}</th>
+        <th scope="col">A</th>
+        <th scope="col">B</th>
+      </tr>
+    </thead>
   );
 }
 

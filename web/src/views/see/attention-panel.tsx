@@ -3,17 +3,17 @@ import { useEffect, useRef } from "preact/hooks";
 import type { AttentionAnswer, EncodedPrompt } from "../../../../src/session/messages/results.ts";
 import { useAsked } from "../../ask.ts";
 import { toCsv } from "../../keep/csv.ts";
-import { Export } from "../../keep/export.tsx";
+import { FigurePanel } from "../../keep/figure-panel.tsx";
 import { model } from "../../model.ts";
 import { PatchPicture } from "../../prompts/patch-picture.tsx";
 import { tokensComputed } from "../../prompts/tokens-computed.ts";
 import { store } from "../../state.ts";
-import { Panel } from "../../ui/panel.tsx";
+import { ChoiceField } from "../../ui/choice-field.tsx";
+import { NumberField } from "../../ui/number-field.tsx";
+import { Problem } from "../../ui/problem.tsx";
 import { ProgressBar } from "../../ui/progress.tsx";
-import { Provenance } from "../../ui/provenance.tsx";
 import { percentInWords, tokenInWords } from "../../ui/words.ts";
 import { firstLayer } from "../../vectors/shelf.ts";
-import { NumberField } from "../vectors/number-field.tsx";
 import { HeatTile } from "./heat-tile.tsx";
 import { type Mode, SEE, type SeeSlice } from "./see-slice.ts";
 import { rgbOf, useBitmap } from "./use-bitmap.ts";
@@ -61,37 +61,27 @@ export function AttentionPanel({ encoded, encodedKey }: OfEncoded): JSX.Element 
     mode === "heads" ? map.head === (slice.head ?? 0) : map.layer === layer;
   const chosen = value?.maps.find(isChosen) ?? value?.maps[0];
   return (
-    <Panel
+    <FigurePanel
       title="Attention"
       busy={!current}
-      footer={value && <Provenance setting={value.setting} />}
-      actions={
-        value &&
-        seen?.view && (
-          <Export
-            name="attention"
-            figure={() => attentionFigureOf(value, seen.view!.png, `attention of ${from}: ${WORDS[mode]}`)}
-            csv={() => attentionCsv(value)}
-          />
-        )
+      setting={value?.setting}
+      save={
+        value && seen?.view
+          ? {
+              name: "attention",
+              figure: () => attentionFigureOf(value, seen.view!.png, `attention of ${from}: ${WORDS[mode]}`),
+              csv: () => attentionCsv(value),
+            }
+          : undefined
       }
     >
       <div class="fields">
-        <label class="field">
-          <span>Shown</span>
-          <select
-            value={mode}
-            onChange={({ currentTarget }) =>
-              change("show other attention", { mode: currentTarget.value as Mode })
-            }
-          >
-            {(Object.keys(WORDS) as Mode[]).map((each) => (
-              <option key={each} value={each}>
-                {WORDS[each]}
-              </option>
-            ))}
-          </select>
-        </label>
+        <ChoiceField
+          label="Shown"
+          value={mode}
+          choices={Object.entries(WORDS) as [Mode, string][]}
+          set={(next) => change("show other attention", { mode: next })}
+        />
         {mode === "heads" && (
           <NumberField
             label="Layer"
@@ -107,9 +97,7 @@ export function AttentionPanel({ encoded, encodedKey }: OfEncoded): JSX.Element 
           The prompt has no picture. Choose one asked by picture, or put one into the text.
         </p>
       ) : error ? (
-        <p class="bad-words hint" role="alert">
-          {error.message}
-        </p>
+        <Problem error={error} />
       ) : !value || !chosen || !bitmap ? (
         <ProgressBar
           label="Reading the attention"
@@ -139,7 +127,7 @@ export function AttentionPanel({ encoded, encodedKey }: OfEncoded): JSX.Element 
           </div>
         </div>
       )}
-    </Panel>
+    </FigurePanel>
   );
 }
 

@@ -2,13 +2,12 @@ import type { JSX } from "preact";
 import type { EncodedPrompt, LensAnswer } from "../../../../src/session/messages/results.ts";
 import { useAsked } from "../../ask.ts";
 import { toCsv } from "../../keep/csv.ts";
-import { Export } from "../../keep/export.tsx";
+import { FigurePanel } from "../../keep/figure-panel.tsx";
 import { model } from "../../model.ts";
 import { PatchPicture } from "../../prompts/patch-picture.tsx";
 import { store } from "../../state.ts";
-import { Panel } from "../../ui/panel.tsx";
+import { Problem } from "../../ui/problem.tsx";
 import { ProgressBar } from "../../ui/progress.tsx";
-import { Provenance } from "../../ui/provenance.tsx";
 import { percentInWords, tokenInWords } from "../../ui/words.ts";
 import { firstLayer } from "../../vectors/shelf.ts";
 import { SEE } from "./see-slice.ts";
@@ -51,19 +50,18 @@ export function PatchLensPanel({
   );
   const index = value?.layers.indexOf(layer) ?? -1;
   return (
-    <Panel
+    <FigurePanel
       title="Words of patches"
       busy={!current}
-      footer={value && <Provenance setting={value.setting} />}
-      actions={
-        value &&
-        seen?.view && (
-          <Export
-            name="words-of-patches"
-            figure={() => lensFigureOf(value, seen, layer)}
-            csv={() => lensCsv(value)}
-          />
-        )
+      setting={value?.setting}
+      save={
+        value && seen?.view
+          ? {
+              name: "words-of-patches",
+              figure: () => lensFigureOf(value, seen, layer),
+              csv: () => lensCsv(value),
+            }
+          : undefined
       }
     >
       {!positions || !seen ? (
@@ -73,9 +71,7 @@ export function PatchLensPanel({
             : "The prompt has no picture. Choose one asked by picture, or put one into the text."}
         </p>
       ) : error ? (
-        <p class="bad-words" role="alert">
-          {error.message}
-        </p>
+        <Problem error={error} />
       ) : (
         <>
           <label class="slider field">
@@ -127,7 +123,7 @@ export function PatchLensPanel({
           )}
         </>
       )}
-    </Panel>
+    </FigurePanel>
   );
 }
 

@@ -1,20 +1,27 @@
 import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useAsked } from "../../ask.ts";
-import { Export } from "../../keep/export.tsx";
+import { FigurePanel } from "../../keep/figure-panel.tsx";
 import { model } from "../../model.ts";
 import { Thumbnail } from "../../prompts/picture-chip.tsx";
 import { store } from "../../state.ts";
+import { ChoiceField } from "../../ui/choice-field.tsx";
+import { NumberField } from "../../ui/number-field.tsx";
 import { Panel } from "../../ui/panel.tsx";
+import { Problem } from "../../ui/problem.tsx";
 import { ProgressBar } from "../../ui/progress.tsx";
-import { Provenance } from "../../ui/provenance.tsx";
 import { percentInWords } from "../../ui/words.ts";
 import { useTasks } from "../../vectors/use-tasks.ts";
-import { NumberField } from "../vectors/number-field.tsx";
+import { ExampleFields } from "../vectors/example-fields.tsx";
 import { askPlane, layOut, type PlaneAnswer, planeCsv, planeFigure, planeInWords } from "./plane.ts";
 import { type PlaneSet, SEE } from "./see-slice.ts";
 
 const MOST_TASKS = 6;
+
+const METHODS: readonly [PlaneSet["method"], string][] = [
+  ["pca", "PCA: directions of most variance"],
+  ["tsne", "t-SNE: who is near whom"],
+];
 
 /** Vectors of many prompts on a plane: whether those of one task lie together, however it was told. */
 export function PlanePanel(): JSX.Element {
@@ -96,63 +103,41 @@ export function PlanePanel(): JSX.Element {
               set={(items) => change({ items })}
             />
             <NumberField
-              label="Examples"
-              value={plane.count}
-              min={1}
-              max={20}
-              set={(count) => change({ count })}
-            />
-            <NumberField
               label="Layer"
               value={Math.min(plane.layer, layers - 1)}
               min={0}
               max={layers - 1}
               set={(layer) => change({ layer })}
             />
-            <NumberField
-              label="Seed"
-              value={plane.seed}
-              min={0}
-              max={99999}
-              set={(seed) => change({ seed })}
-            />
+            <ExampleFields value={plane} change={change} />
           </div>
-          <label class="field">
-            <span>Drawn by</span>
-            <select
-              value={plane.method}
-              onChange={({ currentTarget }) => change({ method: currentTarget.value as PlaneSet["method"] })}
-            >
-              <option value="pca">PCA: directions of most variance</option>
-              <option value="tsne">t-SNE: who is near whom</option>
-            </select>
-          </label>
+          <ChoiceField
+            label="Drawn by"
+            value={plane.method}
+            choices={METHODS}
+            set={(method) => change({ method })}
+          />
           <button type="submit" class="primary" disabled={plane.tasks.length === 0}>
             Draw
           </button>
         </form>
       </Panel>
-      <Panel
+      <FigurePanel
         title="Vectors on a plane"
         busy={asked !== undefined && !current}
-        footer={value && summary && <Provenance setting={summary.setting} />}
-        actions={
-          value &&
-          current &&
-          asked &&
-          summary && (
-            <Export
-              name="plane"
-              figure={() => planeFigure(value, asked, summary.setting)}
-              csv={() => planeCsv(value)}
-            />
-          )
+        setting={value && summary?.setting}
+        save={
+          value && current && asked && summary
+            ? {
+                name: "plane",
+                figure: () => planeFigure(value, asked, summary.setting),
+                csv: () => planeCsv(value),
+              }
+            : undefined
         }
       >
         {error ? (
-          <p class="bad-words" role="alert">
-            {error.message}
-          </p>
+          <Problem error={error} />
         ) : asked && current && value ? (
           <Plane answer={value} set={asked} />
         ) : asked ? (
@@ -169,7 +154,7 @@ export function PlanePanel(): JSX.Element {
             has a place of its own, its dots lie together, in words and with pictures alike.
           </p>
         )}
-      </Panel>
+      </FigurePanel>
     </div>
   );
 }

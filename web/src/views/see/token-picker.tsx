@@ -1,17 +1,15 @@
 import type { JSX } from "preact";
-import { useEffect, useRef } from "preact/hooks";
 import type { EncodedPrompt } from "../../../../src/session/messages/results.ts";
 import { pictureSpans } from "../../prompts/token-chips.tsx";
 import { tokensComputed } from "../../prompts/tokens-computed.ts";
 import { store } from "../../state.ts";
+import { useArrows } from "../../ui/arrows.ts";
 import { tokenInWords } from "../../ui/words.ts";
 import { SEE } from "./see-slice.ts";
 
 /** The tokens of the prompt, of which one is chosen: with the arrows, or a click. Those of pictures are left out. */
 export function TokenPicker({ encoded }: { encoded: EncodedPrompt }): JSX.Element {
   const { at } = store.slice(SEE).value;
-  const group = useRef<HTMLDivElement>(null);
-  const moved = useRef(false);
   const { texts } = tokensComputed(encoded);
   const spans = encoded.sequence ? [] : pictureSpans(encoded.spans);
   const positions = texts.flatMap((_, i) =>
@@ -19,11 +17,6 @@ export function TokenPicker({ encoded }: { encoded: EncodedPrompt }): JSX.Elemen
   );
   const here = at < 0 ? texts.length + at : at;
   const index = Math.max(0, positions.indexOf(here));
-  useEffect(() => {
-    if (!moved.current) return;
-    moved.current = false;
-    group.current?.querySelector<HTMLElement>("[tabindex='0']")?.focus();
-  });
   const choose = (position: number) =>
     store.set(
       SEE,
@@ -32,19 +25,7 @@ export function TokenPicker({ encoded }: { encoded: EncodedPrompt }): JSX.Elemen
       (slice) => ({ ...slice, at: position - texts.length }),
       "see token",
     );
-  const onKeyDown = (event: KeyboardEvent) => {
-    const last = positions.length - 1;
-    const next = {
-      ArrowLeft: Math.max(0, index - 1),
-      ArrowRight: Math.min(last, index + 1),
-      Home: 0,
-      End: last,
-    }[event.key];
-    if (next === undefined) return;
-    event.preventDefault();
-    moved.current = true;
-    choose(positions[next]!);
-  };
+  const { group, onKeyDown } = useArrows(positions.length, index, (next) => choose(positions[next]!));
   return (
     <div>
       <h3 id="from-token">From the token</h3>

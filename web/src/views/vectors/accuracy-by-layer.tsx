@@ -4,12 +4,13 @@ import type { SweepAnswer } from "../../../../src/session/messages/results.ts";
 import { useAsked } from "../../ask.ts";
 import { toCsv } from "../../keep/csv.ts";
 import { Export } from "../../keep/export.tsx";
-import { store } from "../../state.ts";
+import { Problem } from "../../ui/problem.tsx";
 import { ProgressBar } from "../../ui/progress.tsx";
 import { Provenance } from "../../ui/provenance.tsx";
 import { percentInWords } from "../../ui/words.ts";
+import { chooseLayer } from "../../vectors/choose-layer.ts";
 import { vectorOf } from "../../vectors/make-vector.ts";
-import { changeVector, SHELF, type ShelfVector } from "../../vectors/shelf.ts";
+import type { ShelfVector } from "../../vectors/shelf.ts";
 import { LayerChart } from "./layer-chart.tsx";
 import type { Sweep } from "./vectors-slice.ts";
 
@@ -21,7 +22,7 @@ export interface AccuracyProps {
 
 /** How often the vector's answers are right, by the layer that it is put into. */
 export function AccuracyByLayer({ sweep, vector, onCancel }: AccuracyProps): JSX.Element {
-  const { recipe, id, name, layer } = vector;
+  const { recipe, name, layer } = vector;
   const { task, asked, items } = sweep;
   const { value, current, error, progress } = useAsked(
     ["sweep", recipe, task, asked, items],
@@ -31,12 +32,7 @@ export function AccuracyByLayer({ sweep, vector, onCancel }: AccuracyProps): JSX
       return client.sweep({ model, vector: handle, task, asked, items }, { signal, onProgress });
     },
   );
-  if (error)
-    return (
-      <p class="bad-words" role="alert">
-        {error.message}
-      </p>
-    );
+  if (error) return <Problem error={error} />;
   if (!current || !value) {
     const counted = progress?.phase === "items" || progress?.phase === "prompts" ? progress : undefined;
     return (
@@ -50,13 +46,7 @@ export function AccuracyByLayer({ sweep, vector, onCancel }: AccuracyProps): JSX
     );
   }
   const { unpatched, best } = value;
-  const choose = (next: number) =>
-    store.set(
-      SHELF,
-      `put ${name} into layer ${next}`,
-      (shelf) => changeVector(shelf, id, { layer: next }),
-      `layer ${id}`,
-    );
+  const choose = (next: number) => chooseLayer(vector, next);
   const here = value.layers.find((each) => each.layer === layer);
   const bestCorrect = value.layers.find((each) => each.layer === best)!.correct;
   const words = `${name}: accuracy on ${task}, asked by ${asked === "image" ? "picture" : "name"}`;

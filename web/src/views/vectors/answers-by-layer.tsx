@@ -5,13 +5,15 @@ import { toCsv } from "../../keep/csv.ts";
 import { Export } from "../../keep/export.tsx";
 import { pictureKey, pictureName } from "../../pictures/picture-ref.ts";
 import { store } from "../../state.ts";
+import { Problem } from "../../ui/problem.tsx";
 import { ProgressBar } from "../../ui/progress.tsx";
 import { Provenance } from "../../ui/provenance.tsx";
 import { percentInWords, tokenInWords } from "../../ui/words.ts";
+import { chooseLayer } from "../../vectors/choose-layer.ts";
 import { askLayers, type ByLayer, firstTokenOf } from "../../vectors/patched.ts";
 import { queryOf, rightAnswers } from "../../vectors/query.ts";
 import { taskOf } from "../../vectors/recipe.ts";
-import { changeVector, SHELF, type ShelfVector } from "../../vectors/shelf.ts";
+import type { ShelfVector } from "../../vectors/shelf.ts";
 import { useTasks } from "../../vectors/use-tasks.ts";
 import { LayerChart } from "./layer-chart.tsx";
 import { type Sweep, VECTORS } from "./vectors-slice.ts";
@@ -20,7 +22,7 @@ import { type Sweep, VECTORS } from "./vectors-slice.ts";
 export function AnswersByLayer({ sweep, vector }: { sweep: Sweep; vector: ShelfVector }): JSX.Element | null {
   const { pictures, context } = store.slice(VECTORS).value;
   const { value: tasks = [] } = useTasks();
-  const { recipe, id, name, layer } = vector;
+  const { recipe, name, layer } = vector;
   const picture = pictures.find((each) => pictureKey(each) === sweep.picture);
   const right = picture ? rightAnswers(picture, taskOf(recipe), tasks)[0] : undefined;
   const { value, current, error } = useAsked(
@@ -31,23 +33,12 @@ export function AnswersByLayer({ sweep, vector }: { sweep: Sweep; vector: ShelfV
     },
   );
   if (!picture) return <p class="soft hint">The picture has been taken away.</p>;
-  if (error)
-    return (
-      <p class="bad-words" role="alert">
-        {error.message}
-      </p>
-    );
+  if (error) return <Problem error={error} />;
   if (!current || !value) return <ProgressBar label={`Asking about ${pictureName(picture)}`} words="" />;
   const tracked = value.plain.tracked[0];
   const here = value.layers.find((each) => each.layer === layer);
   const measured = tracked ? `of ${tokenInWords(tracked.text)}` : "of the answer";
-  const choose = (next: number) =>
-    store.set(
-      SHELF,
-      `put ${name} into layer ${next}`,
-      (shelf) => changeVector(shelf, id, { layer: next }),
-      `layer ${id}`,
-    );
+  const choose = (next: number) => chooseLayer(vector, next);
   const title = `${name} put on ${pictureName(picture)}: probability ${measured}`;
   return (
     <div class="stack wide">

@@ -1,12 +1,20 @@
 import type { JSX } from "preact";
+import { ChoiceField } from "../../ui/choice-field.tsx";
 import type { Context } from "../../vectors/query.ts";
 import { useTasks } from "../../vectors/use-tasks.ts";
-import { NumberField } from "./number-field.tsx";
+import { ExampleFields } from "./example-fields.tsx";
 
 export interface ContextFieldsProps {
   readonly context: Context;
   readonly onChange: (context: Context) => void;
 }
+
+const SPECIFY: readonly [Context["specify"], string][] = [
+  ["none", "nothing"],
+  ["text", "examples in words"],
+  ["image", "examples with pictures"],
+  ["instruction", "an instruction"],
+];
 
 /** What stands before the question: with it, a vector of another task has to switch the task. */
 export function ContextFields({ context, onChange }: ContextFieldsProps): JSX.Element {
@@ -16,48 +24,21 @@ export function ContextFields({ context, onChange }: ContextFieldsProps): JSX.El
   return (
     <fieldset class="fields context">
       <legend class="visually-hidden">What stands before the question</legend>
-      <label class="field">
-        <span>Before the question</span>
-        <select
-          value={specify}
-          onChange={({ currentTarget: { value } }) => change({ specify: value as Context["specify"] })}
-        >
-          <option value="none">nothing</option>
-          <option value="text">examples in words</option>
-          <option value="image">examples with pictures</option>
-          <option value="instruction">an instruction</option>
-        </select>
-      </label>
+      <ChoiceField
+        label="Before the question"
+        value={specify}
+        choices={SPECIFY}
+        set={(next) => change({ specify: next })}
+      />
       {specify !== "none" && (
-        <label class="field">
-          <span>of the task</span>
-          <select value={task} onChange={({ currentTarget: { value } }) => change({ task: value })}>
-            {tasks.map(({ name }) => (
-              <option key={name} value={name}>
-                {name}
-              </option>
-            ))}
-          </select>
-        </label>
+        <ChoiceField
+          label="of the task"
+          value={task}
+          choices={tasks.map(({ name }) => name)}
+          set={(next) => change({ task: next })}
+        />
       )}
-      {(specify === "text" || specify === "image") && (
-        <>
-          <NumberField
-            label="Examples"
-            value={context.count}
-            min={1}
-            max={20}
-            set={(count) => change({ count })}
-          />
-          <NumberField
-            label="Seed"
-            value={context.seed}
-            min={0}
-            max={99999}
-            set={(seed) => change({ seed })}
-          />
-        </>
-      )}
+      {(specify === "text" || specify === "image") && <ExampleFields value={context} change={change} />}
     </fieldset>
   );
 }

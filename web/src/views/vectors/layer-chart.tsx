@@ -1,5 +1,5 @@
 import type { JSX } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useArrows } from "../../ui/arrows.ts";
 
 export interface LayerBar {
   readonly layer: number;
@@ -23,32 +23,11 @@ export interface LayerChartProps {
 
 /** A value by layer, as bars to choose a layer by: with the arrows, Home and End, or a click. The figure to save is drawn by the library. */
 export function LayerChart({ label, bars, chosen, onChoose, lines = [] }: LayerChartProps): JSX.Element {
-  const group = useRef<HTMLDivElement>(null);
-  const moved = useRef(false);
   const index = Math.max(
     0,
     bars.findIndex(({ layer }) => layer === chosen),
   );
-  useEffect(() => {
-    if (!moved.current) return;
-    moved.current = false;
-    group.current?.querySelector<HTMLElement>("[tabindex='0']")?.focus();
-  });
-  const onKeyDown = (event: KeyboardEvent) => {
-    const last = bars.length - 1;
-    const next = {
-      ArrowLeft: Math.max(0, index - 1),
-      ArrowRight: Math.min(last, index + 1),
-      ArrowDown: Math.max(0, index - 1),
-      ArrowUp: Math.min(last, index + 1),
-      Home: 0,
-      End: last,
-    }[event.key];
-    if (next === undefined) return;
-    event.preventDefault();
-    moved.current = true;
-    onChoose(bars[next]!.layer);
-  };
+  const { group, onKeyDown } = useArrows(bars.length, index, (next) => onChoose(bars[next]!.layer), true);
   return (
     <div class="layer-chart">
       <div class="axis" aria-hidden="true">

@@ -1,11 +1,13 @@
 import type { JSX } from "preact";
 import { model } from "../../model.ts";
 import { store } from "../../state.ts";
+import { ChoiceField } from "../../ui/choice-field.tsx";
+import { NumberField } from "../../ui/number-field.tsx";
 import { Panel } from "../../ui/panel.tsx";
 import { toastError } from "../../ui/toasts.tsx";
 import { shelve } from "../../vectors/shelve.ts";
 import { useTasks } from "../../vectors/use-tasks.ts";
-import { NumberField } from "./number-field.tsx";
+import { ExampleFields } from "./example-fields.tsx";
 import { type Maker, VECTORS } from "./vectors-slice.ts";
 
 /** The form for a new vector: from examples, or from an instruction. */
@@ -53,23 +55,15 @@ export function MakePanel(): JSX.Element {
             </label>
           ))}
         </div>
-        <label class="field">
-          <span>Task</span>
-          <select
-            value={maker.task}
-            onChange={({ currentTarget: { value } }) => {
-              const instruction = tasks.find(({ name }) => name === value)?.instruction;
-              change({ task: value, ...(instruction !== undefined && { text: instruction }) });
-            }}
-          >
-            {!task && <option value={maker.task}>{maker.task}</option>}
-            {tasks.map(({ name }) => (
-              <option key={name} value={name}>
-                {name}
-              </option>
-            ))}
-          </select>
-        </label>
+        <ChoiceField
+          label="Task"
+          value={maker.task}
+          choices={tasks.map(({ name }) => name)}
+          set={(next) => {
+            const instruction = tasks.find(({ name }) => name === next)?.instruction;
+            change({ task: next, ...(instruction !== undefined && { text: instruction }) });
+          }}
+        />
         {maker.kind === "instruction" ? (
           <label class="field wide">
             <span>Instruction</span>
@@ -81,39 +75,23 @@ export function MakePanel(): JSX.Element {
           </label>
         ) : (
           <>
-            <label class="field">
-              <span>Shown as</span>
-              <select
-                value={hasPictures ? maker.asked : "text"}
-                onChange={({ currentTarget: { value } }) => change({ asked: value as Maker["asked"] })}
-              >
-                <option value="text">text</option>
-                <option value="image" disabled={!hasPictures}>
-                  pictures
-                </option>
-              </select>
-            </label>
+            <ChoiceField
+              label="Shown as"
+              value={hasPictures ? maker.asked : "text"}
+              choices={[
+                ["text", "text"],
+                ["image", "pictures", hasPictures],
+              ]}
+              set={(asked) => change({ asked })}
+            />
             <div class="fields">
-              <NumberField
-                label="Examples"
-                value={maker.count}
-                min={1}
-                max={20}
-                set={(count) => change({ count })}
-              />
+              <ExampleFields value={maker} change={change} />
               <NumberField
                 label="Prompts"
                 value={maker.items}
                 min={1}
                 max={100}
                 set={(items) => change({ items })}
-              />
-              <NumberField
-                label="Seed"
-                value={maker.seed}
-                min={0}
-                max={99999}
-                set={(seed) => change({ seed })}
               />
             </div>
           </>

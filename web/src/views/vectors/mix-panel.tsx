@@ -3,7 +3,9 @@ import { useAsked } from "../../ask.ts";
 import { pictureKey, pictureName } from "../../pictures/picture-ref.ts";
 import { AnswerTable } from "../../prompts/answer-table.tsx";
 import { store } from "../../state.ts";
+import { ChoiceField } from "../../ui/choice-field.tsx";
 import { Panel } from "../../ui/panel.tsx";
+import { Problem } from "../../ui/problem.tsx";
 import { Provenance } from "../../ui/provenance.tsx";
 import { toastError } from "../../ui/toasts.tsx";
 import { percentInWords, tokenInWords } from "../../ui/words.ts";
@@ -55,11 +57,7 @@ export function MixPanel(): JSX.Element | null {
     );
   const step = Math.round(amount * STEPS);
   const answer = value?.patched[step];
-  const choices = vectors.map(({ id, name }) => (
-    <option key={id} value={id}>
-      {name}
-    </option>
-  ));
+  const choices = vectors.map(({ id, name }) => [id, name] as const);
   return (
     <Panel
       title="Mix"
@@ -86,39 +84,24 @@ export function MixPanel(): JSX.Element | null {
       }
     >
       <div class="fields">
-        <label class="field">
-          <span>From</span>
-          <select
-            value={first.id}
-            onChange={({ currentTarget }) => change({ first: currentTarget.value }, "mix another vector")}
-          >
-            {choices}
-          </select>
-        </label>
-        <label class="field">
-          <span>To</span>
-          <select
-            value={second.id}
-            onChange={({ currentTarget }) => change({ second: currentTarget.value }, "mix another vector")}
-          >
-            {choices}
-          </select>
-        </label>
-        <label class="field">
-          <span>On</span>
-          <select
-            value={pictureKey(picture)}
-            onChange={({ currentTarget }) =>
-              change({ picture: currentTarget.value }, "mix on another picture")
-            }
-          >
-            {pictures.map((each) => (
-              <option key={pictureKey(each)} value={pictureKey(each)}>
-                {pictureName(each)}
-              </option>
-            ))}
-          </select>
-        </label>
+        <ChoiceField
+          label="From"
+          value={first.id}
+          choices={choices}
+          set={(id) => change({ first: id }, "mix another vector")}
+        />
+        <ChoiceField
+          label="To"
+          value={second.id}
+          choices={choices}
+          set={(id) => change({ second: id }, "mix another vector")}
+        />
+        <ChoiceField
+          label="On"
+          value={pictureKey(picture)}
+          choices={pictures.map((each) => [pictureKey(each), pictureName(each)] as const)}
+          set={(key) => change({ picture: key }, "mix on another picture")}
+        />
       </div>
       <label class="slider">
         <span class="visually-hidden">How much of {second.name}</span>
@@ -139,9 +122,7 @@ export function MixPanel(): JSX.Element | null {
           Mix
         </button>
       ) : error ? (
-        <p class="bad-words" role="alert">
-          {error.message}
-        </p>
+        <Problem error={error} />
       ) : (
         <>
           <ol class="along" aria-label="Answers along the way">

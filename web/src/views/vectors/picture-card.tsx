@@ -9,6 +9,7 @@ import { Thumbnail } from "../../prompts/picture-chip.tsx";
 import type { PromptDoc } from "../../prompts/prompt-doc.ts";
 import { store } from "../../state.ts";
 import { Icon } from "../../ui/icons.tsx";
+import { Problem } from "../../ui/problem.tsx";
 import { percentInWords, tokenInWords } from "../../ui/words.ts";
 import { askPatched } from "../../vectors/patched.ts";
 import { type Context, queryOf, rightAnswers } from "../../vectors/query.ts";
@@ -85,9 +86,7 @@ export function PictureCard({ picture }: { picture: PictureRef }): JSX.Element {
         </button>
       </div>
       {problem ? (
-        <p class="bad-words" role="alert">
-          {problem.message}
-        </p>
+        <Problem error={problem} />
       ) : (
         <ol class="said" aria-label={`Answers to ${name}`}>
           <Said label="without a vector" answer={value?.plain} />

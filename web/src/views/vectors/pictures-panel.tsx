@@ -5,6 +5,7 @@ import { type PictureRef, pictureKey } from "../../pictures/picture-ref.ts";
 import { takeReadable } from "../../prompts/prompt-spec.ts";
 import { session } from "../../session.ts";
 import { store } from "../../state.ts";
+import { ChoiceField } from "../../ui/choice-field.tsx";
 import { Panel } from "../../ui/panel.tsx";
 import { Provenance } from "../../ui/provenance.tsx";
 import { toastError } from "../../ui/toasts.tsx";
@@ -120,16 +121,12 @@ function AddPicture(): JSX.Element {
         void take(event.dataTransfer.files);
       }}
     >
-      <label class="field">
-        <span>Pictures of</span>
-        <select value={chosen} onChange={({ currentTarget }) => choose(currentTarget.value)}>
-          {withPictures.map(({ name }) => (
-            <option key={name} value={name}>
-              {name}
-            </option>
-          ))}
-        </select>
-      </label>
+      <ChoiceField
+        label="Pictures of"
+        value={chosen}
+        choices={withPictures.map(({ name }) => name)}
+        set={choose}
+      />
       <label class="field">
         <span>Add</span>
         <select

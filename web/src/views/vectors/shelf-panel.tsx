@@ -6,7 +6,9 @@ import { model } from "../../model.ts";
 import { session } from "../../session.ts";
 import { store } from "../../state.ts";
 import { Icon } from "../../ui/icons.tsx";
+import { NumberField } from "../../ui/number-field.tsx";
 import { Panel } from "../../ui/panel.tsx";
+import { Problem } from "../../ui/problem.tsx";
 import { ProgressBar } from "../../ui/progress.tsx";
 import { Provenance } from "../../ui/provenance.tsx";
 import { saveAs } from "../../ui/save.ts";
@@ -18,7 +20,6 @@ import { shelve } from "../../vectors/shelve.ts";
 import { takeVectorFile } from "../../vectors/vector-files.ts";
 import { Badge } from "./badge.tsx";
 import { held, VECTOR_TYPE } from "./held.ts";
-import { NumberField } from "./number-field.tsx";
 import { VECTORS, withoutUses } from "./vectors-slice.ts";
 
 /** The vectors that are kept: how each was made, where it goes, and what can be done with it. */
@@ -120,9 +121,7 @@ function ShelfCard({ vector }: { vector: ShelfVector }): JSX.Element {
       </div>
       <p class="soft recipe">{recipeInWords(recipe)}</p>
       {error ? (
-        <p class="bad-words" role="alert">
-          {error.message}
-        </p>
+        <Problem error={error} />
       ) : current && value ? (
         <p class="soft number">
           {value.layers.length > 0

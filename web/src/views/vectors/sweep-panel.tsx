@@ -1,16 +1,22 @@
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { model } from "../../model.ts";
-import { type PictureRef, pictureKey, pictureName } from "../../pictures/picture-ref.ts";
+import { pictureKey, pictureName } from "../../pictures/picture-ref.ts";
 import { store } from "../../state.ts";
+import { ChoiceField } from "../../ui/choice-field.tsx";
+import { NumberField } from "../../ui/number-field.tsx";
 import { Panel } from "../../ui/panel.tsx";
 import { taskOf } from "../../vectors/recipe.ts";
 import { SHELF } from "../../vectors/shelf.ts";
 import { useTasks } from "../../vectors/use-tasks.ts";
 import { AccuracyByLayer } from "./accuracy-by-layer.tsx";
 import { AnswersByLayer } from "./answers-by-layer.tsx";
-import { NumberField } from "./number-field.tsx";
 import { type Sweep, VECTORS } from "./vectors-slice.ts";
+
+const MEASURES: readonly [Sweep["measure"], string][] = [
+  ["accuracy", "accuracy over a task"],
+  ["picture", "answer to one picture"],
+];
 
 /** Which layer a vector works in: how often it is right over a task, or what one picture's question is answered with. */
 export function SweepPanel(): JSX.Element | null {
@@ -46,53 +52,35 @@ export function SweepPanel(): JSX.Element | null {
   return (
     <Panel title="By layer">
       <form class="fields" onSubmit={start} aria-label="Sweep by layer">
-        <label class="field">
-          <span>Vector</span>
-          <select
-            value={vector.id}
-            onChange={({ currentTarget }) => change({ vector: currentTarget.value, task: "" })}
-          >
-            {vectors.map(({ id, name }) => (
-              <option key={id} value={id}>
-                {name}
-              </option>
-            ))}
-          </select>
-        </label>
-        <label class="field">
-          <span>Shown</span>
-          <select
-            value={shown.measure}
-            onChange={({ currentTarget }) => change({ measure: currentTarget.value as Sweep["measure"] })}
-          >
-            <option value="accuracy">accuracy over a task</option>
-            <option value="picture">answer to one picture</option>
-          </select>
-        </label>
+        <ChoiceField
+          label="Vector"
+          value={vector.id}
+          choices={vectors.map(({ id, name }) => [id, name] as const)}
+          set={(id) => change({ vector: id, task: "" })}
+        />
+        <ChoiceField
+          label="Shown"
+          value={shown.measure}
+          choices={MEASURES}
+          set={(measure) => change({ measure })}
+        />
         {shown.measure === "accuracy" ? (
           <>
-            <label class="field">
-              <span>Task</span>
-              <select value={task} onChange={({ currentTarget }) => change({ task: currentTarget.value })}>
-                {tasks.map(({ name }) => (
-                  <option key={name} value={name}>
-                    {name}
-                  </option>
-                ))}
-              </select>
-            </label>
-            <label class="field">
-              <span>Asked by</span>
-              <select
-                value={shown.asked}
-                onChange={({ currentTarget }) => change({ asked: currentTarget.value as Sweep["asked"] })}
-              >
-                <option value="image" disabled={!takesPictures}>
-                  picture
-                </option>
-                <option value="text">name</option>
-              </select>
-            </label>
+            <ChoiceField
+              label="Task"
+              value={task}
+              choices={tasks.map(({ name }) => name)}
+              set={(name) => change({ task: name })}
+            />
+            <ChoiceField
+              label="Asked by"
+              value={shown.asked}
+              choices={[
+                ["image", "picture", takesPictures],
+                ["text", "name"],
+              ]}
+              set={(how) => change({ asked: how })}
+            />
             <NumberField
               label="Items"
               value={shown.items}
@@ -102,19 +90,12 @@ export function SweepPanel(): JSX.Element | null {
             />
           </>
         ) : (
-          <label class="field">
-            <span>Picture</span>
-            <select
-              value={picture ? pictureKey(picture) : ""}
-              onChange={({ currentTarget }) => change({ picture: currentTarget.value })}
-            >
-              {pictures.map((each: PictureRef) => (
-                <option key={pictureKey(each)} value={pictureKey(each)}>
-                  {pictureName(each)}
-                </option>
-              ))}
-            </select>
-          </label>
+          <ChoiceField
+            label="Picture"
+            value={picture ? pictureKey(picture) : ""}
+            choices={pictures.map((each) => [pictureKey(each), pictureName(each)] as const)}
+            set={(key) => change({ picture: key })}
+          />
         )}
         <button type="submit" class="primary" disabled={shown.measure === "picture" && !picture}>
           Sweep

@@ -78,7 +78,10 @@ export function collectCommand(): Command {
     ]),
   )
     .requiredOption("--out <folder>", "where they go; what is there of the same run is gone on with")
-    .option("--prompts <file>", "a prompt a line, or a .jsonl with prompt and images (docs/activations.md)")
+    .option(
+      "--prompts <file>",
+      "a prompt a line, or a .jsonl or .parquet with prompt and images (docs/activations.md)",
+    )
     .option("--sites <patterns>", "names of sites and patterns, divided by commas", listOfSites, [
       "resid_post.*",
     ])

@@ -8,6 +8,8 @@ import { type CollectReport, collectCommand } from "../../../src/cli/commands/co
 import { addCommonOptions } from "../../../src/cli/options/command.ts";
 import { openActivations, tap } from "../../../src/index.ts";
 import { OpenModel } from "../../../src/model/open-model.ts";
+import { writeWhole } from "../../../src/platform/node-write.ts";
+import { encodeParquet, type ParquetColumn } from "../../../src/tables/parquet-writer.ts";
 import { expectClose } from "../../helpers/compare.ts";
 import { fixtureModel } from "../../helpers/model.ts";
 
@@ -122,6 +124,32 @@ test("pictures come by JSON lines, with paths beside the file; tasks as their pr
   expect([asked.rows, asked.seed]).toEqual([3 * asked.prompts, 0]);
 });
 
+test("rows of Parquet become prompts, with the pictures that Hugging Face's data sets hold", async () => {
+  const picture = readFileSync(`${ROOT}/test/fixtures/images/photo.png`);
+  const columns: ParquetColumn[] = [
+    { name: "id", type: "int32" },
+    { name: "text", type: "string" },
+    { name: "image", type: { struct: { bytes: "bytes", path: "string" } }, nullable: true },
+  ];
+  const rows = [
+    [1, 2],
+    ["Q:<image>\nA:", "plain"],
+    [{ bytes: new Uint8Array(picture), path: "gone.png" }, null],
+  ];
+  await writeWhole(path("set.parquet"), encodeParquet(columns, [rows, rows]));
+  const vlm = ["--model", `${ROOT}/test/fixtures/llava/model`, "--sites", "resid_post.0", "--at", "-1"];
+  const report = await collect(...vlm, "--prompts", path("set.parquet"), "--out", path("rows"));
+  expect([report.prompts, report.rows]).toEqual([4, 4]);
+  const kept = [];
+  for await (const prompt of (await openActivations(path("rows"))).readPrompts()) kept.push(prompt);
+  expect(kept.map(({ text }) => text)).toEqual(["Q:<image>\nA:", "plain", "Q:<image>\nA:", "plain"]);
+  expect(kept[0]!.spans["image"]).toMatchObject({ grid: { rows: 4, columns: 4 } });
+  await writeWhole(path("other.parquet"), encodeParquet([{ name: "id", type: "int32" }], [[[1]]]));
+  await expect(collect(...vlm, "--prompts", path("other.parquet"), "--out", path("x"))).rejects.toThrow(
+    /other\.parquet: expected a column prompt or text, found id/,
+  );
+});
+
 test("a run that is killed is gone on with, to the same bytes", async () => {
   const lines = Array.from(
     { length: 1500 },
@@ -166,7 +194,16 @@ test("a run that is killed is gone on with, to the same bytes", async () => {
 
 test.each<[string, string, RegExp]>([
   ["no JSON", '{"prompt": "a"}\n{', /bad\.jsonl:2: expected a JSON object, found \{/],
-  ["no prompt", '{"question": "a"}', /bad\.jsonl:1: expected an object with prompt, a string/],
+  [
+    "no prompt",
+    '{"question": "a"}',
+    /bad\.jsonl:1: expected prompt or text, a string, .* found \{"question"/,
+  ],
+  [
+    "pictures that are none",
+    '{"prompt": "<image>", "images": [3]}',
+    /bad\.jsonl:1: .*files or structs of bytes and path/,
+  ],
   ["a missing picture", '{"prompt": "<image>", "image": "none.png"}', /bad\.jsonl:1: .*none\.png/],
   ["a picture for a model of text", '{"prompt": "a", "images": ["photo.png"]}', /bad\.jsonl:1: /],
   ["nothing", "\n\n", /bad\.jsonl: expected a prompt a line, found none/],

@@ -46,7 +46,7 @@ export interface CollectOptions {
   files?: FileKind;
   /** Most tokens of prompts in one pass. Default 1024. */
   batchTokens?: number;
-  /** Bytes of vectors, of all sites together, after which a shard ends: what memory is needed for. Default 64 MiB. */
+  /** Bytes of vectors, of all sites together, and of prompts, after which a shard ends: what memory is needed for. Default 64 MiB. */
   shardBytes?: number;
   /** Told how many prompts are done, of these how many were in the store already, and how many rows were collected. */
   onProgress?: (progress: CollectProgress) => void;

@@ -39,7 +39,7 @@ export interface StoreSetting {
   readonly image: number | null;
   readonly dtype: StoreDType;
   readonly files: FileKind;
-  /** Bytes of vectors after which a shard ends, with the prompt that it is at. */
+  /** Bytes of vectors, and of prompts, after which a shard ends, with the prompt that it is at. */
   readonly shardBytes: number;
 }
 
@@ -47,7 +47,7 @@ export interface StoreSetting {
 export interface StoredShard {
   /** Prompts `start` up to but not including `end`, counted from the store's first. */
   readonly prompts: { readonly start: number; readonly end: number };
-  /** Of their token ids; see `hashPrompts`. */
+  /** Of their token ids, see `hashPrompts`; and of the bytes of their pictures, where there are any. */
   readonly promptHash: string;
   /** Rows in the file of each site, in the order of the sites. */
   readonly rows: readonly number[];

@@ -2,6 +2,7 @@ import { platform } from "#platform";
 import { FileError } from "../errors.ts";
 import { localFolder, readText } from "../model/checkpoint/source/folder.ts";
 import { hashPrompts, type Prompt } from "../model/prompt/prompt.ts";
+import { picturesOf } from "../model/prompt/prompt-image.ts";
 import {
   encodeManifest,
   MANIFEST,
@@ -16,6 +17,38 @@ import {
 import { encodeShardFile, type PromptRows } from "./shard-file.ts";
 import { encodePrompt } from "./stored-prompt.ts";
 
+/** Bytes that a token of a prompt counts as, beside the vectors: where few positions are collected, prompts are most of a shard. */
+const TOKEN_BYTES = 16;
+
+/** What is kept of a prompt until its shard is written; pictures would be most of the memory. */
+interface KeptPrompt extends Pick<Prompt, "text" | "ids" | "tokens" | "spans"> {
+  readonly answer?: Pick<Prompt, "ids"> | undefined;
+  /** Hashes of its pictures. */
+  readonly pictures: readonly number[];
+}
+
+function withoutPictures(prompt: Prompt): KeptPrompt {
+  const { text, ids, tokens, spans, answer } = prompt;
+  const pictures = picturesOf(prompt).map(({ data }) => hashBytes(data));
+  return { text, ids, tokens, spans, answer: answer && { ids: answer.ids }, pictures };
+}
+
+/** 32-bit FNV-1a over the bytes of numbers. */
+function hashBytes({ buffer, byteOffset, byteLength }: ArrayBufferView): number {
+  let hash = 0x811c9dc5;
+  for (const byte of new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength))
+    hash = Math.imul(hash ^ byte, 0x01000193);
+  return hash >>> 0;
+}
+
+/** A hash of prompts by their ids, and of their pictures where there are any. */
+function hashOf(prompts: readonly KeptPrompt[]): string {
+  const pictures = prompts.flatMap((prompt) => prompt.pictures);
+  const ids = hashPrompts(prompts as readonly Pick<Prompt, "ids" | "answer">[]);
+  if (pictures.length === 0) return ids;
+  return `${ids}-${hashBytes(Uint32Array.from(pictures)).toString(16).padStart(8, "0")}`;
+}
+
 /**
  * Writes an activation store, or goes on with one. Shards are written file by file, each whole or not at all, and count from when the
  * manifest names them: whatever ends the program, what the manifest names is there, and the rest is written again.
@@ -28,7 +61,7 @@ export class StoreWriter {
   /** Prompts that were given, those that are in the store already among them. */
   #given = 0;
   /** Of the shard in hand, and of one in the store whose prompts come by again. */
-  #prompts: Prompt[] = [];
+  #prompts: KeptPrompt[] = [];
   #parts: PromptRows[][];
   #bytes = 0;
 
@@ -66,10 +99,10 @@ export class StoreWriter {
   next(prompt: Prompt): number | undefined {
     const index = this.#given++;
     if (index >= this.stored) return index;
-    this.#prompts.push(prompt);
+    this.#prompts.push(withoutPictures(prompt));
     const shard = this.#shards.find(({ prompts }) => prompts.end === index + 1);
     if (!shard) return undefined;
-    if (hashPrompts(this.#prompts) !== shard.promptHash) {
+    if (hashOf(this.#prompts) !== shard.promptHash) {
       const { start, end } = shard.prompts;
       throw new FileError(
         `${this.folder}: prompts ${start} to ${end - 1} are others than those that the store was begun with; take another folder`,
@@ -82,7 +115,8 @@ export class StoreWriter {
   /** Rows of a prompt that {@link next} gave a number, a part for each site. Writes the shard when it is large enough. */
   async add(prompt: Prompt, rows: readonly PromptRows[]): Promise<void> {
     if (this.#complete) await this.#reopen();
-    this.#prompts.push(prompt);
+    this.#prompts.push(withoutPictures(prompt));
+    this.#bytes += TOKEN_BYTES * prompt.length;
     for (const [i, part] of rows.entries()) {
       this.#parts[i]!.push(part);
       this.#bytes += part.vectors.length * (this.#setting.dtype === "f32" ? 4 : 2);
@@ -122,7 +156,7 @@ export class StoreWriter {
     await platform.writeFile(`${this.folder}/${promptsFile(shard)}`, `${lines.join("\n")}\n`);
     this.#shards.push({
       prompts: { start, end: start + prompts.length },
-      promptHash: hashPrompts(prompts),
+      promptHash: hashOf(prompts),
       rows: parts.map((each) => each.reduce((sum, { positions }) => sum + positions.length, 0)),
     });
     await this.#saveManifest();

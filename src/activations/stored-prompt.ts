@@ -15,7 +15,10 @@ export interface StoredPrompt {
 }
 
 /** A line of a shard's prompts. */
-export function encodePrompt(index: number, { text, ids, tokens, spans }: Prompt): string {
+export function encodePrompt(
+  index: number,
+  { text, ids, tokens, spans }: Pick<Prompt, "text" | "ids" | "tokens" | "spans">,
+): string {
   return JSON.stringify({ prompt: index, text, ids, tokens, spans });
 }
 

@@ -157,6 +157,14 @@ test("single positions, the last tokens, and the other dtype", async () => {
   ]);
 });
 
+test("of few positions it is the prompts that end a shard", async () => {
+  const options: CollectOptions = { sites: "resid_post.0", at: -1, shardBytes: 8000 };
+  const { shards } = (await collectActivations(model, prompts, folder, options)).manifest;
+  const tokens = prompts.reduce((sum, { length }) => sum + length, 0);
+  expect(30 * 48 * 4).toBeLessThan(8000);
+  expect(shards.length).toBe(Math.ceil((30 * 48 * 4 + 16 * tokens) / 8200));
+});
+
 test("prompts and sites can be asked for; prompts come with their tokens", async () => {
   const store = await collectActivations(model, prompts, folder, SMALL);
   const seen = new Map<string, Set<number>>();
@@ -310,6 +318,11 @@ test("of pictures the patches, in the language model and in the tower", async ()
     const first = seen.map((prompt) => (inTower ? 0 : prompt.span("image").start));
     expect([batch.positions[0], batch.positions[batch.rows / 2]]).toEqual(first);
   }
+  const other = await loadImage("test/fixtures/images/tall.png");
+  const changed = [seen[0]!, vlm.prompt(["Look:", other, "\nA:"])];
+  await expect(
+    collectActivations(vlm, changed, folder, { sites, at: { span: "image" }, image: 0 }),
+  ).rejects.toThrow(/prompts 0 to 1 are others/);
   const [kept] = [await store.readPrompts().next()];
   expect(kept.value!.spans["image"]).toMatchObject({ grid: { rows: 4, columns: 4 } });
 });

@@ -5,10 +5,10 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { FileKind, StoreDType, StoreSetting } from "../src/activations/manifest.ts";
-import { StoreWriter } from "../src/activations/store-writer.ts";
-import { readActivations } from "../src/index.ts";
-import { Prompt } from "../src/model/prompt/prompt.ts";
+import { readActivations } from "xpatch";
+import type { FileKind, StoreDType, StoreSetting } from "#src/activations/manifest";
+import { StoreWriter } from "#src/activations/store-writer";
+import { Prompt } from "#src/model/prompt/prompt";
 import { describeMachine } from "./machine.ts";
 
 const [rows = 1_000_000, width = 128] = process.argv.slice(2).map(Number);

@@ -1,7 +1,8 @@
 /**
  * What a grid itself costs: trivial cells, computed by some processes into one folder, without a model. Prints JSON.
  *
- *   node scripts/run-ts.mjs bench/grid.ts [cells] [runs] [workers]     # default: 100000 20 2
+ *   npm run build && node node_modules/typescript/bin/tsc -p bench/tsconfig.build.json
+ *   node dist/bench/grid.js [cells] [runs] [workers]     # default: 100000 20 2
  *
  * Each cell has a claim of its own and a result of 2 KB; one of four has a file of 8 KB, as task vectors do, and one of four
  * asks for the one before it. Then the folder is looked at, and everything is read as `merge` does, with its checksums.
@@ -10,18 +11,19 @@ import { spawn } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { defineCell } from "../experiments/framework/cell.ts";
-import type { Setting } from "../experiments/framework/setting.ts";
-import { VERSION } from "../experiments/grid/cell-names.ts";
-import { Claims } from "../experiments/grid/claims.ts";
-import { CellBusy, GridLab } from "../experiments/grid/grid-lab.ts";
-import { GridStore } from "../experiments/grid/grid-store.ts";
-import { missingOf } from "../experiments/grid/missing.ts";
-import { PackWriter } from "../experiments/grid/pack-writer.ts";
-import type { ExpandedPlan } from "../experiments/grid/plan.ts";
-import { Presence, Watch } from "../experiments/grid/presence.ts";
-import { shardOf } from "../experiments/grid/shard.ts";
-import { gridStatus } from "../experiments/grid/status.ts";
+import { fileURLToPath } from "node:url";
+import { defineCell } from "#experiments/framework/cell";
+import type { Setting } from "#experiments/framework/setting";
+import { VERSION } from "#experiments/grid/cell-names";
+import { Claims } from "#experiments/grid/claims";
+import { CellBusy, GridLab } from "#experiments/grid/grid-lab";
+import { GridStore } from "#experiments/grid/grid-store";
+import { missingOf } from "#experiments/grid/missing";
+import { PackWriter } from "#experiments/grid/pack-writer";
+import type { ExpandedPlan } from "#experiments/grid/plan";
+import { Presence, Watch } from "#experiments/grid/presence";
+import { shardOf } from "#experiments/grid/shard";
+import { gridStatus } from "#experiments/grid/status";
 import { describeMachine } from "./machine.ts";
 
 const RESULT = "1".repeat(2000);
@@ -95,7 +97,7 @@ async function work(folder: string, index: number, count: number): Promise<void>
 }
 
 function child(args: readonly string[]): Promise<{ seconds: number; peakRssMiB: number }> {
-  const run = spawn(process.execPath, ["scripts/run-ts.mjs", "bench/grid.ts", ...args], {
+  const run = spawn(process.execPath, [fileURLToPath(import.meta.url), ...args], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   let said = "";
@@ -127,17 +129,20 @@ async function measure(cells: number, runs: number, workers: number) {
   const files = paths.map((path) => statSync(join(folder, path))).filter((found) => found.isFile());
   const store = GridStore.open(folder);
   const status = timed(() => gridStatus(store));
+  let peak = 0;
   const merge = timed(() => {
     for (const { id } of store.runs) {
+      store.refresh(id);
       const missing = missingOf(
         store.storeOf(id),
         store.cellsOf(id).map(({ key }) => key),
       );
       if (missing.length > 0) throw new Error(`${missing.length} cells are missing`);
+      peak = Math.max(peak, process.memoryUsage.rss());
+      store.forget(id);
     }
   });
   if (!status.result.complete) throw new Error("the grid is not complete");
-  const rss = process.memoryUsage.rss();
   rmSync(folder, { recursive: true });
   const seconds = Math.max(...each.map((one) => one.seconds));
   const round = (value: number, digits = 1) => Number(value.toFixed(digits));
@@ -153,7 +158,7 @@ async function measure(cells: number, runs: number, workers: number) {
     megabytes: round(files.reduce((sum, { size }) => sum + size, 0) / 1e6),
     statusSeconds: round(status.seconds, 2),
     readAllSeconds: round(merge.seconds),
-    readerRssMiB: Math.round(rss / 2 ** 20),
+    readerPeakRssMiB: Math.round(peak / 2 ** 20),
     loadAverages: loads,
   };
 }

@@ -130,6 +130,12 @@ export class GridStore {
     return store;
   }
 
+  /** Frees what is in memory of a run: of a million cells it is a gigabyte. */
+  forget(run: string): void {
+    this.#stores.delete(run);
+    this.#cells.delete(run);
+  }
+
   /** Sees what other processes have finished since, of one run or of all. */
   refresh(run?: string): void {
     for (const { id } of run === undefined ? this.runs : [this.run(run)]) this.storeOf(id).refresh();

@@ -11,7 +11,7 @@ import { differences, type Setting, taskSettings } from "../framework/setting.ts
 import { EXPERIMENTS } from "../index.ts";
 import { type RowFormat, writeRows } from "../rows/write-rows.ts";
 import { plannedCell } from "./cell-names.ts";
-import type { GridStore, StoredRun } from "./grid-store.ts";
+import { GridStore, type StoredRun } from "./grid-store.ts";
 import { type MissingCell, missingOf, type ReadCells } from "./missing.ts";
 import {
   type GridSources,
@@ -22,6 +22,7 @@ import {
   tasksUnder,
   withoutWeights,
 } from "./models.ts";
+import type { Damage } from "./pack-reader.ts";
 import { ReplayLab } from "./replay.ts";
 import type { RunStore } from "./run-store.ts";
 
@@ -50,9 +51,8 @@ export interface MergedRun {
 /** What is missing of which experiments of a run. */
 interface Lacking {
   readonly run: StoredRun;
-  readonly kept: RunStore;
-  readonly setting: Setting | undefined;
   readonly missing: ReadonlyMap<string, readonly MissingCell[]>;
+  readonly damages: readonly Damage[];
 }
 
 /** Cells that an error names; there may be a million. */
@@ -65,13 +65,18 @@ const SHOWN = 5;
  * @throws XpatchError for missing cells (unless `partial`), damaged ones, models and tasks that have changed, a folder of other things
  */
 export async function mergeGrid(
-  store: GridStore,
+  { folder: grid }: GridStore,
   sources: GridSources,
   { out, partial = false, rows = "parquet", command, onProgress = () => {} }: MergeOptions,
 ): Promise<MergedRun[]> {
+  // Of its own: what was read is let go, run by run.
+  const store = GridStore.open(grid);
   checkOwn(store, out);
-  store.refresh();
-  const lacking = store.runs.map((run) => lackingOf(store, run));
+  const lacking = store.runs.map((run) => {
+    const found = lackingOf(store, run);
+    store.forget(run.id);
+    return found;
+  });
   if (!partial) refuseMissing(lacking);
   using _lock = FolderLock.take(out);
   await writeWhole(join(out, "grid.json"), ownMark(store));
@@ -79,6 +84,7 @@ export async function mergeGrid(
   for (const one of lacking) {
     const folder = join(out, one.run.label);
     const finished = await mergeRun(store, sources, one, { folder, rows, command, onProgress });
+    store.forget(one.run.id);
     merged.push({
       label: one.run.label,
       folder,
@@ -95,6 +101,7 @@ export async function mergeGrid(
 
 function lackingOf(store: GridStore, run: StoredRun): Lacking {
   const kept = store.storeOf(run.id);
+  kept.refresh();
   const cells = store.cellsOf(run.id);
   const missing = new Map<string, MissingCell[]>();
   const read: ReadCells = new Map();
@@ -106,7 +113,7 @@ function lackingOf(store: GridStore, run: StoredRun): Lacking {
     );
     if (found.length > 0) missing.set(name, found);
   }
-  return { run, kept, setting: kept.setting, missing };
+  return { run, missing, damages: kept.damages };
 }
 
 /** Throws XpatchError naming the cells that are missing, with what went wrong in them. */
@@ -120,7 +127,7 @@ function refuseMissing(lacking: readonly Lacking[]): void {
   });
   if (all.length === 0) return;
   const more = all.length > SHOWN ? `; and ${all.length - SHOWN} more` : "";
-  const damages = lacking.flatMap(({ kept }) => kept.damages.map(({ where, what }) => `${where}: ${what}`));
+  const damages = lacking.flatMap((one) => one.damages.map(({ where, what }) => `${where}: ${what}`));
   const damaged = damages.length > 0 ? `; not all could be read: ${damages.slice(0, SHOWN).join("; ")}` : "";
   throw new XpatchError(
     `${all.length} cells are missing: ${all.slice(0, SHOWN).join("; ")}${more}${damaged}; "xpatch grid run" computes them, --partial leaves their experiments out`,
@@ -130,7 +137,7 @@ function refuseMissing(lacking: readonly Lacking[]): void {
 async function mergeRun(
   store: GridStore,
   sources: GridSources,
-  { run, kept, setting, missing }: Lacking,
+  { run, missing }: Lacking,
   {
     folder,
     rows,
@@ -139,6 +146,8 @@ async function mergeRun(
   }: Pick<MergeOptions, "command" | "onProgress"> & { readonly folder: string; readonly rows: RowFormat },
 ): Promise<Finished[]> {
   const { planFolder } = store;
+  const kept = store.storeOf(run.id);
+  kept.refresh();
   const opened = { ...openedWith(run.source, planFolder) };
   const outline = await openOutline(run.source, planFolder);
   const llm =
@@ -153,7 +162,7 @@ async function mergeRun(
       llm: llm && withoutWeights(llm),
       tasks,
       options: run.setting.options,
-      setting: setting ?? { ...run.setting, ...machine },
+      setting: kept.setting ?? { ...run.setting, ...machine },
       folder,
       ...(command && { command: (name: string) => command(run, name) }),
     },

@@ -6,7 +6,7 @@ import { keep, removeOnExit } from "#src/platform/node-exit";
 import { isRunning, processSpace, processStart } from "../framework/process-identity.ts";
 
 /** How often a worker says that it is there. */
-const BEAT_SECONDS = 10;
+const BEAT_SECONDS = 30;
 
 /** What a worker says of itself. */
 export interface WorkerSays {

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { GridStore, StoredRun } from "./grid-store.ts";
+import { GridStore, type StoredRun } from "./grid-store.ts";
 import type { Damage } from "./pack-reader.ts";
 import { readWorker } from "./presence.ts";
 
@@ -44,11 +44,17 @@ export interface GridStatus {
 }
 
 /** How far a grid is. Reads the indexes of all workers, and of failed cells what went wrong. */
-export function gridStatus(store: GridStore): GridStatus {
-  store.refresh();
-  const runs = store.runs.map((run) => runStatus(store, run));
+export function gridStatus({ folder }: GridStore): GridStatus {
+  // Of its own: what was read is let go, run by run.
+  const store = GridStore.open(folder);
+  const runs = store.runs.map((run) => {
+    store.refresh(run.id);
+    const status = runStatus(store, run);
+    store.forget(run.id);
+    return status;
+  });
   const complete = runs.every(({ cells, finished, refused }) => finished + refused === cells);
-  return { folder: store.folder, complete, runs, workers: workersOf(store) };
+  return { folder, complete, runs, workers: workersOf(store) };
 }
 
 function runStatus(store: GridStore, { id, label }: StoredRun): RunStatus {

@@ -9,6 +9,7 @@ import { CellBusy, CellFailed, GridLab, isRefusal } from "./grid-lab.ts";
 import type { GridStore, StoredRun } from "./grid-store.ts";
 import { type GridSources, loadSource, openedWith, readTask, readWith, tasksUnder } from "./models.ts";
 import { PackWriter } from "./pack-writer.ts";
+import type { PlanModel } from "./plan.ts";
 import { Presence, Watch } from "./presence.ts";
 import type { CellState } from "./run-store.ts";
 
@@ -142,10 +143,27 @@ export class GridWorker {
     const { adapter } = this.#options;
     this.#device ??= await openDevice({ ...(adapter && { adapter }) });
     const folder = this.store.planFolder;
+    const { source } = run;
+    const loaded: PatchableModel[] = [];
+    const load = async (one: PlanModel) => {
+      const model = await loadSource(one, folder, this.#device!);
+      loaded.push(model);
+      return model;
+    };
+    try {
+      const model = await load(source);
+      const llm = source.llm === undefined ? undefined : await load({ model: source.llm });
+      return await this.#begin(run, model, llm);
+    } catch (error) {
+      for (const model of loaded) model.dispose();
+      throw error;
+    }
+  }
+
+  /** Makes loaded models ready for the cells of a run. */
+  async #begin(run: StoredRun, model: PatchableModel, llm: PatchableModel | undefined): Promise<LoadedRun> {
+    const folder = this.store.planFolder;
     const { source, options } = run;
-    const model = await loadSource(source, folder, this.#device);
-    const llm =
-      source.llm === undefined ? undefined : await loadSource({ model: source.llm }, folder, this.#device);
     const read = await Promise.all(run.tasks.map((ref) => readTask(ref, folder, this.#sources)));
     const tasks = tasksUnder(options, read);
     const parts = { model, llm, tasks, options: run.setting.options };

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Explorer } from "./helpers/explorer.ts";
 import { shipped } from "./helpers/packed.ts";
+import { chosenPicture } from "./helpers/prompts.ts";
 
 const MOST_REQUESTS = 40;
 const MOST_BYTES = 160e6;
@@ -11,7 +12,9 @@ beforeAll(async () => {
 }, 400_000);
 afterAll(() => explorer?.close());
 
-test("the shipped model comes with few requests, and the second visit asks for nothing", async () => {
+const POLAND = "tasks/pictures/twemoji/1f1f5-1f1f1.png";
+
+test("the shipped model comes with few requests; the second visit asks for nothing, and a flag is named", async () => {
   const visitor = await explorer.visitor();
   const { site } = explorer;
   site.asked.length = 0;
@@ -27,6 +30,15 @@ test("the shipped model comes with few requests, and the second visit asks for n
   const second = await visitor.open("#/?load=xpatch:vlm");
   await second.ready();
   expect(site.takeModelRequests()).toEqual([]);
+  await second.go("Prompt");
+  await second.page.getByRole("textbox", { name: "Text of the prompt" }).fill("Q:");
+  await chosenPicture(second, POLAND);
+  await second.page.getByRole("textbox", { name: "Text 2" }).fill("\nA:");
+  const answers = second.page
+    .getByRole("table", { name: "The most probable next tokens" })
+    .locator("tbody tr");
+  const likeliest = async () => (await answers.allTextContents())[0] ?? "";
+  await expect.poll(likeliest, { timeout: 120_000 }).toContain("Poland");
   tab.expectQuiet();
   second.expectQuiet();
 }, 300_000);

@@ -13,8 +13,6 @@ export const PAGES = {
     "docs/patching.md",
     "docs/interventions.md",
     "docs/gradients.md",
-    "docs/activations.md",
-    "docs/sparse-autoencoders.md",
     "docs/sites.md",
     "docs/figures.md",
     "docs/tasks.md",

@@ -104,7 +104,9 @@ test("what a docstring links to is in the scope of its file, or in the public AP
 });
 
 test("the site has a place for every page of docs/, and for every room of the public API", () => {
-  const listed = new Set(Object.values(pages.PAGES as Record<string, string[]>).flat());
+  const inOrder = Object.values(pages.PAGES as Record<string, string[]>).flat();
+  const listed = new Set(inOrder);
+  expect(listed.size).toBe(inOrder.length);
   const foldersOf = (pages.WITH_FOLDER as string[]).map((page) => dirname(page));
   const there = readdirSync("docs", { recursive: true, encoding: "utf8" })
     .map((name) => join("docs", name).replaceAll("\\", "/"))

@@ -55,6 +55,28 @@ describe("the library in headless Chromium", () => {
     expect(found.texts).toEqual(expect.arrayContaining(["a title", "Ж 天", "0", "1"]));
   });
 
+  test("reads a data set of Hugging Face: Parquet in gzip, with pictures and class labels", async () => {
+    const file = "test/fixtures/datasets/animals/data/test-00000-of-00001.parquet";
+    const bytes = [...readFileSync(file)];
+    const found = await browser.page.evaluate(
+      async ([xpatch, numbers]) => {
+        const source = xpatch.memorySource(new Uint8Array(numbers), "test.parquet");
+        const columns = { output: "label", image: "image", input: "title" };
+        const items: unknown[] = [];
+        for await (const { fields, image } of xpatch.datasetItems([{ source, split: "test" }], columns)) {
+          const { width, height } = await xpatch.loadImage(image as Uint8Array<ArrayBuffer>);
+          items.push([fields, width, height]);
+        }
+        return items;
+      },
+      [library, bytes] as const,
+    );
+    expect(found).toEqual([
+      [{ input: "animal 9", output: ["cat"] }, 4, 3],
+      [{ input: "animal 10", output: ["dog"] }, 4, 3],
+    ]);
+  });
+
   test("has none of the models that come with xpatch, and says what to do", async () => {
     const message = await browser.page.evaluate(
       (xpatch) => xpatch.openCheckpoint("xpatch:vlm").then(String, (error: Error) => `${error}`),

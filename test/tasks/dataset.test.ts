@@ -153,6 +153,34 @@ test.each<[string, string | Uint8Array<ArrayBuffer>, DatasetColumns, string]>([
   expect(error.message).toContain(message);
 });
 
+test("damaged CSV and JSON lines are read as they are or refused, with typed errors", async () => {
+  let seed = 11;
+  const random = (below: number) => {
+    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+    return Math.floor((seed / 2 ** 32) * below);
+  };
+  let refused = 0;
+  for (const [name, text] of [
+    ["a.csv", 'x,y\n"a, b",c\n"d ""e""",f\ng,h\n'],
+    ["a.jsonl", '{"x":"a","y":"b"}\n{"x":"c","y":["d",null]}\n'],
+  ] as const) {
+    for (let trial = 0; trial < 200; trial++) {
+      const bytes = new TextEncoder()
+        .encode(text)
+        .slice(0, trial % 5 === 0 ? random(text.length) : undefined);
+      for (let n = random(3); n >= 0 && bytes.length > 0; n--) bytes[random(bytes.length)] = random(256);
+      try {
+        await read(source(bytes, name), { input: "x", output: "y" });
+      } catch (error) {
+        expect(error).toBeInstanceOf(XpatchError);
+        expect((error as Error).message).toContain(`${name}: `);
+        refused++;
+      }
+    }
+  }
+  expect(refused).toBeGreaterThan(100);
+});
+
 test("labels outside their names, and damaged features, are refused", async () => {
   const parquet = async (metadata: string) => {
     const chunks: Uint8Array[] = [];

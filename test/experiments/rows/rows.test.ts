@@ -181,3 +181,56 @@ test("a kind of cell that holds scores and has no rows is an error, not a gap", 
   ];
   expect(all).toThrow("its task 4 items");
 });
+
+test("fine-tuning: every list of answers, but for those about another task", () => {
+  const scores = (hits: string) => ({
+    hits,
+    named: "0000",
+    majority: 0,
+    accuracy: 0,
+    distinct: 1,
+    constant: 0,
+  });
+  const base = { cost: {} as CellRecord["cost"], params: { task: "alpha", examples: 8, seed: 1 } };
+  const both = { text: scores("1000"), image: scores("0100") };
+  const untrained: CellRecord = {
+    ...base,
+    key: "fine-tuning-untrained examples=8 seed=1 task=alpha",
+    kind: "fine-tuning-untrained",
+    result: { layer: 2, noContext: both, patch: both, added: both, random: both },
+  };
+  const trained: CellRecord = {
+    ...base,
+    params: { ...base.params, arm: "lora", steps: 24 },
+    key: "fine-tuning arm=lora examples=8 seed=1 steps=24 task=alpha",
+    kind: "fine-tuning",
+    result: {
+      losses: [1],
+      bySteps: [0, 6].map((steps) => ({ steps, text: scores("1100") })),
+      end: both,
+      elsewhere: scores("1111"),
+    },
+  };
+  const found = [
+    ...answerRows({
+      setting: lab.setting,
+      records: [untrained, trained],
+      asked: lab,
+      experimentsOf: () => ["fine-tuning"],
+    }),
+  ];
+  const described = ({ method, variant, query, layer, seed }: AnswerRow) =>
+    [method, variant, query, layer, seed].join(" ");
+  const groups = found.filter((_, i) => i % 4 === 0).map(described);
+  expect(groups).toEqual([
+    "training arm=lora examples=8 steps=0 text  1",
+    "training arm=lora examples=8 steps=6 text  1",
+    "training arm=lora examples=8 steps=24 text  1",
+    "training arm=lora examples=8 steps=24 image  1",
+    ...["no-context examples=8 text  ", "no-context examples=8 image  "],
+    ...["patch examples=8 text 2 1", "patch examples=8 image 2 1"],
+    ...["edit add examples=8 text 2 1", "edit add examples=8 image 2 1"],
+    ...["control random examples=8 text 2 1", "control random examples=8 image 2 1"],
+  ]);
+  expect(found.filter(({ right }) => right).length).toBe(2 * 2 + 2 + 8);
+});

@@ -110,6 +110,16 @@ test("function-vector: the sum of some heads' outputs makes bare questions answe
   expect(Number(behind14)).toBeGreaterThan(0.6);
 });
 
+test("probe: the continent is read off a country's name, from a store of all layers", async () => {
+  const printed = await example("probe", "xpatch:llm", join(folder, "acts"));
+  expect(printed).toContain("2730 activations of 91 countries, 6 continents");
+  const shares = [...printed.matchAll(/^resid_post\.\d+ +(\d+) %$/gm)].map(([, share]) => Number(share));
+  expect(shares).toHaveLength(30);
+  const same = Number(/^always the same +(\d+) %$/m.exec(printed)?.[1]);
+  expect(Math.min(...shares)).toBeGreaterThan(same + 30);
+  expect(printed).toMatch(/^Read best behind layer \d+\.$/m);
+});
+
 test("no example is left out", () => {
   const examples = readdirSync(join(root, "examples")).filter((file) => file.endsWith(".ts"));
   expect(examples.filter((file) => !run.has(file))).toEqual([]);

@@ -12,7 +12,13 @@ import {
 import { FileError, SiteError } from "../errors.ts";
 import { INSPECT } from "../inspect.ts";
 import { isObject } from "../model/checkpoint/json/config-reader.ts";
-import { type Folder, localFolder, missingFile, readText } from "../model/checkpoint/source/folder.ts";
+import {
+  type Folder,
+  localFolder,
+  missingFile,
+  readText,
+  urlFolder,
+} from "../model/checkpoint/source/folder.ts";
 import { parseSite, type SiteName } from "../model/walk/sites.ts";
 import { nearestHint } from "../nearest.ts";
 import {
@@ -47,7 +53,7 @@ export interface ReadActivationsOptions {
 }
 
 const aFolder: Expected = {
-  words: "the path of a folder, as a string, or a Folder",
+  words: "the path or URL of a folder, as a string, or a Folder",
   holds: (value) =>
     (typeof value === "string" && value !== "") || (isObject(value) && typeof value["open"] === "function"),
 };
@@ -62,10 +68,13 @@ const OPTIONS: Options<ReadActivationsOptions> = {
   batchRows: aWholeFromOne,
 };
 
-/** Opens an activation store, as `xpatch collect` and `collectActivations` write it. Throws FileError for a folder that is none. */
+/**
+ * Opens an activation store, as `xpatch collect` and `collectActivations` write it: a folder, the URL of one, or any {@link Folder}. Throws
+ * FileError for a folder that is none.
+ */
 export async function openActivations(folder: string | Folder): Promise<ActivationStore> {
   checkArgument("openActivations", "folder", folder, aFolder);
-  const opened = typeof folder === "string" ? localFolder(folder) : folder;
+  const opened = typeof folder === "string" ? folderCalled(folder) : folder;
   const text = await readText(opened, MANIFEST);
   if (text === undefined) {
     throw new FileError(
@@ -73,6 +82,10 @@ export async function openActivations(folder: string | Folder): Promise<Activati
     );
   }
   return new ActivationStore(opened, parseManifest(text, `${opened.name}/${MANIFEST}`));
+}
+
+function folderCalled(name: string): Folder {
+  return /^https?:/i.test(name) ? urlFolder(name) : localFolder(name);
 }
 
 /**

@@ -22,6 +22,7 @@ import { memorySource } from "../../src/model/checkpoint/source/sources.ts";
 import { f16Bits, f16Value } from "../../src/tensor/dtype.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { expectClose } from "../helpers/compare.ts";
+import { FileServers, serveFiles } from "../helpers/file-server.ts";
 import { fixtureModel, randomIds } from "../helpers/model.ts";
 
 const model = await fixtureModel("llama");
@@ -269,6 +270,26 @@ describe("nothing is overwritten", () => {
     }
     expect(await filesOf(folder)).toEqual(before);
   });
+});
+
+test("a store is read over HTTP, of its files what is asked for", async () => {
+  await collectActivations(model, prompts, folder, SMALL);
+  const files = new Map<string, Uint8Array>();
+  for (const name of await readdir(folder)) files.set(`acts/${name}`, await readFile(join(folder, name)));
+  const [servers, log] = [new FileServers(), [] as string[]];
+  try {
+    const store = await openActivations(`${await servers.start(serveFiles(files, log))}/acts`);
+    let rows = 0;
+    for await (const batch of store.read({ sites: "resid_post.0", prompts: [0] })) rows += batch.rows;
+    expect(rows).toBe(prompts[0]!.length);
+    expect(
+      log.filter((line) => line.includes("mlp_act")).length +
+        log.filter((line) => line.includes("-00001")).length,
+    ).toBe(0);
+    expect(log.some((line) => line.includes("resid_post.0-00000"))).toBe(true);
+  } finally {
+    servers.close();
+  }
 });
 
 test("what cannot be collected is refused before a folder is made", async () => {

@@ -315,3 +315,30 @@ test("other shapes and latents are refused", async () => {
     /expected of, the activations of these latents/,
   );
 });
+
+test("whatever stands in a field of the config, it loads or is refused as a checkpoint is", async () => {
+  const device = await testDevice();
+  const before = device.memory.liveBuffers;
+  let [refused, loaded] = [0, 0];
+  for (const name of ["v6 0-standard", "v6 9-topk", "v5 2-topk", "v5 4-jumprelu"]) {
+    const { cfg } = cases.find((each) => each.name === name)!;
+    const scaled = cfg["finetuning_scaling_factor"] ? ["finetuning_scaling_factor"] : [];
+    const weights = ruleWeights(String(cfg["architecture"]), WIDTH, LATENTS, scaled);
+    for (const key of Object.keys(cfg)) {
+      for (const value of [null, -1, 1.5, 1e9, "x", true, [], {}, { hook_name: 3 }]) {
+        try {
+          (
+            await loadSparseAutoencoder(await saeFolder({ ...cfg, [key]: value }, weights), { device })
+          ).dispose();
+          loaded++;
+        } catch (error) {
+          expect(error, `${name}, ${key}: ${JSON.stringify(value)}`).toBeInstanceOf(CheckpointError);
+          refused++;
+        }
+      }
+    }
+  }
+  expect(refused).toBeGreaterThan(200);
+  expect(loaded).toBeGreaterThan(50);
+  expect(device.memory.liveBuffers).toBe(before);
+});

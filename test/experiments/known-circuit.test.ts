@@ -14,6 +14,7 @@ import { taskConflict } from "../../experiments/task-conflict.ts";
 import { LAYER_OF, VARIANTS } from "../../scripts/known-circuit/circuit.ts";
 import { loadModel, type PatchableModel } from "../../src/patching/model.ts";
 import { parseTask, type Task } from "../../src/tasks/task.ts";
+import { xpatch } from "../helpers/command-line.ts";
 import { testDevice } from "../helpers/device.ts";
 import type { Variant } from "../helpers/known-circuit.ts";
 import { OPTIONS, openLab } from "../helpers/lab.ts";
@@ -36,11 +37,10 @@ beforeAll(() => {
   });
 });
 
-/** Runs a program of this checkout, and gives what it prints. */
-function run(file: string, ...args: string[]): string {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [file, ...args], { encoding: "utf8" });
+/** Runs a program of this checkout. */
+function run(file: string, ...args: string[]): void {
+  const { status, stderr } = spawnSync(process.execPath, [file, ...args], { encoding: "utf8" });
   if (status !== 0) throw new Error(stderr);
-  return stdout;
 }
 
 async function load(name: Variant): Promise<PatchableModel> {
@@ -69,12 +69,16 @@ test("the script writes every variant as a folder that loads", async () => {
 test.each([
   ["model", ["3"]],
   ["twin", []],
-])("xpatch sweep marks as best in %s: %j", (name, best) => {
+])("xpatch sweep marks as best in %s: %j", async (name, best) => {
   const vectors = join(root, `${name}.safetensors`);
   const task = ["--model", join(root, name), "--task", join(root, "tasks", "country-capital.json")];
-  const xpatch = (...args: string[]) => run(join("dist", "cli", "main.js"), ...args, ...task);
-  xpatch("extract", "--out", vectors);
-  const printed = xpatch("sweep", "--vectors", vectors);
+  const printedBy = async (...args: string[]) => {
+    const { status, stdout, messages } = await xpatch([...args, ...task]);
+    expect(status, messages.join("\n")).toBe(0);
+    return stdout;
+  };
+  await printedBy("extract", "--out", vectors);
+  const printed = await printedBy("sweep", "--vectors", vectors);
   expect(printed).toMatch(/^ +0 +0\.0 % +0\/45/m);
   expect([...printed.matchAll(/^ *(\d+) .*← best$/gm)].map(([, layer]) => layer)).toEqual(best);
 });

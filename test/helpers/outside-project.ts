@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
 import {
   copyFileSync,
+  cpSync,
   existsSync,
   linkSync,
   mkdirSync,
@@ -21,6 +22,27 @@ export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 /** Large packages of no use to a browser or a compiler. */
 const NATIVE = ["node_modules/webgpu"];
 
+/** What `npm pack` makes of this checkout, unpacked, by whoever needs it first in the run of a Vitest process; `build.ts` removes it. */
+export function packedFolder(vitest: number): string {
+  return join(tmpdir(), `xpatch-packed-${vitest}`);
+}
+
+function packed(): string {
+  const folder = packedFolder(process.ppid);
+  if (existsSync(folder)) return folder;
+  const incoming = mkdtempSync(`${folder}-`);
+  const pack = ["pack", "--ignore-scripts", "--silent", "--pack-destination", incoming];
+  const tarball = execFileSync("npm", pack, { cwd: ROOT, encoding: "utf8" }).trim();
+  execFileSync("tar", ["-xzf", tarball], { cwd: incoming });
+  try {
+    renameSync(join(incoming, "package"), folder);
+  } catch (error) {
+    if (!existsSync(folder)) throw error; // else another file was faster
+  }
+  rmSync(incoming, { recursive: true });
+  return folder;
+}
+
 /**
  * A project of somebody else's in a temporary folder, with xpatch installed from what `npm pack` makes of this checkout. Of
  * the dependencies only those that package.json lists for users are there, so that a forgotten one shows.
@@ -36,12 +58,7 @@ export class OutsideProject {
   static create(): OutsideProject {
     const project = new OutsideProject(mkdtempSync(join(tmpdir(), "xpatch-outside-")));
     const { folder } = project;
-    const pack = ["pack", "--ignore-scripts", "--silent", "--pack-destination", folder];
-    const tarball = execFileSync("npm", pack, { cwd: ROOT, encoding: "utf8" }).trim();
-    execFileSync("tar", ["-xzf", tarball], { cwd: folder });
-    const installed = join(folder, "node_modules", "xpatch");
-    mkdirSync(dirname(installed));
-    renameSync(join(folder, "package"), installed);
+    cpSync(packed(), join(folder, "node_modules", "xpatch"), { recursive: true });
     project.write("package.json", JSON.stringify({ private: true, type: "module" }));
     const { packages } = JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8"));
     for (const [path, { dev }] of Object.entries<{ dev?: boolean }>(packages)) {

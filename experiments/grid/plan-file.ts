@@ -12,6 +12,9 @@ import { type PlanNode, parseNodes } from "./plan-nodes.ts";
 const FIELDS = ["models", "tasks", "experiments", "specifications", "seeds", "options"] as const;
 const MODEL_FIELDS = ["model", "llm", "lora", "base", "intermediate-layers", "label"] as const;
 
+/** Files beside the folders of runs. */
+const TAKEN = ["grid.json", "summary.csv", "lock"];
+
 /** Options of which a list is several runs, in the order of their combinations. */
 const VARIED = {
   "prompt-seeds": ["promptSeeds", (node) => node.wholeNumber(1)],
@@ -82,10 +85,14 @@ function modelsOf(node: PlanNode): PlanEntry<PlanModel>[] {
       : { model: { model: item.text("a model: a folder, a URL, a hub id or a name") } };
     return { where: item.where, value: value.model, label: value.label ?? labelOf(value.model.model) };
   });
-  const labels = entries.map(({ label }) => label);
+  // Some file systems do not tell capitals from small letters.
+  const folders = entries.map(({ label }) => label.toLowerCase());
   for (const [i, { label, where }] of entries.entries()) {
-    if (labels.indexOf(label) < i) {
+    if (folders.indexOf(folders[i]!) < i) {
       throw new XpatchError(`${where}: two models are called "${label}"; give one of them another "label"`);
+    }
+    if (TAKEN.includes(folders[i]!)) {
+      throw new XpatchError(`${where}: a file of the results is called "${label}"; give it another "label"`);
     }
   }
   return entries;

@@ -1,6 +1,6 @@
 import type { ReadOptions } from "xpatch";
 import type { GivenOptions } from "../framework/lab-options.ts";
-import type { LabOptions, Setting } from "../framework/setting.ts";
+import type { Setting } from "../framework/setting.ts";
 
 /** A model of a plan. References are as `loadModel` takes them; folders may be relative to the plan's. */
 export interface PlanModel extends ReadOptions {
@@ -82,5 +82,3 @@ export interface PlannedCell {
   /** Id of its run. */
   readonly run: string;
 }
-
-export type { LabOptions };

@@ -108,7 +108,7 @@ export class Watch {
 
   hasStopped(worker: string): boolean {
     const says = readWorker(this.#folder, worker);
-    if (says && isHere(says) && !isRunning(says.pid, says.start)) return true;
+    if (says && isGone(says)) return true;
     const seen = this.#seen.get(worker);
     const now = this.#now();
     // A worker without a file has just begun, ended, or is not seen yet over the network; that has to last, too.
@@ -118,6 +118,8 @@ export class Watch {
   }
 }
 
-function isHere({ host, space }: WorkerSays): boolean {
-  return host === hostname() && space === processSpace();
+/** Whether a worker was a process of this machine that has ended; of those elsewhere that cannot be known. */
+export function isGone({ host, space, pid, start }: WorkerSays): boolean {
+  const here = host === hostname() && space === processSpace();
+  return here && !isRunning(pid, start);
 }

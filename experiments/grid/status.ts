@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { GridStore, type StoredRun } from "./grid-store.ts";
 import type { Damage } from "./pack-reader.ts";
-import { readWorker } from "./presence.ts";
+import { isGone, readWorker } from "./presence.ts";
 
 export interface RunStatus {
   readonly id: string;
@@ -84,7 +84,7 @@ function runStatus(store: GridStore, { id, label }: StoredRun): RunStatus {
   };
 }
 
-/** Workers that say that they are there, with what they have claimed. */
+/** Workers that say that they are there, and are not known to be gone, with what they have claimed. */
 function workersOf(store: GridStore): WorkerStatus[] {
   const claimed = new Map<string, string[]>();
   for (const { id } of store.runs) {
@@ -97,6 +97,7 @@ function workersOf(store: GridStore): WorkerStatus[] {
   return names(store.workerFolder)
     .filter((name) => name.endsWith(".json"))
     .flatMap((name) => readWorker(store.workerFolder, name.slice(0, -".json".length)) ?? [])
+    .filter((worker) => !isGone(worker))
     .map(({ id, host, since, beat }) => ({ id, host, since, beat, cells: claimed.get(id) ?? [] }));
 }
 

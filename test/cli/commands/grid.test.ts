@@ -1,5 +1,6 @@
 import { spawn, spawnSync } from "node:child_process";
 import {
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -152,6 +153,46 @@ test("SIGTERM gives the cell up: what is finished stays, and no claim", async ()
   expect(grid(["run", store])).toMatchObject({ status: 0 });
   expect(grid(["merge", store, "--out", at("partial")])).toMatchObject({ status: 0 });
   expectSame(at("partial"), at("whole"));
+}, 60_000);
+
+test("a cell that fails has its error in run and status, and exit code 1; the others go on, and it is tried again", () => {
+  const store = planned("damaged");
+  // What somebody has finished, of which a file of vectors has been damaged since.
+  for (const run of readdirSync(join(store, "runs"))) {
+    const [from, to] = [join(at("whole-store"), "runs", run), join(store, "runs", run)];
+    const [index] = readdirSync(join(from, "packs")).filter((name) => name.endsWith(".index"));
+    const name = index!.slice(0, -".index".length);
+    mkdirSync(join(to, "packs"));
+    cpSync(join(from, "setting.json"), join(to, "setting.json"));
+    const data = readFileSync(join(from, "packs", `${name}.data`));
+    data[100]! ^= 1;
+    writeFileSync(join(to, "packs", `${name}.data`), data);
+    const lines = readFileSync(join(from, "packs", `${name}.index`), "utf8").split("\n");
+    writeFileSync(join(to, "packs", `${name}.index`), `${lines.slice(0, 3).join("\n")}\n`);
+  }
+  const run = grid(["run", store]);
+  expect(run, run.stderr).toMatchObject({ status: 1 });
+  expect(run.stdout).toMatch(
+    /[0-9a-f]{16}-[0-9a-f]{24}: the cell "layer-sweep .*" failed: XpatchError: the file vectors\/\S+ is damaged: .*; delete /,
+  );
+  const status = grid(["status", store]);
+  expect(status).toMatchObject({ status: 1, stdout: expect.stringMatching(/^failed: .*is damaged/m) });
+  const merge = grid(["merge", store, "--out", at("damaged-out")]);
+  expect(merge).toMatchObject({
+    status: 1,
+    stderr: expect.stringMatching(/^xpatch: the file vectors\/\S+ is damaged/),
+  });
+  expect(existsSync(at("damaged-out"))).toBe(false);
+  // As the message says.
+  for (const id of readdirSync(join(store, "runs"))) {
+    const packs = join(store, "runs", id, "packs");
+    for (const file of readdirSync(packs)) {
+      if (existsSync(join(at("whole-store"), "runs", id, "packs", file))) rmSync(join(packs, file));
+    }
+  }
+  expect(grid(["run", store])).toMatchObject({ status: 0 });
+  expect(grid(["merge", store, "--out", at("damaged-out")])).toMatchObject({ status: 0 });
+  expectSame(at("damaged-out"), at("whole"));
 }, 60_000);
 
 test("folders of other things are refused, and left as they are", () => {

@@ -1,8 +1,16 @@
+import { execFileSync } from "node:child_process";
 import { appendFileSync, cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Command } from "commander";
 import { afterAll, expect, test } from "vitest";
+import { labOptions } from "../../../experiments/framework/lab-options.ts";
 import { expandPlan, GridStore, GridWorker, mergeGrid, readPlan } from "../../../experiments/grid/index.ts";
+import { experimentCommandOf } from "../../../src/cli/commands/grid/merge.ts";
+import {
+  addExperimentOptions,
+  type ExperimentArguments,
+} from "../../../src/cli/options/experiment-options.ts";
 import { GRID_SOURCES } from "../../../src/cli/options/grid-sources.ts";
 import { modelFolder, writePlan } from "../../helpers/grid.ts";
 
@@ -99,6 +107,28 @@ test.each([
   ],
 ] as const)("%s is refused, with its place", async (name, change, message) => {
   await expect(expanded(changed(name.replaceAll(" ", "-"), change))).rejects.toThrow(message);
+});
+
+test("the command in a run's report means the run's options, tasks and model", async () => {
+  const path = changed("command", [
+    "  shots: 2\n",
+    '  shots: [2, 3]\n  template: "{x} = {y}\\n"\n  prompt-seeds: 1\n  layer-by: task\n  outside-means: [gamma]\n',
+  ]);
+  const text = readFileSync(path, "utf8").replace("experiments:", "specifications: [text]\nexperiments:");
+  writeFileSync(path, text);
+  const store = await GridStore.create(join(root, "command-store"), await expanded(path));
+  expect(store.runs).toHaveLength(2);
+  for (const run of store.runs) {
+    const script = `for word in ${experimentCommandOf(run, "sweep")}; do printf '%s\\0' "$word"; done`;
+    const words = execFileSync("sh", ["-c", script], { encoding: "utf8" });
+    const [npx, xpatch, experiment, sweep, ...given] = words.split("\0").slice(0, -1);
+    expect([npx, xpatch, experiment, sweep]).toEqual(["npx", "xpatch", "experiment", "sweep"]);
+    const command = addExperimentOptions(new Command()).exitOverride();
+    command.parse(given, { from: "user" });
+    const args = command.opts<ExperimentArguments>();
+    expect(JSON.stringify(labOptions(args))).toBe(JSON.stringify(run.setting.options));
+    expect([args.model, args.tasks, args.llm]).toEqual([run.source.model, run.tasks, undefined]);
+  }
 });
 
 test("a model or task that is no longer that of the plan is refused, by workers and by merge", async () => {

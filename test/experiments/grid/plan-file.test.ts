@@ -152,6 +152,11 @@ test.each([
     "models: [{ model: a, label: ../b }]\nexperiments: [sweep]\n",
     /models\[0\]\.label: expected a name of letters/,
   ],
+  ["models: [a/M, b/m]\nexperiments: [sweep]\n", /^plan\.yaml:1: models\[1\]: two models are called "m"/],
+  [
+    "models: [a/lock]\nexperiments: [sweep]\n",
+    /^plan\.yaml:1: models\[0\]: a file of the results is called "lock"/,
+  ],
   [
     `${MODELS}experiments: [swep]\n`,
     /^plan\.yaml:2: experiments\[0\]: expected one of .*, found "swep"; the nearest is "sweep"$/,

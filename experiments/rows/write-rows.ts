@@ -71,13 +71,15 @@ async function writeTable(
     const bytes = await writeWhole(file, chunks(counted()));
     written.push({ file, rows: count, bytes });
   };
-  if (format !== "csv") {
+  // One of the other kind that is there is written anew, so that none is out of date.
+  if (format !== "csv" || existsSync(`${path}.parquet`)) {
     const metadata = { "xpatch.schema": `${schema}` };
     await write(`${path}.parquet`, (groups) =>
       encodeParquet(columns, columnsOf(columns, groups), { metadata }),
     );
   }
-  if (format !== "parquet") await write(`${path}.csv`, (groups) => csvChunks(columns, groups));
+  if (format !== "parquet" || existsSync(`${path}.csv`))
+    await write(`${path}.csv`, (groups) => csvChunks(columns, groups));
   return written;
 }
 

@@ -95,8 +95,11 @@ export class ParquetFile {
         `${this.name}: expected a column ${lacking}, found ${names.join(", ")}${nearestHint(lacking, names)}`,
       );
     }
+    const of = this.#footer.row_groups[group];
+    if (of === undefined) {
+      throw new FileError(`${this.name}: there is no row group ${group}, only ${this.groups.length} of them`);
+    }
     // Planning goes over all groups that it is given.
-    const of: RowGroup = this.#footer.row_groups[group]!;
     const metadata = { ...this.#footer, row_groups: [of], num_rows: of.num_rows };
     const scan = await readable(`${this.name}: row group ${group}`, () =>
       parquetScan({

@@ -166,7 +166,9 @@ export function controlVectorOf(
   const chosen = layers ?? vectors.origin.layers.filter((layer) => layer > 0);
   const directions = chosen.map((layer): [number, Float32Array] => {
     const own = vectors.at(layer);
-    return [layer, less === "nothing" ? own : own.map((x, i) => x - less.at(layer)[i]!)];
+    if (less === "nothing") return [layer, own];
+    const mean = less.at(layer);
+    return [layer, own.map((x, i) => x - mean[i]!)];
   });
   return new ControlVector(directions, modelHint);
 }

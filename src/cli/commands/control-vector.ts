@@ -18,7 +18,9 @@ interface Arguments {
 }
 
 export interface ControlVectorReport {
+  /** Where the vectors come from, and those that were subtracted. */
   readonly from: string;
+  readonly less?: string;
   readonly out: string;
   readonly bytes: number;
   readonly layers: readonly number[];
@@ -71,12 +73,14 @@ async function write(
   const vector = controlVectorOf(vectors, subtracted, { layers: asked, modelHint });
   const bytes = await writeWhole(out, encodeControlVector(vector));
   const leftOut = asked ? [] : vectors.origin.layers.filter((layer) => !vector.layers.includes(layer));
-  return { from: formatOrigin(vectors.origin), out, bytes, layers: vector.layers, leftOut };
+  const lessFrom = subtracted === "nothing" ? {} : { less: formatOrigin(subtracted.origin) };
+  return { from: formatOrigin(vectors.origin), ...lessFrom, out, bytes, layers: vector.layers, leftOut };
 }
 
-function formatReport({ from, out, bytes, layers: written, leftOut }: ControlVectorReport): string {
+function formatReport({ from, less, out, bytes, layers: written, leftOut }: ControlVectorReport): string {
   return [
     from,
+    ...(less === undefined ? [] : [`less ${less}`]),
     `${out}  ${showBytes(bytes)}, directions of layers ${written.join(", ")}, to be added to every token`,
     ...(leftOut.length > 0
       ? [`left out: layer ${leftOut.join(", ")}, which the format has no place for`]

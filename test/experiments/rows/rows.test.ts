@@ -1,4 +1,12 @@
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parse } from "csv-parse/sync";
@@ -151,6 +159,18 @@ test("a folder without its model gives the same bytes", async () => {
   for (const name of ["answers.parquet", "answers.csv", "measures.parquet", "measures.csv"]) {
     expect(readFileSync(join(out, name)).equals(readFileSync(join(folder, name))), name).toBe(true);
   }
+});
+
+test("a file of the other kind that is there is not left out of date", async () => {
+  const out = join(root, "again");
+  for (const file of ["answers.csv", "answers.parquet"]) writeFileSync(join(out, file), "old");
+  rmSync(join(out, "measures.csv"));
+  const run = { folder, setting: lab.setting, records: lab.store.records, asked: lab };
+  await writeRows(run, "parquet", out);
+  for (const file of ["answers.csv", "answers.parquet"]) {
+    expect(readFileSync(join(out, file)).equals(readFileSync(join(folder, file))), file).toBe(true);
+  }
+  expect(existsSync(join(out, "measures.csv"))).toBe(false);
 });
 
 test("what is no results folder, or a damaged one, is refused by what was expected", () => {

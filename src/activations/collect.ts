@@ -10,7 +10,7 @@ import {
   type Options,
   oneOf,
 } from "../arguments.ts";
-import { ArgumentError, SiteError } from "../errors.ts";
+import { ArgumentError, SiteError, XpatchError } from "../errors.ts";
 import type { LanguageModel, ModelOutline } from "../model/language-model.ts";
 import { checkContext, type Prompt } from "../model/prompt/prompt.ts";
 import { type SiteInfo, siteInfo } from "../model/walk/site-info.ts";
@@ -151,6 +151,7 @@ export async function collectActivations(
       progress.prompts++;
       continue;
     }
+    checkPlaces(model, { prompt, number }, setting);
     if (batch.length > 0 && tokens + prompt.length > batchTokens) await compute();
     batch.push({ prompt, number });
     tokens += prompt.length;
@@ -173,20 +174,43 @@ interface Collected {
   readonly rows: readonly PromptRows[];
 }
 
+/** Throws SiteError and PromptError, led by the prompt's number, where it lacks the positions or the picture. */
+function checkPlaces(model: LanguageModel, { prompt, number }: NumberedPrompt, setting: StoreSetting): void {
+  const places = batchOf([model.sequenceOf(prompt)], model.config.vision);
+  const seen = new Set<string>();
+  for (const tap of tapsOf(model, setting)) {
+    const { sequences } = siteInfo(model.sites, tap.site);
+    if (seen.has(sequences)) continue;
+    seen.add(sequences);
+    try {
+      resolveTarget("collect", tap, model.sites, places, { members: [0], oneImage: true });
+    } catch (error) {
+      if (error instanceof XpatchError) error.message = `prompt ${number}: ${error.message}`;
+      throw error;
+    }
+  }
+}
+
+/** A tap for each site. */
+function tapsOf(model: LanguageModel, { sites, positions, image }: StoreSetting): Tap[] {
+  return sites.map(({ site }) => {
+    const ofImages = siteInfo(model.sites, site).sequences === "images";
+    const part = ofImages && image !== null ? { image } : {};
+    return { kind: "tap", site, at: ofImages ? "all" : positions, ...part };
+  });
+}
+
 /** Runs prompts, and reads what is to be stored of them. What goes wrong is thrown when it is awaited. */
 async function collected(
   model: LanguageModel,
   batch: readonly NumberedPrompt[],
-  { sites, positions, image }: StoreSetting,
+  setting: StoreSetting,
 ): Promise<Collected[]> {
   const { device, config } = model;
+  const { sites } = setting;
   const prompts = batch.map(({ prompt }) => prompt);
   const infos = sites.map(({ site }) => siteInfo(model.sites, site));
-  const taps = infos.map(({ sequences }, i): Tap => {
-    const ofImages = sequences === "images";
-    const part = ofImages && image !== null ? { image } : {};
-    return { kind: "tap", site: sites[i]!.site, at: ofImages ? "all" : positions, ...part };
-  });
+  const taps = tapsOf(model, setting);
   const places = batchOf(
     prompts.map((prompt) => model.sequenceOf(prompt)),
     config.vision,

@@ -307,6 +307,12 @@ test("what cannot be collected is refused before a folder is made", async () => 
     /options has no "site"; the nearest is "sites"/,
   );
   await expect(readdir(folder)).rejects.toThrow();
+  const short = [prompts[1]!, prompts[0]!];
+  expect(short.map(({ length }) => length)).toEqual([10, 3]);
+  await expect(collect({ sites: "resid_post.0", at: 5 }, short)).rejects.toThrow(
+    /^prompt 1: Expected a position from -3 to 2/,
+  );
+  await rm(folder, { recursive: true });
   await expect(collect({ sites: "resid_post.0" }, ["text" as never])).rejects.toThrow(
     /each prompt to be a Prompt/,
   );
@@ -339,6 +345,8 @@ test("of pictures the patches, in the language model and in the tower", async ()
     const first = seen.map((prompt) => (inTower ? 0 : prompt.span("image").start));
     expect([batch.positions[0], batch.positions[batch.rows / 2]]).toEqual(first);
   }
+  const blind = collectActivations(vlm, [...seen, vlm.prompt("Q:")], join(folder, "..", "blind"), { sites });
+  await expect(blind).rejects.toThrow(/^prompt 2: .*prompt 0 has no image/);
   const other = await loadImage("test/fixtures/images/tall.png");
   const changed = [seen[0]!, vlm.prompt(["Look:", other, "\nA:"])];
   await expect(

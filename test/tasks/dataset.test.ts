@@ -231,6 +231,10 @@ test("xpatch task makes a folder that is a task with pictures; the same data set
   expect(JSON.parse(made.stdout)).toMatchObject({
     name: "animals",
     items: { train: 4, validation: 3, test: 2 },
+    files: ["test", "train", "validation"].map((split) => ({
+      path: join(FOLDER, `data/${split}-00000-of-00001.parquet`),
+      split,
+    })),
     pictures: 9,
     leftOut: { output: 1, image: 1 },
   });

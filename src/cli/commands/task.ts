@@ -33,6 +33,8 @@ interface Arguments extends DatasetColumns {
 
 export interface TaskReport {
   readonly out: string;
+  /** What was read, in order: a folder may hold several data sets. */
+  readonly files: readonly FileInSet[];
   readonly name: string;
   readonly items: Readonly<Record<Split, number>>;
   readonly pictures: number;
@@ -133,7 +135,7 @@ async function makeTask(data: readonly string[], args: Arguments): Promise<TaskR
     }),
   );
   const bytes = written.reduce((sum, file) => sum + file.bytes, 0);
-  return { out, name, items: counts, pictures, bytes, leftOut };
+  return { out, files, name, items: counts, pictures, bytes, leftOut };
 }
 
 /** Checks what is written as whoever reads it will. */
@@ -205,8 +207,13 @@ function nameOf(path: string): string {
   return basename(resolve(path)).replace(KINDS, "");
 }
 
-function formatTask({ out, name, items, pictures, bytes, leftOut }: TaskReport): string {
+/** Files that are listed one by one. */
+const LISTED = 8;
+
+function formatTask({ out, files, name, items, pictures, bytes, leftOut }: TaskReport): string {
+  const more = files.length > LISTED ? [[`and ${files.length - LISTED} more`, ""]] : [];
   return [
+    table([...files.slice(0, LISTED).map(({ path, split }) => [path, split ?? "no split named"]), ...more]),
     `${name} → ${join(out, "task.json")}  (${showBytes(bytes)}, ${pictures} pictures)`,
     table(Object.entries(items).map(([split, count]) => [split, `${count} items`])),
     ...Object.entries(leftOut).map(([what, count]) => `left out: ${count} rows without ${what}`),

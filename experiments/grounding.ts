@@ -1,19 +1,32 @@
-import type { Task } from "xpatch";
-import { alignment, type LayerAlignment, PLACES, type Place, type Ranks } from "./cells/alignment.ts";
+import { PLACES, type Place } from "./cells/alignment.ts";
 import { commonLayer, commonLayerCells, type Setup } from "./cells/layer-sweep.ts";
+import {
+  atPlace,
+  cellOf,
+  chancesOf,
+  FEWEST_ITEMS,
+  itemCount,
+  kindsOf,
+  layersOf,
+  type Method,
+  nearestLayer,
+  otherKind,
+  type PlaceFindings,
+  reciprocal,
+  scoresOf,
+} from "./findings/grounding.ts";
 import { aboveShuffled, contrast, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
-import type { AskedSplit, Lab } from "./framework/lab.ts";
+import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, SPECIFICATION_NAMES, widestQuery } from "./framework/prompts.ts";
 import { judged } from "./framework/rule.ts";
 import { withoutPlaces } from "./framework/stacks.ts";
 import { type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
-import { accuracy, type Hits } from "./statistics/accuracy.ts";
-import { type Estimate, LEVEL, shifted } from "./statistics/estimate.ts";
+import { accuracy } from "./statistics/accuracy.ts";
+import { LEVEL, shifted } from "./statistics/estimate.ts";
 import { mean } from "./statistics/resample.ts";
-import { chanceReciprocalRank } from "./statistics/retrieval.ts";
 import { trainedFor } from "./trained-for.ts";
 
 const PLACE_NAMES: Readonly<Record<Place, string>> = {
@@ -22,9 +35,6 @@ const PLACE_NAMES: Readonly<Record<Place, string>> = {
   "other cue": "answer cue, names with another template",
 };
 
-/** Fewer items have too few pairs of distances to compare. */
-const FEWEST_ITEMS = 4;
-
 /**
  * Whose layer is looked at, in all places: where a patch brings the task from text to pictures (to text, if no task of the
  * means has pictures). That is chosen by answers to tasks, which need not be where names and pictures are nearest to each other.
@@ -32,8 +42,6 @@ const FEWEST_ITEMS = 4;
 function patchOf(lab: Lab): Setup {
   return { specification: "text", query: widestQuery(lab) };
 }
-
-type Method = "raw" | "centred" | "random";
 
 export const grounding: Experiment = {
   name: "grounding",
@@ -73,84 +81,6 @@ export const grounding: Experiment = {
     };
   },
 };
-
-interface PlaceFindings {
-  readonly place: Place;
-  /** The rest is of test items. */
-  readonly layer: number;
-  /** A reciprocal rank an item, the mean of both directions. */
-  readonly ranks: Readonly<Record<Method, Hits>>;
-  readonly reciprocal: Readonly<Record<Method, Estimate>>;
-  readonly top1: Readonly<Record<Method, Estimate>>;
-  readonly chance: number;
-  readonly chanceTop1: number;
-  readonly kinds: readonly { readonly task: string; readonly at: LayerAlignment }[];
-}
-
-/** Where counterparts are found best on validation items. */
-function nearestLayer(lab: Lab, place: Place): number {
-  const means = layersOf(lab).map((layer) => reciprocal(lab, place, "validation", layer, "centred").mean);
-  return means.indexOf(Math.max(...means));
-}
-
-function layersOf({ layers }: Lab): number[] {
-  return Array.from({ length: layers }, (_, layer) => layer);
-}
-
-function atPlace(lab: Lab, place: Place, layer: number): PlaceFindings {
-  const kinds = kindsOf(lab).map((task) => ({
-    task: task.name,
-    at: lab.result(cellOf(lab, task, "test")).places[place][layer]!,
-  }));
-  const by = <T>(of: (method: Method) => T) => ({
-    raw: of("raw"),
-    centred: of("centred"),
-    random: of("random"),
-  });
-  const ranks = by((method) => scoresOf(lab, place, "test", layer, method, (rank) => 1 / rank));
-  return {
-    place,
-    layer,
-    ranks,
-    reciprocal: by((method) => accuracy(ranks[method])),
-    top1: by((method) =>
-      accuracy(scoresOf(lab, place, "test", layer, method, (rank) => (rank === 1 ? 1 : 0))),
-    ),
-    ...chancesOf(lab),
-    kinds,
-  };
-}
-
-/** A score an item, of all kinds: the mean of both directions. */
-function scoresOf(
-  lab: Lab,
-  place: Place,
-  split: AskedSplit,
-  layer: number,
-  method: Method,
-  score: (rank: number) => number,
-): Hits {
-  const scores = ({ names, pictures }: Ranks) =>
-    names.map((rank, i) => (score(rank) + score(pictures[i]!)) / 2);
-  const kinds = kindsOf(lab);
-  const values = kinds.flatMap((task) =>
-    scores(lab.result(cellOf(lab, task, split)).places[place][layer]![method]),
-  );
-  return [
-    { inputs: kinds.flatMap((task) => lab.items(task, split).map(({ input }) => input)), seeds: [values] },
-  ];
-}
-
-function reciprocal(lab: Lab, place: Place, split: AskedSplit, layer: number, method: Method): Estimate {
-  return accuracy(scoresOf(lab, place, split, layer, method, (rank) => 1 / rank));
-}
-
-/** Of counterparts in random order, over the items of all kinds. */
-function chancesOf(lab: Lab): { chance: number; chanceTop1: number } {
-  const counts = kindsOf(lab).map((task) => lab.result(cellOf(lab, task, "test")).items);
-  const all = counts.flatMap((count) => Array.from({ length: count }, () => count));
-  return { chance: mean(all.map(chanceReciprocalRank)), chanceTop1: mean(all.map((count) => 1 / count)) };
-}
 
 function verdictOf(found: readonly PlaceFindings[]): Verdict {
   const shown = found.map(
@@ -383,32 +313,4 @@ function foreignTable(lab: Lab, found: readonly PlaceFindings[]): Table {
       ),
     ),
   };
-}
-
-/** Tasks whose items no earlier one has, with enough of them: bare questions say nothing of the task. */
-function kindsOf(lab: Lab): Task[] {
-  const seen = new Set<string>();
-  return lab.tasks.filter((task) => {
-    if (!lab.isPictured(task)) return false;
-    const isNew = task.items.every(({ input }) => !seen.has(input));
-    for (const { input } of task.items) seen.add(input);
-    return (
-      isNew &&
-      (["validation", "test"] as const).every((split) => lab.items(task, split).length >= FEWEST_ITEMS)
-    );
-  });
-}
-
-function otherKind(lab: Lab, task: Task): string {
-  const kinds = kindsOf(lab);
-  if (kinds.length < 2) return "";
-  return kinds[(kinds.findIndex(({ name }) => name === task.name) + 1) % kinds.length]!.name;
-}
-
-function cellOf(lab: Lab, task: Task, split: AskedSplit) {
-  return alignment({ task: task.name, other: otherKind(lab, task), split });
-}
-
-function itemCount(lab: Lab): number {
-  return kindsOf(lab).reduce((sum, task) => sum + lab.result(cellOf(lab, task, "test")).items, 0);
 }

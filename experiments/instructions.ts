@@ -1,8 +1,6 @@
-import type { Task, TaskItem } from "xpatch";
 import {
   ENSEMBLE_CONTROLS,
   type EnsembleControl,
-  type EnsembleTestResult,
   ensembleSweep,
   ensembleTest,
   instructedTasks,
@@ -10,9 +8,24 @@ import {
 } from "./cells/ensembles.ts";
 import { accuracyByLayer, CHOSEN_NOTE, layerSweep, type Setup, sharedLayer } from "./cells/layer-sweep.ts";
 import { namingCells, namingTable } from "./cells/naming.ts";
-import { NOISE_NAMES, NOISES, type Noise, noisyTest } from "./cells/noisy-instructions.ts";
+import { NOISE_NAMES, NOISES, noisyTest } from "./cells/noisy-instructions.ts";
 import { aboveAllControls, testedTasks, testPatch } from "./cells/test-answers.ts";
 import { validationCells } from "./cells/validation.ts";
+import {
+  answersOf,
+  controlOf,
+  countsOf,
+  fullEnsemble,
+  hitsOf,
+  inMeans,
+  instructed,
+  METHODS,
+  type Method,
+  noContextOf,
+  noisyHits,
+  resultsOf,
+  type Tested,
+} from "./findings/instructions.ts";
 import { constantAnswers } from "./framework/constants.ts";
 import { aboveControl, difference } from "./framework/contrasts.ts";
 import type { Experiment, Findings, Verdict } from "./framework/experiment.ts";
@@ -20,15 +33,11 @@ import type { Lab } from "./framework/lab.ts";
 import { QUERY_NAMES, widestQuery } from "./framework/prompts.ts";
 import { constantReferences } from "./framework/references.ts";
 import { judged, verdictText } from "./framework/rule.ts";
-import { type Answered, beside, taskHits } from "./framework/scored.ts";
+import { beside } from "./framework/scored.ts";
 import { type LinesFigure, pointOf } from "./report/figure.ts";
 import { showEstimate, type Table } from "./report/table.ts";
 import { RULES } from "./rules.ts";
 import { accuracy, accuracyDifference, type Hits } from "./statistics/accuracy.ts";
-
-const METHODS = ["examples", "instruction", "ensemble"] as const;
-
-type Method = (typeof METHODS)[number];
 
 const CONTROL_NAMES: Readonly<Record<EnsembleControl, string>> = {
   anotherInstruction: "examples and another task's instruction",
@@ -68,55 +77,6 @@ export const instructions: Experiment = {
   },
 };
 
-function instructed(lab: Lab): Setup {
-  return { specification: "instruction", query: widestQuery(lab) };
-}
-
-interface Tested {
-  readonly task: Task;
-  readonly items: readonly TaskItem[];
-  readonly result: EnsembleTestResult;
-}
-
-function resultsOf(lab: Lab, tasks: readonly Task[]): Tested[] {
-  const query = widestQuery(lab);
-  return tasks.map((task) => ({
-    task,
-    items: lab.items(task, "test"),
-    result: lab.result(ensembleTest({ query, task: task.name })),
-  }));
-}
-
-/** The numbers of prompts that all tasks have. */
-function countsOf([first, ...others]: readonly Tested[]): number[] {
-  return first!.result.counts.filter((count) => others.every(({ result }) => result.counts.includes(count)));
-}
-
-function answersOf(result: EnsembleTestResult, method: Method, count: number): readonly Answered[] {
-  return method === "instruction" ? [result.instruction] : result[method][result.counts.indexOf(count)]!;
-}
-
-function hitsOf(tested: readonly Tested[], method: Method, count: number): Hits {
-  return tested.map(({ items, result }) => taskHits(items, answersOf(result, method, count)));
-}
-
-function noContextOf(tested: readonly Tested[]): Hits {
-  return tested.map(({ items, result }) => taskHits(items, [result.noContext]));
-}
-
-/** With the most prompts; undefined where a task has no such control. */
-function controlOf(tested: readonly Tested[], control: EnsembleControl): Hits | undefined {
-  const answers = tested.map(({ result }) => result.controls[control]);
-  return answers.every((list) => list !== undefined)
-    ? tested.map(({ items }, t) => taskHits(items, answers[t]!))
-    : undefined;
-}
-
-/** With the most prompts of each task. */
-function fullEnsemble(tested: readonly Tested[]): Hits {
-  return tested.map(({ items, result }) => taskHits(items, result.ensemble.at(-1)!));
-}
-
 function verdictOf(lab: Lab): Verdict {
   const tested = resultsOf(lab, inMeans(lab));
   const counts = countsOf(tested);
@@ -139,16 +99,6 @@ function verdictOf(lab: Lab): Verdict {
     },
     `${shown.join(", ")}, no context ${showEstimate(accuracy(noContextOf(tested)))}, majority ${majority.toFixed(2)}`,
   );
-}
-
-/** Right and wrong answers under an instruction with noise, by variant; undefined where a task has no such variants. */
-function noisyHits(lab: Lab, noise: Noise): Hits | undefined {
-  const query = widestQuery(lab);
-  const tasks = inMeans(lab);
-  const answers = tasks.map(({ name: task }) => lab.result(noisyTest({ query, task })).patched[noise]);
-  return answers.every((variants) => variants.length > 0)
-    ? tasks.map((task, t) => taskHits(lab.items(task, "test"), answers[t]!))
-    : undefined;
 }
 
 function noisyVerdict(lab: Lab): Verdict {
@@ -389,10 +339,6 @@ function controlsTable(lab: Lab): Table {
       return [[CONTROL_NAMES[control], accuracy(hits), accuracyDifference(most, hits), majority, distinct]];
     }),
   };
-}
-
-function inMeans(lab: Lab): Task[] {
-  return instructedTasks(lab, widestQuery(lab), lab.tasksInMeans);
 }
 
 function taskNames(lab: Lab): string {

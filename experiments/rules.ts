@@ -1,47 +1,12 @@
-import type { ClaimPart, Comparison, Rule } from "./framework/rule.ts";
-import type { Table } from "./report/table.ts";
-
-/** A tenth of the answers: the difference of accuracies that counts. What the paper claims is .14 and more. */
-const ACCURACY = 0.1;
-
-const above = (what: string, size: number = ACCURACY) => ({ what, test: "above", size }) as const;
-
-/** What has to be held against any accuracy: the answers that know nothing of the query. */
-function aboveConstants(what: string) {
-  return {
-    frequent: above(`${what} − the task's most frequent answer`),
-    constant: { what: `${what} − the best constant answer`, test: "above" },
-  } as const satisfies Record<string, Comparison>;
-}
-
-function aboveControls(what: string) {
-  return {
-    noContext: above(`${what} − no context`),
-    nearestTask: above(`${what} − vector of the nearest task`),
-    anotherTask: above(`${what} − another task's vector`),
-    meanOfTasks: above(`${what} − mean of the tasks' vectors`),
-    random: above(`${what} − random vector`),
-    ...aboveConstants(what),
-  } as const satisfies Record<string, Comparison>;
-}
-
-/** What an accuracy with a name's residual stream at a picture's last token is held against. */
-function aboveEntities(way: string) {
-  const what = `${way} with the name's residual stream`;
-  return {
-    picture: above(`${what} − the picture as it is`),
-    another: above(`${what} − another item's name's`),
-    meanName: above(`${what} − mean of the names'`),
-    random: above(`${what} − random vector`),
-    ...aboveConstants(what),
-  } as const satisfies Record<string, Comparison>;
-}
-
-/** What examples say beyond which things are asked about and what answers look like (Min et al. 2022). */
-const MAPPING = {
-  says: "what belongs to what tells the task, not the kind of answer alone",
-  comparisons: { permutedAnswers: above("patch − vector of examples with permuted answers") },
-} as const satisfies ClaimPart;
+import type { Rule } from "./framework/rule.ts";
+import {
+  ACCURACY,
+  above,
+  aboveConstants,
+  aboveControls,
+  aboveEntities,
+  MAPPING,
+} from "./rule-comparisons.ts";
 
 /** The docs have it too. */
 type ExperimentRule = Rule & { readonly sunkBy: string };
@@ -422,23 +387,3 @@ export const RULES = {
     },
   },
 } as const satisfies Readonly<Record<string, ExperimentRule>>;
-
-/** The rules as docs/experiments.md has them, a row a part of a claim. */
-export const RULES_TABLE: Table = {
-  name: "rules",
-  title: "What each verdict rests on",
-  columns: ["experiment", "parts", "part of the claim", "comparisons"],
-  rows: Object.entries<Rule>(RULES).flatMap(([experiment, { order, parts }]) =>
-    Object.values(parts).map(({ says, comparisons }) => [
-      `\`${experiment}\``,
-      order,
-      says,
-      Object.values(comparisons).map(shown).join("; "),
-    ]),
-  ),
-};
-
-function shown({ what, test, size }: Comparison): string {
-  if (size === undefined) return what;
-  return `${what} (${test === "above" ? "" : "not below −"}${size})`;
-}

@@ -1,3 +1,4 @@
+import { DeviceError } from "../errors.ts";
 import type { GPUDevice } from "../platform/global-types.ts";
 import { isSoftware } from "../platform/software-adapter.ts";
 
@@ -46,4 +47,14 @@ export function deviceInfo(gpu: GPUDevice, kernels?: KernelStyle): DeviceInfo {
 function subgroupSizeOf({ features, adapterInfo }: GPUDevice): number | undefined {
   const { subgroupMinSize, subgroupMaxSize } = adapterInfo;
   return features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : undefined;
+}
+
+/** Most bytes of a binding, in whole 256s; `cap` makes them fewer. Throws DeviceError for a cap beyond the limit. */
+export function bindingLimit(gpu: GPUDevice, cap: number | undefined): number {
+  const limit = gpu.limits.maxStorageBufferBindingSize;
+  if (cap === undefined) return Math.floor(limit / 256) * 256;
+  if (!Number.isInteger(cap) || cap < 256 || cap > limit) {
+    throw new DeviceError(`maxBindingBytes: expected a whole number from 256 to ${limit}, found ${cap}`);
+  }
+  return Math.floor(cap / 256) * 256;
 }

@@ -4,12 +4,13 @@ import { INSPECT } from "../inspect.ts";
 import type { GPUDevice } from "../platform/global-types.ts";
 import { adapterName } from "./adapter-name.ts";
 import { BufferPool, type PoolStatistics, type Storage } from "./buffer-pool.ts";
-import { type DeviceInfo, deviceInfo, type Feature, type KernelStyle } from "./device-info.ts";
+import { bindingLimit, type DeviceInfo, deviceInfo, type Feature, type KernelStyle } from "./device-info.ts";
 import { DTYPE_BYTES, type DType, decode, encode, type HostArray } from "./dtype.ts";
 import { Fate, type Guard } from "./fate.ts";
 import { SHOWN } from "./first-values.ts";
 import { KernelChoices } from "./kernel-choices.ts";
-import { announce, apply, type Operation, type OperationRecord } from "./operation.ts";
+import { CLEAR, EMPTY, WRITE } from "./memory-operations.ts";
+import { announce, apply, type OperationRecord } from "./operation.ts";
 import { PipelineCache } from "./pipelines.ts";
 import type { Profiler } from "./profiler.ts";
 import { readTensors } from "./read.ts";
@@ -380,39 +381,4 @@ export class Device {
     announce(this, EMPTY, [], { shape, dtype }, tensor);
     return tensor;
   }
-}
-
-const EMPTY: Operation<{ shape: Shape; dtype: DType }> = {
-  name: "empty",
-  memory: true,
-  run: (_, { shape, dtype }, device) => device.empty(shape, dtype),
-};
-
-/** Makes all elements of a new tensor 0. */
-const CLEAR: Operation<object> = {
-  name: "clear",
-  memory: true,
-  run([tensor], _, device) {
-    device.touch(tensor!.storage, { writes: true });
-    device.recorder.clear(tensor!.storage.buffer, tensor!.storage.bytes);
-    return tensor!;
-  },
-};
-
-const WRITE: Operation<{ bytes: Uint8Array<ArrayBuffer>; byteOffset: number }> = {
-  name: "write",
-  memory: true,
-  run([tensor], { bytes, byteOffset }, device) {
-    device.write(tensor!, bytes, byteOffset);
-    return tensor!;
-  },
-};
-
-function bindingLimit(gpu: GPUDevice, cap: number | undefined): number {
-  const limit = gpu.limits.maxStorageBufferBindingSize;
-  if (cap === undefined) return Math.floor(limit / 256) * 256;
-  if (!Number.isInteger(cap) || cap < 256 || cap > limit) {
-    throw new DeviceError(`maxBindingBytes: expected a whole number from 256 to ${limit}, found ${cap}`);
-  }
-  return Math.floor(cap / 256) * 256;
 }

@@ -7,7 +7,8 @@ import { aboveControl, aboveShuffled, contrast, difference } from "../../experim
 import { type Contrast, type Contrasts, judged, type Rule } from "../../experiments/framework/rule.ts";
 import { EXPERIMENTS } from "../../experiments/index.ts";
 import { tableMarkdown } from "../../experiments/report/table.ts";
-import { RULES, RULES_TABLE } from "../../experiments/rules.ts";
+import { RULES } from "../../experiments/rules.ts";
+import { RULES_TABLE } from "../../experiments/rules-table.ts";
 import { accuracy, type Hits } from "../../experiments/statistics/accuracy.ts";
 import { seededRandom } from "../../experiments/statistics/random.ts";
 import { studentFactor } from "../../experiments/statistics/student.ts";

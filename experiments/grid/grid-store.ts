@@ -4,9 +4,11 @@ import { XpatchError } from "xpatch";
 import { decodeText } from "#src/platform/node-text";
 import { writeWhole } from "#src/platform/node-write";
 import type { CellRecord } from "../framework/cell-store.ts";
-import { GRID_FORMAT, nameParts, plannedCell, VERSION } from "./cell-names.ts";
+import { GRID_FORMAT, idOf, nameParts, plannedCell, VERSION } from "./cell-names.ts";
+import { PackWriter } from "./pack-writer.ts";
 import type { ExpandedPlan, PlannedCell, PlannedRun, RunCells } from "./plan.ts";
-import { type CellState, RunStore } from "./run-store.ts";
+import { workerId } from "./presence.ts";
+import { type CellState, type FailedCell, RunStore } from "./run-store.ts";
 
 /** A run, and how many cells it has. */
 export interface StoredRun extends PlannedRun {
@@ -160,6 +162,23 @@ export class GridStore {
     return this.storeOf(run).failure(key);
   }
 
+  /**
+   * Writes down that cells failed whose processes could not do so themselves: they were killed. Nothing of runs that no worker has
+   * begun.
+   */
+  fail(failures: readonly { readonly name: string; readonly error: string }[]): void {
+    for (const [run, list] of groupBy(failures, ({ name }) => this.cell(name).run)) {
+      const kept = this.storeOf(run);
+      if (kept.header === undefined) continue;
+      const pack = new PackWriter(kept.packFolder, workerId(), kept.header);
+      for (const { name, error } of list) {
+        const failed: FailedCell = { key: this.cell(name).key, error };
+        pack.add("failed", idOf(run, failed.key), Buffer.from(JSON.stringify(failed)), 0);
+      }
+      pack.close();
+    }
+  }
+
   /** Where workers say that they are there. */
   get workerFolder(): string {
     return join(this.folder, "workers");
@@ -175,6 +194,12 @@ export class GridStore {
     this.#cells.set(run, cells);
     return cells;
   }
+}
+
+function groupBy<T>(list: readonly T[], keyOf: (each: T) => string): Map<string, T[]> {
+  const groups = new Map<string, T[]>();
+  for (const each of list) groups.set(keyOf(each), [...(groups.get(keyOf(each)) ?? []), each]);
+  return groups;
 }
 
 function cellsPath(folder: string, run: string): string {

@@ -50,7 +50,7 @@ export class RunStore {
   constructor(folder: string, id: string) {
     this.folder = folder;
     this.id = id;
-    this.#packs = new PackReader(join(folder, "packs"), () => this.#knownHeader());
+    this.#packs = new PackReader(join(folder, "packs"), () => this.header);
   }
 
   get packFolder(): string {
@@ -204,7 +204,8 @@ export class RunStore {
     return join(this.folder, "setting.json");
   }
 
-  #knownHeader(): string | undefined {
+  /** What its packs begin with; undefined where no worker has begun it. */
+  get header(): string | undefined {
     if (this.#header === undefined && existsSync(this.#settingPath)) {
       this.#header = headerOf(this.id, readFileSync(this.#settingPath));
     }

@@ -9,7 +9,8 @@ const RETRY_MS = 2000;
 const REFUSED = /^(NOAUTH|WRONGPASS|NOPERM|ERR (AUTH|Client sent AUTH|invalid password|DB index))/;
 
 /**
- * A connection that outlasts the server: commands wait until it is back.
+ * A connection that outlasts the server: commands wait until it is back. `disconnect` ends those that BullMQ makes after its pattern,
+ * too: one that still tries to come back would keep the process from ending.
  *
  * @param wait - Seconds to wait for a server that is not there yet.
  * @throws XpatchError where nothing answers in that time, or the server refuses us
@@ -23,6 +24,17 @@ export async function connect({ shown, options }: RedisAddress, wait = 0): Promi
     maxRetriesPerRequest: null,
     retryStrategy: (times) => Math.min(50 * 2 ** Math.min(times, 10), RETRY_MS),
   });
+  const duplicates: Redis[] = [];
+  const { duplicate, disconnect } = redis;
+  redis.duplicate = (override) => {
+    const made = duplicate.call(redis, override);
+    duplicates.push(made);
+    return made;
+  };
+  redis.disconnect = (reconnect = false) => {
+    if (!reconnect) for (const made of duplicates) made.disconnect();
+    disconnect.call(redis, reconnect);
+  };
   let reason = "no answer";
   const because = ({ message, code }: Error & { code?: string }) => {
     // What becomes of commands in between says nothing of the cause.

@@ -20,7 +20,8 @@ export class HeldJob {
     this.#token = token;
     this.#limits = limits;
     this.#note = note;
-    this.#renewal = setInterval(() => void this.#renew(), limits.renew);
+    // By itself it keeps no process alive.
+    this.#renewal = setInterval(() => void this.#renew(), limits.renew).unref();
   }
 
   get cell(): string {

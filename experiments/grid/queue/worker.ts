@@ -39,7 +39,7 @@ const MOST_FAILURES = 6;
 /** Cells that may end their processes one after the other before the machine is suspected. */
 const MOST_CRASHES = 5;
 /** How long cells may take to go back when the work is stopped. */
-const STOP_MS = 8000;
+const STOP_MS = 5000;
 
 /**
  * Computes cells of a grid until it is done or the work is stopped. Throws XpatchError where there is no server, no grid, or nobody
@@ -91,7 +91,8 @@ async function findGrid(
 ): Promise<PostedGrid | undefined> {
   const begin = performance.now();
   for (let isTold = false; !signal.aborted; ) {
-    const open = await board.open();
+    const open = (await untilAborted(board.open(), signal)) ?? [];
+    if (signal.aborted) break;
     const found = grid === undefined ? open[0] : open.find(({ id }) => id === grid);
     if (grid === undefined && open.length > 1) {
       const folders = open.map(({ folder }) => folder).join(", ");
@@ -126,6 +127,7 @@ class Slot {
   readonly #signal: AbortSignal;
   readonly #pausing = new Set<HeldJob>();
   readonly #closing: Promise<void>[] = [];
+  readonly #settling: Promise<void>[] = [];
   /** Cells that have ended their processes, one after the other. */
   readonly #crashed = new Set<string>();
   #source: CellSource | undefined;
@@ -165,7 +167,7 @@ class Slot {
         if (taken) {
           this.#idleSince = undefined;
           await this.#compute(taken);
-        } else if (await this.#isDone()) return;
+        } else if (await untilAborted(this.#isDone(), this.#signal)) return;
       } catch (error) {
         // A server that has gone is waited for; this is one that answers with something else.
         if (error instanceof XpatchError || ++failures === MOST_FAILURES) throw error;
@@ -213,24 +215,24 @@ class Slot {
   async #compute({ job, refused }: TakenCell): Promise<void> {
     const { count, note } = this.#shared;
     const source = this.#source!;
-    if (refused !== undefined) return job.giveUp(refused);
+    if (refused !== undefined) return this.#settle(job.giveUp(refused));
     try {
       const outcome = await untilAborted(this.#process.compute(job.cell), this.#signal);
       if (!outcome) {
         await this.#process.stop();
-        return await job.giveBack();
+        return await this.#settle(job.giveBack());
       }
       if (outcome.state !== "failed") {
         this.#crashed.clear();
         if (outcome.state !== "already") count.computed++;
-        return await job.finish(outcome.state);
+        return await this.#settle(job.finish(outcome.state));
       }
       this.#crashed.clear();
       this.#fail(source, job, errorOf(outcome.error ?? "it does not say why"));
     } catch (error) {
       if (!(error instanceof CellCrash)) {
         // No fault of the cell's.
-        await job.giveBack();
+        await this.#settle(job.giveBack());
         throw error;
       }
       this.#fail(source, job, error);
@@ -243,6 +245,13 @@ class Slot {
     }
     count.failed++;
     note(`${job.cell} failed`);
+  }
+
+  /** Waits until the queue has heard of it, or the work is stopped: then it has a little more time. */
+  async #settle(settling: Promise<void>): Promise<void> {
+    this.#settling.push(settling);
+    await untilAborted(settling, this.#signal);
+    if (!this.#signal.aborted) this.#settling.pop();
   }
 
   /** Others go on while a cell that failed waits for its next attempt. */
@@ -277,7 +286,9 @@ class Slot {
       (taken) => taken?.job.giveBack(),
       () => {},
     );
-    const queues = Promise.all([...this.#closing, this.#source?.close(), givenBack]).then(() => {});
+    const queues = Promise.all([...this.#closing, ...this.#settling, this.#source?.close(), givenBack]).then(
+      () => {},
+    );
     await Promise.all([this.#process.stop(), within(STOP_MS, queues)]);
   }
 }

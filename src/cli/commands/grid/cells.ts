@@ -2,6 +2,7 @@ import { GridStore, GridWorker } from "#experiments/grid/index";
 import { serveCells } from "#experiments/grid/queue/serve-cells";
 import { DeviceLostError, OutOfMemoryError, XpatchError } from "../../../errors.ts";
 import type { AdapterChoice } from "../../../platform/platform.ts";
+import { isSystemError } from "../../options/checks.ts";
 import { GRID_SOURCES } from "../../options/grid-sources.ts";
 
 /* The program of a process that computes cells of a store: `grid work` starts it, and tells it which. */
@@ -23,10 +24,13 @@ serveCells(
     opened.flush();
     return outcome;
   },
-  // What a cell does to the device may be the cell's fault; what else is thrown is none of a cell's.
-  (error): error is Error =>
-    error instanceof XpatchError && !(error instanceof DeviceLostError || error instanceof OutOfMemoryError),
+  // What a cell does to the device may be the cell's fault; what else is thrown, a file that is not there, is none of a cell's.
+  (error): error is Error => !isOfDevice(error) && (error instanceof XpatchError || isSystemError(error)),
   async () => {
     await opened?.[Symbol.asyncDispose]();
   },
 );
+
+function isOfDevice(error: unknown): boolean {
+  return error instanceof DeviceLostError || error instanceof OutOfMemoryError;
+}

@@ -1,7 +1,7 @@
-import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 import type { CellProgram } from "#experiments/grid/queue/cell-process";
 import type { RedisAddress } from "#experiments/grid/queue/redis-address";
+import { packageFolder } from "../../../platform/node-package.ts";
 import type { AdapterChoice } from "../../../platform/platform.ts";
 
 /** Of `grid serve` and `grid work`. A password in arguments can be read by everybody on the machine. */
@@ -22,9 +22,8 @@ export async function givenAddress({
   return redisAddress(url);
 }
 
-/** The program that computes cells of a store; it is built, or run on its sources by whatever runs this. */
+/** The program that computes cells of a store: as it is built, wherever this runs. */
 export function cellProgram(store: string, adapter: AdapterChoice | undefined): CellProgram {
-  const built = new URL("cells.js", import.meta.url);
-  const file = existsSync(built) ? built : new URL("cells.ts", import.meta.url);
-  return { file: fileURLToPath(file), args: [store, ...(adapter === undefined ? [] : [adapter])] };
+  const file = join(packageFolder(), "dist", "cli", "commands", "grid", "cells.js");
+  return { file, args: [store, ...(adapter === undefined ? [] : [adapter])] };
 }

@@ -114,6 +114,9 @@ async function serve(folder: string, args: ServeArguments): Promise<void> {
     });
     if (lost) throw lost;
     const { isOver, progress, givenUp } = outcome;
+    // So that `grid status` names those, too, whose processes were killed.
+    const untold = givenUp.filter(({ cell }) => store.state(cell) === "missing");
+    store.fail(untold.map(({ cell, error }) => ({ name: cell, error })));
     const state = !isOver
       ? "stopped"
       : givenUp.length > 0

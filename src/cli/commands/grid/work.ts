@@ -18,6 +18,8 @@ interface WorkArguments extends CommonArguments {
   readonly wait: number;
 }
 
+const LINGER_MS = 5000;
+
 export function gridWorkCommand(): Command {
   return newCommand(
     "work",
@@ -37,6 +39,8 @@ export function gridWorkCommand(): Command {
     .action(async (store: string | undefined, _: WorkArguments, command: Command) => {
       const args = command.optsWithGlobals<WorkArguments>();
       printResult(await work(store, args), args.json, formatWork);
+      // Should anything of a connection linger: an allocation on a cluster is not to wait for it.
+      setTimeout(() => process.exit(), LINGER_MS).unref();
     });
 }
 

@@ -288,4 +288,17 @@ describe("a server that is restarted", () => {
     expect(workers[0]!.notes).toContain("does not answer; waiting for it");
     await own.stop();
   });
+
+  test("keeps no worker from ending that is told to while it is away", async () => {
+    const own = await RedisServer.start(join(folder, "away"), { persist: false });
+    await using grid = new FakeGrid(own.address, { a: ["slow-1"] });
+    grid.hold();
+    void grid.coordinate().catch(() => {});
+    const worker = grid.worker();
+    await expect.poll(() => grid.begun("slow-1"), soon).toBe(1);
+    await own.stop();
+    await expect.poll(() => worker.notes, soon).toContain("does not answer; waiting for it");
+    worker.kill("SIGTERM");
+    expect(await worker.end).toMatchObject({ code: 0, done: { because: "stopped" } });
+  });
 });

@@ -66,6 +66,9 @@ const CONFIG = "cfg.json";
 const WEIGHTS = "sae_weights.safetensors";
 const SPARSITY = "sparsity.safetensors";
 
+/** Names that factors of latents have had. */
+const SCALES: readonly string[] = ["finetuning_scaling_factor", "scaling_factor"];
+
 const CONVERT =
   "in Python, SAELens reads and rewrites it: SAE.from_pretrained(release, sae_id).save_model(folder), and that folder is read here";
 /** Files of other layouts, and what they are. */
@@ -109,6 +112,7 @@ export async function loadSparseAutoencoder(
     const file = await openTensorFile(folder, WEIGHTS, opened);
     if (!file) throw new CheckpointError(await withoutWeights(folder));
     const entries = entriesOf(file, config, where);
+    await checkUnusedScale(file, config, where);
     const weights: Record<string, Tensor> = {};
     const progress = {
       loadedBytes: 0,
@@ -197,18 +201,17 @@ function entriesOf(
     entries.set(as as keyof SaeWeights, entry);
   };
   for (const [name, shape] of Object.entries(shapes)) take(name, name, shape);
-  const scaling = ["finetuning_scaling_factor", "scaling_factor"].find((name) => file.has(name));
+  const scaling = SCALES.find((name) => file.has(name));
   if (config.finetuningScale) {
     if (scaling === undefined)
       throw new CheckpointError(`${where}: finetuning_scaling_factor is true, but ${file.name} has none`);
     take(scaling, "finetuning_scaling_factor", [latents]);
   }
-  const known = new Set([...Object.keys(shapes), ...(config.finetuningScale ? [scaling] : [])]);
+  const known = new Set([...Object.keys(shapes), scaling]);
   const stray = file.names.filter((name) => !known.has(name));
   if (stray.length > 0) {
     throw new CheckpointError(
-      `${file.name}: ${stray.join(", ")}: no weights of architecture ${architecture}` +
-        (scaling ? " without finetuning_scaling_factor" : ""),
+      `${file.name}: ${stray.join(", ")}: no weights of architecture ${architecture}`,
     );
   }
   if (config.k !== undefined && config.k > Math.min(latents, MAX_TOP_K)) {
@@ -217,6 +220,25 @@ function entriesOf(
     );
   }
   return entries;
+}
+
+/** Throws CheckpointError for factors that the config does not say are used, unless they are all 1, as early versions wrote them. */
+async function checkUnusedScale(file: SafetensorsFile, config: SaeConfig, where: string): Promise<void> {
+  const scaling = SCALES.find((name) => file.has(name));
+  if (config.finetuningScale || scaling === undefined) return;
+  const entry = file.entry(scaling);
+  if (entry.problem) throw new CheckpointError(entry.problem);
+  const values = decode(
+    await readTensor(entry),
+    entry.dtype,
+    entry.shape.reduce((a, b) => a * b, 1),
+  );
+  // What SAELens takes for 1.
+  const other = values.find((value) => !(Math.abs(value - 1) <= 1e-5));
+  if (other === undefined) return;
+  throw new CheckpointError(
+    `${file.name}: expected ${scaling} to be 1 everywhere, since ${where} does not set finetuning_scaling_factor, found ${other}`,
+  );
 }
 
 /** Brings a tensor to the device in the config's dtype, rounded as SAELens rounds it. */

@@ -142,7 +142,8 @@ function versionOf(values: JsonObject, metadata: ConfigReader, where: string): n
 }
 
 function requireKnown(c: ConfigReader, where: string): void {
-  const unknown = c.keys.filter((key) => !KNOWN_6.has(key));
+  // What begins with a line is a remark of whoever converted it.
+  const unknown = c.keys.filter((key) => !KNOWN_6.has(key) && !key.startsWith("_"));
   if (c.has("d_out"))
     throw new CheckpointError(`${where}: d_out is that of a transcoder, and these are not read`);
   if (unknown.length === 0) return;

@@ -180,6 +180,35 @@ test("of a centred model each activation loses its mean, and keeps it in edits",
   );
 });
 
+test("configs and weights of the first versions, and remarks in later ones", async () => {
+  const device = await testDevice();
+  // The keys of the GPT-2 autoencoders on the hub; their weights have factors that are 1.
+  const legacy = {
+    ...{ model_name: "gpt2-small", hook_point: "blocks.1.hook_resid_post", hook_point_layer: 1 },
+    ...{ hook_point_head_index: null, dataset_path: "x", context_size: 128, d_in: WIDTH, d_sae: LATENTS },
+    ...{ dtype: "torch.float32", expansion_factor: 2, l1_coefficient: 8e-5, use_ghost_grads: false },
+  };
+  const weights = ruleWeights("standard", WIDTH, LATENTS);
+  const ones = new Map(weights).set("scaling_factor", {
+    shape: [LATENTS],
+    values: new Float32Array(LATENTS).fill(1),
+  });
+  using sae = await loadSparseAutoencoder(await saeFolder(legacy, ones), { device });
+  const noted = { ...cases[0]!.cfg, _converted_by: "somebody" };
+  using same = await loadSparseAutoencoder(await saeFolder(noted, weights), { device });
+  const x = device.tensor(X, { shape: [ROWS, WIDTH] });
+  for (const each of [sae, same]) {
+    expectClose(await each.reconstruct(x).read(), cases[0]!.golden.out, { atol: 2e-5, rtol: 2e-5 });
+  }
+  const others = new Map(weights).set("scaling_factor", {
+    shape: [LATENTS],
+    values: new Float32Array(LATENTS).fill(1).fill(1.5, 3, 4),
+  });
+  await expect(loadSparseAutoencoder(await saeFolder(legacy, others), { device })).rejects.toThrow(
+    /expected scaling_factor to be 1 everywhere, .* found 1\.5/,
+  );
+});
+
 test("sparsity comes along where it is there", async () => {
   const values = ruleNumbers(LATENTS, 5);
   const sparsity = await f32File(new Map([["sparsity", { shape: [LATENTS], values }]]));

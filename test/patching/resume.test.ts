@@ -13,6 +13,7 @@ import { tap } from "../../src/patching/tap.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { expectClose, expectSame, largest, randomArray } from "../helpers/compare.ts";
 import { EDIT_KINDS, type EditKind, makeEdit } from "../helpers/edits.ts";
+import { fullRuns } from "../helpers/full-runs.ts";
 import { fixtureModel, randomIds, readAll } from "../helpers/model.ts";
 
 // A patch costs only what it can change: resumed runs compute some rows of some layers, and have to give what full
@@ -87,16 +88,6 @@ describe.each(FIXTURES)("%s", (name) => {
     return (await readAll({ logits: result.logits })).logits;
   }
 
-  /** Full runs of variants as one batch. */
-  async function fullBatch(variants: readonly Variant[]): Promise<Float32Array> {
-    const edits = variants.flatMap((variant, i) => variant.edits.map((edit) => ({ ...edit, prompt: i })));
-    const { logits } = model.run(
-      variants.map(({ prompt = 0 }) => prompts[prompt]!),
-      { edits },
-    );
-    return (await readAll({ logits: logits as unknown as Tensor })).logits;
-  }
-
   test("gives what full runs give, for any edits of any variants of any prompts", async () => {
     using recording = model.record(prompts);
     const unpatched = await Promise.all(prompts.map((_, prompt) => full({ prompt, edits: [] })));
@@ -113,11 +104,12 @@ describe.each(FIXTURES)("%s", (name) => {
         const { logits, rowLayers } = resume(recording, variants);
         const found = (await readAll({ logits })).logits;
         const { vocab, layers } = model.config;
+        const expected = await fullRuns(model, prompts, variants);
         for (const [i, variant] of variants.entries()) {
           const label = `variant ${i}: ${variant.edits.map((e) => `${e.operation} ${e.site}`).join(", ")}`;
           const own = found.slice(i * vocab, (i + 1) * vocab);
           const takesAway = variant.edits.some(({ operation }) => operation === "projectOnto");
-          expectSame(own, await full(variant), label, takesAway ? unpatched[variant.prompt] : undefined);
+          expectSame(own, expected[i]!, label, takesAway ? unpatched[variant.prompt] : undefined);
         }
         const plain = variants.reduce((sum, { prompt }) => sum + prompts[prompt]!.length * layers, 0);
         expect(rowLayers).toBeLessThanOrEqual(plain);
@@ -140,12 +132,12 @@ describe.each(FIXTURES)("%s", (name) => {
         }),
       );
       const found = (await readAll({ logits: resume(recording, variants).logits })).logits;
-      const expected = await fullBatch(variants);
+      const expected = await fullRuns(model, prompts, variants);
       for (const [i, variant] of variants.entries()) {
         const [edit] = variant.edits;
         const label = `${edit!.operation} at ${edit!.site}, ${edit!.at}`;
         const own = found.slice(i * vocab, (i + 1) * vocab);
-        expectSame(own, expected.slice(i * vocab, (i + 1) * vocab), label);
+        expectSame(own, expected[i]!, label);
         const effect = largest(own.map((x, j) => x - unpatched[j]!));
         if (edit!.at === 11 && effect < 1e-3 * scale) without.push(label);
       }

@@ -53,7 +53,7 @@ export class ArgumentError extends XpatchError {
   override name = "ArgumentError";
 }
 
-/** A gradient that cannot be had: of something the result does not come from, or through an operation that has none. */
+/** A gradient that does not exist: of something that the result does not depend on, or through an operation that has none. */
 export class GradientError extends XpatchError {
   override name = "GradientError";
 }

@@ -31,7 +31,7 @@ function checkSquares({ rows }: HeatChart): void {
     const square = JSON.stringify([panel, `${x}`, `${y}`]);
     if (!Object.is(seen.get(square) ?? value, value)) {
       const where = `x ${JSON.stringify(x)}, y ${JSON.stringify(y)}${panel === undefined ? "" : ` of panel ${JSON.stringify(panel)}`}`;
-      throw new ArgumentError(`chartFigure: expected one value a square, found two at ${where}`);
+      throw new ArgumentError(`chartFigure: expected one value for each square, found two at ${where}`);
     }
     seen.set(square, value);
   }

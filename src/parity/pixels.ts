@@ -103,7 +103,7 @@ async function ownPixels(
   return await Promise.all(
     files.map(async (file, i) => {
       const bytes = await readFile(join(folder, file)).catch((cause) => {
-        throw new CheckpointError(`${key} is missing, and so is ${join(folder, file)} to make it of`, {
+        throw new CheckpointError(`${key} is missing, and so is ${join(folder, file)} to make it from`, {
           cause,
         });
       });

@@ -220,7 +220,7 @@ test("figures refuse what they cannot draw, by name", () => {
           value: "",
           rows: [1, 2].map((value) => ({ panel: "p", x: 1, y: "b", value })),
         }),
-      /chartFigure: expected one value a square, found two at x 1, y "b" of panel "p"/,
+      /chartFigure: expected one value for each square, found two at x 1, y "b" of panel "p"/,
     ],
   ];
   for (const [make, message] of refused) {

@@ -82,7 +82,9 @@ function edit(
   checkArgument(call, "value", given, either(aNumber, aListOf(aNumber)));
   const numbers = typeof given === "number" ? ids.map(() => given) : [...given];
   if (numbers.length !== ids.length) {
-    throw new ArgumentError(`${call}: expected ${ids.length} numbers, one a latent, found ${numbers.length}`);
+    throw new ArgumentError(
+      `${call}: expected ${ids.length} numbers, one for each latent, found ${numbers.length}`,
+    );
   }
   const edited = (x: Tensor) => {
     const wanted = x.device.tensor(numbers).broadcastTo([x.dim(0), ids.length]);

@@ -165,7 +165,7 @@ function writtenMatrix(
   }
   if (packed && keepsPacked) return { source: packed, shape: entry.shape as [number, number] };
   if (packed && transposed) {
-    throw new CheckpointError(`${name} is quantised and turned, which cannot be exported as floats`);
+    throw new CheckpointError(`${name} is quantised and transposed, which cannot be exported as floats`);
   }
   if (!asked) return undefined;
   const floats = { dtype, stream };

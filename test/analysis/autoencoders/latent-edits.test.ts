@@ -182,7 +182,7 @@ test("what is no latent, and models of another width, are refused", async () => 
     /setLatents: expected latents from 0 to 63, each once, found 64/,
   );
   expect(() => setLatents(sae, [], -1, 1)).toThrow(/found none/);
-  expect(() => setLatents(sae, [1, 2], -1, [1])).toThrow(/expected 2 numbers, one a latent, found 1/);
+  expect(() => setLatents(sae, [1, 2], -1, [1])).toThrow(/expected 2 numbers, one for each latent, found 1/);
   expect(() => setLatents(sae, 1, -1, "3" as never)).toThrow(ArgumentError);
   expect(() => setLatents(model as never, 1, -1, 3)).toThrow(/sae to be a SparseAutoencoder/);
   using wide = await saeAt("blocks.1.mlp.hook_post");

@@ -375,7 +375,7 @@ describe("a hub id", () => {
       // What failed is tried again.
       await expectRefusal(
         readTensor(checkpoint.entry("w")),
-        /org\/name: cannot be had from the Hugging Face hub/,
+        /org\/name: cannot be fetched from the Hugging Face hub/,
       );
       expect((await readTensor(checkpoint.entry("w")))[0]).toBe(7);
       expect([whole, cached()]).toEqual([2, ["config.json", "model.safetensors"]]);
@@ -417,6 +417,6 @@ describe("a hub id", () => {
   test("that the hub does not have", async () => {
     const fetch = mockHub(new Map(), []);
     const failure = openCheckpoint("org/other", { accessToken: "hf_test", fetch });
-    await expectRefusal(failure, /org\/other: cannot be had from the Hugging Face hub: Repository not found/);
+    await expectRefusal(failure, /org\/other: cannot be fetched from the Hugging Face hub: Repository not found/);
   });
 });

@@ -40,7 +40,7 @@ export async function hubFolder(id: string, options: HubOptions = {}): Promise<F
   const asked = <T>(answer: Promise<T>): Promise<T> =>
     answer.catch((cause: Error) => {
       const hint = platform.baseUrl() ? `; a folder beside the page is ./${id}` : "";
-      throw new CheckpointError(`${id}: cannot be had from the Hugging Face hub: ${cause.message}${hint}`, {
+      throw new CheckpointError(`${id}: cannot be fetched from the Hugging Face hub: ${cause.message}${hint}`, {
         cause,
       });
     });

@@ -389,7 +389,7 @@ describe("an adapter's folder as a model", () => {
     const named = nanoFiles();
     named.delete("llm/assembly.json");
     changeJson(named, "llm/adapter_config.json", { base_model_name_or_path: "org/base", revision: "v7" });
-    await expectRefusal(openCheckpoint(nanoFolder(named, "llm"), { fetch }), /org\/base: cannot be had/);
+    await expectRefusal(openCheckpoint(nanoFolder(named, "llm"), { fetch }), /org\/base: cannot be fetched/);
     expect(requests).toEqual(["/api/models/org/base/revision/v7"]);
   });
 

@@ -14,8 +14,8 @@ const MOST_GENERATIONS = 1000;
 /**
  * Who computes which cell: a file `<cell>.1` that names the worker, made by a link, which is atomic on shared file systems
  * too. A worker that finds the owner of `<cell>.1` stopped makes `<cell>.2`, which only one of several can; the claim with
- * the highest number counts. Nothing is renamed or removed but by its owner, so that there is no moment in which two take
- * over the same claim. Claims spare work and are not what results rest on: who lost one writes the same bytes.
+ * the highest number counts. Nothing is renamed, and nothing removed but by its owner or by who has the cell after it, so that
+ * two cannot take over the same claim. Claims spare work and are not what results rest on: who lost one writes the same bytes.
  */
 export class Claims {
   readonly #folder: string;

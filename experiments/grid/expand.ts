@@ -4,7 +4,7 @@ import { allLayers } from "#src/analysis/layers";
 import type { ModelOutline } from "#src/model/language-model";
 import type { CellStore } from "../framework/cell-store.ts";
 import type { Experiment } from "../framework/experiment.ts";
-import { Lab, type LabParts } from "../framework/lab.ts";
+import { Lab } from "../framework/lab.ts";
 import { checkTasks, labOptions } from "../framework/lab-options.ts";
 import { modelSetting, taskSettings } from "../framework/setting.ts";
 import { EXPERIMENTS } from "../index.ts";
@@ -129,13 +129,12 @@ async function cellsOf(
   return { experiments, keys: [...keys.keys()] };
 }
 
-/** A lab that lists cells and makes reports, and computes nothing. */
-export function planningLab(
+/** A lab that lists cells and computes nothing. */
+function planningLab(
   { setting, source }: PlannedRun,
   model: Lab["model"],
   llm: Lab["llm"],
   tasks: readonly Task[],
-  more: Partial<Pick<LabParts, "store" | "folder" | "command" | "setting">> = {},
 ): Lab {
   const machine = { adapter: "", kernels: "", versions: {} };
   return new Lab({
@@ -146,7 +145,6 @@ export function planningLab(
     setting: { ...setting, ...machine },
     store: EMPTY,
     folder: source.model,
-    ...more,
   });
 }
 

@@ -61,7 +61,7 @@ export class GridStore {
         `${folder} holds the grid of another plan, or of this one as it was before; take another folder`,
       );
     }
-    if (existsSync(folder) && readdirSync(folder).some((name) => name !== "runs")) {
+    if (!isOurs(folder)) {
       throw new XpatchError(
         `${folder}: expected an empty folder or that of a grid, found other things in it`,
       );
@@ -200,6 +200,16 @@ function groupBy<T>(list: readonly T[], keyOf: (each: T) => string): Map<string,
   const groups = new Map<string, T[]>();
   for (const each of list) groups.set(keyOf(each), [...(groups.get(keyOf(each)) ?? []), each]);
   return groups;
+}
+
+/** Whether a folder has nothing in it but what a plan that was broken off has written. */
+function isOurs(folder: string): boolean {
+  if (!existsSync(folder)) return true;
+  const names = readdirSync(folder);
+  if (names.some((name) => !["runs", "workers"].includes(name))) return false;
+  return (
+    !names.includes("runs") || readdirSync(join(folder, "runs")).every((name) => /^[0-9a-f]{16}$/.test(name))
+  );
 }
 
 function cellsPath(folder: string, run: string): string {

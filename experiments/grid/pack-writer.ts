@@ -41,6 +41,8 @@ export class PackWriter {
   #pendingBytes = 0;
   #flushed = 0;
   #timer: NodeJS.Timeout | undefined;
+  /** What a write failed with: where the next one would be is not known then. */
+  #broken: FileError | undefined;
 
   /** @param header - Of the index: what run, under which setting. */
   constructor(folder: string, worker: string, header: string) {
@@ -74,6 +76,7 @@ export class PackWriter {
   flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    if (this.#broken) throw this.#broken;
     const pending = this.#pending;
     if (pending.length > 0) {
       this.#pending = [];
@@ -84,15 +87,17 @@ export class PackWriter {
         append(index, Buffer.from(pending.map(({ entry }) => lineOf(entry)).join("")));
       } catch (cause) {
         const reason = showSystemError(cause as NodeJS.ErrnoException);
-        throw new FileError(`cannot write ${this.#path}.data: ${reason}`, { cause });
+        this.#broken = new FileError(`cannot write ${this.#path}.data: ${reason}`, { cause });
+        throw this.#broken;
       }
     }
     this.#flushed = performance.now();
     for (const { entry, onKept } of pending) onKept?.(entry);
   }
 
+  /** Flushes, unless that has failed before. */
   close(): void {
-    this.flush();
+    if (!this.#broken) this.flush();
     if (!this.#files) return;
     closeSync(this.#files.data);
     closeSync(this.#files.index);

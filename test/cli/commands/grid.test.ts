@@ -73,27 +73,46 @@ beforeAll(() => {
   });
   expect(run.stderr).toMatch(/^shard 1 of 1 \(no shard given\)$/m);
   expect(grid(["merge", store, "--out", at("whole")])).toMatchObject({ status: 0 });
-}, 60_000);
+}, 180_000);
+
+/** Whether a worker has written a finished cell down. */
+function hasFinished(store: string, pid: number): boolean {
+  return readdirSync(join(store, "runs")).some((run) => {
+    const packs = join(store, "runs", run, "packs");
+    const indexes = existsSync(packs) ? readdirSync(packs).filter((name) => name.endsWith(".index")) : [];
+    const own = indexes.find((name) => name.includes(`-${pid}-`));
+    return own !== undefined && /^cell /m.test(readFileSync(join(packs, own), "utf8"));
+  });
+}
 
 test("a plan interrupted ten times at random comes to the bytes of an unbroken one", async () => {
   const store = planned("broken");
   const random = seededNumbers(5);
   for (let round = 0; round < 5; round++) {
-    const workers = [1, 2].map((i) => started([store, "--shard", `${i}/2`]));
-    for (const { child } of workers) {
-      setTimeout(() => child.kill("SIGKILL"), 900 + 700 * (random() + 1));
-    }
-    await Promise.all(workers.map(({ ended }) => ended));
+    const ends = await Promise.all(
+      [1, 2].map(async (i) => {
+        const { child, ended } = started([store, "--shard", `${i}/2`]);
+        // In the midst of its work: it has finished something, and is at something else.
+        while (!hasFinished(store, child.pid!)) await new Promise((done) => setTimeout(done, 5));
+        await new Promise((done) => setTimeout(done, 60 * (random() + 1)));
+        child.kill("SIGKILL");
+        return ended;
+      }),
+    );
+    expect(ends.map(({ signal }) => signal)).toEqual(["SIGKILL", "SIGKILL"]);
   }
   const status = JSON.parse(grid(["status", store, "--json"]).stdout);
   const finished = status.runs.reduce((sum: number, run: { finished: number }) => sum + run.finished, 0);
+  expect(finished).toBeGreaterThanOrEqual(10);
+  expect(finished).toBeLessThan(40);
+  expect(status.workers).toEqual([]);
   const last = grid(["run", store]);
   expect(last, last.stderr).toMatchObject({ status: 0 });
   // Nothing that was finished is computed again.
   expect(last.stdout).toMatch(`40 cells, ${40 - finished} computed here`);
   expect(grid(["merge", store, "--out", at("broken-out")])).toMatchObject({ status: 0 });
   expectSame(at("broken-out"), at("whole"));
-}, 60_000);
+}, 180_000);
 
 test("three shards, each told its number another way, come to the same bytes", async () => {
   const store = planned("shards");
@@ -120,7 +139,7 @@ test("three shards, each told its number another way, come to the same bytes", a
     expect(readdirSync(join(store, "runs", run, "claims"))).toEqual([]);
   }
   expect(readdirSync(join(store, "workers"))).toEqual([]);
-}, 60_000);
+}, 180_000);
 
 test("SIGTERM gives the cell up: what is finished stays, and no claim", async () => {
   const store = planned("stopped");
@@ -153,7 +172,7 @@ test("SIGTERM gives the cell up: what is finished stays, and no claim", async ()
   expect(grid(["run", store])).toMatchObject({ status: 0 });
   expect(grid(["merge", store, "--out", at("partial")])).toMatchObject({ status: 0 });
   expectSame(at("partial"), at("whole"));
-}, 60_000);
+}, 180_000);
 
 test("a cell that fails has its error in run and status, and exit code 1; the others go on, and it is tried again", () => {
   const store = planned("damaged");
@@ -193,7 +212,7 @@ test("a cell that fails has its error in run and status, and exit code 1; the ot
   expect(grid(["run", store])).toMatchObject({ status: 0 });
   expect(grid(["merge", store, "--out", at("damaged-out")])).toMatchObject({ status: 0 });
   expectSame(at("damaged-out"), at("whole"));
-}, 60_000);
+}, 180_000);
 
 test("folders of other things are refused, and left as they are", () => {
   mkdirSync(at("foreign"));
@@ -226,6 +245,10 @@ test("folders of other things are refused, and left as they are", () => {
   const other = writePlan(at("other-plan"), { tasks: ["alpha", "delta"] });
   expect(line(["plan", other, at("whole-store")])).toMatch(/whole-store holds the grid of another plan/);
   expect(line(["plan", plan, join(at("foreign"), "notes.txt")])).toMatch(/notes\.txt/);
+  mkdirSync(at("own-runs/runs/mine"), { recursive: true });
+  expect(line(["plan", plan, at("own-runs")])).toMatch(
+    /own-runs: expected an empty folder or that of a grid/,
+  );
   expect(readdirSync(at("foreign"))).toEqual(["notes.txt"]);
   // A grid of another version.
   const old = join(at("old"), "grid.json");
@@ -235,4 +258,4 @@ test("folders of other things are refused, and left as they are", () => {
   expect(line(["status", at("old")])).toMatch(
     /of another version of xpatch: expected version .*, found 0\.0\.1 and 1/,
   );
-}, 60_000);
+}, 180_000);

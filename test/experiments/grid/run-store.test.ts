@@ -1,6 +1,7 @@
 import {
   appendFileSync,
   copyFileSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -198,4 +199,18 @@ test("a worker with another setting is refused; of two that begin at once both s
   await expect(stores[0]!.begin({ ...SETTING, adapter: "there" })).rejects.toThrow(
     /was begun by a worker with another setting; .*: adapter was "here", now "there"$/,
   );
+});
+
+test("after a write that failed a worker writes no more: where the next entry would be is not known", async () => {
+  const { store, writer } = await begun("full");
+  mkdirSync(store.packFolder, { recursive: true });
+  mkdirSync(join(store.packFolder, "a.data"));
+  const { pack, add } = writer("a");
+  const refused = /^cannot write .*a\.data: /;
+  expect(() => add(cell("k n=0"))).toThrow(refused);
+  rmSync(join(store.packFolder, "a.data"), { recursive: true });
+  expect(() => pack.flush()).toThrow(refused);
+  expect(() => pack.close()).not.toThrow();
+  store.refresh();
+  expect(store.state("k n=0")).toBe("missing");
 });

@@ -614,3 +614,20 @@ describe("chores", () => {
     await other.close();
   });
 });
+
+test("bytes of what waits are bounded, whatever the number of requests", async () => {
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const chores: Chores = { ...OWN_CHORES, decode: (...args) => held.then(() => OWN_CHORES.decode(...args)) };
+  const other = testHost({ chores, bounds: { messageBytes: 1000 } });
+  const client = await connect(other);
+  const asks = Array.from({ length: 5 }, () => client.picture({ image: new Uint8Array(1000) }));
+  await expect(asks[4]).rejects.toThrow("expected requests of at most 4000 bytes at a time");
+  release();
+  // No pictures, but room again for what is asked next.
+  for (const ask of asks.slice(0, 4)) await expect(ask).rejects.toThrow(errors.ImageError);
+  await expect(client.picture({ image: new Uint8Array(1000) })).rejects.toThrow(errors.ImageError);
+  await other.close();
+});

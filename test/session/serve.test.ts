@@ -12,6 +12,7 @@ import { encodeMessage } from "../../src/session/messages/message-codec.ts";
 import { connectSocket, readLink, SUBPROTOCOL, TOKEN_PREFIX } from "../../src/session/ports/socket-port.ts";
 import { isOwnHost, isOwnOrigin, sameToken } from "../../src/session/serve/access.ts";
 import { SessionServer } from "../../src/session/serve/server.ts";
+import { socketEnd } from "../../src/session/serve/socket-end.ts";
 import { testDevice } from "../helpers/device.ts";
 import { LLAMA, LLAVA, testHost } from "./sessions.ts";
 
@@ -460,4 +461,24 @@ test("a client that answers no ping is let go", async () => {
   await own.close();
   expect(await lively.ended).toMatchObject({ message: expect.stringContaining("has been stopped") });
   await expect(lively.models()).rejects.toMatchObject({ code: "closed" });
+});
+
+test("a client that does not read what it is sent is cut off", () => {
+  const sent: unknown[] = [];
+  let cut = false;
+  const socket = {
+    OPEN: 1,
+    readyState: 1,
+    bufferedAmount: 0,
+    send: (message: unknown) => sent.push(message),
+    terminate: () => {
+      cut = true;
+    },
+  };
+  const end = socketEnd(socket as unknown as NodeSocket);
+  end.send({ type: "result", id: 1, result: null as never });
+  socket.bufferedAmount = 2 ** 28 + 1; // of what nobody has read
+  end.send({ type: "result", id: 2, result: null as never });
+  expect(sent).toHaveLength(1);
+  expect(cut).toBe(true);
 });

@@ -25,7 +25,7 @@ export interface Asked<T> {
 }
 
 /** Values are never part of the document: an answer to go back to is here, or is computed anew. */
-const known = new KnownAnswers(64 * 2 ** 20);
+const known = new KnownAnswers({ bytes: 64 * 2 ** 20, answers: 200 });
 
 /**
  * Asks the session for a value that depends on nothing but `key` (plain data, or undefined for not now) and the model, and asks again when

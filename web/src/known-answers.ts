@@ -3,13 +3,13 @@ interface Answer {
   readonly bytes: number;
 }
 
-/** Answers by what they were computed from, as many as a number of bytes has room for; the one used last goes last. */
+/** Answers by what they were computed from, so many and of so many bytes together at the most; the one used last goes last. */
 export class KnownAnswers {
-  readonly #most: number;
+  readonly #most: { readonly bytes: number; readonly answers: number };
   readonly #answers = new Map<string, Answer>();
   #bytes = 0;
 
-  constructor(most: number) {
+  constructor(most: { readonly bytes: number; readonly answers: number }) {
     this.#most = most;
   }
 
@@ -37,7 +37,8 @@ export class KnownAnswers {
     this.#answers.set(key, { value, bytes });
     this.#bytes += bytes;
     for (const oldest of this.#answers.keys()) {
-      if (this.#bytes <= this.#most || oldest === key) return;
+      const fits = this.#bytes <= this.#most.bytes && this.#answers.size <= this.#most.answers;
+      if (fits || oldest === key) return;
       this.#drop(oldest);
     }
   }

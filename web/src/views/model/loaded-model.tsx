@@ -20,7 +20,7 @@ export function LoadedModel(): JSX.Element {
         <>
           <Facts summary={state.summary} />
           <p class="row next">
-            <a class="button primary" href={addressOf("tour")}>
+            <a class="button" href={addressOf("tour")}>
               Take the tour
             </a>
             <a class="button" href={addressOf("prompt")}>

@@ -9,6 +9,7 @@ import { siteInfo, siteNames } from "../../src/model/walk/site-info.ts";
 import type { SiteName } from "../../src/model/walk/sites.ts";
 import { addVector, type Edit } from "../../src/patching/edit.ts";
 import type { PatchableModel } from "../../src/patching/model.ts";
+import type { Recording } from "../../src/patching/recording.ts";
 import { resume, type Variant } from "../../src/patching/resume.ts";
 import { batchOf } from "../../src/patching/site-targets.ts";
 import { tap } from "../../src/patching/tap.ts";
@@ -97,14 +98,14 @@ describe.each(Object.keys(TEXTS))("%s", (name) => {
     return (await readAll({ logits: model.run(prompts[prompt]!, { edits }).logits })).logits;
   }
 
-  async function resumed(variants: readonly Variant[]): Promise<Float32Array[]> {
-    using recording = model.record(prompts);
+  async function resumed(recording: Recording, variants: readonly Variant[]): Promise<Float32Array[]> {
     const { logits } = await readAll({ logits: resume(recording, variants).logits });
     const { vocab } = model.config;
     return variants.map((_, i) => logits.slice(i * vocab, (i + 1) * vocab));
   }
 
   test("resumed runs give what full runs give, for any edits of any variants", async () => {
+    using recording = model.record(prompts);
     const variantArbitrary = fc.record({
       prompt: fc.nat({ max: 2 }),
       drawn: fc.array(drawnArbitrary, { minLength: 1, maxLength: 3 }),
@@ -115,7 +116,7 @@ describe.each(Object.keys(TEXTS))("%s", (name) => {
           prompt,
           edits: drawn.map((d) => drawnEdit(model, prompts[prompt]!, d)),
         }));
-        const found = await resumed(variants);
+        const found = await resumed(recording, variants);
         const expected = await fullRuns(model, prompts, variants);
         for (const [i, variant] of variants.entries()) {
           const label = variant.edits.map((e) => `${e.operation} ${e.site}, ${e.at}`).join("; ");
@@ -127,6 +128,7 @@ describe.each(Object.keys(TEXTS))("%s", (name) => {
   }, 120_000);
 
   test("at every site of every stack; what an edit does there is seen", async () => {
+    using recording = model.record(prompts);
     const prompt = 1;
     const plain = await full({ prompt, edits: [] });
     const variants = siteNames(model.sites).map((name, site): Variant => {
@@ -137,7 +139,7 @@ describe.each(Object.keys(TEXTS))("%s", (name) => {
       const edit = drawnEdit(model, prompts[prompt]!, drawn);
       return { prompt, edits: [edit] };
     });
-    const found = await resumed(variants);
+    const found = await resumed(recording, variants);
     const expected = await fullRuns(model, prompts, variants);
     const without: string[] = [];
     for (const [i, variant] of variants.entries()) {

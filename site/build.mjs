@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { Application, Converter, ReflectionKind, StructureRouter } from "typedoc";
 import { DocsFault } from "./fault.mjs";
 import { deadLinks } from "./links.mjs";
-import { FRONT, PAGES } from "./pages.mjs";
+import { FRONT, LANGUAGES, PAGES } from "./pages.mjs";
 import { writeEntries } from "./rooms.mjs";
 import { stagePages } from "./stage.mjs";
 
@@ -85,7 +85,7 @@ export async function buildSite(out = join(here, "dist")) {
     searchInComments: true,
     excludeInternal: true,
     skipErrorChecking: true, // `npm run check` does it
-    highlightLanguages: ["ts", "js", "json", "bash", "html", "http", "python", "wgsl", "text"],
+    highlightLanguages: LANGUAGES,
     requiredToBeDocumented: ["Class", "Interface", "Function", "Method", "Accessor", "TypeAlias", "Variable"],
     validation: {
       notDocumented: true,

@@ -55,3 +55,6 @@ export const SHORT_TITLES = {
   "CHANGELOG.md": "Changes",
   "weights/README.md": "Model card",
 };
+
+/** Languages of code blocks, in pages and docstrings. */
+export const LANGUAGES = ["ts", "js", "json", "yaml", "bash", "sh", "http", "html", "python", "wgsl", "text"];

@@ -118,3 +118,13 @@ test("the site has a place for every page of docs/, and for every room of the pu
   );
   expect([...used].sort()).toEqual(Object.keys(rooms.ROOMS).sort());
 });
+
+test("the site colours the language of every code block", () => {
+  const inOrder = Object.values(pages.PAGES as Record<string, string[]>).flat();
+  const found = [pages.FRONT as string, ...inOrder].flatMap((page) =>
+    Array.from(readFileSync(page, "utf8").matchAll(/^```([a-z]+)$/gm), ([, language]) => language!),
+  );
+  expect(found.length).toBeGreaterThan(50);
+  const coloured = new Set([...(pages.LANGUAGES as string[]), "mermaid"]); // which is drawn
+  expect([...new Set(found)].filter((language) => !coloured.has(language))).toEqual([]);
+});

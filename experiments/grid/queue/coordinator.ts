@@ -90,11 +90,11 @@ export async function coordinate(options: CoordinatorOptions): Promise<GridOutco
       throw new XpatchError(
         `the queue holds another plan for ${folder}: its hash is ${before.hash}, expected ${posted.hash}`,
       );
-    store.refresh();
     const isFirst = !(await board.isFilled(id));
+    await board.fill(id);
+    await board.post({ ...posted, state: "open" });
     // What an earlier one gave up is tried anew; what another one that still runs gave up is not.
     if (isFirst) for (const run of runs) await run.forgetGivenUp();
-    await board.post({ ...posted, state: "open" });
     let workers: number | undefined;
     let countedAt = Number.NEGATIVE_INFINITY;
     for (;;) {

@@ -34,6 +34,8 @@ export interface WorkDone {
 
 /** How often somebody who has nothing to do looks again. */
 const IDLE_MS = 500;
+/** How long a grid has to be done before a worker that has just come believes it. */
+const DONE_MS = 5000;
 /** Answers that make no sense, one after the other, before the work ends. */
 const MOST_FAILURES = 6;
 /** Cells that may end their processes one after the other before the machine is suspected. */
@@ -62,7 +64,7 @@ export async function work(options: WorkOptions): Promise<WorkDone> {
   });
   try {
     const grid = await findGrid(new Board(redis), options, signal);
-    if (!grid) return { computed: 0, failed: 0, because: "stopped" };
+    if (typeof grid === "string") return { computed: 0, failed: 0, because: grid };
     note(`working on ${grid.folder}`);
     const shared: Shared = { redis, grid, note, wait, count: { computed: 0, failed: 0 } };
     const name = `${hostname()}-${randomBytes(3).toString("hex")}`;
@@ -88,8 +90,9 @@ async function findGrid(
   board: Board,
   { grid, wait = 600, note = () => {} }: WorkOptions,
   signal: AbortSignal,
-): Promise<PostedGrid | undefined> {
+): Promise<PostedGrid | WorkDone["because"]> {
   const begin = performance.now();
+  let doneSince: number | undefined;
   for (let isTold = false; !signal.aborted; ) {
     const open = (await untilAborted(board.open(), signal)) ?? [];
     if (signal.aborted) break;
@@ -101,6 +104,10 @@ async function findGrid(
       );
     }
     if (found) return found;
+    // One that came too late; unless the grid is about to be served again.
+    const isDone = grid !== undefined && (await untilAborted(isOver(board, grid), signal));
+    doneSince = isDone ? (doneSince ?? performance.now()) : undefined;
+    if (doneSince !== undefined && performance.now() - doneSince > DONE_MS) return "the grid is done";
     if (performance.now() - begin > wait * 1000) {
       throw new XpatchError(`the queue had no grid in ${wait} s; "xpatch grid serve" fills it`);
     }
@@ -108,7 +115,11 @@ async function findGrid(
     isTold = true;
     await pause(IDLE_MS, signal);
   }
-  return undefined;
+  return "stopped";
+}
+
+async function isOver(board: Board, grid: string): Promise<boolean> {
+  return (await board.get(grid))?.state === "done" && !(await board.isFilled(grid));
 }
 
 interface Shared {

@@ -66,6 +66,11 @@ describe("a grid with a queue", () => {
       { label: "run a", cells: 25, finished: 25, accuracy: 0.5 },
       { label: "run b", cells: 25, finished: 25, accuracy: 0.5 },
     ]);
+    // One that comes too late is told so.
+    expect(await grid.worker().end).toMatchObject({
+      code: 0,
+      done: { computed: 0, because: "the grid is done" },
+    });
     // Nothing stays behind but that it is done.
     expect(await redis.keys(`*${grid.id}*`)).toEqual([`${PREFIX}:grid:${grid.id}`]);
   });

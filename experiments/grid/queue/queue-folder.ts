@@ -1,5 +1,14 @@
 import { randomBytes } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { FileError } from "xpatch";
 
@@ -16,12 +25,22 @@ export function gridId(store: string): string {
     mkdirSync(folder, { recursive: true });
     chmodSync(folder, 0o700);
   }
-  try {
-    writeFileSync(path, randomBytes(8).toString("hex"), { flag: "wx" });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-  }
+  if (!existsSync(path)) create(path, randomBytes(8).toString("hex"));
   const id = readFileSync(path, "utf8").trim();
   if (/^[0-9a-f]{16}$/.test(id)) return id;
   throw new FileError(`${path} is damaged: expected 16 hex digits; delete it, and serve the grid anew`);
+}
+
+/** Creates a file, whole from the first moment; one that is there stays. */
+function create(path: string, text: string): void {
+  const own = `${path}.${process.pid}.tmp`;
+  writeFileSync(own, text);
+  try {
+    linkSync(own, path);
+  } catch (error) {
+    // Not all file systems have links.
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") renameSync(own, path);
+  } finally {
+    rmSync(own, { force: true });
+  }
 }

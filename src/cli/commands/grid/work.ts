@@ -18,6 +18,7 @@ interface WorkArguments extends CommonArguments {
   readonly wait: number;
 }
 
+/** How long the process may outlast its work. */
 const LINGER_MS = 5000;
 
 export function gridWorkCommand(): Command {

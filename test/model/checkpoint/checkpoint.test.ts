@@ -417,6 +417,9 @@ describe("a hub id", () => {
   test("that the hub does not have", async () => {
     const fetch = mockHub(new Map(), []);
     const failure = openCheckpoint("org/other", { accessToken: "hf_test", fetch });
-    await expectRefusal(failure, /org\/other: cannot be fetched from the Hugging Face hub: Repository not found/);
+    await expectRefusal(
+      failure,
+      /org\/other: cannot be fetched from the Hugging Face hub: Repository not found/,
+    );
   });
 });

@@ -40,9 +40,12 @@ export async function hubFolder(id: string, options: HubOptions = {}): Promise<F
   const asked = <T>(answer: Promise<T>): Promise<T> =>
     answer.catch((cause: Error) => {
       const hint = platform.baseUrl() ? `; a folder beside the page is ./${id}` : "";
-      throw new CheckpointError(`${id}: cannot be fetched from the Hugging Face hub: ${cause.message}${hint}`, {
-        cause,
-      });
+      throw new CheckpointError(
+        `${id}: cannot be fetched from the Hugging Face hub: ${cause.message}${hint}`,
+        {
+          cause,
+        },
+      );
     });
   const { sha, filePaths } = await asked(
     hub.modelInfo({ ...access, name: id, revision, additionalFields: ["sha", "filePaths"] }),
